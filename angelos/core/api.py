@@ -1,0 +1,337 @@
+"""What the control API takes and gives: one struct per request and answer.
+
+The server's routes, the OpenAPI document, `angelos.client` and the CLI's `--json` all use these.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from angelos.core.ids import CommandId, Offset, PrincipalId, ProposalId, Revision, TaskId
+from angelos.core.messages import Input, Limits, Message, TaskResult, Tier
+from angelos.core.permissions import Role
+from angelos.core.ports import Change, Edit
+from angelos.core.revision import Entry
+
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Text = Annotated[str, msgspec.Meta(max_length=2_000)]
+Code = Annotated[str, msgspec.Meta(max_length=1_000_000)]
+
+
+class View(Message, frozen=True, kw_only=True):
+    """An answer; a client ignores fields it does not know."""
+
+
+# -- tasks -----------------------------------------------------------------------------------
+
+TaskState = Literal["accepted", "running", "finished"]
+
+
+class SubmitTask(Input, frozen=True, kw_only=True):
+    """Run `code` or `argv` in a sandbox; with `repo` and `revision`, in that checkout."""
+
+    language: Literal["python"] = "python"
+    code: Code = ""
+    argv: Annotated[tuple[Text, ...], msgspec.Meta(max_length=256)] = ()
+    stdin: Annotated[str, msgspec.Meta(max_length=1_000_000)] = ""
+    repo: str = ""
+    revision: Revision | None = None
+    limits: Limits = Limits()
+    guard: bool = True
+    node: Name | None = None
+    """Run on this node; by default on the least busy execution node."""
+    command: CommandId | None = None
+    """Give the same id again to ask for the same task again without running it twice."""
+    label: Text = ""
+
+
+class TaskView(View, frozen=True, kw_only=True):
+    """A task as the journal knows it."""
+
+    id: TaskId
+    state: TaskState
+    by: PrincipalId
+    node: str
+    label: str
+    at: float
+    offset: Offset
+    """Follow the events with this subject after this offset to see its output from the start."""
+    result: TaskResult | None = None
+
+
+class TaskList(View, frozen=True, kw_only=True):
+    """Tasks, newest first."""
+
+    tasks: tuple[TaskView, ...]
+
+
+class Reason(Input, frozen=True, kw_only=True):
+    """Why."""
+
+    reason: Text = ""
+
+
+# -- proposals -------------------------------------------------------------------------------
+
+ProposalState = Literal[
+    "received", "merged", "testing", "waiting", "approved", "promoted", "rejected", "refused",
+    "rolled-back",
+]  # fmt: skip
+
+
+class SubmitProposal(Input, frozen=True, kw_only=True):
+    """Edits against a base revision (`main` and `dev` stand for their heads)."""
+
+    base: str
+    edits: Annotated[tuple[Edit, ...], msgspec.Meta(min_length=1, max_length=256)]
+    message: Text
+    proposal: ProposalId | None = None
+    """Give the same id again to repeat a request safely."""
+
+
+class StepResult(View, frozen=True, kw_only=True):
+    """One step of the pipeline: an ordinary task and how it ended."""
+
+    name: str
+    task: TaskId
+    status: str
+    seconds: float
+    output: str
+    """Last part of its output, bounded."""
+
+
+class ProposalView(View, frozen=True, kw_only=True):
+    """A proposal as the journal knows it."""
+
+    id: ProposalId
+    repo: str
+    base: Revision
+    author: PrincipalId
+    message: str
+    digest: str
+    state: ProposalState
+    reason: str
+    """Why it is where it is, in a sentence."""
+    changes: tuple[Change, ...]
+    steps: tuple[StepResult, ...] = ()
+    candidate: Revision | None = None
+    revision: Revision | None = None
+    """The `main` it became."""
+    needs: int = 0
+    """How many people still have to approve it."""
+    approvals: tuple[PrincipalId, ...] = ()
+    at: float = 0.0
+
+
+class ProposalList(View, frozen=True, kw_only=True):
+    """Proposals, newest first."""
+
+    proposals: tuple[ProposalView, ...]
+
+
+class Review(Input, frozen=True, kw_only=True):
+    """A person's word on a proposal, bound to its digest."""
+
+    digest: str
+    comment: Text = ""
+
+
+class Rollback(Input, frozen=True, kw_only=True):
+    """Take `main` back to the tree of `to` with a new commit."""
+
+    to: str
+    reason: Text = ""
+
+
+# -- repositories ----------------------------------------------------------------------------
+
+
+class CreateRepo(Input, frozen=True, kw_only=True):
+    """A new repository from files; text only, notebooks as their JSON."""
+
+    name: Name
+    files: dict[str, str]
+    message: Text = "import"
+
+
+class RepoView(View, frozen=True, kw_only=True):
+    """A repository and its two branches."""
+
+    name: str
+    dev: Revision
+    main: Revision
+
+
+class RepoList(View, frozen=True, kw_only=True):
+    """All repositories."""
+
+    repos: tuple[RepoView, ...]
+
+
+class RevisionView(View, frozen=True, kw_only=True):
+    """A revision with its files."""
+
+    revision: Revision
+    repo: str
+    parents: tuple[Revision, ...]
+    tree: str
+    author: PrincipalId
+    message: str
+    at: int
+    signature: bytes
+    files: tuple[Entry, ...]
+
+
+class RevisionList(View, frozen=True, kw_only=True):
+    """First-parent history, newest first."""
+
+    revisions: tuple[Revision, ...]
+
+
+class ChangeList(View, frozen=True, kw_only=True):
+    """How two revisions differ."""
+
+    changes: tuple[Change, ...]
+
+
+# -- nodes, agents, people -------------------------------------------------------------------
+
+
+class NodeView(View, frozen=True, kw_only=True):
+    """An execution or labs node."""
+
+    id: PrincipalId
+    role: Literal["execution", "labs"]
+    connected: bool
+    tier: Tier
+    since: float
+    running: int
+    revisions: dict[str, Revision] = {}
+    """Repository -> revision of `main` that is checked out and healthy there."""
+
+
+class NodeList(View, frozen=True, kw_only=True):
+    """All enrolled nodes."""
+
+    nodes: tuple[NodeView, ...]
+
+
+class StatusView(View, frozen=True, kw_only=True):
+    """The system at a glance."""
+
+    version: str
+    started_at: float
+    tier: Tier
+    """The weakest isolation among connected nodes."""
+    nodes: tuple[NodeView, ...]
+    repos: tuple[RepoView, ...]
+    tasks_running: int
+    waiting: int
+    """Proposals that wait for a person."""
+    journal: Offset
+    policy: str
+    """Hash of the policy in force."""
+    banner: str = ""
+    """Something everybody should see, such as unsandboxed execution."""
+
+
+class CreateEnrolment(Input, frozen=True, kw_only=True):
+    """Ask for a single-use token by which a node or agent gets its certificate."""
+
+    kind: Literal["node", "agent"]
+    name: Name
+    node_role: Literal["execution", "labs"] = "execution"
+    ttl_s: Annotated[int, msgspec.Meta(ge=1, le=86_400)] = 600
+
+
+class EnrolmentView(View, frozen=True, kw_only=True):
+    """The token holds the address, the CA to pin and a secret; show it once."""
+
+    token: str
+    expires_at: float
+
+
+class Enrol(Input, frozen=True, kw_only=True):
+    """A token's secret and a certificate signing request (PEM)."""
+
+    secret: Annotated[str, msgspec.Meta(max_length=256)]
+    csr: Annotated[str, msgspec.Meta(max_length=16_384)]
+
+
+class Renew(Input, frozen=True, kw_only=True):
+    """A certificate signing request (PEM) for the certificate one connects with."""
+
+    csr: Annotated[str, msgspec.Meta(max_length=16_384)]
+
+
+class Enrolled(View, frozen=True, kw_only=True):
+    """What an enrolled node or agent needs: certificate, CA, and the keys it verifies with."""
+
+    id: PrincipalId
+    certificate: str
+    ca: str
+    hub_url: str
+    grant_key: bytes
+    revision_key: bytes
+    node_role: Literal["execution", "labs", ""] = ""
+
+
+class CreatePerson(Input, frozen=True, kw_only=True):
+    """A person who may sign in with a token."""
+
+    name: Name
+    role: Role
+
+
+class PersonView(View, frozen=True, kw_only=True):
+    """A person; the token is shown only when it is made."""
+
+    id: PrincipalId
+    role: Role
+    token: str = ""
+
+
+class PersonList(View, frozen=True, kw_only=True):
+    """All people."""
+
+    people: tuple[PersonView, ...]
+
+
+# -- audit -----------------------------------------------------------------------------------
+
+
+class AuditEntry(View, frozen=True, kw_only=True):
+    """One leaf of the Merkle log."""
+
+    index: int
+    offset: Offset
+    body: bytes
+    """MessagePack of the fact, exactly as hashed."""
+    leaf: str
+    """SHA-256 of 0x00 || body (RFC 6962), hex."""
+    fact: dict[str, Any] = {}
+    """The body for people to read; never hashed."""
+
+
+class AuditEntries(View, frozen=True, kw_only=True):
+    """Entries in log order."""
+
+    entries: tuple[AuditEntry, ...]
+
+
+class CheckpointView(View, frozen=True, kw_only=True):
+    """A signed checkpoint in C2SP tlog-checkpoint form."""
+
+    size: int
+    root: str
+    note: str
+    key: bytes
+    """The log's Ed25519 public key, raw."""
+
+
+class Ok(View, frozen=True, kw_only=True):
+    """Done."""
+
+    ok: bool = True

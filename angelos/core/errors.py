@@ -1,0 +1,144 @@
+"""Every error that crosses a boundary, once, with a stable code.
+
+    AngelError
+    +-- InvalidInput        400 invalid-input       +-- TooLarge           413 too-large
+    +-- Unauthenticated     401 unauthenticated     +-- Stale              409 stale
+    +-- Forbidden           403 forbidden           +-- Conflict           409 conflict
+    +-- NotFound            404 not-found           +-- Busy               429 busy
+    +-- Refused             422 refused             +-- Unavailable        503 unavailable
+    +-- Tampered            422 tampered            +-- DeadlineExceeded   504 deadline-exceeded
+
+A docstring *is* the default message. On the wire an error is an RFC 9457 problem whose `code` is
+looked up in `BY_CODE`; a class path never crosses the wire.
+
+    >>> from_problem({"code": "stale", "detail": "lines 3-4 changed"})
+    Stale('lines 3-4 changed')
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class AngelError(Exception):
+    """Something went wrong that has no better name."""
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+
+    def __init__(self, detail: str | None = None, *, hint: str = "", **extra: Any) -> None:
+        """Take what happened, `hint` (what to do next) and evidence for the problem document."""
+        self.detail = detail or (type(self).__doc__ or "").strip()
+        self.hint = hint
+        self.extra = extra
+        super().__init__(self.detail)
+
+    def __str__(self) -> str:
+        return f"{self.detail} {self.hint}".strip()
+
+    def problem(self) -> dict[str, Any]:
+        """Return the error as the body of an `application/problem+json` answer (RFC 9457)."""
+        body: dict[str, Any] = {
+            "type": f"urn:angelos:problem:{self.code}",
+            "title": type(self).__name__,
+            "status": self.status,
+            "code": self.code,
+            "detail": self.detail,
+        }
+        if self.hint:
+            body["hint"] = self.hint
+        if self.extra:
+            body["extra"] = self.extra
+        return body
+
+
+class InvalidInput(AngelError):
+    """The input has the wrong form."""
+
+    code, status = "invalid-input", 400
+
+
+class Unauthenticated(AngelError):
+    """Nobody is signed in, or the certificate or token is not known (any more)."""
+
+    code, status = "unauthenticated", 401
+
+
+class Forbidden(AngelError):
+    """The policy does not allow this."""
+
+    code, status = "forbidden", 403
+
+
+class NotFound(AngelError):
+    """There is nothing by that name."""
+
+    code, status = "not-found", 404
+
+
+class Stale(AngelError):
+    """The same lines have changed since the base revision; nothing was written."""
+
+    code, status = "stale", 409
+
+
+class Conflict(AngelError):
+    """Something else happened first; nothing was written."""
+
+    code, status = "conflict", 409
+
+
+class TooLarge(AngelError):
+    """The input is larger than the limit; nothing was written."""
+
+    code, status = "too-large", 413
+
+
+class Refused(AngelError):
+    """The request was understood and refused."""
+
+    code, status = "refused", 422
+
+
+class Tampered(AngelError):
+    """A hash or signature does not match; nothing was used."""
+
+    code, status = "tampered", 422
+
+
+class Busy(AngelError):
+    """A bounded queue is full; nothing was accepted, try again later."""
+
+    code, status = "busy", 429
+
+
+class Unavailable(AngelError):
+    """A part of the system that this needs is not running."""
+
+    code, status = "unavailable", 503
+
+
+class DeadlineExceeded(AngelError):
+    """The answer did not come before the deadline."""
+
+    code, status = "deadline-exceeded", 504
+
+
+BY_CODE: dict[str, type[AngelError]] = {
+    cls.code: cls
+    for cls in (
+        AngelError, InvalidInput, Unauthenticated, Forbidden, NotFound, Stale, Conflict,
+        TooLarge, Refused, Tampered, Busy, Unavailable, DeadlineExceeded,
+    )
+}  # fmt: skip
+
+
+def from_problem(body: dict[str, Any]) -> AngelError:
+    """Return the error that a problem document describes; an unknown code is an `AngelError`."""
+    cls = BY_CODE.get(str(body.get("code", "")), AngelError)
+    detail = str(body.get("detail") or body.get("message") or body.get("title") or "")
+    extra = body.get("extra")
+    known = {str(k): v for k, v in extra.items()} if isinstance(extra, dict) else {}
+    known.pop("detail", None)
+    known.pop("hint", None)
+    return cls(detail or None, hint=str(body.get("hint", "")), **known)

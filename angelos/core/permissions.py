@@ -1,0 +1,89 @@
+"""Roles and what each may do: the one place. Routes, the CLI and Jupyter's Authorizer read it.
+
+>>> Permission.proposals_review in ROLES[Role.agent]
+False
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from angelos.core.ids import PrincipalId
+
+
+class Permission(StrEnum):
+    """One thing that somebody may do; the docstring line says what."""
+
+    status_read = "status:read"
+    events_read = "events:read"
+    documents_read = "documents:read"
+    documents_edit = "documents:edit"  # type into live documents of dev
+    tasks_run = "tasks:run"
+    tasks_read = "tasks:read"
+    tasks_cancel = "tasks:cancel"
+    proposals_create = "proposals:create"
+    proposals_read = "proposals:read"
+    proposals_review = "proposals:review"  # approve or reject
+    repositories_create = "repositories:create"
+    revisions_read = "revisions:read"
+    revisions_rollback = "revisions:rollback"
+    audit_read = "audit:read"
+    nodes_read = "nodes:read"
+    principals_enrol = "principals:enrol"  # tokens for nodes and agents
+    principals_quarantine = "principals:quarantine"
+    people_manage = "people:manage"
+    jupyter_use = "jupyter:use"  # kernels, terminals, contents of one's own
+    anyone = "anyone"  # held by all, signed in or not; only for enrolment and OpenAPI
+
+
+class Role(StrEnum):
+    """What a person, agent or node is here."""
+
+    viewer = "viewer"
+    researcher = "researcher"
+    reviewer = "reviewer"
+    operator = "operator"
+    admin = "admin"
+    agent = "agent"
+    node = "node"
+
+
+_P = Permission
+_VIEW = frozenset(
+    {
+        _P.anyone, _P.status_read, _P.events_read, _P.documents_read, _P.tasks_read,
+        _P.proposals_read, _P.revisions_read, _P.nodes_read,
+    }
+)  # fmt: skip
+_RESEARCH = _VIEW | {
+    _P.documents_edit, _P.tasks_run, _P.tasks_cancel, _P.proposals_create, _P.jupyter_use
+}  # fmt: skip
+_REVIEW = _RESEARCH | {_P.proposals_review, _P.audit_read}
+_OPERATE = _REVIEW | {
+    _P.revisions_rollback, _P.principals_enrol, _P.principals_quarantine, _P.repositories_create
+}  # fmt: skip
+
+ROLES: dict[Role, frozenset[Permission]] = {
+    Role.viewer: _VIEW,
+    Role.researcher: _RESEARCH,
+    Role.reviewer: _REVIEW,
+    Role.operator: _OPERATE,
+    Role.admin: _OPERATE | {_P.people_manage},
+    Role.agent: _VIEW | {_P.tasks_run, _P.tasks_cancel, _P.proposals_create},
+    Role.node: frozenset({_P.anyone, _P.revisions_read}),
+}
+
+
+class Principal(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is asking, as the server itself established it (never as the request says)."""
+
+    id: PrincipalId
+    role: Role
+    serial: str = ""
+    """Serial number of the certificate, hex; empty for people."""
+
+    def may(self, permission: Permission) -> bool:
+        """Tell whether this principal's role holds `permission`."""
+        return permission in ROLES[self.role]

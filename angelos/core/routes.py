@@ -1,0 +1,105 @@
+"""A route as data: method, path, permission, types and handler in one line.
+
+Planes list their routes; `jupyter_ext` mounts them behind Jupyter's sign-in and the hub behind
+mutual TLS, with the same code for parsing, permission and errors (`adapters/http.py`). The
+OpenAPI document is generated from the same list (`core/openapi.py`).
+
+    Route("POST", "/tasks", Permission.tasks_run, submit, request=SubmitTask, response=TaskView,
+          status=202, summary="Run code on a node")
+
+A handler is `async def submit(call: Call[SubmitTask]) -> TaskView`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from angelos.core.errors import InvalidInput, TooLarge
+from angelos.core.permissions import Permission, Principal
+
+B = TypeVar("B")
+MAX_BODY_BYTES = 16_000_000
+PREFIX = "/angelos/api"
+
+
+class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An empty body."""
+
+
+class Call(msgspec.Struct, Generic[B], frozen=True, kw_only=True):
+    """One request, already authenticated, permitted, parsed and bounded."""
+
+    principal: Principal
+    params: Mapping[str, str]
+    query: Mapping[str, str]
+    body: B
+    trace: str = ""
+    peer_url: str = ""
+    """Scheme and host by which the caller reached us."""
+
+
+class Route(msgspec.Struct, frozen=True):
+    """One operation of the control API."""
+
+    method: str
+    path: str
+    """Below `/angelos/api`, parameters as `{name}`."""
+    permission: Permission
+    handler: Callable[[Call[Any]], Awaitable[Any]]
+    request: Any = Nothing
+    response: Any = Nothing
+    status: int = 200
+    summary: str = ""
+    query: tuple[str, ...] = ()
+    """Names of the query parameters it knows; others are refused."""
+    media_type: str = "application/json"
+    """`application/msgpack` answers are encoded as MessagePack; `application/octet-stream` and
+    `text/plain` handlers return bytes."""
+    max_body: int = MAX_BODY_BYTES
+
+
+def parse_body(route: Route, body: bytes) -> Any:
+    """Return the request struct in `body` (JSON); raise `InvalidInput` or `TooLarge`."""
+    if len(body) > route.max_body:
+        raise TooLarge(f"The body has {len(body)} bytes; {route.max_body} are allowed.")
+    try:
+        return msgspec.json.decode(body or b"{}", type=route.request)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise InvalidInput(
+            f"The body of {route.method} {route.path} is not valid: {error}",
+            hint=f"Its form is described at {PREFIX}/openapi.json.",
+        ) from error
+
+
+def parse_query(route: Route, query: Mapping[str, list[bytes] | list[str]]) -> dict[str, str]:
+    """Return the query as text, each parameter once; unknown and repeated ones are refused."""
+    known: dict[str, str] = {}
+    for name, values in query.items():
+        if name not in route.query:
+            raise InvalidInput(
+                f"{route.method} {route.path} has no query parameter {name!r}.",
+                hint=f"It knows: {', '.join(route.query) or 'none'}.",
+            )
+        if len(values) != 1:
+            raise InvalidInput(f"The query parameter {name!r} stands {len(values)} times.")
+        value = values[0]
+        try:
+            known[name] = value.decode() if isinstance(value, bytes) else value
+        except UnicodeDecodeError as error:
+            raise InvalidInput(f"The query parameter {name!r} is not UTF-8.") from error
+    return known
+
+
+def render(route: Route, answer: Any) -> bytes:
+    """Return the bytes of a handler's answer in the route's media type."""
+    if route.media_type == "application/json":
+        return msgspec.json.encode(answer)
+    if route.media_type == "application/msgpack":
+        return msgspec.msgpack.encode(answer)
+    if not isinstance(answer, bytes):
+        msg = f"{route.path} must answer with bytes, not {type(answer).__name__}"
+        raise TypeError(msg)
+    return answer
