@@ -1,0 +1,90 @@
+"""`angelos demo`: the main job, end to end, on real parts, in a temporary directory."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sys
+import tempfile
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="End with one line of JSON on stdout.")
+@click.option(
+    "--keep",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Use this empty directory and leave it behind, for a look at the stores.",
+)
+def demo(as_json: bool, keep: Path | None) -> None:  # noqa: FBT001 - click passes flags so
+    """Run the whole main job: import, merge, test, review, deploy, attack, undo, audit."""
+    if keep and keep.exists() and any(keep.iterdir()):
+        raise click.UsageError(f"{keep} is not empty; give a new directory.")
+    data_dir = keep or Path(tempfile.mkdtemp(prefix="angelos-demo-"))
+    try:
+        report = asyncio.run(run_demo(data_dir, as_json=as_json))
+    except KeyboardInterrupt:
+        click.echo("Interrupted; everything that was started has been stopped.", err=True)
+        sys.exit(130)
+    finally:
+        if keep is None:
+            shutil.rmtree(data_dir, ignore_errors=True)
+    if as_json:
+        click.echo(msgspec.json.encode(report).decode())
+    sys.exit(0 if report["ok"] else 1)
+
+
+async def run_demo(data_dir: Path, *, as_json: bool) -> dict[str, Any]:
+    """Start the system, run the steps until one fails, stop the system; return the report."""
+    from angelos.cli.demo.steps import STEPS
+    from angelos.cli.demo.world import AGENTS, StepFailed, start_agent, start_up
+    from angelos.core.errors import AngelError
+
+    def show(text: str) -> None:
+        click.echo(text, err=as_json)
+
+    began = time.monotonic()
+    steps: list[dict[str, Any]] = []
+    show("Starting AngelOS: PostgreSQL, Valkey, Jupyter Server, hub, two nodes ...")
+    async with AsyncExitStack() as stack:
+        world = await start_up(data_dir, stack)
+        for name in AGENTS:
+            await start_agent(world, name, stack)
+        show(f"  ready, with three agents, after {time.monotonic() - began:.1f} s")
+        for number, (name, title, step) in enumerate(STEPS, 1):
+            started = time.monotonic()
+            row: dict[str, Any] = {"name": name, "ok": True, "seconds": 0.0, "evidence": {}}
+            try:
+                row["evidence"] = await step(world)
+            except (StepFailed, AngelError, TimeoutError, ExceptionGroup) as error:
+                row |= {"ok": False, "evidence": {"error": f"{type(error).__name__}: {error}"}}
+            row["seconds"] = round(time.monotonic() - started, 3)
+            steps.append(row)
+            mark = "ok    " if row["ok"] else "FAILED"
+            show(f"  {number}. {mark} {row['seconds']:6.2f} s  {title}")
+            if not row["ok"]:
+                show(f"     {row['evidence']['error']}")
+                show(f"     The logs are in {data_dir / 'logs'} (use --keep to have them stay).")
+                break
+            show(_short(row["evidence"]))
+    done = len(steps) == len(STEPS) and all(step["ok"] for step in steps)
+    show(f"{'All steps did' if done else 'Not all steps did'} what they say, "
+         f"{time.monotonic() - began:.1f} s in all.")  # fmt: skip
+    return {"ok": done, "seconds": round(time.monotonic() - began, 2), "steps": steps}
+
+
+def _short(evidence: dict[str, Any]) -> str:
+    """Return a line of the evidence that fits a terminal."""
+    parts = []
+    for key, value in evidence.items():
+        if isinstance(value, str) and len(value) == 64:  # noqa: PLR2004 - a hash
+            parts.append(f"{key} {value[:12]}")
+        elif isinstance(value, str | int | float):
+            parts.append(f"{key} {value}"[:48])
+    return "     " + ", ".join(parts)
