@@ -28,10 +28,10 @@ Revision = NewType("Revision", str)
 START: Offset = Offset("0-0")
 """Before the first entry of every journal."""
 
-_ID = re.compile(r"^(task|prop|cmd|fact|grant)-[0-9a-f]{32}$")
-_PRINCIPAL = re.compile(r"^(person|agent|node|system)/[A-Za-z0-9][A-Za-z0-9._@-]{0,63}$")
-_OFFSET = re.compile(r"^[0-9]{1,15}-[0-9]{1,15}$")
-_REVISION = re.compile(r"^[0-9a-f]{64}$")
+_ID = re.compile(r"(task|prop|cmd|fact|grant)-[0-9a-f]{32}")
+_PRINCIPAL = re.compile(r"(person|agent|node|system)/[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_OFFSET = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
+_REVISION = re.compile(r"[0-9a-f]{64}")
 
 
 def uuid7(now_ms: int | None = None) -> str:
@@ -71,22 +71,22 @@ def new_grant_id(now_ms: int | None = None) -> GrantId:
 
 def is_id(text: str) -> bool:
     """Tell whether `text` has the form of one of the ids made here."""
-    return bool(_ID.match(text))
+    return bool(_ID.fullmatch(text))
 
 
 def is_principal(text: str) -> bool:
     """Tell whether `text` has the form of a principal's id, such as `agent/ada`."""
-    return bool(_PRINCIPAL.match(text))
+    return bool(_PRINCIPAL.fullmatch(text))
 
 
 def is_offset(text: str) -> bool:
     """Tell whether `text` has the form of a journal offset."""
-    return bool(_OFFSET.match(text))
+    return bool(_OFFSET.fullmatch(text))
 
 
 def is_revision(text: str) -> bool:
     """Tell whether `text` has the form of a full revision."""
-    return bool(_REVISION.match(text))
+    return bool(_REVISION.fullmatch(text))
 
 
 def offset_key(offset: Offset) -> tuple[int, int]:

@@ -9,7 +9,7 @@ which is how a rollback is proven. CRDT states are kept beside a commit and are 
 
     >>> entry = entry_for("a.txt", b"hello\\n")
     >>> tree_hash((entry,))[:8]
-    '1b4681b0'
+    'a5debaf6'
 """
 
 from __future__ import annotations

@@ -1,0 +1,121 @@
+"""The frames of the channel protocol: what one WebSocket message between hub and peer holds.
+
+    peer -> hub   Hello     who I am in this life, what I remember of yours, how much I take
+    hub -> peer   Welcome   the same, and whether we go on where we were
+    both          Batch     envelopes, numbered from `first`
+    both          Ack       everything up to here is processed durably
+    both          Ping/Pong is anybody there
+    both          Bye       the end, with a code
+
+A frame is one MessagePack array whose first item is its name. Types are strict; what does not
+fit is `InvalidInput`, whatever it is.
+
+    >>> read_frame(write_frame(Ack(7)))
+    Ack(upto=7)
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from angelos.core.errors import InvalidInput, TooLarge
+from angelos.core.ports import Envelope
+
+VERSION = 1
+MAX_FRAME_BYTES = 12 * 1024 * 1024
+MAX_ENVELOPE_BYTES = 8 * 1024 * 1024
+ENVELOPE_OVERHEAD = 64
+"""What an empty envelope counts against a window in bytes."""
+
+Counter = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
+Window = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+WindowBytes = Annotated[int, msgspec.Meta(ge=MAX_ENVELOPE_BYTES, le=1_000_000_000)]
+SessionId = Annotated[str, msgspec.Meta(max_length=64)]
+Code = Annotated[str, msgspec.Meta(max_length=32)]
+Text = Annotated[str, msgspec.Meta(max_length=500)]
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello"):
+    """The first frame of whoever connects."""
+
+    version: int
+    session: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    peer: SessionId
+    """The other end's session as this one remembers it; empty at first."""
+    received: Counter
+    """Sequence number up to which this end has processed in that pair of sessions."""
+    window: Window
+    window_bytes: WindowBytes
+    info: dict[Code, Text] = {}
+    """What the peer says of itself (role, tier, pid); never trusted."""
+
+
+class Welcome(msgspec.Struct, frozen=True, array_like=True, tag="welcome"):
+    """The answer to `Hello`."""
+
+    version: int
+    session: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
+    resumed: bool
+    """Both ends remember each other: sequence numbers go on. Otherwise they begin at 1."""
+    received: Counter
+    window: Window
+    window_bytes: WindowBytes
+
+
+class Batch(msgspec.Struct, frozen=True, array_like=True, tag="batch"):
+    """Envelopes with the sequence numbers `first`, `first + 1`, ..."""
+
+    first: Counter
+    envelopes: tuple[Envelope, ...]
+
+
+class Ack(msgspec.Struct, frozen=True, array_like=True, tag="ack"):
+    """Every envelope up to this sequence number is processed durably; cumulative."""
+
+    upto: Counter
+
+
+class Ping(msgspec.Struct, frozen=True, array_like=True, tag="ping"):
+    """Ask for a sign of life."""
+
+
+class Pong(msgspec.Struct, frozen=True, array_like=True, tag="pong"):
+    """Answer `Ping`."""
+
+
+class Bye(msgspec.Struct, frozen=True, array_like=True, tag="bye"):
+    """The end. `code` is one of `core.channel`'s words."""
+
+    code: Code
+    reason: Text = ""
+
+
+Frame = Hello | Welcome | Batch | Ack | Ping | Pong | Bye
+_decoder = msgspec.msgpack.Decoder(Frame)
+_encoder = msgspec.msgpack.Encoder()
+
+
+def write_frame(frame: Frame) -> bytes:
+    """Return the bytes of a frame."""
+    return _encoder.encode(frame)
+
+
+def read_frame(data: bytes) -> Frame:
+    """Return the frame in `data`; raise `InvalidInput` or `TooLarge`, never anything else."""
+    if len(data) > MAX_FRAME_BYTES:
+        raise TooLarge(f"The frame has {len(data)} bytes; {MAX_FRAME_BYTES} are allowed.")
+    try:
+        frame = _decoder.decode(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise InvalidInput(f"Not a frame of the channel protocol: {error}") from error
+    if isinstance(frame, Batch) and any(envelope_size(e) < 0 for e in frame.envelopes):
+        raise InvalidInput("An envelope is larger than the protocol allows.")
+    return frame
+
+
+def envelope_size(envelope: Envelope) -> int:
+    """Return what an envelope counts against a window, in bytes; -1 when it is too large."""
+    size = len(envelope.body) + len(envelope.id) + ENVELOPE_OVERHEAD
+    return size if size <= MAX_ENVELOPE_BYTES and len(envelope.id) <= ENVELOPE_OVERHEAD * 2 else -1
