@@ -15,7 +15,8 @@ from angelos.core.permissions import Role
 from angelos.core.ports import Change, Edit
 from angelos.core.revision import Entry
 
-Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+# Python's `$` also matches before a last newline; the lookahead does not let that pass.
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$(?!\n)")]
 Text = Annotated[str, msgspec.Meta(max_length=2_000)]
 Code = Annotated[str, msgspec.Meta(max_length=1_000_000)]
 
