@@ -1,0 +1,104 @@
+"""Child processes that are known by id and start time, never by name.
+
+A process id alone may be used again by a stranger; with the start time of `/proc/<pid>/stat` it
+names one process for ever.
+
+    child = spawn([binary, "--option"], log=path, end_with=signal.SIGTERM)
+    record = (child.pid, start_ticks(child.pid))
+    await end_recorded(*record)     # also in a later run, after a `kill -9` of this one
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from angelos.adapters import launch
+
+_STAT_START_TIME = 19  # field 22 of /proc/<pid>/stat, counted after the command's name
+
+
+def start_ticks(pid: int) -> int | None:
+    """Return when a process started, in clock ticks since boot; None if it is gone or a zombie."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    fields = stat[stat.rindex(b")") + 2 :].split()
+    return None if fields[0] in {b"Z", b"X"} else int(fields[_STAT_START_TIME])
+
+
+async def end_recorded(
+    pid: int, ticks: int, how: signal.Signals = signal.SIGTERM, timeout_s: float = 10.0
+) -> bool:
+    """End the process that was recorded as (pid, ticks), with `how`, then SIGKILL.
+
+    Returns False, and signals nobody, if that process is gone already.
+    """
+    try:
+        handle = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return False
+    try:
+        # The handle is open: from here on it cannot come to mean another process.
+        if start_ticks(pid) != ticks:
+            return False
+        for sign, wait_s in ((how, timeout_s), (signal.SIGKILL, timeout_s)):
+            try:
+                signal.pidfd_send_signal(handle, sign)
+            except ProcessLookupError:
+                return True
+            if await _ended(handle, pid, ticks, wait_s):
+                return True
+        return False
+    finally:
+        os.close(handle)
+
+
+async def _ended(handle: int, pid: int, ticks: int, wait_s: float) -> bool:
+    # A child of ours that is a zombie has ended: only its parent's wait() is missing.
+    until = time.monotonic() + wait_s
+    while time.monotonic() < until:
+        ready = await asyncio.to_thread(select.select, [handle], [], [], 0.25)
+        if ready[0] or start_ticks(pid) != ticks:
+            return True
+    return False
+
+
+def spawn(
+    argv: Sequence[str],
+    *,
+    log: Path,
+    end_with: signal.Signals,
+    uid: int = 0,
+    binds: Sequence[tuple[str, str]] = (),
+    cwd: str = "/",
+) -> subprocess.Popen[bytes]:
+    """Start a program in a session of its own, with an almost empty environment.
+
+    When the *thread* that calls this ends, the kernel sends the child `end_with`: call it from
+    the thread that runs the loop. `uid` 0 stays who we are; see `launch.py` for `binds`.
+    Output is appended to `log`.
+    """
+    order = {
+        "parent": os.getpid(), "signal": int(end_with), "uid": uid,
+        "binds": [list(bind) for bind in binds], "argv": list(argv),
+    }  # fmt: skip
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", launch.__file__, json.dumps(order)],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            cwd=cwd,
+            env={"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"},
+            start_new_session=True,
+        )

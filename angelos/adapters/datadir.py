@@ -1,0 +1,242 @@
+"""The data directory: where each part keeps its files, and how a running system is found.
+
+    lock            held (flock) by whoever runs the system
+    system.json     how to reach it: addresses and token (0600)
+    server.json     the hub's addresses, written by the server process (0600)
+    processes.json  what was started, so that orphans can be ended by pid and start tick
+    postgres/ valkey/ keys/ policy/ nodes/<name>/ logs/ jupyter/ workspace/
+
+Everything is 0700/0600: it holds keys. Sockets live in a short directory of their own, because
+a Unix socket's path may have 107 bytes only.
+
+    >>> DataDir("/srv/angelos").node("exec1")
+    PosixPath('/srv/angelos/nodes/exec1')
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from angelos.adapters.children import start_ticks
+from angelos.core.errors import Conflict, InvalidInput, Unavailable
+
+T = TypeVar("T")
+_SOCKET_NAME_BYTES = 40
+_SOCKET_PATH_BYTES = 107
+
+
+class Process(msgspec.Struct, frozen=True):
+    """One process as `processes.json` records it; the pair of numbers names it for ever."""
+
+    name: str
+    pid: int
+    start_ticks: int
+
+
+def is_running(pid: int, ticks: int) -> bool:
+    """Tell whether the very process that was recorded still runs."""
+    return start_ticks(pid) == ticks
+
+
+class SystemFile(msgspec.Struct, frozen=True, kw_only=True):
+    """`system.json`: a system that starts (`url` is empty) or runs."""
+
+    pid: int
+    start_ticks: int
+    started_at: float
+    postgres: str
+    valkey: str
+    url: str = ""
+    token: str = ""
+    hub_url: str = ""
+    enrol_url: str = ""
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether the process that wrote the file still runs."""
+        return is_running(self.pid, self.start_ticks)
+
+
+class ServerFile(msgspec.Struct, frozen=True, kw_only=True):
+    """`server.json`: where the server process listens for nodes and agents."""
+
+    pid: int
+    start_ticks: int
+    hub_url: str
+    enrol_url: str
+
+    @property
+    def alive(self) -> bool:
+        """Tell whether the process that wrote the file still runs."""
+        return is_running(self.pid, self.start_ticks)
+
+
+def find_data_dir(environ: Mapping[str, str] | None = None) -> Path:
+    """Return `ANGELOS_DATA_DIR`, or `angelos` in the XDG data home."""
+    env = os.environ if environ is None else environ
+    if named := env.get("ANGELOS_DATA_DIR"):
+        return Path(named).expanduser().absolute()
+    home = env.get("XDG_DATA_HOME")
+    base = Path(home) if home else Path(env.get("HOME") or "~").expanduser() / ".local" / "share"
+    return base / "angelos"
+
+
+class DataDir:
+    """Paths and small files of one data directory."""
+
+    def __init__(self, root: Path | str) -> None:
+        """Take the root; nothing is made or read yet."""
+        self.root = Path(root).expanduser().absolute()
+        self.postgres = self.root / "postgres"
+        self.valkey = self.root / "valkey"
+        self.keys = self.root / "keys"
+        self.policy = self.root / "policy"
+        self.nodes = self.root / "nodes"
+        self.logs = self.root / "logs"
+        self.jupyter = self.root / "jupyter"
+        self.workspace = self.root / "workspace"
+
+    def node(self, name: str) -> Path:
+        """Return the directory of a node that `angelos up` runs."""
+        return self.nodes / name
+
+    def create(self) -> None:
+        """Make what is missing; raise `InvalidInput` when the place cannot be used."""
+        try:
+            for path in (
+                self.root, self.postgres, self.valkey, self.keys, self.policy, self.nodes,
+                self.logs, self.jupyter, self.workspace,
+            ):  # fmt: skip
+                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.root.chmod(0o700)
+        except OSError as error:
+            raise InvalidInput(
+                f"The data directory {self.root} cannot be used: {error.strerror}.",
+                hint="Name another with --data-dir or ANGELOS_DATA_DIR.",
+            ) from error
+
+    @property
+    def runtime(self) -> Path:
+        """Return the directory for sockets; the same for each process of the system."""
+        name = hashlib.sha256(os.fsencode(self.root.resolve())).hexdigest()[:12]
+        base = Path(tempfile.gettempdir())
+        if len(os.fsencode(base)) + len(name) + _SOCKET_NAME_BYTES > _SOCKET_PATH_BYTES:
+            base = Path("/tmp")  # noqa: S108 - checked below to be ours alone
+        return base / f"angelos-{os.getuid()}-{name}"
+
+    def create_runtime(self) -> Path:
+        """Make the directory for sockets; raise `Conflict` when it is not ours alone."""
+        path = self.runtime
+        try:
+            path.mkdir(mode=0o700)
+        except FileExistsError:
+            found = path.lstat()
+            if (
+                not stat.S_ISDIR(found.st_mode)
+                or found.st_uid != os.getuid()
+                or found.st_mode & 0o077
+            ):
+                raise Conflict(
+                    f"{path} exists and is not a private directory of this user.",
+                    hint="Remove it, or set TMPDIR to a short directory of your own.",
+                ) from None
+        return path
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the directory for one system; raise `Conflict` naming who has it.
+
+        The lock is the kernel's (flock): it ends with its process, `kill -9` included.
+        """
+        path = self.root / "lock"
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
+                raise Conflict(
+                    f"A system already runs on {self.root} (pid {holder}).",
+                    hint="Use it, stop it with Ctrl-C, or name another with --data-dir.",
+                    pid=holder,
+                ) from None
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+            yield
+            os.ftruncate(fd, 0)
+        finally:
+            os.close(fd)
+
+    def system(self) -> SystemFile:
+        """Return how to reach the running system; raise `Unavailable` when none runs."""
+        found = self._read("system.json", SystemFile)
+        if found is None or not found.alive:
+            raise Unavailable(
+                f"No system runs on {self.root}.",
+                hint="Start one with `angelos up`, or name its directory with --data-dir.",
+            )
+        return found
+
+    def server(self) -> ServerFile | None:
+        """Return where the server process listens, if it runs."""
+        found = self._read("server.json", ServerFile)
+        return found if found is not None and found.alive else None
+
+    def last_server(self) -> ServerFile | None:
+        """Return where the last server process listened: its ports are taken again if free."""
+        return self._read("server.json", ServerFile)
+
+    def write_system(self, system: SystemFile) -> None:
+        """Write `system.json`."""
+        write_private(self.root / "system.json", msgspec.json.encode(system))
+
+    def write_server(self, server: ServerFile) -> None:
+        """Write `server.json`."""
+        write_private(self.root / "server.json", msgspec.json.encode(server))
+
+    def clear_system(self) -> None:
+        """Remove `system.json`."""
+        (self.root / "system.json").unlink(missing_ok=True)
+
+    def processes(self) -> list[Process]:
+        """Return what the last system recorded, in the order in which it was started."""
+        return self._read("processes.json", list[Process]) or []
+
+    def write_processes(self, processes: Sequence[Process]) -> None:
+        """Record what was started."""
+        write_private(self.root / "processes.json", msgspec.json.encode(processes))
+
+    def _read(self, name: str, as_type: type[T]) -> T | None:
+        path = self.root / name
+        try:
+            return msgspec.json.decode(path.read_bytes(), type=as_type)
+        except FileNotFoundError:
+            return None
+        except msgspec.DecodeError as error:
+            raise InvalidInput(
+                f"{path} is damaged: {error}.", hint="Remove it; it is written anew by a start."
+            ) from error
+
+
+def write_private(path: Path, body: bytes) -> None:
+    """Replace a file by one of mode 0600, so that a reader sees the old or the new one whole."""
+    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(fd, "wb") as file:  # mkstemp made it 0600
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

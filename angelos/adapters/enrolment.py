@@ -1,0 +1,207 @@
+"""How a node or agent gets its certificate, keeps it and renews it.
+
+A token is base64url of MessagePack `{url, ca, secret}`: where to ask, whom to trust there and
+nowhere else, and a secret that works once. The folder holds `identity.pem` (key and certificate)
+and `enrolled.json`, both 0600.
+
+    identity = await enrol(token, Path("nodes/exec1"))      # or Identity.load(folder)
+    async with connect_channel(identity.hub_url, identity.client_context(), ...) as channel:
+        ...
+    await identity.keep_renewed(clock)                      # for ever, at half life
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import logging
+import random
+import ssl
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric import ec
+from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
+from tornado.simple_httpclient import SimpleAsyncHTTPClient
+
+from angelos.adapters.datadir import write_private
+from angelos.adapters.pki import client_context, key_pem, signing_request
+from angelos.core.api import Enrol, Enrolled, Renew
+from angelos.core.errors import AngelError, InvalidInput, NotFound, Unavailable, from_problem
+from angelos.core.ids import PrincipalId
+from angelos.core.ports import Clock
+from angelos.core.routes import PREFIX
+
+log = logging.getLogger(__name__)
+MAX_TOKEN = 16_384
+_MAX_ANSWER = 262_144
+_RETRY_S = 60.0
+
+
+class Token(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a single-use enrolment token holds."""
+
+    url: str
+    ca: str
+    secret: str
+
+
+def encode_token(token: Token) -> str:
+    """Return a token as one word."""
+    return base64.urlsafe_b64encode(msgspec.msgpack.encode(token)).decode().rstrip("=")
+
+
+def decode_token(text: str) -> Token:
+    """Return what a token holds; raise `InvalidInput`."""
+    text = text.strip()
+    if len(text) > MAX_TOKEN:
+        raise InvalidInput("The enrolment token is too long to be one.")
+    try:
+        body = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        token = msgspec.msgpack.decode(body, type=Token)
+    except (binascii.Error, msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise InvalidInput(
+            f"The enrolment token cannot be read: {error}",
+            hint="Copy it whole, or ask for a new one.",
+        ) from error
+    if not token.url.startswith("https://"):
+        raise InvalidInput("The enrolment token names no https address.")
+    return token
+
+
+class Identity:
+    """A node's or agent's certificate with its key, and the context it connects with."""
+
+    def __init__(self, directory: Path, enrolled: Enrolled) -> None:
+        """Take what `load` or `enrol` found; its context is renewed in place."""
+        self.directory = directory
+        self.enrolled = enrolled
+        self._context = client_context(enrolled.ca, directory / "identity.pem")
+
+    @classmethod
+    def load(cls, directory: Path) -> Identity:
+        """Return the identity kept in `directory`; raise `NotFound` or `InvalidInput`."""
+        path = directory / "enrolled.json"
+        try:
+            enrolled = msgspec.json.decode(path.read_bytes(), type=Enrolled)
+            return cls(directory, enrolled)
+        except FileNotFoundError as error:
+            raise NotFound(
+                f"{directory} holds no identity.", hint="Enrol with a token first."
+            ) from error
+        except (msgspec.DecodeError, ssl.SSLError) as error:
+            raise InvalidInput(f"The identity in {directory} is damaged: {error}") from error
+
+    def client_context(self) -> ssl.SSLContext:
+        """Return the one context to connect with; renewals happen in place."""
+        return self._context
+
+    @property
+    def id(self) -> PrincipalId:
+        """Who this is."""
+        return self.enrolled.id
+
+    @property
+    def hub_url(self) -> str:
+        """Where the hub listens, `https://host:port`."""
+        return self.enrolled.hub_url
+
+    @property
+    def not_after(self) -> float:
+        """When the certificate ends, in Unix seconds."""
+        certificate = x509.load_pem_x509_certificate(self.enrolled.certificate.encode())
+        return certificate.not_valid_after_utc.timestamp()
+
+    @property
+    def renew_at(self) -> float:
+        """Half of the certificate's life, in Unix seconds."""
+        certificate = x509.load_pem_x509_certificate(self.enrolled.certificate.encode())
+        begin = certificate.not_valid_before_utc.timestamp()
+        return (begin + certificate.not_valid_after_utc.timestamp()) / 2
+
+    async def renew(self) -> None:
+        """Get a certificate for a new key; the live context uses it for new connections."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        body = Renew(csr=signing_request(key))
+        enrolled = await _post(f"{self.hub_url}{PREFIX}/renew", body, self._context)
+        if enrolled.id != self.id or enrolled.ca != self.enrolled.ca:
+            raise InvalidInput("The hub answered with somebody else's certificate.")
+        _store(self.directory, key, enrolled)
+        self._context.load_cert_chain(self.directory / "identity.pem")
+        self.enrolled = enrolled
+
+    async def keep_renewed(self, clock: Clock) -> None:
+        """Renew at half life, for ever; trouble is logged and tried again."""
+        while True:
+            wait = self.renew_at - clock.time()
+            await asyncio.sleep(max(wait, 0) + random.uniform(0, 1))  # noqa: S311 - no secret
+            try:
+                await self.renew()
+            except (AngelError, OSError) as error:
+                log.warning("The certificate of %s was not renewed: %s", self.id, error)
+                await asyncio.sleep(_RETRY_S)
+
+
+async def enrol(token: str, directory: Path) -> Identity:
+    """Turn a token into an identity kept in `directory`.
+
+    The key is made here and never leaves; only the CA in the token is trusted. Raises
+    `InvalidInput` for a bad token, `Unauthenticated` or `Refused` when the hub does not take
+    it (a token works once), `Unavailable` when nobody answers.
+    """
+    parts = decode_token(token)
+    _make(directory)  # before the token is spent
+    key = ec.generate_private_key(ec.SECP256R1())
+    body = Enrol(secret=parts.secret, csr=signing_request(key))
+    enrolled = await _post(f"{parts.url}{PREFIX}/enrol", body, client_context(parts.ca))
+    if enrolled.ca.strip() != parts.ca.strip():
+        raise InvalidInput("The hub answered with another CA than the token's.")
+    _store(directory, key, enrolled)
+    return Identity(directory, enrolled)
+
+
+def _make(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise InvalidInput(f"{directory} cannot be made: {error.strerror}.") from error
+
+
+def _store(directory: Path, key: ec.EllipticCurvePrivateKey, enrolled: Enrolled) -> None:
+    # Key and certificate in one file: a crash leaves the old pair or the new one.
+    write_private(directory / "identity.pem", key_pem(key) + enrolled.certificate.encode())
+    write_private(directory / "enrolled.json", msgspec.json.encode(enrolled))
+
+
+async def _post(url: str, body: Any, context: ssl.SSLContext) -> Enrolled:
+    client: AsyncHTTPClient = SimpleAsyncHTTPClient(force_instance=True, max_body_size=_MAX_ANSWER)
+    try:
+        answer = await client.fetch(
+            HTTPRequest(
+                url, method="POST", body=msgspec.json.encode(body), ssl_options=context,
+                headers={"Content-Type": "application/json"}, follow_redirects=False,
+                connect_timeout=10, request_timeout=30,
+            )
+        )  # fmt: skip
+        return msgspec.json.decode(answer.body, type=Enrolled)
+    except HTTPClientError as error:
+        raise problem_of(error) from error
+    except (OSError, ssl.SSLError) as error:
+        raise Unavailable(f"{url} cannot be reached: {error}") from error
+    except msgspec.DecodeError as error:
+        raise Unavailable(f"{url} answered something else: {error}") from error
+    finally:
+        client.close()
+
+
+def problem_of(error: HTTPClientError) -> AngelError:
+    """Return the error that a refused request's problem document describes."""
+    body = error.response.body if error.response is not None else b""
+    try:
+        problem = msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError):
+        return Unavailable(f"No usable answer: {error.message} ({error.code}).")
+    return from_problem(problem)

@@ -1,0 +1,49 @@
+"""Lasting facts older than the journal's stream, read from the audit log in PostgreSQL.
+
+page = await History(database).read(after=START, before=None, limit=500)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from angelos.adapters.postgres import Database, load_queries
+from angelos.core.ids import Offset, offset_key
+from angelos.core.messages import Fact, decode
+
+_QUERIES = load_queries("angelos.adapters")
+
+
+class History:
+    """The part of the audit log that readers of the journal need."""
+
+    def __init__(self, database: Database) -> None:
+        """Take a migrated database."""
+        self._database = database
+
+    async def read(
+        self,
+        after: Offset,
+        before: Offset | None,
+        limit: int,
+        kinds: Collection[str] = (),
+        subject: str = "",
+    ) -> list[Fact]:
+        """Return at most `limit` facts after `after` and, if given, before `before`."""
+        after_ms, after_seq = offset_key(after)
+        before_ms, before_seq = offset_key(before) if before else (None, None)
+        parameters = {
+            "after_ms": after_ms, "after_seq": after_seq, "before_ms": before_ms,
+            "before_seq": before_seq, "kinds": list(kinds), "subject": subject, "limit": limit,
+        }  # fmt: skip
+        async with self._database.transaction() as connection:
+            rows = await connection.execute(_QUERIES["history"], parameters)
+            return [decode(body, Fact) for (body,) in await rows.fetchall()]
+
+    async def projected(self) -> Offset:
+        """Return the offset up to which all lasting facts are in the audit log."""
+        async with self._database.transaction() as connection:
+            rows = await connection.execute(_QUERIES["projected"])
+            row = await rows.fetchone()
+        ms, seq = row or (0, 0)
+        return Offset(f"{ms}-{seq}")

@@ -1,0 +1,178 @@
+"""A `Channel` on the protocol machine, over one connection after the other.
+
+Both ends use it: the hub keeps one `Link` per peer, `adapters/websocket.py` one for itself. A
+connection is a `Wire`; when it is gone the link waits for the next and everything that the other
+end has not processed is sent again.
+
+`recv` acknowledges: asking for the next batch says that the one before is processed durably.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from angelos.core.channel import Deliver, Effect, End, Established, Machine, Transmit
+from angelos.core.errors import Unavailable
+from angelos.core.ids import PrincipalId
+from angelos.core.ports import Clock, Envelope
+
+
+class Wire(Protocol):
+    """One open connection that carries messages."""
+
+    def write(self, data: bytes) -> None:
+        """Send one message; trouble shows as the end of the connection, never here."""
+        ...
+
+    def close(self, code: str, reason: str) -> None:
+        """Close it; safe to call again."""
+        ...
+
+
+class Link:
+    """`core.ports.Channel` for one peer and one session of ours."""
+
+    def __init__(self, peer: PrincipalId, machine: Machine, clock: Clock) -> None:
+        """Start without a connection."""
+        self.peer = peer
+        self.machine = machine
+        self.clock = clock
+        self.wire: Wire | None = None
+        self.ended: End | None = None
+        """Why there will be no further connection, once that is so."""
+        self.down = asyncio.Event()
+        """Set while there is no connection."""
+        self.down.set()
+        self.up = asyncio.Event()
+        """Set while the handshake is done, and when the link has ended."""
+        self.last_end: End | None = None
+        self._inbox: deque[Deliver] = deque()
+        self._taken: tuple[int, int] | None = None
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+
+    # -- core.ports.Channel ------------------------------------------------------------------
+
+    async def send(self, batch: Sequence[Envelope]) -> None:
+        """Take envelopes for sending; waits while a whole window is unacknowledged.
+
+        They stay here over lost connections. Raises `TooLarge`, and `Unavailable` at the end.
+        """
+        for envelope in batch:
+            self._check()
+            while not self.machine.offer(envelope):
+                self._carry_out(self.machine.flush())
+                self._room.clear()
+                await self._room.wait()
+                self._check()
+        self._carry_out(self.machine.flush())
+
+    async def recv(self) -> list[Envelope]:
+        """Return everything that has come, and acknowledge what the call before returned.
+
+        What came before the end is still returned; then raises `Unavailable`.
+        """
+        if self._taken is not None:
+            taken, self._taken = self._taken, None
+            self._carry_out(self.machine.done(*taken))
+        while not self._inbox:
+            self._check()
+            self._news.clear()
+            await self._news.wait()
+        envelopes = [e for delivery in self._inbox for e in delivery.envelopes]
+        last = self._inbox[-1]
+        self._taken = (last.epoch, last.upto)
+        self._inbox.clear()
+        return envelopes
+
+    async def close(self, reason: str = "") -> None:
+        """End the link for good."""
+        self.end("shutdown", reason)
+
+    # -- connections -------------------------------------------------------------------------
+
+    def connected(self, wire: Wire, begin: Callable[[float], list[Effect]]) -> None:
+        """Go on over `wire`; `begin(now)` is the machine's first word on it."""
+        if self.wire is not None and self.wire is not wire:
+            self._carry_out(self.machine.end("fenced", "Another connection took over."))
+        self.wire, self.last_end = wire, None
+        self.down.clear()
+        self._carry_out(begin(self.clock.monotonic()))
+
+    def message(self, wire: Wire, data: bytes) -> None:
+        """A message has come over `wire`; one from an older connection is dropped."""
+        if wire is self.wire:
+            self._carry_out(self.machine.receive(data, self.clock.monotonic()))
+
+    def lost(self, wire: Wire) -> None:
+        """The connection is gone."""
+        if wire is self.wire:
+            self.machine.lost()
+            self._unwire()
+
+    def tick(self) -> None:
+        """Time has passed."""
+        self._carry_out(self.machine.tick(self.clock.monotonic()))
+
+    def drop(self, code: str, reason: str = "") -> None:
+        """End the present connection only; the peer may come back and go on."""
+        if self.wire is not None:
+            self._carry_out(self.machine.end(code, reason))
+
+    def end(self, code: str, reason: str = "") -> None:
+        """End the link for good, telling the peer why; idempotent."""
+        if self.ended is None:
+            self.ended = End(code, reason)
+            self.drop(code, reason)
+            self._wake()
+
+    def finish(self, end: End) -> None:
+        """Take note that there will be no further connection."""
+        if self.ended is None:
+            self.ended = end
+        self._wake()
+
+    def _carry_out(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case Transmit(data) if self.wire is not None:
+                    self.wire.write(data)
+                case Deliver():
+                    self._inbox.append(effect)
+                    self._news.set()
+                case Established(resumed):
+                    if not resumed:  # the peer's new session sends all of it again
+                        self._inbox.clear()
+                        self._taken = None
+                    self.up.set()
+                case End(code, reason):
+                    self.last_end = effect
+                    if self.wire is not None:
+                        self.wire.close(code, reason)
+                        self._unwire()
+                case _:
+                    pass
+        self._room.set()
+
+    def _unwire(self) -> None:
+        self.wire = None
+        self.down.set()
+        if self.ended is None:
+            self.up.clear()
+
+    def _wake(self) -> None:
+        self.up.set()
+        self.down.set()
+        self._news.set()
+        self._room.set()
+
+    def _check(self) -> None:
+        if self.ended is not None:
+            raise Unavailable(
+                f"The channel to {self.peer} has ended ({self.ended.code}): "
+                f"{self.ended.reason or 'no reason given'}",
+                code=self.ended.code,
+            )

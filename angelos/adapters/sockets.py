@@ -1,0 +1,28 @@
+"""Ports of the loopback.
+
+port = free_port(8888)      # 8888, or another if that is taken
+"""
+
+from __future__ import annotations
+
+import socket
+
+from angelos.core.errors import Unavailable
+
+LOOPBACK = "127.0.0.1"
+
+
+def free_port(wanted: int = 0) -> int:
+    """Return `wanted` if it is free on the loopback, else (or for 0) any free port.
+
+    Somebody may take it before the caller does, who has to be ready for that.
+    """
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((LOOPBACK, port))
+            except OSError:
+                continue
+            return probe.getsockname()[1]
+    raise Unavailable(f"No port is free on {LOOPBACK}.")

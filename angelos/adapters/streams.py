@@ -1,0 +1,135 @@
+"""What the journal and the queues share: a Valkey stream, and patience with its server.
+
+stream = Stream(connect(url), "journal")
+async with aclosing(stream.follow("0-0")) as pages:
+async for page in pages:    # [(position, body), ...], through restarts of the server
+...
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from typing import Any, TypeVar
+
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as Gone
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as Late
+
+from angelos.core.errors import Unavailable
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+Client = redis.asyncio.Redis
+PAGE = 500
+TIMEOUT_S = 10.0
+_BLOCK_MS = 5_000
+_BACKOFF_S = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
+
+
+def connect(url: str) -> Client:
+    """Return a client for `redis://`, `rediss://` or `unix://`; it connects on first use.
+
+    Commands are not repeated by themselves: who sends a command that may be sent twice repeats
+    it. Close it with `await client.aclose()`.
+    """
+    return Client.from_url(
+        url,
+        protocol=2,
+        # With a timeout redis-py sends through asyncio.wait_for, which before Python 3.12 may
+        # swallow a cancellation; a follower then never ends. Ours are asyncio.timeout, below.
+        socket_timeout=None,
+        socket_connect_timeout=TIMEOUT_S,
+        max_connections=1_000,
+        retry=Retry(NoBackoff(), 0),
+    )
+
+
+class Stream:
+    """A stream with the ids that were put into it."""
+
+    def __init__(self, client: Client, name: str) -> None:
+        self.client = client
+        # The braces keep the three keys in one slot of a cluster.
+        self.key = f"{{{name}}}"
+        self.keys = [self.key, f"{{{name}}}:ids", f"{{{name}}}:ids:old"]
+
+    async def after(self, position: str, count: int) -> list[tuple[str, bytes]]:
+        """Return at most `count` entries after `position`."""
+        return _entries(await self.ask("XRANGE", f"({position}", "+", "COUNT", count))
+
+    async def wait(self, reader: Client, position: str) -> list[tuple[str, bytes]]:
+        """Return entries after `position` as soon as there are some; none after a while."""
+        async with asyncio.timeout(_BLOCK_MS / 1_000 + TIMEOUT_S):
+            answer = await reader.execute_command(
+                "XREAD", "COUNT", PAGE, "BLOCK", _BLOCK_MS, "STREAMS", self.key, position
+            )
+        return _entries(answer[0][1]) if answer else []
+
+    async def ask(self, command: str, *args: str | int) -> Any:
+        """Return the answer to `command` about this stream; raise `Unavailable`."""
+        async with unavailable():
+            return await self.client.execute_command(command, self.key, *args)
+
+    async def follow(self, position: str) -> AsyncGenerator[list[tuple[str, bytes]], None]:
+        """Yield pages after `position` for ever, through restarts of the server."""
+        tries = 0
+        reader = self.client.client()
+        try:
+            while True:
+                try:
+                    page = await self.wait(reader, position)
+                except (Gone, Late, TimeoutError) as error:
+                    if tries == 0:
+                        log.warning("reading %s: %r; trying again", self.key, error)
+                    await asyncio.sleep(_BACKOFF_S[min(tries, len(_BACKOFF_S) - 1)])
+                    tries += 1
+                    await _close(reader)
+                    reader = self.client.client()
+                    continue
+                tries = 0
+                if page:
+                    position = page[-1][0]
+                    yield page
+        finally:
+            await _close(reader)
+
+
+def _entries(rows: Any) -> list[tuple[str, bytes]]:
+    return [(position.decode(), fields[b"b"]) for position, fields in rows]
+
+
+async def _close(reader: Client) -> None:
+    with contextlib.suppress(RedisError, OSError):
+        await reader.aclose()
+
+
+async def patiently(ask: Callable[..., Awaitable[T]], *args: Any) -> T:
+    """Return the answer of `ask`, however long the store is away."""
+    tries = 0
+    while True:
+        try:
+            return await ask(*args)
+        except Unavailable as error:
+            if tries == 0:
+                log.warning("%s Trying again.", error)
+            await asyncio.sleep(_BACKOFF_S[min(tries, len(_BACKOFF_S) - 1)])
+            tries += 1
+
+
+@contextlib.asynccontextmanager
+async def unavailable() -> AsyncIterator[None]:
+    """Turn "the server is not there" in the body into `Unavailable`, after `TIMEOUT_S` at most."""
+    try:
+        async with asyncio.timeout(TIMEOUT_S):
+            yield
+    except (Gone, Late, TimeoutError) as error:
+        raise Unavailable(
+            f"Valkey did not answer: {error!r}", hint="It may be starting."
+        ) from error

@@ -1,0 +1,223 @@
+"""The peer's end of a channel: a WebSocket over mutual TLS that connects again by itself.
+
+    async with connect_channel(identity.hub_url, context, SystemClock(), info={...}) as channel:
+        await channel.send([Envelope("fact", fact.id, encode(fact))])
+        for envelope in await channel.recv():
+            ...
+
+A refused client may believe that it is connected (under TLS 1.3 the server checks the certificate
+after the client is done), so a connection counts only once the hub's welcome has come.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+import ssl
+from types import TracebackType
+from typing import Self
+
+from tornado.httpclient import HTTPClientError, HTTPRequest
+from tornado.iostream import StreamBufferFullError
+from tornado.websocket import (
+    WebSocketClientConnection,
+    WebSocketClosedError,
+    WebSocketError,
+    WebSocketHandler,
+    websocket_connect,
+)
+
+from angelos.adapters.enrolment import problem_of
+from angelos.adapters.link import Link
+from angelos.core.channel import FATAL, Config, End, Machine
+from angelos.core.errors import AngelError, Forbidden, InvalidInput, Unauthenticated, Unavailable
+from angelos.core.frames import MAX_FRAME_BYTES
+from angelos.core.ids import PrincipalId
+from angelos.core.ports import Clock
+
+log = logging.getLogger(__name__)
+CHANNEL_PATH = "/angelos/channel"
+CLOSED = 4000
+"""WebSocket close code with which either end closes; the reason is the protocol's word."""
+_HUB = PrincipalId("system/hub")
+_TICK_S = 1.0
+_FIRST_PAUSE_S, _LAST_PAUSE_S = 0.05, 5.0
+
+
+def connect_channel(
+    url: str,
+    ssl_context: ssl.SSLContext,
+    clock: Clock,
+    *,
+    info: dict[str, str] | None = None,
+    config: Config | None = None,
+    patience_s: float | None = 30.0,
+    session: str = "",
+) -> ClientChannel:
+    """Return a channel to the hub at `url` (`https://host:port`), to be used with `async with`.
+
+    `info` (role, tier, pid) is what the peer says of itself. Entering waits for the hub's
+    welcome: it raises `Unauthenticated` when the hub refuses us and `Unavailable` when there is
+    no connection within `patience_s`. Later it connects again, for as long as it takes.
+    """
+    if not url.startswith("https://"):
+        raise InvalidInput(f"{url!r} is not the https address of a hub.")
+    machine = Machine(session or secrets.token_hex(16), config)
+    address = "wss" + url.removeprefix("https").rstrip("/") + CHANNEL_PATH
+    return ClientChannel(machine, clock, address, ssl_context, info or {}, patience_s)
+
+
+class SocketWire:
+    """A `Wire` on Tornado's WebSocket, client's or handler's."""
+
+    def __init__(self, socket: WebSocketClientConnection | WebSocketHandler) -> None:
+        """Take an open WebSocket."""
+        self._socket = socket
+
+    def write(self, data: bytes) -> None:
+        """Send one binary message; a full buffer ends the connection."""
+        try:
+            written = self._socket.write_message(data, binary=True)
+        except (WebSocketClosedError, StreamBufferFullError) as error:
+            log.debug("Not written: %s", error)
+            self.close("lost", "The other end does not read.")
+        else:
+            # A failure shows as the end of the connection as well; here it is only taken note of.
+            written.add_done_callback(lambda f: f.cancelled() or f.exception())
+
+    def close(self, code: str, reason: str) -> None:
+        """Close with `code` as the reason."""
+        del reason  # it went in the protocol's own goodbye
+        self._socket.close(CLOSED, code)
+
+
+class ClientChannel(Link):
+    """A `Link` that owns the task which keeps it connected."""
+
+    def __init__(
+        self,
+        machine: Machine,
+        clock: Clock,
+        address: str,
+        context: ssl.SSLContext,
+        info: dict[str, str],
+        patience_s: float | None,
+    ) -> None:
+        """Not connected yet; see `connect_channel`."""
+        super().__init__(_HUB, machine, clock)
+        self._address = address
+        self._context = context
+        self._info = info
+        self._patience_s = patience_s
+        self._task: asyncio.Task[None] | None = None
+        self._error: AngelError | None = None
+        self._welcomed = False
+
+    async def __aenter__(self) -> Self:
+        self._task = asyncio.create_task(self._keep_connected(), name=f"channel {self._address}")
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await self.up.wait()
+        except TimeoutError:
+            await self._stop()
+            raise self._error or Unavailable(f"{self._address} did not welcome us.") from None
+        except BaseException:
+            await self._stop()
+            raise
+        if self.ended is not None:
+            await self._stop()
+            raise self._error or refusal(self.ended)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self, reason: str = "") -> None:
+        """Say goodbye, close the connection and end the task."""
+        self.end("shutdown", reason)
+        await self._stop()
+
+    async def _stop(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+            self._task = None
+
+    async def _keep_connected(self) -> None:
+        failures = 0
+        try:
+            while self.ended is None:
+                self._welcomed = False
+                await self._one_connection()
+                end = self.last_end
+                if end is not None and end.code in FATAL:
+                    self.finish(end)
+                    return
+                failures = 0 if self._welcomed else failures + 1
+                pause = min(_LAST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(failures, 10))
+                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+        except AngelError as error:  # refused: trying again would not help
+            self._error = error
+            self.finish(End("unauthenticated", str(error)))
+        except Exception:
+            self.finish(End("lost", "The channel failed; see the log."))
+            log.exception("The channel to %s failed", self._address)
+
+    async def _one_connection(self) -> None:
+        self.last_end = None
+        wires: list[SocketWire] = []
+
+        def on_message(data: str | bytes | None) -> None:
+            if not wires:
+                return
+            if isinstance(data, bytes):
+                self.message(wires[0], data)
+            else:  # a text message is no frame; None is the end
+                self.message(wires[0], b"") if data is not None else self.lost(wires[0])
+
+        try:
+            socket = await websocket_connect(
+                HTTPRequest(
+                    self._address, ssl_options=self._context, connect_timeout=10,
+                    request_timeout=10, follow_redirects=False,
+                ),
+                max_message_size=MAX_FRAME_BYTES,
+                on_message_callback=on_message,
+            )  # fmt: skip
+        except HTTPClientError as error:
+            self._error = problem_of(error)
+            if isinstance(self._error, (Unauthenticated, Forbidden)):
+                raise self._error from error
+            return
+        except (OSError, WebSocketError) as error:
+            self._error = Unavailable(f"{self._address} cannot be reached: {error}")
+            return
+        wire = SocketWire(socket)
+        wires.append(wire)
+        try:
+            self.connected(wire, lambda now: self.machine.hello(now, self._info))
+            while not self.down.is_set():
+                try:
+                    async with asyncio.timeout(_TICK_S):
+                        await self.down.wait()
+                except TimeoutError:
+                    self.tick()
+                self._welcomed = self._welcomed or self.machine.phase == "up"
+        finally:
+            self.lost(wire)
+            socket.close()
+
+
+def refusal(end: End) -> AngelError:
+    """Return the error for a link that the hub ended for good."""
+    text = end.reason or f"The hub ended the channel ({end.code})."
+    if end.code in ("quarantined", "unauthenticated"):
+        return Unauthenticated(text)
+    return Unavailable(text, code=end.code)
