@@ -1,0 +1,49 @@
+"""What can be set about control; the values here are meant to suit most systems.
+
+>>> ControlConfig(grace_s=5).grace_s
+5
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+POLICY_DIR = Path(__file__).parent / "policy"
+
+
+class ControlConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """Bounds and times of control."""
+
+    policy_dir: Path = POLICY_DIR
+    """Holds `*.cedar` and `schema.cedarschema`."""
+    allow_unsandboxed: bool = False
+    """Let the policy send code to nodes without isolation; a banner says so."""
+    start_within_s: float = 120.0
+    """A task that has not started this long after it was accepted is ended."""
+    grace_s: float = 15.0
+    """Time beyond a limit in which the node's own report is awaited."""
+    tick_s: float = 1.0
+    """How often deadlines are looked at."""
+    max_wait_s: float = 60.0
+    """Longest long-poll."""
+    merge_wait_s: float = 10.0
+    """How long a new proposal's answer waits for its merge into `dev`."""
+    fold_wait_s: float = 30.0
+    """How long a fact just appended may take to come back from the journal."""
+    retry_s: float = 0.5
+    """First pause after an effect failed for want of a part; doubles up to `retry_max_s`."""
+    retry_max_s: float = 30.0
+    checkout_ttl_s: float = 3600.0
+    """How long a checkout command is valid."""
+    order_ttl_s: float = 30 * 86_400.0
+    """How long cancel and revoke commands are valid: a node may come back late."""
+    max_open_tasks: int = 1_000
+    max_open_proposals: int = 200
+    step_attempts: int = 3
+    """How often a step of the pipeline is tried when its node, not its program, gave up."""
+    step_output: int = 8_000
+    """Characters of a step's output that are kept with the proposal."""
+    page: int = 1_000
+    """Facts read at once when the state is rebuilt."""

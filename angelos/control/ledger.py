@@ -1,0 +1,142 @@
+"""The fold of the journal, kept current: say facts, and wait for what they bring about.
+
+    await ledger.say(ledger.fact(Kind.task_cancelled, task, reason="asked"))
+    await ledger.until(lambda state: not state.tasks[task].open, subject=task, timeout_s=20)
+
+`say` returns when the facts have come back from the journal and are folded, so that whoever
+said something sees it in `state`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from angelos.control.config import ControlConfig
+from angelos.control.effects import Effect
+from angelos.control.models import SUPERVISOR, State, replace
+from angelos.control.state import KINDS, decide, fold
+from angelos.core.errors import AngelError, Unavailable
+from angelos.core.ids import START, FactId, PrincipalId, new_fact_id, offset_key
+from angelos.core.messages import Fact
+from angelos.core.ports import Clock, Journal
+
+log = logging.getLogger(__name__)
+
+
+class Ledger:
+    """Holds the state; one task follows the journal."""
+
+    def __init__(self, journal: Journal, clock: Clock, config: ControlConfig) -> None:
+        """Start empty; `load` reads what is there."""
+        self.state = State(offset=START)
+        self.clock = clock
+        self._journal = journal
+        self._config = config
+        self._waiters: dict[str, set[asyncio.Future[None]]] = {}
+
+    async def load(self) -> None:
+        """Fold everything that is in the journal now, a page at a time."""
+        while True:
+            facts = await self._journal.read(self.state.offset, self._config.page, KINDS)
+            for fact in facts:
+                self._fold(fact)
+            if not facts:
+                return
+
+    async def follow(self, on_effects: Callable[[list[Effect]], None]) -> None:
+        """Fold what comes, for ever, and hand on what it makes necessary."""
+        pause = self._config.retry_s
+        while True:
+            try:
+                async for fact in self._journal.follow(self.state.offset, KINDS):
+                    pause = self._config.retry_s
+                    if self._fold(fact):
+                        on_effects(decide(self.state, fact))
+                    self._wake(fact.subject)
+            except (AngelError, OSError) as error:
+                log.warning("The journal cannot be followed, trying again: %s", error)
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, self._config.retry_max_s)
+
+    def fact(
+        self,
+        kind: str,
+        subject: str,
+        actor: PrincipalId = SUPERVISOR,
+        *,
+        key: str = "",
+        **fields: Any,
+    ) -> Fact:
+        """Return a fact said now, with `fields` of `Fact`.
+
+        The same `key` (32 hex digits) makes it the same fact again: the journal takes it once.
+        """
+        now = self.clock.time()
+        name = FactId(f"fact-{key}") if key else new_fact_id(int(now * 1000))
+        return Fact(id=name, at=now, actor=actor, kind=kind, subject=subject, **fields)
+
+    async def say(self, *facts: Fact) -> None:
+        """Append facts and wait until they are folded.
+
+        Raises `Unavailable` when they are in the journal but do not come back from it in time.
+        """
+        offsets = await self._journal.append(facts)
+        last = max(map(offset_key, offsets))
+        seen = await self.until(
+            lambda state: offset_key(state.offset) >= last,
+            timeout_s=self._config.fold_wait_s,
+        )
+        if not seen:
+            raise Unavailable(
+                "The journal took the facts but does not hand them out again.",
+                hint="What was said is kept and takes effect when the journal is back.",
+            )
+
+    async def until(
+        self, done: Callable[[State], bool], *, subject: str = "", timeout_s: float | None = None
+    ) -> bool:
+        """Wait until `done`, looking after each fact about `subject` (any by default).
+
+        Returns False when `timeout_s` went by first.
+        """
+        loop = asyncio.get_running_loop()
+        end = None if timeout_s is None else loop.time() + timeout_s
+        while not done(self.state):
+            waiter = loop.create_future()
+            self._waiters.setdefault(subject, set()).add(waiter)
+            try:
+                left = None if end is None else end - loop.time()
+                await asyncio.wait_for(waiter, left)
+            except TimeoutError:
+                return done(self.state)
+            finally:
+                self._forget(subject, waiter)
+        return True
+
+    def _forget(self, subject: str, waiter: asyncio.Future[None]) -> None:
+        waiters = self._waiters.get(subject)
+        if waiters is not None:
+            waiters.discard(waiter)
+            if not waiters:
+                del self._waiters[subject]
+
+    def _wake(self, subject: str) -> None:
+        for key in {"", subject}:
+            for waiter in self._waiters.pop(key, ()):
+                if not waiter.done():
+                    waiter.set_result(None)
+
+    def _fold(self, fact: Fact) -> bool:
+        """Fold one fact; a malformed one is passed over and named in the log."""
+        try:
+            self.state = fold(self.state, fact)
+        except (msgspec.ValidationError, KeyError, TypeError, ValueError) as error:
+            log.warning("Fact %s (%s) is malformed, passed over: %s", fact.id, fact.kind, error)
+            self.state = replace(self.state, offset=fact.offset)
+            return False
+        return True

@@ -1,0 +1,177 @@
+"""What control knows of tasks, proposals, nodes and repositories: records folded from facts.
+
+>>> State().tasks
+{}
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from angelos.core.api import ProposalState, StepResult, TaskState
+from angelos.core.ids import (
+    START,
+    CommandId,
+    FactId,
+    Offset,
+    PrincipalId,
+    ProposalId,
+    Revision,
+    TaskId,
+)
+from angelos.core.messages import Message, Status, TaskResult, Tier
+from angelos.core.ports import Change
+
+SUPERVISOR = PrincipalId("system/supervisor")
+KEEP_TASKS = 500
+KEEP_PROPOSALS = 500
+KEEP_RESULT_BYTES = 64_000_000
+KEEP_MAINS = 100
+
+HEALTH: frozenset[str] = frozenset(set(Status) - {Status.ok, Status.killed})
+"""Outcomes of a checkout that say something about the revision. `killed` and error codes
+(`unavailable`, `forbidden`, ...) only say that this attempt did not come to an end."""
+
+
+class TaskRecord(Message, frozen=True, kw_only=True):
+    """A task; `body` is the encoded `Command`, kept until it is finished."""
+
+    id: TaskId
+    command: CommandId
+    request: str
+    """SHA-256 of what was asked for: the same command id must ask for the same."""
+    by: PrincipalId
+    on_behalf_of: PrincipalId | None
+    node: PrincipalId
+    label: str
+    at: float
+    offset: Offset
+    wall_s: float
+    deadline: float
+    body: bytes
+    proposal: str = ""
+    state: TaskState = "accepted"
+    started_at: float | None = None
+    cancelled_at: float | None = None
+    cancel_reason: str = ""
+    result: TaskResult | None = None
+
+    @property
+    def open(self) -> bool:
+        """Whether it still may produce something."""
+        return self.state != "finished"
+
+
+class ProposalRecord(Message, frozen=True, kw_only=True):
+    """A proposal on its way to `main`."""
+
+    id: ProposalId
+    repo: str
+    base: Revision
+    author: PrincipalId
+    message: str
+    digest: str
+    changes: tuple[Change, ...]
+    at: float
+    state: ProposalState = "received"
+    reason: str = ""
+    merged: bool = False
+    """Its edits are in `dev`."""
+    reverted: bool = False
+    candidate: Revision | None = None
+    candidate_main: Revision | None = None
+    """The `main` that the candidate was made from."""
+    outcome: Literal["", "passed", "failed"] = ""
+    """Of the candidate's tests."""
+    steps: tuple[StepResult, ...] = ()
+    needs: int = 0
+    """How many people have to approve it in all."""
+    approvals: tuple[PrincipalId, ...] = ()
+    revision: Revision | None = None
+    trace: str = ""
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths that it changes."""
+        return tuple(change.path for change in self.changes)
+
+    @property
+    def open(self) -> bool:
+        """Whether something is still to be done about it."""
+        if self.state == "rejected":
+            return not self.reverted
+        return self.state not in ("promoted", "refused", "rolled-back")
+
+    @property
+    def undecided(self) -> bool:
+        """Whether it may still be rejected."""
+        return self.open and self.state != "rejected"
+
+
+class CheckoutRecord(Message, frozen=True, kw_only=True):
+    """The last checkout of a repository that a node was asked for, and how it went."""
+
+    revision: Revision
+    state: Literal["requested", "healthy", "failed"] = "requested"
+    canary: bool = False
+    attempt: int = 1
+    outcome: str = ""
+    body: bytes = b""
+    """The encoded `Command`, kept while it is requested."""
+    healthy: Revision | None = None
+    """The last revision that the node reported as checked out and healthy."""
+
+
+class NodeRecord(Message, frozen=True, kw_only=True):
+    """An enrolled node."""
+
+    id: PrincipalId
+    role: Literal["execution", "labs"]
+    connected: bool = False
+    tier: Tier = Tier.none
+    since: float = 0.0
+    quarantined: bool = False
+    checkouts: dict[str, CheckoutRecord] = {}
+
+
+class MainRecord(Message, frozen=True, kw_only=True):
+    """One position of `main`."""
+
+    revision: Revision
+    restores: Revision | None = None
+    """For a rollback: the revision whose tree it has."""
+    failed: bool = False
+    """A node's health command failed on it."""
+
+
+class RepoRecord(Message, frozen=True, kw_only=True):
+    """Positions of a repository's `main`, oldest first, bounded."""
+
+    name: str
+    mains: tuple[MainRecord, ...]
+
+    @property
+    def main(self) -> MainRecord:
+        """The present position."""
+        return self.mains[-1]
+
+
+class State(Message, frozen=True, kw_only=True):
+    """All that control knows; `offset` is the last fact in it."""
+
+    offset: Offset = START
+    policy: str = ""
+    tasks: dict[TaskId, TaskRecord] = {}
+    """Oldest first; so are the others."""
+    proposals: dict[ProposalId, ProposalRecord] = {}
+    nodes: dict[PrincipalId, NodeRecord] = {}
+    repos: dict[str, RepoRecord] = {}
+    quarantined: dict[PrincipalId, FactId] = {}
+    """Principal -> the fact that says so."""
+
+
+def replace(record: State, **changes: object) -> State:
+    """Return the state with other fields."""
+    return msgspec.structs.replace(record, **changes)

@@ -1,0 +1,221 @@
+"""How the facts of nodes and of `main` change what is known of them.
+
+>>> repo_of("study:main")
+'study'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from angelos.control.models import (
+    HEALTH,
+    KEEP_MAINS,
+    CheckoutRecord,
+    MainRecord,
+    NodeRecord,
+    RepoRecord,
+    State,
+    replace,
+)
+from angelos.core.ids import PrincipalId, Revision
+from angelos.core.messages import Fact, Kind
+
+
+def repo_of(subject: str) -> str:
+    """Return the repository of `<repo>:main`; empty for another branch."""
+    repo, _, branch = subject.partition(":")
+    return repo if branch == "main" else ""
+
+
+# -- nodes -----------------------------------------------------------------------------------
+
+
+def met(state: State, fact: Fact) -> State:
+    """Note that a node was enrolled or has connected."""
+    node = PrincipalId(fact.subject)
+    known = state.nodes.get(node) or NodeRecord(
+        id=node, role="execution", quarantined=node in state.quarantined
+    )
+    changes = {"role": fact.data.get("role", known.role)}
+    if fact.kind == Kind.node_connected:
+        changes |= {
+            "connected": True,
+            "tier": fact.data.get("tier", known.tier),
+            "since": fact.at,
+            "checkouts": {
+                # What went wrong with an attempt before may not go wrong again.
+                repo: msgspec.structs.replace(checkout, attempt=0)
+                if checkout.state == "failed" and checkout.outcome not in HEALTH
+                else checkout
+                for repo, checkout in known.checkouts.items()
+            },
+        }
+    record = msgspec.convert({**msgspec.structs.asdict(known), **changes}, NodeRecord)
+    return replace(state, nodes={**state.nodes, node: record})
+
+
+def left(state: State, fact: Fact) -> State:
+    """Note that a node's connection is gone."""
+    record = state.nodes.get(PrincipalId(fact.subject))
+    if record is None:
+        return state
+    return _with_node(state, msgspec.structs.replace(record, connected=False))
+
+
+def server_started(state: State, fact: Fact) -> State:
+    """No connection outlives the server that held it, and it had no time to say so."""
+    if fact.subject != "system/control":
+        return state
+    gone = {
+        node: msgspec.structs.replace(record, connected=False)
+        for node, record in state.nodes.items()
+    }
+    return replace(state, nodes=gone)
+
+
+def quarantined(state: State, fact: Fact) -> State:
+    """Note that a principal is refused from now on, or is not any more."""
+    who = PrincipalId(fact.subject)
+    bad = fact.kind == Kind.principal_quarantined
+    others = {key: value for key, value in state.quarantined.items() if key != who}
+    state = replace(state, quarantined={**others, who: fact.id} if bad else others)
+    node = state.nodes.get(who)
+    if node is None:
+        return state
+    still = node.connected and not bad
+    return _with_node(state, msgspec.structs.replace(node, quarantined=bad, connected=still))
+
+
+def _with_node(state: State, record: NodeRecord) -> State:
+    return replace(state, nodes={**state.nodes, record.id: record})
+
+
+# -- checkouts -------------------------------------------------------------------------------
+
+
+def checkout_requested(state: State, fact: Fact) -> State:
+    """Note what a node was asked to check out."""
+    record = state.nodes.get(PrincipalId(fact.subject))
+    if record is None or fact.revision is None:
+        return state
+    repo = fact.data["repo"]
+    old = record.checkouts.get(repo)
+    new = CheckoutRecord(
+        revision=fact.revision,
+        canary=bool(fact.data.get("canary")),
+        attempt=int(fact.data.get("attempt", 1)),
+        body=fact.data.get("body", b""),
+        healthy=old.healthy if old else None,
+    )
+    return _with_checkout(state, record, repo, new)
+
+
+def checkout_ended(state: State, fact: Fact) -> State:
+    """Note a node's own word on a checkout; a failed health command marks the revision."""
+    record = state.nodes.get(PrincipalId(fact.subject))
+    if record is None or fact.revision is None or fact.actor != fact.subject:
+        return state
+    repo = str(fact.data.get("repo", ""))
+    old = record.checkouts.get(repo) or CheckoutRecord(revision=fact.revision)
+    healthy = fact.kind == Kind.checkout_healthy
+    if healthy:
+        old = msgspec.structs.replace(old, healthy=fact.revision)
+    if old.revision == fact.revision:
+        old = msgspec.structs.replace(
+            old,
+            state="healthy" if healthy else "failed",
+            outcome=fact.outcome,
+            body=b"",
+        )
+    state = _with_checkout(state, record, repo, old)
+    if healthy or fact.outcome not in HEALTH:
+        return state
+    return _sick(state, repo, fact.revision)
+
+
+def _with_checkout(state: State, node: NodeRecord, repo: str, checkout: CheckoutRecord) -> State:
+    checkouts = {**node.checkouts, repo: checkout}
+    return _with_node(state, msgspec.structs.replace(node, checkouts=checkouts))
+
+
+def _sick(state: State, repo: str, revision: Revision) -> State:
+    """Mark a revision, and the one whose tree it restored, as failed."""
+    known = state.repos.get(repo)
+    if known is None:
+        return state
+    same = {revision} | {m.restores for m in known.mains if m.revision == revision and m.restores}
+    mains = tuple(
+        msgspec.structs.replace(main, failed=True) if main.revision in same else main
+        for main in known.mains
+    )
+    return replace(state, repos={**state.repos, repo: RepoRecord(name=repo, mains=mains)})
+
+
+# -- main ------------------------------------------------------------------------------------
+
+
+def advanced(state: State, fact: Fact) -> State:
+    """Note a new position of `main`; an old one that is told again changes nothing."""
+    repo = repo_of(fact.subject)
+    if fact.kind == Kind.proposal_promoted:
+        repo = str(fact.data.get("repo", ""))
+    if not repo or fact.revision is None:
+        return state
+    return _moved(state, repo, MainRecord(revision=fact.revision))
+
+
+def rolled_back(state: State, fact: Fact) -> State:
+    """Note that `main` has the tree of an earlier revision, and which proposals that undid."""
+    repo = repo_of(fact.subject)
+    if not repo or fact.revision is None:
+        return state
+    to = Revision(str(fact.data.get("to", "")))
+    state = _moved(state, repo, MainRecord(revision=fact.revision, restores=to))
+    mains = state.repos[repo].mains
+    known, present = {main.revision for main in mains}, contents(mains)
+    proposals = dict(state.proposals)
+    for proposal, record in proposals.items():
+        if record.repo != repo or record.revision not in known:
+            continue
+        if record.revision in present and record.state == "rolled-back":
+            changes = {"state": "promoted", "reason": "The rollback of it was undone."}
+        elif record.revision not in present and record.state == "promoted":
+            cause = fact.data.get("reason") or fact.data.get("cause") or "somebody asked"
+            changes = {"state": "rolled-back", "reason": f"main was rolled back: {cause}"}
+        else:
+            continue
+        proposals[proposal] = msgspec.structs.replace(record, **changes)
+    return replace(state, proposals=proposals)
+
+
+def contents(mains: Sequence[MainRecord]) -> frozenset[Revision]:
+    """Return the positions of `main` whose changes are in its last one, rollbacks considered."""
+    lines: dict[Revision, frozenset[Revision]] = {}
+    line: frozenset[Revision] = frozenset()
+    for main in mains:
+        if main.restores is None:
+            line |= {main.revision}
+        else:
+            line = lines.get(main.restores, frozenset({main.restores}))
+        lines[main.revision] = line
+    return line
+
+
+def _moved(state: State, repo: str, main: MainRecord) -> State:
+    known = state.repos.get(repo)
+    mains = known.mains if known else ()
+    if any(old.revision == main.revision for old in mains):
+        if main.restores is None:
+            return state
+        mains = tuple(
+            msgspec.structs.replace(old, restores=main.restores)
+            if old.revision == main.revision
+            else old
+            for old in mains
+        )
+    else:
+        mains = (*mains, main)[-KEEP_MAINS:]
+    return replace(state, repos={**state.repos, repo: RepoRecord(name=repo, mains=mains)})

@@ -1,0 +1,118 @@
+"""People: who may sign in, in what role, with which token.
+
+    people = People(database)
+    view = await people.create("ada", Role.reviewer)      # view.token is shown this once
+    await people.authenticate(view.token)                 # Principal(id="person/ada", ...)
+
+Tokens are 256 random bits, so a plain SHA-256 is enough to keep them: there is nothing to guess
+that a slow hash would slow down, and the hash can be looked up by an index.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+
+from angelos.adapters.postgres import Database, load_queries
+from angelos.core.api import PersonView
+from angelos.core.errors import Conflict, InvalidInput, NotFound
+from angelos.core.ids import PrincipalId, is_principal
+from angelos.core.permissions import Principal, Role
+
+PREFIX = "angel_"
+MIN_TOKEN = 32
+"""Characters that a token brought along must have: it has to be random, not remembered."""
+MAX_TOKEN = 512
+_NOT_PEOPLE = (Role.agent, Role.node)
+
+QUERIES = load_queries("angelos.control")
+
+
+class People:
+    """The people of a system, in the database."""
+
+    def __init__(self, database: Database) -> None:
+        """Take the database; it is migrated by whoever owns it."""
+        self._database = database
+
+    async def create(self, name: str, role: Role) -> PersonView:
+        """Add a person and return the token, which is not kept and cannot be shown again."""
+        who = _principal(name)
+        if role in _NOT_PEOPLE:
+            raise InvalidInput(
+                f"A person cannot be {role}.", hint="Agents and nodes are enrolled, with a key."
+            )
+        token = PREFIX + secrets.token_urlsafe(32)
+        async with self._database.transaction() as connection:
+            made = await connection.execute(
+                QUERIES["add_person"], {"name": name, "role": role, "token": hash_token(token)}
+            )
+            if made.rowcount == 0:
+                raise Conflict(f"There is a person {name!r} already; nothing was changed.")
+        return PersonView(id=who, role=role, token=token)
+
+    async def ensure_owner(self, name: str, token: str) -> PersonView:
+        """Make sure that this admin exists and has this token, and no other token any more."""
+        who = _principal(name)
+        if not MIN_TOKEN <= len(token) <= MAX_TOKEN:
+            raise InvalidInput(
+                f"The owner's token has {len(token)} characters; {MIN_TOKEN} or more are needed.",
+                hint="Use a random one, such as `openssl rand -hex 32` prints.",
+            )
+        async with self._database.transaction() as connection:
+            await connection.execute(
+                QUERIES["put_owner"],
+                {"name": name, "role": Role.admin, "token": hash_token(token)},
+            )
+        return PersonView(id=who, role=Role.admin)
+
+    async def authenticate(self, token: str) -> Principal | None:
+        """Return whose token this is, as of now; None when it is nobody's (any more)."""
+        if not token or len(token) > MAX_TOKEN:
+            return None
+        async with self._database.transaction() as connection:
+            rows = await connection.execute(
+                QUERIES["person_by_token"], {"token": hash_token(token)}
+            )
+            row = await rows.fetchone()
+        if row is None or row[1] not in Role.__members__:
+            return None
+        return Principal(id=PrincipalId(f"person/{row[0]}"), role=Role(row[1]))
+
+    async def list(self) -> tuple[PersonView, ...]:
+        """Return all people, by name; without tokens."""
+        async with self._database.transaction() as connection:
+            rows = await connection.execute(QUERIES["people"])
+            found = await rows.fetchall()
+        return tuple(
+            PersonView(id=PrincipalId(f"person/{name}"), role=Role(role)) for name, role in found
+        )
+
+    async def remove(self, name: str) -> None:
+        """Remove a person, whose token is void at once; the last admin cannot go."""
+        async with self._database.transaction() as connection:
+            # Locks the admins, so that two of them cannot remove each other at once.
+            rows = await connection.execute(QUERIES["lock_admins"], {"role": Role.admin})
+            admins = [row[0] for row in await rows.fetchall()]
+            if admins == [name]:
+                raise Conflict(
+                    f"{name!r} is the last admin and was not removed.",
+                    hint="Make somebody else an admin first.",
+                )
+            gone = await connection.execute(QUERIES["remove_person"], {"name": name})
+            if gone.rowcount == 0:
+                raise NotFound(f"There is no person {name!r}.")
+
+
+def hash_token(token: str) -> bytes:
+    """Return the 32 bytes by which a token is known."""
+    return hashlib.sha256(token.encode("utf-8", "surrogatepass")).digest()
+
+
+def _principal(name: str) -> PrincipalId:
+    who = PrincipalId(f"person/{name}")
+    if not is_principal(who):
+        raise InvalidInput(
+            f"{name!r} cannot be a person's name.", hint="Use letters, digits, dots and dashes."
+        )
+    return who

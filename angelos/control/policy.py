@@ -1,0 +1,190 @@
+"""Cedar decides who may do what: default deny, always with the schema, and failing closed.
+
+cedarpy alone fails open: a `forbid` that reads an attribute which is not there errors, is
+skipped, and the answer is Allow. So everything is checked against the schema when it is loaded
+and at each request, and anything but a clean Allow with no errors is a deny.
+
+    policy = Policy.load(POLICY_DIR)
+    decision = policy.decide(Request(principal=PrincipalId("agent/ada"), role="agent",
+                                     action="propose", resource=("Repo", "study"), context={...}))
+    decision.rules            # ("propose.agents",)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import cedarpy
+import msgspec
+
+from angelos.core.errors import Forbidden, Refused
+from angelos.core.ids import PrincipalId, is_principal
+from angelos.core.permissions import Role
+
+SCHEMA = "schema.cedarschema"
+_TYPES = {"person": "Person", "agent": "Agent", "system": "System"}
+_LADDER = (Role.viewer, Role.researcher, Role.reviewer, Role.operator, Role.admin)
+"""Each includes the one before; agents and nodes stand beside it."""
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """A question to the policy. Numbers are whole: milliseconds, per mille."""
+
+    principal: PrincipalId
+    role: str
+    """Empty for `system/...`."""
+    action: str
+    resource: tuple[str, str]
+    """Type (`Node` or `Repo`) and id."""
+    context: Mapping[str, bool | int | str]
+
+
+class Decision(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer: by which rules, under which policy."""
+
+    allowed: bool
+    rules: tuple[str, ...]
+    """The `@id`s that decided; empty when no rule allowed it."""
+    policy: str
+    errors: tuple[str, ...] = ()
+
+    @property
+    def why(self) -> str:
+        """The answer's reason in words."""
+        if self.errors:
+            return f"the policy could not be asked: {'; '.join(self.errors)}"
+        if self.rules:
+            return f"rule {', '.join(self.rules)}"
+        return "no rule of the policy allows it"
+
+
+class Policy:
+    """A parsed, validated policy set."""
+
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        """Take the files by name; raise `Refused` unless all of them are sound."""
+        try:
+            schema = files[SCHEMA].decode()
+        except (KeyError, UnicodeDecodeError) as error:
+            raise _unusable(f"{SCHEMA} is missing or is not text") from error
+        texts = [files[name].decode() for name in sorted(files) if name.endswith(".cedar")]
+        text = "\n".join(texts)
+        try:
+            checked = cedarpy.validate_policies(text, schema)
+            if not checked.validation_passed:
+                raise _unusable("; ".join(map(str, checked.errors)) or "it does not validate")
+            _check_names(json.loads(cedarpy.policies_to_json_str(text)))
+            self._policies = cedarpy.PolicySet.from_str(text)
+            self._schema = cedarpy.Schema.from_str(schema)
+            self._roles = cedarpy.Entities.from_json_str(json.dumps(_roles()), self._schema)
+        except ValueError as error:
+            raise _unusable(str(error)) from error
+        self.files = tuple(sorted(files))
+        self.hash = _hash(files)
+
+    @classmethod
+    def load(cls, folder: Path) -> Policy:
+        """Return the policy in `folder`; raise `Refused` when there is none to rely on."""
+        try:
+            names = [*folder.glob("*.cedar"), folder / SCHEMA]
+            return cls({path.name: path.read_bytes() for path in names})
+        except OSError as error:
+            raise _unusable(f"{error.filename} cannot be read: {error.strerror}") from error
+
+    def ask(self, request: Request) -> Decision:
+        """Return the policy's answer; whatever is not a clean Allow is a deny."""
+        kind, _, name = request.principal.partition("/")
+        if not is_principal(request.principal) or kind not in _TYPES:
+            return self._deny(f"{request.principal} cannot ask for anything")
+        if kind != "system" and request.role not in Role.__members__:
+            return self._deny(f"there is no role {request.role!r}")
+        parents = [{"type": "Role", "id": request.role}] if request.role else []
+        who = {"type": _TYPES[kind], "id": name}
+        kind_of, resource = request.resource
+        try:
+            entities = self._roles.with_added_json_str(
+                json.dumps([{"uid": who, "attrs": {}, "parents": parents}]), self._schema
+            )
+            answer = cedarpy.is_authorized(
+                {
+                    "principal": who,
+                    "action": {"type": "Action", "id": request.action},
+                    "resource": {"type": kind_of, "id": resource},
+                    "context": dict(request.context),
+                },
+                self._policies,
+                entities,
+                self._schema,
+            )
+        except (ValueError, TypeError) as error:
+            return self._deny(str(error))
+        found = answer.diagnostics
+        names = found.id_annotations_by_reason
+        return Decision(
+            allowed=answer.decision is cedarpy.Decision.Allow and not found.errors,
+            rules=tuple(sorted(names.get(reason, reason) for reason in found.reasons)),
+            policy=self.hash,
+            errors=tuple(found.errors),
+        )
+
+    def decide(self, request: Request) -> Decision:
+        """Return the Allow; raise `Forbidden` that names the rule, or the absence of one."""
+        decision = self.ask(request)
+        if not decision.allowed:
+            raise Forbidden(
+                f"{request.principal} may not {request.action} on {request.resource[1]}: "
+                f"{decision.why}. Nothing was done.",
+                hint="`angelos status` names the policy in force; its rules are in its files.",
+                rules=list(decision.rules),
+                policy=self.hash,
+            )
+        return decision
+
+    def _deny(self, reason: str) -> Decision:
+        return Decision(allowed=False, rules=(), policy=self.hash, errors=(reason,))
+
+
+def _check_names(document: Mapping[str, Any]) -> None:
+    """Refuse templates, and policies that do not have a name of their own."""
+    if document.get("templates"):
+        raise _unusable("templates are not used here")
+    if not document.get("staticPolicies"):
+        raise _unusable("there is no *.cedar file with a policy in it")
+    seen: set[str] = set()
+    for number, policy in document["staticPolicies"].items():
+        name = policy.get("annotations", {}).get("id")
+        if not name or name in seen:
+            raise _unusable(f"{number} has no @id of its own")
+        seen.add(name)
+
+
+def _roles() -> list[dict[str, Any]]:
+    below: dict[Role, Role | None] = dict.fromkeys(Role)
+    below |= dict(zip(_LADDER[1:], _LADDER, strict=False))
+    return [
+        {
+            "uid": {"type": "Role", "id": role.value},
+            "attrs": {},
+            "parents": [{"type": "Role", "id": lower.value}] if lower else [],
+        }
+        for role, lower in below.items()
+    ]
+
+
+def _hash(files: Mapping[str, bytes]) -> str:
+    """Return the SHA-256 over the names and contents of all files, in order of name."""
+    total = hashlib.sha256()
+    for name in sorted(files):
+        total.update(f"{name}\0{len(files[name])}\0".encode() + files[name])
+    return total.hexdigest()
+
+
+def _unusable(reason: str) -> Refused:
+    return Refused(
+        f"The policy cannot be relied on, so nothing would be allowed: {reason}.",
+        hint="Restore the policy files; control does not start without them.",
+    )

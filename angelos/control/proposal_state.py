@@ -1,0 +1,146 @@
+"""How the facts of a proposal change what is known of it.
+
+    received -> merged -> testing -> (waiting ->) approved -> promoted (-> rolled-back)
+        any of the first five -> rejected -> its edits leave dev;  or refused at the door
+
+A proposal that waits holds nobody up: its repository's turn goes to the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from angelos.control.models import KEEP_PROPOSALS, ProposalRecord, State, replace
+from angelos.core.api import StepResult
+from angelos.core.ids import ProposalId
+from angelos.core.messages import Fact, Kind
+
+Step = Callable[[ProposalRecord, Fact], dict[str, Any] | None]
+"""Returns the fields that change; None when the fact does not fit the state."""
+
+
+def received(state: State, fact: Fact) -> State:
+    """Take a proposal in, or note that it was refused at the door."""
+    proposal = ProposalId(fact.subject)
+    if proposal in state.proposals:
+        return state
+    refused = fact.kind == Kind.proposal_refused
+    data: dict[str, Any] = {
+        **{key: fact.data.get(key, "") for key in ("repo", "base", "digest", "message")},
+        "changes": fact.data.get("changes", ()),
+        "id": proposal,
+        "author": fact.actor,
+        "at": fact.at,
+        "state": "refused" if refused else "received",
+        "reason": str(fact.data.get("reason", "")),
+        "trace": fact.trace,
+    }
+    record = msgspec.convert(data, ProposalRecord)
+    return replace(state, proposals=_kept({**state.proposals, proposal: record}))
+
+
+def moved(state: State, fact: Fact) -> State:
+    """Move a proposal on; a fact that does not fit where it is changes nothing."""
+    record = state.proposals.get(ProposalId(fact.subject))
+    step = _STEPS.get(fact.kind)
+    if record is None or step is None:
+        return state
+    changes = step(record, fact)
+    if changes is None:
+        return state
+    changed = msgspec.structs.replace(record, **changes)
+    proposals = {**state.proposals, record.id: changed}
+    return replace(state, proposals=proposals if changed.open else _kept(proposals))
+
+
+def _merged(record: ProposalRecord, _: Fact) -> dict[str, Any] | None:
+    if record.state != "received":
+        return {"merged": True} if record.open else None
+    return {"state": "merged", "merged": True, "reason": "It is in dev and waits for its tests."}
+
+
+def _testing(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
+    if not record.undecided or record.state == "received" or fact.revision is None:
+        return None
+    return {
+        "state": "testing",
+        "candidate": fact.revision,
+        "candidate_main": fact.data["main"],
+        "outcome": "",
+        "steps": (),
+        "needs": 0,
+        "reason": "Its tests run on the candidate for main.",
+    }
+
+
+def _tested(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
+    if record.state != "testing" or fact.revision != record.candidate:
+        return None
+    steps = msgspec.convert(fact.data.get("steps", ()), tuple[StepResult, ...])
+    reason = str(fact.data.get("reason", ""))
+    return {"outcome": fact.outcome, "steps": steps, "reason": reason}
+
+
+def _waiting(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
+    if record.state != "testing" or fact.revision != record.candidate:
+        return None
+    return {"state": "waiting", "needs": int(fact.data["needs"]), "reason": fact.data["reason"]}
+
+
+def _approved(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
+    if fact.data.get("digest") != record.digest:
+        return None
+    if fact.actor.startswith("system/"):
+        if record.state != "testing" or record.outcome != "passed":
+            return None
+        return {"state": "approved", "reason": str(fact.data.get("reason", ""))}
+    person = fact.actor.startswith("person/") and fact.actor != record.author
+    if record.state != "waiting" or not person or fact.actor in record.approvals:
+        return None
+    approvals = (*record.approvals, fact.actor)
+    if len(approvals) >= record.needs:
+        return {
+            "approvals": approvals,
+            "state": "approved",
+            "reason": f"Approved by {', '.join(approvals)}.",
+        }
+    return {"approvals": approvals}
+
+
+def _rejected(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
+    if not record.undecided:
+        return None
+    return {"state": "rejected", "reason": str(fact.data.get("reason", ""))}
+
+
+def _reverted(record: ProposalRecord, _: Fact) -> dict[str, Any] | None:
+    return {"reverted": True} if record.state == "rejected" else None
+
+
+def _promoted(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
+    # main has moved: that is so whatever was thought of the proposal a moment before.
+    if record.state in ("refused", "rolled-back") or fact.revision is None:
+        return None
+    return {"state": "promoted", "revision": fact.revision, "reason": "It is part of main."}
+
+
+_STEPS: dict[str, Step] = {
+    Kind.proposal_merged: _merged,
+    Kind.proposal_testing: _testing,
+    Kind.proposal_tested: _tested,
+    Kind.proposal_waiting: _waiting,
+    Kind.proposal_approved: _approved,
+    Kind.proposal_rejected: _rejected,
+    Kind.proposal_reverted: _reverted,
+    Kind.proposal_promoted: _promoted,
+}
+
+
+def _kept(proposals: dict[ProposalId, ProposalRecord]) -> dict[ProposalId, ProposalRecord]:
+    """Return all open proposals and the newest of the others, as many as the bound allows."""
+    done = [proposal for proposal, record in proposals.items() if not record.open]
+    gone = set(done[: max(0, len(done) - KEEP_PROPOSALS)])
+    return {k: v for k, v in proposals.items() if k not in gone} if gone else proposals

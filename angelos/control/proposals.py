@@ -1,0 +1,342 @@
+"""Proposals as people and agents see them: propose, look, approve, reject.
+
+view = await proposals.propose(principal, "study", SubmitProposal(base="main", edits=[...],
+message="Add midrange"))
+view = await proposals.view(view.id, wait_s=60)
+await proposals.approve(person, view.id, Review(digest=view.digest))
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from angelos.control.models import ProposalRecord
+from angelos.control.parts import Parts, hash_id
+from angelos.control.pipeline import Pipeline, under_way
+from angelos.control.policy import Decision
+from angelos.control.risk import POLICY_PATHS, touched
+from angelos.control.views import proposal_view
+from angelos.core.api import ProposalState, ProposalView, Review, SubmitProposal
+from angelos.core.errors import (
+    AngelError,
+    Busy,
+    Conflict,
+    Forbidden,
+    InvalidInput,
+    NotFound,
+    Stale,
+)
+from angelos.core.ids import ProposalId, Revision, is_id, is_revision, new_proposal_id
+from angelos.core.messages import Kind
+from angelos.core.paths import safe_path
+from angelos.core.permissions import Principal
+from angelos.core.ports import Change, Proposed
+
+SETTLED = frozenset({"promoted", "rejected", "refused", "rolled-back", "waiting"})
+KEEP_TEXT = 4_000
+KEEP_CONFLICTS = 16
+KEEP_DIFFS = 200_000
+
+
+class _Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """A proposal at the door."""
+
+    principal: Principal
+    proposal: ProposalId
+    repo: str
+    base: Revision
+    message: str
+    trace: str
+
+
+class Proposals:
+    """Takes proposals and people's words on them."""
+
+    def __init__(self, parts: Parts, pipeline: Pipeline) -> None:
+        """Share the plane's parts."""
+        self._parts = parts
+        self._ledger = parts.ledger
+        self._pipeline = pipeline
+
+    # -- propose -----------------------------------------------------------------------------
+
+    async def propose(
+        self, principal: Principal, repo: str, body: SubmitProposal, trace: str = ""
+    ) -> ProposalView:
+        """Take edits in and answer once they are in `dev` (or have failed to get there).
+
+        Raises `Forbidden`, `Stale` with both texts, `InvalidInput` (for each a fact
+        proposal.refused is kept), `NotFound`, `Busy`, and `Conflict` when the id was used for
+        something else.
+        """
+        attempt = await self._attempt(principal, repo, body, trace)
+        proposal = attempt.proposal
+        known = self._ledger.state.proposals.get(proposal)
+        if known is not None and (known.author, known.repo) != (principal.id, repo):
+            raise Conflict(f"{proposal} is somebody else's proposal, or another repository's.")
+        if known is None:
+            if under_way(self._ledger.state, repo) >= self._parts.config.max_open_proposals:
+                raise Busy(
+                    f"{repo} has {self._parts.config.max_open_proposals} open proposals; this "
+                    "one was not taken.",
+                    hint="Try again when some are decided.",
+                )
+            await self._allowed(attempt, tuple(safe_path(edit.path) for edit in body.edits))
+        proposed = await self._proposed(attempt, body)
+        if known is None:
+            # What the edits really touch is known only now; an edit's own word is not enough.
+            await self._allowed(attempt, tuple(change.path for change in proposed.changes))
+            await self._ledger.say(
+                self._ledger.fact(
+                    Kind.proposal_received,
+                    proposal,
+                    principal.id,
+                    key=hash_id(Kind.proposal_received, proposal),
+                    trace=trace,
+                    data=_received(proposed),
+                )
+            )
+        await self._ledger.until(
+            lambda state: (
+                proposal not in state.proposals or state.proposals[proposal].state != "received"
+            ),
+            subject=proposal,
+            timeout_s=self._parts.config.merge_wait_s,
+        )
+        return proposal_view(self._record(proposal))
+
+    async def _attempt(
+        self, principal: Principal, repo: str, body: SubmitProposal, trace: str
+    ) -> _Attempt:
+        return _Attempt(
+            principal=principal,
+            proposal=self._id(body.proposal),
+            repo=repo,
+            base=await self._base(repo, body.base),
+            message=body.message,
+            trace=trace,
+        )
+
+    async def _proposed(self, attempt: _Attempt, body: SubmitProposal) -> Proposed:
+        try:
+            return await self._parts.repository.propose(
+                attempt.proposal,
+                attempt.repo,
+                attempt.base,
+                body.edits,
+                attempt.principal.id,
+                attempt.message,
+            )
+        except Stale as error:
+            conflicts = _bounded(error.extra.get("conflicts", []))
+            await self._refuse(attempt, "stale", error, conflicts=conflicts)
+            raise
+        except InvalidInput as error:
+            await self._refuse(attempt, "invalid", error)
+            raise
+
+    async def _allowed(self, attempt: _Attempt, paths: tuple[str, ...]) -> Decision:
+        policy_paths = touched(paths, POLICY_PATHS)
+        protected = touched(paths, await self._protected(attempt.repo))
+        try:
+            return await self._parts.decide(
+                attempt.principal,
+                "propose",
+                ("Repo", attempt.repo),
+                touches_policy=bool(policy_paths),
+                touches_protected=bool(protected),
+                paths=len(paths),
+            )
+        except Forbidden as error:
+            rules = error.extra.get("rules", [])
+            await self._refuse(
+                attempt, "policy", error, policy_paths=list(policy_paths), rules=rules
+            )
+            raise
+
+    async def _refuse(
+        self, attempt: _Attempt, outcome: str, error: AngelError, **data: Any
+    ) -> None:
+        about = {"repo": attempt.repo, "base": attempt.base, "message": attempt.message}
+        await self._ledger.say(
+            self._ledger.fact(
+                Kind.proposal_refused,
+                attempt.proposal,
+                attempt.principal.id,
+                outcome=outcome,
+                data=about | {"reason": error.detail} | data,
+                trace=attempt.trace,
+            )
+        )
+
+    async def _protected(self, repo: str) -> tuple[str, ...]:
+        main = await self._parts.repository.head(repo, "main")
+        try:
+            return (await self._pipeline.config(repo, main)).review.protected
+        except InvalidInput:
+            return ()
+
+    async def _base(self, repo: str, base: str) -> Revision:
+        if base in ("main", "dev"):
+            return await self._parts.repository.head(repo, base)
+        await self._parts.repository.head(repo, "main")
+        if not is_revision(base):
+            raise InvalidInput(
+                f"{base!r} is no revision.", hint="Give main, dev, or all 64 digits of a revision."
+            )
+        return Revision(base)
+
+    def _id(self, wanted: ProposalId | None) -> ProposalId:
+        if wanted is None:
+            return new_proposal_id(int(self._parts.clock.time() * 1000))
+        if not is_id(wanted) or not wanted.startswith("prop-"):
+            raise InvalidInput(
+                f"{wanted!r} is no proposal id.", hint="Use prop- and 32 hex digits."
+            )
+        return wanted
+
+    # -- look --------------------------------------------------------------------------------
+
+    async def view(self, proposal: ProposalId, wait_s: float = 0.0) -> ProposalView:
+        """Return a proposal; with `wait_s`, wait up to that long until it is settled or waits."""
+        self._record(proposal)
+        if wait_s > 0:
+            await self._ledger.until(
+                lambda state: (
+                    proposal not in state.proposals or state.proposals[proposal].state in SETTLED
+                ),
+                subject=proposal,
+                timeout_s=min(wait_s, self._parts.config.max_wait_s),
+            )
+        return proposal_view(self._record(proposal))
+
+    def list(
+        self, state: ProposalState | None = None, repo: str = "", limit: int = 50
+    ) -> tuple[ProposalView, ...]:
+        """Return the newest proposals, newest first."""
+        newest = reversed(self._ledger.state.proposals.values())
+        chosen = [
+            record
+            for record in newest
+            if (state is None or record.state == state) and (not repo or record.repo == repo)
+        ]
+        return tuple(proposal_view(record) for record in chosen[:limit])
+
+    # -- people's words ----------------------------------------------------------------------
+
+    async def approve(
+        self, principal: Principal, proposal: ProposalId, body: Review, trace: str = ""
+    ) -> ProposalView:
+        """Count one person's approval of exactly what the digest names.
+
+        Raises `Conflict` when the digest is not the proposal's, or when it does not wait for
+        approval, and `Forbidden` for agents, the author, and who has approved it before.
+        """
+        record = await self._reviewed(principal, "approve", proposal, body)
+        if record.state != "waiting":
+            raise Conflict(
+                f"{proposal} does not wait for approval, it is {record.state}: {record.reason}",
+                hint="Nothing was counted.",
+            )
+        fact = self._ledger.fact(
+            Kind.proposal_approved,
+            proposal,
+            principal.id,
+            # Said twice for one candidate it is one fact; a new candidate may need a new word.
+            key=hash_id(Kind.proposal_approved, proposal, principal.id, str(record.candidate)),
+            revision=record.candidate,
+            trace=trace,
+            data={"digest": record.digest, "comment": body.comment, "actor_kind": "person"},
+        )
+        await self._ledger.say(fact)
+        return proposal_view(self._record(proposal))
+
+    async def reject(
+        self, principal: Principal, proposal: ProposalId, body: Review, trace: str = ""
+    ) -> ProposalView:
+        """Reject a proposal that is not part of `main` yet; its edits leave `dev`."""
+        record = await self._reviewed(principal, "reject", proposal, body)
+        async with self._parts.locks[record.repo]:
+            record = self._record(proposal)
+            if not record.undecided or await self._pipeline.is_main(record):
+                raise Conflict(
+                    f"{proposal} can no longer be rejected, it is {record.state}: {record.reason}",
+                    hint="What is part of main is undone by `angelos rollback`.",
+                )
+            reason = f"Rejected by {principal.id}" + (body.comment and f": {body.comment}")
+            await self._ledger.say(
+                self._ledger.fact(
+                    Kind.proposal_rejected,
+                    proposal,
+                    principal.id,
+                    trace=trace,
+                    data={"digest": record.digest, "reason": reason},
+                )
+            )
+        return proposal_view(self._record(proposal))
+
+    async def _reviewed(
+        self, principal: Principal, action: str, proposal: ProposalId, body: Review
+    ) -> ProposalRecord:
+        record = self._record(proposal)
+        await self._parts.decide(
+            principal,
+            action,
+            ("Repo", record.repo),
+            own=record.author == principal.id,
+            again=principal.id in record.approvals,
+        )
+        if body.digest != record.digest:
+            raise Conflict(
+                f"What was reviewed is not what {proposal} holds; nothing was counted.",
+                hint="Look at the proposal again and give the digest that it shows.",
+                digest=record.digest,
+            )
+        return record
+
+    def _record(self, proposal: ProposalId) -> ProposalRecord:
+        record = self._ledger.state.proposals.get(proposal)
+        if record is None:
+            raise NotFound(
+                f"There is no proposal {proposal}, or it was settled long ago.",
+                hint="`angelos proposals` lists them; older ones are in the audit log.",
+            )
+        return record
+
+
+def _received(proposed: Proposed) -> dict[str, Any]:
+    return {
+        "repo": proposed.repo,
+        "base": proposed.base,
+        "digest": proposed.digest,
+        "message": proposed.message,
+        "author": proposed.author,
+        "paths": [change.path for change in proposed.changes],
+        "changes": msgspec.to_builtins(_short_diffs(proposed.changes)),
+    }
+
+
+def _short_diffs(changes: tuple[Change, ...]) -> tuple[Change, ...]:
+    """Return the changes with at most KEEP_DIFFS characters of diffs in all."""
+    left, kept = KEEP_DIFFS, []
+    for change in changes:
+        kept.append(msgspec.structs.replace(change, diff=change.diff[:left]))
+        left -= len(kept[-1].diff)
+    return tuple(kept)
+
+
+def _bounded(conflicts: Any) -> list[Any]:
+    """Return the first conflicts with each text cut, as plain data."""
+    plain = msgspec.to_builtins(conflicts)
+    rows = plain[:KEEP_CONFLICTS] if isinstance(plain, list | tuple) else [plain]
+    return [
+        {
+            str(key): value[:KEEP_TEXT] if isinstance(value, str) else value
+            for key, value in row.items()
+        }
+        if isinstance(row, dict)
+        else str(row)[:KEEP_TEXT]
+        for row in rows
+    ]

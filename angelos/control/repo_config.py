@@ -1,0 +1,122 @@
+r"""A repository's own configuration: `angelos.toml` at its root, always read from `main`.
+
+    [pipeline]
+    timeout_s = 120
+    memory_mb = 1024
+    steps = [
+      { name = "unit", run = ["python", "-m", "study.check"] },
+      { name = "notebook", notebook = "analysis.ipynb" },
+    ]
+    [health]
+    run = ["python", "-m", "study.health"]
+    timeout_s = 30
+    [review]
+    protected = ["study/protected/**"]
+
+>>> parse(b'[health]\nrun = ["true"]').health.run
+('true',)
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+
+from angelos.core.api import Name
+from angelos.core.errors import InvalidInput
+from angelos.core.messages import Input, Limits
+from angelos.core.paths import safe_path
+
+FILE = "angelos.toml"
+MAX_BYTES = 64_000
+MAX_STEPS = 32
+
+Arg = Annotated[str, msgspec.Meta(min_length=1, max_length=2_000)]
+Argv = Annotated[tuple[Arg, ...], msgspec.Meta(max_length=256)]
+Seconds = Annotated[float, msgspec.Meta(ge=0.05, le=3600)]
+
+
+class Step(Input, frozen=True, kw_only=True):
+    """One test: a command line (`run`), or a notebook re-run in a clean kernel (`notebook`)."""
+
+    name: Name
+    run: Argv = ()
+    notebook: Annotated[str, msgspec.Meta(max_length=512)] = ""
+    timeout_s: Seconds | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a step with none or both of its forms."""
+        if bool(self.run) == bool(self.notebook):
+            raise ValueError(f"step {self.name!r} needs either run or notebook")
+        if self.notebook:
+            safe_path(self.notebook)
+
+
+class Pipeline(Input, frozen=True, kw_only=True):
+    """The tests of a candidate; independent, so they run at the same time."""
+
+    steps: Annotated[tuple[Step, ...], msgspec.Meta(max_length=MAX_STEPS)] = ()
+    timeout_s: Seconds = 120.0
+    memory_mb: Annotated[int, msgspec.Meta(ge=16, le=65_536)] = 1024
+    pids: Annotated[int, msgspec.Meta(ge=1, le=4096)] = 128
+    disk_mb: Annotated[int, msgspec.Meta(ge=1, le=16_384)] = 256
+
+    def __post_init__(self) -> None:
+        """Refuse two steps of one name."""
+        names = [step.name for step in self.steps]
+        if len(set(names)) != len(names):
+            raise ValueError("two steps of the pipeline have the same name")
+
+    def limits(self, step: Step) -> Limits:
+        """Return what a step may use."""
+        seconds = step.timeout_s or self.timeout_s
+        return Limits(
+            wall_s=seconds,
+            cpu_s=seconds,
+            memory_mb=self.memory_mb,
+            pids=self.pids,
+            disk_mb=self.disk_mb,
+        )
+
+
+class Health(Input, frozen=True, kw_only=True):
+    """The command by which a node tells whether a checkout is well; empty: no check."""
+
+    run: Argv = ()
+    timeout_s: Seconds = 60.0
+
+    @property
+    def limits(self) -> Limits:
+        """What the command may use."""
+        return Limits(wall_s=self.timeout_s, cpu_s=self.timeout_s)
+
+
+class ReviewRules(Input, frozen=True, kw_only=True):
+    """Paths that need a person's word. `*` stays in one segment, `folder/**` covers a folder."""
+
+    protected: Annotated[
+        tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=512)], ...],
+        msgspec.Meta(max_length=256),
+    ] = ()
+
+
+class RepoConfig(Input, frozen=True, kw_only=True):
+    """All of `angelos.toml`; an absent file is the same as an empty one."""
+
+    pipeline: Pipeline = Pipeline()
+    health: Health = Health()
+    review: ReviewRules = ReviewRules()
+
+
+def parse(body: bytes) -> RepoConfig:
+    """Return the configuration in `body`; raise `InvalidInput` that says where it is wrong."""
+    if len(body) > MAX_BYTES:
+        raise InvalidInput(f"{FILE} has {len(body)} bytes; {MAX_BYTES} are allowed.")
+    try:
+        return msgspec.toml.decode(body, type=RepoConfig)
+    except (msgspec.DecodeError, ValueError, RecursionError, InvalidInput) as error:
+        raise InvalidInput(
+            f"{FILE} cannot be read: {error}",
+            hint="It knows the tables [pipeline], [health] and [review].",
+        ) from error

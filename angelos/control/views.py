@@ -1,0 +1,100 @@
+"""What the API shows of the records.
+
+>>> short(PrincipalId("node/exec1"))
+'exec1'
+"""
+
+from __future__ import annotations
+
+from angelos.control.models import NodeRecord, ProposalRecord, State, TaskRecord
+from angelos.control.state import awaited
+from angelos.core.api import NodeView, ProposalView, TaskView
+from angelos.core.ids import PrincipalId
+from angelos.core.messages import Tier
+
+_STRENGTH = (Tier.none, Tier.landlock, Tier.reduced, Tier.full)
+
+
+def short(principal: PrincipalId) -> str:
+    """Return a principal's name without its kind."""
+    return principal.partition("/")[2]
+
+
+def task_view(task: TaskRecord) -> TaskView:
+    """Return a task as the API shows it."""
+    return TaskView(
+        id=task.id,
+        state=task.state,
+        by=task.by,
+        node=task.node,
+        label=task.label,
+        at=task.at,
+        offset=task.offset,
+        result=task.result,
+    )
+
+
+def proposal_view(proposal: ProposalRecord) -> ProposalView:
+    """Return a proposal as the API shows it."""
+    waiting = proposal.state == "waiting"
+    return ProposalView(
+        id=proposal.id,
+        repo=proposal.repo,
+        base=proposal.base,
+        author=proposal.author,
+        message=proposal.message,
+        digest=proposal.digest,
+        state=proposal.state,
+        reason=proposal.reason,
+        changes=proposal.changes,
+        steps=proposal.steps,
+        candidate=proposal.candidate,
+        revision=proposal.revision,
+        needs=proposal.needs - len(proposal.approvals) if waiting else 0,
+        approvals=proposal.approvals,
+        at=proposal.at,
+    )
+
+
+def node_view(state: State, node: NodeRecord) -> NodeView:
+    """Return a node as the API shows it."""
+    return NodeView(
+        id=node.id,
+        role=node.role,
+        connected=node.connected,
+        tier=node.tier,
+        since=node.since,
+        running=sum(task.open and task.node == node.id for task in state.tasks.values()),
+        revisions={
+            repo: checkout.healthy
+            for repo, checkout in node.checkouts.items()
+            if checkout.healthy is not None
+        },
+    )
+
+
+def weakest(state: State) -> Tier:
+    """Return the weakest isolation among connected nodes; `none` when there is none."""
+    tiers = [node.tier for node in state.nodes.values() if node.connected]
+    return min(tiers, key=_STRENGTH.index, default=Tier.none)
+
+
+def banner(state: State) -> str:
+    """Return what everybody should see; empty when all is as it should be."""
+    notes: list[str] = []
+    connected = [node for node in state.nodes.values() if node.connected]
+    if not connected:
+        notes.append("No node is connected: nothing can run.")
+    for node in connected:
+        if node.tier is Tier.none:
+            notes.append(f"{short(node.id)} runs code WITHOUT isolation.")
+        elif node.tier is Tier.landlock:
+            notes.append(f"{short(node.id)} isolates by Landlock and seccomp only.")
+    for repo in state.repos.values():
+        if repo.main.failed:
+            notes.append(f"main of {repo.name} is not healthy.")
+        gone = [node for node in awaited(state, repo) if not node.connected]
+        if gone and not repo.main.failed:
+            names = ", ".join(short(node.id) for node in gone)
+            notes.append(f"main of {repo.name} waits for its canary {names} to come back.")
+    return " ".join(notes)
