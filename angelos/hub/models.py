@@ -1,0 +1,74 @@
+"""What the hub decides without waiting: who may say what, and what an identity is.
+
+>>> from angelos.core.messages import Kind
+>>> fact = Fact(id=FactId("fact-" + "0" * 32), at=1.0, actor=PrincipalId("node/exec1"),
+...     kind=Kind.task_started, subject="task-1")
+>>> check_fact(fact, PrincipalId("node/exec1"), Role.node)
+>>> check_fact(fact, PrincipalId("agent/ada"), Role.agent)
+Traceback (most recent call last):
+...
+angelos.core.errors.Forbidden: agent/ada may not say task.started.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from angelos.core.errors import Forbidden
+from angelos.core.ids import FactId, PrincipalId, is_id
+from angelos.core.messages import Fact, Kind
+from angelos.core.permissions import Principal, Role
+
+SAYS: dict[Role, frozenset[str]] = {
+    Role.node: frozenset(
+        {
+            Kind.task_started, Kind.task_output, Kind.task_finished,
+            Kind.checkout_healthy, Kind.checkout_failed,
+        }
+    ),
+}  # fmt: skip
+"""Kinds of facts that a role may append through its channel; who is not here, none."""
+_MAX_TEXT = 512
+
+
+class Peer(msgspec.Struct, frozen=True, kw_only=True):
+    """A node or agent whose certificate was checked a moment ago."""
+
+    principal: Principal
+    node_role: str
+    not_after: float
+    """Unix seconds at which its certificate ends."""
+
+
+class Quarantine(msgspec.Struct, frozen=True, kw_only=True):
+    """A principal that is refused, and the fact that says so."""
+
+    principal: PrincipalId
+    reason: str
+    at: float
+    fact: FactId
+    announced: bool
+
+
+def role_of(principal: PrincipalId) -> Role:
+    """Return the role of a certificate's owner."""
+    return Role.node if principal.startswith("node/") else Role.agent
+
+
+def check_fact(fact: Fact, peer: PrincipalId, role: Role) -> None:
+    """Raise `Forbidden` unless `peer` may say `fact` in its own name."""
+    if fact.kind not in SAYS.get(role, frozenset()):
+        raise Forbidden(f"{peer} may not say {fact.kind[:64]}.")
+    if fact.actor != peer or fact.on_behalf_of is not None:
+        raise Forbidden(f"{peer} may not speak for {fact.on_behalf_of or fact.actor}.")
+    if not is_id(fact.id) or not fact.id.startswith("fact-") or fact.offset:
+        raise Forbidden(f"A fact of {peer} has an id or offset of the wrong form.")
+    if max(len(fact.subject), len(fact.outcome), len(fact.trace)) > _MAX_TEXT:
+        raise Forbidden(f"A fact of {peer} has a subject, outcome or trace that is too long.")
+
+
+def released_id(quarantined: FactId) -> FactId:
+    """Return the id of the fact that ends a quarantine: the same however often it is tried."""
+    return FactId("fact-" + hashlib.sha256(f"released {quarantined}".encode()).hexdigest()[:32])

@@ -1,0 +1,91 @@
+"""The hub's part of the control API, on three mounts.
+
+`routes` is for people (Jupyter's server) and for whoever connects by certificate; `peer_routes`
+only for the latter; `enrol_routes` only for the enrolment listener, where nobody is known yet.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from angelos.core.api import CreateEnrolment, Enrol, Enrolled, EnrolmentView, Ok, Reason, Renew
+from angelos.core.errors import InvalidInput
+from angelos.core.ids import PrincipalId, is_principal
+from angelos.core.permissions import Permission
+from angelos.core.routes import Call, Nothing, Route
+
+if TYPE_CHECKING:
+    from angelos.hub.service import Hub
+
+_SMALL = 65_536
+
+
+def routes(hub: Hub) -> list[Route]:
+    """Return the operations on identities."""
+
+    async def enrolments(call: Call[CreateEnrolment]) -> EnrolmentView:
+        return await hub.create_enrolment(call.body, call.principal.id)
+
+    async def quarantine(call: Call[Reason]) -> Ok:
+        reason = call.body.reason or f"by {call.principal.id}"
+        await hub.quarantine(_peer(call), reason, by=call.principal.id)
+        return Ok()
+
+    async def release(call: Call[Nothing]) -> Ok:
+        await hub.release(_peer(call), by=call.principal.id)
+        return Ok()
+
+    p = Permission
+    return [
+        Route(
+            "POST", "/enrolments", p.principals_enrol, enrolments, request=CreateEnrolment,
+            response=EnrolmentView, status=201, max_body=_SMALL,
+            summary="Make a single-use token by which a node or agent joins",
+        ),
+        Route(
+            "POST", "/principals/{kind}/{name}/quarantine", p.principals_quarantine, quarantine,
+            request=Reason, response=Ok, max_body=_SMALL,
+            summary="Revoke a node's or agent's certificates and cut its connections",
+        ),
+        Route(
+            "POST", "/principals/{kind}/{name}/release", p.principals_quarantine, release,
+            response=Ok, max_body=_SMALL,
+            summary="End a quarantine; a new certificate has to be enrolled",
+        ),
+    ]  # fmt: skip
+
+
+def peer_routes(hub: Hub) -> list[Route]:
+    """Return what only whoever connects by certificate can ask for."""
+
+    async def renew(call: Call[Renew]) -> Enrolled:
+        return await hub.renew(call.body, call.principal)
+
+    return [
+        Route(
+            "POST", "/renew", Permission.revisions_read, renew, request=Renew, response=Enrolled,
+            max_body=_SMALL, summary="Get a new certificate for the one that is used to ask",
+        )
+    ]  # fmt: skip
+
+
+def enrol_routes(hub: Hub) -> list[Route]:
+    """Return what the enrolment listener serves."""
+
+    async def enrol(call: Call[Enrol]) -> Enrolled:
+        return await hub.enrol(call.body)
+
+    return [
+        Route(
+            "POST", "/enrol", Permission.anyone, enrol, request=Enrol, response=Enrolled,
+            status=201, max_body=_SMALL,
+            summary="Turn a token and a signing request into a certificate",
+        )
+    ]  # fmt: skip
+
+
+def _peer(call: Call[Any]) -> PrincipalId:
+    who = f"{call.params['kind']}/{call.params['name']}"
+    if call.params["kind"] not in ("node", "agent") or not is_principal(who):
+        raise InvalidInput(f"{who[:100]!r} is not a node or agent.")
+    return PrincipalId(who)

@@ -1,0 +1,197 @@
+"""Identities in PostgreSQL: principals, certificates, enrolment tokens, quarantines.
+
+    identities = Identities(database, clock)
+    peer = await identities.check(PrincipalId("node/exec1"), serial)
+
+Every change of one principal's standing holds the same advisory lock, so that an enrolment and a
+quarantine never pass each other. Nothing is remembered here: what PostgreSQL does not confirm is
+refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+from angelos.adapters.pki import Issued
+from angelos.adapters.postgres import Connection, Database, load_queries
+from angelos.core.errors import Unauthenticated
+from angelos.core.ids import FactId, PrincipalId, new_fact_id
+from angelos.core.permissions import Principal
+from angelos.core.ports import Clock
+from angelos.hub.models import Peer, Quarantine, role_of
+
+_Q = load_queries("angelos.hub")
+_KEEP_USED_S = 24 * 3600
+QUARANTINED = "quarantined"
+
+
+class Identities:
+    """Who may connect."""
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        """Take a migrated database."""
+        self._database = database
+        self._clock = clock
+
+    async def check(self, principal: PrincipalId, serial: str) -> Peer:
+        """Return the peer if its certificate stands; raise `Unauthenticated` otherwise."""
+        async with self._database.transaction() as connection:
+            row = await _one(connection, "standing", principal=principal, serial=serial)
+        if row is None:
+            raise Unauthenticated(f"No certificate with this serial was issued to {principal}.")
+        node_role, not_after, denied, reason = row
+        if reason is not None:
+            raise _refused(principal, reason)
+        if denied or not_after < self._clock.time():
+            raise Unauthenticated(
+                f"The certificate of {principal} is {'revoked' if denied else 'expired'}.",
+                hint="Enrol again with a new token.",
+            )
+        who = Principal(id=principal, role=role_of(principal), serial=serial)
+        return Peer(principal=who, node_role=node_role, not_after=not_after)
+
+    async def add_enrolment(
+        self, secret: str, principal: PrincipalId, node_role: str, by: PrincipalId, ttl_s: float
+    ) -> float:
+        """Keep a token's secret (hashed) and return when it expires; raise if quarantined."""
+        now = self._clock.time()
+        async with self._database.transaction() as connection:
+            await self._lock(connection, principal)
+            await connection.execute(_Q["clear_enrolments"], {"before": now - _KEEP_USED_S})
+            await connection.execute(
+                _Q["add_enrolment"],
+                {
+                    "secret": _sha256(secret), "principal": principal, "node_role": node_role,
+                    "by": by, "expires_at": now + ttl_s,
+                },
+            )  # fmt: skip
+        return now + ttl_s
+
+    async def enrol(
+        self, secret: str, issue: Callable[[PrincipalId], Issued]
+    ) -> tuple[PrincipalId, str, PrincipalId, Issued]:
+        """Use a token up; return (whom it names, its node role, who made it, the certificate).
+
+        All or nothing: what `issue` raises leaves the token unused. Raises `Unauthenticated`
+        for a token that is unknown, used or expired, and for a name that is quarantined.
+        """
+        found = {"secret": _sha256(secret), "now": self._clock.time()}
+        async with self._database.transaction() as connection:
+            named = await _one(connection, "find_enrolment", **found)
+            if named is None:
+                raise _bad_token()
+            await self._lock(connection, named[0])
+            used = await _one(connection, "use_enrolment", **found)
+            if used is None:
+                raise _bad_token()
+            principal, node_role, by = PrincipalId(used[0]), str(used[1]), PrincipalId(used[2])
+            await connection.execute(
+                _Q["put_principal"], {"principal": principal, "node_role": node_role, **found}
+            )
+            issued = await self._certify(connection, principal, issue)
+        return principal, node_role, by, issued
+
+    async def renew(self, principal: PrincipalId, issue: Callable[[PrincipalId], Issued]) -> Issued:
+        """Issue one more certificate to an enrolled principal; raise if it is quarantined."""
+        async with self._database.transaction() as connection:
+            await self._lock(connection, principal)
+            return await self._certify(connection, principal, issue)
+
+    async def _certify(
+        self, connection: Connection, principal: PrincipalId, issue: Callable[[PrincipalId], Issued]
+    ) -> Issued:
+        issued = issue(principal)
+        row = {
+            "serial": issued.serial, "principal": principal, "not_after": issued.not_after,
+            "now": self._clock.time(),
+        }  # fmt: skip
+        await connection.execute(_Q["clear_certificates"], row)
+        await connection.execute(_Q["add_certificate"], row)
+        return issued
+
+    # -- quarantine --------------------------------------------------------------------------
+
+    async def is_quarantined(self, principal: PrincipalId) -> bool:
+        """Tell whether a principal is refused."""
+        async with self._database.transaction() as connection:
+            return await _one(connection, "find_quarantine", principal=principal) is not None
+
+    async def quarantine(self, principal: PrincipalId, reason: str) -> Quarantine:
+        """Deny a principal's certificates and tokens; a second time changes nothing."""
+        now = self._clock.time()
+        async with self._database.transaction() as connection:
+            await self._lock(connection, principal, refuse=False)
+            row = {
+                "principal": principal, "reason": reason, "now": now,
+                "fact": new_fact_id(int(now * 1000)),
+            }  # fmt: skip
+            await connection.execute(_Q["add_quarantine"], row)
+            await connection.execute(_Q["deny_certificates"], row)
+            await connection.execute(_Q["void_enrolments"], row)
+            found = await _one(connection, "get_quarantine", principal=principal)
+        assert found is not None  # noqa: S101 - inserted above, under the lock
+        return _quarantine(found)
+
+    async def quarantine_of(self, principal: PrincipalId) -> Quarantine | None:
+        """Return a principal's quarantine, if there is one."""
+        async with self._database.transaction() as connection:
+            row = await _one(connection, "get_quarantine", principal=principal)
+        return None if row is None else _quarantine(row)
+
+    async def silent_quarantines(self) -> list[Quarantine]:
+        """Return those whose fact may not be in the journal: we died in between."""
+        async with self._database.transaction() as connection:
+            rows = await (await connection.execute(_Q["silent_quarantines"])).fetchall()
+        return [_quarantine(row) for row in rows]
+
+    async def announced(self, fact: FactId) -> None:
+        """Note that a quarantine's fact is in the journal."""
+        async with self._database.transaction() as connection:
+            await connection.execute(_Q["announced"], {"fact": fact})
+
+    async def release(self, quarantine: Quarantine) -> None:
+        """End exactly this quarantine; certificates stay denied."""
+        async with self._database.transaction() as connection:
+            await self._lock(connection, quarantine.principal, refuse=False)
+            await connection.execute(
+                _Q["end_quarantine"],
+                {"principal": quarantine.principal, "fact": quarantine.fact},
+            )
+
+    async def _lock(self, connection: Connection, principal: str, *, refuse: bool = True) -> None:
+        """Hold the principal till the transaction ends; with `refuse`, not if quarantined."""
+        await connection.execute(_Q["lock"], {"principal": principal})
+        row = await _one(connection, "find_quarantine", principal=principal) if refuse else None
+        if row is not None:
+            raise _refused(principal, row[0])
+
+
+async def _one(connection: Connection, query: str, **values: Any) -> tuple[Any, ...] | None:
+    return await (await connection.execute(_Q[query], values)).fetchone()
+
+
+def _quarantine(row: tuple[Any, ...]) -> Quarantine:
+    principal, reason, at, fact, announced = row
+    return Quarantine(
+        principal=principal, reason=reason, at=at, fact=FactId(fact), announced=announced
+    )
+
+
+def _sha256(secret: str) -> bytes:
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def _bad_token() -> Unauthenticated:
+    return Unauthenticated(
+        "The enrolment token is unknown, used up or expired.", hint="Ask for a new one."
+    )
+
+
+def _refused(principal: str, reason: str) -> Unauthenticated:
+    return Unauthenticated(
+        f"{principal} is quarantined: {reason}",
+        hint="An operator can release it; then it has to be enrolled again.",
+        reason=QUARANTINED,
+    )

@@ -1,0 +1,71 @@
+"""A real hub for tests: real TLS on loopback, real identities, your journal and queue.
+
+    async with running_hub(database, journal, queue, tmp_path) as hub:
+        identity = await join(hub, "node", "exec1", tmp_path / "exec1")
+        async with connect(hub, identity) as channel:
+            ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Literal
+
+from angelos.adapters.clock import SystemClock
+from angelos.adapters.enrolment import Identity, enrol
+from angelos.adapters.pki import Pki
+from angelos.adapters.postgres import Database
+from angelos.adapters.websocket import ClientChannel, connect_channel
+from angelos.core.api import CreateEnrolment
+from angelos.core.ids import PrincipalId
+from angelos.core.ports import Clock, Journal, Queue
+from angelos.core.routes import Route
+from angelos.hub.config import HubConfig
+from angelos.hub.service import Hub
+from angelos.hub.store import Identities
+
+OPERATOR = PrincipalId("person/operator")
+
+
+@asynccontextmanager
+async def running_hub(
+    database: Database,
+    journal: Journal,
+    queue: Queue,
+    folder: Path,
+    *,
+    routes: Sequence[Route] = (),
+    config: HubConfig | None = None,
+    clock: Clock | None = None,
+) -> AsyncIterator[Hub]:
+    """Run a hub whose CA lives in `folder`; a second one there has the same CA."""
+    time = clock or SystemClock()
+    pki = Pki.open(folder / "keys", time)
+    identities = Identities(database, time)
+    hub = Hub(journal, queue, identities, pki, time, routes, "127.0.0.1", config or HubConfig())
+    async with hub:
+        yield hub
+
+
+async def join(
+    hub: Hub,
+    kind: Literal["node", "agent"],
+    name: str,
+    folder: Path,
+    role: Literal["execution", "labs"] = "execution",
+) -> Identity:
+    """Enrol a node or agent, by a token as everybody does, and return its identity."""
+    wish = CreateEnrolment(kind=kind, name=name, node_role=role)
+    view = await hub.create_enrolment(wish, OPERATOR)
+    return await enrol(view.token, folder)
+
+
+def connect(
+    hub: Hub, identity: Identity, *, info: dict[str, str] | None = None, patience_s: float = 20
+) -> ClientChannel:
+    """Return the peer's end of a channel, for `async with`."""
+    return connect_channel(
+        hub.url, identity.client_context(), SystemClock(), info=info, patience_s=patience_s
+    )
