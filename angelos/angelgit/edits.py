@@ -1,0 +1,260 @@
+r"""Text to minimal edits, and unified diffs, both strict about lines.
+
+Lines end at `\n` only, as in git: `str.splitlines` would also split at form feeds, lone carriage
+returns and U+2028 and so count other lines than the diff does. Positions of edits are UTF-8
+byte offsets, because that is what pycrdt's `Text` counts in.
+
+    >>> text_edits("one\ntwo\n", "one\n2\n")
+    [TextEdit(at=4, delete=3, insert='2')]
+    >>> apply_diff("one\ntwo\n", "@@ -2 +2 @@\n-two\n+2\n", "a.txt")
+    'one\n2\n'
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import fast_diff_match_patch
+import msgspec
+import pygit2
+from pygit2.enums import DiffOption
+
+from angelos.core.errors import InvalidInput
+
+MAX_DIFF_CHARS = 64_000
+"""Longest diff that is kept for people to read."""
+_BUDGET = 200_000_000
+"""Characters times characters that are compared inside hunks, about a second at the worst; when
+it is spent hunks are replaced as a whole, common beginnings and ends aside."""
+_HUNK = re.compile(r"^@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
+_HEADERS = (
+    "diff ", "index ", "old mode ", "new mode ", "new file mode ", "deleted file mode ",
+    "similarity ", "--- ", "+++ ",
+)  # fmt: skip
+
+
+class TextEdit(msgspec.Struct, frozen=True):
+    """Remove `delete` bytes at byte `at` of the text before, and insert there."""
+
+    at: int
+    delete: int
+    insert: str
+
+
+class Hunk(msgspec.Struct, frozen=True):
+    """Lines `start:end` of one text became lines `new_start:new_end` of the other (from 0)."""
+
+    start: int
+    end: int
+    new_start: int
+    new_end: int
+
+
+def lines(text: str) -> list[str]:
+    r"""Return the lines of `text` with their ends; only `\n` ends a line."""
+    parts = text.split("\n")
+    return [part + "\n" for part in parts[:-1]] + ([parts[-1]] if parts[-1] else [])
+
+
+def line_hunks(before: str, after: str) -> list[Hunk]:
+    """Return the changed line ranges, in order (Myers, as in git)."""
+    if before == after:
+        return []
+    patch = _patch(before, after, context=0)
+    hunks = []
+    for hunk in patch.hunks:
+        start = hunk.old_start - 1 if hunk.old_lines else hunk.old_start
+        new = hunk.new_start - 1 if hunk.new_lines else hunk.new_start
+        hunks.append(Hunk(start, start + hunk.old_lines, new, new + hunk.new_lines))
+    return hunks
+
+
+def text_edits(before: str, after: str) -> list[TextEdit]:
+    """Return the edits that turn `before` into `after`, from the end to the beginning.
+
+    Whole lines first, then characters inside each hunk; applied in the order given, earlier
+    offsets stay valid.
+    """
+    old, new = lines(before), lines(after)
+    edits: list[TextEdit] = []
+    offset, line, budget = 0, 0, _BUDGET
+    for hunk in line_hunks(before, after):
+        offset += sum(_size(text) for text in old[line : hunk.start])
+        line = hunk.end
+        gone = "".join(old[hunk.start : hunk.end])
+        come = "".join(new[hunk.new_start : hunk.new_end])
+        inside, cost = _inside(gone, come, offset, budget)
+        edits += inside
+        budget -= cost
+        offset += _size(gone)
+    edits.reverse()
+    return edits
+
+
+def unified_diff(before: str | None, after: str | None, path: str) -> str:
+    """Return a unified diff for people to read, cut at `MAX_DIFF_CHARS`; "" if nothing differs."""
+    if before == after:
+        return ""
+    text = _patch(before or "", after or "", context=3, path=path).text or ""
+    if len(text) > MAX_DIFF_CHARS:
+        return text[:MAX_DIFF_CHARS] + f"\n... {len(text) - MAX_DIFF_CHARS} characters more\n"
+    return text
+
+
+def apply_diff(base: str, diff: str, path: str) -> str | None:
+    """Return `base` with a unified diff applied, or None if the diff removes the file.
+
+    Strict: every context and removed line must stand in the base exactly where the hunk says.
+    Raises `InvalidInput` that names the hunk and the line.
+    """
+    rows = diff.split("\n")
+    first = next((i for i, row in enumerate(rows) if _HUNK.match(row)), None)
+    head = rows if first is None else rows[:first]
+    removed = _check_head(head, path)
+    if first is None:
+        if removed:
+            return None
+        raise InvalidInput(
+            f"The diff of {path} has no hunk.", hint="Each begins with @@ -a,b +c,d @@."
+        )
+    out: list[str] = []
+    source = lines(base)
+    at = 0
+    for number, start, body in _hunks(rows[first:], path):
+        if start < at or start > len(source):
+            raise InvalidInput(
+                f"Hunk {number} of the diff of {path} begins at line {start + 1}, "
+                f"but the base has {len(source)} lines and hunks must come in order."
+            )
+        out += source[at:start]
+        at = start
+        for sign, text in body:
+            if sign == "+":
+                out.append(text)
+                continue
+            have = source[at] if at < len(source) else None
+            if have != text:
+                raise InvalidInput(
+                    f"Hunk {number} of the diff of {path} does not fit its base at line {at + 1}: "
+                    f"the diff has {text!r}, the base {have!r}.",
+                    hint="Make the diff against the exact content of the base revision.",
+                )
+            if sign == " ":
+                out.append(text)
+            at += 1
+    if removed:
+        return None
+    return "".join(out + source[at:])
+
+
+def _check_head(head: list[str], path: str) -> bool:
+    """Check the lines before the first hunk; tell whether the diff removes the file."""
+    removed = False
+    for row in head:
+        if row.strip() and not row.startswith(_HEADERS):
+            raise InvalidInput(f"The diff of {path} has the unknown line {row[:80]!r}.")
+        if row.startswith(("--- ", "+++ ")):
+            name = row[4:].split("\t")[0].strip()
+            if name == "/dev/null":
+                removed = removed or row.startswith("+++")
+            elif path not in (name, name.partition("/")[2]):
+                raise InvalidInput(f"The diff is of {name}, the edit of {path}.")
+    return removed
+
+
+def _hunks(rows: list[str], path: str) -> Iterator[tuple[int, int, list[tuple[str, str]]]]:
+    """Yield (number from 1, first base line from 0, signed lines) of each hunk."""
+    if rows and not rows[-1]:
+        rows = rows[:-1]
+    i, number = 0, 0
+    while i < len(rows):
+        match = _HUNK.match(rows[i])
+        number += 1
+        if match is None:
+            raise InvalidInput(
+                f"After hunk {number - 1} of the diff of {path} stands {rows[i][:80]!r}.",
+                hint="A hunk's header must count its lines; one edit holds one file's diff.",
+            )
+        a, b, _, d = (int(g) if g is not None else 1 for g in match.groups())
+        i += 1
+        want, body = [b, d], []
+        while i < len(rows) and (want != [0, 0] or rows[i].startswith("\\")):
+            sign, text = rows[i][:1] or " ", rows[i][1:]
+            if sign == "\\":
+                if not body:
+                    raise InvalidInput(
+                        f"Hunk {number} of the diff of {path} begins with {rows[i]!r}."
+                    )
+                body[-1] = (body[-1][0], body[-1][1].removesuffix("\n"))
+                i += 1
+                continue
+            if sign not in " +-":
+                raise InvalidInput(
+                    f"Hunk {number} of the diff of {path} has a line that begins with {sign!r}."
+                )
+            want = [want[0] - (sign != "+"), want[1] - (sign != "-")]
+            body.append((sign, text + "\n"))
+            i += 1
+        if want != [0, 0]:
+            raise InvalidInput(
+                f"Hunk {number} of the diff of {path} counts {b} lines before and {d} after, "
+                f"but holds {b - want[0]} and {d - want[1]}."
+            )
+        yield number, (a - 1 if b else a), body
+
+
+def _inside(gone: str, come: str, offset: int, budget: int) -> tuple[list[TextEdit], int]:
+    """Return the edits of one hunk at byte `offset`, first to last, and what they cost."""
+    head = _common(gone, come)
+    offset += _size(gone[:head])
+    gone, come = gone[head:], come[head:]
+    tail = _common(gone[::-1], come[::-1])
+    gone, come = gone[: len(gone) - tail], come[: len(come) - tail]
+    cost = len(gone) * len(come)
+    if cost == 0 or cost > budget:
+        return [TextEdit(offset, _size(gone), come)], 0
+    edits: list[TextEdit] = []
+    pending: tuple[int, int, str] | None = None
+    steps = fast_diff_match_patch.diff(
+        gone, come, counts_only=False, timelimit=1, cleanup="Semantic"
+    )
+    for op, text in [*steps, ("=", "")]:
+        if op == "=":
+            if pending:
+                edits.append(TextEdit(*pending))
+                pending = None
+            offset += _size(text)
+            continue
+        at, delete, insert = pending or (offset, 0, "")
+        if op == "-":
+            delete += _size(text)
+            offset += _size(text)
+        else:
+            insert += text
+        pending = (at, delete, insert)
+    return edits, cost
+
+
+def _common(one: str, other: str) -> int:
+    """Return how many characters two texts have in common at their beginning."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if one[low:middle] == other[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low
+
+
+def _patch(before: str, after: str, context: int, path: str = "file") -> pygit2.Patch:
+    # FORCE_TEXT: git would otherwise guess "binary" from a control character and show no hunks.
+    return pygit2.Patch.create_from(
+        before.encode(), after.encode(), old_as_path=path, new_as_path=path,
+        flag=DiffOption.FORCE_TEXT, context_lines=context,
+    )  # fmt: skip
+
+
+def _size(text: str) -> int:
+    return len(text.encode())

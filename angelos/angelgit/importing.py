@@ -1,0 +1,57 @@
+"""The first commit of a repository: files become documents, each made exactly once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from angelos.angelgit import documents
+from angelos.angelgit.models import FileState, Manifest, sha256
+from angelos.angelgit.state import clash, with_files
+from angelos.angelgit.store import DocumentRow
+from angelos.core.errors import InvalidInput
+from angelos.core.ids import uuid7
+from angelos.core.paths import safe_path
+
+
+class Imported(msgspec.Struct, frozen=True):
+    """All that a new repository is made of."""
+
+    manifest: Manifest
+    rows: tuple[DocumentRow, ...]
+    blobs: tuple[bytes, ...]
+
+
+def import_files(repo: str, files: Mapping[str, bytes]) -> Imported:
+    """Return documents for `files`; raise `InvalidInput` or `TooLarge` for what cannot be one."""
+    made: list[FileState] = []
+    rows: list[DocumentRow] = []
+    blobs: list[bytes] = []
+    for path in sorted(files):
+        safe_path(path)
+        if other := clash(files, path):
+            raise InvalidInput(f"{path} cannot be beside {other}.")
+        text = documents.check_text(path, files[path])
+        text = documents.check_text(path, documents.canonical(path, text))
+        content, state, document = text.encode(), documents.build(path, text), uuid7()
+        hashes = (sha256(content), sha256(state))
+        made.append(
+            FileState(
+                path=path, mode=0o644, sha256=hashes[0], size=len(content), document=document,
+                state=hashes[1],
+            )
+        )  # fmt: skip
+        rows.append(
+            DocumentRow(
+                id=document,
+                repo=repo,
+                path=path,
+                mode=0o644,
+                alive=True,
+                sha256=hashes[0],
+                state=hashes[1],
+            )
+        )
+        blobs += [content, state]
+    return Imported(with_files((), made), tuple(rows), tuple(blobs))

@@ -1,0 +1,167 @@
+"""The branch `main`: candidates for it, its advance to a tested one, and its rollback.
+
+candidate = await mainline.candidate(proposal)
+await mainline.advance("study", candidate.revision, expected=candidate.main)
+await mainline.rollback("study", to=candidate.main, author=author, reason="health check")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from angelos.adapters.postgres import Database
+from angelos.angelgit import promote, state
+from angelos.angelgit.live import Live
+from angelos.angelgit.models import FileState, MainMove, Manifest, Move, PathMove
+from angelos.angelgit.moves import Moves
+from angelos.angelgit.store import Store
+from angelos.core.errors import Conflict, NotFound, Tampered
+from angelos.core.ids import PrincipalId, ProposalId, Revision, uuid7
+from angelos.core.revision import SignedCommit
+
+_HISTORY = 100_000
+
+
+class Made(msgspec.Struct, frozen=True):
+    """A candidate and the `main` that it was made on."""
+
+    repo: str
+    main: Revision
+    revision: Revision
+
+
+class Mainline:
+    """`main` of all repositories."""
+
+    def __init__(self, database: Database, live: Live, moves: Moves) -> None:
+        """Take the parts."""
+        self._database = database
+        self._live = live
+        self._moves = moves
+
+    async def candidate(self, proposal: ProposalId) -> Made:
+        """Merge a proposal onto the present `main` and commit the result on no branch."""
+        async with self._database.transaction() as conn:
+            store = Store(conn)
+            stored = await store.proposal(proposal)
+            record = stored.record
+            if stored.state != "merged":
+                raise Conflict(
+                    f"Proposal {proposal} is {stored.state}; a candidate needs one that is merged."
+                )
+            main = await store.head(record.repo, "main")
+            revision = await store.find_candidate(proposal, main)
+            if revision is None:
+                _, manifest = await store.commit(record.repo, main)
+                put, gone = await promote.merge_onto(store, stored, manifest)
+                files = state.with_files(manifest, [b.file for b in put], gone)
+                signed = self._moves.sign(
+                    record.repo, (main,), files, record.author, record.message
+                )
+                revision = signed.revision
+                await store.add_blobs(blob for b in put for blob in b.blobs)
+                await store.add_commit(signed, files)
+                await store.add_candidate(proposal, main, revision)
+        return Made(record.repo, main, revision)
+
+    async def advance(self, repo: str, revision: Revision, expected: Revision) -> None:
+        """Move `main` to a candidate by compare-and-set; doing so again is nothing."""
+        async with self._moves.lock(repo):
+            await self._moves.recover(repo)
+            async with self._database.transaction() as conn:
+                store = Store(conn)
+                signed, _ = await store.commit(repo, revision)
+                if await store.head(repo, "main") == revision:
+                    return
+                if signed.commit.parents[:1] != (expected,):
+                    raise Conflict(f"{revision[:12]} was not made on {expected[:12]}.")
+                if not await store.promoted(revision):
+                    raise Conflict(
+                        f"{revision[:12]} is no candidate of a proposal that is in dev.",
+                        hint="main moves only to candidates; make one with `candidate`.",
+                    )
+                await store.move_main(repo, MainMove(revision=revision, expected=expected))
+                author = signed.commit.author
+                fact = self._moves.advanced(repo, "main", expected, revision, "advance", author)
+                await store.add_facts([fact])
+            await self._moves.flush()
+
+    async def rollback(self, repo: str, to: Revision, author: PrincipalId, reason: str) -> Revision:
+        """Commit `to`'s tree on top of `main` and make the same change in `dev`."""
+        async with self._moves.lock(repo):
+            await self._moves.recover(repo)
+            rewound = await self._rewind(repo, to, author, reason)
+            self._check_free(repo, rewound.paths)
+            move = Move(
+                id=f"rollback-{uuid7()}", repo=repo, cause="rollback", author=author,
+                message=rewound.signed.commit.message, paths=rewound.paths,
+                main=MainMove(revision=rewound.signed.revision, expected=rewound.head),
+            )  # fmt: skip
+            held = self._moves.held(repo, rewound.paths)
+            async with self._live.hold(held):
+                await self._moves.commit_typed(repo, held)
+                await self._moves.begin(move, (rewound.signed, rewound.manifest))
+                await self._moves.carry_out(move)
+            await self._moves.publish(move)
+        return rewound.signed.revision
+
+    async def _rewind(self, repo: str, to: Revision, author: PrincipalId, reason: str) -> _Rewound:
+        """Make the commit of a rollback, on no branch yet, and what it means for `dev`."""
+        async with self._database.transaction() as conn:
+            store = Store(conn)
+            head = await store.head(repo, "main")
+            history = await store.history(repo, head, _HISTORY)
+            if to not in history:
+                raise NotFound(f"{to[:12]} is not in the history of main of {repo}.")
+            now, main = await store.commit(repo, head)
+            then, target = await store.commit(repo, to)
+            if now.commit.tree == then.commit.tree:
+                raise Conflict(f"main of {repo} has the tree of {to[:12]} already.")
+            newest = await _newest(store, repo, history, main, target)
+            plan = state.plan_rollback(main, target, newest)
+            put = [made for step in plan if (made := await promote.rewind(store, step))]
+            files = state.with_files(main, [b.file for b in put], {s.document for s in plan})
+            message = f"Roll back to {to[:12]}: {reason}".removesuffix(": ")
+            signed = self._moves.sign(repo, (head,), files, author, message)
+            await store.add_blobs(blob for b in put for blob in b.blobs)
+        if signed.commit.tree != then.commit.tree:
+            raise Tampered(f"The rollback to {to[:12]} did not give its tree; nothing was moved.")
+        updates = {b.file.document: b.update for b in put}
+        alive = set(self._live.paths(repo).values())
+        return _Rewound(head, signed, files, state.dev_moves(plan, updates, alive))
+
+    def _check_free(self, repo: str, paths: Sequence[PathMove]) -> None:
+        gone = {p.document for p in paths if p.op == "delete"}
+        dev = {path: d for path, d in self._live.paths(repo).items() if d not in gone}
+        for move in paths:
+            other = move.path if move.path in dev else state.clash(dev, move.path)
+            if move.op == "revive" and other is not None:
+                raise Conflict(
+                    f"dev has another file at {other}.",
+                    hint="Revert the proposal that made it, then roll back.",
+                )
+
+
+class _Rewound(msgspec.Struct, frozen=True):
+    head: Revision
+    signed: SignedCommit
+    manifest: Manifest
+    paths: tuple[PathMove, ...]
+
+
+async def _newest(
+    store: Store, repo: str, history: list[Revision], main: Manifest, target: Manifest
+) -> dict[str, FileState]:
+    """Return the newest state on `main` of documents that it no longer has."""
+    missing = {f.document for f in target} - {f.document for f in main}
+    found: dict[str, FileState] = {}
+    for revision in history:
+        if not missing - found.keys():
+            break
+        _, manifest = await store.commit(repo, revision)
+        for file in manifest:
+            if file.document in missing:
+                found.setdefault(file.document, file)
+    return found

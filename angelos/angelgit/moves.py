@@ -1,0 +1,357 @@
+"""Changes of `dev`: merge, revert, rollback and the commit of what people typed.
+
+The order of a move, and what a crash after each step leaves:
+
+ 1. what people typed is committed under their own name         (nothing of the move)
+ 2. the move itself is stored                                    (carried out at the next start)
+ 3. its updates are applied and logged, all or none              (likewise; what is in the log
+                                                                  already is not logged again)
+ 4. one transaction: contents, states, snapshots, commit of dev, (likewise, from 5)
+    branches by compare-and-set, the proposal's state, facts
+    into the outbox, and the stored move is removed
+ 5. outbox to the journal (deduplicated by fact id), log trimmed, (done again at the next start)
+    open rooms and working files brought up to date
+
+Steps 1-4 hold the locks of the documents concerned, so a person's keystroke comes either before
+the move's own commit or after it, and is never lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from angelos.adapters.postgres import Database
+from angelos.angelgit import documents
+from angelos.angelgit.files import WorkingFiles
+from angelos.angelgit.live import Live, Snapshot, snapshot
+from angelos.angelgit.models import (
+    ROOM,
+    SYSTEM,
+    FileState,
+    Manifest,
+    Move,
+    PathMove,
+    sha256,
+)
+from angelos.angelgit.state import with_files
+from angelos.angelgit.store import OUTBOX_PAGE, DocumentRow, Store
+from angelos.core.errors import AngelError, InvalidInput, Tampered, TooLarge
+from angelos.core.ids import PrincipalId, Revision, new_fact_id
+from angelos.core.messages import Fact, Kind
+from angelos.core.ports import Branch, Clock, Journal, LiveDocuments
+from angelos.core.revision import Commit, SignedCommit, sign_commit, tree_hash
+from angelos.core.signing import SigningKey
+
+log = logging.getLogger(__name__)
+
+
+class Moves:
+    """Carries moves out, once, whatever happens in between."""
+
+    def __init__(
+        self,
+        database: Database,
+        live: Live,
+        journal: Journal,
+        clock: Clock,
+        key: SigningKey,
+        files: WorkingFiles,
+        rooms: LiveDocuments | None,
+    ) -> None:
+        """Take the parts; `rooms` are the documents open in the running server."""
+        self.database = database
+        self._live = live
+        self._journal = journal
+        self._clock = clock
+        self._key = key
+        self._files = files
+        self._rooms = rooms
+        self._unfinished: set[str] = set()
+        self._logged: dict[str, Move] = {}
+        """Moves of this process whose updates are logged and that nobody was shown yet."""
+        self._outbox = asyncio.Lock()
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    # -- commits -----------------------------------------------------------------------------
+
+    def sign(
+        self,
+        repo: str,
+        parents: tuple[Revision, ...],
+        manifest: Manifest,
+        author: PrincipalId,
+        message: str,
+    ) -> SignedCommit:
+        """Return a signed commit of a manifest."""
+        commit = Commit(
+            repo=repo,
+            parents=parents,
+            tree=tree_hash(f.entry() for f in manifest),
+            author=author,
+            message=message,
+            at=int(self._clock.time() * 1000),
+        )
+        return sign_commit(self._key, commit)
+
+    def advanced(
+        self,
+        repo: str,
+        branch: Branch,
+        before: Revision | str,
+        after: Revision,
+        cause: str,
+        author: PrincipalId,
+        **data: Any,
+    ) -> Fact:
+        """Return the fact that a branch moved."""
+        return Fact(
+            id=new_fact_id(int(self._clock.time() * 1000)),
+            at=self._clock.time(),
+            actor=SYSTEM,
+            on_behalf_of=author,
+            kind=Kind.branch_advanced,
+            subject=f"{repo}:{branch}",
+            revision=after,
+            data={"before": before, "cause": cause, **data},
+        )
+
+    async def commit_typed(self, repo: str, held: Iterable[str]) -> None:
+        """Commit what people typed into the documents whose locks are held (step 1)."""
+        dirty = sorted(self._live.dirty.get(repo, set()) & set(held))
+        if not dirty:
+            return
+        async with self.database.transaction() as conn:
+            store = Store(conn)
+            before = await store.head(repo, "dev")
+            _, manifest = await store.commit(repo, before)
+            have = {f.document: f for f in manifest}
+            shots = []
+            for document in dirty:
+                try:
+                    shots.append(await self._shoot(store, repo, document))
+                except (InvalidInput, Tampered) as error:
+                    # One broken document must not keep all others from being committed.
+                    log.warning("what was typed is not committed: %s", error)
+            changed = [_state(s) for s in shots if s.row.alive and not _same(have.get(s.row.id), s)]
+            if changed:
+                manifest = with_files(manifest, changed)
+                signed = self.sign(repo, (before,), manifest, ROOM, "live edits")
+                await store.add_commit(signed, manifest)
+                await store.move_branch(repo, "dev", signed.revision, before)
+                fact = self.advanced(repo, "dev", before, signed.revision, "live edits", ROOM)
+                await store.add_facts([fact])
+        self._live.update(repo, [s.row for s in shots])
+        await self._settled(repo, [s.row.id for s in shots if not _gap(s)])
+
+    # -- moves -------------------------------------------------------------------------------
+
+    async def begin(self, move: Move, main: tuple[SignedCommit, Manifest] | None = None) -> None:
+        """Store a move (step 2), with the commit that `main` will move to, if any."""
+        async with self.database.transaction() as conn:
+            store = Store(conn)
+            if main is not None:
+                await store.add_commit(*main)
+            await store.add_move(move)
+        # From here on it will be carried out; whoever comes next sees to it if we fail.
+        self._unfinished.add(move.repo)
+
+    async def carry_out(self, move: Move) -> Revision:
+        """Do steps 3 and 4 under the locks that are held; return the commit of `dev`."""
+        updates = {p.document: (p.path, p.update) for p in move.paths if p.update}
+        try:
+            await self._live.append(move.repo, updates, cause=move.id)
+        except (InvalidInput, Tampered, TooLarge):
+            # It can never be carried out and nothing of it was logged: forget it.
+            async with self.database.transaction() as conn:
+                await Store(conn).end_move(move)
+            raise
+        self._logged[move.id] = move
+        try:
+            revision, shots = await self._commit_move(move)
+        except BaseException:
+            self._live.drop(p.document for p in move.paths)
+            raise
+        self._live.update(move.repo, [s.row for s in shots])
+        await self._settled(move.repo, [s.row.id for s in shots if not _gap(s)])
+        return revision
+
+    async def publish(self, move: Move) -> None:
+        """Bring rooms, working files and the journal up to date (step 5); no locks are held."""
+        for path in move.paths:
+            await self._show(move.repo, path)
+        self._unfinished.discard(move.repo)
+        self._logged.pop(move.id, None)
+        await self.flush()
+
+    async def recover(self, repo: str) -> None:
+        """Carry out moves that were begun and not finished.
+
+        The answer to a commit may have been lost, so what the store says comes first.
+        """
+        if repo not in self._unfinished:
+            return
+        await self._live.load(repo)
+        async with self.database.transaction() as conn:
+            moves = {move.id: move for move in await Store(conn).moves(repo)}
+        for move in moves.values():
+            async with self._live.hold(p.document for p in move.paths):
+                await self.carry_out(move)
+            await self.publish(move)
+        for move in [m for m in self._logged.values() if m.repo == repo]:
+            await self.publish(move)
+        self._unfinished.discard(repo)
+
+    def suspect(self, repo: str) -> None:
+        """Look for unfinished moves before the next one (after a start)."""
+        self._unfinished.add(repo)
+
+    async def tidy(self, repo: str) -> None:
+        """Remove working files of documents that are gone, if nobody has changed them since."""
+        for row in list(self._live.rows.values()):
+            if row.repo == repo and not row.alive and not self._live.has(repo, row.path):
+                await self._remove_file(repo, row.path, row.sha256)
+
+    async def _remove_file(self, repo: str, path: str, content: str) -> None:
+        try:
+            await asyncio.to_thread(self._files.remove, repo, path, content)
+        except (OSError, AngelError) as error:
+            log.warning("the working file %s/%s stays: %s", repo, path, error)
+
+    async def flush(self) -> None:
+        """Hand committed facts to the journal; what fails stays for the next time."""
+        async with self._outbox:
+            try:
+                while True:
+                    async with self.database.transaction() as conn:
+                        rows = await Store(conn).outbox()
+                    if not rows:
+                        return
+                    await self._journal.append([fact for _, fact in rows])
+                    async with self.database.transaction() as conn:
+                        await Store(conn).clear_outbox([number for number, _ in rows])
+                    if len(rows) < OUTBOX_PAGE:
+                        return
+            except AngelError as error:
+                log.warning("facts wait in the outbox: %s", error)
+
+    def lock(self, repo: str) -> asyncio.Lock:
+        """Return the lock under which a repository's branches move."""
+        return self._locks.setdefault(repo, asyncio.Lock())
+
+    def held(self, repo: str, paths: Sequence[PathMove]) -> set[str]:
+        """Return the documents to hold for a move: its own and those with uncommitted typing."""
+        return {p.document for p in paths} | self._live.dirty.get(repo, set())
+
+    async def write_file(self, repo: str, path: str, content: bytes) -> None:
+        """Write a working file; one that cannot be written is not worth failing a merge."""
+        mode = self._live.rows[self._live.document(repo, path)].mode
+        try:
+            await asyncio.to_thread(self._files.write, repo, path, content, mode)
+        except (OSError, AngelError) as error:
+            log.warning("the working file %s/%s was not written: %s", repo, path, error)
+
+    async def _commit_move(self, move: Move) -> tuple[Revision, list[Snapshot]]:
+        async with self.database.transaction() as conn:
+            store = Store(conn)
+            before = await store.head(move.repo, "dev")
+            _, manifest = await store.commit(move.repo, before)
+            shots = [await self._shoot(store, move.repo, p.document, p) for p in move.paths]
+            touched = {s.row.id for s in shots}
+            manifest = with_files(manifest, [_state(s) for s in shots if s.row.alive], touched)
+            parents = (before, move.main.revision) if move.main else (before,)
+            signed = self.sign(move.repo, parents, manifest, move.author, move.message)
+            await store.add_commit(signed, manifest)
+            await store.move_branch(move.repo, "dev", signed.revision, before)
+            about: dict[str, Any] = {"proposal": move.proposal} if move.proposal else {}
+            facts = [
+                self.advanced(
+                    move.repo, "dev", before, signed.revision, move.cause, move.author, **about
+                )
+            ]
+            if move.main is not None:
+                await store.move_main(move.repo, move.main)
+                facts.append(
+                    self.advanced(
+                        move.repo, "main", move.main.expected, move.main.revision, move.cause,
+                        move.author,
+                    )
+                )  # fmt: skip
+            if move.proposal and move.cause == "proposal":
+                await store.merged(move.proposal, signed.revision)
+            if move.proposal and move.cause == "revert":
+                await store.reverted(move.proposal, signed.revision, move.inverses)
+            await store.add_facts(facts)
+            await store.end_move(move)
+        return signed.revision, shots
+
+    async def _shoot(
+        self, store: Store, repo: str, document: str, path: PathMove | None = None
+    ) -> Snapshot:
+        row = self._live.rows.get(document)
+        if row is None:
+            if path is None or path.op != "create":
+                msg = f"document {document} is not known and not being made"
+                raise RuntimeError(msg)
+            empty = sha256(documents.EMPTY)
+            await store.add_blobs([documents.EMPTY])
+            row = DocumentRow(
+                id=document,
+                repo=repo,
+                path=path.path,
+                mode=path.mode,
+                alive=True,
+                state=empty,
+                sha256="",
+            )
+        elif path is not None and path.op != "edit":
+            row = msgspec.structs.replace(
+                row, path=path.path, mode=path.mode, alive=path.op != "delete"
+            )
+        elif path is not None:
+            row = msgspec.structs.replace(row, mode=path.mode)
+        return await snapshot(store, row, await self._live.replica(repo, document, row.path))
+
+    async def _settled(self, repo: str, ids: list[str]) -> None:
+        self._live.dirty[repo] -= set(ids)
+        self._live.compacted(ids)
+        await self._live.trim(repo, ids)
+
+    async def _show(self, repo: str, move: PathMove) -> None:
+        row = self._live.rows.get(move.document)
+        if row is None or self._live.paths(repo).get(row.path) != move.document:
+            if row is not None and not self._live.has(repo, move.path):
+                await self._remove_file(repo, move.path, row.sha256)
+            return
+        if self._rooms is not None and move.update:
+            # No lock is held here: the room hands the same update to `ingest`, which knows it.
+            try:
+                if await self._rooms.apply(repo, row.path, move.update):
+                    return  # the room saves its own file
+            except Exception:
+                log.exception("the open room of %s/%s did not take an update", repo, row.path)
+        text = await self._live.text(repo, row.path)
+        await self.write_file(repo, row.path, text.encode())
+
+
+def _state(shot: Snapshot) -> FileState:
+    return FileState(
+        path=shot.row.path,
+        mode=shot.row.mode,
+        sha256=sha256(shot.content),
+        size=len(shot.content),
+        document=shot.row.id,
+        state=sha256(shot.state),
+    )
+
+
+def _same(file: FileState | None, shot: Snapshot) -> bool:
+    return file is not None and file.sha256 == sha256(shot.content)
+
+
+def _gap(shot: Snapshot) -> bool:
+    return shot.row.state != sha256(shot.state)

@@ -1,0 +1,223 @@
+r"""A proposal's way through `dev`: taken in, merged, and taken out again.
+
+await proposals.propose(id, "study", base, [NewText(path="a.txt", text="two\\n")], author, "why")
+revision = await proposals.merge(id)
+await proposals.revert(id)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from angelos.adapters.postgres import Database
+from angelos.angelgit import documents, drafts, promote, state
+from angelos.angelgit.live import Live
+from angelos.angelgit.models import Move, PathMove, ProposalRecord, proposal_digest, sha256
+from angelos.angelgit.moves import Moves
+from angelos.angelgit.store import Store, StoredProposal
+from angelos.core.errors import Conflict, InvalidInput
+from angelos.core.ids import PrincipalId, ProposalId, Revision
+from angelos.core.paths import safe_path
+from angelos.core.ports import Edit, Proposed
+
+MAX_EDITS = 256
+
+
+class Proposals:
+    """Proposals of all repositories."""
+
+    def __init__(self, database: Database, live: Live, moves: Moves) -> None:
+        """Take the parts."""
+        self._database = database
+        self._live = live
+        self._moves = moves
+
+    async def propose(
+        self,
+        proposal: ProposalId,
+        repo: str,
+        base: Revision,
+        edits: Sequence[Edit],
+        author: PrincipalId,
+        message: str,
+    ) -> Proposed:
+        """Take edits against `base` durably and return what they change; nothing is merged."""
+        if not 0 < len(edits) <= MAX_EDITS or len({e.path for e in edits}) != len(edits):
+            raise InvalidInput(f"A proposal has 1 to {MAX_EDITS} edits, one for each path.")
+        digest = proposal_digest(repo, base, author, edits)
+        if (known := await self._same(proposal, digest)) is not None:
+            return known
+        made = await self._draft(repo, base, edits)
+        if not made:
+            raise InvalidInput("These edits change nothing in their base revision.")
+        record = ProposalRecord(
+            id=proposal, repo=repo, base=base, author=author, message=message, digest=digest,
+            edits=tuple(edits), paths=tuple(d.move for d in made),
+            before={d.move.path: sha256(d.before.encode()) for d in made if d.before is not None},
+            after={d.move.path: sha256(d.after.encode()) for d in made if d.after is not None},
+            diffs={d.move.path: d.diff for d in made},
+        )  # fmt: skip
+        theirs = {
+            d.move.path: await self._live.text(repo, d.move.path)
+            for d in made
+            if self._live.has(repo, d.move.path)
+        }
+        await self._refuse_stale(
+            record,
+            {d.move.path: d.before for d in made if d.before is not None},
+            theirs,
+            {d.move.path: d.after for d in made if d.after is not None},
+        )
+        async with self._database.transaction() as conn:
+            store = Store(conn)
+            await store.add_blobs(d.after.encode() for d in made if d.after is not None)
+            added = await store.add_proposal(record)
+        if not added and (known := await self._same(proposal, digest)) is not None:
+            return known
+        return state.proposed(record)
+
+    async def _draft(self, repo: str, base: Revision, edits: Sequence[Edit]) -> list[drafts.Draft]:
+        async with self._database.transaction() as conn:
+            store = Store(conn)
+            _, manifest = await store.commit(repo, base)
+            files = state.by_path(manifest)
+            touched = [files[p] for p in (safe_path(e.path) for e in edits) if p in files]
+            blobs = await store.blobs([s for f in touched for s in (f.sha256, f.state)])
+        made: list[drafts.Draft] = []
+        for edit in edits:
+            file = files.get(edit.path)
+            if file is None and (other := state.clash(files, edit.path)):
+                raise InvalidInput(f"{edit.path} cannot be made beside {other}.")
+            text = blobs[file.sha256].decode() if file else ""
+            known = drafts.Base(file, text, blobs[file.state]) if file else None
+            one = await promote.in_thread(
+                len(text) + len(getattr(edit, "text", "")), drafts.draft, edit, known
+            )
+            made += [one] if one else []
+        return made
+
+    async def _same(self, proposal: ProposalId, digest: str) -> Proposed | None:
+        async with self._database.transaction() as conn:
+            stored = await Store(conn).find_proposal(proposal)
+        if stored is not None and stored.record.digest != digest:
+            raise Conflict(f"Proposal {proposal} exists already with other edits.")
+        return state.proposed(stored.record) if stored else None
+
+    async def _refuse_stale(
+        self,
+        record: ProposalRecord,
+        base: Mapping[str, str],
+        theirs: Mapping[str, str],
+        yours: Mapping[str, str],
+    ) -> None:
+        size = sum(len(text) for side in (base, theirs, yours) for text in side.values())
+        dev = self._live.paths(record.repo)
+        found = await promote.in_thread(
+            size, drafts.conflicts, record.paths, dev, base, theirs, yours
+        )
+        drafts.refuse(found, record.base)
+
+    async def merge(self, proposal: ProposalId) -> Revision:
+        """Merge a proposal into the live documents of `dev`; merging twice is once."""
+        record = (await self._proposal(proposal)).record
+        repo = record.repo
+        async with self._moves.lock(repo):
+            await self._moves.recover(repo)
+            stored = await self._proposal(proposal)
+            if stored.merged is not None and stored.state != "reverted":
+                return stored.merged
+            if stored.state == "reverted":
+                raise Conflict(f"Proposal {proposal} was taken out of dev; propose it anew.")
+            move = Move(
+                id=proposal, repo=repo, cause="proposal", author=record.author,
+                message=record.message, paths=record.paths, proposal=proposal,
+            )  # fmt: skip
+            held = self._moves.held(repo, record.paths)
+            async with self._live.hold(held):
+                await self._moves.commit_typed(repo, held)
+                base, yours = await self._texts(record.before, record.after)
+                theirs = {}
+                for path in record.paths:
+                    if self._live.has(repo, path.path) and path.op != "create":
+                        document = self._live.document(repo, path.path)
+                        if document == path.document:
+                            replica = await self._live.replica(repo, document, path.path)
+                            theirs[path.path] = replica.text()
+                await self._refuse_stale(record, base, theirs, yours)
+                await self._moves.begin(move)
+                revision = await self._moves.carry_out(move)
+            await self._moves.publish(move)
+        return revision
+
+    async def revert(self, proposal: ProposalId) -> Revision:
+        """Take a merged proposal's edits out of `dev` again, around everybody else's."""
+        record = (await self._proposal(proposal)).record
+        repo = record.repo
+        async with self._moves.lock(repo):
+            await self._moves.recover(repo)
+            stored = await self._proposal(proposal)
+            if stored.reverted is not None:
+                return stored.reverted
+            if stored.state != "merged":
+                raise Conflict(
+                    f"Proposal {proposal} is {stored.state}, so it cannot be taken out of dev.",
+                    hint="What is on main is taken back by a rollback.",
+                )
+            inverses = await self._inverses(record)
+            held = self._moves.held(repo, record.paths)
+            async with self._live.hold(held):
+                await self._moves.commit_typed(repo, held)
+                paths = [await self._undo(repo, p, inverses) for p in record.paths]
+                move = Move(
+                    id=f"{proposal}.revert", repo=repo, cause="revert", author=record.author,
+                    message=f"Revert: {record.message}", paths=tuple(paths), proposal=proposal,
+                    inverses=inverses,
+                )  # fmt: skip
+                await self._moves.begin(move)
+                revision = await self._moves.carry_out(move)
+            await self._moves.publish(move)
+        return revision
+
+    async def _inverses(self, record: ProposalRecord) -> dict[str, bytes]:
+        async with self._database.transaction() as conn:
+            store = Store(conn)
+            _, manifest = await store.commit(record.repo, record.base)
+            files = {f.document: f for f in manifest}
+            wanted = [files[p.document].state for p in record.paths if p.document in files]
+            states = await store.blobs(wanted)
+        inverses = {}
+        for path in record.paths:
+            if path.update:
+                file = files.get(path.document)
+                base = states[file.state] if file else documents.EMPTY
+                inverses[path.document] = await promote.in_thread(
+                    len(base), documents.inverse, path.path, base, path.update
+                )
+        return inverses
+
+    async def _undo(self, repo: str, path: PathMove, inverses: dict[str, bytes]) -> PathMove:
+        """Return how `dev` gets rid of one path's change, given its present state."""
+        here = self._live.paths(repo).get(path.path)
+        if path.op == "delete":
+            if here is not None:
+                raise Conflict(f"{path.path} was made anew in dev since it was deleted.")
+            return PathMove(path=path.path, document=path.document, op="revive", mode=path.mode)
+        update = inverses[path.document]
+        if path.op == "create" and here == path.document:
+            replica = await self._live.replica(repo, path.document, path.path)
+            left = documents.text_of(path.path, replica.state(), update)
+            if left in ("", documents.text_of(path.path, documents.EMPTY)):
+                return PathMove(path=path.path, document=path.document, op="delete", mode=path.mode)
+        return PathMove(
+            path=path.path, document=path.document, op="edit", update=update, mode=path.mode
+        )
+
+    async def _proposal(self, proposal: ProposalId) -> StoredProposal:
+        async with self._database.transaction() as conn:
+            return await Store(conn).proposal(proposal)
+
+    async def _texts(self, *sides: Mapping[str, str]) -> list[dict[str, str]]:
+        """Return path -> text for each path -> hash."""
+        async with self._database.transaction() as conn:
+            blobs = await Store(conn).blobs([sha for side in sides for sha in side.values()])
+        return [{path: blobs[sha].decode() for path, sha in side.items()} for side in sides]

@@ -1,0 +1,92 @@
+"""Reading revisions: everything of `core.ports.Repository` that changes nothing."""
+
+from __future__ import annotations
+
+import asyncio
+
+from angelos.adapters.postgres import Database
+from angelos.angelgit.edits import unified_diff
+from angelos.angelgit.models import Manifest
+from angelos.angelgit.state import by_path, differing
+from angelos.angelgit.store import Store
+from angelos.core.errors import NotFound
+from angelos.core.ids import Revision
+from angelos.core.ports import Branch, Change
+from angelos.core.revision import Bundle, Entry, SignedCommit
+
+_MAX_DIFFED = 8_000_000
+"""Changes of more bytes than this together come without their diffs."""
+
+
+class Reading:
+    """Revisions of all repositories."""
+
+    def __init__(self, database: Database) -> None:
+        """Take the store."""
+        self._database = database
+
+    async def repos(self) -> list[str]:
+        """Return the names of all repositories."""
+        async with self._database.transaction() as conn:
+            return await Store(conn).repos()
+
+    async def head(self, repo: str, branch: Branch) -> Revision:
+        """Return a branch's revision; raise `NotFound`."""
+        async with self._database.transaction() as conn:
+            return await Store(conn).head(repo, branch)
+
+    async def commit(self, repo: str, revision: Revision) -> tuple[SignedCommit, Manifest]:
+        """Return a signed commit and its files; raise `NotFound`."""
+        async with self._database.transaction() as conn:
+            return await Store(conn).commit(repo, revision)
+
+    async def tree(self, repo: str, revision: Revision) -> tuple[Entry, ...]:
+        """Return the entries of a revision, sorted by path; raise `NotFound`."""
+        _, manifest = await self.commit(repo, revision)
+        return tuple(f.entry() for f in manifest)
+
+    async def read(self, repo: str, revision: Revision, path: str) -> bytes:
+        """Return a file's content at a revision; raise `NotFound`."""
+        async with self._database.transaction() as conn:
+            store = Store(conn)
+            _, manifest = await store.commit(repo, revision)
+            file = by_path(manifest).get(path)
+            if file is None:
+                raise NotFound(f"There is no {path!r} in revision {revision[:12]} of {repo}.")
+            return await store.blob(file.sha256)
+
+    async def bundle(self, repo: str, revision: Revision) -> Bundle:
+        """Return all of one revision, signed, for a node to verify."""
+        async with self._database.transaction() as conn:
+            store = Store(conn)
+            signed, manifest = await store.commit(repo, revision)
+            blobs = await store.blobs([f.sha256 for f in manifest])
+        return Bundle(signed=signed, tree=tuple(f.entry() for f in manifest), blobs=blobs)
+
+    async def changed(self, repo: str, before: Revision, after: Revision) -> tuple[Change, ...]:
+        """Return the paths that differ between two revisions."""
+        async with self._database.transaction() as conn:
+            store = Store(conn)
+            (_, old), (_, new) = await store.commit(repo, before), await store.commit(repo, after)
+            rows = differing(old, new)
+            files = [f for _, a, b in rows for f in (a, b) if f is not None]
+            small = sum(f.size for f in files) <= _MAX_DIFFED
+            blobs = await store.blobs([f.sha256 for f in files]) if small else {}
+
+        def work() -> tuple[Change, ...]:
+            changes = []
+            for path, a, b in rows:
+                old, new = (blobs[f.sha256].decode() if f and small else None for f in (a, b))
+                diff = unified_diff(old, new, path)
+                changes.append(
+                    Change(path=path, before=a and a.sha256, after=b and b.sha256, diff=diff)
+                )
+            return tuple(changes)
+
+        return await asyncio.to_thread(work)
+
+    async def history(self, repo: str, branch: Branch, limit: int = 50) -> list[Revision]:
+        """Return first-parent history, newest first."""
+        async with self._database.transaction() as conn:
+            store = Store(conn)
+            return await store.history(repo, await store.head(repo, branch), limit)

@@ -1,0 +1,144 @@
+"""AngelGit's part of the control API: repositories, revisions, live files.
+
+A revision in a path may also be `dev` or `main`.
+
+    GET /repos/study/revisions/main/file?path=study/difflib.py
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from angelos.core.api import ChangeList, CreateRepo, RepoList, RepoView, RevisionList, RevisionView
+from angelos.core.errors import InvalidInput, NotFound
+from angelos.core.ids import Revision, is_revision
+from angelos.core.permissions import Permission
+from angelos.core.revision import Bundle
+from angelos.core.routes import Call, Nothing, Route
+
+if TYPE_CHECKING:
+    from angelos.angelgit.service import AngelGit
+    from angelos.core.ports import Branch
+
+_MAX_LOG = 1_000
+
+
+def routes(service: AngelGit) -> list[Route]:
+    """Return the routes of a running AngelGit."""
+    api = _Api(service)
+    read, one = Permission.revisions_read, "/repos/{repo}/revisions/{revision}"
+    return [
+        Route("GET", "/repos", read, api.repos, response=RepoList, summary="All repositories"),
+        Route(
+            "POST", "/repos", Permission.repositories_create, api.create, request=CreateRepo,
+            response=RepoView, status=201, summary="Import files as a new repository",
+        ),
+        Route("GET", "/repos/{repo}", read, api.repo, response=RepoView, summary="A repository"),
+        Route("GET", one, read, api.revision, response=RevisionView, summary="A revision"),
+        Route(
+            "GET", f"{one}/file", read, api.file, response=bytes, query=("path",),
+            media_type="application/octet-stream", summary="A file of a revision",
+        ),
+        Route(
+            "GET", f"{one}/bundle", read, api.bundle, response=Bundle,
+            media_type="application/msgpack", summary="All of a revision, signed",
+        ),
+        Route(
+            "GET", "/repos/{repo}/live", Permission.documents_read, api.live, response=bytes,
+            query=("path",), media_type="application/octet-stream",
+            summary="A file of dev as it is this moment",
+        ),
+        Route(
+            "GET", "/repos/{repo}/diff", read, api.diff, response=ChangeList,
+            query=("before", "after"), summary="How two revisions differ",
+        ),
+        Route(
+            "GET", "/repos/{repo}/log", read, api.log, response=RevisionList,
+            query=("branch", "limit"), summary="History of a branch, newest first",
+        ),
+    ]  # fmt: skip
+
+
+class _Api:
+    def __init__(self, service: AngelGit) -> None:
+        self._git = service
+
+    async def repos(self, call: Call[Nothing]) -> RepoList:
+        del call
+        return RepoList(repos=tuple([await self._view(name) for name in await self._git.repos()]))
+
+    async def create(self, call: Call[CreateRepo]) -> RepoView:
+        body = call.body
+        files = {path: _encode(path, text) for path, text in body.files.items()}
+        await self._git.create(body.name, files, call.principal.id, body.message)
+        return await self._view(body.name)
+
+    async def repo(self, call: Call[Nothing]) -> RepoView:
+        return await self._view(call.params["repo"])
+
+    async def revision(self, call: Call[Nothing]) -> RevisionView:
+        repo, revision = await self._named(call, call.params["revision"])
+        signed, manifest = await self._git.commit(repo, revision)
+        commit = signed.commit
+        return RevisionView(
+            revision=revision, repo=repo, parents=commit.parents, tree=commit.tree,
+            author=commit.author, message=commit.message, at=commit.at,
+            signature=signed.signature, files=tuple(f.entry() for f in manifest),
+        )  # fmt: skip
+
+    async def file(self, call: Call[Nothing]) -> bytes:
+        repo, revision = await self._named(call, call.params["revision"])
+        return await self._git.read(repo, revision, _needed(call, "path"))
+
+    async def bundle(self, call: Call[Nothing]) -> Bundle:
+        return await self._git.bundle(*await self._named(call, call.params["revision"]))
+
+    async def live(self, call: Call[Nothing]) -> bytes:
+        return await self._git.read_live(call.params["repo"], _needed(call, "path"))
+
+    async def diff(self, call: Call[Nothing]) -> ChangeList:
+        repo, before = await self._named(call, _needed(call, "before"))
+        _, after = await self._named(call, _needed(call, "after"))
+        return ChangeList(changes=await self._git.changed(repo, before, after))
+
+    async def log(self, call: Call[Nothing]) -> RevisionList:
+        branch = _branch(call.query.get("branch", "main"))
+        if branch is None:
+            raise InvalidInput("`branch` is `dev` or `main`.")
+        limit = call.query.get("limit", "50")
+        if not limit.isascii() or not limit.isdecimal() or not 0 < int(limit) <= _MAX_LOG:
+            raise InvalidInput(f"`limit` is a number from 1 to {_MAX_LOG}.")
+        history = await self._git.history(call.params["repo"], branch, int(limit))
+        return RevisionList(revisions=tuple(history))
+
+    async def _view(self, repo: str) -> RepoView:
+        dev, main = await self._git.head(repo, "dev"), await self._git.head(repo, "main")
+        return RepoView(name=repo, dev=dev, main=main)
+
+    async def _named(self, call: Call[Nothing], name: str) -> tuple[str, Revision]:
+        repo = call.params["repo"]
+        if (branch := _branch(name)) is not None:
+            return repo, await self._git.head(repo, branch)
+        if not is_revision(name):
+            raise NotFound(
+                f"{name[:80]!r} is no revision.",
+                hint="A revision is 64 hex digits; `dev` and `main` name branches.",
+            )
+        return repo, Revision(name)
+
+
+def _branch(name: str) -> Branch | None:
+    return "dev" if name == "dev" else "main" if name == "main" else None
+
+
+def _needed(call: Call[Nothing], name: str) -> str:
+    if not call.query.get(name):
+        raise InvalidInput(f"The query parameter {name!r} is needed.")
+    return call.query[name]
+
+
+def _encode(path: str, text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        raise InvalidInput(f"The text of {path!r} holds a lone surrogate.") from error

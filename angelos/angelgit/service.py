@@ -1,0 +1,223 @@
+"""AngelGit itself: `core.ports.Repository`, and the live documents for open rooms.
+
+    async with AngelGit(database, valkey, key, clock, journal, Path("workspace")) as repository:
+        await repository.ingest("study", "study/difflib.py", update)     # from a room
+        revision = await repository.merge(proposal)
+
+Changes of one repository's branches are made one after the other; typing goes on beside them.
+One AngelGit at a time works on a database: it is the only writer of `dev`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from redis.asyncio import Redis
+
+from angelos.adapters.postgres import Database
+from angelos.angelgit.edited import EditedFacts
+from angelos.angelgit.files import WorkingFiles
+from angelos.angelgit.importing import Imported, import_files
+from angelos.angelgit.live import Live
+from angelos.angelgit.log import DocumentLog
+from angelos.angelgit.mainline import Mainline
+from angelos.angelgit.models import check_name
+from angelos.angelgit.moves import Moves
+from angelos.angelgit.proposals import Proposals
+from angelos.angelgit.reading import Reading
+from angelos.angelgit.store import Store
+from angelos.core.errors import InvalidInput, Tampered
+from angelos.core.ids import PrincipalId, ProposalId, Revision
+from angelos.core.ports import Branch, Candidate, Clock, Edit, Journal, LiveDocuments, Proposed
+from angelos.core.signing import SigningKey
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+_PAGE = 200
+_BRANCHES: tuple[Branch, ...] = ("dev", "main")
+
+
+class AngelGit(Reading):
+    """Version control of live documents; an async context manager."""
+
+    def __init__(
+        self,
+        database: Database,
+        valkey: Redis,
+        revision_key: SigningKey,
+        clock: Clock,
+        journal: Journal,
+        workspace: Path,
+        live: LiveDocuments | None = None,
+    ) -> None:
+        """Take the stores, the key that signs commits, and the rooms that are open."""
+        super().__init__(database)
+        self._live = Live(database, DocumentLog(valkey))
+        files = WorkingFiles(workspace)
+        self._moves = Moves(database, self._live, journal, clock, revision_key, files, live)
+        self._proposals = Proposals(database, self._live, self._moves)
+        self._main = Mainline(database, self._live, self._moves)
+        self._edited = EditedFacts(journal, clock)
+        self._typed: set[tuple[str, str]] = set()
+        self._stack = AsyncExitStack()
+        self._tasks: asyncio.TaskGroup
+
+    async def __aenter__(self) -> Self:
+        """Finish what was begun, replay what was logged, and write the working files."""
+        for repo in await self.repos():
+            await self._live.load(repo)
+            self._moves.suspect(repo)
+            await self._moves.recover(repo)
+            await self._materialise(repo)
+            await self._moves.tidy(repo)
+        await self._moves.flush()
+        await self._stack.enter_async_context(self._edited)
+        self._tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Wait for what is under way and leave the working files as the documents are."""
+        await self._stack.aclose()
+        for repo, path in sorted(self._typed):
+            if self._live.has(repo, path):
+                await self._write(repo, path)
+
+    # -- live documents ----------------------------------------------------------------------
+
+    def locate(self, workspace_path: str) -> tuple[str, str] | None:
+        """Return (repository, path) of a live document by its path below the workspace."""
+        repo, _, path = workspace_path.lstrip("/").partition("/")
+        return (repo, path) if self._live.has(repo, path) else None
+
+    async def room_updates(self, repo: str, path: str) -> list[bytes]:
+        """Return the updates from which a room builds a document; raise `NotFound`."""
+        return await self._live.updates(repo, path)
+
+    async def ingest(self, repo: str, path: str, update: bytes) -> None:
+        """Take an update from a room; it is durable when this returns.
+
+        Raises `InvalidInput` for bytes that are no update, `NotFound`, `Unavailable`.
+        """
+        size = await self._live.ingest(repo, path, update)
+        if size:
+            self._typed.add((repo, path))
+            self._edited.add(f"{repo}:{path}", size)
+
+    async def read_live(self, repo: str, path: str) -> bytes:
+        """Return a file of `dev` as it is this moment."""
+        return (await self._live.text(repo, path)).encode()
+
+    # -- changes -----------------------------------------------------------------------------
+
+    async def create(
+        self, repo: str, files: Mapping[str, bytes], author: PrincipalId, message: str
+    ) -> Revision:
+        """Import files as a new repository; `dev` and `main` both start at the revision.
+
+        Notebooks are kept in their canonical JSON. Raises `Conflict` if the name is taken.
+        """
+        made = await asyncio.to_thread(import_files, check_name(repo), files)
+        return await self._owned(self._create(repo, made, author, message))
+
+    async def propose(
+        self,
+        proposal: ProposalId,
+        repo: str,
+        base: Revision,
+        edits: Sequence[Edit],
+        author: PrincipalId,
+        message: str,
+    ) -> Proposed:
+        """Take edits against `base` durably and return what they change; see the port."""
+        return await self._proposals.propose(proposal, repo, base, edits, author, message)
+
+    async def merge(self, proposal: ProposalId) -> Revision:
+        """Merge a proposal into the live documents of `dev`; merging twice is once."""
+        return await self._owned(self._proposals.merge(proposal))
+
+    async def revert(self, proposal: ProposalId) -> Revision:
+        """Take a merged proposal's edits out of `dev` again, around everybody else's."""
+        return await self._owned(self._proposals.revert(proposal))
+
+    async def candidate(self, proposal: ProposalId) -> Candidate:
+        """Merge a proposal onto the present `main` and commit the result on no branch."""
+        made = await self._owned(self._main.candidate(proposal))
+        signed, _ = await self.commit(made.repo, made.revision)
+        changes = await self.changed(made.repo, made.main, made.revision)
+        return Candidate(
+            revision=made.revision, main=made.main, tree=signed.commit.tree, changes=changes
+        )
+
+    async def advance(self, repo: str, revision: Revision, expected: Revision) -> None:
+        """Move `main` to a candidate; raise `Conflict` unless it still is at `expected`."""
+        await self._owned(self._main.advance(repo, revision, expected))
+
+    async def rollback(self, repo: str, to: Revision, author: PrincipalId, reason: str) -> Revision:
+        """Commit `to`'s tree on top of `main`; the same change is applied to `dev`."""
+        return await self._owned(self._main.rollback(repo, to, author, reason))
+
+    async def _create(
+        self, repo: str, made: Imported, author: PrincipalId, message: str
+    ) -> Revision:
+        signed = self._moves.sign(repo, (), made.manifest, author, message)
+        async with self._moves.lock(repo), self._database.transaction() as conn:
+            store = Store(conn)
+            await store.add_repo(repo)
+            await store.add_blobs(made.blobs)
+            await store.add_commit(signed, made.manifest)
+            await store.put_documents(made.rows)
+            await store.mark_on_main([row.id for row in made.rows])
+            for branch in _BRANCHES:
+                await store.set_branch(repo, branch, signed.revision)
+                await store.add_facts(
+                    [self._moves.advanced(repo, branch, "", signed.revision, "import", author)]
+                )
+        self._live.update(repo, made.rows)
+        await self._materialise(repo)
+        await self._moves.flush()
+        return signed.revision
+
+    async def _materialise(self, repo: str) -> None:
+        """Write every working file of a repository that is not as its document is."""
+        rows = [self._live.rows[document] for document in self._live.paths(repo).values()]
+        for start in range(0, len(rows), _PAGE):
+            page = rows[start : start + _PAGE]
+            newer = await self._live.log.newer(repo, {row.id: row.upto for row in page})
+            async with self._database.transaction() as conn:
+                blobs = await Store(conn).blobs([r.sha256 for r in page if r.id not in newer])
+            for row in page:
+                if row.id in newer:
+                    await self._write(repo, row.path)
+                else:
+                    await self._moves.write_file(repo, row.path, blobs[row.sha256])
+
+    async def _write(self, repo: str, path: str) -> None:
+        try:
+            await self._moves.write_file(repo, path, await self.read_live(repo, path))
+        except (InvalidInput, Tampered) as error:
+            # One broken document must not keep the others from being there.
+            log.error("the working file %s/%s was not written: %s", repo, path, error)
+
+    async def _owned(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run work to its end even if the caller goes away; a request may be cancelled."""
+        done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        async def run() -> None:
+            try:
+                result = await work
+            except asyncio.CancelledError:
+                done.cancel()
+                raise
+            except Exception as error:  # noqa: BLE001 - handed to the caller
+                done.set_exception(error)
+                done.exception()  # seen, even if the caller has left
+            else:
+                done.set_result(result)
+
+        self._tasks.create_task(run())
+        return await asyncio.shield(done)

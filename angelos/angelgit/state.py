@@ -1,0 +1,133 @@
+"""Decisions about trees, without waiting for anything: what a commit holds, what a rollback does.
+
+>>> clash(["a/b.txt"], "a")
+'a/b.txt'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+
+import msgspec
+
+from angelos.angelgit.models import FileState, Manifest, Op, PathMove, ProposalRecord
+from angelos.core.errors import InvalidInput
+from angelos.core.ports import Change, Proposed
+from angelos.core.revision import MAX_FILES
+
+
+def with_files(
+    manifest: Manifest, put: Iterable[FileState], gone: Collection[str] = ()
+) -> Manifest:
+    """Return a manifest with files put in and documents (by id) taken out, sorted by path."""
+    files = {f.path: f for f in manifest if f.document not in gone}
+    files.update((f.path, f) for f in put)
+    if len(files) > MAX_FILES:
+        raise InvalidInput(f"A repository holds at most {MAX_FILES} files.")
+    return tuple(files[path] for path in sorted(files))
+
+
+def by_path(manifest: Manifest) -> dict[str, FileState]:
+    """Return a manifest's files by path."""
+    return {f.path: f for f in manifest}
+
+
+def differing(
+    before: Manifest, after: Manifest
+) -> list[tuple[str, FileState | None, FileState | None]]:
+    """Return path and both sides of every file that differs in content or mode."""
+    old, new = by_path(before), by_path(after)
+    rows = [(path, old.get(path), new.get(path)) for path in sorted({*old, *new})]
+    return [
+        (path, a, b)
+        for path, a, b in rows
+        if a is None or b is None or (a.sha256, a.mode) != (b.sha256, b.mode)
+    ]
+
+
+def clash(paths: Iterable[str], new: str) -> str | None:
+    """Return a path that cannot be beside `new`: a file that is its folder, or the reverse."""
+    folders = {new[:i] for i, c in enumerate(new) if c == "/"}
+    return next((p for p in paths if p in folders or p.startswith(new + "/")), None)
+
+
+def proposed(record: ProposalRecord) -> Proposed:
+    """Return a proposal as the port shows it."""
+    changes = tuple(
+        Change(
+            path=move.path,
+            before=record.before.get(move.path),
+            after=record.after.get(move.path),
+            diff=record.diffs.get(move.path, ""),
+        )
+        for move in record.paths
+    )
+    return Proposed(
+        id=record.id, repo=record.repo, base=record.base, author=record.author,
+        message=record.message, digest=record.digest, changes=changes,
+    )  # fmt: skip
+
+
+class Rewind(msgspec.Struct, frozen=True, kw_only=True):
+    """What a rollback does to one path of `main`."""
+
+    target: FileState | None
+    """The file to end with; None: there will be none."""
+    source: FileState | None
+    """The document's newest state on `main`, to edit from; None: it is deleted."""
+    document: str
+    path: str
+    revived: bool = False
+    """`main` had no longer this document."""
+
+
+def plan_rollback(
+    main: Manifest, target: Manifest, newest: Mapping[str, FileState]
+) -> list[Rewind]:
+    """Return what leads from `main` back to `target`, deletions first.
+
+    `newest` maps each document of `target` that `main` no longer has to its last state there.
+    """
+    have = {f.document: f for f in main}
+    want = {f.document: f for f in target}
+    plan = [
+        Rewind(target=None, source=None, document=f.document, path=f.path)
+        for f in main
+        if f.document not in want
+    ]
+    for f in target:
+        now = have.get(f.document)
+        if now is None or (now.path, now.mode, now.sha256) != (f.path, f.mode, f.sha256):
+            plan.append(
+                Rewind(
+                    target=f,
+                    source=now or newest[f.document],
+                    document=f.document,
+                    path=f.path,
+                    revived=now is None,
+                )
+            )
+    return plan
+
+
+def dev_moves(
+    plan: Sequence[Rewind], updates: Mapping[str, bytes], alive: Collection[str]
+) -> tuple[PathMove, ...]:
+    """Return the same changes for `dev`, where `alive` documents are."""
+    moves: list[PathMove] = []
+    for step in plan:
+        update = updates.get(step.document, b"")
+        if step.target is None:
+            if step.document in alive:
+                moves.append(PathMove(path=step.path, document=step.document, op="delete"))
+            continue
+        # A document that dev alone has deleted stays deleted there, but takes the edit.
+        op: Op = "revive" if step.revived and step.document not in alive else "edit"
+        if op == "edit" and not update:
+            continue
+        moves.append(
+            PathMove(
+                path=step.path, document=step.document, op=op, update=update, mode=step.target.mode
+            )
+        )
+    return tuple(moves)

@@ -1,0 +1,315 @@
+"""What AngelGit keeps in Postgres: commits, content-addressed blobs, documents, proposals.
+
+Every function takes a connection inside a transaction, so that the service decides what is
+atomic with what.
+
+    async with database.transaction() as conn:
+        store = Store(conn)
+        await store.add_blobs([b"content"])
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, LiteralString
+
+import msgspec
+import zstandard
+
+from angelos.adapters.postgres import Connection, load_queries
+from angelos.angelgit.models import (
+    FileState,
+    MainMove,
+    Manifest,
+    Move,
+    ProposalRecord,
+    ProposalStatus,
+    decode,
+    encode,
+    sha256,
+)
+from angelos.core.errors import Conflict, NotFound, Tampered
+from angelos.core.ids import START, Offset, ProposalId, Revision
+from angelos.core.messages import Fact
+from angelos.core.ports import Branch
+from angelos.core.revision import SignedCommit
+
+OUTBOX_PAGE = 500
+QUERIES: dict[str, LiteralString] = load_queries("angelos.angelgit")
+
+
+class DocumentRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A document of `dev` and its newest snapshot."""
+
+    id: str
+    repo: str
+    path: str
+    mode: int
+    alive: bool
+    state: str
+    """SHA-256 of the blob with the state, which contains the log up to `upto`."""
+    upto: Offset = START
+    sha256: str
+
+
+class StoredProposal(msgspec.Struct, frozen=True, kw_only=True):
+    """A proposal and how far it has come."""
+
+    record: ProposalRecord
+    state: ProposalStatus
+    merged: Revision | None
+    reverted: Revision | None
+
+
+class Store:
+    """Queries on one connection."""
+
+    def __init__(self, conn: Connection) -> None:
+        """Take a connection; commit and rollback are the caller's."""
+        self._conn = conn
+
+    # -- blobs and commits -------------------------------------------------------------------
+
+    async def add_blobs(self, contents: Iterable[bytes]) -> None:
+        """Keep contents under their hashes; what is there already is not compressed again."""
+        by_sha = {sha256(content): content for content in contents}
+        known = {row[0] for row in await self._all("known_blobs", shas=list(by_sha))}
+        compressor = zstandard.ZstdCompressor(3)
+        rows = [
+            (sha, len(content), compressor.compress(content))
+            for sha, content in by_sha.items()
+            if sha not in known
+        ]
+        if rows:
+            async with self._conn.cursor() as cursor:
+                await cursor.executemany(QUERIES["add_blob"], rows)
+
+    async def blobs(self, shas: Collection[str]) -> dict[str, bytes]:
+        """Return contents by hash, each checked; raise `Tampered` if one is missing or wrong."""
+        rows = await self._all("blobs", shas=list(set(shas)))
+        found = {sha: _inflate(sha, body) for sha, body in rows}
+        if missing := set(shas) - found.keys():
+            raise Tampered(f"The content {min(missing)[:12]} is missing from the store.")
+        return found
+
+    async def blob(self, sha: str) -> bytes:
+        """Return one content."""
+        return (await self.blobs([sha]))[sha]
+
+    async def add_commit(self, signed: SignedCommit, manifest: Manifest) -> None:
+        """Keep a commit and its manifest; contents and states must be there already."""
+        body = encode(manifest)
+        await self.add_blobs([body])
+        await self._run(
+            "add_commit",
+            revision=signed.revision,
+            repo=signed.commit.repo,
+            parent=signed.commit.parents[0] if signed.commit.parents else None,
+            manifest=sha256(body),
+            body=encode(signed),
+        )
+
+    async def commit(self, repo: str, revision: Revision) -> tuple[SignedCommit, Manifest]:
+        """Return a commit and its files, sorted by path; raise `NotFound`."""
+        row = await self._one("commit", repo=repo, revision=revision)
+        if row is None:
+            raise NotFound(
+                f"Repository {repo} has no revision {revision[:64]!r}.",
+                hint="A revision is 64 hex digits; `dev` and `main` name branches.",
+            )
+        manifest = _inflate(row[1], row[2])
+        return decode(row[0], SignedCommit), decode(manifest, tuple[FileState, ...])
+
+    async def history(self, repo: str, revision: Revision, limit: int) -> list[Revision]:
+        """Return first-parent history, newest first, beginning with `revision`."""
+        rows = await self._all("history", repo=repo, revision=revision, limit=limit)
+        return [Revision(row[0]) for row in rows]
+
+    # -- repositories and branches -----------------------------------------------------------
+
+    async def add_repo(self, repo: str) -> None:
+        """Take a name; raise `Conflict` if it is taken."""
+        if await self._one("add_repo", repo=repo) is None:
+            raise Conflict(f"There is a repository {repo} already.", hint="Choose another name.")
+
+    async def repos(self) -> list[str]:
+        """Return all names."""
+        return [row[0] for row in await self._all("repos")]
+
+    async def set_branch(self, repo: str, branch: Branch, revision: Revision) -> None:
+        """Make a branch."""
+        await self._run("set_branch", repo=repo, branch=branch, revision=revision)
+
+    async def head(self, repo: str, branch: Branch) -> Revision:
+        """Return where a branch is; raise `NotFound`."""
+        row = await self._one("head", repo=repo, branch=branch)
+        if row is None:
+            raise NotFound(f"There is no repository {repo!r} with a branch {branch}.")
+        return Revision(row[0])
+
+    async def move_branch(
+        self, repo: str, branch: Branch, revision: Revision, expected: Revision
+    ) -> None:
+        """Move a branch by compare-and-set; raise `Conflict` if it is not at `expected`."""
+        if (
+            await self._one(
+                "move_branch", repo=repo, branch=branch, revision=revision, expected=expected
+            )
+            is None
+        ):
+            raise Conflict(
+                f"{branch} of {repo} is not at {expected[:12]} any more; nothing was moved.",
+                hint="Make the candidate again on the present head.",
+            )
+
+    # -- documents ---------------------------------------------------------------------------
+
+    async def documents(self, repo: str) -> list[DocumentRow]:
+        """Return every document that `dev` has or had."""
+        return [
+            DocumentRow(
+                id=r[0],
+                repo=repo,
+                path=r[1],
+                mode=r[2],
+                alive=r[3],
+                state=r[4],
+                upto=r[5],
+                sha256=r[6],
+            )
+            for r in await self._all("documents", repo=repo)
+        ]
+
+    async def put_documents(self, rows: Iterable[DocumentRow]) -> None:
+        """Write documents with their snapshots."""
+        async with self._conn.cursor() as cursor:
+            await cursor.executemany(
+                QUERIES["put_document"], [msgspec.structs.asdict(row) for row in rows]
+            )
+
+    async def mark_on_main(self, documents: Collection[str]) -> None:
+        """Remember that `main` has had these documents."""
+        await self._run("mark_on_main", documents=list(documents))
+
+    async def was_on_main(self, document: str) -> bool:
+        """Tell whether `main` has ever had a document."""
+        return await self._one("on_main", documents=[document]) is not None
+
+    # -- proposals ---------------------------------------------------------------------------
+
+    async def add_proposal(self, record: ProposalRecord) -> bool:
+        """Keep a proposal; False if its id is taken."""
+        row = await self._one(
+            "add_proposal",
+            id=record.id,
+            repo=record.repo,
+            digest=record.digest,
+            documents=[p.document for p in record.paths],
+            body=encode(record),
+        )
+        return row is not None
+
+    async def find_proposal(self, proposal: ProposalId) -> StoredProposal | None:
+        """Return a proposal, if there is one."""
+        row = await self._one("proposal", id=proposal)
+        if row is None:
+            return None
+        record = decode(row[0], ProposalRecord)
+        return StoredProposal(record=record, state=row[1], merged=row[2], reverted=row[3])
+
+    async def proposal(self, proposal: ProposalId) -> StoredProposal:
+        """Return a proposal; raise `NotFound`."""
+        stored = await self.find_proposal(proposal)
+        if stored is None:
+            raise NotFound(f"There is no proposal {proposal!r}.")
+        return stored
+
+    async def merged(self, proposal: ProposalId, revision: Revision) -> None:
+        """Note the commit of `dev` that merged a proposal."""
+        await self._run("proposal_merged", id=proposal, revision=revision)
+
+    async def reverted(
+        self, proposal: ProposalId, revision: Revision, inverses: Mapping[str, bytes]
+    ) -> None:
+        """Note the commit of `dev` that took a proposal out, and the updates that did it."""
+        await self._run(
+            "proposal_reverted", id=proposal, revision=revision, inverses=encode(dict(inverses))
+        )
+
+    async def promoted(self, revision: Revision) -> bool:
+        """Note that `main` became this candidate; False if it is none of a merged proposal."""
+        return await self._one("proposal_promoted", revision=revision) is not None
+
+    async def reverted_on(self, repo: str, document: str) -> list[tuple[bytes, bytes]]:
+        """Return (update, inverse) of each proposal that was taken out of a document."""
+        pairs = []
+        for body, inverses in await self._all("reverted_on", repo=repo, documents=[document]):
+            undo = decode(inverses, dict[str, bytes]).get(document)
+            pairs += [
+                (path.update, undo)
+                for path in decode(body, ProposalRecord).paths
+                if path.document == document and undo
+            ]
+        return pairs
+
+    async def add_candidate(self, proposal: ProposalId, main: Revision, revision: Revision) -> None:
+        """Note a candidate of a proposal for a given `main`."""
+        await self._run("add_candidate", proposal=proposal, main=main, revision=revision)
+
+    async def find_candidate(self, proposal: ProposalId, main: Revision) -> Revision | None:
+        """Return the candidate that was made for this `main`, if one was."""
+        row = await self._one("candidate", proposal=proposal, main=main)
+        return Revision(row[0]) if row else None
+
+    # -- moves and facts ---------------------------------------------------------------------
+
+    async def add_move(self, move: Move) -> None:
+        """Keep the intent of a move before its first effect."""
+        await self._run("add_move", id=move.id, repo=move.repo, body=encode(move))
+
+    async def moves(self, repo: str) -> list[Move]:
+        """Return moves that were begun and are not finished."""
+        return [decode(row[0], Move) for row in await self._all("moves", repo=repo)]
+
+    async def end_move(self, move: Move) -> None:
+        """Forget a move; part of the transaction with its last effect."""
+        await self._run("end_move", id=move.id)
+
+    async def move_main(self, repo: str, main: MainMove) -> None:
+        """Move `main` and remember its documents."""
+        await self.move_branch(repo, "main", main.revision, main.expected)
+        _, manifest = await self.commit(repo, main.revision)
+        await self.mark_on_main([f.document for f in manifest])
+
+    async def add_facts(self, facts: Iterable[Fact]) -> None:
+        """Put facts into the outbox, from which they reach the journal after the commit."""
+        for fact in facts:
+            await self._run("add_outbox", body=encode(fact))
+
+    async def outbox(self) -> list[tuple[int, Fact]]:
+        """Return facts that the journal may not have, oldest first."""
+        return [
+            (row[0], decode(row[1], Fact)) for row in await self._all("outbox", limit=OUTBOX_PAGE)
+        ]
+
+    async def clear_outbox(self, numbers: Collection[int]) -> None:
+        """Forget facts that the journal has."""
+        await self._run("clear_outbox", numbers=list(numbers))
+
+    async def _run(self, query: str, **params: Any) -> None:
+        await self._conn.execute(QUERIES[query], params)
+
+    async def _one(self, query: str, **params: Any) -> tuple[Any, ...] | None:
+        cursor = await self._conn.execute(QUERIES[query], params)
+        return await cursor.fetchone()
+
+    async def _all(self, query: str, **params: Any) -> list[tuple[Any, ...]]:
+        cursor = await self._conn.execute(QUERIES[query], params)
+        return await cursor.fetchall()
+
+
+def _inflate(sha: str, body: bytes) -> bytes:
+    content = zstandard.ZstdDecompressor().decompress(body)
+    if sha256(content) != sha:
+        raise Tampered(f"The stored content {sha[:12]} is not what it was.")
+    return content
