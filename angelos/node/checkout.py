@@ -1,0 +1,215 @@
+"""Revisions on this node's disk: fetched, verified, read-only, one of them current.
+
+    <dir>/checkouts/<repo>/<revision>/...        the files, 0444 or 0555
+    <dir>/checkouts/<repo>/<revision>.manifest   what `stat` said of each when it was verified
+    <dir>/checkouts/<repo>/current               link to the revision in force
+
+A revision appears whole or not at all (written beside, synced, renamed). Signature and hashes are
+checked before a byte is written; on each later use the manifest shows whether anything was
+touched since, and then the revision is fetched anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from angelos.core.errors import InvalidInput, NotFound
+from angelos.core.ids import Revision, is_revision
+from angelos.core.revision import Bundle, verify_bundle
+from angelos.core.signing import VerifyKey
+
+log = logging.getLogger(__name__)
+FetchBundle = Callable[[str, Revision], Awaitable[Bundle]]
+_REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_FILE, _PROGRAM, _FOLDER = 0o444, 0o555, 0o555
+
+
+class Seen(msgspec.Struct, frozen=True, array_like=True):
+    """What `lstat` said of one file when its content was verified."""
+
+    path: str
+    size: int
+    mode: int
+    inode: int
+    changed_ns: int
+
+
+class Checkouts:
+    """The revisions of all repositories on one node."""
+
+    def __init__(
+        self, directory: Path, key: VerifyKey, fetch_bundle: FetchBundle, keep: int = 4
+    ) -> None:
+        """Take where they lie, who signs them, and where they come from."""
+        self._root = directory / "checkouts"
+        self._key = key
+        self._fetch = fetch_bundle
+        self._keep = keep
+        self._used: Counter[Path] = Counter()
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    def sweep(self) -> None:
+        """Remove what a node that was killed had not finished writing."""
+        _remove_all(list(self._root.glob("*/.new-*")))
+
+    @contextlib.asynccontextmanager
+    async def use(self, repo: str, revision: Revision) -> AsyncIterator[Path]:
+        """Yield the folder of a verified revision, which is kept while it is in use.
+
+        Raises `Tampered` or `InvalidInput` for a bad bundle, `NotFound`, `Unavailable`.
+        """
+        path = self._path(repo, revision)
+        self._used[path] += 1
+        try:
+            async with self._locks.setdefault(repo, asyncio.Lock()):
+                if not await asyncio.to_thread(untouched, path):
+                    bundle = await self._fetch(repo, revision)
+                    if bundle.signed.commit.repo != repo:
+                        raise InvalidInput(f"{revision[:12]} is a revision of another repository.")
+                    files = verify_bundle(self._key, bundle, revision)
+                    modes = {entry.path: entry.mode for entry in bundle.tree}
+                    await asyncio.to_thread(write, path, files, modes)
+            yield path
+        finally:
+            self._used[path] -= 1
+            if not self._used[path]:
+                del self._used[path]
+
+    def current(self, repo: str) -> Revision | None:
+        """Return the revision in force."""
+        try:
+            name = (self._folder(repo) / "current").readlink().name
+        except OSError:
+            return None
+        return Revision(name) if is_revision(name) else None
+
+    async def switch(self, repo: str, revision: Revision) -> None:
+        """Make a revision that is there the one in force, and remove old ones not in use."""
+        if not self._path(repo, revision).is_dir():
+            raise NotFound(f"{revision[:12]} of {repo} is not checked out.")
+        await asyncio.to_thread(_point, self._folder(repo), revision)
+        async with self._locks.setdefault(repo, asyncio.Lock()):
+            old = self._old(repo)
+            await asyncio.to_thread(_remove_all, old)
+
+    def _old(self, repo: str) -> list[Path]:
+        """Return revisions to remove: not current, not in use, not among the newest."""
+        current = self.current(repo)
+        found = [path for path in self._folder(repo).iterdir() if is_revision(path.name)]
+        found.sort(key=lambda path: path.stat().st_ctime_ns, reverse=True)
+        idle = [path for path in found if path.name != current and path not in self._used]
+        return idle[self._keep :]
+
+    def _folder(self, repo: str) -> Path:
+        if not _REPO.fullmatch(repo):
+            raise InvalidInput(f"{repo!r} is not the name of a repository.")
+        return self._root / repo
+
+    def _path(self, repo: str, revision: Revision) -> Path:
+        if not is_revision(revision):
+            raise InvalidInput(f"{revision!r} is not a revision.")
+        return self._folder(repo) / revision
+
+
+def write(path: Path, files: Mapping[str, bytes], modes: Mapping[str, int]) -> None:
+    """Put a tree at `path`, whole or not at all; what was there before is replaced."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=path.parent))
+    try:
+        for name, content in files.items():
+            target = fresh / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _write_file(target, content, _PROGRAM if modes[name] & 0o100 else _FILE)
+        folders = [fresh, *(p for p in fresh.rglob("*") if p.is_dir())]
+        for folder in folders:
+            folder.chmod(_FOLDER)
+            _sync(folder)
+        manifest = msgspec.json.encode(scan(fresh))
+        _remove_all([path] if path.exists() else [])
+        fresh.rename(path)
+    except BaseException:
+        _remove_all([fresh])
+        raise
+    mark = _manifest(path)
+    part = mark.with_suffix(".part")
+    part.write_bytes(manifest)
+    _sync(part)
+    part.rename(mark)
+    _sync(path.parent)
+
+
+def scan(path: Path) -> list[Seen]:
+    """Return what `lstat` says of every file below `path`, sorted."""
+    found = []
+    for folder, names, files in os.walk(path):
+        for name in (*files, *(n for n in names if Path(folder, n).is_symlink())):
+            full = Path(folder, name)
+            info = full.lstat()
+            relative = full.relative_to(path).as_posix()
+            found.append(Seen(relative, info.st_size, info.st_mode, info.st_ino, info.st_ctime_ns))
+    return sorted(found, key=lambda seen: seen.path)
+
+
+def untouched(path: Path) -> bool:
+    """Tell whether a revision is there and just as it was when it was verified."""
+    try:
+        manifest = msgspec.json.decode(_manifest(path).read_bytes(), type=list[Seen])
+    except (OSError, msgspec.DecodeError):
+        return False
+    same = path.is_dir() and not path.is_symlink() and scan(path) == manifest
+    if not same:
+        log.warning("%s is not as it was verified; it is fetched again", path)
+    return same
+
+
+def _manifest(path: Path) -> Path:
+    return path.with_name(f"{path.name}.manifest")
+
+
+def _write_file(target: Path, content: bytes, mode: int) -> None:
+    how = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    with os.fdopen(os.open(target, how, mode), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fchmod(file.fileno(), mode)
+        os.fsync(file.fileno())
+
+
+def _point(folder: Path, revision: Revision) -> None:
+    """Set `current` in one step."""
+    fresh = folder / f".current-{os.getpid()}"
+    fresh.unlink(missing_ok=True)
+    fresh.symlink_to(revision)
+    fresh.rename(folder / "current")
+    _sync(folder)
+
+
+def _remove_all(paths: list[Path]) -> None:
+    """Remove read-only trees with their manifests."""
+    for path in paths:
+        _manifest(path).unlink(missing_ok=True)
+        if path.is_symlink() or not path.is_dir():
+            path.unlink(missing_ok=True)
+            continue
+        for folder, _, _ in os.walk(path):
+            Path(folder).chmod(0o755)
+        shutil.rmtree(path)
+
+
+def _sync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

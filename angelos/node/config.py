@@ -1,0 +1,37 @@
+"""What a node can be told: one small frozen struct for each part of it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+Role = Literal["execution", "labs"]
+
+
+class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """How boxes are made."""
+
+    allow_unsandboxed: bool = False
+    """Run trusted code where no box can be made; every result then says tier `landlock|none`."""
+    ready_boxes: int = 1
+    """Boxes started ahead for plain Python code; each holds about 12 MB."""
+    use_cgroups: bool = True
+    """Off: count with the sampler even where control groups work."""
+
+
+class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """One node."""
+
+    name: str
+    role: Role
+    directory: Path
+    slots: int = os.cpu_count() or 1
+    """Tasks that run at the same time."""
+    waiting: int = 256
+    """Tasks that may wait for a slot; more are refused and delivered again later."""
+    keep_checkouts: int = 4
+    """Old revisions kept beside the current one, for a quick way back."""
+    sandbox: SandboxConfig = SandboxConfig()

@@ -1,0 +1,70 @@
+"""Which commands a node has seen, finished and had revoked. Pure, but for its file's form.
+
+Commands come at least once. One that runs is not started again, one that was finished is only
+acknowledged again. A revocation voids the grants that were made out before it: grants and
+commands carry their time in their ids (UUIDv7), both by control's clock.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Literal
+
+import msgspec
+
+from angelos.core.errors import Forbidden
+from angelos.core.grants import Grant
+from angelos.core.ids import CommandId, PrincipalId
+
+_REMEMBERED = 8192
+_TIME_DIGITS = 12
+
+
+def time_of(identity: str) -> int:
+    """Return the milliseconds in an id made by `core.ids`."""
+    return int(identity.rpartition("-")[2][:_TIME_DIGITS] or "0", 16)
+
+
+class Ledger:
+    """The node's memory of commands."""
+
+    def __init__(self, revoked: dict[PrincipalId, int] | None = None) -> None:
+        """Start with the revocations that were kept."""
+        self.revoked = dict(revoked or {})
+        """Principal -> milliseconds up to which grants are void."""
+        self._open: set[CommandId] = set()
+        self._finished: OrderedDict[CommandId, None] = OrderedDict()
+
+    def receive(self, command: CommandId) -> Literal["start", "running", "finished"]:
+        """Note that a command has come and return what to do with it."""
+        if command in self._finished:
+            return "finished"
+        if command in self._open:
+            return "running"
+        self._open.add(command)
+        return "start"
+
+    def finish(self, command: CommandId) -> None:
+        """Note that a command is done."""
+        self._open.discard(command)
+        self._finished[command] = None
+        while len(self._finished) > _REMEMBERED:
+            self._finished.popitem(last=False)
+
+    def revoke(self, principal: PrincipalId, command: CommandId) -> None:
+        """Void the grants made out to `principal` before this command."""
+        self.revoked[principal] = max(self.revoked.get(principal, 0), time_of(command))
+
+    def check(self, grant: Grant) -> None:
+        """Raise `Forbidden` if a grant was revoked."""
+        if time_of(grant.id) <= self.revoked.get(grant.who, -1):
+            raise Forbidden(f"The grants of {grant.who} were revoked.")
+
+    def dump(self) -> bytes:
+        """Return the revocations for the node's file."""
+        return msgspec.json.encode(self.revoked)
+
+
+def load(body: bytes) -> Ledger:
+    """Return a ledger from what `dump` wrote."""
+    return Ledger(msgspec.json.decode(body, type=dict[PrincipalId, int]))

@@ -1,0 +1,80 @@
+"""What the node measures of a run and how it ended: plain values for `state.py`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from angelos.core.messages import Limits, Status, Tier
+
+Stop = Literal[
+    Status.timeout, Status.cpu, Status.oom, Status.pids, Status.output, Status.denied, Status.killed
+]
+"""Why the node itself ended a run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a run has used so far."""
+
+    source: Literal["kernel", "sampler"]
+    cpu_s: float = 0.0
+    memory_bytes: int = 0
+    """The highest seen."""
+    tasks: int = 0
+    """The highest number of processes and threads seen; 0 where only refusals are counted."""
+    oom_kills: int = 0
+    pids_refused: int = 0
+
+
+class Meter(Protocol):
+    """Counts what the processes of one box use, and limits it where the kernel can."""
+
+    def limit(self, limits: Limits) -> None:
+        """Set the limits that the kernel enforces."""
+        ...
+
+    def add(self, first: int, task: int) -> None:
+        """Count the process `task` and all that it starts; orphans go to the box's `first`."""
+        ...
+
+    def may_fork(self) -> bool:
+        """Tell whether one more process or thread may be started; asked where nothing else can."""
+        ...
+
+    def read(self) -> Usage:
+        """Return what was used until now."""
+        ...
+
+    def close(self) -> bool:
+        """Forget the run; False if something of it is still alive (try again)."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """One kind of system call that was refused, and how often."""
+
+    call: str
+    family: str
+    """Of a socket, such as AF_INET; empty for other calls."""
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """Everything known when a run is over."""
+
+    exit_code: int | None
+    """As a shell says it: 128 + n for signal n. None when the node ended the run."""
+    duration_s: float
+    tier: Tier
+    usage: Usage
+    stop: Stop | None = None
+    reason: str = ""
+    """Why it was stopped, where `stop` does not say it all."""
+    refusals: tuple[Refusal, ...] = ()
+    output_bytes: int = 0
+    stderr_tail: str = ""
+    inside: tuple[str, ...] = ()
+    """Folders that exist in the box."""

@@ -1,0 +1,146 @@
+r"""Refuses Python code that could only fail or harm in the box, before anything is started.
+
+A guard is a fast answer with a line and a reason, and a signal of risk. It is never the boundary:
+what it lets through still meets namespaces, seccomp and Landlock.
+
+    >>> check("import math\nimport ctypes\n")
+    Finding(line=2, reason='import of ctypes is not allowed: it reaches past the interpreter')
+"""
+
+from __future__ import annotations
+
+import ast
+import warnings
+from dataclasses import dataclass, field
+
+MAX_BYTES = 1_000_000
+_PAST = "it reaches past the interpreter"
+_NET = "there is no network in the box"
+DENIED_MODULES = {
+    **dict.fromkeys(("ctypes", "_ctypes", "cffi", "_cffi_backend", "_posixsubprocess"), _PAST),
+    **dict.fromkeys(
+        (
+            "socket", "_socket", "socketserver", "ftplib", "smtplib", "poplib", "imaplib",
+            "nntplib", "telnetlib", "xmlrpc", "urllib.request", "http.client", "http.server",
+            "requests", "httpx", "aiohttp", "paramiko",
+        ),
+        _NET,
+    ),
+    "pty": "there is no terminal in the box",
+}  # fmt: skip
+DENIED_CALLS = {
+    "eval": "it hides what is run",
+    "exec": "it hides what is run",
+    "__import__": "it hides what is imported; use an import statement",
+    "os.fork": "use concurrent.futures or multiprocessing",
+    "os.forkpty": "there is no terminal in the box",
+    "os.setuid": "there is nobody else in the box",
+    "os.setgid": "there is nobody else in the box",
+    "os.chroot": "there is no privilege in the box",
+    "os.mknod": "there is no privilege in the box",
+}
+DENIED_ATTRIBUTES = {
+    "__subclasses__": "it reaches every class of the interpreter",
+    "__globals__": "it reaches other modules' names",
+    "__code__": "it rewrites functions",
+    "__builtins__": "it reaches past the guard",
+}
+_IMPORTERS = frozenset({"importlib.import_module", "import_module"})
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Why code is refused, and where. `line` counts from 1; 0 stands for the whole text."""
+
+    line: int
+    reason: str
+
+
+@dataclass(frozen=True)
+class GuardPolicy:
+    """What is refused. With `only`, other imports than those are refused as well."""
+
+    modules: dict[str, str] = field(default_factory=lambda: dict(DENIED_MODULES))
+    calls: dict[str, str] = field(default_factory=lambda: dict(DENIED_CALLS))
+    attributes: dict[str, str] = field(default_factory=lambda: dict(DENIED_ATTRIBUTES))
+    only: frozenset[str] = frozenset()
+
+
+_DEFAULT = GuardPolicy()
+
+
+def check(code: str, policy: GuardPolicy = _DEFAULT) -> Finding | None:
+    """Return the first thing in `code` that is refused, or None.
+
+    Code that does not parse is let through: the interpreter's own message says it better. Code
+    that no parser should be given (null bytes, nesting or size beyond bounds) is refused.
+    """
+    if len(code) > MAX_BYTES:
+        return Finding(0, f"the code has more than {MAX_BYTES} characters")
+    if "\0" in code:
+        return Finding(code[: code.index("\0")].count("\n") + 1, "the code holds a null byte")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(code)
+        findings = [found for node in ast.walk(tree) for found in _inspect(node, policy)]
+    except (RecursionError, MemoryError):
+        return Finding(0, "the code is nested too deeply")
+    except (SyntaxError, ValueError):
+        return None
+    return min(findings, key=lambda finding: finding.line, default=None)
+
+
+def _inspect(node: ast.AST, policy: GuardPolicy) -> list[Finding]:
+    match node:
+        case ast.Import(names=names):
+            return _imports(node.lineno, [alias.name for alias in names], policy)
+        case ast.ImportFrom(module=str(module), names=names, level=0):
+            below = [f"{module}.{alias.name}" for alias in names]
+            return _imports(node.lineno, [module], policy) or _imports(
+                node.lineno, [name for name in below if name in policy.modules], policy
+            )
+        case ast.Call(func=func, args=args):
+            return _call(node.lineno, _dotted(func), args, policy)
+        case ast.Attribute(attr=name) if name in policy.attributes:
+            return [Finding(node.lineno, f"{name} is not allowed: {policy.attributes[name]}")]
+        case ast.Name(id=name) if name in policy.attributes:
+            return [Finding(node.lineno, f"{name} is not allowed: {policy.attributes[name]}")]
+    return []
+
+
+def _imports(line: int, names: list[str], policy: GuardPolicy) -> list[Finding]:
+    found = []
+    for name in names:
+        parts = name.split(".")
+        above = [".".join(parts[: i + 1]) for i in range(len(parts))]
+        denied = next((module for module in above if module in policy.modules), None)
+        if denied is not None:
+            reason = f"import of {name} is not allowed: {policy.modules[denied]}"
+            found.append(Finding(line, reason))
+        elif policy.only and not policy.only.intersection(above):
+            found.append(Finding(line, f"import of {name} is not on the list of allowed modules"))
+    return found
+
+
+def _call(line: int, name: str, args: list[ast.expr], policy: GuardPolicy) -> list[Finding]:
+    if name in policy.calls:
+        return [Finding(line, f"{name}() is not allowed: {policy.calls[name]}")]
+    if name in _IMPORTERS:
+        match args:
+            case [ast.Constant(value=str(module)), *_]:
+                return _imports(line, [module], policy)
+            case _:
+                return [Finding(line, f"{name}() of a computed name is not allowed")]
+    return []
+
+
+def _dotted(node: ast.expr) -> str:
+    """Return `os.fork` for that expression, nothing for one that is no plain name."""
+    match node:
+        case ast.Name(id=name):
+            return name
+        case ast.Attribute(value=value, attr=attr):
+            left = _dotted(value)
+            return f"{left}.{attr}" if left else ""
+    return ""

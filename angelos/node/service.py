@@ -1,0 +1,363 @@
+"""The node: takes commands from its channel, checks each grant, carries it out, tells facts.
+
+    async with Node(config, connect, fetch_bundle, sandbox, clock, keys) as node:
+        await node.run()         # until the channel has ended for good, or it is cancelled
+
+Tasks run beside each other up to `slots`; cancelling, revoking and checking out never wait for
+them. A command is acknowledged when it is finished and its last fact is with the channel, so a
+command whose node died is delivered again. On the way out running tasks end as `killed`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from angelos.core.errors import AngelError, Busy, DeadlineExceeded, Forbidden, InvalidInput
+from angelos.core.grants import Grant, check_grant
+from angelos.core.ids import CommandId, FactId, PrincipalId, TaskId, new_fact_id
+from angelos.core.messages import (
+    CancelTask,
+    Checkout,
+    Command,
+    Fact,
+    Kind,
+    Payload,
+    RevokeGrants,
+    RunTask,
+    Status,
+    TaskResult,
+    decode,
+    decode_payload,
+    encode,
+)
+from angelos.core.ports import Channel, Clock, Envelope, Sandbox
+from angelos.core.signing import VerifyKey
+from angelos.node import health, ledger
+from angelos.node.checkout import Checkouts, FetchBundle
+from angelos.node.config import NodeConfig
+from angelos.node.stream import Feed
+from angelos.node.tasks import Runner
+
+log = logging.getLogger(__name__)
+Connect = Callable[[dict[str, str]], AbstractAsyncContextManager[Channel]]
+_GOODBYE_S = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The public keys that a node was enrolled with."""
+
+    grant: VerifyKey
+    revision: VerifyKey
+
+
+@dataclass(slots=True)
+class _Work:
+    """A command that is being carried out."""
+
+    who: PrincipalId
+    job: asyncio.Task[None]
+    task: TaskId | None = None
+    kill: str = ""
+    """Why it is to end, once somebody wants that."""
+
+
+class Node:
+    """One node's life; `async with` owns its jobs."""
+
+    def __init__(
+        self,
+        config: NodeConfig,
+        connect: Connect,
+        fetch_bundle: FetchBundle,
+        sandbox: Sandbox,
+        clock: Clock,
+        keys: Keys,
+    ) -> None:
+        """Take the parts; `sandbox` is already entered."""
+        self.id = PrincipalId(f"node/{config.name}")
+        self._config = config
+        self._connect = connect
+        self._sandbox = sandbox
+        self._clock = clock
+        self._keys = keys
+        self.checkouts = Checkouts(
+            config.directory, keys.revision, fetch_bundle, config.keep_checkouts
+        )
+        self._runner = Runner(config.name, sandbox, self.checkouts)
+        self._slots = asyncio.Semaphore(config.slots)
+        self._waiting = 0
+        self._ledger = ledger.Ledger()
+        self._work: dict[CommandId, _Work] = {}
+        self._channel: Channel | None = None
+        self._stack = contextlib.AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        self._config.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        await asyncio.to_thread(self.checkouts.sweep)
+        with contextlib.suppress(FileNotFoundError):
+            self._ledger = ledger.load(self._revoked_file.read_bytes())
+        info = {"tier": self._sandbox.tier, "role": self._config.role}
+        self._channel = await self._stack.enter_async_context(self._connect(info))
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End what runs as `killed`, tell so, and close the channel."""
+        try:
+            for work in self._work.values():
+                self._kill(work, "the node was stopped")
+            jobs = [work.job for work in self._work.values()]
+            if jobs:
+                _, late = await asyncio.wait(jobs, timeout=_GOODBYE_S)
+                for job in late:  # the channel takes nothing any more
+                    job.cancel()
+                await asyncio.gather(*jobs, return_exceptions=True)
+        finally:
+            await self._stack.aclose()
+
+    async def run(self) -> None:
+        """Take commands for ever; raises `Unavailable` when the channel has ended for good."""
+        while True:
+            for envelope in await self._link.recv():
+                if envelope.kind == "command":
+                    await self._receive(envelope)
+
+    # -- commands ------------------------------------------------------------------------
+
+    async def _receive(self, envelope: Envelope) -> None:
+        try:
+            command = decode(envelope.body, Command)
+        except InvalidInput as error:
+            log.warning("Dropped a command that cannot be read: %s", error)
+            await self._ack(CommandId(envelope.id))
+            return
+        match self._ledger.receive(command.id):
+            case "finished":
+                await self._ack(command.id)
+            case "start":
+                self._begin(command)
+            case "running":
+                log.info("Command %s came again while it runs", command.id)
+
+    def _begin(self, command: Command) -> None:
+        """Start a job for a command; its kind and grant are looked at inside."""
+        who = PrincipalId("")
+        job = asyncio.create_task(self._job(command), name=f"command {command.id}")
+        self._work[command.id] = _Work(who, job)
+
+    async def _job(self, command: Command) -> None:
+        work = self._work[command.id]
+        try:
+            await self._carry_out(command, work)
+        except AngelError as error:
+            log.warning("Command %s was not carried out: %s", command.id, error)
+        except Exception:
+            log.exception("Command %s failed", command.id)
+        finally:
+            self._work.pop(command.id, None)
+        self._ledger.finish(command.id)
+        with contextlib.suppress(AngelError):  # the channel has ended: it is delivered again
+            await self._ack(command.id)
+
+    async def _carry_out(self, command: Command, work: _Work) -> None:
+        payload = decode_payload(command.payload)
+        refusal: AngelError | None = None
+        try:
+            work.who = self._allowed(command).who
+        except AngelError as error:
+            refusal = error
+        match payload:
+            case RunTask():
+                work.task = payload.task
+                await self._run_task(command, payload, work, refusal)
+            case Checkout():
+                await self._check_out(command, payload, refusal)
+            case CancelTask() | RevokeGrants():
+                if refusal is not None:
+                    raise refusal
+                self._stop(command, payload)
+
+    def _allowed(self, command: Command) -> Grant:
+        now = self._clock.time()
+        grant = check_grant(self._keys.grant, command.grant, command.payload, self.id, now)
+        self._ledger.check(grant)
+        if command.to != self.id:
+            raise Forbidden(f"The command is for {command.to}, not for {self.id}.")
+        return grant
+
+    def _stop(self, command: Command, payload: Payload) -> None:
+        match payload:
+            case CancelTask(task=task, reason=reason):
+                found = [work for work in self._work.values() if work.task == task]
+                reason = reason or "cancelled"
+            case RevokeGrants(principal=principal, reason=reason):
+                self._ledger.revoke(principal, command.id)
+                part = self._revoked_file.with_suffix(".part")
+                part.write_bytes(self._ledger.dump())
+                part.rename(self._revoked_file)
+                found = [work for work in self._work.values() if work.who == principal]
+                reason = f"the grants of {principal} were revoked: {reason}".rstrip(": ")
+            case _:
+                return
+        for work in found:
+            if work.job is not asyncio.current_task():
+                self._kill(work, reason)
+
+    @staticmethod
+    def _kill(work: _Work, reason: str) -> None:
+        if not work.kill:
+            work.kill = reason
+            work.job.cancel()
+
+    # -- tasks ---------------------------------------------------------------------------
+
+    async def _run_task(
+        self, command: Command, task: RunTask, work: _Work, refusal: AngelError | None
+    ) -> None:
+        feed = Feed()
+
+        async def started() -> None:
+            await self._say(
+                command, Kind.task_started, task.task,
+                node=self._config.name, tier=self._sandbox.tier, attempt=1,
+            )  # fmt: skip
+
+        async def say(kind: Kind, **data: Any) -> None:
+            await self._say(command, kind, task.task, **data)
+
+        begun = self._clock.monotonic()
+        try:
+            if refusal is not None:
+                raise refusal
+            async with self._slot(command):
+                result = await self._runner.run(task, started, say, feed)
+        except Forbidden as error:
+            evidence = {"source": "grant", "reason": str(error)}
+            result = self._runner.result(Status.denied, feed, evidence=evidence)
+        except (Busy, DeadlineExceeded) as error:
+            evidence = {"source": "node", "reason": str(error), "code": error.code}
+            result = self._runner.result(Status.killed, feed, evidence=evidence)
+        except asyncio.CancelledError:
+            current = asyncio.current_task()
+            if not work.kill or current is None:
+                raise
+            current.uncancel()
+            evidence = {"source": "node", "reason": work.kill}
+            seconds = self._clock.monotonic() - begun
+            result = self._runner.result(Status.killed, feed, evidence=evidence, seconds=seconds)
+        work.kill = work.kill or "it has finished"  # too late to stop it now
+        await self._finished(command, task, result)
+
+    async def _finished(self, command: Command, task: RunTask, result: TaskResult) -> None:
+        data = msgspec.to_builtins(result)
+        await self._say(
+            command, Kind.task_finished, task.task, outcome=result.status, once=True, **data
+        )
+
+    @contextlib.asynccontextmanager
+    async def _slot(self, command: Command) -> AsyncIterator[None]:
+        """Wait for a slot, unless too many wait already or the command's time is over."""
+        if self._slots.locked() and self._waiting >= self._config.waiting:
+            raise Busy(f"{self._waiting} tasks wait on {self.id} already.")
+        self._waiting += 1
+        try:
+            await self._slots.acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            if command.deadline is not None and self._clock.time() > command.deadline:
+                raise DeadlineExceeded("Its deadline had passed before it could be started.")
+            yield
+        finally:
+            self._slots.release()
+
+    # -- checkouts -----------------------------------------------------------------------
+
+    async def _check_out(
+        self, command: Command, wish: Checkout, refusal: AngelError | None
+    ) -> None:
+        data: dict[str, Any] = {"repo": wish.repo, "branch": wish.branch, "canary": wish.canary}
+        stayed = {"stayed_on": self.checkouts.current(wish.repo)}
+        try:
+            if refusal is not None:
+                raise refusal
+            async with self.checkouts.use(wish.repo, wish.revision) as folder:
+                end = await health.check(self._sandbox, folder, wish)
+                if end.status is Status.ok:
+                    await self.checkouts.switch(wish.repo, wish.revision)
+        except AngelError as error:
+            kind, outcome, data = Kind.checkout_failed, error.code, {**data, **stayed}
+            data["detail"] = str(error)
+        except OSError as error:
+            kind, outcome, data = Kind.checkout_failed, "unavailable", {**data, **stayed}
+            data["detail"] = f"The revision cannot be kept: {error}"
+        except asyncio.CancelledError:
+            current, work = asyncio.current_task(), self._work.get(command.id)
+            if work is None or not work.kill or current is None:
+                raise
+            current.uncancel()
+            kind, outcome, data = Kind.checkout_failed, Status.killed, {**data, **stayed}
+            data["detail"] = work.kill
+        else:
+            ok = end.status is Status.ok
+            kind = Kind.checkout_healthy if ok else Kind.checkout_failed
+            outcome = end.status
+            data |= {} if ok else {**stayed, "detail": end.detail, "evidence": end.evidence}
+        await self._say(
+            command, kind, self.id, outcome=outcome, revision=wish.revision, once=True, **data
+        )
+
+    # -- channel -------------------------------------------------------------------------
+
+    @property
+    def _link(self) -> Channel:
+        assert self._channel is not None  # noqa: S101 - inside `async with`
+        return self._channel
+
+    @property
+    def _revoked_file(self) -> Any:
+        return self._config.directory / "revoked.json"
+
+    async def _say(
+        self,
+        command: Command,
+        kind: Kind,
+        subject: str,
+        *,
+        outcome: str = "",
+        revision: Any = None,
+        once: bool = False,
+        **data: Any,
+    ) -> None:
+        """Tell a fact; `once`: however often the command is carried out, it is one fact."""
+        name = hashlib.sha256(f"{command.id} {kind}".encode()).hexdigest()[:32]
+        fact = Fact(
+            id=FactId(f"fact-{name}") if once else new_fact_id(),
+            at=self._clock.time(),
+            actor=self.id,
+            kind=kind,
+            subject=subject,
+            outcome=outcome,
+            revision=revision,
+            data=data,
+            trace=command.trace,
+        )
+        await self._link.send([Envelope("fact", fact.id, encode(fact))])
+
+    async def _ack(self, command: CommandId) -> None:
+        await self._link.send([Envelope("ack", command, b"")])
