@@ -1,0 +1,69 @@
+"""Routes of the audit log, below /angelos/api."""
+
+from __future__ import annotations
+
+import msgspec
+
+from angelos.core.api import AuditEntries, AuditEntry, CheckpointView
+from angelos.core.errors import InvalidInput
+from angelos.core.messages import Fact, decode
+from angelos.core.permissions import Permission
+from angelos.core.routes import Call, Nothing, Route
+from angelos.governance.service import Governance
+from angelos.governance.store import Row
+
+MAX_LIMIT = 1_000
+
+
+def routes(governance: Governance) -> list[Route]:
+    """Return the routes that read the audit log."""
+
+    async def entries(call: Call[Nothing]) -> AuditEntries:
+        after = _number(call, "after", -1, -1, 2**62)
+        limit = _number(call, "limit", 100, 1, MAX_LIMIT)
+        return AuditEntries(entries=tuple(map(_view, await governance.entries(after, limit))))
+
+    async def checkpoint(call: Call[Nothing]) -> CheckpointView:
+        del call
+        signed = await governance.checkpoint()
+        return CheckpointView(
+            size=signed.checkpoint.size,
+            root=signed.checkpoint.root.hex(),
+            note=signed.note,
+            key=governance.key.raw,
+        )
+
+    async def export(call: Call[Nothing]) -> bytes:
+        del call
+        return b"".join([line async for line in governance.export()])
+
+    read = Permission.audit_read
+    return [
+        Route("GET", "/audit/entries", read, entries, response=AuditEntries,
+              query=("after", "limit"), summary="Entries of the audit log, by index"),
+        Route("GET", "/audit/checkpoint", read, checkpoint, response=CheckpointView,
+              summary="A signed checkpoint of everything up to now"),
+        Route("GET", "/audit/export", read, export, response=bytes,
+              media_type="application/jsonl", summary="The whole log, for offline verification"),
+    ]  # fmt: skip
+
+
+def _view(row: Row) -> AuditEntry:
+    return AuditEntry(
+        index=row.index,
+        offset=row.offset,
+        body=row.body,
+        leaf=row.leaf.hex(),
+        fact=msgspec.to_builtins(decode(row.body, Fact)),
+    )
+
+
+def _number(call: Call[Nothing], name: str, default: int, low: int, high: int) -> int:
+    text = call.query.get(name, str(default))
+    try:
+        value = int(text)
+    except ValueError:
+        value = low - 1
+    if not low <= value <= high:
+        raise InvalidInput(f"{name} must be a number from {low} to {high}, not {text!r}.")
+    return value

@@ -1,0 +1,232 @@
+"""Governance at work: projects the journal into the log, signs, watches and quarantines.
+
+Four tasks: one reads the journal into a bounded queue, one writes batches from it, one signs
+when entries are waiting, and one folds facts into `state.Watch` and carries its effects out.
+While a store is away they wait for it; nothing is skipped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any, Protocol, Self, TypeVar
+
+from angelos.adapters.postgres import Database
+from angelos.core.errors import Tampered, Unavailable
+from angelos.core.ids import START, Offset, PrincipalId, offset_key
+from angelos.core.messages import Fact, Kind
+from angelos.core.ports import Clock, Journal, Signals
+from angelos.core.signing import SigningKey
+from angelos.governance.checkpoint import Checkpoint
+from angelos.governance.config import GovernanceConfig
+from angelos.governance.models import EntryLine, export_lines, line_of
+from angelos.governance.state import (
+    WATCHED,
+    Effect,
+    Flag,
+    Quarantine,
+    Watch,
+    owed,
+    step,
+)  # fmt: skip
+from angelos.governance.store import AuditStore, Row, Signed
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+ME = PrincipalId("system/governance")
+_PAGE = 1_000
+_RETRY_S = (0.05, 0.1, 0.25, 0.5, 1.0)
+
+
+class Trim(Protocol):
+    """`ValkeyJournal.trim`: forgets facts that the audit log has taken."""
+
+    async def __call__(self) -> int:
+        """Return how many facts were forgotten."""
+        ...
+
+
+class Governance:
+    """The audit log and the watch over principals."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        database: Database,
+        log_key: SigningKey,
+        clock: Clock,
+        signals: Signals,
+        config: GovernanceConfig | None = None,
+        *,
+        trim: Trim | None = None,
+    ) -> None:
+        """Take the ports, a migrated database and the log's own key."""
+        self.key = log_key.public
+        self._journal = journal
+        self._store = AuditStore(database, log_key)
+        self._clock = clock
+        self._signals = signals
+        self._config = config or GovernanceConfig()
+        self._trim = trim
+        self._facts: asyncio.Queue[Fact] = asyncio.Queue(maxsize=2 * self._config.batch)
+        self._projected = START
+        self._size = 0
+        self._moved = asyncio.Condition()
+        self._due = asyncio.Event()
+        self._signing = asyncio.Lock()
+        self._seen: Checkpoint | None = None
+        self._stopped = False
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        """Verify the log against its last checkpoint, then begin; raise `Tampered`."""
+        self._seen = await self._store.check()
+        head = await self._store.head()
+        self._projected, self._size = head.offset, head.tree.size
+        for work in (self._read(head.offset), self._write(), self._sign_often(), self._watch()):
+            self._tasks.append(asyncio.create_task(self._guarded(work)))
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        with contextlib.suppress(Unavailable, Tampered):
+            await self._sign()
+
+    async def settled(self, offset: Offset) -> None:
+        """Wait until every fact up to `offset` is in the log; raise `Unavailable` if it stopped."""
+        wanted = offset_key(offset)
+        async with self._moved:
+            await self._moved.wait_for(
+                lambda: self._stopped or offset_key(self._projected) >= wanted
+            )
+        if offset_key(self._projected) < wanted:
+            raise Unavailable("The audit log is not kept any more.", hint="See the server's log.")
+
+    async def checkpoint(self) -> Signed:
+        """Return a checkpoint that covers everything that is in the journal now."""
+        await self.settled(await self._journal.last())
+        return await self._sign()
+
+    async def entries(self, after: int, limit: int) -> list[Row]:
+        """Return at most `limit` entries whose index is over `after`."""
+        return await self._store.entries(after, limit)
+
+    async def export(self) -> AsyncIterator[bytes]:
+        """Yield the lines of an export of everything that is in the journal now."""
+        size = (await self.checkpoint()).checkpoint.size
+        for line in export_lines(self.key, await self._store.notes(size), ()):
+            yield line
+        after = -1
+        while after < size - 1:
+            page = await self._store.entries(after, min(_PAGE, size - 1 - after))
+            if not page:
+                raise Tampered(f"Entry {after + 1} of the audit log is missing.")
+            for row in page:
+                yield line_of(EntryLine(row.index, row.body, row.leaf.hex()))
+            after = page[-1].index
+
+    # -- the four tasks ----------------------------------------------------------------------
+
+    async def _read(self, after: Offset) -> None:
+        async for fact in self._journal.follow(after):
+            await self._facts.put(fact)
+
+    async def _write(self) -> None:
+        while True:
+            batch = [await self._facts.get()]
+            while len(batch) < self._config.batch and not self._facts.empty():
+                batch.append(self._facts.get_nowait())
+            head = await _patiently(lambda batch=batch: self._store.project(batch))
+            async with self._moved:
+                self._projected, self._size = head.offset, head.tree.size
+                self._moved.notify_all()
+            if self._unsigned() >= self._config.checkpoint_entries:
+                self._due.set()
+
+    async def _sign_often(self) -> None:
+        while True:
+            # Not asyncio.wait_for, which before Python 3.12 may swallow a cancellation.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._config.checkpoint_every_s):
+                    await self._due.wait()
+            self._due.clear()
+            if self._unsigned():
+                await _patiently(self._sign)
+            if self._trim is not None:
+                await _patiently(self._trim)
+
+    async def _sign(self) -> Signed:
+        async with self._signing:
+            signed = await self._store.sign(self._clock.time(), self._seen)
+            self._seen = signed.checkpoint
+            return signed
+
+    def _unsigned(self) -> int:
+        return self._size - (self._seen.size if self._seen else 0)
+
+    async def _watch(self) -> None:
+        watch, found, after = Watch(), [], START
+        last = await _patiently(self._journal.last)
+        # All that happened before is folded first: much of it was settled long ago.
+        while page := await _patiently(
+            lambda after=after: self._journal.read(after, _PAGE, kinds=WATCHED)
+        ):
+            for fact in page:
+                watch, effects = step(watch, fact, self._config)
+                found += effects
+            after = page[-1].offset
+        await self._carry_out(owed(watch, found))
+        async for fact in self._journal.follow(max(after, last, key=offset_key), kinds=WATCHED):
+            watch, effects = step(watch, fact, self._config)
+            await self._carry_out(effects)
+
+    async def _carry_out(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, Quarantine):
+                log.warning("quarantine of %s: it %s", effect.principal, effect.reason)
+                await _patiently(
+                    lambda e=effect: self._signals.quarantine(e.principal, f"It {e.reason}.")
+                )
+            else:
+                await _patiently(lambda e=effect: self._journal.append([self._flag(e)]))
+
+    def _flag(self, flag: Flag) -> Fact:
+        return Fact(
+            id=flag.id,
+            at=self._clock.time(),
+            actor=ME,
+            kind=Kind.principal_flagged,
+            subject=flag.principal,
+            data={"reason": flag.reason, "evidence": flag.evidence},
+        )
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        """Let one task fail loudly and the others go on: an unsigned log still grows."""
+        try:
+            await work
+        except Tampered:
+            log.critical("the audit log was tampered with; nothing is signed", exc_info=True)
+        except Exception:
+            log.critical("a task of governance failed", exc_info=True)
+            self._stopped = True
+            async with self._moved:
+                self._moved.notify_all()
+
+
+async def _patiently(ask: Callable[[], Awaitable[T]]) -> T:
+    """Return the answer of `ask`, however long a store is away."""
+    tries = 0
+    while True:
+        try:
+            return await ask()
+        except Unavailable as error:
+            if tries == 0:
+                log.warning("%s Trying again.", error)
+            await asyncio.sleep(_RETRY_S[min(tries, len(_RETRY_S) - 1)])
+            tries += 1
