@@ -1,0 +1,205 @@
+"""Follows the system for a dashboard: in a thread and loop of its own, so no cell ever waits.
+
+    feed = Feed(Angelos.connect, publish)      # publish(view) is called at most five times a second
+    feed.start()
+    feed.review(proposal, digest, "approve")   # from any thread, returns at once
+    feed.close()
+
+A lost system is looked for again for ever; what was known stays in sight meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Literal, Protocol
+
+from angelos.core.api import ProposalView, StatusView, TaskView
+from angelos.core.errors import AngelError, NotFound, Unavailable
+from angelos.core.ids import Offset
+from angelos.core.messages import Fact
+from angelos.dashboard.state import (
+    MAX_PROPOSALS,
+    MAX_TASKS,
+    Stale,
+    State,
+    followed,
+    loaded,
+    lost,
+    noticed,
+    view,
+    with_proposal,
+    with_status,
+    with_task,
+)
+
+log = logging.getLogger(__name__)
+Word = Literal["approve", "reject"]
+MIN_PAUSE_S = 0.2
+"""Between two views that are published."""
+RETRY_S = 2.0
+CLOSE_S = 5.0
+
+
+class System(Protocol):
+    """What the dashboard needs of `angelos.client.Angelos`."""
+
+    async def status(self) -> StatusView: ...  # noqa: D102
+
+    async def task(self, task: str, wait: float = 0) -> TaskView: ...  # noqa: D102
+
+    async def tasks(self, state: str = "", limit: int = 50) -> Sequence[TaskView]: ...  # noqa: D102
+
+    async def proposal(self, proposal: str, wait: float = 0) -> ProposalView: ...  # noqa: D102
+
+    async def proposals(  # noqa: D102
+        self, state: str = "", repo: str = "", limit: int = 50
+    ) -> Sequence[ProposalView]: ...
+
+    async def approve(self, proposal: str, digest: str, comment: str = "") -> ProposalView: ...  # noqa: D102
+
+    async def reject(self, proposal: str, digest: str, comment: str = "") -> ProposalView: ...  # noqa: D102
+
+    def events(self, after: Offset) -> AsyncIterator[Fact]: ...  # noqa: D102
+
+
+class Feed:
+    """Keeps a dashboard's state equal to the system."""
+
+    def __init__(
+        self,
+        connect: Callable[[], AbstractAsyncContextManager[System]],
+        publish: Callable[[dict[str, Any]], None],
+    ) -> None:
+        """Take how to reach the system and whom to show it; `publish` runs in the feed's thread."""
+        self._connect = connect
+        self._publish = publish
+        self._state = State()
+        self._stale = Stale()
+        self._system: System | None = None
+        self._loop = asyncio.new_event_loop()
+        self._task: asyncio.Task[None] | None = None
+        self._thread = threading.Thread(target=self._main, name="dashboard", daemon=True)
+        self._changed = asyncio.Event()
+        self._asked = asyncio.Event()
+
+    # -- from any thread --------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to follow."""
+        self._thread.start()
+
+    def review(self, proposal: str, digest: str, word: Word, comment: str = "") -> None:
+        """Approve or reject exactly the edits that `digest` names; a failure becomes a notice."""
+        self._run(self._review(proposal, digest, word, comment))
+
+    def close(self) -> None:
+        """Stop following and wait for the thread to end."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._cancel)
+            self._thread.join(CLOSE_S)
+
+    def _run(self, work: Any) -> None:
+        if self._loop.is_closed():
+            work.close()
+            return
+        asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def _cancel(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+
+    # -- in the feed's thread ---------------------------------------------------------------
+
+    def _main(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        try:
+            self._task = self._loop.create_task(self.run())
+            self._loop.run_until_complete(self._task)
+        except asyncio.CancelledError:
+            log.debug("the dashboard was closed")
+        finally:
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()
+
+    async def run(self) -> None:
+        """Follow for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._show())
+            while True:
+                try:
+                    await self._follow()
+                except (AngelError, OSError) as error:
+                    self._set(lost(self._state, f"Not connected: {error} Trying again."))
+                except ExceptionGroup as errors:
+                    known, rest = errors.split((AngelError, OSError))
+                    if rest is not None or known is None:
+                        raise
+                    self._set(lost(self._state, f"Not connected: {_first(known)} Trying again."))
+                await asyncio.sleep(RETRY_S)
+
+    async def _follow(self) -> None:
+        async with self._connect() as system:
+            status = await system.status()
+            tasks = await system.tasks(limit=MAX_TASKS)
+            proposals = await system.proposals(limit=MAX_PROPOSALS)
+            self._set(loaded(self._state, status, tasks, proposals))
+            self._system = system
+            try:
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(self._ask_again(system))
+                    async for fact in system.events(after=status.journal):
+                        state, stale = followed(self._state, fact)
+                        if state is not self._state:
+                            self._set(state)
+                        if stale:
+                            self._stale |= stale
+                            self._asked.set()
+                    raise Unavailable("The stream of events has ended.")
+            finally:
+                self._system = None
+
+    async def _ask_again(self, system: System) -> None:
+        """Ask for what became stale; many facts about one thing are one question."""
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            stale, self._stale = self._stale, Stale()
+            for task in sorted(stale.tasks):
+                self._set(with_task(self._state, await system.task(task)))
+            for proposal in sorted(stale.proposals):
+                try:
+                    found = await system.proposal(proposal)
+                except NotFound:  # it was refused before it became one
+                    continue
+                self._set(with_proposal(self._state, found))
+            if stale.system:
+                self._set(with_status(self._state, await system.status()))
+
+    async def _review(self, proposal: str, digest: str, word: Word, comment: str) -> None:
+        try:
+            if self._system is None:
+                raise Unavailable("Nobody is connected at the moment.")
+            act = self._system.approve if word == "approve" else self._system.reject
+            self._set(with_proposal(self._state, await act(proposal, digest, comment)))
+        except (AngelError, OSError) as error:
+            self._set(noticed(self._state, proposal, str(error)))
+
+    async def _show(self) -> None:
+        while True:
+            self._publish(view(self._state))
+            await self._changed.wait()
+            self._changed.clear()
+            await asyncio.sleep(MIN_PAUSE_S)
+
+    def _set(self, state: State) -> None:
+        self._state = state
+        self._changed.set()
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    error = group.exceptions[0]
+    return _first(error) if isinstance(error, BaseExceptionGroup) else error

@@ -1,0 +1,330 @@
+// The dashboard's face. Everything shown is set as text, never as markup: output and messages
+// come from agents. Elements are kept by key and updated in place, so that focus, scroll and
+// open sections survive an update.
+
+const make = (tag, attributes = {}, ...children) => {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+};
+
+const say = (element, text) => {
+  const wanted = text === null || text === undefined ? "" : String(text);
+  if (element.textContent !== wanted) element.textContent = wanted;
+  return element;
+};
+
+// Keep one child per item, in order; `update(element, item)` writes what changed.
+const reconcile = (parent, items, key, create, update) => {
+  const present = new Map([...parent.children].map((child) => [child.dataset.key, child]));
+  let place = parent.firstElementChild;
+  for (const item of items) {
+    const id = String(key(item));
+    let child = present.get(id);
+    present.delete(id);
+    if (!child) {
+      child = create(item);
+      child.dataset.key = id;
+    }
+    if (child !== place) parent.insertBefore(child, place);
+    else place = place.nextElementSibling;
+    update(child, item);
+  }
+  for (const child of present.values()) child.remove();
+};
+
+const part = (element, name) => element.querySelector(`[data-part="${name}"]`);
+const slot = (tag, name, attributes = {}) => make(tag, { "data-part": name, ...attributes });
+const MARKS = {
+  ok: "✓", passed: "✓", promoted: "✓", approved: "✓", running: "▸", testing: "▸", accepted: "·",
+  received: "·", merged: "·", waiting: "?",
+};
+const GOOD = new Set(["ok", "passed", "promoted", "approved"]);
+const BUSY = new Set(["running", "accepted", "testing", "received", "merged", "waiting"]);
+
+const setState = (element, word) => {
+  const tone = GOOD.has(word) ? "good" : BUSY.has(word) ? "busy" : "bad";
+  element.className = `ad-state ad-${tone}`;
+  say(element, `${MARKS[word] ?? "✗"} ${word}`);
+};
+
+let instances = 0;
+const section = (title) => {
+  const id = `ad-heading-${(instances += 1)}`;
+  const count = make("span", { class: "ad-count" });
+  const body = make("div", { class: "ad-body" });
+  const empty = make("p", { class: "ad-empty" });
+  const root = make(
+    "section",
+    { class: "ad-section", "aria-labelledby": id },
+    make("h3", { id }, make("span", {}, title), count),
+    empty,
+    body,
+  );
+  return { root, body, count, empty };
+};
+
+const fill = (place, items, none) => {
+  say(place.count, items.length || "");
+  say(place.empty, items.length ? "" : none);
+  place.empty.hidden = items.length > 0;
+};
+
+// -- nodes -----------------------------------------------------------------------------------
+
+const createNode = () =>
+  make(
+    "div",
+    { class: "ad-node", role: "listitem" },
+    slot("span", "light", { class: "ad-light", "aria-hidden": "true" }),
+    slot("strong", "name"),
+    slot("span", "role", { class: "ad-muted" }),
+    slot("span", "tier", { class: "ad-tag" }),
+    slot("span", "running", { class: "ad-muted" }),
+    slot("span", "revisions", { class: "ad-mono ad-muted" }),
+  );
+
+const updateNode = (element, node) => {
+  part(element, "light").className = `ad-light ad-${node.connected ? "good" : "bad"}`;
+  say(part(element, "name"), node.name);
+  say(part(element, "role"), `${node.role}, ${node.connected ? "connected" : "not connected"}`);
+  say(part(element, "tier"), `isolation: ${node.tier}`);
+  say(part(element, "running"), node.running === 1 ? "1 task" : `${node.running} tasks`);
+  const at = node.revisions.map((known) => `${known.repo} @ ${known.revision}`);
+  say(part(element, "revisions"), at.join("  "));
+};
+
+// -- approvals -------------------------------------------------------------------------------
+
+const createChange = () =>
+  make(
+    "details",
+    { class: "ad-change", open: "" },
+    make("summary", {}, slot("span", "path", { class: "ad-mono" })),
+    slot("pre", "diff", { class: "ad-diff", tabindex: "0" }),
+    slot("p", "cut", { class: "ad-muted" }),
+  );
+
+const diffClass = (line) => {
+  if (line.startsWith("+++") || line.startsWith("---")) return "ad-file";
+  if (line.startsWith("+")) return "ad-plus";
+  if (line.startsWith("-")) return "ad-minus";
+  return line.startsWith("@@") ? "ad-hunk" : "";
+};
+
+const updateChange = (element, change) => {
+  say(part(element, "path"), change.path);
+  const diff = part(element, "diff");
+  diff.setAttribute("aria-label", `Changes of ${change.path}`);
+  if (diff.textContent !== change.diff) {
+    const lines = change.diff.split(/(?<=\n)/);
+    diff.replaceChildren(...lines.map((line) => say(make("span", { class: diffClass(line) }), line)));
+  }
+  say(part(element, "cut"), change.cut ? "The rest of this diff is too long to show here." : "");
+};
+
+const createStep = () =>
+  make(
+    "details",
+    { class: "ad-step" },
+    make(
+      "summary",
+      {},
+      slot("span", "status"),
+      slot("span", "name"),
+      slot("span", "seconds", { class: "ad-muted" }),
+    ),
+    slot("pre", "output", { class: "ad-output", tabindex: "0" }),
+  );
+
+const updateStep = (element, step) => {
+  setState(part(element, "status"), step.status);
+  say(part(element, "name"), step.name);
+  say(part(element, "seconds"), `${step.seconds} s`);
+  say(part(element, "output"), step.output || "(no output)");
+  part(element, "output").setAttribute("aria-label", `Output of ${step.name}`);
+};
+
+const createApproval = (model) => (item) => {
+  const comment = make("input", {
+    class: "ad-comment", type: "text", maxlength: "2000", placeholder: "Comment (optional)",
+    "aria-label": `Comment on ${item.message}`,
+  });
+  const approve = make("button", { class: "ad-button ad-primary", type: "button" }, "Approve");
+  const reject = make("button", { class: "ad-button", type: "button" }, "Reject");
+  const card = make(
+    "article",
+    { class: "ad-card" },
+    make(
+      "header",
+      { class: "ad-card-head" },
+      slot("strong", "message"),
+      slot("span", "meta", { class: "ad-muted" }),
+    ),
+    slot("p", "reason", { class: "ad-reason" }),
+    slot("div", "steps", { class: "ad-steps" }),
+    slot("div", "changes"),
+    slot("p", "hidden", { class: "ad-muted" }),
+    make("div", { class: "ad-actions" }, comment, approve, reject),
+    slot("p", "notice", { class: "ad-notice", role: "alert" }),
+  );
+  const send = (word) => {
+    const { id, digest } = card.item;
+    model.send({ word, proposal: id, digest, comment: comment.value });
+    card.sent = { word, notice: card.item.notice };
+    card.show();
+  };
+  card.show = () => {
+    approve.disabled = reject.disabled = Boolean(card.sent);
+    say(approve, card.sent?.word === "approve" ? "Approving…" : "Approve");
+    say(reject, card.sent?.word === "reject" ? "Rejecting…" : "Reject");
+  };
+  approve.addEventListener("click", () => send("approve"));
+  reject.addEventListener("click", () => send("reject"));
+  card.buttons = { approve, reject };
+  return card;
+};
+
+const updateApproval = (card, item) => {
+  // What was asked is answered when the text of the proposal, its approvals or a notice change.
+  const before = card.item;
+  const answered =
+    before &&
+    (before.notice !== item.notice ||
+      before.digest !== item.digest ||
+      before.approvals.length !== item.approvals.length);
+  if (answered) card.sent = null;
+  card.item = item;
+  card.setAttribute("aria-label", `Proposal: ${item.message}`);
+  say(part(card, "message"), item.message);
+  say(part(card, "meta"), `${item.author} · ${item.repo} @ ${item.base}`);
+  const more = item.needs > 1 ? ` ${item.needs} people have to approve.` : "";
+  const given = item.approvals.length ? ` Approved by ${item.approvals.join(", ")}.` : "";
+  say(part(card, "reason"), item.reason + more + given);
+  reconcile(part(card, "steps"), item.steps, (step) => step.name, createStep, updateStep);
+  reconcile(part(card, "changes"), item.changes, (c) => c.path, createChange, updateChange);
+  say(part(card, "hidden"), item.hidden ? `${item.hidden} more files are not shown here.` : "");
+  say(part(card, "notice"), item.notice);
+  for (const [word, button] of Object.entries(card.buttons)) {
+    button.setAttribute("aria-label", `${word === "approve" ? "Approve" : "Reject"}: ${item.message}`);
+  }
+  card.show();
+};
+
+// -- recent proposals and tasks --------------------------------------------------------------
+
+const createRecent = () =>
+  make(
+    "div",
+    { class: "ad-row", role: "listitem" },
+    slot("span", "state"),
+    slot("span", "message"),
+    slot("span", "meta", { class: "ad-muted" }),
+  );
+
+const updateRecent = (element, item) => {
+  setState(part(element, "state"), item.state);
+  say(part(element, "message"), item.message);
+  const became = item.revision ? ` · main ${item.revision}` : item.reason && ` · ${item.reason}`;
+  say(part(element, "meta"), `${item.author}${became}`);
+};
+
+const createTask = () =>
+  make(
+    "details",
+    { class: "ad-task" },
+    make(
+      "summary",
+      {},
+      slot("span", "status"),
+      slot("span", "label", { class: "ad-mono" }),
+      slot("span", "meta", { class: "ad-muted" }),
+    ),
+    slot("pre", "output", { class: "ad-output", tabindex: "0" }),
+  );
+
+const updateTask = (element, task) => {
+  setState(part(element, "status"), task.status);
+  say(part(element, "label"), task.label);
+  const took = task.seconds === null ? "" : ` · ${task.seconds} s`;
+  say(part(element, "meta"), `${task.by} on ${task.node}${took}`);
+  const output = part(element, "output");
+  const atEnd = output.scrollTop + output.clientHeight >= output.scrollHeight - 4;
+  say(output, (task.cut ? "…" : "") + (task.output || "(no output yet)"));
+  output.setAttribute("aria-label", `Output of ${task.label}`);
+  if (atEnd) output.scrollTop = output.scrollHeight;
+  if (task.state === "running" && task.output && !element.dataset.shown) {
+    element.open = true;
+    element.dataset.shown = "1";
+  }
+};
+
+// -- the whole -------------------------------------------------------------------------------
+
+export default {
+  render({ model, el }) {
+    const light = make("span", { class: "ad-light", "aria-hidden": "true" });
+    const connection = make("span", { role: "status" });
+    const repos = make("span", { class: "ad-mono ad-muted" });
+    const banner = make("p", { class: "ad-banner", role: "alert" });
+    const announce = make("p", { class: "ad-unseen", role: "status", "aria-live": "polite" });
+    const nodes = section("Nodes");
+    const approvals = section("Waiting for approval");
+    const recent = section("Changes");
+    const tasks = section("Tasks");
+    nodes.body.setAttribute("role", "list");
+    recent.body.setAttribute("role", "list");
+    const root = make(
+      "div",
+      { class: "ad-root", role: "region", "aria-label": "AngelOS dashboard" },
+      make("header", { class: "ad-head" }, make("h2", {}, "AngelOS"), light, connection, repos),
+      banner, announce, approvals.root, nodes.root, recent.root, tasks.root,
+    );
+
+    const showSystem = () => {
+      const system = model.get("system");
+      light.className = `ad-light ad-${system.connected ? "good" : "bad"}`;
+      say(connection, system.connected ? `connected · isolation: ${system.tier}` : system.detail);
+      say(repos, (system.repos ?? []).map((repo) => `${repo.name} main ${repo.main}`).join("  "));
+      say(banner, system.banner);
+      banner.hidden = !system.banner;
+    };
+    const showNodes = () => {
+      const items = model.get("nodes");
+      fill(nodes, items, "No node is enrolled.");
+      reconcile(nodes.body, items, (node) => node.name, createNode, updateNode);
+    };
+    let waiting = 0;
+    const showApprovals = () => {
+      const items = model.get("approvals");
+      fill(approvals, items, "Nothing waits for you.");
+      reconcile(approvals.body, items, (item) => item.id, createApproval(model), updateApproval);
+      if (items.length > waiting) say(announce, `${items.length} changes wait for approval.`);
+      waiting = items.length;
+    };
+    const showRecent = () => {
+      const items = model.get("recent");
+      fill(recent, items, "No change was proposed yet.");
+      reconcile(recent.body, items, (item) => item.id, createRecent, updateRecent);
+    };
+    const showTasks = () => {
+      const items = model.get("tasks");
+      fill(tasks, items, "No task ran yet.");
+      reconcile(tasks.body, items, (task) => task.id, createTask, updateTask);
+    };
+
+    const watched = {
+      system: showSystem, nodes: showNodes, approvals: showApprovals, recent: showRecent,
+      tasks: showTasks,
+    };
+    for (const [name, show] of Object.entries(watched)) {
+      show();
+      model.on(`change:${name}`, show);
+    }
+    el.append(root);
+    return () => {
+      for (const [name, show] of Object.entries(watched)) model.off(`change:${name}`, show);
+    };
+  },
+};
