@@ -1,0 +1,116 @@
+"""Follow the journal over a WebSocket: resumable, bounded, back again after the link broke.
+
+    async for fact in follow(transport, after=START, kinds=("task.finished",)):
+        ...
+
+The reader's own last offset is the place to go on from, so nothing is skipped or doubled when
+the server was restarted meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Collection
+
+import msgspec
+from tornado.httpclient import HTTPClientError, HTTPRequest
+from tornado.websocket import WebSocketClientConnection, websocket_connect
+
+from angelos.client.transport import CONNECT_S, Transport, problem_of, unreachable
+from angelos.core.errors import AngelError, Forbidden, Unauthenticated, Unavailable
+from angelos.core.ids import Offset
+from angelos.core.messages import Fact
+
+MAX_FACT_BYTES = 16_000_000
+PING_S = 20.0
+PATIENCE_S = 60.0
+"""How long a lost server is looked for before giving up."""
+_FIRST_PAUSE_S, _LAST_PAUSE_S = 0.05, 2.0
+_POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
+_final = (4000, 5000)  # close codes of our own: the hub ended it for good
+
+
+async def follow(
+    transport: Transport,
+    after: Offset,
+    kinds: Collection[str] = (),
+    subject: str = "",
+    patience_s: float = PATIENCE_S,
+) -> AsyncGenerator[Fact, None]:
+    """Yield facts after `after` for ever, oldest first.
+
+    Raises `Unauthenticated` or `Forbidden` when the server refuses us, `Unavailable` when it
+    cannot be reached for `patience_s`.
+    """
+    loop = asyncio.get_running_loop()
+    pause, lost_at = _FIRST_PAUSE_S, None
+    while True:
+        try:
+            link = await _connect(transport, after, kinds, subject)
+        except Unavailable:
+            lost_at = loop.time() if lost_at is None else lost_at
+            if loop.time() - lost_at > patience_s:
+                raise
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, _LAST_PAUSE_S)
+            continue
+        try:
+            while (message := await link.read_message()) is not None:
+                fact = _decode(message)
+                if fact.offset:
+                    after = fact.offset
+                pause, lost_at = _FIRST_PAUSE_S, None
+                yield fact
+            _raise_if_final(link)
+        finally:
+            link.close()
+        lost_at = loop.time() if lost_at is None else lost_at
+        if loop.time() - lost_at > patience_s:
+            raise Unavailable(f"{transport.url} keeps closing the stream of events.")
+        await asyncio.sleep(pause)
+        pause = min(pause * 2, _LAST_PAUSE_S)
+
+
+async def _connect(
+    transport: Transport, after: Offset, kinds: Collection[str], subject: str
+) -> WebSocketClientConnection:
+    address = transport.address(
+        "/events", {"after": after, "kinds": ",".join(sorted(kinds)), "subject": subject}
+    )
+    request = HTTPRequest(
+        "ws" + address.removeprefix("http"),
+        headers=transport.headers,
+        connect_timeout=CONNECT_S,
+        request_timeout=CONNECT_S,
+        ssl_options=transport.tls,
+    )
+    try:
+        return await websocket_connect(
+            request,
+            max_message_size=MAX_FACT_BYTES,
+            ping_interval=PING_S,
+            ping_timeout=PING_S,
+        )
+    except HTTPClientError as error:
+        body = error.response.body if error.response is not None else b""
+        if error.code in {401, 403}:
+            cls = Unauthenticated if error.code == 401 else Forbidden  # noqa: PLR2004
+            raise (problem_of(error.code, body, "GET /events") if body else cls()) from error
+        if error.code >= 500:  # noqa: PLR2004 - RFC 9110, section 15.6
+            raise Unavailable(f"{transport.url} answered with {error.code}.") from error
+        raise problem_of(error.code, body or b"", "GET /events") from error
+    except OSError as error:
+        raise unreachable(transport.url, error) from error
+
+
+def _decode(message: str | bytes) -> Fact:
+    try:
+        return msgspec.json.decode(message, type=Fact)
+    except (msgspec.DecodeError, ValueError) as error:
+        raise AngelError(f"An event could not be read: {error}") from error
+
+
+def _raise_if_final(link: WebSocketClientConnection) -> None:
+    code, reason = link.close_code or 0, link.close_reason or ""
+    if code == _POLICY_VIOLATION or _final[0] <= code < _final[1]:
+        raise Forbidden(reason or f"The server ended the stream of events ({code}).")

@@ -1,0 +1,68 @@
+"""A task from its submission to its result, its output as it comes.
+
+submit -> view.offset -> facts task.output, task.output, ..., task.finished
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from angelos.core.errors import AngelError
+from angelos.core.ids import new_command_id
+from angelos.core.messages import Kind, TaskResult
+from angelos.core.ports import Output
+
+if TYPE_CHECKING:
+    from angelos.client.angelos import Angelos
+    from angelos.core.api import SubmitTask, TaskView
+
+_KINDS = (Kind.task_output, Kind.task_finished)
+
+
+async def stream(
+    angelos: Angelos, task: SubmitTask, on_accept: Callable[[TaskView], None] | None = None
+) -> AsyncGenerator[Output | TaskResult, None]:
+    """Run a task and yield its output as it comes and its result last.
+
+    Leaving the iterator before the result cancels the task.
+    """
+    if task.command is None:  # so that sending it twice is once
+        task = msgspec.structs.replace(task, command=new_command_id())
+    view = await angelos.submit(task)
+    if on_accept is not None:
+        on_accept(view)
+    finished = False
+    try:
+        async with aclosing(_pieces(angelos, view)) as pieces:
+            async for piece in pieces:
+                finished = isinstance(piece, TaskResult)
+                yield piece
+    finally:
+        if not finished:
+            await asyncio.shield(_cancel_quietly(angelos, view))
+
+
+async def _pieces(angelos: Angelos, view: TaskView) -> AsyncGenerator[Output | TaskResult, None]:
+    if view.result is not None:
+        yield view.result
+        return
+    async with aclosing(angelos.events(view.offset, _KINDS, view.id)) as facts:
+        async for fact in facts:
+            if fact.kind == Kind.task_finished:
+                yield msgspec.convert(fact.data, TaskResult)
+                return
+            text = str(fact.data.get("text", ""))
+            stream = "stderr" if fact.data.get("stream") == "stderr" else "stdout"
+            yield Output(stream, text.encode(errors="surrogateescape"))
+
+
+async def _cancel_quietly(angelos: Angelos, view: TaskView) -> None:
+    try:
+        await angelos.cancel(view.id, "The caller went away.")
+    except AngelError:
+        return  # it may have ended meanwhile, and there is nobody to tell

@@ -1,0 +1,169 @@
+"""HTTP for the client: one bounded request, and problems back as the errors they were.
+
+An answer is JSON of a struct of `core.api`; anything else that is not 2xx is a problem document
+(RFC 9457) and becomes the error of `core.errors` that it names.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import Any, TypeVar
+from urllib.parse import quote, urlencode, urlsplit
+
+import msgspec
+from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
+from tornado.httputil import HTTPHeaders
+from tornado.simple_httpclient import HTTPStreamClosedError, HTTPTimeoutError
+
+from angelos.core.errors import (
+    BY_CODE,
+    AngelError,
+    DeadlineExceeded,
+    InvalidInput,
+    Unavailable,
+    from_problem,
+)
+from angelos.core.routes import PREFIX
+
+T = TypeVar("T")
+MAX_ANSWER_BYTES = 256_000_000
+CONNECT_S = 10.0
+_CONNECTIONS = 32
+
+
+class Transport:
+    """Requests to one server as one caller."""
+
+    def __init__(
+        self, url: str, *, token: str = "", tls: ssl.SSLContext | None = None, timeout_s: float = 60
+    ) -> None:
+        """Take the server's base URL, and either a person's token or an agent's TLS context."""
+        parts = urlsplit(url)
+        if parts.scheme not in {"http", "https"} or not parts.netloc:
+            raise InvalidInput(f"{url!r} is not an http(s) address.")
+        self.url = url.rstrip("/")
+        self.token = token
+        self.tls = tls
+        self.timeout_s = timeout_s
+        self._http: AsyncHTTPClient | None = None
+
+    def open(self) -> None:
+        """Get ready; needs a running loop."""
+        self._http = AsyncHTTPClient(
+            force_instance=True, max_clients=_CONNECTIONS, max_body_size=MAX_ANSWER_BYTES
+        )
+
+    def close(self) -> None:
+        """End all connections."""
+        if self._http is not None:
+            self._http.close()
+            self._http = None
+
+    @property
+    def headers(self) -> HTTPHeaders:
+        """Who is asking."""
+        headers = HTTPHeaders()
+        if self.token:
+            headers["Authorization"] = f"token {self.token}"
+        return headers
+
+    def address(self, path: str, query: dict[str, object] | None = None) -> str:
+        """Return the URL of a path below the API; parameters that are None or empty are left out.
+
+        `path` is quoted by `segments`.
+        """
+        known = {k: str(v) for k, v in (query or {}).items() if v not in (None, "")}
+        return f"{self.url}{PREFIX}{path}" + (f"?{urlencode(known)}" if known else "")
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        as_type: type[T],
+        *,
+        body: Any = None,
+        query: dict[str, object] | None = None,
+        patience_s: float = 0,
+    ) -> T:
+        """Send one request and return its answer; `patience_s` is what the server may wait."""
+        raw = await self.fetch(method, path, body=body, query=query, patience_s=patience_s)
+        try:
+            return msgspec.json.decode(raw, type=as_type)
+        except (msgspec.DecodeError, ValueError) as error:
+            raise AngelError(f"{method} {path} answered with something else: {error}") from error
+
+    async def fetch(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        query: dict[str, object] | None = None,
+        patience_s: float = 0,
+    ) -> bytes:
+        """Send one request and return the bytes of its answer."""
+        if self._http is None:
+            raise Unavailable("The client is not open.", hint="Use it with `async with`.")
+        headers = self.headers
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        request = HTTPRequest(
+            self.address(path, query),
+            method=method,
+            headers=headers,
+            body=None if body is None else msgspec.json.encode(body),
+            allow_nonstandard_methods=True,
+            connect_timeout=CONNECT_S,
+            request_timeout=self.timeout_s + patience_s,
+            follow_redirects=False,
+            ssl_options=self.tls,
+        )
+        return _body(await self._send(request), method, path)
+
+    async def _send(self, request: HTTPRequest) -> HTTPResponse:
+        assert self._http is not None  # noqa: S101 - checked by fetch
+        try:
+            return await self._http.fetch(request, raise_error=False)
+        except HTTPTimeoutError as error:
+            raise DeadlineExceeded(f"{request.method} {request.url} took too long.") from error
+        except (HTTPStreamClosedError, OSError) as error:
+            raise unreachable(self.url, error) from error
+        except asyncio.CancelledError:
+            raise
+        except Exception as error:  # tornado passes on whatever its parser raised
+            raise Unavailable(f"{self.url} gave no answer: {error}") from error
+
+
+def segments(*parts: str) -> str:
+    """Return path segments, each quoted so that it stays one segment."""
+    return "".join("/" + quote(part, safe="") for part in parts)
+
+
+def unreachable(url: str, error: BaseException) -> Unavailable:
+    """Return the error for a server that cannot be reached."""
+    return Unavailable(
+        f"{url} cannot be reached: {error}.",
+        hint="Nothing was sent or the answer was lost; ask again, or see `angelos status`.",
+    )
+
+
+def problem_of(status: int, raw: bytes, what: str) -> AngelError:
+    """Return the error that an answer describes; without a problem in it, one by its status."""
+    try:
+        body = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, ValueError):
+        body = None
+    if isinstance(body, dict) and "code" in body:
+        return from_problem(body)
+    message = str(body.get("message", "")) if isinstance(body, dict) else ""
+    cls = next((c for c in BY_CODE.values() if c.status == status), AngelError)
+    return cls(f"{what} was answered with {status}. {message}".strip())
+
+
+def _body(response: HTTPResponse, method: str, path: str) -> bytes:
+    if 200 <= response.code < 300:  # noqa: PLR2004 - RFC 9110, section 15.3
+        return response.body or b""
+    if response.error is not None and response.code == 599:  # noqa: PLR2004 - tornado: no answer
+        raise Unavailable(f"{method} {path}: {response.error}")
+    raise problem_of(response.code, response.body or b"", f"{method} {path}")
