@@ -146,6 +146,12 @@ class Rollback(Input, frozen=True, kw_only=True):
     reason: Text = ""
 
 
+class RolledBack(View, frozen=True, kw_only=True):
+    """The new `main` that a rollback made."""
+
+    revision: Revision
+
+
 # -- repositories ----------------------------------------------------------------------------
 
 

@@ -13,9 +13,9 @@ promises, for each pair of sessions (a session is one life of one end):
     >>> _ = node.receive(hub.accept(read_frame(hello), now=0.0)[0].data, now=0.0)
     >>> node.offer(Envelope("fact", "f1", b"..."))
     True
-    >>> hub.receive(node.flush(now=0.0)[0].data, now=0.0)
-    [Deliver(upto=1, envelopes=(Envelope(kind='fact', id='f1', body=b'...'),))]
-    >>> node.receive(hub.done(1, now=0.0)[0].data, now=0.0)
+    >>> hub.receive(node.flush()[0].data, now=0.0)
+    [Deliver(epoch=1, upto=1, envelopes=(Envelope(kind='fact', id='f1', body=b'...'),))]
+    >>> node.receive(hub.done(1, 1)[0].data, now=0.0)
     []
     >>> node.waiting
     0
@@ -45,11 +45,14 @@ from angelos.core.frames import (
 )
 from angelos.core.ports import Envelope
 
-FATAL = frozenset({"fenced", "quarantined", "unauthenticated", "version", "protocol", "credit"})
+FATAL = frozenset(
+    {"fenced", "quarantined", "unauthenticated", "refused", "version", "protocol", "credit"}
+)
 """Codes after which connecting again is pointless; after others (`timeout`, `shutdown`,
-`lost`, `expired`) it is not."""
+`unavailable`, `gone`, `lost`, `expired`) it is not."""
 _BATCH_ENVELOPES = 256
 _BATCH_BYTES = 1024 * 1024
+_PONG_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -81,8 +84,9 @@ class Established:
 
 @dataclass(frozen=True)
 class Deliver:
-    """Hand these to the application; call `done(upto)` when they are processed."""
+    """Hand these to the application; call `done(epoch, upto)` when they are processed."""
 
+    epoch: int
     upto: int
     envelopes: tuple[Envelope, ...]
 
@@ -110,6 +114,7 @@ class Machine:
         self.peer = ""
         self.phase: Phase = "down"
         self._heard = self._pinged = 0.0
+        self._ponged = float("-inf")
         # What goes out: `_flight` is transmitted on this connection, `_queue` is not yet.
         self._flight: deque[tuple[Envelope, int]] = deque()
         self._queue: deque[tuple[Envelope, int]] = deque()
@@ -118,7 +123,8 @@ class Machine:
         self._highest = 0  # ever transmitted in this pair of sessions
         self._peer_window, self._peer_bytes = 0, 0
         # What comes in: delivered up to `_seen`, processed up to `_done`.
-        self._seen = self._done = 0
+        # `_epoch` counts the pairs of sessions; sequence numbers begin anew with each.
+        self._epoch = self._seen = self._done = 0
         self._undone: deque[int] = deque()
         self._undone_bytes = 0
 
@@ -166,7 +172,7 @@ class Machine:
             VERSION, self.session, resumed, self._done if resumed else 0,
             self.config.window, self.config.window_bytes,
         )  # fmt: skip
-        effects = self._join(frame, frame.session, resumed=resumed, now=now)
+        effects = self._join(frame, frame.session, resumed=resumed)
         return [Transmit(write_frame(welcome)), *effects] if self.phase == "up" else effects
 
     def lost(self) -> None:
@@ -206,13 +212,15 @@ class Machine:
                 f"{MAX_ENVELOPE_BYTES} are allowed with its id."
             )
         kept = self._flight_bytes + self._queue_bytes
-        if self.waiting >= self.config.window or kept + size > self.config.window_bytes:
+        if self.waiting and (
+            self.waiting >= self.config.window or kept + size > self.config.window_bytes
+        ):
             return False
         self._queue.append((envelope, size))
         self._queue_bytes += size
         return True
 
-    def flush(self, now: float) -> list[Effect]:  # noqa: ARG002 - every event takes the time
+    def flush(self) -> list[Effect]:
         """Transmit as much of what is kept as the other end has given credit for."""
         effects: list[Effect] = []
         while self.phase == "up" and self._queue:
@@ -220,10 +228,7 @@ class Machine:
             batch_bytes = 0
             while self._queue and len(batch) < _BATCH_ENVELOPES and batch_bytes < _BATCH_BYTES:
                 envelope, size = self._queue[0]
-                if (
-                    len(self._flight) >= self._peer_window
-                    or self._flight_bytes + size > self._peer_bytes
-                ):
+                if not self._credit(size):
                     break
                 self._flight.append(self._queue.popleft())
                 self._queue_bytes -= size
@@ -237,9 +242,18 @@ class Machine:
             effects.append(Transmit(write_frame(Batch(first, tuple(batch)))))
         return effects
 
-    def done(self, upto: int, now: float) -> list[Effect]:  # noqa: ARG002
-        """The application has processed everything up to `upto` durably: acknowledge it."""
-        if not self._done < upto <= self._seen:
+    def _credit(self, size: int) -> bool:
+        # One envelope may always be under way, however small the window in bytes.
+        return not self._flight or (
+            len(self._flight) < self._peer_window and self._flight_bytes + size <= self._peer_bytes
+        )
+
+    def done(self, epoch: int, upto: int) -> list[Effect]:
+        """The application has processed everything up to `upto` durably: acknowledge it.
+
+        `epoch` is the delivery's: what an earlier session of the other end sent is not counted.
+        """
+        if epoch != self._epoch or not self._done < upto <= self._seen:
             return []
         for _ in range(upto - self._done):
             self._undone_bytes -= self._undone.popleft()
@@ -257,41 +271,47 @@ class Machine:
         except AngelError as error:
             return self.end("protocol", error.detail)
         self._heard = now
+        if isinstance(frame, Bye):
+            self._down()
+            return [End(frame.code, frame.reason, by_peer=True)]
         if self.phase == "opening":
-            return self._welcomed(frame, now)
+            return self._welcomed(frame)
+        return self._talk(frame, now)
+
+    def _talk(self, frame: Frame, now: float) -> list[Effect]:
         match frame:
             case Batch():
                 return self._batch(frame)
             case Ack():
-                return self._ack(frame.upto, now)
+                return self._ack(frame.upto)
             case Ping():
-                return [Transmit(write_frame(Pong()))]
+                return self._pong(now)
             case Pong():
                 return []
-            case Bye():
-                self._down()
-                return [End(frame.code, frame.reason, by_peer=True)]
             case _:
                 return self.end("protocol", "The handshake is over.")
 
-    def _welcomed(self, frame: Frame, now: float) -> list[Effect]:
-        if isinstance(frame, Bye):
-            self._down()
-            return [End(frame.code, frame.reason, by_peer=True)]
+    def _pong(self, now: float) -> list[Effect]:
+        # Seldom, so that a flood of pings that nobody reads the answers to buffers nothing.
+        if now - self._ponged < _PONG_EVERY_S:
+            return []
+        self._ponged = now
+        return [Transmit(write_frame(Pong()))]
+
+    def _welcomed(self, frame: Frame) -> list[Effect]:
         if not isinstance(frame, Welcome):
             return self.end("protocol", "The answer to a hello must be a welcome.")
         if frame.version != VERSION:
             return self.end("version", f"This end speaks version {VERSION}, not {frame.version}.")
         if frame.resumed and frame.session != self.peer:
             return self.end("protocol", "Resumed a session that was never begun.")
-        return self._join(frame, frame.session, resumed=frame.resumed, now=now)
+        return self._join(frame, frame.session, resumed=frame.resumed)
 
-    def _join(
-        self, terms: Hello | Welcome, peer: str, *, resumed: bool, now: float
-    ) -> list[Effect]:
+    def _join(self, terms: Hello | Welcome, peer: str, *, resumed: bool) -> list[Effect]:
         """Take the other end's terms; go on where we were, or number everything anew."""
         if not resumed:
             self.peer = peer
+            self._epoch += 1
             self._acked = self._highest = 0
             self._seen = self._done = self._undone_bytes = 0
             self._undone.clear()
@@ -301,7 +321,7 @@ class Machine:
             self._forget(terms.received)
         self._peer_window, self._peer_bytes = terms.window, terms.window_bytes
         self.phase = "up"
-        return [Established(resumed), *self.flush(now)]
+        return [Established(resumed), *self.flush()]
 
     def _batch(self, batch: Batch) -> list[Effect]:
         last = batch.first + len(batch.envelopes) - 1
@@ -314,15 +334,17 @@ class Machine:
         self._undone.extend(sizes)
         self._undone_bytes += sum(sizes)
         self._seen = last
-        if len(self._undone) > self.config.window or self._undone_bytes > self.config.window_bytes:
+        if len(self._undone) > 1 and (
+            len(self._undone) > self.config.window or self._undone_bytes > self.config.window_bytes
+        ):
             return self.end("credit", "More was sent than there was credit for.")
-        return [Deliver(last, fresh)]
+        return [Deliver(self._epoch, last, fresh)]
 
-    def _ack(self, upto: int, now: float) -> list[Effect]:
+    def _ack(self, upto: int) -> list[Effect]:
         if not self._acked <= upto <= self._acked + len(self._flight):
             return self.end("protocol", "Acknowledged what was never sent.")
         self._forget(upto)
-        return self.flush(now)
+        return self.flush()
 
     def _forget(self, upto: int) -> None:
         """Drop what the other end has processed."""

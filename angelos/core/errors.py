@@ -7,6 +7,7 @@
     +-- NotFound            404 not-found           +-- Busy               429 busy
     +-- Refused             422 refused             +-- Unavailable        503 unavailable
     +-- Tampered            422 tampered            +-- DeadlineExceeded   504 deadline-exceeded
+    +-- MethodNotAllowed    405 method-not-allowed
 
 A docstring *is* the default message. On the wire an error is an RFC 9457 problem whose `code` is
 looked up in `BY_CODE`; a class path never crosses the wire.
@@ -76,6 +77,12 @@ class NotFound(AngelError):
     code, status = "not-found", 404
 
 
+class MethodNotAllowed(AngelError):
+    """There is something by that name, but not for this method."""
+
+    code, status = "method-not-allowed", 405
+
+
 class Stale(AngelError):
     """The same lines have changed since the base revision; nothing was written."""
 
@@ -127,8 +134,8 @@ class DeadlineExceeded(AngelError):
 BY_CODE: dict[str, type[AngelError]] = {
     cls.code: cls
     for cls in (
-        AngelError, InvalidInput, Unauthenticated, Forbidden, NotFound, Stale, Conflict,
-        TooLarge, Refused, Tampered, Busy, Unavailable, DeadlineExceeded,
+        AngelError, InvalidInput, Unauthenticated, Forbidden, NotFound, MethodNotAllowed, Stale,
+        Conflict, TooLarge, Refused, Tampered, Busy, Unavailable, DeadlineExceeded,
     )
 }  # fmt: skip
 

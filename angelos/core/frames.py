@@ -31,7 +31,7 @@ ENVELOPE_OVERHEAD = 64
 
 Counter = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 Window = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
-WindowBytes = Annotated[int, msgspec.Meta(ge=MAX_ENVELOPE_BYTES, le=1_000_000_000)]
+WindowBytes = Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)]
 SessionId = Annotated[str, msgspec.Meta(max_length=64)]
 Code = Annotated[str, msgspec.Meta(max_length=32)]
 Text = Annotated[str, msgspec.Meta(max_length=500)]

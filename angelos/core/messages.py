@@ -170,6 +170,9 @@ class Kind(StrEnum):
     agent_disconnected = "agent.disconnected"
     principal_quarantined = "principal.quarantined"  # data: reason, evidence
     principal_released = "principal.released"
+    principal_flagged = "principal.flagged"  # suspicious, not stopped; data: reason, evidence
+    person_added = "person.added"  # subject: person/<name>; data: role
+    person_removed = "person.removed"
 
     task_accepted = "task.accepted"  # subject: task id; data: see control/tasks
     task_refused = "task.refused"

@@ -305,7 +305,10 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     """What a sandbox runs: a program, its input, read-only folders and limits."""
 
     argv: tuple[str, ...]
+    """`python` as the first means the sandbox's own interpreter."""
     limits: Limits
+    code: str | None = None
+    """Python source to run in a fresh interpreter; `argv` are then its arguments."""
     stdin: bytes = b""
     env: dict[str, str] = {}
     read_only: dict[str, str] = {}

@@ -127,7 +127,12 @@ def notebook() -> str:
     """Return the notebook (nbformat 4.5) as JSON text."""
     cells = []
     for cell_id, kind, source in _CELLS:
-        cell = {"cell_type": kind, "id": cell_id, "metadata": {}, "source": source}
+        cell = {
+            "cell_type": kind,
+            "id": cell_id,
+            "metadata": {},
+            "source": source.splitlines(keepends=True),
+        }
         if kind == "code":
             cell |= {"execution_count": None, "outputs": []}
         cells.append(cell)

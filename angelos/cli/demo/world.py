@@ -5,25 +5,26 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from angelos.adapters.datadir import find_data_dir
+from angelos.adapters.datadir import DataDir, find_data_dir
 from angelos.cli.demo import study
 from angelos.client import Angelos
 from angelos.core.api import ProposalView
 from angelos.core.errors import AngelError, from_problem
 from angelos.core.ids import START, Offset, Revision
-from angelos.core.messages import Fact
+from angelos.core.messages import Fact, Kind, TaskResult
 from angelos.core.ports import Edit
 
 SETTLED = ("promoted", "rejected", "refused", "rolled-back", "waiting")
 AGENTS = ("ada", "bob", "mallory")
+_MOVES = tuple(k for k in Kind if k.startswith(("proposal.", "rollback.", "branch.")))
 LINE_LIMIT = 32 * 1024 * 1024
 
 
@@ -106,6 +107,11 @@ class World:
     files: dict[str, str] = field(default_factory=study.study_files)
     offset: Offset = START
 
+    @property
+    def token(self) -> str:
+        """The owner's token, as `angelos up` wrote it to `system.json`."""
+        return DataDir(self.data_dir).system().token
+
     async def text(self, path: str, revision: str = "main") -> str:
         """Return a file's text at a revision of the study repository."""
         return (await self.angelos.read_file(self.repo, revision, path)).decode()
@@ -114,21 +120,37 @@ class World:
         """Return the present revision of `main`."""
         return (await self.angelos.repo(self.repo)).main
 
-    async def settled(self, proposal: str) -> ProposalView:
-        """Wait until a proposal is promoted, refused, rejected, rolled back or waits."""
+    async def settled(
+        self, proposal: str, states: Collection[str] = SETTLED, within: float = 90
+    ) -> ProposalView:
+        """Wait until a proposal is in one of `states` (default: nothing more happens by itself).
+
+        Raises `TimeoutError` after `within` seconds.
+        """
+        offset = (await self.angelos.status()).journal
+        facts = self.angelos.events(after=offset, kinds=_MOVES)
+        async with asyncio.timeout(within), aclosing(facts):
+            while True:
+                view = await self.angelos.proposal(proposal)
+                if view.state in states:
+                    return view
+                await anext(facts)
+        raise AssertionError  # the loop ends by return or time-out
+
+    async def finished(self, task: str) -> TaskResult:
+        """Wait for the end of a task and return its result."""
         for _ in range(6):
-            view = await self.angelos.proposal(proposal, wait=20)
-            if view.state in SETTLED:
-                return view
-        raise StepFailed(f"proposal {proposal} is still {view.state}: {view.reason}")
+            view = await self.angelos.task(task, wait=20)
+            if view.result is not None:
+                return view.result
+        raise StepFailed(f"task {task} is still {view.state}")
 
     async def fact(self, kind: str, subject: str = "", within: float = 30, **data: Any) -> Fact:
         """Wait for the first fact of a kind that has this subject and these data."""
-        async with asyncio.timeout(within):
-            async for fact in self.angelos.events(
-                after=self.offset, kinds=(kind,), subject=subject
-            ):
-                known = {"revision": fact.revision, "outcome": fact.outcome, **fact.data}
+        facts = self.angelos.events(after=self.offset, kinds=(kind,), subject=subject)
+        async with asyncio.timeout(within), aclosing(facts):
+            async for fact in facts:
+                known = {**msgspec.structs.asdict(fact), **fact.data}
                 if all(known.get(key) == value for key, value in data.items()):
                     return fact
         raise StepFailed(f"there was no fact {kind} {subject} {data}")
@@ -186,7 +208,7 @@ async def start_up(data_dir: Path, stack: AsyncExitStack) -> World:
 async def attach(stack: AsyncExitStack) -> World:
     """Return the world of the system that is running already, with names that are still free."""
     angelos = await stack.enter_async_context(Angelos.connect())
-    taken = {repo.name for repo in (await angelos.repos()).repos}
+    taken = {repo.name for repo in await angelos.repos()}
     number = next(n for n in range(1, 1000) if study.REPO + _suffix(n) not in taken)
     suffix = _suffix(number)
     offset = (await angelos.status()).journal

@@ -22,7 +22,7 @@ ATTACKS: tuple[tuple[str, str, Limits, Status], ...] = (
         "reads outside its box",
         _READS,
         _SMALL,
-        Status.error,
+        Status.denied,
     ),
     (
         "opens a socket",
@@ -71,7 +71,7 @@ async def stop_attacks(world: World) -> dict[str, Any]:
     seen: dict[str, Any] = {}
     for name, code, limits, status in ATTACKS:
         view = await world.angelos.submit(SubmitTask(code=code, limits=limits, guard=False))
-        result = await world.angelos.result(view.id)
+        result = await world.finished(view.id)
         expect(
             result.status == status,
             f"code that {name} ends as {status}: {result.status} {result.evidence} "
@@ -82,7 +82,7 @@ async def stop_attacks(world: World) -> dict[str, Any]:
         expect(honest.stdout == "42\n", f"the node serves the next task: {honest}")
         seen[name] = {"task": view.id, "status": result.status, "evidence": result.evidence}
     view = await world.angelos.submit(SubmitTask(code=GUARDED))
-    refused = await world.angelos.result(view.id)
+    refused = await world.finished(view.id)
     guard = refused.evidence
     expect(
         refused.status == Status.denied and guard.get("line") == GUARDED_LINE,

@@ -44,7 +44,7 @@ async def keep_broken_off(world: World) -> dict[str, Any]:
 
 async def review(world: World) -> dict[str, Any]:
     """See the supervisor's approval, give a person's, and have a policy change refused."""
-    promoted = await world.fact("proposal.approved", actor_kind="policy")
+    promoted = await world.fact("proposal.approved", actor="system/supervisor")
     path = study.PROTECTED
     edit = NewText(path=path, text=patches.looser_tolerance(await world.text(path)))
     before = await world.main()
@@ -54,7 +54,7 @@ async def review(world: World) -> dict[str, Any]:
     expect(await world.main() == before, "main has not moved while it waits")
     approved = await world.cli("approve", proposal.id)
     expect(approved["exit"] == 0, f"`angelos approve` works: {approved}")
-    view = await world.settled_after_review(proposal.id)
+    view = await world.settled(proposal.id, ("promoted", "rejected", "rolled-back"))
     expect(view.state == "promoted", f"approved by a person it is promoted: {view.reason}")
     quarantined = await _policy_change(world)
     return {
@@ -103,11 +103,11 @@ async def deploy(world: World) -> dict[str, Any]:
     proposal = await world.agents["bob"].propose("main", [edit], "Update the reference")
     sick = await world.fact("checkout.failed", "node/labs1")
     done = await world.fact("rollback.done", f"{world.repo}:main", cause="health")
-    view = await world.settled_after_review(proposal.id)
+    view = await world.settled(proposal.id, ("rolled-back", "rejected"))
     expect(view.state == "rolled-back", f"the sick merge is rolled back: {view.state}")
     now = await world.main()
-    back, was = (await world.angelos.revision(world.repo, r) for r in (now, good))
-    back, was = await back, await was
+    back = await world.angelos.revision(world.repo, now)
+    was = await world.angelos.revision(world.repo, good)
     expect(back.tree == was.tree, "main has the tree of the last healthy revision")
     expect(back.parents == (sick.revision,), "its parent is the sick commit")
     await world.node_has("exec1", now)

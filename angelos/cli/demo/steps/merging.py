@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from jupyter_ext.room_client import RoomClient
-
 from angelos.cli.demo import patches
 from angelos.cli.demo.world import World, expect
 from angelos.core.errors import Stale
 from angelos.core.ports import NewText, UnifiedDiff
+from jupyter_ext.room_client import RoomClient
 
 
 async def import_repository(world: World) -> dict[str, Any]:
@@ -36,9 +35,7 @@ async def merge_at_once(world: World) -> dict[str, Any]:
     whole = NewText(path=path, text=patches.with_rms(text))
 
     async def person() -> None:
-        async with RoomClient(
-            world.angelos.url, world.angelos.token, f"{world.repo}/{path}"
-        ) as room:
+        async with RoomClient(world.angelos.url, world.token, f"{world.repo}/{path}") as room:
             for letter in patches.TYPED:
                 await room.insert(len(room.text), letter)
             await room.wait_for(

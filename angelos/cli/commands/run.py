@@ -1,0 +1,146 @@
+"""`angelos run`: a program in a sandbox on an execution node, its output as it comes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from angelos.cli.common import FAILED, Out, common
+
+if TYPE_CHECKING:
+    from angelos.core.api import SubmitTask, TaskView
+    from angelos.core.messages import Limits, TaskResult
+    from angelos.core.ports import Output
+
+_CANCEL_S = 10.0
+
+
+@click.command()
+@click.argument("file", required=False, metavar="[FILE]")
+@click.option("-c", "--code", metavar="CODE", help="The program itself.")
+@click.option("--language", type=click.Choice(["python"]), default="python", show_default=True)
+@click.option("--timeout", type=float, metavar="S", help="Seconds it may take.")
+@click.option("--memory", type=int, metavar="MB", help="Memory it may use.")
+@click.option("--node", metavar="NAME", help="Run on this node.")
+@common
+def run(
+    out: Out,
+    file: str | None,
+    code: str | None,
+    language: str,
+    timeout: float | None,
+    memory: int | None,
+    node: str | None,
+) -> None:
+    """Run FILE (- for standard input) or CODE in a sandbox on an execution node.
+
+    Its output is printed as it comes. With --json, one last line tells how it ended:
+    status is ok, error, timeout, cpu, oom, pids, output, denied or killed.
+    """
+    from angelos.core.api import SubmitTask
+
+    if (file is None) == (code is None):
+        raise click.UsageError("Give either FILE or -c CODE.")
+    text = code if code is not None else _read(file or "-")
+    label = "-c" if code is not None else Path(file or "-").name
+    assert language == "python"  # noqa: S101 - the only choice so far
+    task = SubmitTask(
+        language=language, code=text, limits=_limits(timeout, memory), node=node, label=label
+    )
+    if not text.strip():
+        raise click.UsageError("The program is empty.")
+    printer = _Printer()
+    result = asyncio.run(_run(out, task, printer))
+    printer.end()
+    if out.as_json:
+        out.json(result)
+    elif result.status != "ok":
+        click.echo(f"angelos: {_why(result)}", err=True)
+    sys.exit(0 if result.status == "ok" else FAILED)
+
+
+async def _run(out: Out, task: SubmitTask, printer: _Printer) -> TaskResult:
+    from angelos.client import Angelos
+    from angelos.core.errors import AngelError
+    from angelos.core.messages import TaskResult
+
+    accepted: list[TaskView] = []
+    async with Angelos.connect(out.data_dir) as angelos:
+        try:
+            async with contextlib.aclosing(
+                angelos.stream(task, on_accept=accepted.append)
+            ) as pieces:
+                async for piece in pieces:
+                    if isinstance(piece, TaskResult):
+                        return piece
+                    printer.write(piece)
+        except asyncio.CancelledError:  # Ctrl-C; leaving the stream has cancelled the task
+            me = asyncio.current_task()
+            if not accepted or me is None:
+                raise
+            me.uncancel()
+            click.echo(f"angelos: cancelled {accepted[0].id}.", err=True)
+            view = await angelos.task(accepted[0].id, wait=_CANCEL_S)
+            if view.result is None:
+                raise AngelError(
+                    f"{view.id} has not ended yet.", hint="See angelos status."
+                ) from None
+            return view.result
+    raise AngelError("The stream of the task ended without a result.")
+
+
+class _Printer:
+    """Writes a task's output through, and remembers whether a line is open."""
+
+    def __init__(self) -> None:
+        self._open = False
+
+    def write(self, piece: Output) -> None:
+        stream = sys.stdout if piece.stream == "stdout" else sys.stderr
+        stream.flush()
+        stream.buffer.write(piece.data)
+        stream.flush()
+        if piece.stream == "stdout" and piece.data:
+            self._open = not piece.data.endswith(b"\n")
+
+    def end(self) -> None:
+        """Start a new line if the program's last one is open and somebody reads on."""
+        if self._open:
+            click.echo()
+
+
+def _limits(timeout: float | None, memory: int | None) -> Limits:
+    from angelos.core.errors import InvalidInput
+    from angelos.core.messages import Limits
+
+    asked = Limits()
+    try:
+        return Limits(
+            wall_s=timeout if timeout is not None else asked.wall_s,
+            cpu_s=max(timeout if timeout is not None else asked.cpu_s, asked.cpu_s),
+            memory_mb=memory if memory is not None else asked.memory_mb,
+        )
+    except ValueError as error:
+        raise InvalidInput(f"{error}.") from error
+
+
+def _read(file: str) -> str:
+    from angelos.core.errors import InvalidInput
+
+    try:
+        return sys.stdin.read() if file == "-" else Path(file).read_text()
+    except OSError as error:
+        raise InvalidInput(f"{file} cannot be read: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{file} is not UTF-8 text.") from error
+
+
+def _why(result: TaskResult) -> str:
+    known = ", ".join(f"{k}: {v}" for k, v in result.evidence.items() if k != "source")
+    code = "" if result.exit_code is None else f" (exit code {result.exit_code})"
+    return f"{result.status}{code} after {result.duration_s:.2f} s. {known}".strip()

@@ -1,0 +1,126 @@
+"""`angelos up`: start the system, keep it running, end it in good order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from angelos.cli.common import FAILED, Out, common
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from angelos.cli.system import System
+    from angelos.settings import Settings
+
+
+@click.command()
+@click.option("--port", type=click.IntRange(1, 65_535), help="Port of JupyterLab [any free one].")
+@click.option("--lab/--no-browser", default=False, help="Open JupyterLab in a browser.")
+@common
+def up(out: Out, *, port: int | None, lab: bool) -> None:
+    """Start stores, server and nodes, and keep them running until Ctrl-C or SIGTERM.
+
+    With --json each step is one line {"event", "seconds", ...}; `ready` comes when all runs.
+    """
+    from angelos.settings import load
+
+    settings = load(data_dir=out.data_dir, port=port or 0)
+    sys.exit(asyncio.run(_up(settings, _Teller(out), lab=lab)))
+
+
+class _Teller:
+    """Prints what happens, with the seconds since the start."""
+
+    _TEXTS = {
+        "orphan": "ended {name} (pid {pid}), left behind by a killed run",
+        "started": "{name}",
+        "restarting": "{name} ended with exit code {exit_code}; starting it again",
+        "given up": "{name} keeps ending (exit code {exit_code}); the system runs without it",
+        "ready": "ready: {lab}\n{pad}Ctrl-C stops it; other commands find it through {data_dir}",
+        "stopping": "stopping ({reason})",
+        "lost": "{reason}",
+        "stopped": "stopped; nothing is left running",
+    }
+
+    def __init__(self, out: Out) -> None:
+        self._out = out
+        self._start = time.monotonic()
+
+    def __call__(self, event: str, **data: Any) -> None:
+        seconds = round(time.monotonic() - self._start, 2)
+        with contextlib.suppress(BrokenPipeError):  # nobody reads on; the system does not mind
+            if self._out.as_json:
+                self._out.json({"event": event, "seconds": seconds, **data})
+            else:
+                click.echo(f"{seconds:7.2f} s  {self._TEXTS[event].format(pad=' ' * 11, **data)}")
+            sys.stdout.flush()
+
+
+async def _up(settings: Settings, say: _Teller, *, lab: bool) -> int:
+    from angelos.cli.system import System
+
+    system = System(settings, say)
+    stop = _Stop(system, say)
+    with stop.listening():
+        running = asyncio.create_task(_serve(system, say, lab=lab))
+        asked = asyncio.create_task(stop.asked.wait())
+        await asyncio.wait({running, asked}, return_when=asyncio.FIRST_COMPLETED)
+        if not running.done():
+            running.cancel()
+        await asyncio.wait({running})
+        asked.cancel()
+        if running.cancelled():
+            return FAILED if stop.killed else 0
+        return running.result()
+
+
+async def _serve(system: System, say: _Teller, *, lab: bool) -> int:
+    async with system:
+        data_dir = str(system.settings.data_dir)
+        say("ready", url=system.url, lab=system.lab_url, data_dir=data_dir)
+        if lab:
+            import webbrowser
+
+            await asyncio.to_thread(webbrowser.open, system.lab_url)
+        reason = await system.watch()
+        say("lost", reason=reason)
+        click.echo(f"angelos: {reason}", err=True)
+        click.echo("angelos: everything is being stopped; `angelos up` starts it again.", err=True)
+    return FAILED
+
+
+class _Stop:
+    """The first signal asks for an orderly end, the second kills."""
+
+    def __init__(self, system: System, say: _Teller) -> None:
+        self.asked = asyncio.Event()
+        self.killed = False
+        self._system = system
+        self._say = say
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        loop = asyncio.get_running_loop()
+        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        for number in numbers:
+            loop.add_signal_handler(number, self._on, number)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)
+
+    def _on(self, number: signal.Signals) -> None:
+        if self.asked.is_set():
+            self.killed = True
+            self._system.kill()
+            return
+        self._say("stopping", reason=number.name)
+        self.asked.set()

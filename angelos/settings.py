@@ -1,0 +1,88 @@
+"""All settings, and the only place that reads the environment.
+
+ANGELOS_DATA_DIR           where the system keeps its files
+ANGELOS_POSTGRES_DSN       use this PostgreSQL (>= 15) instead of the embedded one
+ANGELOS_VALKEY_URL         use this Valkey or Redis (>= 7) instead of the embedded one
+ANGELOS_ALLOW_UNSANDBOXED  1: run code without a sandbox where none can be made (a banner says so)
+ANGELOS_SUPERVISED         1: set by `angelos up` for its server; it waits for up's stores
+
+>>> load({"ANGELOS_DATA_DIR": "/srv/a"}).data.root
+PosixPath('/srv/a')
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from angelos.adapters.datadir import DataDir, find_data_dir
+from angelos.core.errors import InvalidInput
+
+
+class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Servers to use; empty means the embedded one."""
+
+    postgres_dsn: str = ""
+    valkey_url: str = ""
+
+
+class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The server process."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    """0: any free one."""
+    supervised: bool = False
+    """Started by `angelos up`, which runs the stores."""
+
+
+class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Execution nodes."""
+
+    allow_unsandboxed: bool = False
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that can be set."""
+
+    data_dir: Path
+    stores: StoreSettings = StoreSettings()
+    server: ServerSettings = ServerSettings()
+    nodes: NodeSettings = NodeSettings()
+
+    @property
+    def data(self) -> DataDir:
+        """The data directory's layout."""
+        return DataDir(self.data_dir)
+
+
+def load(
+    environ: Mapping[str, str] | None = None,
+    *,
+    data_dir: Path | str | None = None,
+    port: int = 0,
+) -> Settings:
+    """Return the settings of the environment; arguments go before it."""
+    env = os.environ if environ is None else environ
+    root = Path(data_dir).expanduser().absolute() if data_dir else find_data_dir(env)
+    return Settings(
+        data_dir=root,
+        stores=StoreSettings(
+            postgres_dsn=env.get("ANGELOS_POSTGRES_DSN", ""),
+            valkey_url=env.get("ANGELOS_VALKEY_URL", ""),
+        ),
+        server=ServerSettings(port=port, supervised=_flag(env, "ANGELOS_SUPERVISED")),
+        nodes=NodeSettings(allow_unsandboxed=_flag(env, "ANGELOS_ALLOW_UNSANDBOXED")),
+    )
+
+
+def _flag(env: Mapping[str, str], name: str) -> bool:
+    value = env.get(name, "").strip().lower()
+    if value in {"", "0", "false", "no"}:
+        return False
+    if value in {"1", "true", "yes"}:
+        return True
+    raise InvalidInput(f"{name} must be 0 or 1, not {value!r}.")

@@ -1,0 +1,217 @@
+"""Fakes and fixtures for people who test what they build on AngelOS.
+
+In a `conftest.py`:
+
+    from angelos.testing import clock, database, journal, queue, stores, valkey  # noqa: F401
+
+    async def test_it_says_so(journal, clock):
+        await journal.append([make_fact("task.accepted", "task-1", clock=clock)])
+        fact = await next_fact(journal, kind="task.accepted")
+
+`stores` starts a real PostgreSQL and Valkey once a session; each test gets a fresh database and
+an empty Valkey. The fakes (`MemoryJournal`, `MemoryQueue`, `ManualClock`) need neither.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import inspect
+import itertools
+import os
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psycopg
+import pytest
+import pytest_asyncio
+
+from angelos.adapters.embedded import EmbeddedPostgres, EmbeddedValkey
+from angelos.adapters.memory import ManualClock, MemoryJournal, MemoryQueue
+from angelos.adapters.postgres import Database
+from angelos.adapters.valkey import Client, ValkeyJournal, ValkeyQueue, connect
+from angelos.core.ids import START, Offset, PrincipalId, new_fact_id
+from angelos.core.messages import Fact
+from angelos.core.ports import Clock, Journal
+
+__all__ = [
+    "ManualClock", "MemoryJournal", "MemoryQueue", "Stores", "clock", "database", "eventually",
+    "facts_until", "journal", "make_fact", "need", "next_fact", "queue", "stores", "valkey",
+]  # fmt: skip
+
+PATIENCE_S = 20.0
+_TEMPLATE = "angelos_template"
+_numbers = itertools.count(1)
+
+
+class Stores(NamedTuple):
+    """The servers of a test session."""
+
+    postgres_url: str
+    valkey_url: str
+
+
+def need(condition: object, reason: str) -> None:
+    """Skip the test when a part of the system is missing; with `CI` set, fail instead."""
+    if condition:
+        return
+    if os.environ.get("CI"):
+        pytest.fail(f"needed: {reason}")
+    pytest.skip(reason)
+
+
+async def eventually(
+    predicate: Callable[[], Any | Awaitable[Any]],
+    what: str = "",
+    *,
+    within_s: float = PATIENCE_S,
+    every_s: float = 0.01,
+) -> Any:
+    """Return the first true answer of `predicate` (which may be async); fail after `within_s`.
+
+    For state that nothing announces. Where a fact announces it, wait for the fact (`next_fact`).
+    """
+    loop = asyncio.get_running_loop()
+    until = loop.time() + within_s
+    while True:
+        answer = predicate()
+        if inspect.isawaitable(answer):
+            answer = await answer
+        if answer:
+            return answer
+        if loop.time() > until:
+            name = what or getattr(predicate, "__name__", "it")
+            pytest.fail(f"{name} did not happen within {within_s:g} s")
+        await asyncio.sleep(every_s)
+
+
+async def facts_until(
+    journal: Journal,
+    done: Callable[[Fact], bool],
+    *,
+    after: Offset = START,
+    within_s: float = PATIENCE_S,
+) -> list[Fact]:
+    """Return the facts after `after` up to and with the first that is `done`."""
+    seen: list[Fact] = []
+    try:
+        async with asyncio.timeout(within_s):
+            facts = journal.follow(after)
+            async with contextlib.aclosing(facts):  # type: ignore[type-var]
+                async for fact in facts:
+                    seen.append(fact)
+                    if done(fact):
+                        return seen
+    except TimeoutError:
+        pass
+    kinds = ", ".join(fact.kind for fact in seen[-20:]) or "none"
+    return pytest.fail(f"the fact did not come within {within_s:g} s; what came: {kinds}")
+
+
+async def next_fact(
+    journal: Journal,
+    *,
+    kind: str,
+    subject: str = "",
+    after: Offset = START,
+    within_s: float = PATIENCE_S,
+) -> Fact:
+    """Return the first fact after `after` of this kind and, if given, subject; wait for it."""
+    found = await facts_until(
+        journal,
+        lambda fact: fact.kind == kind and subject in {"", fact.subject},
+        after=after,
+        within_s=within_s,
+    )
+    return found[-1]
+
+
+def make_fact(
+    kind: str,
+    subject: str,
+    *,
+    actor: str = "system/test",
+    clock: Clock | None = None,
+    **fields: Any,
+) -> Fact:
+    """Return a fact with a fresh id; `fields` are `outcome`, `data`, `revision`, ..."""
+    at = clock.time() if clock is not None else 1_700_000_000.0
+    return Fact(
+        id=new_fact_id(), at=at, actor=PrincipalId(actor), kind=kind, subject=subject, **fields
+    )
+
+
+@contextlib.contextmanager
+def running_stores() -> Iterator[Stores]:
+    """Run a PostgreSQL and a Valkey in a temporary directory, outside any event loop."""
+    with (
+        tempfile.TemporaryDirectory(prefix="angelos-") as folder,
+        asyncio.Runner() as runner,
+        contextlib.ExitStack() as stack,
+    ):
+        data, run = Path(folder) / "data", Path(folder) / "run"
+        postgres = EmbeddedPostgres(data / "postgres", run, fsync=False)
+        valkey = EmbeddedValkey(data / "valkey", run)
+        for server in (postgres, valkey):
+            stack.callback(lambda server=server: runner.run(server.stop()))
+            runner.run(server.start())
+        runner.run(_make_template(postgres.url))
+        yield Stores(postgres.url, valkey.url)
+
+
+async def _make_template(url: str) -> None:
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        await connection.execute(f"create database {_TEMPLATE}")
+    async with Database(_named(url, _TEMPLATE), max_connections=1) as template:
+        await template.migrate()
+
+
+def _named(url: str, name: str) -> str:
+    return url.replace("/postgres?", f"/{name}?", 1)
+
+
+@pytest.fixture(scope="session")
+def stores() -> Iterator[Stores]:
+    """A real PostgreSQL and a real Valkey, for the whole session."""
+    with running_stores() as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def database(stores: Stores) -> AsyncIterator[Database]:
+    """A fresh, migrated database of its own."""
+    name = f"test_{next(_numbers)}"
+    async with await psycopg.AsyncConnection.connect(stores.postgres_url, autocommit=True) as admin:
+        await admin.execute(f"create database {name} template {_TEMPLATE}".encode())
+        async with Database(_named(stores.postgres_url, name)) as fresh:
+            yield fresh
+        await admin.execute(f"drop database {name} with (force)".encode())
+
+
+@pytest_asyncio.fixture
+async def valkey(stores: Stores) -> AsyncIterator[Client]:
+    """A client of an empty Valkey."""
+    client = connect(stores.valkey_url)
+    await client.execute_command("FLUSHDB")
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+def journal(valkey: Client) -> ValkeyJournal:
+    """An empty journal in Valkey."""
+    return ValkeyJournal(valkey)
+
+
+@pytest.fixture
+def queue(valkey: Client) -> ValkeyQueue:
+    """Empty queues in Valkey."""
+    return ValkeyQueue(valkey)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """A clock that moves only when it is told to."""
+    return ManualClock()

@@ -1,0 +1,147 @@
+"""A second Jupyter server on the same data directory: a window on the system that runs there.
+
+One process decides and keeps the live documents; this one passes on what its owner asks. Its
+routes are read from the running system's own OpenAPI document. Live files of the workspace cannot
+be opened here, since their rooms are in the other server: the error names its address.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager
+from typing import Any, NoReturn
+
+import msgspec
+
+from angelos.client import Angelos
+from angelos.client.transport import segments
+from angelos.core.errors import Conflict, Forbidden
+from angelos.core.ids import START, Offset
+from angelos.core.messages import Fact
+from angelos.core.permissions import Permission, Principal, Role
+from angelos.core.routes import PREFIX, Call, Route
+from angelos.settings import Settings
+
+_LONGEST_WAIT_S = 60.0
+
+
+class RemoteJournal:
+    """The running system's journal, as far as readers need it."""
+
+    def __init__(self, angelos: Angelos) -> None:
+        """Take an open client."""
+        self._angelos = angelos
+
+    def follow(
+        self, after: Offset, kinds: Collection[str] = (), subject: str = ""
+    ) -> AsyncIterator[Fact]:
+        """Yield facts after `after` for ever, in order."""
+        return self._angelos.events(after, tuple(kinds), subject)
+
+    async def last(self) -> Offset:
+        """Return the newest offset."""
+        return (await self._angelos.status()).journal or START
+
+
+class NoDocuments:
+    """Answers for live files: they are open in the other server."""
+
+    def __init__(self, url: str) -> None:
+        """Take the running server's address."""
+        self._url = url
+
+    def locate(self, path: str) -> NoReturn:
+        """Refuse."""
+        raise Conflict(
+            f"{path} is a live document of the system that runs already.",
+            hint=f"Open it in JupyterLab at {self._url}.",
+        )
+
+    async def room_updates(self, repo: str, path: str) -> NoReturn:
+        """Refuse."""
+        self.locate(f"{repo}/{path}")
+
+    async def ingest(self, repo: str, path: str, update: bytes) -> NoReturn:  # noqa: ARG002
+        """Refuse."""
+        self.locate(f"{repo}/{path}")
+
+
+class NoPeople:
+    """Nobody but the owner may sign in here."""
+
+    async def authenticate(self, token: str) -> Principal | None:
+        """Return None."""
+        del token
+
+    async def list(self) -> tuple[()]:
+        """Return nobody."""
+        return ()
+
+
+class Attached:
+    """What the extension needs of a server, answered by the running one."""
+
+    def __init__(self, angelos: Angelos, routes: list[Route]) -> None:
+        """Take an open client and the routes to offer."""
+        self.routes = routes
+        self.journal = RemoteJournal(angelos)
+        self.repository = NoDocuments(angelos.url)
+        self.people = NoPeople()
+
+    def publish(self, url: str, token: str) -> None:
+        """Do nothing: whoever looks for the system finds the other server."""
+
+
+@asynccontextmanager
+async def attach(settings: Settings) -> AsyncIterator[Attached]:
+    """Yield a window on the running system; raise `Unavailable` when it does not answer."""
+    async with Angelos.connect(settings.data_dir) as angelos:
+        document = json.loads(await angelos.fetch("GET", "/openapi.json"))
+        yield Attached(angelos, routes_of(document, angelos.fetch))
+
+
+Fetch = Callable[..., Awaitable[bytes]]
+
+
+def routes_of(document: dict[str, Any], fetch: Fetch) -> list[Route]:
+    """Return a route for each operation of an OpenAPI document that asks `fetch` for the answer."""
+    return [
+        _route(method.upper(), path.removeprefix(PREFIX), operation, fetch)
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+        if method in {"get", "post", "put", "delete"} and not path.endswith("/openapi.json")
+    ]
+
+
+def _route(method: str, path: str, operation: dict[str, Any], fetch: Fetch) -> Route:
+    status, response = next(
+        (int(code), answer) for code, answer in operation["responses"].items() if code[0] == "2"
+    )
+    media_type = next(iter(response.get("content", {})), "application/json")
+    structured = media_type in {"application/json", "application/msgpack"}
+    body = "requestBody" in operation
+
+    async def passed_on(call: Call[Any]) -> Any:
+        if call.principal.role is not Role.admin:
+            raise Forbidden("Only the owner may use the running system from here.")
+        raw = await fetch(
+            method,
+            path_of(path, call.params),
+            body=call.body if body else None,
+            query=dict(call.query),
+            patience_s=_LONGEST_WAIT_S if "wait" in call.query else 0,
+        )
+        return msgspec.Raw(raw) if structured else raw
+
+    names = tuple(p["name"] for p in operation.get("parameters", []) if p["in"] == "query")
+    return Route(
+        method, path, Permission.status_read, passed_on, request=Any, response=Any, status=status,
+        summary=operation.get("summary", ""), query=names, media_type=media_type,
+    )  # fmt: skip
+
+
+def path_of(template: str, params: Any) -> str:
+    """Return a route's path with its parameters filled in, each quoted as one segment."""
+    parts = template.strip("/").split("/")
+    return segments(*(params[p[1:-1]] if p.startswith("{") else p for p in parts))

@@ -1,0 +1,75 @@
+"""Which PostgreSQL and Valkey the server uses, and who runs them.
+
+settings name both servers     ->  those, run by somebody else
+started by `angelos up`        ->  up's, awaited: up starts them while we import
+nobody has the data directory  ->  embedded ones, started and ended here
+a system runs on it already    ->  None: attach to that one
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import NamedTuple
+
+from angelos.adapters.embedded import EmbeddedPostgres, EmbeddedValkey
+from angelos.core.errors import Conflict, Unavailable
+from angelos.settings import Settings
+
+log = logging.getLogger(__name__)
+_WAIT_S = 60.0
+_POLL_S = 0.02
+
+
+class Stores(NamedTuple):
+    """Addresses: a PostgreSQL DSN and a Valkey URL."""
+
+    postgres: str
+    valkey: str
+
+
+@asynccontextmanager
+async def open_stores(settings: Settings) -> AsyncIterator[Stores | None]:
+    """Yield the stores to use, None where a running system has them."""
+    if settings.server.supervised:
+        yield await _from_up(settings)
+        return
+    async with AsyncExitStack() as stack:
+        data = settings.data
+        data.create()
+        try:
+            stack.enter_context(data.locked())
+        except Conflict as error:
+            log.info("%s", error)
+            yield None
+            return
+        dsn, url = settings.stores.postgres_dsn, settings.stores.valkey_url
+        if not (dsn and url):
+            runtime = data.create_runtime()
+            stack.callback(shutil.rmtree, runtime, ignore_errors=True)
+            if not dsn:
+                postgres = EmbeddedPostgres(data.postgres, runtime)
+                dsn = (await stack.enter_async_context(postgres)).url
+            if not url:
+                url = (await stack.enter_async_context(EmbeddedValkey(data.valkey, runtime))).url
+        yield Stores(dsn, url)
+
+
+async def _from_up(settings: Settings) -> Stores:
+    try:
+        async with asyncio.timeout(_WAIT_S):
+            while True:
+                try:
+                    system = settings.data.system()
+                except Unavailable:
+                    await asyncio.sleep(_POLL_S)
+                else:
+                    return Stores(system.postgres, system.valkey)
+    except TimeoutError:
+        raise Unavailable(
+            f"`angelos up` has not started its stores within {_WAIT_S:.0f} s.",
+            hint=f"See {settings.data.logs}.",
+        ) from None
