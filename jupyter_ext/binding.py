@@ -1,0 +1,114 @@
+"""The running system as this Jupyter server sees it: absent, starting, running or failed.
+
+Tornado's handlers are made before the loop runs and the system can start; they ask here.
+
+    binding = Binding(workspace=Path("/srv/angelos/workspace"), root_dir=Path("/srv"))
+    binding.require()  # raises Unavailable until `binding.server` is set
+    await binding.locate("angelos/workspace/study/notes.md")  # ("study", "notes.md")
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from inspect import isawaitable
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Protocol
+
+from angelos.core.errors import Unavailable
+from angelos.core.openapi import openapi_route
+from jupyter_ext.live import Documents, JupyterLiveDocuments
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from angelos.core.permissions import Principal
+    from angelos.core.routes import Route
+
+
+class People(Protocol):
+    """What sign-in needs of `control/people.py`."""
+
+    async def authenticate(self, token: str) -> Principal | None:
+        """Return whose token this is."""
+        ...
+
+    async def list(self) -> Any:
+        """Return everybody."""
+        ...
+
+
+class Server(Protocol):
+    """What `angelos.wiring.build_server` gives."""
+
+    @property
+    def routes(self) -> Sequence[Route]:
+        """Return every operation of the control API."""
+        ...
+
+    @property
+    def journal(self) -> Any:
+        """Return the log of facts: a `Journal`, of which readers need `follow`."""
+        ...
+
+    @property
+    def repository(self) -> Documents:
+        """Return AngelGit."""
+        ...
+
+    @property
+    def people(self) -> People:
+        """Return who may sign in."""
+        ...
+
+
+class Binding:
+    """Where handlers find the system."""
+
+    def __init__(self, workspace: Path, root_dir: Path) -> None:
+        """Take the directory of the live files and the root of Jupyter's own paths."""
+        self.live = JupyterLiveDocuments()
+        self.server: Server | None = None
+        self.routes: list[Route] = []
+        self.failure = ""
+        self.streams: set[asyncio.Task[None]] = set()
+        """Tasks that read the journal for somebody; the extension ends them when it stops."""
+        self.workspace = os.path.realpath(workspace)
+        self._root = os.path.realpath(root_dir)
+
+    def bind(self, server: Server) -> None:
+        """Take the system that runs now, and describe its routes."""
+        routes = list(server.routes)
+        if not any(route.path == "/openapi.json" for route in routes):
+            routes.append(openapi_route(routes))
+        self.server, self.routes, self.failure = server, routes, ""
+
+    def require(self) -> Server:
+        """Return the running system; raise `Unavailable`, with the reason, when there is none."""
+        if self.server is None:
+            raise Unavailable(
+                self.failure or "The system is starting.",
+                hint="Try again in a moment; the server's log says more.",
+            )
+        return self.server
+
+    def workspace_path(self, path: str) -> str | None:
+        """Return a path of the Contents API relative to the workspace; None outside of it."""
+        absolute = os.path.normpath(os.path.join(self._root, path.strip("/")))  # noqa: PTH118 - textual: ".." must not follow links
+        if absolute == self.workspace:
+            return ""
+        if not absolute.startswith(self.workspace + os.sep):
+            return None
+        return PurePosixPath(absolute).relative_to(self.workspace).as_posix()
+
+    async def locate(self, path: str) -> tuple[str, str] | None:
+        """Return (repository, path) of a managed document, None for any other file.
+
+        Raises `Unavailable` for a path in the workspace while the system is not running:
+        opening such a file as an ordinary one would let its text and its log drift apart.
+        """
+        relative = self.workspace_path(path)
+        if relative is None:
+            return None
+        found = self.require().repository.locate(relative)
+        return await found if isawaitable(found) else found

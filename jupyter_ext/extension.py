@@ -1,0 +1,158 @@
+"""The extension's life: configured when linked, mounted when loaded, running until it is stopped.
+
+    link   -> sign-in, roles and files of Jupyter itself (before the web application is made)
+    load   -> handlers, which answer 503 until the system runs
+    start  -> `build_server` is entered: stores attached or started, hub listening
+    stop   -> rooms store what they hold, then the server is left
+
+Under `angelos up` (ANGELOS_DATA_DIR is set) the extension attaches to up's stores; under a plain
+`jupyter lab` it attaches to a running system or runs the stores itself. When the system cannot
+start, Jupyter goes on without it and the API says why.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jupyter_server.auth.authorizer import AllowAllAuthorizer
+from jupyter_server.auth.identity import PasswordIdentityProvider
+from jupyter_server.extension.application import ExtensionApp
+from traitlets.config import Config
+
+from angelos.core.errors import AngelError
+from angelos.core.routes import PREFIX
+from angelos.settings import Settings, load
+from jupyter_ext.authorizer import AngelAuthorizer
+from jupyter_ext.binding import Binding, Server
+from jupyter_ext.events import EventsHandler
+from jupyter_ext.handlers import ApiHandler
+from jupyter_ext.identity import AngelIdentityProvider
+from jupyter_ext.room_handler import RoomHandler
+from jupyter_ext.rooms import FLUSH_S, ManagedRoom
+
+if TYPE_CHECKING:
+    from jupyter_server.serverapp import ServerApp
+
+log = logging.getLogger(__name__)
+
+
+class AngelExtension(ExtensionApp):
+    """AngelOS as a server extension."""
+
+    name = "jupyter_ext"
+    app_name = "AngelOS"
+    load_other_extensions = True
+
+    _life: asyncio.Task[None] | None = None
+    _stop: asyncio.Event
+
+    def _link_jupyter_server_extension(self, serverapp: ServerApp) -> None:
+        super()._link_jupyter_server_extension(serverapp)
+        self.angel_settings = load_settings()
+        if serverapp.identity_provider_class is PasswordIdentityProvider:
+            serverapp.identity_provider_class = AngelIdentityProvider
+        if serverapp.authorizer_class is AllowAllAuthorizer:
+            serverapp.authorizer_class = AngelAuthorizer
+        serverapp.update_config(jupyter_files(self.angel_settings, serverapp.config))
+
+    def initialize_settings(self) -> None:
+        """Make the place where handlers find the system."""
+        assert self.serverapp is not None  # noqa: S101 - linked before it is loaded
+        self.binding = Binding(
+            workspace=self.angel_settings.data.workspace, root_dir=Path(self.serverapp.root_dir)
+        )
+        self.settings["angelos_binding"] = self.binding
+
+    def initialize_handlers(self) -> None:
+        """Mount everything; the loop does not run yet."""
+        self.handlers.extend(
+            [
+                (rf"{PREFIX}/events", EventsHandler),
+                (rf"{PREFIX}/(.*)", ApiHandler),
+                # Loaded before jupyter_server_ydoc (extensions load in alphabetical order), so
+                # this one answers first.
+                (r"/api/collaboration/room/(.*)", RoomHandler),
+            ]
+        )
+
+    async def _start_jupyter_server_extension(self, serverapp: ServerApp) -> None:
+        """Start the system; Jupyter goes on without it when that fails."""
+        self._stop, started = asyncio.Event(), asyncio.Event()
+        self._life = asyncio.create_task(self._live(started), name="angelos")
+        await started.wait()
+        publish = getattr(self.binding.server, "publish", None)  # a test's server has none
+        if publish is not None:
+            publish(serverapp.connection_url, serverapp.identity_provider.token)
+
+    async def _live(self, started: asyncio.Event) -> None:
+        """Hold the system from start to stop, in one task as task groups demand."""
+        try:
+            async with open_server(self.angel_settings, self.binding) as server:
+                self.binding.bind(server)
+                started.set()
+                await self._stop.wait()
+        except Exception as error:
+            detail = str(error) if isinstance(error, AngelError) else repr(error)
+            word = "has failed" if started.is_set() else "could not start"
+            self.binding.failure = f"The system {word}: {detail}"
+            log.exception("AngelOS %s", word)
+        finally:
+            self.binding.server = None
+            started.set()
+
+    async def stop_extension(self) -> None:
+        """Store what rooms hold, then leave the system."""
+        if self._life is None:
+            return
+        rooms = [room for room in self.binding.live.rooms() if isinstance(room, ManagedRoom)]
+        flushing = [asyncio.create_task(room.flush()) for room in rooms]
+        if flushing:
+            _, late = await asyncio.wait(flushing, timeout=FLUSH_S)
+            for task in late:
+                task.cancel()
+        streams = set(self.binding.streams)
+        for stream in streams:
+            stream.cancel()
+        if streams:
+            await asyncio.wait(streams)
+        self._stop.set()
+        await asyncio.wait([self._life])
+
+
+def load_settings() -> Settings:
+    """Return the settings of the environment."""
+    return load()
+
+
+def open_server(settings: Settings, binding: Binding) -> AbstractAsyncContextManager[Server]:
+    """Return the system as a context manager (`angelos/wiring.py`)."""
+    from angelos.wiring import build_server
+
+    return build_server(settings, live=binding.live)
+
+
+def jupyter_files(settings: Settings, present: Config) -> Config:
+    """Return configuration that keeps Jupyter's own files in the data directory, where it exists.
+
+    Jupyter's defaults are shared by all servers of a user (file ids, cookie secret) or lie in
+    the current directory (updates of ordinary files). What is configured already stays.
+    """
+    folder = settings.data.jupyter
+    if not folder.is_dir():
+        return Config()
+    wanted = {
+        "ServerApp": {"cookie_secret_file": str(folder / "cookie_secret")},
+        "BaseFileIdManager": {"db_path": str(folder / "file_ids.db")},
+        "SQLiteYStore": {"db_path": str(folder / "ystore.db")},
+        "YDocExtension": {"session_store_path": str(folder / "sessions.json")},
+    }
+    return Config(
+        {
+            section: {key: value for key, value in traits.items() if key not in present[section]}
+            for section, traits in wanted.items()
+        }
+    )

@@ -1,0 +1,160 @@
+"""`/api/collaboration/room/...` for managed documents, in front of Jupyter's own handler.
+
+Jupyter's handler finds a room that exists already and joins it, so this one only has to open a
+`ManagedRoom` first. It also closes what Jupyter leaves open: a room is made only for somebody
+who is signed in and may read, pages of other origins are refused, and what a person without
+`documents:edit` types is not taken.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from jupyter_core.utils import ensure_async
+from jupyter_server.base.handlers import JupyterHandler
+from jupyter_server_ydoc.handlers import YDocWebSocketHandler
+from jupyter_server_ydoc.utils import MessageType, decode_file_path, room_id_from_encoded_path
+from pycrdt import YSyncMessageType
+from tornado.web import HTTPError
+
+from angelos.core.errors import AngelError, Unavailable
+from jupyter_ext.rooms import ManagedRoom
+from jupyter_ext.ystore import AngelYStore
+
+if TYPE_CHECKING:
+    from jupyter_server_ydoc.app import YDocExtension
+
+    from jupyter_ext.binding import Binding
+
+MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+_ROOM_PARTS = 3
+
+
+def collaboration(settings: dict[str, Any]) -> YDocExtension:
+    """Return Jupyter's collaboration extension; raise `Unavailable` when it is not installed."""
+    apps = settings["serverapp"].extension_manager.extension_apps
+    found = next(iter(apps.get("jupyter_server_ydoc", ())), None)
+    if found is None or not hasattr(found, "ywebsocket_server"):
+        raise Unavailable(
+            "Jupyter's collaboration extension is not running.",
+            hint="Enable it: jupyter server extension enable jupyter_server_ydoc",
+        )
+    return found
+
+
+def canonical_room(path: str, file_id: str) -> str:
+    """Return the one room of a document: a notebook as JSON, all else as text.
+
+    >>> canonical_room("a.ipynb", "1")
+    'json:notebook:1'
+    """
+    kind = "json:notebook" if path.endswith(".ipynb") else "text:file"
+    return f"{kind}:{file_id}"
+
+
+class RoomHandler(YDocWebSocketHandler):
+    """Opens the rooms of managed documents and guards all rooms."""
+
+    _may_edit = False
+
+    def initialize(self) -> None:  # type: ignore[override]
+        """Take over what Jupyter gives its own handler."""
+        extension = collaboration(self.settings)
+        super().initialize(
+            ywebsocket_server=extension.ywebsocket_server,
+            file_loaders=extension.file_loaders,
+            ystore_class=extension.ywebsocket_server.ystore_class,
+            room_locks=extension._room_locks,  # noqa: SLF001 - the same locks, or two rooms
+            document_cleanup_delay=extension.document_cleanup_delay,
+            document_save_delay=extension.document_save_delay,
+            document_load_progressively=extension.document_load_progressively,
+            notebook_output_delay_threshold_mb=extension.notebook_output_delay_threshold_mb,
+        )
+
+    @property
+    def max_message_size(self) -> int:  # type: ignore[override]
+        """Return the largest message that is read, in bytes."""
+        return MAX_MESSAGE_BYTES
+
+    def check_origin(self, origin: str) -> bool:  # type: ignore[override]
+        """Refuse pages of other origins, as Jupyter's other handlers do."""
+        return JupyterHandler.check_origin(self, origin)
+
+    async def prepare(self) -> None:
+        """Sign in, then make the room: nothing is made for strangers."""
+        await JupyterHandler.prepare(self, _redirect_to_login=False)
+        user = self.current_user
+        if user is None or not self.check_origin(self.get_origin() or ""):
+            raise HTTPError(403)
+        if not await ensure_async(self.authorizer.is_authorized(self, user, "read", "contents")):
+            raise HTTPError(403)
+        self._may_edit = bool(
+            await ensure_async(self.authorizer.is_authorized(self, user, "write", "room"))
+        )
+        room_id = room_id_from_encoded_path(self.request.path)
+        if room_id.count(":") >= _ROOM_PARTS - 1:
+            await self._open_managed(room_id)
+        await super().prepare()
+
+    async def on_message(self, message: bytes | str) -> None:
+        """Take a message; what changes the document only from those who may edit it."""
+        if isinstance(message, str):
+            return
+        if not self._may_edit and _changes(message):
+            return
+        await super().on_message(message)
+
+    async def _open_managed(self, room_id: str) -> None:
+        """Make the room of a managed document unless it is there."""
+        file_format, file_type, file_id = decode_file_path(room_id)
+        path = self._file_id_manager.get_path(file_id)
+        if path is None:
+            raise HTTPError(404, f"There is no file with the id {file_id!r}.")
+        binding: Binding = self.settings["angelos_binding"]
+        try:
+            found = await binding.locate(path)
+        except AngelError as error:
+            raise HTTPError(error.status, str(error)) from error
+        if found is None:
+            return
+        if room_id != canonical_room(path, file_id):
+            raise HTTPError(
+                409,
+                f"{path} is a managed document and has one form only; "
+                f"it cannot be opened as {file_format} {file_type}.",
+            )
+        if not self._websocket_server.started.is_set():
+            self.create_task(self._websocket_server.start())
+            await self._websocket_server.started.wait()
+        async with self._room_lock(room_id):
+            if self._websocket_server.room_exists(room_id):
+                room = await self._websocket_server.get_room(room_id)
+                if not isinstance(room, ManagedRoom):
+                    raise HTTPError(409, f"{path} was opened past AngelGit; restart the server.")
+                if not room.refused:
+                    return
+                await self._websocket_server.delete_room(room=room)
+            room = ManagedRoom(
+                room_id,
+                self._file_loaders[file_id],
+                self.event_logger,
+                AngelYStore(*found, binding.require().repository),
+                binding.live,
+                self.log,
+                exception_handler=self._log_error,
+                save_delay=self._document_save_delay,
+            )
+            self._websocket_server.add_room(room_id, room)
+
+    def _log_error(self, exception: Exception, log: Any) -> bool:
+        log.error("Room %s: %s", self._room_id, exception, exc_info=exception)
+        return True
+
+
+def _changes(message: bytes) -> bool:
+    """Tell whether a message carries changes of the document or asks for it to be written."""
+    if not message:
+        return False
+    if message[0] == MessageType.RAW:
+        return True
+    return message[0] == MessageType.SYNC and message[1:2] != bytes([YSyncMessageType.SYNC_STEP1])

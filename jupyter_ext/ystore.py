@@ -1,0 +1,51 @@
+"""Where the updates of a managed document are kept: AngelGit's log, and nowhere else.
+
+Jupyter's own store (SQLite) stays in force for every other file; see `ManagedRoom` for who
+opens which. A `write` that returns is durable.
+
+    store = AngelYStore("study", "notes.md", documents)
+    await store.write(update)
+    [update async for update, _, _ in store.read()]
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from logging import Logger, getLogger
+
+from pycrdt.store import BaseYStore, YDocNotFound
+
+from jupyter_ext.live import Documents
+
+
+class AngelYStore(BaseYStore):
+    """One managed document's updates, in AngelGit."""
+
+    def __init__(
+        self,
+        repo: str,
+        path: str,
+        documents: Documents,
+        metadata_callback: Callable[[], Awaitable[bytes] | bytes] | None = None,
+        log: Logger | None = None,
+    ) -> None:
+        self.repo = repo
+        self.path = path
+        self.metadata_callback = metadata_callback
+        self.log = log or getLogger(__name__)
+        self._documents = documents
+
+    async def write(self, data: bytes) -> None:
+        """Take an update; it survives `kill -9` when this returns."""
+        await self._documents.ingest(self.repo, self.path, data)
+
+    async def read(self) -> AsyncIterator[tuple[bytes, bytes, float]]:
+        """Yield (update, metadata, time) oldest first; raise `YDocNotFound` when there is none.
+
+        AngelGit keeps no time per update here; the audit log does. Times are 0.
+        """
+        updates = await self._documents.room_updates(self.repo, self.path)
+        if not updates:
+            raise YDocNotFound
+        for update in updates:
+            yield update, b"", 0.0

@@ -1,0 +1,121 @@
+"""``python -m llm train|generate|eval|plot``: the package from a shell.
+
+Settings come from a TOML file (``--config``, see ``llm.config.RunConfig``); options override it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from llm.config import ConfigError, RunConfig
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; return 2 and say why if it cannot work."""
+    parser = argparse.ArgumentParser(prog="python -m llm", description="A small GPT.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for run, text in (
+        (_train, "train a model and keep it"),
+        (_generate, "continue a prompt"),
+        (_eval, "measure the loss"),
+        (_plot, "write loss.csv and loss.png"),
+    ):
+        command = commands.add_parser(run.__name__[1:], help=text)
+        command.set_defaults(run=run)
+        command.add_argument("--config", type=Path, help="a TOML file; options override it")
+        command.add_argument("--checkpoint", help="a file *.pt, or a folder")
+        if run in {_train, _eval}:
+            command.add_argument("--corpus", help="a text, or a *.tokens file")
+        if run is _train:
+            command.add_argument("--max-steps", type=int)
+            command.add_argument("--resume", action="store_true", help="go on from the checkpoint")
+        if run is _generate:
+            command.add_argument("--prompt", default="\n")
+            command.add_argument("--tokens", type=int, default=500, help="how many, at most")
+            command.add_argument("--temperature", type=float, default=0.8)
+            command.add_argument("--top-k", type=int)
+            command.add_argument("--top-p", type=float)
+            command.add_argument("--stop", help="end after this string")
+            command.add_argument("--seed", type=int)
+        if run is _plot:
+            command.add_argument("--to", type=Path, help="a folder; default: by the checkpoint")
+    arguments = parser.parse_args(argv)
+    try:
+        arguments.run(arguments, _run_config(arguments))
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        sys.stderr.write(f"llm {arguments.command}: {error}\n")
+        return 2
+    return 0
+
+
+def _run_config(arguments: argparse.Namespace) -> RunConfig:
+    """Return the config file's run, or a default one, with what the options override."""
+    if arguments.config:
+        run = RunConfig.from_toml(arguments.config.read_text(encoding="utf-8"))
+    else:
+        run = RunConfig(corpus="")
+    options = {name: getattr(arguments, name, None) for name in ("corpus", "checkpoint")}
+    run = replace(run, **{name: value for name, value in options.items() if value})
+    if steps := getattr(arguments, "max_steps", None):
+        run = replace(run, training=replace(run.training, max_steps=steps))
+    if not run.corpus and hasattr(arguments, "corpus"):
+        raise ConfigError("give --corpus, or a --config that names one")
+    return run
+
+
+def _train(arguments: argparse.Namespace, run: RunConfig) -> None:
+    from llm.train import train
+
+    path, options = Path(run.checkpoint), {"resume": arguments.resume, "unknown": run.unknown}
+    train(Path(run.corpus), run.model, run.training, checkpoint_path=path, **options)
+    if path.suffix != ".pt":
+        (path / "run.toml").write_text(run.to_toml(), encoding="utf-8")
+    sys.stdout.write(f"trained; the checkpoint is {path}\n")
+
+
+def _generate(arguments: argparse.Namespace, run: RunConfig) -> None:
+    import torch
+
+    from llm.checkpoint import load_checkpoint
+
+    model, names = load_checkpoint(run.checkpoint).to_model(), ("top_k", "top_p", "stop", "seed")
+    options = {name: getattr(arguments, name) for name in ("temperature", *names)}
+    ids = torch.tensor([model.tokenizer.encode(arguments.prompt)], dtype=torch.long)
+    sys.stdout.write(arguments.prompt)
+    for token in model.stream(ids, arguments.tokens, **options):
+        sys.stdout.write(model.tokenizer.decode(token.tolist()))
+        sys.stdout.flush()
+    sys.stdout.write("\n")
+
+
+def _eval(arguments: argparse.Namespace, run: RunConfig) -> None:
+    from llm.checkpoint import load_checkpoint
+    from llm.data import NextTokenDataset, read_corpus, split
+    from llm.loop import evaluate
+
+    checkpoint = load_checkpoint(run.checkpoint)
+    tokens, _ = read_corpus(Path(run.corpus), checkpoint.tokenizer)
+    block_size, fraction = checkpoint.model_config.block_size, run.training.validation_fraction
+    if not arguments.corpus:  # the run's own text: only the part that it did not train on
+        tokens = split(tokens, fraction, block_size)[1]
+    if tokens is None:
+        raise ConfigError("the run held nothing out for validation: give --corpus")
+    loss = evaluate(checkpoint.to_model(), NextTokenDataset(tokens, block_size))
+    sys.stdout.write(f"loss {loss:.4f} nats a character, after {checkpoint.step} steps\n")
+
+
+def _plot(arguments: argparse.Namespace, run: RunConfig) -> None:
+    from llm.checkpoint import load_checkpoint
+    from llm.curve import save_curve
+
+    path = Path(run.checkpoint)
+    folder = arguments.to or (path.parent if path.suffix == ".pt" else path)
+    save_curve(load_checkpoint(path).curve, folder)
+    sys.stdout.write(f"{folder / 'loss.csv'} {folder / 'loss.png'}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,250 @@
+"""`angelos up` as a user meets it: started, used, killed, started again, ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.up_process import Up, alive, cli, running
+
+PARTS = {"postgres", "valkey", "server", "exec1", "labs1"}
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory):
+    """One running system for the tests that leave it as it is."""
+    with running(tmp_path_factory.mktemp("system") / "data") as up:
+        yield up
+
+
+def test_it_tells_each_step_and_where_it_is(system):
+    assert [e["event"] for e in system.events][-1] == "ready"
+    started = {e["name"] for e in system.events if e["event"] == "started"}
+    assert started >= {"postgres", "valkey", "server", "node/exec1", "node/labs1"}
+    ready = system.events[-1]
+    assert ready["lab"].startswith(ready["url"] + "/lab?token=")
+    assert {p.name for p in system.data.processes()} == PARTS
+    assert system.data.system().url == ready["url"]
+
+
+def test_nobody_else_can_read_what_it_keeps(system):
+    for path in (system.data.root, *system.data.root.rglob("*")):
+        mode = path.lstat().st_mode
+        private = any(
+            not p.stat().st_mode & 0o077 for p in path.parents if p.is_relative_to(system.data.root)
+        )
+        assert stat.S_ISLNK(mode) or private or not mode & 0o077, path
+    assert not (system.data.root / "system.json").stat().st_mode & 0o077
+
+
+def test_the_token_is_in_no_command_line(system):
+    token = system.data.system().token
+    for pid, _ in system.pids().values():
+        try:
+            assert token.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
+        except FileNotFoundError:
+            continue
+
+
+def test_a_program_runs_and_its_output_comes(system):
+    done = cli(system.data.root, "run", "-c", "print(6 * 7)")
+    assert (done.returncode, done.stdout) == (0, "42\n"), done.stderr
+
+
+def test_the_last_line_of_json_tells_how_it_ended(system):
+    code = "import sys; print('out', end=''); print('err', file=sys.stderr); sys.exit(3)"
+    done = cli(system.data.root, "run", "-c", code, "--json")
+    assert done.returncode == 1
+    first, last = done.stdout.splitlines()
+    assert first == "out"
+    assert done.stderr.startswith("err\n")
+    result = json.loads(last)
+    assert list(result) == [
+        "status", "exit_code", "stdout", "stderr", "duration_s", "node", "tier", "evidence",
+    ]  # fmt: skip
+    assert (result["status"], result["exit_code"]) == ("error", 3)
+    assert (result["stdout"], result["stderr"]) == ("out", "err\n")
+    assert result["node"].endswith("exec1")
+
+
+def test_a_file_and_standard_input_are_programs_too(system, tmp_path):
+    (tmp_path / "hello.py").write_text("print('from a file')")
+    done = cli(system.data.root, "run", str(tmp_path / "hello.py"))
+    assert done.stdout == "from a file\n"
+    done = cli(system.data.root, "run", "-", input="print('from stdin')")
+    assert done.stdout == "from stdin\n"
+
+
+def test_a_program_that_takes_too_long_is_stopped(system):
+    done = cli(system.data.root, "run", "-c", "while True: pass", "--timeout", "0.5", "--json")
+    assert done.returncode == 1
+    assert json.loads(done.stdout.splitlines()[-1])["status"] == "timeout"
+
+
+def test_a_program_that_the_guard_refuses_never_starts(system):
+    done = cli(system.data.root, "run", "-c", "import ctypes", "--json")
+    assert done.returncode == 1
+    result = json.loads(done.stdout.splitlines()[-1])
+    assert result["status"] == "denied"
+    assert result["evidence"]["source"] == "guard"
+    assert result["evidence"]["line"] == 1
+
+
+def test_ctrl_c_cancels_the_task_and_says_so(system):
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "angelos.cli",
+            "run",
+            "--json",
+            "--data-dir",
+            str(system.data.root),
+            "-c",
+            "import time\nprint('on', flush=True)\ntime.sleep(25)",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "on\n"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "cancelled task-" in err
+    assert json.loads(out.splitlines()[-1])["status"] == "killed"
+
+
+@pytest.mark.parametrize("command", [["status"], ["nodes"], ["proposals"], ["people", "list"]])
+def test_what_is_listed_is_also_json(system, command):
+    plain = cli(system.data.root, *command)
+    assert plain.returncode == 0, plain.stderr
+    assert plain.stdout.strip()
+    json.loads(cli(system.data.root, *command, "--json").stdout)
+
+
+def test_nodes_are_connected_with_their_roles(system):
+    nodes = json.loads(cli(system.data.root, "nodes", "--json").stdout)["nodes"]
+    assert {(n["id"], n["role"], n["connected"]) for n in nodes} == {
+        ("node/exec1", "execution", True),
+        ("node/labs1", "labs", True),
+    }
+
+
+def test_an_unknown_id_is_an_error_of_one_line(system):
+    done = cli(system.data.root, "approve", "prop-0")
+    assert done.returncode == 2
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_audit_log_verifies_and_one_changed_byte_is_named(system, tmp_path):
+    export = tmp_path / "audit.jsonl"
+    assert cli(system.data.root, "audit", "export", str(export)).returncode == 0
+    good = cli(system.data.root, "audit", "verify", "--export", str(export), "--json")
+    assert good.returncode == 0, good.stdout
+    lines = export.read_bytes().splitlines(keepends=True)
+    at = next(n for n, line in enumerate(lines) if line.startswith(b'{"index":3,'))
+    start = lines[at].index(b'"body":"') + 12
+    changed = b"B" if lines[at][start : start + 1] == b"A" else b"A"
+    lines[at] = lines[at][:start] + changed + lines[at][start + 1 :]
+    export.write_bytes(b"".join(lines))
+    bad = cli(system.data.root, "audit", "verify", "--export", str(export))
+    assert bad.returncode == 1
+    assert "entry 3" in bad.stdout
+
+
+def test_an_agent_enrols_with_a_token_that_works_once(system, tmp_path):
+    token = cli(system.data.root, "enrol", "agent", "ada").stdout.strip()
+    done = cli(system.data.root, "agent", "enrol", token, str(tmp_path / "ada"), "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["id"] == "agent/ada"
+    again = cli(system.data.root, "agent", "enrol", token, str(tmp_path / "eve"))
+    assert again.returncode == 1
+    assert "Traceback" not in again.stderr
+
+
+def test_a_second_up_is_refused_and_told_by_whom(system):
+    second = Up(system.data.root)
+    try:
+        assert second.process.wait(60) == 1
+        error = second.process.stderr.read()
+        assert f"pid {system.process.pid}" in error
+        assert len(error.splitlines()) == 1
+    finally:
+        second.close()
+    assert cli(system.data.root, "run", "-c", "print(1)").stdout == "1\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
+@pytest.mark.slow
+def test_a_signal_ends_all_in_good_order(tmp_path, number):
+    with running(tmp_path / "data") as up:
+        pids = up.pids()
+        assert set(pids) >= PARTS
+        runtime = up.data.runtime
+        assert runtime.is_dir()
+        assert up.stop(number) == 0
+    assert alive(pids) == set()
+    assert not runtime.exists()
+    assert up.data.processes() == []
+    assert not (up.data.root / "system.json").exists()
+
+
+@pytest.mark.slow
+def test_a_killed_up_loses_nothing_and_its_orphans_are_ended(tmp_path):
+    data_dir = tmp_path / "data"
+    with running(data_dir) as up:
+        result = cli(data_dir, "run", "-c", "print('kept')", "--json")
+        assert result.returncode == 0
+        before = json.loads(cli(data_dir, "status", "--json").stdout)["journal"]
+        pids = up.pids()
+        os.kill(up.process.pid, signal.SIGKILL)
+        up.process.wait(30)
+    with running(data_dir) as up:
+        assert alive(pids) == set()
+        tasks = cli(data_dir, "audit", "tail", "--json", "-n", "1000").stdout.splitlines()
+        finished = [json.loads(t)["fact"] for t in tasks]
+        assert any(
+            f["kind"] == "task.finished" and f["data"]["stdout"] == "kept\n" for f in finished
+        )
+        after = json.loads(cli(data_dir, "status", "--json").stdout)["journal"]
+        assert tuple(map(int, after.split("-"))) > tuple(map(int, before.split("-")))
+        assert cli(data_dir, "run", "-c", "print('again')").stdout == "again\n"
+
+
+@pytest.mark.parametrize("name", ["server", "exec1"])
+@pytest.mark.slow
+def test_a_killed_part_is_started_again(tmp_path, name):
+    data_dir = tmp_path / "data"
+    with running(data_dir) as up:
+        pid, _ = up.pids()[name]
+        os.kill(pid, signal.SIGKILL)
+        assert up.until("restarting", name=name)["exit_code"] == -signal.SIGKILL
+        deadline = time.monotonic() + 60
+        while (done := cli(data_dir, "run", "-c", "print('back')")).returncode != 0:
+            assert time.monotonic() < deadline, done.stderr
+        assert done.stdout == "back\n"
+        assert up.stop() == 0
+
+
+@pytest.mark.parametrize("name", ["postgres", "valkey"])
+@pytest.mark.slow
+def test_a_killed_store_ends_all_with_a_clear_message(tmp_path, name):
+    with running(tmp_path / "data") as up:
+        cli(up.data.root, "run", "-c", "print(1)")
+        pids = up.pids()
+        os.kill(pids[name][0], signal.SIGKILL)
+        assert name in up.until("lost")["reason"]
+        assert up.process.wait(60) == 1
+        assert name in up.process.stderr.read()
+        assert alive(pids) == set()
+    with running(tmp_path / "data") as up:
+        assert cli(up.data.root, "run", "-c", "print(2)").stdout == "2\n"

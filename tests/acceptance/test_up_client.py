@@ -1,0 +1,98 @@
+"""The client against a running system: an agent by certificate, and a server that is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+
+import pytest
+
+from angelos.adapters.enrolment import enrol
+from angelos.client import Angelos
+from angelos.core.errors import Forbidden, Unauthenticated
+from angelos.core.ids import START
+from angelos.core.ports import NewText
+from tests.acceptance.up_process import running
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory):
+    """One running system for the module."""
+    with running(tmp_path_factory.mktemp("system") / "data") as up:
+        yield up
+
+
+async def _watch(angelos):
+    async for _ in angelos.events(START, kinds=("principal.quarantined",)):
+        continue
+
+
+async def test_an_agent_works_within_its_role_until_it_is_quarantined(system, tmp_path):
+    async with Angelos.connect(system.data.root) as owner:
+        token = (await owner.enrol_token("agent", "ada")).token
+        await enrol(token, tmp_path / "ada")
+        await owner.create_repo("notes", {"a.txt": "one\n"})
+        async with Angelos.with_certificate(tmp_path / "ada") as ada:
+            assert (await ada.run("print(1)")).stdout == "1\n"
+            view = await ada.propose("notes", "main", [NewText(path="a.txt", text="two\n")], "why")
+            assert view.author == "agent/ada"
+            with pytest.raises(Forbidden):
+                await ada.approve(view.id, view.digest)
+            with pytest.raises(Forbidden):
+                await ada.enrol_token("agent", "eve")
+
+            watching = asyncio.create_task(_watch(ada))
+            await owner.quarantine("agent/ada", "a test")
+            with pytest.raises((Unauthenticated, Forbidden)):
+                await asyncio.wait_for(watching, 30)
+            with pytest.raises(Unauthenticated):
+                await ada.status()
+        await owner.release("agent/ada")
+        async with Angelos.with_certificate(tmp_path / "ada") as ada:
+            with pytest.raises(Unauthenticated):  # the old certificate stays void
+                await ada.status()
+
+
+async def test_live_and_committed_text_and_history(system):
+    async with Angelos.connect(system.data.root) as owner:
+        steps = '[pipeline]\nsteps = [{name = "text", run = ["grep", "-q", "two", "a.txt"]}]\n'
+        files = {"a.txt": "one\n", "sub/b.txt": "b\n", "angelos.toml": steps}
+        first = (await owner.create_repo("book", files)).main
+        edit = NewText(path="a.txt", text="two\n")
+        view = await owner.propose("book", first, [edit], "second")
+        async with asyncio.timeout(60):
+            while view.state not in {"promoted", "waiting", "rejected", "refused"}:
+                view = await owner.proposal(view.id, wait=20)
+        assert view.state == "promoted", view.reason
+        assert await owner.read_file("book", "main", "a.txt") == b"two\n"
+        assert await owner.read_file("book", first, "a.txt") == b"one\n"
+        assert await owner.read_live("book", "a.txt") == b"two\n"
+        assert [c.path for c in await owner.diff("book", first, "main")] == ["a.txt"]
+        assert (await owner.log("book"))[-1] == first
+        tree = (await owner.revision("book", first)).tree
+        back = await owner.rollback("book", first)
+        assert (await owner.revision("book", back)).tree == tree
+        assert (await owner.bundle("book", back)).signed.revision == back
+        assert "book" in {repo.name for repo in await owner.repos()}
+
+
+@pytest.mark.slow
+async def test_a_run_goes_on_while_the_server_is_killed_and_started_again(system):
+    code = "import time\nfor n in range(8):\n    print(n, flush=True)\n    time.sleep(1)\n"
+    started = asyncio.Event()
+    seen: list[bytes] = []
+
+    def output(piece):
+        seen.append(piece.data)
+        started.set()
+
+    async with Angelos.connect(system.data.root) as owner:
+        running_task = asyncio.create_task(owner.run(code, on_output=output))
+        await asyncio.wait_for(started.wait(), 30)
+        os.kill(system.pids()["server"][0], signal.SIGKILL)
+        result = await asyncio.wait_for(running_task, 90)
+    assert result.status == "ok", result
+    expected = "".join(f"{n}\n" for n in range(8))
+    assert result.stdout == expected
+    assert b"".join(seen).decode() == expected

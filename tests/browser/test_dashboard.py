@@ -1,0 +1,114 @@
+"""A person in JupyterLab: sees a node, a running task and a waiting approval, and clicks Approve."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from tornado.httpclient import AsyncHTTPClient
+
+from angelos.adapters.datadir import DataDir
+from angelos.cli.demo import patches, study
+from angelos.cli.demo.world import World, start_agent, start_up
+from angelos.core.api import SubmitTask
+from angelos.core.messages import Limits
+from angelos.core.ports import NewText
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+PICTURE = Path(__file__).parents[2] / "docs" / "images" / "dashboard.png"
+ATTACK = '<img src=x onerror="window.attacked = 1">'
+NOTEBOOK = {
+    "cells": [
+        {
+            "cell_type": "code", "id": "dashboard", "metadata": {}, "execution_count": None,
+            "outputs": [], "source": "from angelos.dashboard import Dashboard\n\nDashboard()",
+        }
+    ],
+    "metadata": {
+        "kernelspec": {
+            "display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3",
+        }
+    },
+    "nbformat": 4,
+    "nbformat_minor": 5,
+}  # fmt: skip
+TRAINING = """
+import time
+for step in range(600):
+    print(f"step {step:3}  loss {2.4 / (1 + step / 7):.4f}", flush=True)
+    time.sleep(0.3)
+"""
+
+
+async def waiting_proposal(world: World, stack: AsyncExitStack) -> str:
+    """Let an agent propose what a person has to agree to, and wait until it does wait."""
+    lines = study.ANGELOS_TOML.splitlines(keepends=True)
+    world.files[study.POLICY] = "".join(line for line in lines if "notebook" not in line)
+    await world.angelos.create_repo(world.repo, world.files)
+    ada = await start_agent(world, "ada", stack)
+    path = study.PROTECTED
+    edit = NewText(path=path, text=patches.looser_tolerance(world.files[path]))
+    proposal = await ada.propose("main", [edit], "Allow a looser tolerance")
+    view = await world.settled(proposal.id)
+    assert view.state == "waiting", (view.reason, view.steps)
+    return view.id
+
+
+async def notebook_url(world: World) -> str:
+    """Put the notebook into the workspace and return where a person opens it."""
+    system = DataDir(world.data_dir).system()
+    answer = await AsyncHTTPClient().fetch(
+        f"{system.url}/api/contents/dashboard.ipynb",
+        method="PUT",
+        headers={"Authorization": f"token {system.token}"},
+        body=json.dumps({"type": "notebook", "format": "json", "content": NOTEBOOK}),
+    )
+    assert answer.code == 201
+    return f"{system.url}/lab/tree/dashboard.ipynb?token={system.token}"
+
+
+async def test_a_click_on_approve_moves_main(browser, tmp_path):
+    async with AsyncExitStack() as stack:
+        world = await start_up(tmp_path / "data", stack)
+        proposal = await waiting_proposal(world, stack)
+        before = await world.main()
+        task = await world.angelos.submit(
+            SubmitTask(code=TRAINING, label="train", limits=Limits(wall_s=200, cpu_s=60))
+        )
+        page = await browser.new_page(viewport={"width": 1180, "height": 1000})
+        await page.goto(await notebook_url(world))
+        await page.locator(".jp-Notebook .jp-InputArea-editor").first.click()
+        await page.keyboard.press("Shift+Enter")
+        root = page.locator(".ad-root")
+        await root.wait_for(timeout=60_000)
+        await root.get_by_text("exec1", exact=True).wait_for()
+        await root.get_by_text("Allow a looser tolerance").first.wait_for()
+        await root.get_by_text("+TOLERANCE").wait_for()
+        await root.get_by_text("step   3").wait_for()
+        if os.environ.get("ANGELOS_PICTURE"):
+            await take_picture(page)
+        await root.get_by_role("button", name="Approve: Allow a looser tolerance").click()
+        view = await world.angelos.proposal(proposal, wait=60)
+        assert view.state in {"approved", "testing", "promoted"}, view
+        await world.fact("branch.advanced", f"{world.repo}:main", before=before)
+        assert await world.main() != before
+        await root.get_by_text("Nothing waits for you.").wait_for()
+        await root.get_by_text("✓ promoted").wait_for()
+        await world.angelos.cancel(task.id)
+        await world.angelos.run(f"print({ATTACK!r})", label=ATTACK)
+        await root.get_by_text(ATTACK).first.wait_for()
+        assert await root.locator("img").count() == 0
+        assert await page.evaluate("window.attacked") is None
+        view = await world.angelos.proposal(proposal)
+        assert view.approvals == ("person/owner",)
+
+
+async def take_picture(page) -> None:
+    """Save what the README shows: JupyterLab without its side bar, the dashboard in full."""
+    await page.keyboard.press("Control+b")
+    await asyncio.sleep(1.5)  # until JupyterLab has moved its panels; it does not say when
+    await page.screenshot(path=PICTURE)

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+
+import pycrdt
+import pytest
+
+from angelos.angelgit.service import AngelGit
+from angelos.core.ids import PrincipalId, new_proposal_id
+from angelos.core.ports import NewText
+from angelos.core.signing import SigningKey
+
+ADA, BOB, EVE = PrincipalId("agent/ada"), PrincipalId("agent/bob"), PrincipalId("person/eve")
+FILE = "".join(f"line {i}\n" for i in range(1, 21))
+
+
+class Room:
+    """A browser's room: a document of its own that hands every edit to `ingest`."""
+
+    def __init__(self, git, repo, path):
+        self.git, self.repo, self.path = git, repo, path
+        self.doc = pycrdt.Doc()
+        self.text = self.doc.get("source", type=pycrdt.Text)
+        self.open = False
+
+    async def enter(self):
+        for update in await self.git.room_updates(self.repo, self.path):
+            self.doc.apply_update(update)
+        self.open = True
+        return self
+
+    async def type(self, before: str, text: str):
+        """Put `text` in front of `before`."""
+        updates = []
+        subscription = self.doc.observe(lambda event: updates.append(bytes(event.update)))
+        at = len(str(self.text).partition(before)[0].encode())
+        self.text.insert(at, text)
+        self.doc.unobserve(subscription)
+        for update in updates:
+            await self.git.ingest(self.repo, self.path, update)
+
+
+class Rooms:
+    """`LiveDocuments` that behaves as Jupyter's rooms do: what it applies comes back."""
+
+    def __init__(self):
+        self.rooms = {}
+
+    async def apply(self, repo, path, update):
+        room = self.rooms.get((repo, path))
+        if room is None or not room.open:
+            return False
+        room.doc.apply_update(update)
+        await room.git.ingest(repo, path, update)
+        return True
+
+    async def enter(self, git, repo, path):
+        self.rooms[repo, path] = await Room(git, repo, path).enter()
+        return self.rooms[repo, path]
+
+
+@pytest.fixture
+def key():
+    return SigningKey(b"k" * 32)
+
+
+@pytest.fixture
+def rooms():
+    return Rooms()
+
+
+@pytest.fixture
+def start(database, valkey, journal, clock, key, rooms, tmp_path):
+    """Start AngelGit on the test's stores; again and again, as after a kill."""
+
+    @asynccontextmanager
+    async def start():
+        rooms.rooms.clear()
+        async with AngelGit(database, valkey, key, clock, journal, tmp_path / "ws", rooms) as git:
+            yield git
+
+    return start
+
+
+@pytest.fixture
+async def git(start):
+    async with start() as git:
+        yield git
+
+
+@pytest.fixture
+async def base(git):
+    return await git.create("study", {"a.txt": FILE.encode(), "b/b.txt": b"b\n"}, EVE, "import")
+
+
+@pytest.fixture
+def put(git):
+    """Propose and merge a new text; the proposal's id."""
+
+    async def put(base, path, text, author=ADA, repo="study"):
+        proposal = new_proposal_id()
+        await git.propose(proposal, repo, base, [NewText(path=path, text=text)], author, "why")
+        await git.merge(proposal)
+        return proposal
+
+    return put

@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from angelos.angelgit.routes import routes
+from angelos.core.api import CreateRepo
+from angelos.core.errors import InvalidInput, NotFound
+from angelos.core.permissions import Principal, Role
+from angelos.core.revision import Bundle, verify_bundle
+from angelos.core.routes import Call, Nothing, render
+
+from .conftest import EVE, FILE
+
+
+@pytest.fixture
+def ask(git):
+    table = {(r.method, r.path): r for r in routes(git)}
+
+    async def ask(method, path, body=None, query=None, **params):
+        route = table[method, path]
+        who = Principal(id=EVE, role=Role.admin)
+        call = Call(principal=who, params=params, query=query or {}, body=body or Nothing())
+        answer = await route.handler(call)
+        render(route, answer)
+        return answer
+
+    return ask
+
+
+async def test_a_repository_through_the_api(ask, git, put, key):
+    made = await ask("POST", "/repos", CreateRepo(name="study", files={"a.txt": FILE}))
+    assert (await ask("GET", "/repos")).repos == (made,)
+    assert await ask("GET", "/repos/{repo}", repo="study") == made
+    await put(made.main, "a.txt", FILE + "more\n")
+    one = "/repos/{repo}/revisions/{revision}"
+    view = await ask("GET", one, repo="study", revision="dev")
+    assert (view.author, view.parents) == ("agent/ada", (made.main,))
+    query = {"path": "a.txt"}
+    assert (
+        await ask("GET", f"{one}/file", query=query, repo="study", revision="main") == FILE.encode()
+    )
+    live = await ask("GET", "/repos/{repo}/live", query=query, repo="study")
+    assert live == (FILE + "more\n").encode()
+    bundle = await ask("GET", f"{one}/bundle", repo="study", revision=view.revision)
+    again = msgspec.msgpack.decode(msgspec.msgpack.encode(bundle), type=Bundle)
+    assert verify_bundle(key.public, again, view.revision)["a.txt"] == live
+    diff = await ask(
+        "GET", "/repos/{repo}/diff", query={"before": "main", "after": "dev"}, repo="study"
+    )
+    assert "+more" in diff.changes[0].diff
+    log = await ask("GET", "/repos/{repo}/log", query={"branch": "dev", "limit": "1"}, repo="study")
+    assert log.revisions == (view.revision,)
+
+
+async def test_bad_questions_are_named(ask, git):
+    await ask("POST", "/repos", CreateRepo(name="study", files={"a.txt": FILE}))
+    one = "/repos/{repo}/revisions/{revision}"
+    for query in ({"branch": "x"}, {"limit": "0"}, {"limit": "\u0663"}, {"limit": "9999"}):
+        with pytest.raises(InvalidInput):
+            await ask("GET", "/repos/{repo}/log", query=query, repo="study")
+    with pytest.raises(InvalidInput, match="path"):
+        await ask("GET", f"{one}/file", repo="study", revision="main")
+    for revision in ("x", "0" * 64):
+        with pytest.raises(NotFound):
+            await ask("GET", one, repo="study", revision=revision)
+    with pytest.raises(NotFound):
+        await ask("GET", "/repos/{repo}", repo="none")
+    with pytest.raises(InvalidInput):
+        await ask("POST", "/repos", CreateRepo(name="s", files={"a": "\ud800"}))

@@ -1,0 +1,85 @@
+"""People in a real PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+
+import pytest
+
+from angelos.control.people import People
+from angelos.core.errors import Conflict, InvalidInput, NotFound
+from angelos.core.permissions import Role
+
+
+async def test_a_token_is_its_persons_until_they_are_removed(database):
+    people = People(database)
+    view = await people.create("ada", Role.reviewer)
+    principal = await people.authenticate(view.token)
+    assert (principal.id, principal.role) == ("person/ada", Role.reviewer)
+    assert [(p.id, p.role, p.token) for p in await people.list()] == [
+        ("person/ada", Role.reviewer, "")
+    ]
+    await people.remove("ada")
+    assert await people.authenticate(view.token) is None
+    with pytest.raises(NotFound):
+        await people.remove("ada")
+
+
+async def test_tokens_are_not_kept(database):
+    view = await People(database).create("ada", Role.viewer)
+    async with database.transaction() as connection:
+        rows = await (await connection.execute("select * from person")).fetchall()
+    assert view.token not in repr(rows)
+    assert view.token.encode() not in bytes(rows[0][2])
+
+
+@pytest.mark.parametrize(
+    "token", ["", "x", "x" * 33, "x" * 10_000, "\x00", "\ud800", "angel_' or 1=1 --"]
+)
+async def test_other_tokens_are_nobodys(database, token):
+    people = People(database)
+    await people.create("ada", Role.viewer)
+    assert await people.authenticate(token) is None
+
+
+async def test_a_name_is_taken_once(database):
+    people = People(database)
+    first = await people.create("ada", Role.viewer)
+    with pytest.raises(Conflict):
+        await people.create("ada", Role.admin)
+    assert (await people.authenticate(first.token)).role == Role.viewer
+
+
+@pytest.mark.parametrize("role", [Role.agent, Role.node])
+async def test_people_are_no_agents_and_no_nodes(database, role):
+    with pytest.raises(InvalidInput):
+        await People(database).create("ada", role)
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "-a", "a" * 65, "a\n", "\u0430da"])
+async def test_odd_names_are_refused(database, name):
+    with pytest.raises(InvalidInput):
+        await People(database).create(name, Role.viewer)
+
+
+async def test_the_owner_is_made_once_and_takes_a_new_token(database):
+    people = People(database)
+    first, second = secrets.token_hex(24), secrets.token_hex(24)
+    for token in (first, first, second):
+        await people.ensure_owner("root", token)
+    assert await people.authenticate(first) is None
+    assert (await people.authenticate(second)).role == Role.admin
+    with pytest.raises(InvalidInput):
+        await people.ensure_owner("root", "short")
+
+
+async def test_the_last_admin_stays(database):
+    people = People(database)
+    await people.create("ada", Role.admin)
+    with pytest.raises(Conflict):
+        await people.remove("ada")
+    await people.create("bob", Role.admin)
+    ended = await asyncio.gather(people.remove("ada"), people.remove("bob"), return_exceptions=True)
+    assert [type(e) for e in ended if e] == [Conflict]
+    assert len(await people.list()) == 1

@@ -1,0 +1,93 @@
+"""Both stores are killed while facts come in; the log keeps each one and verifies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from angelos.adapters.embedded import EmbeddedPostgres, EmbeddedValkey
+from angelos.adapters.memory import ManualClock
+from angelos.adapters.postgres import Database
+from angelos.adapters.valkey import ValkeyJournal, connect
+from angelos.core.errors import Unavailable
+from angelos.core.messages import Fact, Kind, decode
+from angelos.core.signing import SigningKey
+from angelos.governance.config import GovernanceConfig
+from angelos.governance.service import Governance
+from angelos.governance.verify import verify
+from angelos.testing import eventually, make_fact
+
+KEY = SigningKey(bytes(range(32)))
+
+
+class NoSignals:
+    async def quarantine(self, principal, reason):
+        raise AssertionError(principal)
+
+
+@pytest.fixture
+def folder():
+    with tempfile.TemporaryDirectory(prefix="angelos-") as name:
+        yield Path(name)
+
+
+async def restart(server):
+    """Kill a server and start it again while its users go on."""
+    os.kill(server.pid, signal.SIGKILL)
+    await server.start()
+
+
+async def test_a_log_through_kills_of_both_stores(folder):
+    acknowledged = []
+
+    async def write(journal, writer, stop):
+        index = 0
+        while not stop.is_set():
+            fact = make_fact(Kind.task_finished, f"task-{writer}", data={"index": index})
+            while fact.id not in acknowledged:
+                try:
+                    await journal.append([fact])
+                    acknowledged.append(fact.id)
+                except Unavailable:
+                    await asyncio.sleep(0.01)
+            index += 1
+            await asyncio.sleep(0.002)
+
+    async def more(count):
+        wanted = len(acknowledged) + count
+        await eventually(lambda: len(acknowledged) >= wanted, f"{count} more facts", within_s=60)
+
+    config = GovernanceConfig(checkpoint_every_s=0.05, batch=20)
+    async with (
+        EmbeddedPostgres(folder / "postgres", folder / "run", fsync=False) as postgres,
+        EmbeddedValkey(folder / "valkey", folder / "run") as valkey,
+        Database(postgres.url) as database,
+    ):
+        await database.migrate()
+        client = connect(valkey.url)
+        journal = ValkeyJournal(client, database)
+        stop = asyncio.Event()
+        async with Governance(
+            journal, database, KEY, ManualClock(), NoSignals(), config
+        ) as governance:
+            writers = [asyncio.create_task(write(journal, n, stop)) for n in range(3)]
+            await more(50)
+            for server in (postgres, valkey, postgres):
+                await restart(server)
+                await more(50)
+            stop.set()
+            await asyncio.gather(*writers)
+            async with asyncio.timeout(60):
+                lines = [line async for line in governance.export()]
+            rows = await governance.entries(-1, len(acknowledged) + 1)
+        await client.aclose()
+    kept = [decode(row.body, Fact).id for row in rows]
+    assert sorted(kept) == sorted(acknowledged)  # each once
+    report = verify(lines, key=KEY.public.raw)
+    assert report.ok, report.problems
+    assert report.checkpoints > 3

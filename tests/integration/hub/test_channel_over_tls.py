@@ -1,0 +1,209 @@
+"""Commands go down and facts come up, over real mutual TLS and real stores."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+
+from angelos.core.errors import Unavailable
+from angelos.core.grants import SignedGrant
+from angelos.core.ids import PrincipalId, TaskId, new_command_id
+from angelos.core.messages import CancelTask, Command, Kind, decode, encode
+from angelos.core.ports import Envelope
+from angelos.hub.config import HubConfig
+from angelos.hub.testing import connect, join, running_hub
+from angelos.testing import eventually, facts_until, make_fact, next_fact
+
+NODE = PrincipalId("node/exec1")
+
+
+def command(task: str = "task-1") -> Command:
+    return Command(
+        id=new_command_id(),
+        to=NODE,
+        grant=SignedGrant(body=b"", signature=b""),
+        payload=encode(CancelTask(task=TaskId(task))),
+    )
+
+
+def started(task: str) -> Envelope:
+    fact = make_fact(Kind.task_started, task, actor=NODE)
+    return Envelope("fact", fact.id, encode(fact))
+
+
+async def test_a_command_goes_down_and_its_facts_come_up(database, journal, queue, tmp_path):
+    async with running_hub(database, journal, queue, tmp_path) as hub:
+        identity = await join(hub, "node", "exec1", tmp_path / "exec1")
+        sent = command()
+        await queue.put(NODE, sent)
+        async with connect(hub, identity, info={"tier": "full", "pid": "7", "x": "y"}) as channel:
+            (envelope,) = await channel.recv()
+            assert (envelope.kind, envelope.id) == ("command", sent.id)
+            assert decode(envelope.body, Command) == sent
+            fact = make_fact(Kind.task_started, "task-1", actor=NODE)
+            await channel.send(
+                [Envelope("fact", fact.id, encode(fact)), Envelope("ack", sent.id, b"")]
+            )
+            await next_fact(journal, kind=Kind.task_started)
+
+            async def acknowledged() -> bool:
+                return await queue.depth(NODE) == 0
+
+            await eventually(acknowledged)
+        facts = await facts_until(journal, lambda f: f.kind == Kind.node_disconnected)
+    kinds = [f.kind for f in facts]
+    assert kinds == ["node.enrolled", "node.connected", "task.started", "node.disconnected"]
+    assert facts[0].on_behalf_of == "person/operator"
+    assert facts[1].data == {
+        "role": "execution", "tier": "full", "pid": "7", "serial": facts[0].data["serial"],
+    }  # fmt: skip
+
+
+async def test_a_lost_connection_loses_and_doubles_nothing(database, journal, queue, tmp_path):
+    async with running_hub(database, journal, queue, tmp_path) as hub:
+        identity = await join(hub, "node", "exec1", tmp_path / "exec1")
+        async with connect(hub, identity) as channel:
+            for i in range(30):
+                await channel.send([started(f"task-{i}")])
+                if i % 10 == 5:
+                    await queue.put(NODE, command(f"task-{i}"))
+                    hub._listener.cut(NODE)
+            got = []
+            while len(got) < 3:
+                got += [e.id for e in await channel.recv()]
+            assert len(set(got)) == 3
+            facts = await facts_until(journal, lambda f: f.subject == "task-29")
+    subjects = [f.subject for f in facts if f.kind == Kind.task_started]
+    assert subjects == [f"task-{i}" for i in range(30)]
+
+
+async def test_a_restarted_hub_gets_what_the_old_one_did_not_write(
+    database, journal, queue, tmp_path
+):
+    async with running_hub(database, journal, queue, tmp_path) as hub:
+        identity = await join(hub, "node", "exec1", tmp_path / "exec1")
+        port = int(hub.url.rsplit(":", 1)[1])
+        channel = connect(hub, identity)
+        await channel.__aenter__()
+        await channel.send([started("task-0")])
+        await queue.put(NODE, command("task-0"))
+        await channel.recv()  # taken, and never acknowledged
+    await channel.send([started("task-1")])  # while nobody is there
+    async with running_hub(database, journal, queue, tmp_path, config=HubConfig(port=port)) as hub:
+        assert hub.url.endswith(str(port))
+        await next_fact(journal, kind=Kind.task_started, subject="task-1")
+        (again,) = await channel.recv()
+        assert again.kind == "command"
+        await channel.close()
+
+
+async def test_a_restarted_node_gets_its_unfinished_commands_again(
+    database, journal, queue, tmp_path
+):
+    async with running_hub(database, journal, queue, tmp_path) as hub:
+        identity = await join(hub, "node", "exec1", tmp_path / "exec1")
+        sent = [command("task-1"), command("task-2")]
+        for one in sent:
+            await queue.put(NODE, one)
+        async with connect(hub, identity) as first:
+            got = await first.recv()
+            while len(got) < 2:
+                got += await first.recv()
+            await first.send([Envelope("ack", sent[1].id, b"")])  # out of order is fine
+
+            async def one_left() -> bool:
+                return await queue.depth(NODE) == 1
+
+            await eventually(one_left)
+        async with connect(hub, identity) as second:
+            assert [e.id for e in await second.recv()] == [sent[0].id]
+
+
+async def test_a_second_connection_fences_the_first(database, journal, queue, tmp_path):
+    async with running_hub(database, journal, queue, tmp_path) as hub:
+        identity = await join(hub, "node", "exec1", tmp_path / "exec1")
+        async with connect(hub, identity) as first, connect(hub, identity) as second:
+            with pytest.raises(Unavailable) as caught:
+                await first.recv()
+            assert caught.value.extra["code"] == "fenced"
+            await second.send([started("task-1")])
+            facts = await facts_until(journal, lambda f: f.kind == Kind.task_started)
+    kinds = [f.kind for f in facts]
+    assert kinds[1:] == ["node.connected", "node.disconnected", "node.connected", "task.started"]
+    assert facts[2].data == {"code": "fenced"}
+
+
+async def test_a_node_may_speak_only_for_itself_and_of_its_work(database, journal, queue, tmp_path):
+    forged = [
+        make_fact(Kind.task_started, "task-9", actor="node/other"),
+        make_fact(Kind.branch_advanced, "study:main", actor=NODE),
+        make_fact(Kind.task_started, "task-9", actor=NODE, on_behalf_of=PrincipalId("agent/a")),
+    ]
+    async with running_hub(database, journal, queue, tmp_path) as hub:
+        identity = await join(hub, "node", "exec1", tmp_path / "exec1")
+        for fact in forged:
+            async with connect(hub, identity) as channel:
+                await channel.send([started("task-1"), Envelope("fact", fact.id, encode(fact))])
+                with pytest.raises(Unavailable) as caught:
+                    await channel.recv()
+                assert caught.value.extra["code"] == "refused"
+    facts = await journal.read("0-0")
+    assert {f.subject for f in facts if f.kind == Kind.task_started} == {"task-1"}
+    assert not [f for f in facts if f.kind == Kind.branch_advanced]
+
+
+async def test_an_agent_has_a_channel_but_no_facts(database, journal, queue, tmp_path):
+    async with running_hub(database, journal, queue, tmp_path) as hub:
+        identity = await join(hub, "agent", "ada", tmp_path / "ada")
+        async with connect(hub, identity) as channel:
+            await next_fact(journal, kind=Kind.agent_connected, subject="agent/ada")
+            fact = make_fact(Kind.task_started, "task-1", actor="agent/ada")
+            await channel.send([Envelope("fact", fact.id, encode(fact))])
+            with pytest.raises(Unavailable):
+                await channel.recv()
+        await next_fact(journal, kind=Kind.agent_disconnected)
+
+
+async def test_a_peer_that_stays_away_is_forgotten(database, journal, queue, tmp_path):
+    config = HubConfig(resume_s=0.01)
+    async with running_hub(database, journal, queue, tmp_path, config=config) as hub:
+        identity = await join(hub, "node", "exec1", tmp_path / "exec1")
+        async with connect(hub, identity):
+            await next_fact(journal, kind=Kind.node_connected)
+        await eventually(lambda: not hub.sessions._sessions)
+
+
+async def test_many_facts_arrive_in_order_through_a_small_window(
+    database, journal, queue, tmp_path
+):
+    async with running_hub(database, journal, queue, tmp_path) as hub:
+        identity = await join(hub, "node", "exec1", tmp_path / "exec1")
+        async with connect(hub, identity) as channel:
+            names = [f"task-{i}" for i in range(5000)]
+            await channel.send([started(name) for name in names])
+            async with asyncio.TaskGroup() as group:
+                seen = group.create_task(facts_until(journal, lambda f: f.subject == names[-1]))
+    assert [f.subject for f in seen.result() if f.kind == Kind.task_started] == names
+
+
+async def test_a_connection_ends_with_its_certificate_and_goes_on_with_the_next(
+    database, journal, queue, tmp_path
+):
+    config = HubConfig(tick_s=0.01)
+    async with running_hub(database, journal, queue, tmp_path, config=config) as hub:
+        identity = await join(hub, "node", "exec1", tmp_path / "exec1")
+        async with connect(hub, identity) as channel:
+            await next_fact(journal, kind=Kind.node_connected)
+            await identity.renew()
+            session = hub.sessions._sessions[NODE]
+            session.peer = msgspec.structs.replace(session.peer, not_after=1.0)
+            gone = await next_fact(journal, kind=Kind.node_disconnected)
+            assert gone.data == {"code": "expired"}
+            back = await next_fact(journal, kind=Kind.node_connected, after=gone.offset)
+            first = await next_fact(journal, kind=Kind.node_connected)
+            assert back.data["serial"] != first.data["serial"]
+            await channel.send([started("task-1")])
+            await next_fact(journal, kind=Kind.task_started)
+            assert hub.sessions._sessions[NODE] is session

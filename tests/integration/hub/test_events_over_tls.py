@@ -1,0 +1,64 @@
+"""Agents follow the journal over the hub's own socket."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+
+import msgspec
+from tornado.httpclient import HTTPRequest
+from tornado.websocket import websocket_connect
+
+from angelos.core.messages import Fact, Kind
+from angelos.hub.config import HubConfig
+from angelos.hub.testing import join, running_hub
+from angelos.testing import eventually, make_fact
+
+
+async def test_events_come_in_order_and_go_on_from_an_offset(database, journal, queue, tmp_path):
+    async with running_hub(database, journal, queue, tmp_path) as hub:
+        ada = await join(hub, "agent", "ada", tmp_path / "ada")
+        await journal.append([make_fact(Kind.task_accepted, f"task-{i}") for i in range(5)])
+        after, seen = "0-0", []
+        for _ in range(5):
+            events = await websocket_connect(
+                HTTPRequest(
+                    f"wss{hub.url[5:]}/angelos/api/events?kinds=task.accepted&after={after}",
+                    ssl_options=ada.client_context(),
+                )
+            )
+            fact = msgspec.json.decode(await events.read_message(), type=Fact)
+            after = fact.offset
+            seen.append(fact.subject)
+            events.close()
+    assert seen == [f"task-{i}" for i in range(5)]
+
+
+async def test_a_reader_that_does_not_read_is_let_go(database, journal, queue, tmp_path):
+    config = HubConfig(patience_s=0.2)
+    async with running_hub(database, journal, queue, tmp_path, config=config) as hub:
+        ada = await join(hub, "agent", "ada", tmp_path / "ada")
+        big = {"text": "x" * 100_000}
+        for _ in range(10):
+            await journal.append(
+                [make_fact(Kind.task_output, "task-1", data=big) for _ in range(10)]
+            )
+        host, port = hub.url.removeprefix("https://").split(":")
+        plain = socket.create_connection((host, int(port)))
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        import asyncio
+
+        def upgrade() -> ssl.SSLSocket:
+            link = ada.client_context().wrap_socket(plain, server_hostname=host)
+            link.sendall(
+                b"GET /angelos/api/events HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+                b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+                b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+            )
+            return link
+
+        link = await asyncio.to_thread(upgrade)
+        name = "events for agent/ada"
+        await eventually(lambda: any(t.get_name() == name for t in asyncio.all_tasks()))
+        await eventually(lambda: not any(t.get_name() == name for t in asyncio.all_tasks()))
+        link.close()

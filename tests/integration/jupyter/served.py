@@ -1,0 +1,153 @@
+"""A real Jupyter Server with our extension over a log that is a plain file: run as a program.
+
+    python served.py WORKSPACE LOG PORT   # prints nothing; ends on SIGTERM
+
+Every file below WORKSPACE/study is a managed document. The log keeps one JSON object a line, each
+written with fsync before `ingest` returns, as AngelGit promises.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import sys
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from pycrdt import Doc, Text
+
+from angelos.core.errors import InvalidInput
+from angelos.core.ids import PrincipalId
+from angelos.core.permissions import Permission, Principal, Role
+from angelos.core.routes import Call, Route
+from angelos.testing import MemoryJournal, make_fact
+
+PEOPLE = {
+    "t-viewer": Principal(id=PrincipalId("person/vera"), role=Role.viewer),
+    "t-researcher": Principal(id=PrincipalId("person/rosa"), role=Role.researcher),
+}
+
+
+class FileLog:
+    """AngelGit's side of a room, in one file."""
+
+    def __init__(self, workspace: Path, log: Path, live) -> None:
+        self.workspace, self.log, self.live = workspace, log, live
+
+    def locate(self, path):
+        repo, _, rest = path.partition("/")
+        known = repo == "study" and rest and not rest.startswith("scratch")
+        return (repo, rest) if known and (self.workspace / path).is_file() else None
+
+    async def room_updates(self, repo, path):
+        if not any(True for _ in self._read(path)):
+            doc = Doc(client_id=1)
+            doc.get("source", type=Text).insert(0, (self.workspace / repo / path).read_text())
+            await self.ingest(repo, path, doc.get_update())
+        return list(self._read(path))
+
+    async def ingest(self, repo, path, update):
+        line = json.dumps({"path": path, "update": base64.b64encode(update).decode()})
+        with self.log.open("a") as file:
+            file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _read(self, path):
+        if self.log.exists():
+            for line in self.log.read_text().splitlines():
+                entry = json.loads(line)
+                if entry["path"] == path:
+                    yield base64.b64decode(entry["update"])
+
+    def doc(self, path):
+        doc = Doc()
+        for update in self._read(path):
+            doc.apply_update(update)
+        return doc
+
+    async def prepend(self, call: Call) -> dict:
+        """Merge an update as a proposal would: into the log, then into the open room."""
+        path, text = call.query["path"], call.query["text"]
+        await self.room_updates("study", path)
+        doc = self.doc(path)
+        updates = []
+        doc.observe(lambda event: updates.append(bytes(event.update)))
+        doc.get("source", type=Text).insert(0, text)
+        await self.ingest("study", path, updates[0])
+        return {"open": await self.live.apply("study", path, updates[0])}
+
+
+class Everybody:
+    def __init__(self) -> None:
+        self.known = dict(PEOPLE)
+
+    async def authenticate(self, token):
+        return self.known.get(token)
+
+    async def list(self):
+        return list(self.known.values())
+
+    async def remove(self, call: Call) -> dict:
+        self.known = {
+            t: p for t, p in self.known.items() if p.id != f"person/{call.params['name']}"
+        }
+        return {}
+
+
+class FakeServer:
+    def __init__(self, repository, people) -> None:
+        self.repository, self.people, self.journal = repository, people, MemoryJournal()
+
+        async def say(call: Call) -> dict:
+            fact = make_fact("task.accepted", call.params["what"])
+            return {"offset": (await self.journal.append([fact]))[0]}
+
+        async def echo(call: Call) -> dict:
+            return {"by": call.principal.id, "role": call.principal.role, **call.params}
+
+        async def fail(call: Call) -> dict:
+            raise InvalidInput("No.", hint="Never.")
+
+        self.routes = [
+            Route("GET", "/echo/{what}", Permission.status_read, echo),
+            Route("POST", "/echo/{what}", Permission.tasks_run, echo, request=dict),
+            Route("POST", "/say/{what}", Permission.tasks_run, say),
+            Route("GET", "/fail", Permission.status_read, fail),
+            Route(
+                "POST",
+                "/prepend",
+                Permission.proposals_review,
+                repository.prepend,
+                query=("path", "text"),
+            ),
+            Route("DELETE", "/people/{name}", Permission.people_manage, people.remove),
+        ]
+
+
+def main() -> None:
+    workspace, log, port = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+
+    import jupyter_ext.extension as extension
+
+    @asynccontextmanager
+    async def open_server(settings, binding):
+        yield FakeServer(FileLog(workspace, log, binding.live), Everybody())
+
+    extension.open_server = open_server
+
+    from jupyter_server.serverapp import ServerApp
+
+    ServerApp.launch_instance(
+        [
+            f"--port={port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={workspace}",
+            "--IdentityProvider.token=t-owner", "--no-browser", "--allow-root",
+            "--YDocExtension.document_cleanup_delay=0.2", "--YDocExtension.document_save_delay=0.1",
+            "--ServerApp.jpserver_extensions={'jupyter_ext': True}",
+        ]
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

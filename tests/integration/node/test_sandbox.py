@@ -1,0 +1,204 @@
+"""The sandbox as the node uses it: streaming, stdin, cancelling, and the tools of the pipeline."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from pathlib import Path
+
+import pytest
+
+from angelos.core.messages import Limits, Status, Tier
+from angelos.core.ports import Exit, Output, RunSpec
+from angelos.node import sandbox as sandbox_module
+from angelos.node.config import SandboxConfig
+from angelos.node.proc import tree
+from angelos.node.sandbox import BubblewrapSandbox
+from angelos.testing import need
+
+
+@pytest.fixture(params=[True, False], ids=["cgroup", "sampler"])
+async def sandbox(request: pytest.FixtureRequest) -> AsyncIterator[BubblewrapSandbox]:
+    config = SandboxConfig(ready_boxes=0, use_cgroups=request.param)
+    async with BubblewrapSandbox(config) as box:
+        need(box.tier in {Tier.full, Tier.reduced}, f"no boxes here: {box.reasons}")
+        yield box
+    assert [*tree(os.getpid())][1:] == []
+
+
+async def run(sandbox: BubblewrapSandbox, spec: RunSpec) -> tuple[Exit, str]:
+    said = b""
+    async for event in sandbox.run(spec):
+        if isinstance(event, Output):
+            said += event.data
+        else:
+            return event, said.decode()
+    raise AssertionError("no end")
+
+
+async def test_output_comes_while_the_program_runs_and_closing_kills(
+    sandbox: BubblewrapSandbox,
+) -> None:
+    code = (
+        "import os, signal, time\n"
+        "signal.signal(15, signal.SIG_IGN)\n"
+        "if os.fork() == 0:\n    os.setsid()\n    os.fork()\n    time.sleep(99)\n"
+        "print('here')\ntime.sleep(99)\n"
+    )
+    spec = RunSpec(argv=(), code=code, limits=Limits(wall_s=60))
+    async with aclosing(sandbox.run(spec)) as events:  # type: ignore[type-var]
+        first = await anext(events)
+        assert first == Output("stdout", b"here\n")
+        running = [*tree(os.getpid())][1:]
+        assert len(running) >= 4
+    for pid in running:
+        assert not Path(f"/proc/{pid}").exists() or _is_zombie(pid)
+
+
+def _is_zombie(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+
+
+async def test_stdin_larger_than_a_pipe(sandbox: BubblewrapSandbox) -> None:
+    code = "import sys; print(len(sys.stdin.buffer.read()))"
+    spec = RunSpec(argv=(), code=code, limits=Limits(), stdin=bytes(700_000))
+    assert (await run(sandbox, spec))[1] == "700000\n"
+
+
+async def test_stdin_that_nobody_reads(sandbox: BubblewrapSandbox) -> None:
+    spec = RunSpec(argv=(), code="print(1)", limits=Limits(), stdin=bytes(700_000))
+    assert (await run(sandbox, spec))[0].status is Status.ok
+
+
+async def test_the_code_is_main_and_its_traceback_is_its_own(sandbox: BubblewrapSandbox) -> None:
+    code = "import sys\nprint(__name__, sys.argv, dir())\ndef f():\n    return 1 / 0\nf()\n"
+    end, said = await run(sandbox, RunSpec(argv=("a",), code=code, limits=Limits()))
+    assert end.status is Status.error
+    assert said.startswith("__main__ ['-c', 'a'] ['__builtins__', '__doc__', '__name__', 'sys']")
+    assert "    return 1 / 0" in said
+    assert "inside.py" not in said
+
+
+async def test_a_syntax_error_is_the_programs_own(sandbox: BubblewrapSandbox) -> None:
+    end, said = await run(sandbox, RunSpec(argv=(), code="x = (", limits=Limits()))
+    assert (end.status, end.exit_code) == (Status.error, 1)
+    assert 'File "<task>", line 1' in said
+    assert "inside.py" not in said
+
+
+async def test_a_program_that_is_not_there(sandbox: BubblewrapSandbox) -> None:
+    end, said = await run(sandbox, RunSpec(argv=("nothing",), limits=Limits()))
+    assert (end.status, end.exit_code) == (Status.error, 127)
+    assert said == "nothing: No such file or directory\n"
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    tmp_path.chmod(0o755)
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "__init__.py").write_text('"""Study."""\n')
+    (tmp_path / "study" / "maths.py").write_text(
+        '"""Maths.\n\n>>> double(2)\n4\n"""\n\n\ndef double(x):\n    """Double."""\n    return 2 * x\n'
+    )
+    return tmp_path
+
+
+async def test_doctests_ruff_and_bandit_work_in_a_checkout(
+    sandbox: BubblewrapSandbox, study: Path
+) -> None:
+    for argv in (
+        ("python", "-m", "ruff", "check", "--no-cache", "study"),
+        ("python", "-m", "bandit", "-q", "-r", "study"),
+        ("python", "-m", "doctest", "study/maths.py"),
+        ("python", "-c", "import study.maths as m; assert m.__file__ == '/work/study/maths.py'"),
+    ):
+        spec = RunSpec(argv=argv, limits=Limits(), read_only={"/work": str(study)}, chdir="/work")
+        end, said = await run(sandbox, spec)
+        assert end.status is Status.ok, (argv, said, end.evidence)
+
+
+NOTEBOOK = """
+import os
+import nbformat
+from jupyter_client.manager import AsyncKernelManager
+from nbclient import NotebookClient
+nb = nbformat.read("analysis.ipynb", as_version=4)
+km = AsyncKernelManager(transport="ipc", ip="/tmp/k", connection_file="/tmp/k.json")
+client = NotebookClient(nb, km=km, timeout=60)
+client.execute(cwd=os.getcwd())
+print(nb.cells[0].outputs[0]["text"])
+"""
+
+
+async def test_a_notebook_runs_in_a_clean_kernel_without_a_network(
+    sandbox: BubblewrapSandbox, study: Path
+) -> None:
+    cell = {
+        "cell_type": "code", "id": "a", "metadata": {}, "outputs": [], "execution_count": None,
+        "source": "from study.maths import double\nprint(double(21))",
+    }  # fmt: skip
+    body = {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    (study / "analysis.ipynb").write_text(json.dumps(body))
+    spec = RunSpec(
+        argv=(),
+        code=NOTEBOOK,
+        limits=Limits(wall_s=90, cpu_s=60, memory_mb=1024, pids=128),
+        read_only={"/work": str(study)},
+        chdir="/work",
+    )
+    end, said = await run(sandbox, spec)
+    assert end.status is Status.ok, (said, end.evidence)
+    assert said.strip().endswith("42")
+
+
+async def test_ready_boxes_are_used_once_and_replaced() -> None:
+    async with BubblewrapSandbox(SandboxConfig(ready_boxes=2)) as box:
+        need(box.tier in {Tier.full, Tier.reduced}, f"no boxes here: {box.reasons}")
+        spec = RunSpec(
+            argv=(), code="import os; print(os.path.exists('/tmp/x')); open('/tmp/x', 'w')",
+            limits=Limits(),
+        )  # fmt: skip
+        for _ in range(6):
+            end, said = await run(box, spec)
+            assert (end.status, said) == (Status.ok, "False\n")
+    assert [*tree(os.getpid())][1:] == []
+
+
+@pytest.fixture
+def no_bwrap(monkeypatch: pytest.MonkeyPatch) -> None:
+    from angelos.core.errors import Unavailable
+
+    def missing() -> Path:
+        raise Unavailable("There is no bubblewrap.")
+
+    monkeypatch.setattr(sandbox_module, "find_bwrap", missing)
+
+
+async def test_without_boxes_everything_is_refused_and_says_why(no_bwrap: None) -> None:
+    async with BubblewrapSandbox() as box:
+        assert box.tier in {Tier.landlock, Tier.none}
+        end, said = await run(box, RunSpec(argv=(), code="print(1)", limits=Limits()))
+    assert (end.status, said) == (Status.denied, "")
+    assert "There is no bubblewrap" in str(end.evidence["reason"])
+
+
+async def test_trusted_code_runs_without_boxes_where_the_operator_allows_it(
+    no_bwrap: None, study: Path
+) -> None:
+    async with BubblewrapSandbox(SandboxConfig(allow_unsandboxed=True)) as box:
+        need(box.tier is Tier.landlock, "no Landlock here")
+        spec = RunSpec(
+            argv=(), code="import study.maths as m, os; print(m.double(4)); open('/etc/x', 'w')",
+            limits=Limits(), read_only={"/work": str(study)}, chdir="/work",
+        )  # fmt: skip
+        end, said = await run(box, spec)
+        assert end.status is Status.denied, said
+        assert said.startswith("8\n")
+        assert end.evidence["path"] == "/etc/x"
+        fork = "import os, time\nos.fork(); os.setsid(); os.fork()\nprint(1)\ntime.sleep(60)"
+        hung = RunSpec(argv=(), code=fork, limits=Limits(wall_s=0.5))
+        end, _ = await run(box, hung)
+        assert (end.status, end.tier) == (Status.timeout, Tier.landlock)
+    assert [*tree(os.getpid())][1:] == []

@@ -1,0 +1,138 @@
+"""What every journal promises (`core.ports.Journal`)."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from angelos.core.ids import START, offset_key
+from angelos.testing import facts_until, make_fact
+
+
+async def take(journal, count, after=START, **filters):
+    seen = []
+    async with asyncio.timeout(20), aclosing(journal.follow(after, **filters)) as facts:
+        async for fact in facts:
+            seen.append(fact)
+            if len(seen) == count:
+                return seen
+    return seen
+
+
+async def test_facts_come_back_in_order_with_their_offsets(any_journal):
+    facts = [make_fact("task.output", f"task-{i}", data={"index": i}) for i in range(5)]
+    offsets = await any_journal.append(facts[:2]) + await any_journal.append(facts[2:])
+    assert sorted(offsets, key=offset_key) == offsets
+    assert len(set(offsets)) == 5
+    expected = [
+        msgspec.structs.replace(fact, offset=offset)
+        for fact, offset in zip(facts, offsets, strict=True)
+    ]
+    assert await any_journal.read(START) == expected
+    assert await take(any_journal, 5) == expected
+    assert await any_journal.last() == offsets[-1]
+
+
+async def test_an_empty_journal(any_journal):
+    assert await any_journal.last() == START
+    assert await any_journal.read(START) == []
+    assert await any_journal.append([]) == []
+
+
+async def test_a_fact_sent_again_keeps_its_offset(any_journal):
+    first, second = make_fact("task.accepted", "task-1"), make_fact("task.started", "task-1")
+    (offset,) = await any_journal.append([first])
+    again = await any_journal.append([first, second, first, second])
+    assert again[0] == again[2] == offset
+    assert again[1] == again[3] != offset
+    assert len(await any_journal.read(START)) == 2
+
+
+async def test_readers_resume_by_offset(any_journal):
+    offsets = await any_journal.append([make_fact("task.output", f"task-{i}") for i in range(6)])
+    assert [f.offset for f in await any_journal.read(offsets[2])] == offsets[3:]
+    assert [f.offset for f in await take(any_journal, 3, after=offsets[2])] == offsets[3:]
+    assert await any_journal.read(offsets[-1]) == []
+
+
+async def test_filters_leave_out_and_never_reorder(any_journal):
+    facts = [make_fact(("a", "b", "c")[i % 3], f"task-{i % 2}") for i in range(12)]
+    await any_journal.append(facts)
+    wanted = [f.id for f in facts if f.kind in {"a", "b"} and f.subject == "task-1"]
+    filters = {"kinds": ("a", "b"), "subject": "task-1"}
+    assert [f.id for f in await any_journal.read(START, **filters)] == wanted
+    assert [f.id for f in await any_journal.read(START, limit=2, **filters)] == wanted[:2]
+    assert [f.id for f in await take(any_journal, len(wanted), **filters)] == wanted
+
+
+async def test_a_follower_sees_what_is_appended_later(any_journal):
+    first = make_fact("task.accepted", "task-1")
+    (offset,) = await any_journal.append([first])
+    follower = asyncio.create_task(take(any_journal, 2, after=offset))
+    later = [make_fact("task.started", "task-1"), make_fact("task.finished", "task-1")]
+    for fact in later:
+        await any_journal.append([fact])
+    assert [fact.id for fact in await follower] == [fact.id for fact in later]
+
+
+async def test_more_than_a_page(any_journal):
+    facts = [make_fact("task.output", "task-1", data={"index": i}) for i in range(1_203)]
+    for start in range(0, len(facts), 100):
+        await any_journal.append(facts[start : start + 100])
+    seen = await take(any_journal, len(facts))
+    assert [fact.data["index"] for fact in seen] == list(range(1_203))
+    assert len(await any_journal.read(START, limit=2_000)) == 1_203
+    assert len(await any_journal.read(START)) == 1_000
+
+
+async def test_many_writers_at_once_lose_and_double_nothing(any_journal):
+    async def write(writer):
+        for index in range(20):
+            fact = make_fact("task.output", f"task-{writer}", data={"index": index})
+            await asyncio.gather(any_journal.append([fact]), any_journal.append([fact]))
+
+    await asyncio.gather(*(write(writer) for writer in range(8)))
+    facts = await any_journal.read(START)
+    assert len(facts) == 160
+    for writer in range(8):
+        mine = [f.data["index"] for f in facts if f.subject == f"task-{writer}"]
+        assert mine == list(range(20))
+
+
+async def test_a_cancelled_follower_leaves_the_journal_usable(any_journal):
+    follower = asyncio.create_task(take(any_journal, 1))
+    await asyncio.sleep(0)  # let it begin to wait
+    follower.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await follower
+    fact = make_fact("task.accepted", "task-1")
+    await any_journal.append([fact])
+    assert (await facts_until(any_journal, lambda _: True))[0].id == fact.id
+
+
+@settings(
+    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(batches=st.lists(st.lists(st.integers(0, 12), max_size=6), max_size=8))
+def test_any_order_of_batches_and_repeats(batches):
+    """The memory journal against the simplest model: a dictionary of first occurrences."""
+
+    async def story():
+        from angelos.adapters.memory import MemoryJournal
+
+        journal = MemoryJournal()
+        facts = [make_fact("task.output", f"task-{i}") for i in range(13)]
+        offsets = {}
+        for batch in batches:
+            got = await journal.append([facts[i] for i in batch])
+            for number, offset in zip(batch, got, strict=True):
+                assert offsets.setdefault(number, offset) == offset
+        read = [fact.id for fact in await journal.read(START)]
+        assert read == [facts[i].id for i in offsets]
+
+    asyncio.run(story())

@@ -1,0 +1,103 @@
+"""Migrations and transactions on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+
+import psycopg
+import pytest
+
+from angelos.adapters import postgres
+from angelos.adapters.postgres import Database, Migration, migrations
+from angelos.core.errors import Conflict, Unavailable
+
+
+@pytest.fixture
+async def empty(stores):
+    """A database without any table of ours."""
+    async with await psycopg.AsyncConnection.connect(stores.postgres_url, autocommit=True) as admin:
+        await admin.execute("create database empty_one")
+        async with Database(stores.postgres_url.replace("/postgres?", "/empty_one?")) as database:
+            yield database
+        await admin.execute("drop database empty_one with (force)")
+
+
+async def tables(database):
+    async with database.transaction() as connection:
+        rows = await connection.execute(
+            "select tablename from pg_tables where schemaname = 'public'"
+        )
+        return {name for (name,) in await rows.fetchall()}
+
+
+def pretend(monkeypatch, *found):
+    monkeypatch.setattr(postgres, "migrations", lambda: list(found))
+
+
+ONE = Migration(1, "0001_a.sql", "aa", "create table a (x int)")
+TWO = Migration(2, "0002_b.sql", "bb", "create table b (x int); create table c (x int);")
+BAD = Migration(3, "0003_bad.sql", "cc", "create table d (x int); create table a (x int);")
+
+
+async def test_all_migrations_apply_once(empty):
+    names = [migration.name for migration in migrations()]
+    assert "0001_audit.sql" in names
+    assert await empty.migrate() == names
+    assert await empty.migrate() == []
+    assert "audit_entry" in await tables(empty)
+
+
+async def test_many_processes_at_once_migrate_once(empty):
+    others = [Database(empty.dsn, max_connections=1) for _ in range(4)]
+    for other in others:
+        await other.__aenter__()
+    applied = await asyncio.gather(*(other.migrate() for other in others))
+    for other in others:
+        await other.__aexit__()
+    assert sorted(map(len, applied)) == [0, 0, 0, len(migrations())]
+
+
+async def test_a_failing_migration_leaves_nothing_of_any(empty, monkeypatch):
+    pretend(monkeypatch, ONE, TWO, BAD)
+    with pytest.raises(psycopg.errors.DuplicateTable):
+        await empty.migrate()
+    assert await tables(empty) == set()
+    pretend(monkeypatch, ONE, TWO)
+    assert await empty.migrate() == ["0001_a.sql", "0002_b.sql"]
+    assert await tables(empty) == {"a", "b", "c", "schema_migration"}
+
+
+async def test_a_changed_migration_and_a_newer_database_are_refused(empty, monkeypatch):
+    pretend(monkeypatch, ONE, TWO)
+    await empty.migrate()
+    pretend(monkeypatch, ONE, TWO._replace(sha256="changed"))
+    with pytest.raises(Conflict, match=r"0002_b.sql was changed after it was applied"):
+        await empty.migrate()
+    pretend(monkeypatch, ONE)
+    with pytest.raises(Conflict, match=r"0002_b.sql, which this version does not know"):
+        await empty.migrate()
+
+
+async def test_an_error_rolls_back(database):
+    async def fail():
+        async with database.transaction() as connection:
+            await connection.execute("create table gone (x int)")
+            raise RuntimeError("on purpose")
+
+    with pytest.raises(RuntimeError, match="on purpose"):
+        await fail()
+    assert "gone" not in await tables(database)
+
+
+@pytest.mark.parametrize("turn", ["first", "second"])
+async def test_each_test_has_a_database_of_its_own(database, turn):
+    assert "mine" not in await tables(database), turn
+    async with database.transaction() as connection:
+        await connection.execute("create table mine (x int)")
+
+
+async def test_a_server_that_is_not_there(tmp_path):
+    dsn = f"postgresql://postgres@/postgres?host={tmp_path}"
+    with pytest.raises(Unavailable, match="did not answer"):
+        async with Database(dsn, timeout_s=0.2):
+            pass

@@ -1,0 +1,128 @@
+"""The composition root on real stores: what it builds, keeps, tells and refuses."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+
+import pytest
+
+from angelos.adapters.datadir import DataDir
+from angelos.client import Angelos
+from angelos.core.errors import Unavailable
+from angelos.core.ids import START, PrincipalId
+from angelos.core.messages import Kind
+from angelos.settings import load
+from angelos.wiring import Server, build_server
+from angelos.wiring.stores import open_stores
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return load({}, data_dir=tmp_path / "data")
+
+
+async def test_a_server_of_its_own_starts_keeps_and_ends_the_stores(settings):
+    data = settings.data
+    async with build_server(settings) as server:
+        assert isinstance(server, Server)
+        where = data.server()
+        assert (where.hub_url, where.enrol_url) == (server.hub.url, server.hub.enrol_url)
+        paths = {(route.method, route.path) for route in server.routes}
+        assert paths >= {
+            ("GET", "/status"), ("POST", "/tasks"), ("POST", "/repos/{repo}/proposals"),
+            ("GET", "/repos"), ("POST", "/enrolments"), ("GET", "/audit/export"),
+        }  # fmt: skip
+        assert ("POST", "/enrol") not in paths  # the enrolment listener's alone
+        assert len(paths) == len(server.routes)
+        first = await server.journal.read(START)
+        assert Kind.system_started in {fact.kind for fact in first}
+        for key in data.keys.iterdir():
+            assert stat.S_IMODE(key.stat().st_mode) == 0o600
+        revision = await server.repository.create(
+            "study", {"a.txt": b"one\n"}, PrincipalId("person/owner"), "import"
+        )
+        assert data.runtime.is_dir()
+    assert not data.runtime.exists()
+    assert data.server() is not None  # this process lives, but:
+    async with build_server(settings) as server:
+        assert server.hub.url == where.hub_url  # nodes find it where it was
+        assert await server.repository.head("study", "main") == revision
+        kinds = [fact.kind for fact in await server.journal.read(first[-1].offset)]
+        assert kinds.count(Kind.system_stopped) == 1
+        assert kinds.count(Kind.system_started) >= 1
+
+
+async def test_a_port_that_was_taken_meanwhile_is_replaced(settings):
+    async with build_server(settings) as server:
+        port = int(server.hub.url.rpartition(":")[2])
+    with socket.create_server(("127.0.0.1", port)):
+        async with build_server(settings) as server:
+            assert int(server.hub.url.rpartition(":")[2]) != port
+
+
+async def test_it_is_found_once_it_is_published_and_not_after_its_end(settings):
+    async with build_server(settings) as server:
+        with pytest.raises(Unavailable):
+            Angelos.connect(settings.data_dir)
+        server.publish("http://127.0.0.1:1/base/", "token")
+        assert Angelos.connect(settings.data_dir).url == "http://127.0.0.1:1/base"
+        assert settings.data.system().hub_url == server.hub.url
+    with pytest.raises(Unavailable):
+        Angelos.connect(settings.data_dir)
+
+
+async def test_a_second_one_does_not_touch_the_stores(settings):
+    data = DataDir(settings.data_dir)
+    data.create()
+    with data.locked():
+        async with open_stores(settings) as stores:
+            assert stores is None
+        with pytest.raises(Unavailable, match="No system runs"):
+            async with build_server(settings):
+                pytest.fail("there is nothing to attach to")
+
+
+async def test_servers_of_ones_own_are_used(settings):
+    env = {"ANGELOS_POSTGRES_DSN": "postgresql:///x", "ANGELOS_VALKEY_URL": "redis://x"}
+    async with open_stores(load(env, data_dir=settings.data_dir)) as stores:
+        assert stores == ("postgresql:///x", "redis://x")
+
+
+async def test_a_store_that_cannot_be_reached_is_named(settings, tmp_path):
+    env = {
+        "ANGELOS_POSTGRES_DSN": f"postgresql:///x?host={tmp_path}&connect_timeout=1",
+        "ANGELOS_VALKEY_URL": f"unix://{tmp_path}/none.sock",
+    }
+    with pytest.raises(Unavailable, match="PostgreSQL"):
+        async with build_server(load(env, data_dir=settings.data_dir)):
+            pytest.fail("there is no PostgreSQL")
+
+
+async def test_under_up_it_waits_for_the_stores_of_up(settings):
+    import asyncio
+
+    from angelos.adapters.children import start_ticks
+    from angelos.adapters.datadir import SystemFile
+
+    settings.data.create()
+    supervised = load({"ANGELOS_SUPERVISED": "1"}, data_dir=settings.data_dir)
+
+    async def opened():
+        async with open_stores(supervised) as stores:
+            return stores
+
+    waiting = asyncio.create_task(opened())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    settings.data.write_system(
+        SystemFile(
+            pid=os.getpid(),
+            start_ticks=start_ticks(os.getpid()),
+            started_at=0,
+            postgres="dsn",
+            valkey="url",
+        )
+    )
+    assert await waiting == ("dsn", "url")

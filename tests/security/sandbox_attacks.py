@@ -1,0 +1,161 @@
+"""The attacks as data: what is run, and the word and evidence it must end with."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from angelos.core.messages import Limits
+
+SMALL = Limits(wall_s=15, cpu_s=10, memory_mb=96, pids=24, output_bytes=50_000, disk_mb=8)
+SECRET = "a-secret-of-the-launcher"
+
+
+class Attack(NamedTuple):
+    """One program, and how its run must end."""
+
+    name: str
+    code: str
+    status: str
+    evidence: dict[str, Any] = {}
+    says: str = ""
+    """Must be in its output."""
+    limits: Limits = SMALL
+    exit_code: int | None = None
+
+
+def syscall(number: int, *args: int, call: str = "") -> str:
+    """Return a program that makes one system call and prints the errno."""
+    words = ", ".join(map(str, (number, *args)))
+    return (
+        "import ctypes, errno, sys\n"
+        "libc = ctypes.CDLL(None, use_errno=True)\n"
+        f"r = libc.syscall({words})\n"
+        f"print({call!r}, r, errno.errorcode.get(ctypes.get_errno()), flush=True)\n"
+        "sys.exit(1 if r < 0 else 0)\n"
+    )
+
+
+def refused(call: str, family: str = "") -> dict[str, Any]:
+    row = {"call": call, "count": 1}
+    return {"source": "kernel", "refused": [row | ({"family": family} if family else {})]}
+
+
+SOCKET = "import socket\nsocket.socket({}, {})\n"
+
+ATTACKS = (
+    Attack("shadow", "open('/etc/shadow')", "denied", {"source": "exit", "path": "/etc/shadow"}),
+    Attack("home", "import os; os.listdir('/home')", "denied", {"path": "/home"}),
+    Attack("host sys", "open('/sys/kernel/mm/ksm/run')", "denied", {"source": "exit"}),
+    Attack("init's environment", "open('/proc/1/environ')", "denied", {"path": "/proc/1/environ"}),
+    Attack("kernel settings", "open('/proc/sys/kernel/core_pattern', 'w')", "denied",
+           {"path": "/proc/sys/kernel/core_pattern"}),
+    Attack("write usr", "open('/usr/evil', 'w')", "denied", {"path": "/usr/evil"}),
+    Attack("write root", "open('/evil', 'w')", "denied", {"path": "/evil"}),
+    Attack("write dev", "open('/dev/evil', 'w')", "denied", {"path": "/dev/evil"}),
+    Attack("own missing file", "open('/tmp/none')", "error", {"source": "exit"}, exit_code=1),
+    Attack("own error", "1/0", "error", {"source": "exit"}, "ZeroDivisionError", exit_code=1),
+    Attack("own exit", "import sys; sys.exit(137)", "error", {"source": "exit"}, exit_code=137),
+    Attack(
+        "own signal", "import os; os.kill(os.getpid(), 9)", "error", {"source": "exit"},
+        exit_code=137,
+    ),
+    Attack("inet", SOCKET.format("2", "1"), "denied", refused("socket", "AF_INET")),
+    Attack("inet6 udp", SOCKET.format("10", "2"), "denied", refused("socket", "AF_INET6")),
+    Attack("vsock", SOCKET.format("40", "1"), "denied", refused("socket", "AF_VSOCK")),
+    Attack("packet", SOCKET.format("17", "3"), "denied", refused("socket", "AF_PACKET")),
+    Attack("netlink", SOCKET.format("16", "3"), "denied", refused("socket", "AF_NETLINK")),
+    Attack("alg", SOCKET.format("38", "5"), "denied", refused("socket", "AF_ALG")),
+    Attack(
+        "socket with a disguised family",
+        syscall(41, 0x1_0000_0002, 1, 0, call="socket"), "error", says="socket -1 EPERM",
+        evidence=refused("socket", "AF_INET") | {"source": "exit"}, exit_code=1,
+    ),
+    Attack(
+        "probes for a network and copes",
+        "import socket\ntry:\n    socket.socket()\nexcept OSError:\n    print('offline')\n",
+        "ok", {"source": "exit", "refused": [{"call": "socket", "family": "AF_INET", "count": 1}]},
+        "offline", exit_code=0,
+    ),
+    Attack("unix sockets work", "import asyncio\nasyncio.run(asyncio.sleep(0))", "ok"),
+    Attack(
+        "a thousand sockets",
+        "import socket\nwhile True:\n    try:\n        socket.socket()\n"
+        "    except OSError:\n        pass\n",
+        "denied", {"source": "kernel"},
+    ),
+    Attack("fork bomb", "import os\nwhile True:\n    os.fork()\n", "pids", {"limit": 24}),
+    Attack(
+        "thread bomb",
+        "import threading, time\nwhile True:\n"
+        "    threading.Thread(target=time.sleep, args=(60,)).start()\n",
+        "pids", {"limit": 24},
+    ),
+    Attack(
+        "fork bomb that detaches",
+        "import os, signal\nsignal.signal(15, signal.SIG_IGN)\n"
+        "while True:\n    try:\n        if os.fork() == 0:\n            os.setsid()\n"
+        "    except OSError:\n        pass\n",
+        "pids", {"limit": 24},
+    ),
+    Attack(
+        "memory hog", "x = []\nwhile True:\n    x.append(bytearray(4_000_000))", "oom",
+        {"limit_mb": 96},
+    ),
+    Attack(
+        "memory hog in children",
+        "import os, time\nfor _ in range(6):\n    if os.fork() == 0:\n"
+        "        x = bytearray(30_000_000)\n        time.sleep(60)\ntime.sleep(60)\n",
+        "oom", {"limit_mb": 96},
+    ),
+    Attack(
+        "shared memory hog",
+        "import mmap, time\nm = mmap.mmap(-1, 300_000_000)\n"
+        "for i in range(0, 300_000_000, 4096):\n    m[i] = 1\ntime.sleep(60)\n",
+        "oom", {"limit_mb": 96},
+    ),
+    Attack("flood", "while True:\n    print('x' * 999)", "output", {"limit_bytes": 50_000}),
+    Attack(
+        "flood on both",
+        "import os\nwhile True:\n    os.write(1, b'a' * 99)\n    os.write(2, b'b' * 99)",
+        "output", {"source": "node"},
+    ),
+    Attack(
+        "fills its disk",
+        "with open('/tmp/x', 'wb') as f:\n    while True:\n        f.write(bytes(1_000_000))",
+        "error", {"source": "exit"}, "OSError", exit_code=1,
+    ),
+    Attack(
+        "fills /dev/shm",
+        "with open('/dev/shm/x', 'wb') as f:\n    while True:\n        f.write(bytes(1_000_000))",
+        "error", {}, "No space left", exit_code=1,
+    ),
+    Attack(
+        "sleeps for ever", "import time\nwhile True:\n    time.sleep(9)", "timeout",
+        {"source": "node", "limit_s": 0.5}, limits=Limits(wall_s=0.5),
+    ),
+    Attack(
+        "computes for ever", "while True:\n    pass", "cpu", {"limit_s": 0.3},
+        limits=Limits(wall_s=15, cpu_s=0.3),
+    ),
+    Attack(
+        "computes for ever in children",
+        "import os\nfor _ in range(3):\n    os.fork()\nwhile True:\n    pass", "cpu",
+        {"limit_s": 0.5}, limits=Limits(wall_s=15, cpu_s=0.5),
+    ),
+    Attack("ptrace", syscall(101, 0, 0, 0, 0, call="ptrace"), "denied", refused("ptrace")),
+    Attack("keyctl", syscall(250, 0, -3, 0, call="keyctl"), "denied", refused("keyctl")),
+    Attack("bpf", syscall(321, 0, 0, 0, call="bpf"), "denied", refused("bpf")),
+    Attack("mount", syscall(165, 0, 0, 0, 0, 0, call="mount"), "denied", refused("mount")),
+    Attack("namespace", syscall(272, 0x10000000, call="unshare"), "denied", refused("unshare")),
+    Attack("userfaultfd", syscall(323, 0, call="uffd"), "denied", refused("userfaultfd")),
+    Attack("user namespace by clone", syscall(56, 0x10000000, 0, 0, 0, 0, call="clone"), "error",
+           says="clone -1 EPERM", exit_code=1),
+    Attack("clone3", syscall(435, 0, 0, call="clone3"), "error", says="clone3 -1 ENOSYS"),
+    Attack("io_uring", syscall(425, 1, 0, call="uring"), "error", says="uring -1 ENOSYS"),
+    Attack("a call of the future", syscall(900, call="new"), "error", says="new -1 ENOSYS"),
+    Attack("x32", syscall(0x40000000 | 39, call="x32"), "denied", {"source": "kernel"}),
+    Attack("terminal injection", syscall(16, 0, 0x5412, 0, call="tiocsti"), "error",
+           says="tiocsti -1 EPERM"),
+    Attack("terminal injection, disguised", syscall(16, 0, 0x1_0000_5412, 0, call="tiocsti"),
+           "error", says="tiocsti -1 EPERM"),
+)  # fmt: skip

@@ -1,0 +1,63 @@
+"""Real attacks in real boxes, as root and as a user without any rights, with both ways to count."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sandbox_attacks import ATTACKS, SECRET, Attack
+
+from angelos.testing import need
+
+RUNNER = Path(__file__).with_name("sandbox_runner.py")
+WAYS = [("nobody", "auto"), ("nobody", "sampler")]
+if os.geteuid() == 0:
+    WAYS += [("root", "auto"), ("root", "sampler")]
+_done: dict[tuple[str, str], dict[str, Any]] = {}
+
+
+@pytest.fixture(params=WAYS, ids="-".join, scope="module")
+def results(request: pytest.FixtureRequest) -> dict[str, Any]:
+    way = request.param
+    if way not in _done:
+        done = subprocess.run(
+            [sys.executable, str(RUNNER), *way],
+            capture_output=True,
+            text=True,
+            timeout=150,
+            check=False,
+            env={**os.environ, "ANGELOS_SECRET": SECRET},
+        )
+        assert done.returncode == 0, done.stderr
+        _done[way] = {**json.loads(done.stdout), "way": way}
+    found = _done[way]
+    need(found["tier"] in ("full", "reduced"), f"no boxes here: {found['reasons']}")
+    return found
+
+
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+def test_an_attack_ends_with_its_own_word(results: dict[str, Any], attack: Attack) -> None:
+    result = results[attack.name]
+    assert result["status"] == attack.status, result
+    evidence = result["evidence"]
+    assert {key: evidence.get(key) for key in attack.evidence} == attack.evidence, result
+    assert attack.says in result["said"], result
+    if attack.exit_code is not None:
+        assert result["exit_code"] == attack.exit_code, result
+    assert result["bytes"] <= attack.limits.output_bytes
+
+
+def test_counters_are_the_kernels_where_it_has_them(results: dict[str, Any]) -> None:
+    witness = "kernel" if results["tier"] == "full" else "sampler"
+    for name in ("fork bomb", "memory hog", "computes for ever"):
+        assert results[name]["evidence"]["source"] == witness
+
+
+def test_nothing_is_left(results: dict[str, Any]) -> None:
+    assert results["processes left"] == []
+    assert results["groups left"] == []

@@ -1,0 +1,226 @@
+"""Each way in which a box was once found open, shut: one test each, in a real box."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from angelos.core.errors import InvalidInput
+from angelos.core.messages import Limits, Status, Tier
+from angelos.core.ports import Exit, Output, RunSpec
+from angelos.node.config import SandboxConfig
+from angelos.node.sandbox import BubblewrapSandbox
+from angelos.testing import need
+
+
+@pytest.fixture
+async def sandbox(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[BubblewrapSandbox]:
+    monkeypatch.setenv("ANGELOS_SECRET", "of-the-launcher")
+    async with BubblewrapSandbox(SandboxConfig(ready_boxes=0)) as box:
+        need(box.tier in {Tier.full, Tier.reduced}, f"no boxes here: {box.reasons}")
+        yield box
+
+
+async def run(sandbox: BubblewrapSandbox, code: str, **spec: object) -> tuple[Exit, str]:
+    said = b""
+    wanted = RunSpec(argv=(), code=code, limits=Limits(wall_s=20, disk_mb=4), **spec)  # type: ignore[arg-type]
+    async for event in sandbox.run(wanted):
+        if isinstance(event, Output):
+            said += event.data
+        else:
+            return event, said.decode()
+    raise AssertionError("no end")
+
+
+async def test_the_launchers_environment_is_not_inside(sandbox: BubblewrapSandbox) -> None:
+    code = """
+import glob, os
+print(sorted(os.environ))
+for path in glob.glob("/proc/[0-9]*/environ"):
+    try:
+        print(open(path, "rb").read())
+    except PermissionError:
+        pass
+"""
+    end, said = await run(sandbox, code)
+    assert end.status is Status.ok, said
+    assert "of-the-launcher" not in said
+    assert "ANGELOS" not in said
+
+
+async def test_command_lines_show_no_flags_and_no_path_of_the_task(
+    sandbox: BubblewrapSandbox, tmp_path: Path
+) -> None:
+    tmp_path.chmod(0o755)
+    code = """
+import glob
+for path in glob.glob("/proc/[0-9]*/cmdline"):
+    print(open(path).read().split(chr(0)))
+"""
+    end, said = await run(sandbox, code, read_only={"/work": str(tmp_path)}, chdir="/work")
+    assert end.status is Status.ok, said
+    assert str(tmp_path) not in said
+    assert "--ro-bind" not in said
+    assert "'bwrap', '--args'" in said
+
+
+async def test_no_descriptor_is_inherited(sandbox: BubblewrapSandbox) -> None:
+    reader, writer = os.pipe()
+    os.set_inheritable(writer, True)
+    try:
+        code = "import os\nprint([int(n) for n in os.listdir('/proc/self/fd') if int(n) > 2])"
+        _, said = await run(sandbox, code)
+        opened = json.loads(said)
+        assert len(opened) == 1, "only the one that lists the folder"
+    finally:
+        os.close(reader)
+        os.close(writer)
+
+
+async def test_only_tmp_can_be_written_and_only_so_much(sandbox: BubblewrapSandbox) -> None:
+    code = """
+import os
+for folder, _, _ in os.walk("/"):
+    if folder.startswith(("/proc", "/tmp", "/usr", "/dev/shm")):
+        continue
+    try:
+        open(folder + "/x", "w")
+        print("WRITABLE", folder)
+    except OSError as error:
+        pass
+size = os.statvfs("/tmp").f_blocks * os.statvfs("/tmp").f_frsize
+print(size, os.statvfs("/dev/shm").f_blocks * os.statvfs("/dev/shm").f_frsize)
+"""
+    end, said = await run(sandbox, code)
+    assert end.status is Status.ok, said
+    assert said == f"{4 * 1024 * 1024} {1024 * 1024}\n"
+
+
+async def test_orphans_are_reaped(sandbox: BubblewrapSandbox) -> None:
+    code = """
+import glob, os, time
+if os.fork() == 0:
+    for _ in range(5):
+        os.fork()
+    os._exit(0)
+os.wait()
+for _ in range(1000):
+    if len(glob.glob("/proc/[0-9]*")) == 2:
+        print("reaped")
+        break
+    time.sleep(0.01)
+"""
+    _, said = await run(sandbox, code)
+    assert said == "reaped\n"
+
+
+async def test_root_in_the_box_is_nobody_outside(
+    sandbox: BubblewrapSandbox, tmp_path: Path
+) -> None:
+    need(os.geteuid() == 0, "only root could give more than it should")
+    (tmp_path / "secret").write_text("of root")
+    (tmp_path / "secret").chmod(0o600)
+    tmp_path.chmod(0o755)
+    end, said = await run(sandbox, "open('/work/secret')", read_only={"/work": str(tmp_path)})
+    assert end.status is Status.denied, said
+    assert end.evidence["path"] == "/work/secret"
+
+
+async def test_a_folder_that_only_root_reaches_can_be_bound(
+    sandbox: BubblewrapSandbox, tmp_path: Path
+) -> None:
+    closed = tmp_path / "closed"
+    (closed / "checkout").mkdir(parents=True)
+    (closed / "checkout" / "mod.py").write_text("VALUE = 42\n")
+    closed.chmod(0o700)
+    end, said = await run(
+        sandbox,
+        "import mod, os; print(mod.VALUE, os.getcwd())",
+        read_only={"/work": str(closed / "checkout")},
+        chdir="/work",
+    )
+    assert (end.status, said) == (Status.ok, "42 /work\n")
+    mounts = Path("/proc/self/mountinfo").read_text()
+    assert "angelos-" not in mounts, "the machine never sees the launcher's mounts"
+
+
+async def test_the_box_has_no_network_no_privilege_and_no_neighbours(
+    sandbox: BubblewrapSandbox,
+) -> None:
+    code = """
+import glob, os, re
+status = open("/proc/self/status").read()
+print(re.search("CapEff:.*", status)[0], re.search("NoNewPrivs:.*", status)[0])
+print(re.search("Seccomp:.*", status)[0], os.getuid(), os.getgid(), os.uname().nodename)
+print([line.split(":")[0].strip() for line in open("/proc/net/dev").readlines()[2:]])
+print(len(glob.glob("/proc/[0-9]*")))
+"""
+    _, said = await run(sandbox, code)
+    assert said.split() == (
+        [
+            "CapEff:",
+            "0000000000000000",
+            "NoNewPrivs:",
+            "1",
+            "Seccomp:",
+            "2",
+            "1000",
+            "1000",
+            "box",
+            "['lo']",
+            "2",
+        ]
+    )
+
+
+async def test_landlock_holds_inside(sandbox: BubblewrapSandbox) -> None:
+    need(not any("Landlock" in reason for reason in sandbox.reasons), "no Landlock here")
+    end, said = await run(sandbox, "import os; os.listdir('/')")
+    assert end.status is Status.denied, said
+    assert end.evidence["path"] == "/"
+
+
+@pytest.mark.parametrize("inside", ["/", "/usr", "/workshop", "/work/../etc", "/tmp/x"])
+async def test_a_task_cannot_bind_over_the_system(
+    sandbox: BubblewrapSandbox, inside: str, tmp_path: Path
+) -> None:
+    with pytest.raises(InvalidInput):
+        await run(sandbox, "1", read_only={inside: str(tmp_path)})
+
+
+async def test_a_killed_node_leaves_no_box(tmp_path: Path) -> None:
+    code = (
+        "import asyncio, os, sys\n"
+        "from angelos.core.messages import Limits\n"
+        "from angelos.core.ports import RunSpec\n"
+        "from angelos.node.proc import tree\n"
+        "from angelos.node.sandbox import BubblewrapSandbox\n"
+        "async def main():\n"
+        "    async with BubblewrapSandbox() as sandbox:\n"
+        "        code = 'import os, time\\nos.fork()\\nos.setsid()\\nprint(1)\\ntime.sleep(99)'\n"
+        "        async for event in sandbox.run(RunSpec(argv=(), code=code, limits=Limits())):\n"
+        "            print(*tree(os.getpid()), flush=True)\n"
+        "            os.kill(os.getpid(), 9)\n"
+        "asyncio.run(main())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False
+    )
+    pids = [int(word) for word in done.stdout.split()][1:]
+    need(pids, f"no boxes here: {done.stderr[-300:]}")
+    for pid in pids:
+        try:
+            pidfd = os.pidfd_open(pid)
+        except ProcessLookupError:
+            continue
+        import select
+
+        gone, _, _ = select.select([pidfd], [], [], 20)
+        os.close(pidfd)
+        assert gone, f"{pid} is still alive"

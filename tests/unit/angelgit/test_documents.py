@@ -1,0 +1,304 @@
+from __future__ import annotations
+
+import json
+import warnings
+
+import pycrdt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jupyter_ydoc import YNotebook, YUnicode
+
+from angelos.angelgit import documents, notebook
+from angelos.core.errors import InvalidInput, TooLarge
+from angelos.core.revision import MAX_FILE_BYTES
+
+TEXT = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=60)
+LINES = st.lists(st.sampled_from(["one", "two", "\u00e9\U0001f600", "e\u0301", ""]), max_size=8)
+
+
+def load(*updates: bytes) -> pycrdt.Doc:
+    doc = pycrdt.Doc()
+    for update in updates:
+        doc.apply_update(update)
+    return doc
+
+
+def code(cell_id, source, **more):
+    return {
+        "id": cell_id,
+        "cell_type": "code",
+        "source": source,
+        "metadata": {},
+        "outputs": [],
+        "execution_count": None,
+        **more,
+    }
+
+
+def book(*cells, **metadata):
+    return json.dumps(
+        {"cells": list(cells), "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+    )
+
+
+def sources(text):
+    return {c["id"]: "".join(c["source"]) for c in json.loads(text)["cells"]}
+
+
+@given(TEXT | LINES.map("\r\n".join), TEXT | LINES.map("\r\n".join))
+@settings(deadline=None)
+def test_a_document_keeps_every_text_exactly(first, second):
+    state = documents.build("a.txt", first)
+    assert documents.text_of("a.txt", state) == first
+    update = documents.change("a.txt", state, second)
+    assert documents.text_of("a.txt", state, update) == second
+
+
+def test_crlf_files_are_edited_with_line_feeds_and_kept_with_crlf():
+    state = documents.build("a.txt", "one\r\ntwo\r\n")
+    assert str(load(state).get("source", type=pycrdt.Text)) == "one\ntwo\n"
+    update = documents.change("a.txt", state, "one\r\n2\r\nthree\r\n")
+    assert documents.text_of("a.txt", state, update) == "one\r\n2\r\nthree\r\n"
+
+
+def test_text_is_laid_out_as_jupyter_reads_it():
+    assert YUnicode(load(documents.build("a.py", "x = 1\n"))).get() == "x = 1\n"
+
+
+@given(LINES, LINES, LINES)
+@settings(deadline=None)
+def test_updates_merge_in_any_order_to_the_same_text(base, one, two):
+    state = documents.build("a.txt", "\n".join(base))
+    a = documents.change("a.txt", state, "\n".join(one))
+    b = documents.change("a.txt", state, "\n".join(two))
+    assert documents.text_of("a.txt", state, a, b) == documents.text_of("a.txt", state, b, a)
+
+
+def test_the_inverse_takes_out_one_authors_text_around_the_others():
+    state = documents.build("a.txt", "one\ntwo\nthree\n")
+    agent = documents.change("a.txt", state, "zero\none\nTWO\nthree\n")
+    person = documents.change("a.txt", state, "one\ntwo\nmine\nthree\n")
+    back = documents.inverse("a.txt", state, agent)
+    assert documents.text_of("a.txt", state, agent, person) == "zero\none\nTWO\nmine\nthree\n"
+    assert documents.text_of("a.txt", state, agent, person, back) == "one\ntwo\nmine\nthree\n"
+
+
+@given(LINES, LINES)
+@settings(deadline=None)
+def test_the_inverse_restores_the_base(base, new):
+    state = documents.build("a.txt", "\n".join(base))
+    update = documents.change("a.txt", state, "\n".join(new))
+    back = documents.inverse("a.txt", state, update)
+    assert documents.text_of("a.txt", state, update, back) == "\n".join(base)
+
+
+def test_a_deletion_is_seen_although_the_state_vector_stays():
+    state = documents.build("a.txt", "one\ntwo\n")
+    deletion = documents.change("a.txt", state, "one\n")
+    assert load(state).get_state() == load(state, deletion).get_state()
+    assert not documents.holds("a.txt", state, deletion)
+    assert documents.holds("a.txt", documents.union("a.txt", state, deletion), deletion)
+
+
+def test_an_update_that_waits_for_another_is_seen():
+    state = documents.build("a.txt", "one\n")
+    first = documents.change("a.txt", state, "one\ntwo\n")
+    both = documents.union("a.txt", state, first)
+    second = documents.change("a.txt", both, "one\ntwo\nthree\n")
+    deletion = documents.change("a.txt", both, "one\n")
+    for update in (second, deletion):
+        assert documents.waits(update, load(state, update).get_state())
+        assert not documents.waits(update, load(both, update).get_state())
+        assert not documents.holds("a.txt", state, update)
+
+
+@pytest.mark.parametrize(
+    "junk", [b"", b"junk", b"\xff" * 40, b"\x01\x01\xff\xff\xff\xff\x0f\x00\x04"]
+)
+def test_broken_updates_are_bad_input(junk):
+    with pytest.raises(InvalidInput):
+        documents.text_of("a.txt", junk)
+
+
+def test_a_panic_of_pycrdt_is_bad_input():
+    doc = pycrdt.Doc()
+    with pytest.raises(InvalidInput, match="broken"), documents.guarded("a.txt"):
+        doc.get("m", type=pycrdt.Map)["n"] = 2**70
+
+
+def test_what_is_not_text_is_refused():
+    for content in (b"a\0b", b"\xff\xfe", "\ud800"):
+        with pytest.raises(InvalidInput):
+            documents.check_text("a.bin", content)
+    with pytest.raises(TooLarge):
+        documents.check_text("a.txt", b"x" * (MAX_FILE_BYTES + 1))
+
+
+# -- notebooks -------------------------------------------------------------------------------
+
+OUTPUTS = [
+    {"output_type": "stream", "name": "stdout", "text": "1\n2\n"},
+    {"output_type": "display_data", "metadata": {},
+     "data": {"text/plain": "<x>", "application/json": {"a": [1.5, None]}}},
+]  # fmt: skip
+
+
+def test_a_notebook_is_laid_out_as_jupyter_reads_it():
+    text = documents.canonical(
+        "n.ipynb",
+        book(
+            code("a", "x = 1\ny", outputs=OUTPUTS, execution_count=3),
+            kernelspec={"name": "python3", "display_name": "P"},
+        ),
+    )
+    theirs = YNotebook(load(documents.build("n.ipynb", text))).get()
+    assert theirs["cells"][0]["source"] == "x = 1\ny"
+    assert theirs["cells"][0]["outputs"] == OUTPUTS
+    assert theirs["cells"][0]["execution_count"] == 3
+    assert theirs["metadata"]["kernelspec"]["name"] == "python3"
+
+
+def test_what_jupyter_writes_is_read_as_the_same_file():
+    text = documents.canonical(
+        "n.ipynb",
+        book(
+            code("a", "x", outputs=OUTPUTS),
+            {"id": "m", "cell_type": "markdown", "source": "# T", "metadata": {}},
+        ),
+    )
+    room = YNotebook()
+    room.set(json.loads(text))
+    got = json.loads(documents.read("n.ipynb", room.ydoc))
+    assert got["cells"] == json.loads(text)["cells"]
+
+
+def test_the_canonical_text_is_what_jupyter_saves():
+    import io
+
+    import nbformat
+
+    text = documents.canonical("n.ipynb", book(code("a", "x = 1\ny", outputs=OUTPUTS)))
+    file = io.StringIO()
+    nbformat.write(nbformat.reads(text, as_version=4), file)
+    assert file.getvalue() == text
+    assert documents.canonical("n.ipynb", text) == text
+
+
+def test_agents_edit_different_cells_and_both_survive():
+    state = documents.build(
+        "n.ipynb", documents.canonical("n.ipynb", book(code("a", "x"), code("b", "y")))
+    )
+    one = documents.change(
+        "n.ipynb", state, documents.canonical("n.ipynb", book(code("a", "x = 1"), code("b", "y")))
+    )
+    two = documents.change(
+        "n.ipynb", state, documents.canonical("n.ipynb", book(code("a", "x"), code("b", "y = 2")))
+    )
+    assert sources(documents.text_of("n.ipynb", state, one, two)) == {"a": "x = 1", "b": "y = 2"}
+    back = documents.inverse("n.ipynb", state, one)
+    assert sources(documents.text_of("n.ipynb", state, one, two, back)) == {"a": "x", "b": "y = 2"}
+
+
+def test_one_adds_a_cell_while_another_deletes_one():
+    state = documents.build(
+        "n.ipynb",
+        documents.canonical("n.ipynb", book(code("a", "x"), code("b", "y"), code("c", "z"))),
+    )
+    one = documents.change(
+        "n.ipynb",
+        state,
+        documents.canonical(
+            "n.ipynb", book(code("a", "x"), code("new", "n"), code("b", "y"), code("c", "z"))
+        ),
+    )
+    two = documents.change(
+        "n.ipynb", state, documents.canonical("n.ipynb", book(code("a", "x"), code("c", "z")))
+    )
+    assert list(sources(documents.text_of("n.ipynb", state, one, two))) == ["a", "new", "c"]
+    back = documents.inverse("n.ipynb", state, two)
+    # Where two cells were put between the same neighbours either may come first.
+    ids = list(sources(documents.text_of("n.ipynb", state, one, two, back)))
+    assert (ids[0], ids[-1], sorted(ids)) == ("a", "c", ["a", "b", "c", "new"])
+
+
+CELLS = st.lists(st.sampled_from("abcdefg"), unique=True, max_size=6)
+
+
+@given(CELLS, CELLS, st.data())
+@settings(deadline=None, max_examples=40)
+def test_any_notebook_can_become_any_other_and_back(before, after, data):
+    def make(ids):
+        cells = []
+        for cell_id in ids:
+            kind = data.draw(st.sampled_from(["code", "code", "markdown", "raw"]))
+            cell = code(
+                cell_id,
+                data.draw(TEXT),
+                outputs=data.draw(st.sampled_from([[], OUTPUTS])),
+                metadata=data.draw(st.sampled_from([{}, {"tags": ["t"]}])),
+            )
+            if kind != "code":
+                cell = {k: cell[k] for k in ("id", "source", "metadata")} | {"cell_type": kind}
+            cells.append(cell)
+        return documents.canonical(
+            "n.ipynb",
+            book(
+                *cells, kernelspec={"name": data.draw(st.sampled_from("kl")), "display_name": "x"}
+            ),
+        )
+
+    old, new = make(before), make(after)
+    state = documents.build("n.ipynb", old)
+    update = documents.change("n.ipynb", state, new)
+    assert documents.text_of("n.ipynb", state, update) == new
+    assert (
+        documents.text_of("n.ipynb", state, update, documents.inverse("n.ipynb", state, update))
+        == old
+    )
+
+
+@given(CELLS, CELLS)
+def test_as_few_cells_as_possible_move(before, after):
+    moved = notebook.moved_cells(before, after)
+    stay = [c for c in after if c in before and c not in moved]
+    assert stay == [c for c in before if c in after and c not in moved]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "not json", "[]", "{}", '{"cells": 1}',
+        '{"cells": [1], "nbformat": 4, "nbformat_minor": 5}',
+        '{"cells": [], "nbformat": 3, "nbformat_minor": 0}', book(code("a", "x"), code("a", "y")),
+        book({"id": "a", "cell_type": "poem", "source": "", "metadata": {}}), book(x=2**70),
+        '{"cells": [], "metadata": {"x": NaN}, "nbformat": 4, "nbformat_minor": 5}',
+    ],
+)  # fmt: skip
+def test_what_is_no_notebook_is_refused(text):
+    with warnings.catch_warnings(), pytest.raises(InvalidInput):
+        documents.canonical("n.ipynb", text)
+
+
+def test_old_notebooks_get_ids_and_keep_them():
+    old = json.dumps(
+        {
+            "cells": [
+                {
+                    "cell_type": "code",
+                    "source": ["x\n", "y"],
+                    "metadata": {},
+                    "outputs": [],
+                    "execution_count": None,
+                }
+            ],
+            "metadata": {},
+            "nbformat": 4,
+            "nbformat_minor": 2,
+        }
+    )
+    first = documents.canonical("n.ipynb", old)
+    ids = list(sources(first))
+    again = json.loads(old)
+    again["cells"].insert(0, {"cell_type": "markdown", "source": "new", "metadata": {}})
+    assert list(sources(documents.canonical("n.ipynb", json.dumps(again), first)))[1:] == ids

@@ -1,0 +1,218 @@
+"""Files, trees, replicas and records."""
+
+from __future__ import annotations
+
+import gc
+from pathlib import Path
+
+import pycrdt
+import pytest
+
+from angelos.angelgit import documents
+from angelos.angelgit.drafts import Base, conflicts, draft
+from angelos.angelgit.files import WorkingFiles
+from angelos.angelgit.models import FileState, PathMove, check_name, decode, proposal_digest, sha256
+from angelos.angelgit.replica import Replica
+from angelos.angelgit.state import clash, dev_moves, differing, plan_rollback, with_files
+from angelos.core.errors import InvalidInput, Refused, Tampered
+from angelos.core.ids import START
+from angelos.core.ports import DeleteFile, NewText, UnifiedDiff
+
+
+def file(path, document, content="x"):
+    sha = sha256(content.encode())
+    return FileState(path=path, mode=0o644, sha256=sha, size=1, document=document, state=sha)
+
+
+# -- working files ---------------------------------------------------------------------------
+
+
+def test_files_are_written_whole_and_removed_with_their_folders(tmp_path):
+    files = WorkingFiles(tmp_path / "ws")
+    files.write("r", "a/b/c.txt", b"one", 0o644)
+    files.write("r", "a/b/c.txt", b"two", 0o644)
+    place = tmp_path / "ws/r/a/b/c.txt"
+    assert place.read_bytes() == b"two"
+    assert [p.name for p in place.parent.iterdir()] == ["c.txt"]
+    files.remove("r", "a/b/c.txt", sha256(b"two"))
+    assert not (tmp_path / "ws/r/a").exists()
+    files.remove("r", "a/b/c.txt", sha256(b"two"))
+
+
+def test_an_equal_file_is_not_touched(tmp_path):
+    files = WorkingFiles(tmp_path)
+    files.write("r", "a.txt", b"one", 0o644)
+    before = (tmp_path / "r/a.txt").stat()
+    files.write("r", "a.txt", b"one", 0o644)
+    assert (tmp_path / "r/a.txt").stat().st_ino == before.st_ino
+
+
+def test_a_file_that_somebody_has_changed_is_not_removed(tmp_path):
+    files = WorkingFiles(tmp_path)
+    files.write("r", "a.txt", b"mine", 0o644)
+    files.remove("r", "a.txt", sha256(b"ours"))
+    assert (tmp_path / "r/a.txt").exists()
+
+
+def test_links_do_not_lead_out_of_the_workspace(tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    files = WorkingFiles(tmp_path / "ws")
+    (tmp_path / "ws/r").mkdir()
+    (tmp_path / "ws/r/a").symlink_to(outside)
+    with pytest.raises(Refused):
+        files.write("r", "a/x.txt", b"x", 0o644)
+    (outside / "y.txt").write_bytes(b"y")
+    (tmp_path / "ws/r/y.txt").symlink_to(outside / "y.txt")
+    files.write("r", "y.txt", b"new", 0o644)
+    assert (outside / "y.txt").read_bytes() == b"y"
+    assert not Path(tmp_path / "ws/r/y.txt").is_symlink()
+
+
+# -- trees -----------------------------------------------------------------------------------
+
+
+def test_manifests_stay_sorted_and_lose_documents():
+    tree = with_files((), [file("b", "2"), file("a", "1")])
+    assert [f.path for f in tree] == ["a", "b"]
+    assert [f.path for f in with_files(tree, [file("c", "3")], {"1"})] == ["b", "c"]
+    assert [path for path, _, _ in differing(tree, with_files(tree, [file("b", "2", "y")]))] == [
+        "b"
+    ]
+
+
+def test_files_and_folders_cannot_share_a_name():
+    assert clash(["a"], "a/b/c") == "a"
+    assert clash(["a/b/c"], "a") == "a/b/c"
+    assert clash(["a/b", "ab"], "a/c") is None
+
+
+def test_a_rollback_deletes_before_it_revives():
+    main = (file("p", "new"), file("q", "2", "later"))
+    target = (file("p", "old"), file("q", "2"))
+    plan = plan_rollback(main, target, {"old": file("p", "old")})
+    assert [(s.path, s.document, s.target is None) for s in plan] == [
+        ("p", "new", True), ("p", "old", False), ("q", "2", False),
+    ]  # fmt: skip
+    moves = dev_moves(plan, {"2": b"u"}, {"new", "2"})
+    assert [(m.document, m.op) for m in moves] == [
+        ("new", "delete"),
+        ("old", "revive"),
+        ("2", "edit"),
+    ]
+    # What dev alone has deleted stays deleted there, but takes the edit.
+    assert [m.op for m in dev_moves(plan[2:], {"2": b"u"}, set())] == ["edit"]
+
+
+# -- drafts ----------------------------------------------------------------------------------
+
+
+def test_edits_become_moves():
+    state = documents.build("a.txt", "one\n")
+    base = Base(file("a.txt", "d", "one\n"), "one\n", state)
+    made = draft(NewText(path="a.txt", text="two\n"), base)
+    assert made is not None
+    assert (made.move.op, made.move.document, made.after) == ("edit", "d", "two\n")
+    assert documents.text_of("a.txt", state, made.move.update) == "two\n"
+    assert draft(NewText(path="a.txt", text="one\n"), base) is None
+    gone = draft(DeleteFile(path="a.txt"), base)
+    assert gone is not None
+    assert (gone.move.op, gone.after) == ("delete", None)
+    new = draft(UnifiedDiff(path="n", diff="--- /dev/null\n+++ b/n\n@@ -0,0 +1 @@\n+x\n"), None)
+    assert new is not None
+    assert (new.move.op, new.after) == ("create", "x\n")
+    with pytest.raises(InvalidInput):
+        draft(UnifiedDiff(path="n", diff="--- /dev/null\n+++ /dev/null\n"), None)
+
+
+def test_what_stands_against_a_merge():
+    def against(op, dev, base="1\n", theirs="1\n", yours="2\n"):
+        move = PathMove(path="p", document="d", op=op)
+        found = conflicts((move,), dev, {"p": base}, {"p": theirs}, {"p": yours})
+        return [c.what for c in found]
+
+    assert against("edit", {"p": "d"}) == []
+    assert against("edit", {}) == ["file deleted"]
+    assert against("edit", {"p": "other"}) == ["file deleted"]
+    assert against("edit", {"p": "d"}, theirs="3\n") == ["text"]
+    assert against("delete", {"p": "d"}, theirs="3\n") == ["deleted file changed"]
+    assert against("delete", {"p": "d"}) == []
+    assert against("create", {"p": "other"}) == ["file exists"]
+    assert against("create", {"p/q": "other"}) == ["p/q stands in the way"]
+    assert against("create", {}) == []
+
+
+# -- replicas and records --------------------------------------------------------------------
+
+
+def test_a_replica_takes_an_update_once_and_logs_only_what_is_new():
+    state = documents.build("a.txt", "one\n" * 500)
+    replica = Replica("a.txt", state, START)
+    update = documents.change("a.txt", state, "one\n" * 500 + "two\n")
+    whole = documents.union("a.txt", state, update)
+    logged = replica.apply(whole)
+    assert logged is not None
+    assert len(logged) < 100 < len(whole)
+    assert replica.apply(update) is None
+    assert replica.apply(whole) is None
+    assert documents.text_of("a.txt", state, logged) == replica.text()
+
+
+def test_a_replica_keeps_what_waits_until_the_gap_is_closed():
+    state = documents.build("a.txt", "one\n")
+    first = documents.change("a.txt", state, "one\ntwo\n")
+    second = documents.change("a.txt", documents.union("a.txt", state, first), "one\ntwo\nthree\n")
+    replica = Replica("a.txt", state, START)
+    assert replica.apply(second) == second
+    assert replica.apply(second) is None
+    assert (replica.text(), replica.waiting) == ("one\n", [second])
+    assert replica.apply(first) is not None
+    assert (replica.text(), replica.waiting) == ("one\ntwo\nthree\n", [])
+
+
+def test_documents_are_freed():
+    """An observed pycrdt document is never freed: every observer has to go again."""
+    state = documents.build("a.txt", "x" * 200_000)
+
+    def resident() -> int:
+        gc.collect()
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+    def work():
+        update = documents.change("a.txt", state, "y" + "x" * 200_000)
+        documents.inverse("a.txt", state, update)
+        documents.holds("a.txt", state, update)
+        Replica("a.txt", state, START).apply(update)
+
+    for _ in range(5):
+        work()
+    before = resident()
+    for _ in range(60):
+        work()
+    assert resident() - before < 20_000_000
+
+
+def test_names_digests_and_records_are_checked():
+    assert check_name("study") == "study"
+    for name in ("", "../x", "a/b", "a\n", "-a", "x" * 65):
+        with pytest.raises(InvalidInput):
+            check_name(name)
+    edits = [NewText(path="a", text="x")]
+    one = proposal_digest("r", "b", "agent/a", edits)
+    assert one == proposal_digest("r", "b", "agent/a", edits)
+    others = [
+        proposal_digest("s", "b", "agent/a", edits), proposal_digest("r", "c", "agent/a", edits),
+        proposal_digest("r", "b", "agent/b", edits), proposal_digest("r", "b", "agent/a", []),
+    ]  # fmt: skip
+    assert one not in others
+    with pytest.raises(Tampered):
+        decode(b"\xc1", FileState)
+    with pytest.raises(Tampered):
+        documents.verified("a.txt", documents.build("a.txt", "x"), "y")
+
+
+def test_snapshots_of_pycrdt_are_not_used():
+    """`Doc.from_snapshot` restores wrong text (FACTS.md); states are replayed instead."""
+    for source in Path(documents.__file__).parent.glob("*.py"):
+        assert "from_snapshot(" not in source.read_text()
+    assert hasattr(pycrdt.Doc, "from_snapshot")

@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from angelos.angelgit.stale import evidence, notebook_conflicts, text_conflicts
+
+BASE = "1\n2\n3\n4\n5\n"
+
+
+@pytest.mark.parametrize(
+    ("theirs", "yours", "ranges"),
+    [
+        ("one\n2\n3\n4\n5\n", "1\n2\n3\n4\nfive\n", []),
+        ("1\ntwo\n3\n4\n5\n", "1\n2\nthree\n4\n5\n", []),  # next to each other
+        ("1\ntwo\n3\n4\n5\n", "1\nzwei\n3\n4\n5\n", [(2, 2)]),
+        ("1\ntwo\n3\n4\n5\n", "1\ntwo\n3\n4\n5\n", [(2, 2)]),  # the same would stand there twice
+        ("1\n3\n4\n5\n", "1\nzwei\n3\n4\n5\n", [(2, 2)]),  # deleted and changed
+        ("1\n2\nx\n3\n4\n5\n", "1\n2\ny\n3\n4\n5\n", []),  # two insertions
+        ("1\n2\nx\n3\n4\n5\n", "1\n2\nx\n3\n4\n5\n", [(3, 2)]),  # twice the same insertion
+        ("1\n2\nx\n3\n4\n5\n", "1\nB\nC\n4\n5\n", [(2, 3)]),  # inserted into what is replaced
+        ("1\n2\nx\n3\n4\n5\n", "1\n2\nC\n4\n5\n", []),  # inserted at its edge
+        ("A\nB\nC\n4\n5\n", "1\n2\nc\nd\n5\n", [(1, 4)]),
+        ("A\n2\n3\n4\nE\n", "a\n2\n3\n4\ne\n", [(1, 1), (5, 5)]),
+        ("A\nB\nC\nD\nE\n", "a\n2\n3\n4\ne\n", [(1, 5)]),
+        (BASE, "x\n", []),
+        ("", "1\n2\nthree\n4\n5\n", [(1, 5)]),
+        (BASE + "6", BASE + "six\n", []),
+    ],
+)
+def test_which_lines_are_stale(theirs, yours, ranges):
+    found = text_conflicts("a.txt", BASE, theirs, yours)
+    assert [(c.start, c.end) for c in found] == ranges
+    assert [(c.start, c.end) for c in text_conflicts("a.txt", BASE, yours, theirs)] == ranges
+
+
+def test_a_conflict_shows_the_three_texts():
+    (found,) = text_conflicts("a.txt", BASE, "0\n1\ntwo\n2b\n3\n4\n5\n", "1\nzwei\n3\n4\n5\n")
+    assert (found.base, found.theirs, found.yours) == ("2\n", "two\n2b\n", "zwei\n")
+    assert evidence([found])[0]["path"] == "a.txt"
+
+
+def test_evidence_is_bounded():
+    found = text_conflicts("a.txt", "1\n", "x" * 10_000, "y" * 10_000)
+    assert len(evidence(found)[0]["theirs"]) < 5_000
+
+
+LINES = st.lists(st.sampled_from("abc"), max_size=6).map(
+    lambda rows: "".join(r + "\n" for r in rows)
+)
+
+
+@given(LINES, LINES)
+@settings(deadline=None)
+def test_an_unchanged_side_never_conflicts(base, other):
+    assert text_conflicts("a.txt", base, base, other) == []
+    assert text_conflicts("a.txt", base, other, base) == []
+
+
+def cell(cell_id, source, **more):
+    return {
+        "id": cell_id,
+        "cell_type": "code",
+        "source": source,
+        "metadata": {},
+        "outputs": [],
+        "execution_count": None,
+        **more,
+    }
+
+
+def book(*cells, **metadata):
+    return {"cells": list(cells), "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+
+
+A, B, C = cell("a", "x\ny\n"), cell("b", "y"), cell("c", "z")
+RAN = cell(
+    "a",
+    "x\ny\n",
+    outputs=[{"output_type": "stream", "name": "stdout", "text": "1"}],
+    execution_count=1,
+)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "yours", "what"),
+    [
+        (book(A, cell("b", "Y"), C), book(cell("a", "X\ny\n"), B, C), []),
+        (book(cell("a", "X\ny\n"), B, C), book(cell("a", "x\nY\n"), B, C), []),
+        (book(cell("a", "X\ny\n"), B, C), book(cell("a", "Z\ny\n"), B, C), ["text"]),
+        (book(RAN, B, C), book(cell("a", "X\ny\n"), B, C), []),
+        (book(RAN, B, C), book(RAN, B, C), ["outputs"]),
+        (book(B, C), book(cell("a", "X\ny\n"), B, C), ["deleted cell"]),
+        (book(RAN, B, C), book(B, C), []),
+        (book(B, C), book(B, C), []),
+        (book(B, A, C), book(A, B, cell("c", "Z")), []),
+        (book(A, B, C, cell("n", "1")), book(A, B, C, cell("n", "2")), ["new cell"]),
+        (book(A, B, C, k=1), book(A, B, C, k=2), ["metadata.k"]),
+        (book(A, B, C, k=1), book(A, B, C, k=1), []),
+        (book(A, B, C, k=1), book(A, B, C, j=1), []),
+    ],
+)
+def test_which_cells_are_stale(theirs, yours, what):
+    base = json.loads(json.dumps(book(A, B, C)))
+    assert [c.what for c in notebook_conflicts("n.ipynb", base, theirs, yours)] == what
+
+
+def test_a_cell_moved_by_one_and_edited_by_the_other_is_stale():
+    moved, edited = book(B, C, A), book(cell("a", "X\ny\n"), B, C)
+    for theirs, yours in ((moved, edited), (edited, moved)):
+        found = notebook_conflicts("n.ipynb", book(A, B, C), theirs, yours)
+        assert [(c.cell, c.what) for c in found] == [("a", "moved cell")]

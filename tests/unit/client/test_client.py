@@ -1,0 +1,298 @@
+"""The client against a small Tornado application that speaks like the real one."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import aclosing
+from typing import ClassVar
+
+import msgspec
+import pytest
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+from tornado.web import Application, RequestHandler
+from tornado.websocket import WebSocketHandler
+
+from angelos.adapters.children import start_ticks
+from angelos.adapters.datadir import DataDir, SystemFile
+from angelos.client import Angelos
+from angelos.core import errors
+from angelos.core.api import SubmitTask
+from angelos.core.ids import offset_key
+from angelos.core.messages import TaskResult
+from angelos.core.ports import NewText, Output
+
+RESULT = {
+    "status": "ok", "exit_code": 0, "stdout": "ab", "stderr": "", "duration_s": 0.1,
+    "node": "exec1", "tier": "full", "evidence": {},
+}  # fmt: skip
+
+
+class World:
+    """What the handlers saw and what they shall say."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, str, str, bytes]] = []
+        self.answers: dict[str, tuple[int, bytes]] = {}
+        self.facts: list[dict[str, object]] = []
+        self.drop_after: list[int] = []
+        """For each connection: how many facts it gets before it is cut."""
+        self.followed: list[str] = []
+        self.refuse_events = 0
+        self.close_code = 1011
+
+    def fact(self, offset: str, kind: str, **data: object) -> None:
+        self.facts.append(
+            {
+                "id": f"fact-{offset}",
+                "at": 1.0,
+                "actor": "node/exec1",
+                "kind": kind,
+                "subject": "task-1",
+                "data": data,
+                "offset": offset,
+            }
+        )
+
+    def task(self, **changes: object) -> bytes:
+        view = {
+            "id": "task-1", "state": "accepted", "by": "person/owner", "node": "exec1",
+            "label": "", "at": 1.0, "offset": "5-0",
+        }  # fmt: skip
+        return msgspec.json.encode(view | changes)
+
+
+class Api(RequestHandler):
+    world: ClassVar[World]
+
+    def _answer(self) -> None:
+        path = self.request.path.removeprefix("/angelos/api")
+        token = self.request.headers.get("Authorization", "")
+        self.world.requests.append(
+            (f"{self.request.method} {path}", self.request.query, token, self.request.body)
+        )
+        code, body = self.world.answers[f"{self.request.method} {path}"]
+        self.set_status(code)
+        self.write(body)
+
+    get = post = delete = _answer
+
+
+class Events(WebSocketHandler):
+    world: ClassVar[World]
+
+    def prepare(self) -> None:
+        if self.world.refuse_events:
+            self.set_status(self.world.refuse_events)
+            self.finish(errors.Forbidden("not you").problem())
+
+    def open(self) -> None:
+        after = self.get_query_argument("after")
+        self.world.followed.append(after)
+        left = self.world.drop_after.pop(0) if self.world.drop_after else -1
+        for fact in self.world.facts:
+            if offset_key(fact["offset"]) <= offset_key(after):
+                continue
+            if left == 0:
+                self.close(self.world.close_code, "cut")
+                return
+            left -= 1
+            self.write_message(msgspec.json.encode(fact))
+        if left >= 0:
+            self.close(self.world.close_code, "cut")
+
+
+@pytest.fixture
+async def world():
+    world = World()
+    api = type("BoundApi", (Api,), {"world": world})
+    events = type("BoundEvents", (Events,), {"world": world})
+    app = Application([("/angelos/api/events", events), ("/angelos/api/.*", api)])
+    server = HTTPServer(app)
+    sockets = bind_sockets(0, "127.0.0.1", family=socket.AF_INET)
+    server.add_sockets(sockets)
+    world.url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
+    yield world
+    server.stop()
+    await server.close_all_connections()
+
+
+@pytest.fixture
+async def angelos(world):
+    async with Angelos(world.url, token="secret") as client:
+        yield client
+
+
+async def test_a_request_carries_the_token_and_the_struct(world, angelos):
+    world.answers["POST /tasks"] = (202, world.task())
+    view = await angelos.submit(SubmitTask(code="1"))
+    assert (view.id, view.state) == ("task-1", "accepted")
+    ((_, _, token, body),) = world.requests
+    assert token == "token secret"
+    assert msgspec.json.decode(body, type=SubmitTask) == SubmitTask(code="1")
+
+
+async def test_an_answer_of_a_later_version_is_understood(world, angelos):
+    world.answers["GET /tasks/task-1"] = (200, world.task(colour="blue"))
+    assert (await angelos.task("task-1", wait=2)).by == "person/owner"
+    assert world.requests[0][1] == "wait=2"
+
+
+@pytest.mark.parametrize("cls", sorted(errors.BY_CODE.values(), key=lambda c: c.code))
+async def test_a_problem_is_raised_as_the_error_it_was(world, angelos, cls):
+    sent = cls("it broke", hint="mend it", conflicts=[1])
+    world.answers["GET /status"] = (cls.status, msgspec.json.encode(sent.problem()))
+    with pytest.raises(errors.AngelError) as caught:
+        await angelos.status()
+    assert type(caught.value) is cls
+    assert (caught.value.detail, caught.value.hint) == ("it broke", "mend it")
+    assert caught.value.extra == {"conflicts": [1]}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "cls"),
+    [
+        (403, b'{"message": "Forbidden"}', errors.Forbidden),
+        (404, b"<html>", errors.NotFound),
+        (503, b"", errors.Unavailable),
+        (418, b"[]", errors.AngelError),
+        (302, b"", errors.AngelError),
+    ],
+)
+async def test_an_answer_that_is_no_problem_document_goes_by_its_status(
+    world, angelos, status, body, cls
+):
+    world.answers["GET /nodes"] = (status, body)
+    with pytest.raises(errors.AngelError) as caught:
+        await angelos.nodes()
+    assert type(caught.value) is cls
+
+
+async def test_an_answer_of_another_shape_is_an_error_of_ours(world, angelos):
+    world.answers["GET /status"] = (200, b'{"version": 3}')
+    with pytest.raises(errors.AngelError, match="something else"):
+        await angelos.status()
+
+
+async def test_ids_cannot_leave_their_segment(world, angelos):
+    world.answers["GET /tasks/..%2F..%2Fpeople%3Fx"] = (200, world.task())
+    await angelos.task("../../people?x")
+    assert world.requests[0][:2] == ("GET /tasks/..%2F..%2Fpeople%3Fx", "")
+
+
+async def test_nobody_there_is_unavailable():
+    with socket.socket() as taken:  # bound, but nobody listens
+        taken.bind(("127.0.0.1", 0))
+        async with Angelos(f"http://127.0.0.1:{taken.getsockname()[1]}") as client:
+            with pytest.raises(errors.Unavailable):
+                await client.status()
+
+
+async def test_a_closed_client_says_so(world):
+    client = Angelos(world.url)
+    with pytest.raises(errors.Unavailable, match="not open"):
+        await client.status()
+
+
+@pytest.mark.parametrize("url", ["", "localhost:1", "ftp://x", "file:///etc/passwd"])
+def test_only_http_addresses_are_taken(url):
+    with pytest.raises(errors.InvalidInput):
+        Angelos(url)
+
+
+async def test_events_go_on_after_the_last_one_when_the_link_breaks(world, angelos):
+    for n in range(1, 6):
+        world.fact(f"{n}-0", "task.output", n=n)
+    world.drop_after = [2, 0, 1]
+    got = []
+    async with aclosing(angelos.events()) as facts:
+        async for fact in facts:
+            got.append(fact.data["n"])
+            if len(got) == 5:
+                break
+    assert got == [1, 2, 3, 4, 5]
+    assert world.followed == ["0-0", "2-0", "2-0", "3-0"]
+
+
+async def test_events_give_up_when_the_server_stays_away(world, angelos):
+    world.drop_after = [0] * 1000
+    with pytest.raises(errors.Unavailable, match="keeps closing"):
+        await anext(angelos.events(patience_s=0))
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_events_that_are_refused_raise(world, angelos, status):
+    world.refuse_events = status
+    with pytest.raises((errors.Forbidden, errors.Unauthenticated)):
+        await anext(angelos.events())
+
+
+async def test_an_end_for_good_is_not_tried_again(world, angelos):
+    world.drop_after, world.close_code = [0], 1008
+    with pytest.raises(errors.Forbidden, match="cut"):
+        await anext(angelos.events())
+
+
+async def test_run_yields_output_and_result(world, angelos):
+    world.answers["POST /tasks"] = (202, world.task())
+    world.fact("4-0", "task.output", stream="stdout", text="of another time")
+    world.fact("6-0", "task.output", stream="stdout", text="a")
+    world.fact("7-0", "task.output", stream="stderr", text="b")
+    world.fact("8-0", "task.finished", **RESULT)
+    pieces: list[Output] = []
+    result = await angelos.run("x", on_output=pieces.append)
+    assert isinstance(result, TaskResult)
+    assert result.stdout == "ab"
+    assert pieces == [Output("stdout", b"a"), Output("stderr", b"b")]
+    assert world.followed == ["5-0"]
+    assert [r[0] for r in world.requests] == ["POST /tasks"]  # nothing was cancelled
+
+
+async def test_sending_a_task_gives_it_an_id_so_that_twice_is_once(world, angelos):
+    world.answers["POST /tasks"] = (202, world.task(state="finished", result=RESULT))
+    await angelos.run("x")
+    command = msgspec.json.decode(world.requests[0][3])["command"]
+    assert command.startswith("cmd-")
+
+
+async def test_leaving_a_run_cancels_the_task(world, angelos):
+    world.answers["POST /tasks"] = (202, world.task())
+    world.answers["POST /tasks/task-1/cancel"] = (200, world.task())
+    world.fact("6-0", "task.output", stream="stdout", text="a")
+    started = asyncio.Event()
+    running = asyncio.create_task(angelos.run("x", on_output=lambda _: started.set()))
+    await started.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert world.requests[-1][0] == "POST /tasks/task-1/cancel"
+
+
+async def test_a_proposal_has_an_id_and_its_edits(world, angelos):
+    world.answers["POST /repos/study/proposals"] = (
+        403, msgspec.json.encode(errors.Forbidden("policy").problem())
+    )  # fmt: skip
+    with pytest.raises(errors.Forbidden, match="policy"):
+        await angelos.propose("study", "main", [NewText(path="a", text="b")], "why")
+    sent = msgspec.json.decode(world.requests[0][3])
+    assert sent["proposal"].startswith("prop-")
+    assert sent["edits"] == [{"kind": "text", "path": "a", "text": "b"}]
+
+
+def test_connect_finds_the_running_system(tmp_path):
+    import os
+
+    data = DataDir(tmp_path)
+    with pytest.raises(errors.Unavailable, match="No system runs"):
+        Angelos.connect(tmp_path)
+    mine = {"pid": os.getpid(), "start_ticks": start_ticks(os.getpid()) or 0}
+    base = SystemFile(**mine, started_at=0, postgres="", valkey="")
+    data.write_system(base)
+    with pytest.raises(errors.Unavailable, match="still starting"):
+        Angelos.connect(tmp_path)
+    data.write_system(msgspec.structs.replace(base, url="http://127.0.0.1:1", token="t"))
+    assert Angelos.connect(tmp_path).url == "http://127.0.0.1:1"
+    data.write_system(msgspec.structs.replace(base, url="http://127.0.0.1:1", start_ticks=1))
+    with pytest.raises(errors.Unavailable, match="No system runs"):
+        Angelos.connect(tmp_path)

@@ -1,0 +1,376 @@
+"""A repository, nodes and identities in memory, with the promises of their ports."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+
+from angelos.adapters.memory import MemoryJournal, MemoryQueue
+from angelos.control.config import ControlConfig
+from angelos.control.service import Control
+from angelos.core.api import SubmitProposal
+from angelos.core.errors import Conflict, NotFound, Stale
+from angelos.core.grants import check_grant
+from angelos.core.ids import PrincipalId, ProposalId, Revision
+from angelos.core.messages import (
+    CancelTask,
+    Checkout,
+    Kind,
+    RevokeGrants,
+    RunTask,
+    Status,
+    TaskResult,
+    Tier,
+    decode_payload,
+)
+from angelos.core.permissions import Principal, Role
+from angelos.core.ports import Candidate, Change, NewText, Proposed
+from angelos.core.revision import Entry, entry_for
+from angelos.core.signing import SigningKey
+from angelos.testing import eventually, make_fact
+
+TOML = b"""
+[pipeline]
+timeout_s = 30
+steps = [
+  { name = "unit", run = ["python", "-m", "check"] },
+  { name = "static", run = ["ruff", "check"] },
+]
+[health]
+run = ["python", "-m", "health"]
+[review]
+protected = ["protected/**"]
+"""
+
+FILES = {"angelos.toml": TOML, "a.py": b"one\n", "b.py": b"two\n", "protected/x.py": b"1\n"}
+
+
+class FakeRepository:
+    """Whole files instead of CRDTs: the same lines changed twice means the same file twice."""
+
+    def __init__(self, files: dict[str, bytes] | None = None, repo: str = "study") -> None:
+        self.files: dict[str, dict[Revision, dict[str, bytes]]] = {}
+        self.parents: dict[Revision, Revision | None] = {}
+        self.heads: dict[tuple[str, str], Revision] = {}
+        self.proposed: dict[ProposalId, tuple[Proposed, dict[str, bytes]]] = {}
+        self.merged: list[ProposalId] = []
+        self.reverted: list[ProposalId] = []
+        self.calls: list[str] = []
+        self.serial = 0
+        first = self._commit(repo, dict(FILES if files is None else files), None)
+        self.heads[repo, "main"] = self.heads[repo, "dev"] = first
+
+    def _commit(self, repo: str, files: dict[str, bytes], parent: Revision | None) -> Revision:
+        self.serial += 1
+        rev = Revision(hashlib.sha256(f"{self.serial}".encode()).hexdigest())
+        self.files.setdefault(repo, {})[rev] = files
+        self.parents[rev] = parent
+        return rev
+
+    async def repos(self) -> list[str]:
+        return list(self.files)
+
+    async def head(self, repo: str, branch: str) -> Revision:
+        if (repo, branch) not in self.heads:
+            raise NotFound(f"There is no repository {repo}.")
+        return self.heads[repo, branch]
+
+    def _at(self, repo: str, revision: str) -> dict[str, bytes]:
+        try:
+            return self.files[repo][Revision(revision)]
+        except KeyError as error:
+            raise NotFound(f"There is no {repo} {revision[:12]}.") from error
+
+    async def tree(self, repo: str, revision: Revision) -> tuple[Entry, ...]:
+        return tuple(sorted(entry_for(p, c) for p, c in self._at(repo, revision).items()))
+
+    async def read(self, repo: str, revision: Revision, path: str) -> bytes:
+        files = self._at(repo, revision)
+        if path not in files:
+            raise NotFound(f"There is no {path}.")
+        return files[path]
+
+    def _changes(self, before: dict[str, bytes], after: dict[str, bytes]) -> tuple[Change, ...]:
+        found = []
+        for path in sorted(before.keys() | after.keys()):
+            old, new = before.get(path), after.get(path)
+            if old != new:
+                diff = "".join(f"+{line}\n" for line in (new or b"").decode().splitlines())
+                found.append(Change(path=path, before=_sha(old), after=_sha(new), diff=diff))
+        return tuple(found)
+
+    async def propose(self, proposal, repo, base, edits, author, message) -> Proposed:
+        before = self._at(repo, base)
+        dev = self.files[repo][self.heads[repo, "dev"]]
+        texts = {e.path: e.text.encode() for e in edits if isinstance(e, NewText)}
+        digest = hashlib.sha256(repr((base, author, sorted(texts.items()))).encode()).hexdigest()
+        if proposal in self.proposed:
+            known = self.proposed[proposal][0]
+            if known.digest != digest:
+                raise Conflict("The id was used for other edits.")
+            return known
+        for path, text in texts.items():
+            if before.get(path) != dev.get(path):
+                theirs, yours = dev.get(path, b"").decode(), text.decode()
+                raise Stale(
+                    f"{path} has changed.",
+                    conflicts=[{"path": path, "theirs": theirs, "yours": yours}],
+                )
+        answer = Proposed(
+            id=proposal, repo=repo, base=base, author=author, message=message, digest=digest,
+            changes=self._changes(before, before | texts),
+        )  # fmt: skip
+        self.proposed[proposal] = (answer, texts)
+        return answer
+
+    async def merge(self, proposal: ProposalId) -> Revision:
+        self.calls.append(f"merge {proposal}")
+        answer, texts = self.proposed[proposal]
+        dev = self.heads[answer.repo, "dev"]
+        if proposal not in self.merged:
+            self.merged.append(proposal)
+            files = self.files[answer.repo][dev] | texts
+            self.heads[answer.repo, "dev"] = self._commit(answer.repo, files, dev)
+        return self.heads[answer.repo, "dev"]
+
+    async def candidate(self, proposal: ProposalId) -> Candidate:
+        answer, texts = self.proposed[proposal]
+        if proposal not in self.merged:
+            raise Conflict(f"{proposal} is not merged.")
+        main = self.heads[answer.repo, "main"]
+        before = self.files[answer.repo][main]
+        rev = self._commit(answer.repo, before | texts, main)
+        return Candidate(
+            revision=rev, main=main, tree="t", changes=self._changes(before, before | texts)
+        )
+
+    async def advance(self, repo: str, revision: Revision, expected: Revision) -> None:
+        self.calls.append(f"advance {revision}")
+        if self.heads[repo, "main"] != expected:
+            raise Conflict("main has moved.")
+        self.heads[repo, "main"] = revision
+
+    async def revert(self, proposal: ProposalId) -> Revision:
+        self.calls.append(f"revert {proposal}")
+        answer, texts = self.proposed[proposal]
+        if proposal not in self.merged:
+            raise Conflict(f"{proposal} is not merged.")
+        if proposal not in self.reverted:
+            self.reverted.append(proposal)
+            dev = self.heads[answer.repo, "dev"]
+            base = self.files[answer.repo][answer.base]
+            files = self.files[answer.repo][dev] | {p: base[p] for p in texts if p in base}
+            files = {p: c for p, c in files.items() if p in base or p not in texts}
+            self.heads[answer.repo, "dev"] = self._commit(answer.repo, files, dev)
+        return self.heads[answer.repo, "dev"]
+
+    async def rollback(self, repo, to, author, reason) -> Revision:
+        self.calls.append(f"rollback {to}")
+        main = self.heads[repo, "main"]
+        if to not in await self.history(repo, "main", 1000):
+            raise NotFound(f"{to[:12]} is not in main's history.")
+        if self.files[repo][to] == self.files[repo][main]:
+            raise Conflict("main has that tree already.")
+        self.heads[repo, "main"] = self._commit(repo, self.files[repo][to], main)
+        return self.heads[repo, "main"]
+
+    async def history(self, repo: str, branch: str, limit: int = 50) -> list[Revision]:
+        line, rev = [], self.heads[repo, branch]
+        while rev is not None and len(line) < limit:
+            line.append(rev)
+            rev = self.parents[rev]
+        return line
+
+
+def _sha(content: bytes | None) -> str | None:
+    return None if content is None else hashlib.sha256(content).hexdigest()
+
+
+class FakeSignals:
+    """Identities: who is refused."""
+
+    def __init__(self) -> None:
+        self.refused: set[PrincipalId] = set()
+
+    async def quarantine(self, principal: PrincipalId, reason: str) -> None:
+        self.refused.add(principal)
+
+    async def release(self, principal: PrincipalId) -> None:
+        self.refused.discard(principal)
+
+    async def is_quarantined(self, principal: PrincipalId) -> bool:
+        return principal in self.refused
+
+
+def done(task: RunTask, node: str, status: Status = Status.ok, out: str = "", **evidence: Any):
+    """Return the result of a run."""
+    return TaskResult(
+        status=status, exit_code=0 if status is Status.ok else 1, stdout=out, stderr="",
+        duration_s=0.1, node=node, tier=Tier.full, evidence=evidence or {"source": "exit"},
+    )  # fmt: skip
+
+
+Program = Callable[[RunTask], "tuple[Status, str] | None"]
+Health = Callable[[Checkout], str]
+
+
+class FakeNode:
+    """Takes its commands, checks each grant, and says what a node would say.
+
+    `program` returns how a task ends, or None to stay silent about its end.
+    """
+
+    def __init__(self, world: World, name: str, role: str = "execution", tier: str = "full"):
+        self.world, self.name, self.role, self.tier = world, name, role, tier
+        self.id = PrincipalId(f"node/{name}")
+        self.program: Program = lambda _: (Status.ok, "fine\n")
+        self.health: Health = lambda _: "ok"
+        self.ran: list[RunTask] = []
+        self.checkouts: list[Checkout] = []
+        self.cancelled: list[CancelTask] = []
+        self.revoked: list[RevokeGrants] = []
+        self.seen: set[str] = set()
+        self.task: asyncio.Task[None] | None = None
+
+    async def enrol(self) -> None:
+        await self.say(Kind.node_enrolled, self.id, data={"role": self.role, "serial": "1"})
+
+    async def connect(self) -> None:
+        data = {"role": self.role, "tier": self.tier, "serial": "1", "pid": 1}
+        await self.say(Kind.node_connected, self.id, data=data)
+        if self.task is None:
+            self.task = asyncio.create_task(self._serve())
+
+    async def disconnect(self) -> None:
+        await self.stop()
+        await self.say(Kind.node_disconnected, self.id)
+
+    async def stop(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+            await asyncio.gather(self.task, return_exceptions=True)
+            self.task = None
+
+    async def say(self, kind: str, subject: str, **fields: Any) -> None:
+        fact = make_fact(kind, subject, actor=self.id, clock=self.world.clock, **fields)
+        await self.world.journal.append([fact])
+
+    async def _serve(self) -> None:
+        async for delivery in self.world.queue.take(self.id):
+            command = delivery.command
+            if command.id not in self.seen:
+                self.seen.add(command.id)
+                now = self.world.clock.time()
+                check_grant(self.world.key.public, command.grant, command.payload, self.id, now)
+                await self._carry_out(decode_payload(command.payload))
+            await delivery.ack()
+
+    async def _carry_out(self, payload: Any) -> None:
+        match payload:
+            case RunTask():
+                self.ran.append(payload)
+                data = {"node": self.id, "tier": self.tier, "attempt": 1}
+                await self.say(Kind.task_started, payload.task, data=data)
+                if (end := self.program(payload)) is not None:
+                    await self.finish(payload, *end)
+            case Checkout():
+                self.checkouts.append(payload)
+                await self.report(payload, self.health(payload))
+            case CancelTask():
+                self.cancelled.append(payload)
+                for task in self.ran:
+                    if task.task == payload.task:
+                        await self.finish(task, Status.killed, "stopped")
+            case RevokeGrants():
+                self.revoked.append(payload)
+
+    async def finish(self, task: RunTask, status: Status, out: str = "", **evidence: Any) -> None:
+        result = done(task, self.name, status, out, **evidence)
+        data = msgspec.to_builtins(result)
+        await self.say(Kind.task_finished, task.task, outcome=status, data=data)
+
+    async def report(self, checkout: Checkout, outcome: str) -> None:
+        if not outcome:
+            return
+        kind = Kind.checkout_healthy if outcome == "ok" else Kind.checkout_failed
+        data = {"repo": checkout.repo, "branch": "main", "canary": checkout.canary}
+        await self.say(kind, self.id, revision=checkout.revision, outcome=outcome, data=data)
+
+
+PERSON = Principal(id=PrincipalId("person/pat"), role=Role.researcher)
+REVIEWER = Principal(id=PrincipalId("person/rita"), role=Role.reviewer)
+REVIEWER2 = Principal(id=PrincipalId("person/rob"), role=Role.reviewer)
+OPERATOR = Principal(id=PrincipalId("person/olga"), role=Role.operator)
+VIEWER = Principal(id=PrincipalId("person/vic"), role=Role.viewer)
+ADA = Principal(id=PrincipalId("agent/ada"), role=Role.agent)
+
+
+class World:
+    """A control plane on fakes; `control` is there inside `running`."""
+
+    control: Control
+
+    def __init__(self, clock: Any, **config: Any) -> None:
+        self.clock = clock
+        self.journal, self.queue = MemoryJournal(clock), MemoryQueue(clock=clock)
+        self.repository, self.signals = FakeRepository(), FakeSignals()
+        self.key = SigningKey.generate()
+        self.nodes: list[FakeNode] = []
+        # No tick in tests: they call `sweep` when time has gone on.
+        values = {"tick_s": 3600, "retry_s": 0.01, "merge_wait_s": 5} | config
+        self.config = ControlConfig(**values)
+
+    def make(self, journal: Any = None) -> Control:
+        return Control(
+            journal or self.journal, self.queue, self.repository, None, self.key, self.signals,
+            self.clock, self.config,
+        )  # type: ignore[arg-type] # fmt: skip
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Control]:
+        async with self.make() as control:
+            self.control = control
+            try:
+                yield control
+            finally:
+                for node in self.nodes:
+                    await node.stop()
+
+    async def node(self, name: str = "exec1", role: str = "execution", **kw: Any) -> FakeNode:
+        node = FakeNode(self, name, role, **kw)
+        self.nodes.append(node)
+        await node.enrol()
+        await node.connect()
+        await self.settled(lambda s: s.nodes.get(node.id) and s.nodes[node.id].connected)
+        return node
+
+    async def settled(self, predicate: Callable[[Any], Any]) -> None:
+        def holds() -> object:
+            try:
+                return predicate(self.control.ledger.state)
+            except (KeyError, IndexError):
+                return False  # what is asked about is not there yet
+
+        await eventually(holds, "the condition")
+
+    async def reaches(self, proposal: str, *states: str) -> Any:
+        await self.settled(lambda s: s.proposals[proposal].state in states)
+        return self.control.ledger.state.proposals[ProposalId(proposal)]
+
+    async def kinds(self, subject: str = "") -> list[str]:
+        facts = await self.journal.read("0-0", 10_000, (), subject)
+        return [fact.kind for fact in facts]
+
+    async def facts(self, kind: str, subject: str = "") -> list[Any]:
+        return await self.journal.read("0-0", 10_000, (kind,), subject)
+
+
+def edit(path: str = "a.py", text: str = "changed\n", **fields: Any) -> SubmitProposal:
+    """Return a proposal of one file's new text against main."""
+    values = {"base": "main", "message": f"Change {path}"} | fields
+    return SubmitProposal(edits=(NewText(path=path, text=text),), **values)

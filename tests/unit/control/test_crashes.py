@@ -1,0 +1,158 @@
+"""Control dies at each fact that it says, once before and once after the journal took it.
+
+Started again on the same journal, queue and repository it must come to the same end, with
+nothing done twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+from angelos.adapters.memory import ManualClock
+from angelos.core.api import SubmitTask
+from angelos.core.errors import AngelError
+from angelos.core.ids import CommandId, ProposalId
+from angelos.core.messages import Kind, Status
+from angelos.testing import eventually
+from tests.unit.control.fakes import ADA, PERSON, FakeNode, World, edit
+
+PROPOSAL = ProposalId("prop-" + "1" * 32)
+COMMAND = CommandId("cmd-" + "2" * 32)
+MOST_FACTS = 30
+
+
+class MortalJournal:
+    """The journal as control sees it: at its n-th append, control is dead."""
+
+    def __init__(self, real, appends, *, taken):
+        self.real, self.left, self.taken = real, appends, taken
+        self.died = asyncio.Event()
+
+    async def append(self, facts):
+        if self.left == 0 or self.died.is_set():
+            if self.taken and not self.died.is_set():
+                await self.real.append(facts)
+            self.died.set()
+            await asyncio.Event().wait()
+        self.left -= 1
+        return await self.real.append(facts)
+
+    def __getattr__(self, name):
+        return getattr(self.real, name)
+
+
+async def ask(world, control):
+    """Ask for a task and a proposal, as a client does that repeats what was not answered."""
+    for node in world.nodes:
+        await node.enrol()
+        await node.connect()
+    await world.settled(lambda s: all(s.nodes[node.id].connected for node in world.nodes))
+    body = SubmitTask(code="print(1)", command=COMMAND)
+    with contextlib.suppress(AngelError):
+        await control.tasks.submit(PERSON, body)
+    with contextlib.suppress(AngelError):
+        await control.proposals.propose(ADA, "study", edit(proposal=PROPOSAL))
+
+
+async def live_and_die(world, appends, *, taken):
+    """Run until control is dead; tell whether it died at all."""
+    mortal = MortalJournal(world.journal, appends, taken=taken)
+    await asyncio.wait_for(_until_dead(world, mortal), 10)
+    return mortal.died.is_set()
+
+
+async def _until_dead(world, mortal):
+    async def enter():
+        async with world.make(mortal) as control:
+            world.control = control
+            asking = asyncio.create_task(ask(world, control))
+            try:
+                await eventually(
+                    lambda: mortal.died.is_set() or (asking.done() and world.over()), "an end"
+                )
+            finally:
+                asking.cancel()
+
+    living = asyncio.create_task(enter())
+    dead = asyncio.create_task(mortal.died.wait())
+    try:
+        await asyncio.wait({living, dead}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        living.cancel()
+        dead.cancel()
+        await asyncio.gather(living, dead, return_exceptions=True)
+
+
+def make_world(ending):
+    """Return a world whose proposal ends as `ending`."""
+    world = World(ManualClock())
+
+    def ended():
+        state = world.control.ledger.state
+        record = state.proposals.get(PROPOSAL)
+        task = next((t for t in state.tasks.values() if t.command == COMMAND), None)
+        if record is None or task is None or task.open or record.state != ending:
+            return False
+        if ending == "rejected":
+            return record.reverted
+        main = world.repository.heads["study", "main"]
+        healthy = [n.checkouts.get("study") for n in state.nodes.values()]
+        return all(c and c.healthy == main for c in healthy)
+
+    world.over = ended
+    return world
+
+
+def populate(world, ending):
+    """Give a world the nodes that bring its ending about."""
+    world.nodes = [FakeNode(world, "exec1"), FakeNode(world, "labs1", "labs")]
+    if ending == "rejected":
+        world.nodes[0].program = lambda t: (
+            (Status.error, "no") if t.label == "study: unit" else (Status.ok, "")
+        )
+    if ending == "rolled-back":
+        files = world.repository.files["study"]
+        world.nodes[1].health = lambda c: (
+            "error" if files[c.revision]["a.py"] == b"changed\n" else "ok"
+        )
+
+
+@pytest.mark.parametrize("taken", [False, True], ids=["lost", "taken"])
+@pytest.mark.parametrize("ending", ["promoted", "rejected", "rolled-back"])
+async def test_whenever_it_dies_the_end_is_the_same(ending, taken):
+    for appends in range(MOST_FACTS):
+        world = make_world(ending)
+        populate(world, ending)
+        died = await live_and_die(world, appends, taken=taken)
+        async with world.running() as control:
+            await ask(world, control)
+            await eventually(world.over, f"the end after a death at fact {appends}")
+        await check(world, ending)
+        if not died:
+            assert appends > 8, "the scenario says more facts than that"
+            return
+    pytest.fail("the scenario never ends within the facts tried")
+
+
+async def check(world, ending):
+    """Check that everything happened once and in order."""
+    repository, nodes = world.repository, world.nodes
+    kinds = await world.kinds(PROPOSAL)
+    once = [k for k in kinds if k != Kind.proposal_testing]
+    assert len(once) == len(set(once)), kinds
+    assert repository.merged == [PROPOSAL]
+    assert len({task.task for task in nodes[0].ran}) == len(nodes[0].ran)
+    files = repository.files["study"][repository.heads["study", "main"]]
+    changed = ending == "promoted"
+    assert (files["a.py"] == b"changed\n") is changed
+    advances = [call for call in repository.calls if call.startswith("advance")]
+    rollbacks = [call for call in repository.calls if call.startswith("rollback")]
+    assert len(advances) == (ending != "rejected")
+    assert len(rollbacks) == (ending == "rolled-back")
+    assert len(await world.facts(Kind.rollback_done)) == len(rollbacks)
+    assert repository.reverted == ([PROPOSAL] if ending == "rejected" else [])
+    accepted = [fact.subject for fact in await world.facts(Kind.task_accepted)]
+    assert len(accepted) == len(set(accepted))

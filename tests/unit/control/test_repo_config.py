@@ -1,0 +1,75 @@
+"""angelos.toml: what it may say, and clear words when it is wrong."""
+
+from __future__ import annotations
+
+import pytest
+
+from angelos.cli.demo.study import ANGELOS_TOML
+from angelos.control.repo_config import MAX_BYTES, RepoConfig, parse
+from angelos.control.risk import risk, touched
+from angelos.core.errors import InvalidInput
+from angelos.core.ports import Change
+
+
+def test_the_demos_configuration_is_understood():
+    config = parse(ANGELOS_TOML.encode())
+    assert [step.name for step in config.pipeline.steps] == [
+        "unit", "notebook", "static", "security"
+    ]  # fmt: skip
+    assert config.pipeline.limits(config.pipeline.steps[0]).wall_s == 60
+    assert config.health.run == ("python", "-m", "study.health")
+    assert config.review.protected == ("study/constants.py",)
+
+
+def test_an_empty_file_is_the_default():
+    assert parse(b"") == RepoConfig()
+
+
+def test_a_step_may_have_its_own_time():
+    config = parse(b'[pipeline]\nsteps = [{name = "a", run = ["x"], timeout_s = 5}]')
+    assert config.pipeline.limits(config.pipeline.steps[0]).wall_s == 5
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"[pipeline", "cannot be read"),
+        (b"\xff", "cannot be read"),
+        (b"[unknown]\n", "unknown"),
+        (b"[pipeline]\nsteps = 1", "steps"),
+        (b'[pipeline]\nsteps = [{name = "a"}]', "needs either run or notebook"),
+        (b'[pipeline]\nsteps = [{name = "a", run = ["x"], notebook = "n"}]', "either"),
+        (b'[pipeline]\nsteps = [{name = "a", notebook = "../n"}]', "plain relative path"),
+        (b'[pipeline]\nsteps = [{name = "a b", run = ["x"]}]', "name"),
+        (b'[pipeline]\nsteps = [{name="a", run=["x"]}, {name="a", run=["y"]}]', "same name"),
+        (b"[pipeline]\ntimeout_s = 1e9", "timeout_s"),
+        (b"[pipeline]\nmemory_mb = 1", "memory_mb"),
+        (b"[health]\nrun = [1]", "run"),
+        (b"[review]\nprotected = ['']", "protected"),
+        (b"#" * (MAX_BYTES + 1), "bytes"),
+    ],
+)
+def test_mistakes_are_named(body, words):
+    with pytest.raises(InvalidInput, match=words):
+        parse(body)
+
+
+def test_paths_are_compared_whatever_their_case():
+    patterns = ("angelos.toml", ".angelos/**")
+    paths = ("Angelos.TOML", "a/angelos.toml", ".ANGELOS/x/y", "b.py")
+    assert touched(paths, patterns) == ("Angelos.TOML", ".ANGELOS/x/y")
+
+
+def change(path="a.py", diff="+x\n", after="1"):
+    """Return a change."""
+    return Change(path=path, before="0", after=after, diff=diff)
+
+
+def test_risk_grows_with_what_is_odd():
+    assert risk(()) == 0
+    assert risk((change(),)) == 11
+    assert risk((change(diff="--- a\n+++ b\n-x\n+y\n"),)) == 11
+    assert risk((change(after=None, diff=""),)) == 110
+    assert risk((change(diff="+" + "A" * 600),)) > 400
+    assert risk((change(path="a.ipynb", diff="+" + "A" * 600),)) < 400
+    assert risk(tuple(change(diff="+x\n" * 999) for _ in range(9))) == 1000

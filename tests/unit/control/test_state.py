@@ -1,0 +1,200 @@
+"""The pure part: whatever facts come in whatever order, the state holds and nothing is lost."""
+
+from __future__ import annotations
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+
+from angelos.control import task_state
+from angelos.control.effects import EndTask, Promote, RollBack
+from angelos.control.models import MainRecord, RepoRecord, State
+from angelos.control.node_state import contents
+from angelos.control.state import KINDS, decide, fold, outstanding, overdue, turn
+from angelos.core.messages import Kind
+from angelos.testing import make_fact
+
+REVISIONS = [digit * 64 for digit in "abc"]
+TASKS = ["task-1", "task-2"]
+PROPOSALS = ["prop-1", "prop-2"]
+NODES = ["node/exec1", "node/labs1"]
+PEOPLE = ["person/pat", "person/rita", "agent/ada", "system/supervisor"]
+_MALFORMED = (msgspec.ValidationError, KeyError, TypeError, ValueError)
+
+DATA = {
+    Kind.task_accepted: {
+        "command": "cmd-1", "request": "r", "node": NODES[0], "label": "", "wall_s": 1.0,
+        "deadline": 10.0, "body": b"", "proposal": "prop-1",
+    },
+    Kind.task_finished: {
+        "status": "ok", "exit_code": 0, "stdout": "", "stderr": "", "duration_s": 1.0,
+        "node": "exec1", "tier": "full",
+    },
+    Kind.proposal_received: {
+        "repo": "study", "base": REVISIONS[0], "digest": "d", "message": "m",
+        "changes": [{"path": "a.py", "before": None, "after": "1"}],
+    },
+    Kind.proposal_refused: {"repo": "study", "base": REVISIONS[0], "reason": "no"},
+    Kind.proposal_testing: {"main": REVISIONS[0]},
+    Kind.proposal_tested: {"steps": [], "reason": "fine"},
+    Kind.proposal_waiting: {"needs": 2, "reason": "two people"},
+    Kind.proposal_approved: {"digest": "d"},
+    Kind.proposal_promoted: {"repo": "study"},
+    Kind.node_connected: {"role": "execution", "tier": "full"},
+    Kind.node_enrolled: {"role": "labs"},
+    Kind.checkout_requested: {"repo": "study", "canary": True, "attempt": 1, "body": b""},
+    Kind.checkout_healthy: {"repo": "study"},
+    Kind.checkout_failed: {"repo": "study"},
+    Kind.rollback_done: {"from": REVISIONS[1], "to": REVISIONS[0], "cause": "health"},
+    Kind.policy_loaded: {"hash": "h"},
+}  # fmt: skip
+
+SUBJECTS = {
+    "task": TASKS, "proposal": PROPOSALS, "node": NODES, "checkout": NODES,
+    "principal": [*NODES, *PEOPLE], "system": ["system/control"], "policy": ["system/control"],
+    "branch": ["study:main", "study:dev"], "rollback": ["study:main"], "person": PEOPLE[:1],
+}  # fmt: skip
+
+
+@st.composite
+def facts(draw):
+    """Draw a fact; mostly well formed, sometimes not."""
+    kind = draw(st.sampled_from(sorted(KINDS)))
+    data = DATA.get(kind, {}) if draw(st.integers(0, 9)) else {}
+    subject = draw(st.sampled_from(SUBJECTS[kind.partition(".")[0]]))
+    actors = [subject] if subject in NODES else [*PEOPLE, NODES[0]]
+    return make_fact(
+        kind,
+        subject,
+        actor=draw(st.sampled_from(actors)),
+        data=data,
+        revision=draw(st.sampled_from([*REVISIONS, None])),
+        outcome=draw(st.sampled_from(["ok", "passed", "failed", "error", "unavailable"])),
+    )
+
+
+def play(history):
+    """Fold a history and yield (state, fact) after each fact that fits."""
+    state = State()
+    for number, told in enumerate(history, 1):
+        fact = msgspec.structs.replace(told, offset=f"{number}-0")
+        try:
+            state = fold(state, fact)
+        except _MALFORMED:
+            continue
+        yield state, fact
+
+
+@given(st.lists(facts(), max_size=60))
+def test_what_a_fact_asks_for_a_restart_would_ask_for_too(history):
+    for state, fact in play(history):
+        assert set(decide(state, fact)) <= set(outstanding(state))
+
+
+@given(st.lists(facts(), max_size=60))
+def test_promises_hold_in_every_state(history):
+    for state, _ in play(history):
+        for record in state.proposals.values():
+            assert record.author not in record.approvals
+            assert len(set(record.approvals)) == len(record.approvals)
+            assert all(who.startswith("person/") for who in record.approvals)
+        for repo in state.repos.values():
+            revisions = [main.revision for main in repo.mains]
+            assert len(set(revisions)) == len(revisions)
+        effects = outstanding(state)
+        assert len({e.proposal for e in effects if isinstance(e, Promote)}) <= 1
+        sick = {e.bad for e in effects if isinstance(e, RollBack)}
+        assert sick <= {m.revision for r in state.repos.values() for m in r.mains if m.failed}
+
+
+@given(st.lists(facts(), max_size=40))
+def test_facts_told_twice_change_nothing(history):
+    for state, fact in play(history):
+        if fact.kind.startswith("proposal.") and fact.kind != Kind.proposal_testing:
+            try:
+                again = fold(state, fact)
+            except _MALFORMED:
+                continue
+            assert again.proposals == state.proposals
+
+
+@given(st.lists(facts(), max_size=60))
+def test_ended_tasks_stay_ended(history):
+    ended = {}
+    for state, _ in play(history):
+        for task in state.tasks.values():
+            if task.id in ended:
+                assert task.result == ended[task.id]
+            if not task.open:
+                ended[task.id] = task.result
+
+
+def state_of(*history):
+    """Return the state after facts that all fit."""
+    return list(play(history))[-1][0]
+
+
+def accepted(task="task-1", **data):
+    """Return a task's acceptance."""
+    values = DATA[Kind.task_accepted] | {"proposal": ""} | data
+    return make_fact(Kind.task_accepted, task, actor="person/pat", data=values)
+
+
+def test_time_ends_what_nobody_else_ends():
+    state = state_of(accepted(deadline=100.0))
+    assert overdue(state, 110.0, 10.0) == []
+    assert overdue(state, 110.1, 10.0) == [EndTask("task-1")]
+
+
+def test_finished_tasks_are_kept_up_to_bounds(monkeypatch):
+    monkeypatch.setattr(task_state, "KEEP_TASKS", 2)
+    history = [accepted("task-0")]
+    for number in range(1, 6):
+        end = DATA[Kind.task_finished]
+        task = f"task-{number}"
+        history += [
+            accepted(task), make_fact(Kind.task_finished, task, actor=NODES[0], data=end)
+        ]  # fmt: skip
+    assert list(state_of(*history).tasks) == ["task-0", "task-4", "task-5"]
+
+
+def test_large_results_are_kept_up_to_a_bound(monkeypatch):
+    monkeypatch.setattr(task_state, "KEEP_RESULT_BYTES", 10)
+    history = []
+    for task in ("task-1", "task-2"):
+        end = DATA[Kind.task_finished] | {"stdout": "x" * 6}
+        history += [
+            accepted(task), make_fact(Kind.task_finished, task, actor=NODES[0], data=end)
+        ]  # fmt: skip
+    assert list(state_of(*history).tasks) == ["task-2"]
+
+
+def test_an_approved_proposal_goes_before_one_that_has_yet_to_be_tested():
+    def fact(kind, proposal, actor="system/supervisor", **fields):
+        return make_fact(kind, proposal, actor=actor, data=DATA.get(kind, {}), **fields)
+
+    history = []
+    for proposal in PROPOSALS:
+        history += [
+            fact(Kind.proposal_received, proposal, "agent/ada"),
+            fact(Kind.proposal_merged, proposal),
+        ]
+    second = PROPOSALS[1]
+    history += [
+        fact(Kind.proposal_testing, second, revision=REVISIONS[1]),
+        fact(Kind.proposal_tested, second, outcome="passed", revision=REVISIONS[1]),
+        fact(Kind.proposal_approved, second),
+    ]
+    assert turn(state_of(*history), "study").id == second
+
+
+def test_what_a_rollback_leaves_in_main():
+    a, b, c = REVISIONS
+    d, e = "d" * 64, "e" * 64
+    mains = [MainRecord(revision=a), MainRecord(revision=b), MainRecord(revision=c, restores=a)]
+    assert contents(mains) == {a}
+    mains.append(MainRecord(revision=d))
+    assert contents(mains) == {a, d}
+    mains.append(MainRecord(revision=e, restores=b))
+    assert contents(mains) == {a, b}
+    assert RepoRecord(name="study", mains=tuple(mains)).main.revision == e

@@ -1,0 +1,311 @@
+"""The first road, from a request to its result, on fakes."""
+
+from __future__ import annotations
+
+import pytest
+
+from angelos.core.api import SubmitTask
+from angelos.core.errors import Busy, Conflict, Forbidden, InvalidInput, NotFound, Unavailable
+from angelos.core.ids import CommandId, TaskId, new_command_id
+from angelos.core.messages import Kind, Limits, Status
+from tests.unit.control.fakes import ADA, OPERATOR, PERSON, REVIEWER, VIEWER, FakeNode, World
+
+HELLO = SubmitTask(code="print(1)")
+
+
+async def test_a_task_runs_and_its_result_comes_back(world):
+    async with world.running() as control:
+        node = await world.node()
+        view = await control.tasks.submit(PERSON, HELLO)
+        assert (view.state, view.node, view.by) == ("accepted", node.id, PERSON.id)
+        view = await control.tasks.view(view.id, wait_s=10)
+        assert view.state == "finished"
+        assert view.result.status == Status.ok
+        assert view.result.stdout == "fine\n"
+    assert await world.kinds(view.id) == [Kind.task_accepted, Kind.task_started, Kind.task_finished]
+
+
+async def test_the_offset_lies_before_all_output(world):
+    async with world.running() as control:
+        await world.node()
+        view = await control.tasks.submit(PERSON, HELLO)
+        await control.tasks.view(view.id, wait_s=10)
+        later = await world.journal.read(view.offset, subject=view.id)
+    assert [fact.kind for fact in later] == [Kind.task_started, Kind.task_finished]
+
+
+async def test_without_a_node_nothing_is_accepted_and_the_hint_helps(world):
+    async with world.running() as control:
+        with pytest.raises(Unavailable) as caught:
+            await control.tasks.submit(PERSON, HELLO)
+    assert "angelos nodes" in caught.value.hint
+    assert Kind.task_accepted not in await world.kinds()
+
+
+async def test_the_least_busy_node_is_chosen(world):
+    async with world.running() as control:
+        first, second = await world.node("one"), await world.node("two")
+        first.program = second.program = lambda _: None
+        nodes = {(await control.tasks.submit(PERSON, HELLO)).node for _ in range(2)}
+        assert nodes == {first.id, second.id}
+
+
+async def test_a_named_node_must_exist_and_be_there(world):
+    async with world.running() as control:
+        node = await world.node("one")
+        await world.node("lab", role="labs")
+        assert (await control.tasks.submit(PERSON, SubmitTask(code="1", node="lab"))).node
+        with pytest.raises(NotFound):
+            await control.tasks.submit(PERSON, SubmitTask(code="1", node="nobody"))
+        await node.disconnect()
+        await world.settled(lambda s: not s.nodes[node.id].connected)
+        with pytest.raises(Unavailable):
+            await control.tasks.submit(PERSON, SubmitTask(code="1", node="one"))
+
+
+async def test_the_same_command_is_the_same_task(world):
+    async with world.running() as control:
+        node = await world.node()
+        body = SubmitTask(code="print(1)", command=new_command_id())
+        first = await control.tasks.submit(PERSON, body)
+        await control.tasks.view(first.id, wait_s=10)
+        again = await control.tasks.submit(PERSON, body)
+        assert again.id == first.id
+        assert again.state == "finished"
+        assert len(node.ran) == 1
+        for principal, other in (
+            (PERSON, SubmitTask(code="print(2)", command=body.command)),
+            (OPERATOR, body),
+        ):
+            with pytest.raises(Conflict):
+                await control.tasks.submit(principal, other)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        SubmitTask(),
+        SubmitTask(code="1", argv=("x",)),
+        SubmitTask(code="1", repo="study"),
+        SubmitTask(code="1", command=CommandId("cmd-1")),
+        SubmitTask(code="1", command=CommandId("task-" + "0" * 32)),
+    ],
+)
+async def test_requests_of_the_wrong_form_are_refused(world, body):
+    async with world.running() as control:
+        await world.node()
+        with pytest.raises(InvalidInput):
+            await control.tasks.submit(PERSON, body)
+
+
+async def test_an_unknown_revision_is_refused_at_the_door(world):
+    async with world.running() as control:
+        await world.node()
+        with pytest.raises(NotFound):
+            await control.tasks.submit(
+                PERSON, SubmitTask(code="1", repo="study", revision="0" * 64)
+            )
+
+
+async def test_a_refusal_is_kept_and_names_the_rule(world):
+    async with world.running() as control:
+        await world.node()
+        with pytest.raises(Forbidden, match=r"run\.agents-keep-the-guard"):
+            await control.tasks.submit(ADA, SubmitTask(code="1", guard=False))
+        with pytest.raises(Forbidden, match="no rule"):
+            await control.tasks.submit(ADA, SubmitTask(code="1", limits=Limits(wall_s=601)))
+    refused = await world.facts(Kind.task_refused)
+    assert [fact.actor for fact in refused] == [ADA.id, ADA.id]
+    assert refused[0].data["rules"] == ["run.agents-keep-the-guard"]
+
+
+async def test_too_many_open_tasks_are_refused(clock):
+    world = World(clock, max_open_tasks=2)
+    async with world.running() as control:
+        node = await world.node()
+        node.program = lambda _: None
+        for _ in range(2):
+            await control.tasks.submit(PERSON, HELLO)
+        with pytest.raises(Busy):
+            await control.tasks.submit(PERSON, HELLO)
+
+
+async def test_a_running_task_is_cancelled_by_its_node(world):
+    async with world.running() as control:
+        node = await world.node()
+        node.program = lambda _: None
+        view = await control.tasks.submit(PERSON, HELLO)
+        await world.settled(lambda s: s.tasks[view.id].state == "running")
+        await control.tasks.cancel(PERSON, view.id, "enough")
+        view = await control.tasks.view(view.id, wait_s=10)
+        assert view.result.status == Status.killed
+        assert view.result.stdout == "stopped"
+        assert [order.reason for order in node.cancelled] == ["enough"]
+
+
+async def test_a_waiting_task_is_cancelled_without_its_node(world):
+    async with world.running() as control:
+        node = await world.node()
+        await node.stop()
+        view = await control.tasks.submit(PERSON, HELLO)
+        await control.tasks.cancel(PERSON, view.id, "")
+        view = await control.tasks.view(view.id, wait_s=10)
+        assert view.result.status == Status.killed
+        assert view.result.evidence["source"] == "node"
+        await control.tasks.cancel(PERSON, view.id, "")
+        await node.connect()
+        await control.tasks.submit(PERSON, HELLO)
+        await world.settled(lambda _: len(node.ran) == 1)
+
+
+async def test_only_ones_own_tasks_are_cancelled_by_a_researcher(world):
+    async with world.running() as control:
+        node = await world.node()
+        node.program = lambda _: None
+        view = await control.tasks.submit(OPERATOR, HELLO)
+        for other in (PERSON, ADA, VIEWER):
+            with pytest.raises(Forbidden):
+                await control.tasks.cancel(other, view.id, "")
+        await control.tasks.cancel(REVIEWER, view.id, "")
+        with pytest.raises(NotFound):
+            await control.tasks.cancel(REVIEWER, TaskId("task-nobody"), "")
+
+
+async def test_a_task_that_never_starts_is_ended_after_its_deadline(world):
+    async with world.running() as control:
+        node = await world.node()
+        await node.disconnect()
+        await world.node("other")
+        await node.connect()
+        await node.stop()
+        view = await control.tasks.submit(PERSON, SubmitTask(code="1", node="exec1"))
+        world.clock.advance(world.config.start_within_s + 1)
+        control.sweep()
+        assert (await control.tasks.view(view.id)).state == "accepted"
+        world.clock.advance(world.config.grace_s)
+        control.sweep()
+        view = await control.tasks.view(view.id, wait_s=10)
+        assert view.result.status == Status.killed
+        assert "before its deadline" in view.result.evidence["reason"]
+
+
+async def test_a_node_that_goes_silent_does_not_hold_a_task_for_ever(world):
+    async with world.running() as control:
+        node = await world.node()
+        node.program = lambda _: None
+        body = SubmitTask(code="1", limits=Limits(wall_s=10))
+        view = await control.tasks.submit(PERSON, body)
+        await world.settled(lambda s: s.tasks[view.id].state == "running")
+        world.clock.advance(10 + world.config.grace_s + 1)
+        await node.stop()
+        control.sweep()
+        view = await control.tasks.view(view.id, wait_s=10)
+        assert view.result.status == Status.killed
+        assert view.result.evidence["source"] == "node"
+        await node.finish(node.ran[0], Status.ok, "too late")
+        await control.tasks.submit(PERSON, HELLO)
+        assert (await control.tasks.view(view.id)).result.status == Status.killed
+
+
+async def test_another_node_cannot_speak_for_a_task(world):
+    async with world.running() as control:
+        node, liar = await world.node("one"), await world.node("two")
+        node.program = lambda _: None
+        view = await control.tasks.submit(PERSON, SubmitTask(code="1", node="one"))
+        await world.settled(lambda s: s.tasks[view.id].state == "running")
+        await liar.finish(node.ran[0], Status.ok, "lies")
+        await liar.say(Kind.task_finished, view.id, data={"status": "nonsense"})
+        await node.finish(node.ran[0], Status.error, "truth")
+        view = await control.tasks.view(view.id, wait_s=10)
+        assert view.result.stdout == "truth"
+
+
+async def test_a_malformed_fact_of_a_node_is_passed_over(world, caplog):
+    async with world.running() as control:
+        node = await world.node()
+        node.program = lambda _: None
+        view = await control.tasks.submit(PERSON, HELLO)
+        await node.say(Kind.task_finished, view.id, data={"status": "nonsense"})
+        await world.settled(lambda s: s.tasks[view.id].state == "running")
+        await node.finish(node.ran[0], Status.ok, "well")
+        assert (await control.tasks.view(view.id, wait_s=10)).result.stdout == "well"
+    assert "malformed" in caplog.text
+
+
+async def test_a_quarantined_agents_tasks_end_and_its_grants_are_void(world):
+    async with world.running() as control:
+        node = await world.node()
+        node.program = lambda _: None
+        view = await control.tasks.submit(ADA, HELLO)
+        mine = await control.tasks.submit(PERSON, HELLO)
+        await world.settled(lambda s: s.tasks[view.id].state == "running")
+        await node.say(Kind.principal_quarantined, ADA.id, data={"reason": "rogue"})
+        view = await control.tasks.view(view.id, wait_s=10)
+        assert view.result.status == Status.killed
+        await world.settled(lambda _: [o.principal for o in node.revoked] == [ADA.id])
+        assert (await control.tasks.view(mine.id)).state == "running"
+        with pytest.raises(Forbidden, match="quarantine"):
+            await control.tasks.submit(ADA, HELLO)
+
+
+async def test_who_keeps_identities_is_believed_before_the_journal(world):
+    async with world.running() as control:
+        await world.node()
+        world.signals.refused.add(ADA.id)
+        with pytest.raises(Forbidden):
+            await control.tasks.submit(ADA, HELLO)
+
+
+async def test_accepted_tasks_are_put_again_after_a_crash(world):
+    async with world.running() as control:
+        node = await world.node()
+        await node.stop()
+        view = await control.tasks.submit(PERSON, HELLO)
+        await world.settled(lambda _: world.queue.waiting(node.id))
+    world.queue = type(world.queue)(clock=world.clock)
+    async with world.running() as control:
+        await world.settled(lambda _: world.queue.waiting(node.id))
+        await node.connect()
+        view = await control.tasks.view(view.id, wait_s=10)
+        assert view.result.status == Status.ok
+        assert len(node.ran) == 1
+
+
+async def test_lists_show_the_newest_first(world):
+    async with world.running() as control:
+        await world.node()
+        views = [await control.tasks.submit(PERSON, HELLO) for _ in range(3)]
+        assert [v.id for v in control.tasks.list(limit=2)] == [views[2].id, views[1].id]
+        await control.tasks.view(views[0].id, wait_s=10)
+        assert views[0].id in {v.id for v in control.tasks.list("finished")}
+
+
+async def test_a_node_without_isolation_runs_nothing(world):
+    async with world.running() as control:
+        await world.node(tier="none")
+        with pytest.raises(Forbidden, match=r"run\.only-in-a-box"):
+            await control.tasks.submit(PERSON, HELLO)
+        assert "WITHOUT isolation" in (await control.status()).banner
+
+
+async def test_unless_the_operator_says_so(clock):
+    world = World(clock, allow_unsandboxed=True)
+    async with world.running() as control:
+        await world.node(tier="none")
+        assert (await control.tasks.submit(PERSON, HELLO)).state == "accepted"
+
+
+async def test_a_grant_fits_its_node_only(world):
+    """`FakeNode` checks every grant; a payload or node of another sort would have raised."""
+    async with world.running() as control:
+        node, other = await world.node("one"), FakeNode(world, "two")
+        await node.stop()
+        await control.tasks.submit(PERSON, HELLO)
+        await world.settled(lambda _: world.queue.waiting(node.id))
+        command = next(iter(world.queue.waiting(node.id).values()))
+        await world.queue.put(other.id, command)
+        await other.connect()
+        assert other.task is not None
+        with pytest.raises(Forbidden):
+            await other.task
+        other.task = None

@@ -1,0 +1,138 @@
+"""The feed: follows, asks again, survives a lost system, reviews; and never outside its thread."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import threading
+from contextlib import asynccontextmanager
+
+import pytest
+
+from angelos.core.errors import Forbidden, Unavailable
+from angelos.dashboard import service
+from angelos.dashboard.service import Feed
+from tests.unit.dashboard.test_state import fact, proposal, status, task
+
+
+class FakeSystem:
+    def __init__(self) -> None:
+        self.facts: queue.Queue = queue.Queue()
+        self.known = {"task-001": task(), "prop-001": proposal()}
+        self.asked: list[str] = []
+        self.connects = 0
+        self.threads: set[str] = set()
+
+    @asynccontextmanager
+    async def connect(self):
+        self.connects += 1
+        self.threads.add(threading.current_thread().name)
+        if self.connects == 1:
+            raise Unavailable("It is still starting.")
+        yield self
+
+    async def status(self):
+        return status()
+
+    async def tasks(self, state="", limit=50):
+        return [self.known["task-001"]]
+
+    async def proposals(self, state="", repo="", limit=50):
+        return [self.known["prop-001"]]
+
+    async def task(self, name, wait=0):
+        self.asked.append(name)
+        return self.known[name]
+
+    async def proposal(self, name, wait=0):
+        self.asked.append(name)
+        return self.known[name]
+
+    async def approve(self, name, digest, comment=""):
+        if digest != "d" * 64:
+            raise Forbidden("That is not what you saw.")
+        self.known[name] = proposal(state="promoted", revision="e" * 64)
+        return self.known[name]
+
+    async def reject(self, name, digest, comment=""):
+        raise AssertionError
+
+    async def events(self, after):
+        assert after == "1-0"
+        while True:
+            try:
+                found = self.facts.get_nowait()
+            except queue.Empty:
+                await asyncio.sleep(0.01)  # the test's facts come from another thread
+                continue
+            if found is None:
+                raise Unavailable("The link broke.")
+            yield found
+
+
+class Screen:
+    def __init__(self) -> None:
+        self.views: queue.Queue = queue.Queue()
+
+    def until(self, predicate):
+        while True:
+            shown = self.views.get(timeout=20)
+            if predicate(shown):
+                return shown
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    monkeypatch.setattr(service, "RETRY_S", 0.05)
+    monkeypatch.setattr(service, "MIN_PAUSE_S", 0.0)
+    system, screen = FakeSystem(), Screen()
+    feed = Feed(system.connect, screen.views.put)
+    feed.start()
+    yield system, screen, feed
+    feed.close()
+    assert not feed._thread.is_alive()
+
+
+def test_it_waits_for_a_system_that_is_not_there_yet(shown):
+    system, screen, _ = shown
+    screen.until(lambda v: "still starting" in v["system"]["detail"])
+    view = screen.until(lambda v: v["system"]["connected"])
+    assert view["approvals"][0]["message"] == "change 1"
+    assert system.threads == {"dashboard"}
+
+
+def test_facts_are_followed(shown):
+    system, screen, _ = shown
+    screen.until(lambda v: v["system"]["connected"])
+    system.facts.put(fact("task.output", "task-001", text="hello"))
+    screen.until(lambda v: v["tasks"][0]["output"] == "hello")
+    system.known["task-002"] = task(2)
+    system.facts.put(fact("task.accepted", "task-002"))
+    screen.until(lambda v: [t["id"] for t in v["tasks"]] == ["task-002", "task-001"])
+    assert system.asked == ["task-002"]
+
+
+def test_it_comes_back_after_the_link_broke(shown):
+    system, screen, _ = shown
+    screen.until(lambda v: v["system"]["connected"])
+    system.facts.put(None)
+    screen.until(lambda v: "The link broke." in v["system"]["detail"])
+    screen.until(lambda v: v["system"]["connected"])
+    assert system.connects == 3
+
+
+def test_a_review_is_carried_out_and_a_refusal_is_told(shown):
+    _, screen, feed = shown
+    screen.until(lambda v: v["system"]["connected"])
+    feed.review("prop-001", "another", "approve")
+    view = screen.until(lambda v: v["approvals"] and v["approvals"][0]["notice"])
+    assert view["approvals"][0]["notice"] == "That is not what you saw."
+    feed.review("prop-001", "d" * 64, "approve")
+    view = screen.until(lambda v: not v["approvals"])
+    assert view["recent"][0]["revision"] == "e" * 12
+
+
+def test_a_closed_feed_takes_no_reviews(shown):
+    _, _, feed = shown
+    feed.close()
+    feed.review("prop-001", "d" * 64, "approve")

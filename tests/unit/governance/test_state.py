@@ -1,0 +1,133 @@
+"""Who is quarantined, who is flagged, and that a restart asks for nothing twice."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from angelos.core.ids import PrincipalId, is_id
+from angelos.core.messages import Kind
+from angelos.governance.config import GovernanceConfig
+from angelos.governance.state import Flag, Quarantine, Watch, owed, step
+from angelos.testing import ManualClock, make_fact
+
+CONFIG = GovernanceConfig()
+EVE = PrincipalId("agent/eve")
+
+
+def policy_refusal(actor="agent/eve", **fields):
+    fields = {"outcome": "policy", "data": {"policy_paths": ["angelos.toml"]}} | fields
+    return make_fact(Kind.proposal_refused, "prop-1", actor=actor, **fields)
+
+
+def denied(task="task-1", actor="node/exec1", at=None, **fields):
+    clock = ManualClock(at or 1_700_000_000)
+    return make_fact(Kind.task_finished, task, actor=actor, clock=clock, outcome="denied", **fields)
+
+
+def fold(facts, watch=None):
+    watch, effects = watch or Watch(), []
+    for fact in facts:
+        watch, new = step(watch, fact, CONFIG)
+        effects += new
+    return watch, effects
+
+
+def test_an_agent_that_proposes_a_change_to_the_policy_is_quarantined():
+    trigger = policy_refusal()
+    _, effects = fold([trigger])
+    (effect,) = effects
+    assert isinstance(effect, Quarantine)
+    assert effect.principal == EVE
+    assert effect.because == trigger.id
+    assert "angelos.toml" in effect.reason
+
+
+def test_so_is_one_on_whose_behalf_the_server_refused_it():
+    _, effects = fold([policy_refusal(actor="system/control", on_behalf_of=EVE)])
+    assert [e.principal for e in effects] == [EVE]
+
+
+def test_people_stale_proposals_and_refusals_without_policy_paths_are_left_alone():
+    _, effects = fold([
+        policy_refusal(actor="person/ada"),
+        policy_refusal(outcome="stale"),
+        policy_refusal(data={}),
+        policy_refusal(data={"policy_paths": []}),
+        policy_refusal(data={"policy_paths": "angelos.toml"}),
+    ])  # fmt: skip
+    assert effects == []
+
+
+def test_it_is_asked_for_once_until_it_is_settled_and_again_after_a_release():
+    quarantined = make_fact(Kind.principal_quarantined, EVE)
+    released = make_fact(Kind.principal_released, EVE)
+    watch, effects = fold([policy_refusal(), policy_refusal()])
+    assert len(effects) == 1
+    assert owed(watch, effects) == effects
+    watch, _ = fold([quarantined], watch)
+    assert owed(watch, effects) == []
+    _, again = fold([released, policy_refusal()], watch)
+    assert len(again) == 1
+
+
+def test_runs_denied_again_and_again_flag_and_stop_nobody():
+    accepted = [make_fact(Kind.task_accepted, f"task-{i}", actor="agent/eve") for i in range(3)]
+    finished = [denied(f"task-{i}") for i in range(3)]
+    watch, effects = fold([*accepted, *finished])
+    (flag,) = effects
+    assert isinstance(flag, Flag)
+    assert flag.principal == EVE
+    assert is_id(flag.id)
+    assert flag.evidence["denied"] == 3
+    assert not watch.tasks
+    settled, _ = fold([make_fact(Kind.principal_flagged, EVE)], watch)
+    assert owed(settled, effects) == effects  # another flag settles nothing
+    mine = make_fact(Kind.principal_flagged, EVE)
+    settled, _ = step(watch, type(mine)(**{**_fields(mine), "id": flag.id}), CONFIG)
+    assert owed(settled, effects) == []
+
+
+def _fields(fact):
+    return {name: getattr(fact, name) for name in fact.__struct_fields__}
+
+
+def test_two_denials_or_three_over_a_day_are_no_flag():
+    day = 86_400
+    assert fold([denied(on_behalf_of=EVE)] * 2)[1] == []
+    slow = [denied(on_behalf_of=EVE, at=1_700_000_000 + n * day) for n in range(3)]
+    assert fold(slow)[1] == []
+
+
+def test_each_agent_is_counted_for_itself():
+    mallory = PrincipalId("agent/mallory")
+    facts = [denied(on_behalf_of=who) for who in (EVE, mallory, EVE, mallory)]
+    assert fold(facts)[1] == []
+    assert [e.principal for e in fold([*facts, denied(on_behalf_of=mallory)])[1]] == [mallory]
+
+
+makers = st.sampled_from([
+    lambda n: policy_refusal(actor=f"agent/a{n}"),
+    lambda n: make_fact(Kind.principal_quarantined, f"agent/a{n}"),
+    lambda n: make_fact(Kind.principal_released, f"agent/a{n}"),
+    lambda n: make_fact(Kind.task_accepted, f"task-{n}", actor=f"agent/a{n}"),
+    lambda n: denied(f"task-{n}"),
+    lambda n: denied(f"task-{n}", on_behalf_of=PrincipalId(f"agent/a{n}")),
+    lambda n: make_fact(Kind.proposal_merged, f"prop-{n}"),
+])  # fmt: skip
+
+
+@given(st.lists(st.tuples(makers, st.integers(0, 2)), max_size=40), st.integers(0, 40))
+def test_a_restart_at_any_point_owes_what_was_not_settled(story, cut):
+    facts = [make(n) for make, n in story]
+    watch, _ = fold(facts[:cut])
+    all_at_once = fold(facts)
+    assert fold(facts[cut:], watch)[0] == all_at_once[0]
+    triggers = {e.principal for e in owed(*all_at_once) if isinstance(e, Quarantine)}
+    expected = set()
+    for fact in facts:  # the simplest model: triggered, and not settled since
+        if fact.kind == Kind.proposal_refused:
+            expected.add(fact.actor)
+        if fact.kind in {Kind.principal_quarantined, Kind.principal_released}:
+            expected.discard(fact.subject)
+    assert triggers == expected

@@ -1,0 +1,97 @@
+"""The stream of events: in order, resumable, and never hoarding for a slow reader."""
+
+from __future__ import annotations
+
+import asyncio
+
+import msgspec
+import pytest
+
+from angelos.adapters.memory import MemoryJournal
+from angelos.core.errors import Busy, InvalidInput
+from angelos.core.ids import START, Offset
+from angelos.core.messages import Fact, Kind
+from angelos.hub.events import EventsQuery, events_query, pump
+from angelos.testing import make_fact
+
+
+class Enough(Exception):
+    pass
+
+
+async def read(journal, count, after=START, kinds=(), subject="") -> list[Fact]:
+    got: list[Fact] = []
+
+    async def send(message: bytes) -> None:
+        got.append(msgspec.json.decode(message, type=Fact))
+        if len(got) == count:
+            raise Enough
+
+    with pytest.raises(Enough):
+        await pump(journal, after, kinds, subject, send)
+    return got
+
+
+@pytest.fixture
+async def memory() -> MemoryJournal:
+    journal = MemoryJournal()
+    await journal.append([make_fact(Kind.task_accepted, f"task-{i % 2}") for i in range(6)])
+    await journal.append([make_fact(Kind.node_enrolled, "node/a")])
+    return journal
+
+
+async def test_each_message_is_a_fact_oldest_first_and_resumable(memory) -> None:
+    first = await read(memory, 3)
+    rest = await read(memory, 4, after=first[-1].offset)
+    assert first + rest == await memory.read(START)
+
+
+async def test_filters_leave_out(memory) -> None:
+    assert [f.kind for f in await read(memory, 1, kinds=("node.enrolled",))] == ["node.enrolled"]
+    assert {f.subject for f in await read(memory, 3, subject="task-1")} == {"task-1"}
+
+
+async def test_what_comes_later_comes(memory) -> None:
+    last = await memory.last()
+    reading = asyncio.create_task(read(memory, 1, after=last))
+    await asyncio.sleep(0)
+    await memory.append([make_fact(Kind.task_accepted, "task-9")])
+    assert [f.subject for f in await reading] == ["task-9"]
+
+
+async def test_a_slow_reader_is_told_where_to_go_on(memory) -> None:
+    taken: list[Fact] = []
+
+    async def send(message: bytes) -> None:
+        if len(taken) == 2:
+            await asyncio.Event().wait()
+        taken.append(msgspec.json.decode(message, type=Fact))
+
+    with pytest.raises(Busy) as caught:
+        await pump(memory, START, (), "", send, patience_s=0.01)
+    assert caught.value.extra["after"] == taken[-1].offset
+    assert len(await read(memory, 5, after=Offset(caught.value.extra["after"]))) == 5
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"after": [b"yesterday"]},
+        {"after": [b"1-0", b"2-0"]},
+        {"kinds": [b"task.accepted,root.shell"]},
+        {"until": [b"1-0"]},
+        {"subject": [b"\xff"]},
+        {"subject": [b"x" * 1000]},
+    ],
+)
+def test_a_query_that_makes_no_sense_is_invalid_input(query) -> None:
+    with pytest.raises(InvalidInput):
+        events_query(query)
+
+
+def test_a_query_in_full() -> None:
+    query = {"after": ["5-1"], "kinds": [b"task.accepted,task.finished"], "subject": [b"task-1"]}
+    assert events_query(query) == EventsQuery(
+        after=Offset("5-1"), kinds=("task.accepted", "task.finished"), subject="task-1"
+    )
+    assert events_query({"after": [b""]}) == EventsQuery()

@@ -1,0 +1,65 @@
+"""Small rules of the hub: who says what, and what the machine must have."""
+
+from __future__ import annotations
+
+import pytest
+from tornado.util import import_object
+from tornado.websocket import _websocket_mask  # pyright: ignore[reportAttributeAccessIssue]
+
+from angelos.core.errors import Forbidden
+from angelos.core.ids import FactId, Offset, PrincipalId
+from angelos.core.messages import Kind
+from angelos.core.permissions import Role
+from angelos.hub.models import check_fact, released_id, role_of
+from angelos.testing import make_fact
+
+NODE = PrincipalId("node/exec1")
+WORK = {
+    "task.started", "task.output", "task.finished", "checkout.healthy", "checkout.failed",
+}  # fmt: skip
+
+
+def test_tornados_speedups_are_loaded() -> None:
+    assert _websocket_mask is import_object("tornado.speedups.websocket_mask")
+
+
+@pytest.mark.parametrize("kind", [str(kind) for kind in Kind])
+def test_a_node_says_only_what_its_work_is(kind) -> None:
+    fact = make_fact(kind, "x", actor=NODE)
+    if kind in WORK:
+        check_fact(fact, NODE, Role.node)
+    else:
+        with pytest.raises(Forbidden):
+            check_fact(fact, NODE, Role.node)
+    with pytest.raises(Forbidden):
+        check_fact(fact, PrincipalId("agent/ada"), Role.agent)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"actor": "node/other"},
+        {"id": FactId("anything")},
+        {"id": FactId("task-" + "0" * 32)},
+        {"offset": Offset("1-1")},
+        {"on_behalf_of": PrincipalId("person/root")},
+        {"subject": "x" * 1000},
+        {"trace": "x" * 1000},
+    ],
+)
+def test_a_fact_of_the_wrong_form_is_refused(change) -> None:
+    import msgspec
+
+    fact = make_fact(Kind.task_started, "task-1", actor=NODE)
+    with pytest.raises(Forbidden):
+        check_fact(msgspec.structs.replace(fact, **change), NODE, Role.node)
+
+
+def test_roles_follow_from_the_name() -> None:
+    assert role_of(NODE) is Role.node
+    assert role_of(PrincipalId("agent/node")) is Role.agent
+
+
+def test_a_release_has_one_id_however_often_it_is_tried() -> None:
+    fact = FactId("fact-" + "1" * 32)
+    assert released_id(fact) == released_id(fact) != fact

@@ -1,0 +1,47 @@
+"""Which files are managed, and what is refused while the system is away."""
+
+from __future__ import annotations
+
+import pytest
+
+from angelos.core.errors import Unavailable
+from jupyter_ext.binding import Binding
+from jupyter_ext.room_handler import canonical_room
+
+
+@pytest.fixture
+def binding(tmp_path):
+    (tmp_path / "data" / "workspace").mkdir(parents=True)
+    return Binding(workspace=tmp_path / "data" / "workspace", root_dir=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "relative"),
+    [
+        ("data/workspace/study/a.py", "study/a.py"),
+        ("/data/workspace/study/a.py", "study/a.py"),
+        ("data/workspace/study/../study/a.py", "study/a.py"),
+        ("data/./workspace//study/a.py", "study/a.py"),
+        ("data/workspace", ""),
+        ("data/workspace/../elsewhere", None),
+        ("data/workspace-too/a.py", None),
+        ("a.py", None),
+        ("../data/workspace/a.py", None),
+    ],
+)
+def test_a_path_is_seen_as_the_file_that_it_opens(binding, path, relative):
+    assert binding.workspace_path(path) == relative
+
+
+async def test_nothing_of_the_workspace_is_opened_before_the_system_runs(binding):
+    with pytest.raises(Unavailable, match="starting"):
+        await binding.locate("data/workspace/study/a.py")
+    assert await binding.locate("elsewhere/a.py") is None
+    binding.failure = "The system could not start: no disk."
+    with pytest.raises(Unavailable, match="no disk"):
+        binding.require()
+
+
+def test_a_document_has_one_room():
+    assert canonical_room("study/a.py", "7") == "text:file:7"
+    assert canonical_room("study/b.ipynb", "7") == "json:notebook:7"

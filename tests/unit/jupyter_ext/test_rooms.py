@@ -1,0 +1,207 @@
+"""A managed room without a server: order, overflow, a store that is away, an edit refused."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+from pycrdt import Doc, Text
+
+from angelos.core.errors import TooLarge
+from jupyter_ext import rooms
+from jupyter_ext.live import JupyterLiveDocuments
+from jupyter_ext.rooms import ManagedRoom
+from jupyter_ext.ystore import AngelYStore
+
+
+class Log:
+    """AngelGit's side: a list of updates."""
+
+    def __init__(self, text: str = "base\n") -> None:
+        doc = Doc(client_id=1)
+        doc.get("source", type=Text).insert(0, text)
+        self.updates = [doc.get_update()]
+        self.failures: list[Exception] = []
+        self.opened = asyncio.Event()
+        self.opened.set()
+
+    async def room_updates(self, repo, path):
+        known = list(self.updates)
+        await self.opened.wait()
+        return known
+
+    async def ingest(self, repo, path, update):
+        if self.failures:
+            raise self.failures.pop(0)
+        self.updates.append(update)
+
+    def text(self) -> str:
+        doc = Doc()
+        source = doc.get("source", type=Text)
+        for update in self.updates:
+            doc.apply_update(update)
+        return str(source)
+
+
+class File:
+    path = "study/notes.md"
+
+    def observe(self, *_):
+        pass
+
+    def unobserve(self, _):
+        pass
+
+    async def maybe_save_content(self, model):
+        return None
+
+
+class Events:
+    def emit(self, **_):
+        pass
+
+
+class Client:
+    path = "client"
+
+    def __init__(self) -> None:
+        self.closed = None
+        self.messages: list[bytes] = []
+
+    async def send(self, message):
+        self.messages.append(message)
+
+    def close(self, code, reason):
+        self.closed = (code, reason)
+
+
+@pytest.fixture
+async def made(monkeypatch):
+    monkeypatch.setattr(rooms, "RETRY_S", (0.001,))
+    log, live = Log(), JupyterLiveDocuments()
+    room = ManagedRoom(
+        "text:file:1", File(), Events(), AngelYStore("study", "notes.md", log), live,
+        logging.getLogger("room"),
+    )  # fmt: skip
+    running = asyncio.create_task(room.start())
+    await room.started.wait()
+    yield room, log, live
+    await room.stop()
+    await running
+
+
+def source(room) -> Text:
+    return room.ydoc.get("source", type=Text)
+
+
+async def test_what_is_typed_is_stored_in_order(made):
+    room, log, _ = made
+    await room.initialize()
+    for letter in "abc":
+        source(room).insert(0, letter)
+    await room.flush()
+    assert log.text() == "cbabase\n"
+
+
+async def test_the_log_has_no_gap_from_the_rooms_own_words(made):
+    room, log, _ = made
+    await room.initialize()
+    room._document.dirty = True
+    await room.flush()
+    doc = Doc()
+    for update in log.updates:
+        doc.apply_update(update)
+    assert doc.get_state() == room.ydoc.get_state()
+
+
+async def test_an_update_of_the_repository_is_not_stored_again(made):
+    room, log, live = made
+    await room.initialize()
+    await room.flush()
+    doc = Doc()
+    for update in log.updates:
+        doc.apply_update(update)
+    found = []
+    doc.observe(lambda event: found.append(bytes(event.update)))
+    doc.get("source", type=Text).insert(0, "agent ")
+    client = Client()
+    room.clients.add(client)
+    before = len(log.updates)
+    assert await live.apply("study", "notes.md", found[0])
+    await room.flush()
+    assert str(source(room)) == "agent base\n"
+    assert len(log.updates) == before
+    await asyncio.sleep(0)
+    assert client.messages
+    room.clients.remove(client)
+
+
+async def test_an_update_while_the_room_opens_is_not_lost(made):
+    room, log, live = made
+    log.opened.clear()
+    opening = asyncio.create_task(room.initialize())
+    while not live.rooms():
+        await asyncio.sleep(0)
+    doc = Doc()
+    doc.apply_update(log.updates[0])
+    found = []
+    doc.observe(lambda event: found.append(bytes(event.update)))
+    doc.get("source", type=Text).insert(0, "late ")
+    assert await live.apply("study", "notes.md", found[0])
+    log.opened.set()
+    await opening
+    assert str(source(room)) == "late base\n"
+
+
+async def test_more_than_the_buffer_holds_is_stored_whole(made, monkeypatch):
+    room, log, _ = made
+    monkeypatch.setattr(rooms, "MAX_PENDING", 3)
+    await room.initialize()
+    for _ in range(20):
+        source(room).insert(0, "x")
+    await room.flush()
+    assert log.text() == "x" * 20 + "base\n"
+    source(room).insert(0, "y")
+    await room.flush()
+    assert log.text().startswith("yx")
+
+
+async def test_a_store_that_is_away_is_waited_for(made):
+    room, log, _ = made
+    await room.initialize()
+    await room.flush()
+    log.failures = [ConnectionError("away")] * 3
+    source(room).insert(0, "kept ")
+    await room.flush()
+    assert log.text() == "kept base\n"
+
+
+async def test_an_edit_that_cannot_be_kept_closes_the_room_and_says_so(made):
+    room, log, live = made
+    await room.initialize()
+    await room.flush()
+    client = Client()
+    room.clients.add(client)
+    log.failures = [TooLarge("An update of notes.md is too large.")]
+    source(room).insert(0, "huge")
+    await room.flush()
+    assert room.refused == "An update of notes.md is too large."
+    assert client.closed[0] == 1003
+    assert live.rooms() == []
+    room.clients.remove(client)
+
+
+async def test_a_room_that_is_cancelled_stores_what_it_holds():
+    log, live = Log(), JupyterLiveDocuments()
+    room = ManagedRoom(
+        "text:file:1", File(), Events(), AngelYStore("study", "notes.md", log), live,
+        logging.getLogger("room"),
+    )  # fmt: skip
+    running = asyncio.create_task(room.start())
+    await room.started.wait()
+    await room.initialize()
+    source(room).insert(0, "last words ")
+    running.cancel()
+    await asyncio.wait([running])
+    assert log.text() == "last words base\n"

@@ -1,0 +1,195 @@
+"""The data directory: modes, lock, atomic files, short sockets; and the settings."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from angelos.adapters.children import start_ticks
+from angelos.adapters.datadir import (
+    DataDir,
+    Process,
+    ServerFile,
+    SystemFile,
+    find_data_dir,
+    is_running,
+    write_private,
+)
+from angelos.core.errors import Conflict, InvalidInput, Unavailable
+from angelos.settings import load
+
+
+@pytest.fixture
+def data(tmp_path):
+    data = DataDir(tmp_path / "data")
+    data.create()
+    return data
+
+
+@pytest.fixture
+def me():
+    return {"pid": os.getpid(), "start_ticks": start_ticks(os.getpid())}
+
+
+def _mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_everything_is_for_the_owner_alone(data, me):
+    old = os.umask(0)
+    try:
+        data.create()
+        data.write_system(SystemFile(**me, started_at=0, postgres="", valkey=""))
+        data.write_processes([Process("x", 1, 2)])
+        with data.locked():
+            pass
+    finally:
+        os.umask(old)
+    for path in data.root.rglob("*"):
+        assert _mode(path) & 0o077 == 0, path
+    assert _mode(data.root) == 0o700
+
+
+def test_an_open_root_is_closed(tmp_path):
+    tmp_path.chmod(0o755)
+    DataDir(tmp_path).create()
+    assert _mode(tmp_path) == 0o700
+
+
+def test_a_place_that_cannot_be_used_is_bad_input(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InvalidInput, match="cannot be used"):
+        DataDir(tmp_path / "file").create()
+
+
+def test_the_second_is_refused_and_told_who_has_it(data):
+    code = (
+        "import sys\nfrom angelos.adapters.datadir import DataDir\n"
+        f"with DataDir({str(data.root)!r}).locked():\n"
+        "    print('locked', flush=True)\n    sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout.readline() == b"locked\n"
+        with pytest.raises(Conflict, match=f"pid {holder.pid}"), data.locked():
+            pytest.fail("two have it")
+        holder.kill()
+    with data.locked():  # the kernel has taken it back
+        pass
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(data, monkeypatch):
+    path = data.root / "x.json"
+    write_private(path, b"old")
+
+    def fails(*_):
+        raise OSError("disk")
+
+    monkeypatch.setattr(os, "fsync", fails)
+    with pytest.raises(OSError, match="disk"):
+        write_private(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert sorted(p.name for p in data.root.glob("*x.json*")) == ["x.json"]
+
+
+def test_a_system_is_found_only_while_it_runs(data, me):
+    with pytest.raises(Unavailable, match="angelos up"):
+        data.system()
+    written = SystemFile(**me, started_at=1.5, postgres="p", valkey="v", url="u", token="t")
+    data.write_system(written)
+    assert data.system() == written
+    data.write_system(msgspec.structs.replace(written, start_ticks=written.start_ticks + 1))
+    with pytest.raises(Unavailable):
+        data.system()
+    data.clear_system()
+    with pytest.raises(Unavailable):
+        data.system()
+
+
+def test_a_damaged_file_is_named(data):
+    (data.root / "system.json").write_text("{")
+    with pytest.raises(InvalidInput, match=r"system\.json is damaged"):
+        data.system()
+
+
+def test_the_addresses_of_a_dead_server_are_only_a_wish(data, me):
+    assert data.server() is None
+    here = ServerFile(**me, hub_url="https://127.0.0.1:1", enrol_url="https://127.0.0.1:2")
+    data.write_server(here)
+    assert data.server() == here
+    gone = msgspec.structs.replace(here, start_ticks=1)
+    data.write_server(gone)
+    assert data.server() is None
+    assert data.last_server() == gone
+
+
+def test_sockets_have_a_short_private_place(tmp_path, monkeypatch):
+    import tempfile
+
+    deep = tmp_path / ("d" * 100) / ("e" * 100)
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    path = DataDir(deep).runtime
+    assert len(os.fsencode(path)) < 60
+    monkeypatch.setattr(tempfile, "tempdir", "/tmp")
+    data = DataDir(tmp_path)
+    made = data.create_runtime()
+    try:
+        assert _mode(made) == 0o700
+        assert data.create_runtime() == made
+        made.chmod(0o755)
+        with pytest.raises(Conflict, match="not a private directory"):
+            data.create_runtime()
+        made.rmdir()
+        made.symlink_to(tmp_path)
+        with pytest.raises(Conflict):
+            data.create_runtime()
+        made.unlink()
+    finally:
+        if made.is_dir() and not made.is_symlink():
+            made.rmdir()
+
+
+def test_a_process_is_known_by_pid_and_start():
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        ticks = start_ticks(child.pid)
+        assert is_running(child.pid, ticks)
+        assert not is_running(child.pid, ticks + 1)
+        child.communicate(b"\n")
+        assert not is_running(child.pid, ticks)
+
+
+@pytest.mark.parametrize(
+    ("env", "path"),
+    [
+        ({"ANGELOS_DATA_DIR": "/srv/a", "HOME": "/h"}, "/srv/a"),
+        ({"XDG_DATA_HOME": "/x", "HOME": "/h"}, "/x/angelos"),
+        ({"HOME": "/h"}, "/h/.local/share/angelos"),
+    ],
+)
+def test_where_the_data_directory_is(env, path):
+    assert find_data_dir(env) == Path(path)
+
+
+def test_settings_come_from_the_environment_and_arguments_go_first():
+    env = {
+        "ANGELOS_DATA_DIR": "/srv/a", "ANGELOS_POSTGRES_DSN": "dsn", "ANGELOS_VALKEY_URL": "url",
+        "ANGELOS_ALLOW_UNSANDBOXED": "yes",
+    }  # fmt: skip
+    settings = load(env, data_dir="/srv/b", port=7)
+    assert settings.data_dir == Path("/srv/b")
+    assert (settings.stores.postgres_dsn, settings.stores.valkey_url) == ("dsn", "url")
+    assert settings.nodes.allow_unsandboxed
+    assert not settings.server.supervised
+    assert settings.server.port == 7
+
+
+def test_an_unclear_flag_is_refused():
+    with pytest.raises(InvalidInput, match="ANGELOS_ALLOW_UNSANDBOXED"):
+        load({"ANGELOS_ALLOW_UNSANDBOXED": "maybe"})
