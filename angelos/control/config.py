@@ -20,8 +20,10 @@ class ControlConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Holds `*.cedar` and `schema.cedarschema`."""
     allow_unsandboxed: bool = False
     """Let the policy send code to nodes without isolation; a banner says so."""
-    start_within_s: float = 120.0
+    start_within_s: float = 600.0
     """A task that has not started this long after it was accepted is ended."""
+    node_gone_s: float = 60.0
+    """A task that has not started is ended when its node has been gone for this long."""
     grace_s: float = 15.0
     """Time beyond a limit in which the node's own report is awaited."""
     tick_s: float = 1.0

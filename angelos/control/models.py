@@ -132,6 +132,8 @@ class NodeRecord(Message, frozen=True, kw_only=True):
     connected: bool = False
     tier: Tier = Tier.none
     since: float = 0.0
+    gone_at: float | None = None
+    """When its connection was lost; None while it is connected or has never been."""
     quarantined: bool = False
     checkouts: dict[str, CheckoutRecord] = {}
 

@@ -45,6 +45,7 @@ def met(state: State, fact: Fact) -> State:
             "connected": True,
             "tier": fact.data.get("tier", known.tier),
             "since": fact.at,
+            "gone_at": None,
             "checkouts": {
                 # What went wrong with an attempt before may not go wrong again.
                 repo: msgspec.structs.replace(checkout, attempt=0)
@@ -62,17 +63,14 @@ def left(state: State, fact: Fact) -> State:
     record = state.nodes.get(PrincipalId(fact.subject))
     if record is None:
         return state
-    return _with_node(state, msgspec.structs.replace(record, connected=False))
+    return _with_node(state, _gone(record, fact.at))
 
 
 def server_started(state: State, fact: Fact) -> State:
     """No connection outlives the server that held it, and it had no time to say so."""
     if fact.subject != "system/control":
         return state
-    gone = {
-        node: msgspec.structs.replace(record, connected=False)
-        for node, record in state.nodes.items()
-    }
+    gone = {node: _gone(record, fact.at) for node, record in state.nodes.items()}
     return replace(state, nodes=gone)
 
 
@@ -85,8 +83,14 @@ def quarantined(state: State, fact: Fact) -> State:
     node = state.nodes.get(who)
     if node is None:
         return state
-    still = node.connected and not bad
-    return _with_node(state, msgspec.structs.replace(node, quarantined=bad, connected=still))
+    node = _gone(node, fact.at) if bad else node
+    return _with_node(state, msgspec.structs.replace(node, quarantined=bad))
+
+
+def _gone(record: NodeRecord, at: float) -> NodeRecord:
+    if not record.connected:
+        return record
+    return msgspec.structs.replace(record, connected=False, gone_at=at)
 
 
 def _with_node(state: State, record: NodeRecord) -> State:

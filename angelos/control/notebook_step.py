@@ -9,12 +9,17 @@ True
 
 from __future__ import annotations
 
-_PROGRAM = """\
+_PROGRAM = '''\
 import os
 import sys
 import tempfile
 
 PATH = {path!r}
+KERNEL = """
+from ipykernel import iostream, kernelapp
+iostream.IOPubThread._setup_pipe_in = lambda self: setattr(self, "_pipe_flag", False)
+kernelapp.launch_new_instance()
+"""
 SECONDS = {seconds!r}
 folder = tempfile.mkdtemp(prefix="k")
 os.environ.update(
@@ -33,6 +38,9 @@ manager = AsyncKernelManager(
     transport="ipc", ip=os.path.join(folder, "s"), connection_file=os.path.join(folder, "c.json")
 )
 manager.cache_ports = False
+# The kernel's pipe for output of forked children listens on TCP, which this box does not have;
+# libzmq may abort the process over that, so the kernel is started without the pipe.
+manager.kernel_spec.argv = [sys.executable, "-c", KERNEL, "-f", "{{connection_file}}"]
 work = os.path.dirname(os.path.abspath(PATH))
 client = NotebookClient(
     notebook, km=manager, timeout=SECONDS, resources={{"metadata": {{"path": work}}}}
@@ -44,7 +52,7 @@ except CellExecutionError as error:
     sys.exit(1)
 cells = sum(cell.cell_type == "code" for cell in notebook.cells)
 print(f"{{PATH}}: {{cells}} code cells ran in a clean kernel")
-"""
+'''
 
 
 def program(path: str, seconds: float = 120.0) -> str:

@@ -201,7 +201,8 @@ class Pipeline:
             await self._say(
                 Kind.proposal_approved,
                 record,
-                data=_approval(record, found) | {"digest": record.digest},
+                data=_approval(record, found)
+                | {"digest": record.digest, "reason": _approved_because(record, found)},
             )
         else:
             await self._say(
@@ -314,6 +315,12 @@ def _approval(record: ProposalRecord, found: Judgement) -> dict[str, object]:
         "actor_kind": "policy",
         "policy_paths": touched(record.paths, POLICY_PATHS),
     }
+
+
+def _approved_because(record: ProposalRecord, found: Judgement) -> str:
+    if not record.approvals:
+        return found.reason
+    return f"Approved by {', '.join(record.approvals)}; the new candidate passed its tests."
 
 
 def under_way(state: State, repo: str) -> int:

@@ -18,6 +18,9 @@ from angelos.core.api import StepResult
 from angelos.core.ids import ProposalId
 from angelos.core.messages import Fact, Kind
 
+KEEP_DIFF = 2_000
+"""Characters of a file's diff that are kept of a settled proposal, and shown in lists."""
+
 Step = Callable[[ProposalRecord, Fact], dict[str, Any] | None]
 """Returns the fields that change; None when the fact does not fit the state."""
 
@@ -52,6 +55,8 @@ def moved(state: State, fact: Fact) -> State:
     if changes is None:
         return state
     changed = msgspec.structs.replace(record, **changes)
+    if not changed.open:
+        changed = without_diffs(changed)
     proposals = {**state.proposals, record.id: changed}
     return replace(state, proposals=proposals if changed.open else _kept(proposals))
 
@@ -125,6 +130,14 @@ def _promoted(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
     if record.state in ("refused", "rolled-back") or fact.revision is None:
         return None
     return {"state": "promoted", "revision": fact.revision, "reason": "It is part of main."}
+
+
+def without_diffs(record: ProposalRecord) -> ProposalRecord:
+    """Return a proposal whose diffs are cut; all of them are in the journal and AngelGit."""
+    changes = tuple(
+        msgspec.structs.replace(change, diff=change.diff[:KEEP_DIFF]) for change in record.changes
+    )
+    return msgspec.structs.replace(record, changes=changes)
 
 
 _STEPS: dict[str, Step] = {

@@ -16,6 +16,7 @@ from angelos.control.models import ProposalRecord
 from angelos.control.parts import Parts, hash_id
 from angelos.control.pipeline import Pipeline, under_way
 from angelos.control.policy import Decision
+from angelos.control.proposal_state import without_diffs
 from angelos.control.risk import POLICY_PATHS, touched
 from angelos.control.views import proposal_view
 from angelos.core.api import ProposalState, ProposalView, Review, SubmitProposal
@@ -215,14 +216,14 @@ class Proposals:
     def list(
         self, state: ProposalState | None = None, repo: str = "", limit: int = 50
     ) -> tuple[ProposalView, ...]:
-        """Return the newest proposals, newest first."""
+        """Return the newest proposals, newest first, with the beginnings of their diffs."""
         newest = reversed(self._ledger.state.proposals.values())
         chosen = [
             record
             for record in newest
             if (state is None or record.state == state) and (not repo or record.repo == repo)
         ]
-        return tuple(proposal_view(record) for record in chosen[:limit])
+        return tuple(proposal_view(without_diffs(record)) for record in chosen[:limit])
 
     # -- people's words ----------------------------------------------------------------------
 

@@ -132,7 +132,9 @@ class Control:
         """End what is overdue; called once every tick."""
         if self._supervisor is not None:
             now = self._parts.clock.time()
-            self._supervisor.start(overdue(self.ledger.state, now, self.config.grace_s))
+            self._supervisor.start(
+                overdue(self.ledger.state, now, self.config.grace_s, self.config.node_gone_s)
+            )
 
     async def _watch(self) -> None:
         while True:

@@ -3,7 +3,7 @@
     state = fold(state, fact)          # what is known after the fact
     effects = decide(state, fact)      # what the fact makes necessary
     effects = outstanding(state)       # all that is necessary, after a restart
-    effects = overdue(state, now, 15)  # what time has made necessary
+    effects = overdue(state, now, 15, 60)  # what time has made necessary
 
 `decide` never asks for anything that `outstanding` would not ask for in the same state, which is
 why nothing is lost when the process dies between a fact and its effects.
@@ -133,19 +133,27 @@ def outstanding(state: State) -> list[Effect]:
     return list(dict.fromkeys(effects))
 
 
-def overdue(state: State, now: float, grace_s: float) -> list[Effect]:
+def overdue(state: State, now: float, grace_s: float, gone_s: float) -> list[Effect]:
     """Return the tasks of which nothing more is to be expected at `now` (Unix seconds)."""
     return [
         EndTask(task.id)
         for task in state.tasks.values()
-        if task.open and now > last_moment(task) + grace_s
+        if task.open and now > last_moment(state, task, gone_s) + grace_s
     ]
 
 
-def last_moment(task: TaskRecord) -> float:
-    """Return when a task should be over by its limits, its deadline or its cancellation."""
-    moment = task.deadline if task.started_at is None else task.started_at + task.wall_s
-    return moment if task.cancelled_at is None else min(moment, task.cancelled_at)
+def last_moment(state: State, task: TaskRecord, gone_s: float) -> float:
+    """Return when a task should be over: by its limits, deadline or cancellation.
+
+    One that has not started is over when its node has been gone for `gone_s` seconds too.
+    """
+    moments = [task.deadline if task.started_at is None else task.started_at + task.wall_s]
+    if task.cancelled_at is not None:
+        moments.append(task.cancelled_at)
+    node = state.nodes.get(task.node)
+    if task.started_at is None and node is not None and node.gone_at is not None:
+        moments.append(max(node.gone_at, task.at) + gone_s)
+    return min(moments)
 
 
 # -- tasks -----------------------------------------------------------------------------------

@@ -56,9 +56,11 @@ class TaskKeeper:
         """End a task of which its node has said nothing for too long."""
         record = self._ledger.state.tasks.get(effect.task)
         late = self._parts.clock.time() - self._parts.config.grace_s
-        if record is None or not record.open or last_moment(record) >= late:
+        if record is None or not record.open:
             return
-        what = "did not start it before its deadline"
+        if last_moment(self._ledger.state, record, self._parts.config.node_gone_s) >= late:
+            return
+        what = "did not start it before its deadline, or has been gone for too long"
         if record.started_at is not None:
             what = "did not report its end within its time limit"
         reason = f"{record.node} {what}"

@@ -41,6 +41,9 @@ from angelos.core.messages import (
 )
 from angelos.core.permissions import Principal
 
+KEEP_OUTPUT = 2_000
+"""Characters of each output in a list of tasks."""
+
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
     """Where a task comes from."""
@@ -96,10 +99,10 @@ class Tasks:
         return task_view(self._record(task))
 
     def list(self, state: TaskState | None = None, limit: int = 50) -> tuple[TaskView, ...]:
-        """Return the newest tasks, newest first."""
+        """Return the newest tasks, newest first, with the ends of their outputs."""
         newest = reversed(self._ledger.state.tasks.values())
         chosen = [task for task in newest if state is None or task.state == state]
-        return tuple(task_view(task) for task in chosen[:limit])
+        return tuple(task_view(task, output=KEEP_OUTPUT) for task in chosen[:limit])
 
     async def cancel(
         self, principal: Principal, task: TaskId, reason: str, trace: str = ""

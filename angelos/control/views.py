@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from angelos.control.models import NodeRecord, ProposalRecord, State, TaskRecord
 from angelos.control.state import awaited
 from angelos.core.api import NodeView, ProposalView, TaskView
@@ -20,8 +22,13 @@ def short(principal: PrincipalId) -> str:
     return principal.partition("/")[2]
 
 
-def task_view(task: TaskRecord) -> TaskView:
-    """Return a task as the API shows it."""
+def task_view(task: TaskRecord, output: int | None = None) -> TaskView:
+    """Return a task as the API shows it, with the last `output` characters of each output."""
+    result = task.result
+    if result is not None and output is not None:
+        result = msgspec.structs.replace(
+            result, stdout=result.stdout[-output:], stderr=result.stderr[-output:]
+        )
     return TaskView(
         id=task.id,
         state=task.state,
@@ -30,7 +37,7 @@ def task_view(task: TaskRecord) -> TaskView:
         label=task.label,
         at=task.at,
         offset=task.offset,
-        result=task.result,
+        result=result,
     )
 
 

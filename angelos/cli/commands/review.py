@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from angelos.client import Angelos
     from angelos.core.api import ProposalView
 
-_MANY = 1000
+_MANY = 500
 
 
 @click.command()

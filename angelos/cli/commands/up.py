@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import sys
 import time
@@ -66,6 +67,8 @@ class _Teller:
 async def _up(settings: Settings, say: _Teller, *, lab: bool) -> int:
     from angelos.cli.system import System
 
+    # Tornado logs a request that was given up when its connection ends; nobody needs to know.
+    logging.getLogger("tornado").setLevel(logging.CRITICAL)
     system = System(settings, say)
     stop = _Stop(system, say)
     with stop.listening():

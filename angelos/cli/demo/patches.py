@@ -15,6 +15,8 @@ import json
 STATISTICS = "study/statistics.py"
 DIFFLIB = "study/difflib.py"
 
+TITLE = "Basic statistics module.\n"
+
 MIDRANGE = '''\
 def midrange(data):
     """Return the mean of the smallest and the largest value.
@@ -68,7 +70,8 @@ def unified(path: str, before: str, after: str) -> str:
 
 
 def with_midrange(text: str) -> str:
-    """Return `statistics.py` with `midrange` before `geometric_mean`."""
+    """Return `statistics.py` with `midrange` before `geometric_mean`, and a title that says so."""
+    text = replace_once(text, TITLE, "Basic statistics module, with midrange.\n")
     return replace_once(text, "def geometric_mean(", MIDRANGE + "def geometric_mean(")
 
 
@@ -77,10 +80,9 @@ def with_rms(text: str) -> str:
     return replace_once(text, "def median_low(", RMS + "def median_low(")
 
 
-def with_other_midrange(text: str) -> str:
-    """Return `statistics.py` with another function at the place of `midrange`."""
-    other = "def midpoint(data):\n    return (min(data) + max(data)) / 2\n\n\n"
-    return replace_once(text, "def geometric_mean(", other + "def geometric_mean(")
+def with_other_title(text: str) -> str:
+    """Return `statistics.py` with another title than the one that `with_midrange` gives it."""
+    return replace_once(text, TITLE, "Statistics, the short way.\n")
 
 
 def broken_statistics(text: str) -> str:

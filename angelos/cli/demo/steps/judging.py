@@ -70,11 +70,19 @@ async def _policy_change(world: World) -> dict[str, Any]:
     refusal = await mallory.refusal(
         "propose", repo=world.repo, base="main", edits=[edit], message="Simplify review"
     )
-    expect(refusal.code == "forbidden", f"the change of policy is refused: {refusal!r}")
+    # The quarantine may cut the connection before the answer is through; the fact stays.
+    expect(refusal.code in ("forbidden", "unavailable"), f"it is refused: {refusal!r}")
+    refused = await world.fact("proposal.refused", actor=f"agent/{mallory.name}", outcome="policy")
     fact = await world.fact("principal.quarantined", f"agent/{mallory.name}")
     cut = await asyncio.wait_for(mallory.cut, 30)
     after = await _refused_everything(world)
-    return {"offset": fact.offset, "reason": fact.data.get("reason"), "cut": cut, "after": after}
+    return {
+        "refused": refused.offset,
+        "offset": fact.offset,
+        "reason": fact.data.get("reason"),
+        "cut": cut,
+        "after": after,
+    }
 
 
 async def _refused_everything(world: World) -> str:

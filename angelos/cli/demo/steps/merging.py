@@ -67,9 +67,9 @@ async def merge_at_once(world: World) -> dict[str, Any]:
 
 
 async def refuse_stale(world: World) -> dict[str, Any]:
-    """Propose, against the first revision, another text where `midrange` now stands."""
+    """Propose, against the first revision, another title for the module that has a new one."""
     path = patches.STATISTICS
-    other = NewText(path=path, text=patches.with_other_midrange(world.files[path]))
+    other = NewText(path=path, text=patches.with_other_title(world.files[path]))
     before = await world.main()
     refusal = await world.agents["bob"].refusal(
         "propose", repo=world.repo, base=world.revisions["first"], edits=[other], message="Again"
@@ -77,6 +77,6 @@ async def refuse_stale(world: World) -> dict[str, Any]:
     expect(isinstance(refusal, Stale), f"the proposal is refused as stale: {refusal!r}")
     conflict = refusal.extra["conflicts"][0]
     expect("midrange" in conflict["theirs"], f"their text is shown: {conflict}")
-    expect("midpoint" in conflict["yours"], f"our text is shown: {conflict}")
+    expect("the short way" in conflict["yours"], f"our text is shown: {conflict}")
     expect(await world.main() == before, "main has not moved")
     return {"code": refusal.code, "conflict": conflict, "base": world.revisions["first"]}
