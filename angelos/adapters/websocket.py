@@ -12,10 +12,12 @@ after the client is done), so a connection counts only once the hub's welcome ha
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import secrets
 import ssl
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -43,6 +45,7 @@ CLOSED = 4000
 """WebSocket close code with which either end closes; the reason is the protocol's word."""
 _HUB = PrincipalId("system/hub")
 _TICK_S = 1.0
+_GOODBYE_S = 1.0
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.05, 5.0
 
 
@@ -173,8 +176,11 @@ class ClientChannel(Link):
     async def _one_connection(self) -> None:
         self.last_end = None
         wires: list[SocketWire] = []
+        gone = asyncio.Event()
 
         def on_message(data: str | bytes | None) -> None:
+            if data is None:
+                gone.set()
             if not wires:
                 return
             if isinstance(data, bytes):
@@ -182,22 +188,8 @@ class ClientChannel(Link):
             else:  # a text message is no frame; None is the end
                 self.message(wires[0], b"") if data is not None else self.lost(wires[0])
 
-        try:
-            socket = await websocket_connect(
-                HTTPRequest(
-                    self._address, ssl_options=self._context, connect_timeout=10,
-                    request_timeout=10, follow_redirects=False,
-                ),
-                max_message_size=MAX_FRAME_BYTES,
-                on_message_callback=on_message,
-            )  # fmt: skip
-        except HTTPClientError as error:
-            self._error = problem_of(error)
-            if isinstance(self._error, (Unauthenticated, Forbidden)):
-                raise self._error from error
-            return
-        except (OSError, WebSocketError) as error:
-            self._error = Unavailable(f"{self._address} cannot be reached: {error}")
+        socket = await self._open(on_message)
+        if socket is None:
             return
         wire = SocketWire(socket)
         wires.append(wire)
@@ -212,7 +204,34 @@ class ClientChannel(Link):
                 self._welcomed = self._welcomed or self.machine.phase == "up"
         finally:
             self.lost(wire)
+            stream = getattr(socket.protocol, "stream", None)
             socket.close()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_GOODBYE_S):
+                    await gone.wait()
+            if stream is not None:
+                stream.close()
+
+    async def _open(
+        self, on_message: Callable[[str | bytes | None], None]
+    ) -> WebSocketClientConnection | None:
+        """Return an open WebSocket, None when trying again may help; raise when refused."""
+        try:
+            return await websocket_connect(
+                HTTPRequest(
+                    self._address, ssl_options=self._context, connect_timeout=10,
+                    request_timeout=10, follow_redirects=False,
+                ),
+                max_message_size=MAX_FRAME_BYTES,
+                on_message_callback=on_message,
+            )  # fmt: skip
+        except HTTPClientError as error:
+            self._error = problem_of(error)
+            if isinstance(self._error, (Unauthenticated, Forbidden)):
+                raise self._error from error
+        except (OSError, WebSocketError) as error:
+            self._error = Unavailable(f"{self._address} cannot be reached: {error}")
+        return None
 
 
 def refusal(end: End) -> AngelError:

@@ -201,7 +201,7 @@ class AngelGit(Reading):
             await self._moves.write_file(repo, path, await self.read_live(repo, path))
         except (InvalidInput, Tampered) as error:
             # One broken document must not keep the others from being there.
-            log.error("the working file %s/%s was not written: %s", repo, path, error)
+            log.warning("the working file %s/%s was not written: %s", repo, path, error)
 
     async def _owned(self, work: Coroutine[Any, Any, T]) -> T:
         """Run work to its end even if the caller goes away; a request may be cancelled."""

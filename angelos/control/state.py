@@ -319,4 +319,6 @@ def _quarantine_effects(state: State, who: PrincipalId) -> Iterator[Effect]:
 
 
 def _revocations(state: State, node: PrincipalId) -> list[Effect]:
-    return [Revoke(who, node) for who in state.quarantined if who != node]
+    if node in state.quarantined:
+        return []  # it is refused, and so are its commands
+    return [Revoke(who, node) for who in state.quarantined]

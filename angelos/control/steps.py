@@ -64,7 +64,7 @@ def _lost(task: TaskRecord) -> bool:
     result = task.result
     return (
         result is not None
-        and result.status is Status.killed
+        and result.status in {Status.killed, Status.denied}
         and result.evidence.get("source") == "node"
         and (task.cancelled_at is None or "quarantined" in task.cancel_reason)
     )

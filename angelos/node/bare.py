@@ -12,7 +12,6 @@ import contextlib
 import ctypes
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from angelos.core.errors import Unavailable
-from angelos.node.launch import NOBODY, Started, reachable
+from angelos.node.launch import NOBODY, Started, link, reachable
 from angelos.node.layout import Bind
 
 _CREATE_RULESET, _ASK_VERSION = 444, 1
@@ -61,14 +60,14 @@ class BareLauncher:
         self._thread.shutdown(wait=True)
 
     def _start(self) -> Started:
-        ours, theirs = socket.socketpair()
+        ours, theirs = link()
         scratch = tempfile.mkdtemp(prefix="angelos-task-")
         user = NOBODY if self._drop else None
         if self._drop:
             os.chown(scratch, NOBODY, NOBODY)
         try:
             process = subprocess.Popen(
-                [sys.executable, "-I", "-u", self._shim, str(theirs.fileno())],
+                [sys.executable, "-I", self._shim, str(theirs.fileno())],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -64,7 +64,6 @@ class Box:
         self._process = started.process
         self._link = started.link
         self._link.setblocking(False)  # noqa: FBT003
-        self._link.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._first = -1

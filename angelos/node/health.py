@@ -39,4 +39,7 @@ async def check(sandbox: Sandbox, folder: Path, wish: Checkout) -> Health:
                     end = event
     if end is None:
         raise Unavailable("The sandbox ended without a word.")
+    if end.status is Status.denied and end.evidence.get("source") == "node":
+        # Says something about this node and nothing about the revision.
+        raise Unavailable(str(end.evidence.get("reason", "The sandbox refused the command.")))
     return Health(end.status, tail.decode(errors="replace"), dict(end.evidence))

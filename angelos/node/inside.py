@@ -1,7 +1,7 @@
 """The first program inside a box: closes the last doors, then becomes the task.
 
 It is started by bubblewrap (or alone, where there are no user namespaces) as
-`python -I -u inside.py FD`, where FD is a Unix socket to the node. It says `ready`, waits for
+`python -I inside.py FD`, where FD is a Unix socket to the node. It says `ready`, waits for
 one order, installs the second seccomp filter and the Landlock rules, sets limits, says `go` and
 then either executes the order's program in its place or, for Python code, runs that code in this
 very interpreter. One box serves one order.
@@ -21,6 +21,7 @@ from __future__ import annotations
 import array
 import contextlib
 import ctypes
+import io
 import json
 import os
 import platform
@@ -168,6 +169,8 @@ def _run_code(code: str, args: list[str], chdir: str) -> None:
     if chdir != "/tmp":  # noqa: S108 - a checkout is importable, the scratch folder is not
         sys.path.insert(0, chdir)
     sys.excepthook = _show
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # a reader is waiting, as at a terminal
     main = sys.modules["__main__"].__dict__
     keep = {"__name__": "__main__", "__builtins__": __builtins__, "__doc__": None}
     main.clear()

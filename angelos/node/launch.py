@@ -10,6 +10,7 @@ a child its "parent died" signal when the *thread* that started it ends.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import os
 import shutil
@@ -23,11 +24,13 @@ from pathlib import Path
 
 from angelos.core.errors import Unavailable
 from angelos.node.layout import SHIM, Bind, Interpreter, flags, system_links
+from angelos.node.proc import start_ticks
 
 NOBODY = 65534
 _CLONE_NEWNS = 0x00020000
 _MS_NOSUID_NODEV, _MS_BIND, _MS_REC, _MS_PRIVATE = 2 | 4, 4096, 16384, 1 << 18
 _MNT_DETACH = 2
+_STAGES, _STAGE = "/tmp", "angelos-stage-"  # noqa: S108
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +130,11 @@ class Launcher:
             sources.append(replace(bind, source=source))
         packages = self._bwrap.parents[2]  # the bundled one needs its neighbours
         program = Path(self._permanently(str(packages))) / self._bwrap.relative_to(packages)
-        ours, theirs = socket.socketpair()
+        ours, theirs = link()
         seccomp = _memory("seccomp", self._filter)
         options = flags(sources, system_links(), disk_mb, seccomp)
         args = _memory("args", b"".join(option.encode() + b"\0" for option in options))
-        command = [self._python.executable, "-I", "-u", SHIM, str(theirs.fileno())]
+        command = [self._python.executable, "-I", SHIM, str(theirs.fileno())]
         user = NOBODY if self._drop else None
         try:
             process = subprocess.Popen(
@@ -180,7 +183,9 @@ class Launcher:
     def _prepare(self) -> Path:
         """Give the thread a mount namespace with an empty stage in it, once."""
         if self._stage is None:
-            stage = Path(tempfile.mkdtemp(prefix="angelos-", dir="/tmp"))
+            _sweep()
+            name = f"{_STAGE}{os.getpid()}-{start_ticks(os.getpid())}-"
+            stage = Path(tempfile.mkdtemp(prefix=name, dir=_STAGES))
             stage.chmod(0o755)
             try:
                 if _libc.unshare(_CLONE_NEWNS):
@@ -218,6 +223,25 @@ def _mount(
 def _fail(what: str) -> None:
     code = ctypes.get_errno()
     raise OSError(code, f"{what}: {os.strerror(code)}")
+
+
+def _sweep() -> None:
+    """Remove the empty folders that killed launchers have left."""
+    for path in Path(_STAGES).glob(f"{_STAGE}*-*-*"):
+        pid, ticks = path.name.removeprefix(_STAGE).split("-")[:2]
+        if pid.isdigit() and str(start_ticks(int(pid))) != ticks:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
+def link() -> tuple[socket.socket, socket.socket]:
+    """Return both ends of a box's link; the kernel says on ours which process has spoken.
+
+    Set before anybody can speak: a message that came earlier would carry process id 0.
+    """
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    return ours, theirs
 
 
 def _memory(name: str, content: bytes) -> int:

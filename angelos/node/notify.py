@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from angelos.node.models import Refusal
-from angelos.node.seccomp import fork_calls, name_of
+from angelos.node.seccomp import fork_calls, name_of, refusal_errno
 
 _CONTINUE = 1
 _RECEIVE, _SEND = 0xC0502100, 0xC0182101
@@ -76,7 +76,7 @@ class Watch:
         call = name_of(self._machine, number)
         self._seen[call, _family(first_argument) if call == "socket" else ""] += 1
         self.total += 1
-        return -errno.EPERM, 0
+        return -refusal_errno(call, first_argument & 0xFFFFFFFF), 0
 
 
 def _family(number: int) -> str:

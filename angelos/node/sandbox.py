@@ -129,8 +129,11 @@ class BubblewrapSandbox:
             base = seccomp.base_filter(platform.machine(), counted=self._groups is not None)
             self._binds = (*system_binds(), *self._python.binds)
             self._launcher = Launcher(find_bwrap(), self._python, base)
-            await self._self_test(tier)
-            self.tier = tier
+            try:
+                await self._self_test(tier)
+            except Unavailable as error:  # a machine under load deserves a second try
+                log.warning("%s", error)
+                await self._self_test(tier)
         except AngelError as error:
             self._without_namespaces(error)
 

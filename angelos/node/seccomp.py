@@ -32,6 +32,7 @@ _PERSONALITIES = (0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
 _TTY_INJECTION = (0x5412, 0x541C)
 """TIOCSTI and TIOCLINUX."""
 _AF_UNIX = 1
+_AF_NETLINK = 16
 _HOST_MEMORY = ("memfd_create", "shmget")
 """Memory that no process maps: without a cgroup nothing could count it."""
 
@@ -99,7 +100,9 @@ def watch_filter(
     if forks and action == "notify":
         for number in fork_calls(machine):
             code += [(_JUMP_EQ, 0, 1, number), verdict]
-    socket = [_load(_ARG0), (_JUMP_EQ, 0, 1, _AF_UNIX), _allow(), verdict]
+    netlink = verdict if action == "notify" else _fail(refusal_errno("socket", _AF_NETLINK))
+    families = [(_JUMP_EQ, 0, 1, _AF_UNIX), _allow(), (_JUMP_EQ, 0, 1, _AF_NETLINK), netlink]
+    socket = [_load(_ARG0), *families, verdict]
     return _assemble([*code, *_when(groups["checked"]["socket"], socket), _allow()])
 
 
@@ -109,6 +112,15 @@ def fork_calls(machine: str) -> frozenset[int]:
     groups = table(machine)
     known = {**groups["allow"], **groups["checked"]}
     return frozenset(known[name] for name in ("clone", "fork", "vfork") if name in known)
+
+
+def refusal_errno(call: str, family: int) -> int:
+    """Return the error with which a call is refused.
+
+    EPERM, but for netlink: there ZeroMQ, which asks for the machine's addresses even where it
+    uses Unix sockets only, aborts its process unless it is told that this is not supported.
+    """
+    return errno.EOPNOTSUPP if call == "socket" and family == _AF_NETLINK else errno.EPERM
 
 
 def _prologue(machine: str) -> list[Instruction]:

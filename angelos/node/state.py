@@ -41,7 +41,7 @@ _OS_ERROR = re.compile(
     r"\[Errno (\d+)\] [^:]*: b?(['\"])(/.*?)\2",
 )
 _ENOENT, _DENIALS = 2, frozenset({1, 13, 30})
-_PERMISSION_WORDS = ("PermissionError", "Operation not permitted", "Permission denied")
+_PERMISSION_WORDS = ("Operation not permitted", "Permission denied", "Operation not supported")
 
 
 def must_stop(usage: Usage, limits: Limits, elapsed_s: float, refused: int) -> Stop | None:
@@ -122,7 +122,8 @@ def _own_exit(ending: Ending) -> tuple[Status, dict[str, Any]]:
     if ending.exit_code == SIGSYS_EXIT:
         reason = "a system call of a foreign ABI (SIGSYS), or the exit code 159"
         return Status.denied, {"source": "kernel", "reason": reason}
-    spoke = any(word in ending.stderr_tail for word in _PERMISSION_WORDS)
+    last = _last_line(ending.stderr_tail)
+    spoke = any(word in last for word in _PERMISSION_WORDS)
     attack = any(refusal.call != "socket" for refusal in ending.refusals)
     if ending.refusals and (spoke or attack):
         calls = ", ".join(f"{r.call}({r.family})" for r in ending.refusals)
@@ -142,8 +143,7 @@ def outside_path(stderr_tail: str, inside: tuple[str, ...]) -> str:
     Reads the last line of a traceback: an absolute path that is missing and lies in no folder
     of the box, or one that the box does not let the program write or open.
     """
-    lines = stderr_tail.rstrip().splitlines()
-    found = _OS_ERROR.match(lines[-1]) if lines else None
+    found = _OS_ERROR.match(_last_line(stderr_tail))
     if found is None:
         return ""
     code, path = int(found[1]), found[3]
@@ -152,6 +152,10 @@ def outside_path(stderr_tail: str, inside: tuple[str, ...]) -> str:
         return path
     known = any(_below(path, folder) for folder in inside)
     return path if code == _ENOENT and not known else ""
+
+
+def _last_line(text: str) -> str:
+    return text.rstrip().rpartition("\n")[2]
 
 
 def _below(path: str, folder: str) -> bool:

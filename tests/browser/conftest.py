@@ -16,12 +16,17 @@ FLAGS = [
 
 
 @pytest.fixture
-async def browser(tmp_path):
+def chromium():
     need(CHROMIUM.exists(), f"there is no browser at {CHROMIUM}")
+    return CHROMIUM
+
+
+@pytest.fixture
+async def browser(chromium, tmp_path):
     from playwright.async_api import async_playwright
 
     env = {**os.environ, "HOME": str(tmp_path)}
     async with async_playwright() as playwright:
-        chromium = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS, env=env)
-        yield chromium
-        await chromium.close()
+        running = await playwright.chromium.launch(executable_path=chromium, args=FLAGS, env=env)
+        yield running
+        await running.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -25,6 +26,15 @@ async def sandbox(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[BubblewrapSa
     async with BubblewrapSandbox(SandboxConfig(ready_boxes=0)) as box:
         need(box.tier in {Tier.full, Tier.reduced}, f"no boxes here: {box.reasons}")
         yield box
+
+
+def opened(folder: Path) -> None:
+    """Let the box's user, who is not root, read a folder."""
+    folder.chmod(0o755)
+
+
+def mounts() -> str:
+    return Path("/proc/self/mountinfo").read_text()
 
 
 async def run(sandbox: BubblewrapSandbox, code: str, **spec: object) -> tuple[Exit, str]:
@@ -57,7 +67,7 @@ for path in glob.glob("/proc/[0-9]*/environ"):
 async def test_command_lines_show_no_flags_and_no_path_of_the_task(
     sandbox: BubblewrapSandbox, tmp_path: Path
 ) -> None:
-    tmp_path.chmod(0o755)
+    opened(tmp_path)
     code = """
 import glob
 for path in glob.glob("/proc/[0-9]*/cmdline"):
@@ -72,7 +82,7 @@ for path in glob.glob("/proc/[0-9]*/cmdline"):
 
 async def test_no_descriptor_is_inherited(sandbox: BubblewrapSandbox) -> None:
     reader, writer = os.pipe()
-    os.set_inheritable(writer, True)
+    os.set_inheritable(writer, True)  # noqa: FBT003
     try:
         code = "import os\nprint([int(n) for n in os.listdir('/proc/self/fd') if int(n) > 2])"
         _, said = await run(sandbox, code)
@@ -126,7 +136,7 @@ async def test_root_in_the_box_is_nobody_outside(
     need(os.geteuid() == 0, "only root could give more than it should")
     (tmp_path / "secret").write_text("of root")
     (tmp_path / "secret").chmod(0o600)
-    tmp_path.chmod(0o755)
+    opened(tmp_path)
     end, said = await run(sandbox, "open('/work/secret')", read_only={"/work": str(tmp_path)})
     assert end.status is Status.denied, said
     assert end.evidence["path"] == "/work/secret"
@@ -146,8 +156,7 @@ async def test_a_folder_that_only_root_reaches_can_be_bound(
         chdir="/work",
     )
     assert (end.status, said) == (Status.ok, "42 /work\n")
-    mounts = Path("/proc/self/mountinfo").read_text()
-    assert "angelos-" not in mounts, "the machine never sees the launcher's mounts"
+    assert "angelos-" not in mounts(), "the machine never sees the launcher's mounts"
 
 
 async def test_the_box_has_no_network_no_privilege_and_no_neighbours(
@@ -194,7 +203,7 @@ async def test_a_task_cannot_bind_over_the_system(
         await run(sandbox, "1", read_only={inside: str(tmp_path)})
 
 
-async def test_a_killed_node_leaves_no_box(tmp_path: Path) -> None:
+def test_a_killed_node_leaves_no_box() -> None:
     code = (
         "import asyncio, os, sys\n"
         "from angelos.core.messages import Limits\n"
@@ -219,8 +228,6 @@ async def test_a_killed_node_leaves_no_box(tmp_path: Path) -> None:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
             continue
-        import select
-
         gone, _, _ = select.select([pidfd], [], [], 20)
         os.close(pidfd)
         assert gone, f"{pid} is still alive"

@@ -15,6 +15,7 @@ from angelos.cli.common import FAILED, Out, common, when
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
+    from angelos.client import Angelos
     from angelos.core.api import AuditEntry
     from angelos.governance.verify import Report
 
@@ -88,10 +89,7 @@ def export_log(out: Out, file: str | None) -> None:
     out.show({"file": file, "bytes": len(body), "lines": lines}, f"{lines} lines are in {file}.")
 
 
-async def _entries(angelos: object, after: int, *, follow: bool) -> AsyncIterator[AuditEntry]:
-    from angelos.client import Angelos
-
-    assert isinstance(angelos, Angelos)  # noqa: S101 - imported on use
+async def _entries(angelos: Angelos, after: int, *, follow: bool) -> AsyncIterator[AuditEntry]:
     pause = 0.2
     while True:
         page = await angelos.audit_entries(after=after, limit=_PAGE)

@@ -107,7 +107,7 @@ const createChange = () =>
   );
 
 const diffClass = (line) => {
-  if (line.startsWith("+++") || line.startsWith("---")) return "ad-file";
+  if (/^(\+\+\+|---|diff |index )/.test(line)) return "ad-file";
   if (line.startsWith("+")) return "ad-plus";
   if (line.startsWith("-")) return "ad-minus";
   return line.startsWith("@@") ? "ad-hunk" : "";
@@ -305,7 +305,7 @@ export default {
     };
     const showRecent = () => {
       const items = model.get("recent");
-      fill(recent, items, "No change was proposed yet.");
+      fill(recent, items, "Nothing else was proposed yet.");
       reconcile(recent.body, items, (item) => item.id, createRecent, updateRecent);
     };
     const showTasks = () => {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import ssl
 
@@ -31,6 +32,8 @@ async def test_events_come_in_order_and_go_on_from_an_offset(database, journal, 
             after = fact.offset
             seen.append(fact.subject)
             events.close()
+            while await events.read_message() is not None:
+                pass
     assert seen == [f"task-{i}" for i in range(5)]
 
 
@@ -46,7 +49,6 @@ async def test_a_reader_that_does_not_read_is_let_go(database, journal, queue, t
         host, port = hub.url.removeprefix("https://").split(":")
         plain = socket.create_connection((host, int(port)))
         plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        import asyncio
 
         def upgrade() -> ssl.SSLSocket:
             link = ada.client_context().wrap_socket(plain, server_hostname=host)

@@ -25,6 +25,7 @@ from angelos.testing import MemoryJournal, make_fact
 
 PEOPLE = {
     "t-viewer": Principal(id=PrincipalId("person/vera"), role=Role.viewer),
+    "t-guest": Principal(id=PrincipalId("person/gus"), role=Role.viewer),
     "t-researcher": Principal(id=PrincipalId("person/rosa"), role=Role.researcher),
 }
 
@@ -129,7 +130,7 @@ class FakeServer:
 def main() -> None:
     workspace, log, port = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 
-    import jupyter_ext.extension as extension
+    from jupyter_ext import extension
 
     @asynccontextmanager
     async def open_server(settings, binding):

@@ -9,17 +9,12 @@ import signal
 import pytest
 
 from angelos.core.errors import NotFound, Unavailable
+from angelos.testing import eventually
 from jupyter_ext.room_client import RoomClient
 
 
 def room(served, path, token="t-owner", timeout=30) -> RoomClient:
     return RoomClient(served.url, token, path, timeout)
-
-
-async def until(condition) -> None:
-    async with asyncio.timeout(15):
-        while not condition():
-            await asyncio.sleep(0.02)
 
 
 async def merge(served, path) -> dict:
@@ -36,7 +31,7 @@ async def test_what_is_typed_is_in_the_log_when_insert_returns(served, path):
         assert served.logged(path) == "one\nwä two\n"
         await person.insert(7, "x")
         assert served.logged(path) == "one\nwä xtwo\n"
-    await until(lambda: (served.workspace / path).read_text() == "one\nwä xtwo\n")
+    await eventually(lambda: (served.workspace / path).read_text() == "one\nwä xtwo\n")
 
 
 async def test_two_people_type_at_once_and_see_each_other(served, path):
@@ -89,16 +84,16 @@ async def test_kill_9_loses_nothing_that_was_acknowledged(served, path):
     served.start()
     async with room(served, path) as person:
         assert person.text == "9876543210one\ntwo\n"
-    await until(lambda: (served.workspace / path).read_text() == "9876543210one\ntwo\n")
+    await eventually(lambda: (served.workspace / path).read_text() == "9876543210one\ntwo\n")
 
 
 async def test_a_file_changed_on_disk_does_not_overwrite_the_document(served, path):
     async with room(served, path) as person:
         await person.insert(0, "kept ")
-        await until(lambda: (served.workspace / path).read_text() == "kept one\ntwo\n")
+        await eventually(lambda: (served.workspace / path).read_text() == "kept one\ntwo\n")
         (served.workspace / path).write_text("somebody's editor\n")
         await person.insert(0, "still ")
-        await until(lambda: (served.workspace / path).read_text() == "still kept one\ntwo\n")
+        await eventually(lambda: (served.workspace / path).read_text() == "still kept one\ntwo\n")
         assert person.text == "still kept one\ntwo\n"
 
 
@@ -106,7 +101,7 @@ async def test_the_room_is_reopened_after_everybody_left(served, path):
     deleted = served.said().count("Deleting Y document")
     async with room(served, path) as person:
         await person.insert(0, "a")
-    await until(lambda: served.said().count("Deleting Y document") > deleted)
+    await eventually(lambda: served.said().count("Deleting Y document") > deleted)
     async with room(served, path) as person:
         assert person.text == "aone\ntwo\n"
         await person.insert(0, "b")
@@ -126,7 +121,7 @@ async def test_ordinary_files_keep_jupyters_own_room(served):
     path = served.document("scratch.md", "mine\n")
     async with room(served, path) as person:
         await person.insert(0, "still ")
-        await until(lambda: (served.workspace / path).read_text() == "still mine\n")
+        await eventually(lambda: (served.workspace / path).read_text() == "still mine\n")
     assert served.updates(path) == []
     assert (served.folder / "jupyter" / "ystore.db").is_file()
 

@@ -16,6 +16,7 @@ from angelos.adapters.datadir import DataDir
 from angelos.client import Angelos
 from angelos.core.errors import Unavailable
 from angelos.core.ports import NewText
+from angelos.testing import eventually
 from jupyter_ext.room_client import RoomClient
 
 pytestmark = pytest.mark.slow
@@ -57,9 +58,9 @@ def room(data_dir, path) -> RoomClient:
 
 async def gone(pids) -> None:
     """Wait until init has taken the dead away: PostgreSQL takes a zombie for a living server."""
-    async with asyncio.timeout(60):
-        while any(Path(f"/proc/{pid}").exists() for pid in pids):
-            await asyncio.sleep(0.05)
+    await eventually(
+        lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids), "gone", within_s=60
+    )
 
 
 async def live(angelos, path) -> str:

@@ -142,8 +142,22 @@ def accepted(task="task-1", **data):
 
 def test_time_ends_what_nobody_else_ends():
     state = state_of(accepted(deadline=100.0))
-    assert overdue(state, 110.0, 10.0) == []
-    assert overdue(state, 110.1, 10.0) == [EndTask("task-1")]
+    assert overdue(state, 110.0, 10.0, 60.0) == []
+    assert overdue(state, 110.1, 10.0, 60.0) == [EndTask("task-1")]
+
+
+def test_a_task_does_not_wait_long_for_a_node_that_is_gone():
+    def node(kind, at):
+        fact = make_fact(kind, NODES[0], actor=NODES[0], data=DATA.get(kind, {}))
+        return msgspec.structs.replace(fact, at=at)
+
+    task = accepted(deadline=9e9)
+    gone = [node(Kind.node_connected, 0), task, node(Kind.node_disconnected, task.at + 5)]
+    state = state_of(*gone)
+    assert overdue(state, task.at + 75, 10.0, 60.0) == []
+    assert overdue(state, task.at + 76, 10.0, 60.0) == [EndTask("task-1")]
+    back = state_of(*gone, node(Kind.node_connected, task.at + 6))
+    assert overdue(back, task.at + 76, 10.0, 60.0) == []
 
 
 def test_finished_tasks_are_kept_up_to_bounds(monkeypatch):

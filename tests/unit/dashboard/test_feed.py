@@ -12,13 +12,13 @@ import pytest
 from angelos.core.errors import Forbidden, Unavailable
 from angelos.dashboard import service
 from angelos.dashboard.service import Feed
-from tests.unit.dashboard.test_state import fact, proposal, status, task
 
 
 class FakeSystem:
-    def __init__(self) -> None:
+    def __init__(self, make) -> None:
+        self.make = make
         self.facts: queue.Queue = queue.Queue()
-        self.known = {"task-001": task(), "prop-001": proposal()}
+        self.known = {"task-001": self.make.task(), "prop-001": self.make.proposal()}
         self.asked: list[str] = []
         self.connects = 0
         self.threads: set[str] = set()
@@ -32,7 +32,7 @@ class FakeSystem:
         yield self
 
     async def status(self):
-        return status()
+        return self.make.status()
 
     async def tasks(self, state="", limit=50):
         return [self.known["task-001"]]
@@ -51,7 +51,7 @@ class FakeSystem:
     async def approve(self, name, digest, comment=""):
         if digest != "d" * 64:
             raise Forbidden("That is not what you saw.")
-        self.known[name] = proposal(state="promoted", revision="e" * 64)
+        self.known[name] = self.make.proposal(state="promoted", revision="e" * 64)
         return self.known[name]
 
     async def reject(self, name, digest, comment=""):
@@ -82,10 +82,10 @@ class Screen:
 
 
 @pytest.fixture
-def shown(monkeypatch):
+def shown(monkeypatch, make):
     monkeypatch.setattr(service, "RETRY_S", 0.05)
     monkeypatch.setattr(service, "MIN_PAUSE_S", 0.0)
-    system, screen = FakeSystem(), Screen()
+    system, screen = FakeSystem(make), Screen()
     feed = Feed(system.connect, screen.views.put)
     feed.start()
     yield system, screen, feed
@@ -101,13 +101,13 @@ def test_it_waits_for_a_system_that_is_not_there_yet(shown):
     assert system.threads == {"dashboard"}
 
 
-def test_facts_are_followed(shown):
+def test_facts_are_followed(shown, make):
     system, screen, _ = shown
     screen.until(lambda v: v["system"]["connected"])
-    system.facts.put(fact("task.output", "task-001", text="hello"))
+    system.facts.put(make.fact("task.output", "task-001", text="hello"))
     screen.until(lambda v: v["tasks"][0]["output"] == "hello")
-    system.known["task-002"] = task(2)
-    system.facts.put(fact("task.accepted", "task-002"))
+    system.known["task-002"] = make.task(2)
+    system.facts.put(make.fact("task.accepted", "task-002"))
     screen.until(lambda v: [t["id"] for t in v["tasks"]] == ["task-002", "task-001"])
     assert system.asked == ["task-002"]
 

@@ -1,7 +1,7 @@
 """What is run for a Python task (SHAMSHEL).
 
 Code goes to the box's interpreter over a socket, never on a command line. It is started as
-`python -I -u`: no PYTHON* variables, no user site, unbuffered output, no byte code written. A
+`python -I`: no PYTHON* variables, no user site, output line by line, no byte code written. A
 program (`argv`) is run as it is, and `python` means the node's interpreter with its packages.
 """
 

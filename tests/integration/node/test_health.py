@@ -1,0 +1,109 @@
+"""A checkout that works becomes current; one that does not, does not: with real boxes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from angelos.adapters.clock import SystemClock
+from angelos.core.grants import Grant, digest, sign_grant
+from angelos.core.ids import PrincipalId, Revision, TaskId, new_command_id, new_grant_id
+from angelos.core.messages import Checkout, Command, Fact, Payload, RunTask, Tier, decode, encode
+from angelos.core.ports import Envelope
+from angelos.core.revision import Bundle, Commit, entry_for, sign_commit, tree_hash
+from angelos.core.signing import SigningKey
+from angelos.node.config import NodeConfig
+from angelos.node.sandbox import BubblewrapSandbox
+from angelos.node.service import Keys, Node
+from angelos.testing import need
+
+KEY = SigningKey(bytes(range(32)))
+ME = PrincipalId("node/labs1")
+
+
+class Hub:
+    """The other end of the channel: one command at a time, and what is said until its ack."""
+
+    def __init__(self) -> None:
+        self.peer = PrincipalId("system/hub")
+        self.down: asyncio.Queue[list[Envelope]] = asyncio.Queue()
+        self.up: asyncio.Queue[Envelope] = asyncio.Queue()
+
+    async def send(self, batch: Sequence[Envelope]) -> None:
+        for envelope in batch:
+            await self.up.put(envelope)
+
+    async def recv(self) -> list[Envelope]:
+        return await self.down.get()
+
+    async def close(self, reason: str = "") -> None:
+        del reason
+
+    async def ask(self, payload: Payload) -> list[Fact]:
+        body = encode(payload)
+        grant = Grant(
+            id=new_grant_id(), who=PrincipalId("system/control"), what=digest(body), where=ME,
+            policy="", rule="", not_after=SystemClock().time() + 60,
+        )  # fmt: skip
+        command = Command(id=new_command_id(), to=ME, grant=sign_grant(KEY, grant), payload=body)
+        await self.down.put([Envelope("command", command.id, encode(command))])
+        facts = []
+        while (envelope := await self.up.get()).kind == "fact":
+            facts.append(decode(envelope.body, Fact))
+        assert envelope.id == command.id
+        return facts
+
+
+def revision_of(files: dict[str, bytes], known: dict[Revision, Bundle]) -> Revision:
+    tree = tuple(entry_for(path, content) for path, content in sorted(files.items()))
+    commit = Commit(
+        repo="study", parents=(), tree=tree_hash(tree), author=PrincipalId("person/p"),
+        message="", at=1,
+    )  # fmt: skip
+    blobs = {hashlib.sha256(content).hexdigest(): content for content in files.values()}
+    bundle = Bundle(signed=sign_commit(KEY, commit), tree=tree, blobs=blobs)
+    known[bundle.signed.revision] = bundle
+    return bundle.signed.revision
+
+
+async def test_only_a_healthy_revision_becomes_current(tmp_path: Path) -> None:
+    known: dict[Revision, Bundle] = {}
+    good = revision_of({"study/__init__.py": b"", "study/check.py": b"print('well')"}, known)
+    bad = revision_of({"study/__init__.py": b"", "study/check.py": b"1/0"}, known)
+    hub = Hub()
+
+    @contextlib.asynccontextmanager
+    async def connect(info: dict[str, str]) -> AsyncIterator[Hub]:
+        del info
+        yield hub
+
+    async def fetch(repo: str, revision: Revision) -> Bundle:
+        del repo
+        return known[revision]
+
+    def checkout(revision: Revision) -> Checkout:
+        health = ("python", "-m", "study.check")
+        return Checkout(repo="study", branch="main", revision=revision, health=health, canary=True)
+
+    config = NodeConfig(name="labs1", role="labs", directory=tmp_path / "node")
+    keys = Keys(grant=KEY.public, revision=KEY.public)
+    async with BubblewrapSandbox() as sandbox:
+        need(sandbox.tier in {Tier.full, Tier.reduced}, f"no boxes here: {sandbox.reasons}")
+        async with Node(config, connect, fetch, sandbox, SystemClock(), keys) as node:
+            job = asyncio.create_task(node.run())
+            (healthy,) = await hub.ask(checkout(good))
+            assert (healthy.kind, healthy.outcome) == ("checkout.healthy", "ok")
+            assert healthy.data == {"repo": "study", "branch": "main", "canary": True}
+            (failed,) = await hub.ask(checkout(bad))
+            assert (failed.kind, failed.outcome) == ("checkout.failed", "error")
+            assert failed.data["stayed_on"] == good == node.checkouts.current("study")
+            assert "ZeroDivisionError" in failed.data["detail"]
+            code = "import study.check, os; print(os.getcwd(), study.check.__file__)"
+            task = RunTask(task=TaskId("task-1"), code=code, repo="study", revision=good)
+            end = (await hub.ask(task))[-1]
+            assert end.data["stdout"] == "well\n/work /work/study/check.py\n", end.data
+            job.cancel()
+            await asyncio.gather(job, return_exceptions=True)

@@ -1,0 +1,30 @@
+"""`python -m angelos.node` when it cannot begin: what it says and how it exits."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "says"),
+    [
+        ([], 1, "holds no identity. Enrol with a token first."),
+        (["--enrol", "rubbish!"], 2, "The enrolment token cannot be read"),
+        (["--role", "king"], 2, "invalid choice: 'king'"),
+    ],
+)
+def test_it_cannot_begin(tmp_path: Path, more: list[str], code: int, says: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "angelos.node", "--name", "n", "--dir", str(tmp_path / "n"), *more],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == code, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr

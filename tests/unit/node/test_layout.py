@@ -1,0 +1,88 @@
+"""What a box holds, and flags that must never be missing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from angelos.core.errors import InvalidInput
+from angelos.node.cgroup import own_groups
+from angelos.node.launch import reachable
+from angelos.node.layout import Bind, flags, interpreter, task_binds, this_interpreter
+
+
+def test_flags_close_what_was_once_open() -> None:
+    words = flags((Bind("/usr", "/usr"),), (("usr/lib", "/lib"),), 8, 9)
+    for needed in (
+        "--unshare-all", "--unshare-user", "--disable-userns", "--assert-userns-disabled",
+        "--die-with-parent", "--new-session", "--clearenv",
+    ):  # fmt: skip
+        assert needed in words
+    assert words[-2:] == ["--remount-ro", "/"], "last, when everything is in place"
+    text = " ".join(words)
+    assert "--cap-drop ALL" in text
+    assert "--remount-ro /dev " in text
+    assert "--size 8388608 --tmpfs /tmp" in text
+    assert "--as-pid-1" not in text
+    assert "overlay" not in text
+    assert "--bind " not in text
+
+
+def test_an_interpreter_below_work_is_moved(tmp_path: Path) -> None:
+    found = interpreter("/usr/bin/python3", ("/work/x/.venv", "/usr"))
+    assert [bind for bind in found.binds if bind.source == "/work/x/.venv"] == [
+        Bind("/work/x/.venv", "/opt/angelos/.venv")
+    ]
+
+
+def test_every_link_on_the_way_to_the_interpreter_is_bound(tmp_path: Path) -> None:
+    real = tmp_path / "opt" / "python" / "bin"
+    real.mkdir(parents=True)
+    (real / "python3").touch()
+    venv = tmp_path / "venv" / "bin"
+    venv.mkdir(parents=True)
+    (venv / "python").symlink_to(real / "python3")
+    found = interpreter(str(venv / "python"), (str(tmp_path / "venv"),))
+    assert {bind.source for bind in found.binds} == {
+        str(tmp_path / "venv"), str(tmp_path / "opt" / "python"),
+    }  # fmt: skip
+
+
+def test_this_interpreter_never_exposes_the_root_folder() -> None:
+    sources = {bind.source for bind in this_interpreter().binds}
+    assert not sources & {"/", "/root", "/home"}
+    with pytest.raises(InvalidInput):
+        interpreter("/python", ("/",))
+
+
+@pytest.mark.parametrize("inside", ["/etc", "/work/../usr", "/works", "work"])
+def test_a_task_has_only_work(inside: str) -> None:
+    with pytest.raises(InvalidInput):
+        task_binds({inside: "/tmp"})
+    with pytest.raises(InvalidInput):
+        task_binds({"/work": "relative"})
+
+
+def test_reachable_looks_at_every_folder(tmp_path: Path) -> None:
+    inner = tmp_path / "a" / "b"
+    inner.mkdir(parents=True)
+    uid, gid = 64_000, 64_000
+    Path(tmp_path, "a").chmod(0o700)
+    assert not reachable(str(inner), uid, gid)
+
+
+def test_control_groups_of_both_versions_are_read(tmp_path: Path) -> None:
+    one = "9:name=systemd:/\n8:pids:/p\n4:memory:/m/x\n2:cpu,cpuacct:/\n0::/\n"
+    for name in ("pids", "memory", "cpu,cpuacct"):
+        (tmp_path / name).mkdir()
+    version, folders = own_groups(one, tmp_path)
+    assert version == 1
+    assert folders == {
+        "memory": tmp_path / "memory" / "m" / "x",
+        "pids": tmp_path / "pids" / "p",
+        "cpuacct": tmp_path / "cpu,cpuacct",
+    }
+    assert own_groups("0::/user.slice/a\n", tmp_path) == (
+        2, {"unified": tmp_path / "user.slice" / "a"},
+    )  # fmt: skip

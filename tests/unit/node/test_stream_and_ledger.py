@@ -1,0 +1,78 @@
+"""Output as text, and the node's memory of commands."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from angelos.core.errors import Forbidden
+from angelos.core.grants import Grant
+from angelos.core.ids import CommandId, PrincipalId, new_command_id, new_grant_id
+from angelos.node.ledger import Ledger, load
+from angelos.node.stream import CHUNK_CHARS, KEPT_CHARS, Feed
+
+
+@given(st.text(), st.lists(st.integers(1, 7)))
+def test_text_survives_any_splitting(text: str, sizes: list[int]) -> None:
+    data, feed, said = text.encode("utf-8", "surrogatepass"), Feed(), ""
+    for size in sizes:
+        feed.add("stdout", data[:size])
+        data = data[size:]
+        said += "".join(piece for _, piece in feed.take())
+    feed.add("stdout", data)
+    feed.end()
+    said += "".join(piece for _, piece in feed.take())
+    assert said == text
+    assert feed.kept["stdout"].text() == text
+
+
+def test_bad_bytes_and_half_characters_become_replacements() -> None:
+    feed = Feed()
+    feed.add("stderr", b"\xffa\xe2\x82")
+    feed.end()
+    assert feed.take() == [("stderr", "\ufffda\ufffd")]
+
+
+def test_order_between_streams_is_kept_and_pieces_are_bounded() -> None:
+    feed = Feed()
+    feed.add("stdout", b"a")
+    feed.add("stdout", b"b")
+    feed.add("stderr", b"c")
+    feed.add("stdout", b"d" * (CHUNK_CHARS + 1))
+    pieces = feed.take()
+    assert pieces[:2] == [("stdout", "ab"), ("stderr", "c")]
+    assert [len(text) for _, text in pieces[2:]] == [CHUNK_CHARS, 1]
+
+
+def test_the_result_keeps_head_and_tail() -> None:
+    feed = Feed()
+    feed.add("stdout", b"head" + b"x" * 3 * KEPT_CHARS + b"tail")
+    kept = feed.kept["stdout"]
+    assert kept.truncated
+    assert kept.text().startswith("head")
+    assert kept.text().endswith("tail")
+    assert len(kept.text()) < KEPT_CHARS + 100
+
+
+def test_a_command_is_started_once() -> None:
+    ledger, command = Ledger(), CommandId("cmd-1")
+    assert [ledger.receive(command), ledger.receive(command)] == ["start", "running"]
+    ledger.finish(command)
+    assert ledger.receive(command) == "finished"
+
+
+def _grant(now_ms: int) -> Grant:
+    return Grant(
+        id=new_grant_id(now_ms), who=PrincipalId("agent/m"), what="", where=PrincipalId("node/a"),
+        policy="", rule="", not_after=9e9,
+    )  # fmt: skip
+
+
+def test_a_revocation_voids_older_grants_and_survives_a_restart() -> None:
+    ledger = Ledger()
+    ledger.revoke(PrincipalId("agent/m"), new_command_id(2_000))
+    for memory in (ledger, load(ledger.dump())):
+        with pytest.raises(Forbidden):
+            memory.check(_grant(1_999))
+        memory.check(_grant(2_001))
