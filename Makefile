@@ -28,7 +28,7 @@ demo: $(CORE) ## the main job, end to end, headless, in a temporary directory
 	$(BIN)/angelos demo
 
 lab: $(CORE) ## JupyterLab with AngelOS on embedded stores; Ctrl-C stops it
-	$(BIN)/angelos up --open
+	$(BIN)/angelos up --lab
 
 test: check ## all tests (what the machine lacks is SKIPPED with the reason)
 	$(BIN)/python -m pytest

@@ -238,7 +238,7 @@ def training_speed(peer: Peer, rounds: int) -> list[Row]:
 
     def run(precision: Any) -> Run:
         config = TrainingConfig(device="cpu", precision=precision)
-        return Run(tokens, tokenizer, ModelConfig(vocab_size=tokenizer.vocab_size), config, None)
+        return Run((tokens, tokenizer), ModelConfig(vocab_size=tokenizer.vocab_size), config)
 
     plain, auto, bare = run("32-true"), run("auto"), run("32-true")
     optimizer_2 = make_optimizer(bare.model, bare.config)

@@ -25,6 +25,7 @@ from tornado.websocket import WebSocketClientConnection, websocket_connect
 from angelos.core.errors import NotFound, Unavailable
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+GOODBYE_S = 5.0
 HTTP_MISSING = 404
 CLOSED_MISSING = 4404
 """Jupyter's close code for a file that is not there."""
@@ -130,9 +131,11 @@ class RoomClient:
     async def _close(self) -> None:
         if self._socket is not None:
             self._socket.close()
-        if self._reader is not None:
-            self._reader.cancel()
-            await asyncio.wait([self._reader])
+        if self._reader is not None:  # it ends when the server has said goodbye too
+            _, late = await asyncio.wait([self._reader], timeout=GOODBYE_S)
+            for reader in late:
+                reader.cancel()
+                await asyncio.wait([reader])
 
     async def _read(self, socket: WebSocketClientConnection) -> None:
         while (message := await socket.read_message()) is not None:

@@ -17,12 +17,9 @@ def main(argv: list[str] | None = None) -> int:
     """Run one command; return 2 and say why if it cannot work."""
     parser = argparse.ArgumentParser(prog="python -m llm", description="A small GPT.")
     commands = parser.add_subparsers(dest="command", required=True)
-    for run, text in (
-        (_train, "train a model and keep it"),
-        (_generate, "continue a prompt"),
-        (_eval, "measure the loss"),
-        (_plot, "write loss.csv and loss.png"),
-    ):
+    helps = {_train: "train a model and keep it", _generate: "continue a prompt"}
+    helps |= {_eval: "measure the loss", _plot: "write loss.csv and loss.png"}
+    for run, text in helps.items():
         command = commands.add_parser(run.__name__[1:], help=text)
         command.set_defaults(run=run)
         command.add_argument("--config", type=Path, help="a TOML file; options override it")
@@ -46,7 +43,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         arguments.run(arguments, _run_config(arguments))
     except (ValueError, OSError, ModuleNotFoundError) as error:
-        sys.stderr.write(f"llm {arguments.command}: {error}\n")
+        advice = ": pip install 'angelos[ml]'" if isinstance(error, ModuleNotFoundError) else ""
+        sys.stderr.write(f"llm {arguments.command}: {error}{advice}\n")
         return 2
     return 0
 
@@ -81,12 +79,13 @@ def _generate(arguments: argparse.Namespace, run: RunConfig) -> None:
 
     from llm.checkpoint import load_checkpoint
 
-    model, names = load_checkpoint(run.checkpoint).to_model(), ("top_k", "top_p", "stop", "seed")
-    options = {name: getattr(arguments, name) for name in ("temperature", *names)}
-    ids = torch.tensor([model.tokenizer.encode(arguments.prompt)], dtype=torch.long)
+    checkpoint = load_checkpoint(run.checkpoint)
+    names = ("temperature", "top_k", "top_p", "stop", "seed")
+    options = {name: getattr(arguments, name) for name in names}
+    ids = torch.tensor([checkpoint.tokenizer.encode(arguments.prompt)], dtype=torch.long)
     sys.stdout.write(arguments.prompt)
-    for token in model.stream(ids, arguments.tokens, **options):
-        sys.stdout.write(model.tokenizer.decode(token.tolist()))
+    for token in checkpoint.to_model().stream(ids, arguments.tokens, **options):
+        sys.stdout.write(checkpoint.tokenizer.decode(token.tolist()))
         sys.stdout.flush()
     sys.stdout.write("\n")
 

@@ -8,9 +8,9 @@ and, with patience, the best weights) and ``checkpoint.json`` with all the rest.
 from __future__ import annotations
 
 import json
-import pickle
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -84,7 +84,7 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         values["tokenizer"] = CharacterTokenizer(**values["tokenizer"])
         values["curve"] = [Point(**point) for point in values["curve"]]
         return Checkpoint(**values)
-    except (OSError, pickle.UnpicklingError, RuntimeError, ValueError, LookupError) as error:
+    except (OSError, EOFError, UnpicklingError, RuntimeError, ValueError, LookupError) as error:
         raise ConfigError(f"{path} is no checkpoint that can be read: {error}") from error
 
 

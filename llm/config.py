@@ -1,10 +1,4 @@
-"""What a run is made of, as frozen and validated values that go to TOML and back.
-
-Example:
-    >>> config = RunConfig(corpus="play.txt", training=TrainingConfig(max_steps=200))
-    >>> RunConfig.from_toml(config.to_toml()) == config
-    True
-"""
+"""What a run is made of, as frozen and validated values that go to TOML and back."""
 
 from __future__ import annotations
 
@@ -39,7 +33,7 @@ class ModelConfig:
     residual_scale: float = 0.2
 
     def __post_init__(self) -> None:
-        _check(self)
+        _check(self, at_least_1="block_size n_layers n_heads d_model", positive="init_std")
         if self.d_model % self.n_heads:
             raise ConfigError(f"d_model = {self.d_model}: make it a multiple of n_heads")
 
@@ -75,7 +69,8 @@ class TrainingConfig:
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
 
     def __post_init__(self) -> None:
-        _check(self)
+        counts = "max_steps batch_size accumulation devices"
+        _check(self, at_least_1=counts, positive="learning_rate clip_norm")
         if self.patience and not self.validation_interval:
             raise ConfigError("patience needs a validation_interval above 0")
 
@@ -111,9 +106,8 @@ _Config = TypeVar("_Config")
 def from_dict(kind: type[_Config], values: dict[str, Any]) -> _Config:
     """Build a config from plain values; an unknown key is an error that lists the known ones."""
     hints = get_type_hints(kind)
-    for key in values:
-        if key not in hints:
-            raise ConfigError(f"unknown {kind.__name__} key {key!r}; known: {', '.join(hints)}")
+    if unknown := [key for key in values if key not in hints]:
+        raise ConfigError(f"unknown {kind.__name__} key {unknown[0]!r}; known: {', '.join(hints)}")
     tables = {k: v for k, v in values.items() if is_dataclass(hints[k]) and isinstance(v, dict)}
     try:
         return kind(**values | {k: from_dict(hints[k], v) for k, v in tables.items()})
@@ -121,29 +115,20 @@ def from_dict(kind: type[_Config], values: dict[str, Any]) -> _Config:
         raise ConfigError(str(error).replace("__init__() ", "")) from error
 
 
-_AT_LEAST_1 = {"block_size", "n_layers", "n_heads", "d_model", "max_steps", "batch_size"}
-_AT_LEAST_1 |= {"accumulation", "devices"}
-_POSITIVE = {"learning_rate", "clip_norm", "init_std"}
-_BELOW_1 = {"dropout", "beta1", "beta2", "warmup_fraction", "validation_fraction"}
-
-
-def _check(config: object) -> None:
-    """Check every field against its annotation and range; a whole number will do for a float."""
+def _check(config: object, at_least_1: str = "", positive: str = "") -> None:
+    """Check every field's type and range; a whole number will do for a float."""
     for name, hint in get_type_hints(type(config)).items():
         value, choices = getattr(config, name), get_args(hint)
         if hint is float and type(value) is int:
             object.__setattr__(config, name, value := float(value))
-        rule = None
-        if choices:
-            rule = value in choices or f"one of {choices}"
-        elif type(value) is not hint:
-            rule = f"a value of type {hint.__name__}"
-        elif hint in {int, float}:
-            low = 1 if name in _AT_LEAST_1 else 1e-12 if name in _POSITIVE else 0
-            high = 0.9999 if name in _BELOW_1 else 1e12
-            rule = low <= value <= high or f"at least {low} and at most {high}"
-        if isinstance(rule, str):
-            raise ConfigError(f"{name} = {value!r}: make it {rule}")
+        if choices and value not in choices:
+            raise ConfigError(f"{name} = {value!r}: make it one of {choices}")
+        if not choices and type(value) is not hint:
+            raise ConfigError(f"{name} = {value!r}: make it a value of type {hint.__name__}")
+        low = 1 if name in at_least_1.split() else 1e-12 if name in positive.split() else 0
+        high = 0.9999 if name.endswith(("dropout", "beta1", "beta2", "fraction")) else 1e12
+        if hint in {int, float} and not low <= value <= high:
+            raise ConfigError(f"{name} = {value!r}: make it at least {low} and at most {high}")
 
 
 def _toml(values: dict[str, Any]) -> str:

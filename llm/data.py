@@ -72,6 +72,9 @@ class CharacterTokenizer:
         return "".join(self.characters[i] for i in ids)
 
 
+Corpus = tuple[Tensor, CharacterTokenizer]  # tokens (N,) and what made them
+
+
 class NextTokenDataset(Dataset[tuple[Tensor, Tensor]]):
     """All windows over tokens (N,): one for every token that a window can start at."""
 
@@ -101,7 +104,7 @@ def split(tokens: Tensor, fraction: float, block_size: int) -> tuple[Tensor, Ten
 
 def read_corpus(
     source: Sequence[str] | Path, tokenizer: CharacterTokenizer | None, unknown: Unknown = "error"
-) -> tuple[Tensor, CharacterTokenizer]:
+) -> Corpus:
     """Read texts, a text file, or (memory-mapped) a ``*.tokens`` file of ``tokenize_file``.
 
     Texts are read by ``tokenizer``, or by one made from them with the rule ``unknown``.

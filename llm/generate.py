@@ -3,10 +3,6 @@
 While the text fits in the block, a new token costs one row of work: the keys and values of the
 earlier ones are cached. Past the block every learned position shifts, so the last ``block_size``
 tokens are recomputed for each new one, as in nanoGPT.
-
-Example:
-    >>> narrow(torch.tensor([[1.0, 3.0, 2.0]]), Sampling(top_k=2)).isinf().tolist()
-    [[True, False, False]]
 """
 
 from __future__ import annotations
@@ -81,16 +77,16 @@ def stream(model: GPTDecoder, ids: Tensor, count: int, sampling: Sampling) -> It
         generator = torch.Generator(ids.device).manual_seed(sampling.seed)
     text = torch.cat([ids, ids.new_zeros(B, count)], dim=1)  # (B, T + count)
     ended = [False] * B
-    caches, was_training = model.new_caches(B), model.training
+    past, start, was_training = model.new_past(B), 0, model.training
     model.eval()
     try:
         for end in range(T, T + count):
             with torch.inference_mode():  # not across the yield, where the caller's code runs
                 if end <= block_size:
-                    logits = model.decode(text[:, caches[0].length : end], caches)
+                    logits = model.decode(text[:, start:end], past, start)
                 else:
                     logits = model(text[:, end - block_size : end])[:, -1]
-                text[:, end] = choose(logits, sampling, generator)
+                text[:, end], start = choose(logits, sampling, generator), end
             if stop:  # a row that has ended waits for the others, repeating its last character
                 text[torch.tensor(ended), end] = stop[-1]
                 tails = text[:, max(T, end + 1 - len(stop)) : end + 1].tolist()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -13,9 +12,9 @@ from torch import Tensor
 from llm.checkpoint import Checkpoint, save_checkpoint
 from llm.config import ConfigError, ModelConfig, TrainingConfig
 from llm.curve import Point, save_curve, validation_losses
-from llm.data import CharacterTokenizer, NextTokenDataset, split
+from llm.data import Corpus, NextTokenDataset, split
 from llm.model import GPTDecoder
-from llm.train import batch_seed, is_due, learning_rate, should_stop
+from llm.train import Watcher, batch_seed, is_due, learning_rate, should_stop
 
 FREE = {"device", "checkpoint_interval", "log_interval"}  # what a resumed run may change
 
@@ -23,14 +22,8 @@ FREE = {"device", "checkpoint_interval", "log_interval"}  # what a resumed run m
 class Run:
     """A run: what changes from step to step, and how it is measured and kept."""
 
-    def __init__(
-        self,
-        tokens: Tensor,
-        tokenizer: CharacterTokenizer,
-        shape: ModelConfig,
-        config: TrainingConfig,
-        path: Path | None,
-    ) -> None:
+    def __init__(self, corpus: Corpus, shape: ModelConfig, config: TrainingConfig) -> None:
+        tokens, tokenizer = corpus
         part, held_out = split(tokens, config.validation_fraction, shape.block_size)
         if config.patience and held_out is None:
             raise ConfigError("patience needs a validation part longer than a block: add text")
@@ -38,7 +31,7 @@ class Run:
         self.validation = None
         if held_out is not None:
             self.validation = NextTokenDataset(held_out, shape.block_size)
-        self.tokenizer, self.tokens, self.config, self.path = tokenizer, len(tokens), config, path
+        self.config, self.tokenizer, self.tokens = config, tokenizer, len(tokens)
         self.fabric = make_fabric(config)
         torch.manual_seed(config.seed)
         self.model = GPTDecoder(shape)
@@ -65,8 +58,8 @@ class Run:
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
-    def steps(self, on_point: Callable[[Point], None] | None, progress: bool | None) -> None:
-        """Take the steps that are left, or fewer if validation stops improving."""
+    def steps(self, path: Path | None, on_point: Watcher, *, progress: bool | None) -> None:
+        """Take the steps that are left, or fewer if validation stops improving; keep them."""
         from tqdm.auto import tqdm
 
         config, main = self.config, self.fabric.is_global_zero
@@ -79,15 +72,15 @@ class Run:
                 bar.update()
                 validates = is_due(self.step, config.validation_interval, config)
                 if validates or is_due(self.step, config.log_interval, config):
-                    self.curve.append(self._measure(loss, rate, validates))
+                    self.curve.append(self._measure(loss, rate, validates=validates))
                     bar.set_postfix(loss=f"{self.curve[-1].train_loss:.3f}", refresh=False)
                     if on_point and main:
                         on_point(self.curve[-1])
                 if self.is_over() and self.best:
                     self.model.load_state_dict(self.best)
                 saves = self.is_over() or is_due(self.step, config.checkpoint_interval, config)
-                if saves and main and self.path:
-                    self._save(self.path)
+                if saves and main and path:
+                    self._save(path)
 
     def advance(self, rate: float) -> Tensor:
         """Do one optimizer step and return the loss of its windows, as it was before."""
@@ -118,7 +111,7 @@ class Run:
         stopped = should_stop(validation_losses(self.curve), self.config.patience)
         return stopped or self.step >= self.config.max_steps
 
-    def _measure(self, loss: Tensor, rate: float, validates: bool) -> Point:
+    def _measure(self, loss: Tensor, rate: float, *, validates: bool) -> Point:
         mean, found = float(self.fabric.all_reduce(loss, reduce_op="mean")), None
         if validates and self.validation:
             found = evaluate(self.model, self.validation, limit=256)
@@ -129,11 +122,8 @@ class Run:
     def _save(self, path: Path) -> None:
         states = self.optimizer.state_dict()["state"].items()
         optimizer = _copy({f"{i}.{k}": v for i, state in states for k, v in state.items()})
-        model, configs = _copy(self.model.state_dict()), (self.model.config, self.config)
-        corpus = self.tokenizer, self.tokens
-        checkpoint = Checkpoint(
-            self.step, *configs, *corpus, self.curve, model, optimizer, self.best
-        )
+        about = (self.step, self.model.config, self.config, self.tokenizer, self.tokens, self.curve)
+        checkpoint = Checkpoint(*about, _copy(self.model.state_dict()), optimizer, self.best)
         save_checkpoint(path, checkpoint)
         if self.is_over() and path.suffix != ".pt":
             save_curve(self.curve, path)
@@ -157,7 +147,7 @@ def evaluate(model: GPTDecoder, dataset: NextTokenDataset, limit: int | None = N
     return total / len(starts)
 
 
-def best_precision(device: torch.device) -> str:
+def best_precision(device: torch.device) -> Literal["bf16-mixed", "32-true"]:
     """Return bf16 where the hardware multiplies it faster (twice, on AVX-512 BF16), else fp32."""
     if device.type == "cuda":
         return "bf16-mixed" if torch.cuda.is_bf16_supported() else "32-true"

@@ -7,10 +7,6 @@ Pre-norm blocks after GPT-2 (Radford et al. 2019), attention after Vaswani et al
                -> norm -> times the token embeddings, transposed -> logits (B, T, V)
 
 B is the batch, T the time (at most ``block_size``), C ``d_model``, H the heads, V the vocabulary.
-
-Example:
-    >>> GPTDecoder(ModelConfig(vocab_size=65))(torch.zeros(2, 64, dtype=torch.long)).shape
-    torch.Size([2, 64, 65])
 """
 
 from __future__ import annotations
@@ -27,59 +23,48 @@ from llm.data import CharacterTokenizer
 from llm.generate import Sampling, stream
 
 
-class LayerCache:
-    """The keys and values of one layer so far, in room for a whole block."""
-
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
-        self.keys, self.values, self.length = keys, values, 0  # 2 x (B, H, block_size, C / H)
-
-    def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Append k and v (B, H, T, C / H) and return all that is kept."""
-        start, self.length = self.length, self.length + k.size(2)
-        self.keys[:, :, start : self.length] = k
-        self.values[:, :, start : self.length] = v
-        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
-
-
 class CausalSelfAttention(nn.Module):
     """Every position mixes the values of itself and of those before it."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, c: ModelConfig) -> None:
         super().__init__()
-        self.n_heads, self.dropout = config.n_heads, config.dropout
-        self.in_proj = nn.Linear(config.d_model, 3 * config.d_model, bias=config.bias)
-        self.out_proj = nn.Linear(config.d_model, config.d_model, bias=config.bias)
+        self.n_heads, self.dropout = c.n_heads, c.dropout
+        self.in_proj = nn.Linear(c.d_model, 3 * c.d_model, bias=c.bias)
+        self.out_proj = nn.Linear(c.d_model, c.d_model, bias=c.bias)
 
-    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
-        """Map x (B, T, C) to (B, T, C)."""
+    def forward(self, x: Tensor, past: Tensor | None = None, start: int = 0) -> Tensor:
+        """Map x (B, T, C) to (B, T, C); write keys and values into ``past`` from ``start`` on."""
         B, T, C = x.shape
         parts = self.in_proj(x).split(C, dim=2)  # 3 x (B, T, C)
         q, k, v = (part.view(B, T, self.n_heads, -1).transpose(1, 2) for part in parts)
-        if cache:
-            k, v = cache.extend(k, v)
+        if past is not None:  # (2, B, H, block_size, C / H)
+            past[0, :, :, start : start + T], past[1, :, :, start : start + T] = k, v
+            k, v = past[:, :, :, : start + T]
+        # One query (T = 1) may see all that is past; more of them start at position 0.
+        options = {"dropout_p": self.dropout if self.training else 0.0, "is_causal": T > 1}
         if q.dtype == torch.bfloat16 and q.device.type == "cpu":  # its backward is 2.6x slower
-            q, k, v = q.float(), k.float(), v.float()
-        dropout = self.dropout if self.training else 0.0
-        with torch.autocast(q.device.type, enabled=False):
-            # One query (T = 1) may see the whole cache; more of them start at position 0.
-            y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=T > 1)
+            with torch.autocast("cpu", enabled=False):
+                y = F.scaled_dot_product_attention(q.float(), k.float(), v.float(), **options)
+        else:
+            y = F.scaled_dot_product_attention(q, k, v, **options)
         return self.out_proj(y.transpose(1, 2).reshape(B, T, C))  # (B, H, T, C / H) -> (B, T, C)
 
 
 class Block(nn.Module):
     """One layer; its members have the names of ``nn.TransformerEncoderLayer``."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, c: ModelConfig) -> None:
         super().__init__()
-        C, bias = config.d_model, config.bias
-        self.norm1, self.norm2 = nn.LayerNorm(C, bias=bias), nn.LayerNorm(C, bias=bias)
-        self.self_attn = CausalSelfAttention(config)
-        self.linear1, self.linear2 = nn.Linear(C, 4 * C, bias=bias), nn.Linear(4 * C, C, bias=bias)
-        self.dropout = nn.Dropout(config.dropout)
+        self.norm1 = nn.LayerNorm(c.d_model, bias=c.bias)
+        self.self_attn = CausalSelfAttention(c)
+        self.norm2 = nn.LayerNorm(c.d_model, bias=c.bias)
+        self.linear1 = nn.Linear(c.d_model, 4 * c.d_model, bias=c.bias)
+        self.linear2 = nn.Linear(4 * c.d_model, c.d_model, bias=c.bias)
+        self.dropout = nn.Dropout(c.dropout)
 
-    def forward(self, x: Tensor, cache: LayerCache | None = None) -> Tensor:
+    def forward(self, x: Tensor, past: Tensor | None = None, start: int = 0) -> Tensor:
         """Map x (B, T, C) to (B, T, C)."""
-        x = x + self.dropout(self.self_attn(self.norm1(x), cache))
+        x = x + self.dropout(self.self_attn(self.norm1(x), past, start))
         return x + self.dropout(self.linear2(F.gelu(self.linear1(self.norm2(x)))))
 
 
@@ -102,9 +87,8 @@ class GPTDecoder(nn.Module):
                 nn.init.zeros_(weight)
             elif weight.dim() > 1:  # the norms' weights stay 1
                 writes = name.endswith(("out_proj.weight", "linear2.weight"))
-                nn.init.normal_(
-                    weight, 0, config.init_std * (config.residual_scale if writes else 1)
-                )
+                scale = config.residual_scale if writes else 1.0
+                nn.init.normal_(weight, 0.0, config.init_std * scale)
 
     def forward(self, ids: Tensor, targets: Tensor | None = None) -> Tensor:
         """Return logits (B, T, V) for ids (B, T), or with targets (B, T) the mean loss in nats."""
@@ -113,26 +97,26 @@ class GPTDecoder(nn.Module):
             return logits
         return F.cross_entropy(logits.flatten(0, 1), targets.flatten())
 
-    def decode(self, ids: Tensor, caches: list[LayerCache]) -> Tensor:
-        """Return the logits (B, V) after ids (B, T): a prompt for empty caches, else one token."""
-        return F.linear(self.hidden(ids, caches)[:, -1], self.tokens.weight)
+    def decode(self, ids: Tensor, past: Tensor, start: int) -> Tensor:
+        """Return the logits (B, V) after ids (B, T), which follow the ``start`` ids in the past."""
+        return F.linear(self.hidden(ids, past, start)[:, -1], self.tokens.weight)
 
-    def hidden(self, ids: Tensor, caches: list[LayerCache] | None = None) -> Tensor:
-        """Return what the head reads, (B, T, C), for ids (B, T) that follow those in the caches."""
-        start, T = caches[0].length if caches else 0, ids.size(1)
-        if start + T > self.config.block_size or (start and T > 1):
+    def hidden(self, ids: Tensor, past: Tensor | None = None, start: int = 0) -> Tensor:
+        """Return what the head reads, (B, T, C), for ids (B, T) from position ``start`` on."""
+        end = start + ids.size(1)
+        if end > self.config.block_size or end > start + 1 > 1:
             advice = "shorten them, or use generate, whose window slides"
-            raise ValueError(f"{T} ids after {start} overrun {self.config.block_size}: {advice}")
-        x = self.dropout(self.tokens(ids) + self.positions.weight[start : start + T])  # (B, T, C)
+            raise ValueError(f"ids {start}..{end} overrun {self.config.block_size}: {advice}")
+        x = self.dropout(self.tokens(ids) + self.positions.weight[start:end])  # (B, T, C)
         for i, block in enumerate(self.layers):
-            x = block(x, caches[i] if caches else None)
+            x = block(x, None if past is None else past[i], start)
         return self.norm(x)
 
-    def new_caches(self, batch: int) -> list[LayerCache]:
-        """Return empty caches, one a layer, for ``batch`` rows of at most ``block_size`` ids."""
+    def new_past(self, batch: int) -> Tensor:
+        """Return room for the keys and values of a block, (n_layers, 2, B, H, block_size, C/H)."""
         c = self.config
         shape = (c.n_layers, 2, batch, c.n_heads, c.block_size, c.d_model // c.n_heads)
-        return [LayerCache(*pair) for pair in self.norm.weight.new_zeros(shape)]
+        return self.norm.weight.new_zeros(shape)
 
     def stream(self, ids: Tensor, max_new_tokens: int, **sampling: Any) -> Iterator[Tensor]:
         """Yield the next token of every row, (B,), as it is drawn; the options of ``Sampling``."""
@@ -151,29 +135,18 @@ class GPTDecoder(nn.Module):
         return LongTensor(torch.stack([*ids.unbind(1), *new], dim=1))
 
     def to_encoder(self) -> nn.TransformerEncoder:
-        """Return torch's own encoder with these layers; it wants a causal mask and embeddings."""
-        c, bias = self.config, self.config.bias
-        layer = nn.TransformerEncoderLayer(
-            c.d_model,
-            c.n_heads,
-            4 * c.d_model,
-            c.dropout,
-            F.gelu,
-            1e-5,
-            True,
-            True,
-            bias,  # noqa: FBT003
-        )
-        norm = nn.LayerNorm(c.d_model, bias=bias)
+        """Return torch's own encoder with these layers; it wants embeddings and a causal mask."""
+        c = self.config
+        sizes = (c.d_model, c.n_heads, 4 * c.d_model, c.dropout)
+        options = {"activation": F.gelu, "batch_first": True, "norm_first": True, "bias": c.bias}
+        layer = nn.TransformerEncoderLayer(*sizes, **options)
+        norm = nn.LayerNorm(c.d_model, bias=c.bias)
         encoder = nn.TransformerEncoder(layer, c.n_layers, norm, enable_nested_tensor=False)
-        state = {k: v for k, v in self.state_dict().items() if k.startswith(("layers.", "norm."))}
-        encoder.load_state_dict({k.replace("in_proj.", "in_proj_"): v for k, v in state.items()})
+        shared = {k: v for k, v in self.state_dict().items() if k.startswith(("layers.", "norm."))}
+        encoder.load_state_dict({k.replace("in_proj.", "in_proj_"): v for k, v in shared.items()})
         return encoder
 
     def load_encoder(self, encoder: nn.TransformerEncoder) -> None:
         """Take over the layers and the last norm of an encoder of the same shape."""
         state = {k.replace("in_proj_", "in_proj."): v for k, v in encoder.state_dict().items()}
-        own = {
-            k: v for k, v in self.state_dict().items() if k.startswith(("tokens.", "positions."))
-        }
-        self.load_state_dict(state | own)
+        self.load_state_dict(self.state_dict() | state)

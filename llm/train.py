@@ -20,8 +20,10 @@ from llm.curve import Point
 if TYPE_CHECKING:
     from llm.model import GPTDecoder
 
+Watcher = Callable[[Point], None] | None
 
-def train(
+
+def train(  # noqa: PLR0913 - each option has a name of its own
     corpus: Sequence[str] | Path,
     model_config: ModelConfig,
     training_config: TrainingConfig,
@@ -30,7 +32,7 @@ def train(
     checkpoint_path: Path | str | None = None,
     resume: bool = False,
     unknown: Unknown = "error",
-    on_point: Callable[[Point], None] | None = None,
+    on_point: Watcher = None,
     progress: bool | None = None,
 ) -> GPTDecoder:
     """Train a model on texts, or the file of one, and return it with its tokenizer.
@@ -58,10 +60,10 @@ def train(
     block_size = model_config.block_size if block_size is None else block_size
     model_config = replace(model_config, vocab_size=asked or found, block_size=block_size)
     with torch.random.fork_rng():  # the caller's random numbers go on as if nothing had happened
-        run = Run(tokens, tokenizer, model_config, training_config, path)
+        run = Run((tokens, tokenizer), model_config, training_config)
         if resume and path:
             run.restore(load_checkpoint(path))
-        run.steps(on_point, progress)
+        run.steps(path, on_point, progress=progress)
     return run.model.eval()
 
 

@@ -175,6 +175,12 @@ async def test_a_fork_of_a_managed_document_is_refused(served, path):
     assert answer.code == 409
 
 
+async def leave(link) -> None:
+    link.close()
+    while await link.read_message() is not None:
+        pass
+
+
 async def test_events_come_in_order_and_resume_by_offset(served):
     for what in ("task-a", "task-b"):
         answer = await served.ask(f"{API}/say/{what}", method="POST")
@@ -187,11 +193,11 @@ async def test_events_come_in_order_and_resume_by_offset(served):
     await served.ask(f"{API}/say/task-c", method="POST")
     third = json.loads(await first.read_message())
     assert third["subject"] == "task-c"
-    first.close()
+    await leave(first)
     query = f"?after={facts[0]['offset']}&subject=task-c&kinds=task.accepted"
     again = await websocket_connect(HTTPRequest(url + query, headers=headers))
     assert json.loads(await again.read_message()) == third
-    again.close()
+    await leave(again)
 
 
 @pytest.mark.parametrize("query", ["after=x", "kinds=none", "other=1", "after=0-0&after=0-1"])

@@ -60,9 +60,9 @@ def test_the_filter_keeps_the_largest(values, top_k, top_p, temperature):
 def test_cached_and_uncached_logits_agree(model):
     ids = torch.randint(11, (4, 16), generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
-        whole, caches = model(ids), model.new_caches(4)
-        pieces = [model.decode(ids[:, :5], caches)]
-        pieces += [model.decode(ids[:, i : i + 1], caches) for i in range(5, 16)]
+        whole, past = model(ids), model.new_past(4)
+        pieces = [model.decode(ids[:, :5], past, 0)]
+        pieces += [model.decode(ids[:, i : i + 1], past, i) for i in range(5, 16)]
     assert (torch.stack(pieces, 1) - whole[:, 4:]).abs().max() < 1e-5
 
 
