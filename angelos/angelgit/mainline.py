@@ -7,12 +7,13 @@ await mainline.rollback("study", to=candidate.main, author=author, reason="healt
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 
 import msgspec
 
 from angelos.adapters.postgres import Database
-from angelos.angelgit import promote, state
+from angelos.angelgit import documents, fit, promote, state
 from angelos.angelgit.live import Live
 from angelos.angelgit.models import FileState, MainMove, Manifest, Move, PathMove
 from angelos.angelgit.moves import Moves
@@ -94,14 +95,15 @@ class Mainline:
             await self._moves.recover(repo)
             rewound = await self._rewind(repo, to, author, reason)
             self._check_free(repo, rewound.paths)
-            move = Move(
-                id=f"rollback-{uuid7()}", repo=repo, cause="rollback", author=author,
-                message=rewound.signed.commit.message, paths=rewound.paths,
-                main=MainMove(revision=rewound.signed.revision, expected=rewound.head),
-            )  # fmt: skip
             held = self._moves.held(repo, rewound.paths)
             async with self._live.hold(held):
                 await self._moves.commit_typed(repo, held)
+                paths = [await self._settled(repo, p, rewound.texts) for p in rewound.paths]
+                move = Move(
+                    id=f"rollback-{uuid7()}", repo=repo, cause="rollback", author=author,
+                    message=rewound.signed.commit.message, paths=tuple(paths),
+                    main=MainMove(revision=rewound.signed.revision, expected=rewound.head),
+                )  # fmt: skip
                 await self._moves.begin(move, (rewound.signed, rewound.manifest))
                 await self._moves.carry_out(move)
             await self._moves.publish(move)
@@ -126,11 +128,31 @@ class Mainline:
             message = f"Roll back to {to[:12]}: {reason}".removesuffix(": ")
             signed = self._moves.sign(repo, (head,), files, author, message)
             await store.add_blobs(blob for b in put for blob in b.blobs)
+            sides = {s.document: (s.source, s.target) for s in plan if s.source and s.target}
+            blobs = await store.blobs([f.sha256 for pair in sides.values() for f in pair])
+        texts = {
+            d: (blobs[a.sha256].decode(), blobs[b.sha256].decode()) for d, (a, b) in sides.items()
+        }
         if signed.commit.tree != then.commit.tree:
             raise Tampered(f"The rollback to {to[:12]} did not give its tree; nothing was moved.")
         updates = {b.file.document: b.update for b in put}
         alive = set(self._live.paths(repo).values())
-        return _Rewound(head, signed, files, state.dev_moves(plan, updates, alive))
+        return _Rewound(head, signed, files, state.dev_moves(plan, updates, alive), texts)
+
+    async def _settled(
+        self, repo: str, path: PathMove, texts: Mapping[str, tuple[str, str]]
+    ) -> PathMove:
+        """Return a path with all that `dev` needs to hold the expected text; its lock is held.
+
+        Lines that people have changed in `dev` since stay as they are there, if need be: what
+        must be back at once is `main`.
+        """
+        if path.document not in texts:
+            return path
+        now = (await self._live.replica(repo, path.document, path.path)).state()
+        args = (path.path, now, path.update or documents.EMPTY, *texts[path.document])
+        update = await promote.in_thread(len(now), partial(fit.settle, keep=True), *args)
+        return msgspec.structs.replace(path, update=b"" if update == documents.EMPTY else update)
 
     def _check_free(self, repo: str, paths: Sequence[PathMove]) -> None:
         gone = {p.document for p in paths if p.op == "delete"}
@@ -149,6 +171,8 @@ class _Rewound(msgspec.Struct, frozen=True):
     signed: SignedCommit
     manifest: Manifest
     paths: tuple[PathMove, ...]
+    texts: dict[str, tuple[str, str]]
+    """Document -> its text on `main` before and after."""
 
 
 async def _newest(

@@ -59,6 +59,8 @@ class PathMove(msgspec.Struct, frozen=True, kw_only=True):
     op: Op
     update: bytes = b""
     mode: int = 0o644
+    made_on: str = ""
+    """SHA-256 of the state that a proposal's update was made against; "": its base's."""
 
 
 class ProposalRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,6 +103,8 @@ class Move(msgspec.Struct, frozen=True, kw_only=True):
     proposal: ProposalId | None = None
     inverses: dict[str, bytes] = {}
     """Document -> update that takes a proposal out (cause "revert")."""
+    keep: tuple[PathMove, ...] = ()
+    """The proposal's own paths, where one was made anew (cause "proposal")."""
     main: MainMove | None = None
 
 

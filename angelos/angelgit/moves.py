@@ -282,7 +282,7 @@ class Moves:
                     )
                 )  # fmt: skip
             if move.proposal and move.cause == "proposal":
-                await store.merged(move.proposal, signed.revision)
+                await store.merged(move.proposal, signed.revision, move.keep)
             if move.proposal and move.cause == "revert":
                 await store.reverted(move.proposal, signed.revision, move.inverses)
             await store.add_facts(facts)

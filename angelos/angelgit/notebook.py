@@ -204,10 +204,12 @@ def _edit_cell(ycell: Map[Any], new: Json) -> bool:
 def apply_edits(text: Text, before: str, after: str) -> None:
     """Turn a shared text that holds `before` into `after` with the fewest edits."""
     for edit in text_edits(before, after):
+        # Behind what goes, so that it does not stand at one place with another's new line
+        # before it, where either may come first, in the middle of a line too.
+        if edit.insert:
+            text.insert(edit.at + edit.delete, edit.insert)
         if edit.delete:
             del text[edit.at : edit.at + edit.delete]
-        if edit.insert:
-            text.insert(edit.at, edit.insert)
 
 
 def _update(shared: Map[Any], new: Json, keep: tuple[str, ...] = ()) -> None:

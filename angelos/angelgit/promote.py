@@ -3,22 +3,28 @@
 A candidate is the union of main's document, the base's and the proposal's update, so it holds
 exactly `main` and the proposal when the base is an ancestor of `main`. Where the base holds
 edits of a proposal that was since taken out of `dev`, the update that took it out is added.
+Each step is held against the merge of the texts (`fit.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
-from angelos.angelgit import documents
-from angelos.angelgit.models import FileState, Manifest, PathMove, sha256
+import msgspec
+
+from angelos.angelgit import documents, fit
+from angelos.angelgit.models import FileState, Manifest, PathMove, ProposalRecord, sha256
+from angelos.angelgit.stale import evidence, file_conflict
 from angelos.angelgit.state import Rewind, by_path, clash
 from angelos.angelgit.store import Store, StoredProposal
 from angelos.core.errors import Stale
 
 T = TypeVar("T")
 _THREAD_ABOVE = 16_000
+_HISTORY = 200
+"""So far back is looked for what a base on `dev` and `main` have in common."""
 
 
 class Built(NamedTuple):
@@ -32,46 +38,109 @@ class Built(NamedTuple):
 async def merge_onto(
     store: Store, stored: StoredProposal, main: Manifest
 ) -> tuple[list[Built], set[str]]:
-    """Return the files that a proposal puts onto `main`, and the documents it takes away."""
-    record = stored.record
-    _, base = await store.commit(record.repo, record.base)
+    """Return the files that a proposal puts onto `main`, and the documents it takes away.
+
+    Raises `Stale` where the result would not be the line merge of the texts.
+    """
     put: list[Built] = []
     gone: set[str] = set()
-    have, old = by_path(main), by_path(base)
-    for move in record.paths:
-        now = have.get(move.path)
-        if now is not None and now.document != move.document:
-            raise _stale(move.path, "was made anew on main")
+    have = by_path(main)
+    for fitted in await fit_onto(store, stored.record, main):
+        move, now = fitted.move, have.get(fitted.move.path)
         if move.op == "delete":
             gone |= {now.document} if now else set()
             continue
-        if now is None:
-            if await store.was_on_main(move.document):
-                raise _stale(move.path, "was deleted on main")
-            if other := clash(have, move.path):
-                raise _stale(move.path, f"cannot be made on main beside {other}")
-        parts = [f.state for f in (now, old.get(move.path)) if f and f.document == move.document]
-        states = list((await store.blobs(parts)).values())
-        undone = await store.reverted_on(record.repo, move.document)
-        put.append(await in_thread(sum(map(len, states)), _build, move, now, states, undone))
+        if fitted.anew:
+            # Its own update is in `dev` by now, so it cannot be another one here.
+            raise _stale(move.path, "is laid out in another way on main", fitted.texts)
+        mode = now.mode if now else move.mode
+        state = fitted.state or documents.EMPTY
+        put.append(
+            await in_thread(len(state), _build, move.path, state, move.update, mode, move.document)
+        )
     return put, gone
 
 
-def _build(
+class Fitted(NamedTuple):
+    """A path of a proposal with the update that gives the expected text on `main`."""
+
+    move: PathMove
+    state: bytes | None
+    """What it is put onto: `main`, with what the base holds beyond it."""
+    anew: bool = False
+    texts: tuple[str, str, str] = ("", "", "")
+    """Base, main and proposed text, where the update was made anew."""
+
+
+async def fit_onto(store: Store, record: ProposalRecord, main: Manifest) -> list[Fitted]:
+    """Return a proposal's paths as they go onto `main`; raise `Stale` if one cannot."""
+    _, base = await store.commit(record.repo, record.base)
+    have, old = by_path(main), by_path(base)
+    return [await _fit(store, record, move, have, old.get(move.path)) for move in record.paths]
+
+
+async def _fit(
+    store: Store,
+    record: ProposalRecord,
     move: PathMove,
-    now: FileState | None,
-    states: Sequence[bytes],
-    undone: Sequence[tuple[bytes, bytes]],
-) -> Built:
-    path = move.path
-    state = documents.union(path, *states) if states else documents.EMPTY
-    for update, inverse in undone:
-        if update != move.update and documents.holds(path, state, update):
-            state = documents.union(path, state, inverse)
-    return built(
-        documents.union(path, state, move.update),
-        path=path, mode=now.mode if now else move.mode, document=move.document,
-    )  # fmt: skip
+    have: dict[str, FileState],
+    base: FileState | None,
+) -> Fitted:
+    path, now = move.path, have.get(move.path)
+    if now is not None and now.document != move.document:
+        raise _stale(path, "was made anew on main")
+    if now is None and move.op != "delete":
+        if await store.was_on_main(move.document):
+            raise _stale(path, "was deleted on main")
+        if other := clash(have, path):
+            raise _stale(path, f"cannot be made on main beside {other}")
+    if base is None or base.document != move.document:  # the proposal makes the file
+        state = await store.blob(now.state) if now else None
+        if state is not None and not documents.holds(path, state, move.update):
+            raise _stale(path, "is there on main already")
+        return Fitted(move, state)
+    if now is None and move.op == "delete":
+        return Fitted(move, None)
+    states = await store.blobs([f.state for f in (now, base) if f])
+    mine, ours = states[base.state], states[now.state] if now else None
+    undone = await store.reverted_on(record.repo, move.document)
+    undone = [one for one in undone if one.update != move.update]
+    size = sum(map(len, states.values()))
+    older: list[bytes] = []
+    if now is not None and not await in_thread(size, documents.holds, path, ours, mine):
+        older = await _older(store, record.repo, move.document)
+    state = await in_thread(size, fit.ground, path, ours, mine, older, undone)
+    shas = [side[path] for side in (record.before, record.after) if path in side]
+    blobs = await store.blobs(shas)
+    before = blobs[record.before[path]].decode()
+    if move.op == "delete":
+        text = documents.text_of(path, state or documents.EMPTY)
+        if text != before:
+            raise fit.refusal(path, (before, text, ""), "main")
+        return Fitted(move, state)
+    after = blobs[record.after[path]].decode()
+    args = (path, state or documents.EMPTY, move.update, before, after)
+    update = await in_thread(size, fit.onto, *args)
+    if update == move.update:
+        return Fitted(move, state)
+    text = documents.text_of(path, state or documents.EMPTY)
+    anew = msgspec.structs.replace(move, update=update, made_on=sha256(state or documents.EMPTY))
+    return Fitted(anew, state, anew=True, texts=(before, text, after))
+
+
+async def _older(store: Store, repo: str, document: str) -> list[bytes]:
+    """Return the states that a document had on `main`, newest first."""
+    shas: list[str] = []
+    for revision in await store.history(repo, await store.head(repo, "main"), _HISTORY):
+        _, manifest = await store.commit(repo, revision)
+        shas += [f.state for f in manifest if f.document == document and f.state not in shas]
+    blobs = await store.blobs(shas)
+    return [blobs[sha] for sha in shas]
+
+
+def _build(path: str, state: bytes, update: bytes, mode: int, document: str) -> Built:
+    state = documents.union(path, state, update)
+    return built(state, path=path, mode=mode, document=document)
 
 
 def built(state: bytes, *, path: str, mode: int, document: str, update: bytes = b"") -> Built:
@@ -110,9 +179,9 @@ async def in_thread(size: int, work: Callable[..., T], *args: Any) -> T:
     return work(*args)
 
 
-def _stale(path: str, what: str) -> Stale:
+def _stale(path: str, what: str, texts: tuple[str, str, str] = ("", "", "")) -> Stale:
     return Stale(
         f"{path} {what} since the base; nothing was merged.",
         hint="Make the change again on the present main.",
-        conflicts=[{"path": path, "what": what}],
+        conflicts=evidence([file_conflict(path, *texts, what)]),
     )

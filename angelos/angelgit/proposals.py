@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from angelos.adapters.postgres import Database
-from angelos.angelgit import documents, drafts, promote, state
+from angelos.angelgit import documents, drafts, fit, promote, state
 from angelos.angelgit.live import Live
 from angelos.angelgit.models import Move, PathMove, ProposalRecord, proposal_digest, sha256
 from angelos.angelgit.moves import Moves
@@ -128,10 +130,6 @@ class Proposals:
                 return stored.merged
             if stored.state == "reverted":
                 raise Conflict(f"Proposal {proposal} was taken out of dev; propose it anew.")
-            move = Move(
-                id=proposal, repo=repo, cause="proposal", author=record.author,
-                message=record.message, paths=record.paths, proposal=proposal,
-            )  # fmt: skip
             held = self._moves.held(repo, record.paths)
             async with self._live.hold(held):
                 await self._moves.commit_typed(repo, held)
@@ -144,6 +142,13 @@ class Proposals:
                             replica = await self._live.replica(repo, document, path.path)
                             theirs[path.path] = replica.text()
                 await self._refuse_stale(record, base, theirs, yours)
+                keep = await self._fit(record)
+                paths = [await self._settled(repo, p, base, yours) for p in keep]
+                move = Move(
+                    id=proposal, repo=repo, cause="proposal", author=record.author,
+                    message=record.message, paths=tuple(paths), proposal=proposal,
+                    keep=keep if keep != record.paths else (),
+                )  # fmt: skip
                 await self._moves.begin(move)
                 revision = await self._moves.carry_out(move)
             await self._moves.publish(move)
@@ -167,7 +172,8 @@ class Proposals:
             held = self._moves.held(repo, record.paths)
             async with self._live.hold(held):
                 await self._moves.commit_typed(repo, held)
-                paths = [await self._undo(repo, p, inverses) for p in record.paths]
+                before, after = await self._texts(record.before, record.after)
+                paths = [await self._undo(repo, p, inverses, before, after) for p in record.paths]
                 move = Move(
                     id=f"{proposal}.revert", repo=repo, cause="revert", author=record.author,
                     message=f"Revert: {record.message}", paths=tuple(paths), proposal=proposal,
@@ -183,19 +189,52 @@ class Proposals:
             store = Store(conn)
             _, manifest = await store.commit(record.repo, record.base)
             files = {f.document: f for f in manifest}
-            wanted = [files[p.document].state for p in record.paths if p.document in files]
-            states = await store.blobs(wanted)
+            made_on = {
+                p.document: p.made_on or files[p.document].state
+                for p in record.paths
+                if p.made_on or p.document in files
+            }
+            states = await store.blobs(made_on.values())
         inverses = {}
         for path in record.paths:
             if path.update:
-                file = files.get(path.document)
-                base = states[file.state] if file else documents.EMPTY
+                sha = made_on.get(path.document)
+                base = states[sha] if sha else documents.EMPTY
                 inverses[path.document] = await promote.in_thread(
                     len(base), documents.inverse, path.path, base, path.update
                 )
         return inverses
 
-    async def _undo(self, repo: str, path: PathMove, inverses: dict[str, bytes]) -> PathMove:
+    async def _fit(self, record: ProposalRecord) -> tuple[PathMove, ...]:
+        """Return a proposal's paths with updates that give the expected text on `main`."""
+        async with self._database.transaction() as conn:
+            store = Store(conn)
+            _, main = await store.commit(record.repo, await store.head(record.repo, "main"))
+            fitted = await promote.fit_onto(store, record, main)
+            await store.add_blobs(f.state or documents.EMPTY for f in fitted if f.anew)
+        return tuple(f.move for f in fitted)
+
+    async def _settled(
+        self, repo: str, path: PathMove, before: Mapping[str, str], after: Mapping[str, str]
+    ) -> PathMove:
+        """Return a path with all that `dev` needs to hold the expected text; its lock is held."""
+        if path.op != "edit":
+            return path
+        state = (await self._live.replica(repo, path.document, path.path)).state()
+        update = await promote.in_thread(
+            len(state), fit.settle, path.path, state, path.update, before[path.path],
+            after[path.path],
+        )  # fmt: skip
+        return msgspec.structs.replace(path, update=update)
+
+    async def _undo(  # noqa: PLR0917
+        self,
+        repo: str,
+        path: PathMove,
+        inverses: dict[str, bytes],
+        before: Mapping[str, str],
+        after: Mapping[str, str],
+    ) -> PathMove:
         """Return how `dev` gets rid of one path's change, given its present state."""
         here = self._live.paths(repo).get(path.path)
         if path.op == "delete":
@@ -208,9 +247,11 @@ class Proposals:
             left = documents.text_of(path.path, replica.state(), update)
             if left in ("", documents.text_of(path.path, documents.EMPTY)):
                 return PathMove(path=path.path, document=path.document, op="delete", mode=path.mode)
-        return PathMove(
+        empty = documents.text_of(path.path, documents.EMPTY)
+        undo = PathMove(
             path=path.path, document=path.document, op="edit", update=update, mode=path.mode
         )
+        return await self._settled(repo, undo, after, {path.path: empty, **before})
 
     async def _proposal(self, proposal: ProposalId) -> StoredProposal:
         async with self._database.transaction() as conn:

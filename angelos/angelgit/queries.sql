@@ -69,7 +69,7 @@ on conflict do nothing returning id
 select body, state, merged, reverted from angelgit_proposal where id = %(id)s
 
 -- name: proposal_merged
-update angelgit_proposal set state = 'merged', merged = %(revision)s
+update angelgit_proposal set state = 'merged', merged = %(revision)s, body = %(body)s
 where id = %(id)s and state = 'proposed'
 
 -- name: proposal_reverted

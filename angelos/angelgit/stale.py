@@ -60,9 +60,9 @@ def text_conflicts(path: str, base: str, theirs: str, yours: str, cell: str = ""
     ours, others = line_hunks(base, yours), line_hunks(base, theirs)
     b, t, y = lines(base), lines(theirs), lines(yours)
     found: list[Conflict] = []
-    for low, high, mine, their in _clusters(ours, others, y, t):
-        t_low, t_high = _range(others, their, low, high)
-        y_low, y_high = _range(ours, mine, low, high)
+    for low, high, mine, their in clusters(ours, others, y, t):
+        t_low, t_high = changed_range(others, their, low, high)
+        y_low, y_high = changed_range(ours, mine, low, high)
         found.append(
             Conflict(
                 path=path, start=low + 1, end=high, base="".join(b[low:high]),
@@ -75,15 +75,21 @@ def text_conflicts(path: str, base: str, theirs: str, yours: str, cell: str = ""
 def _overlap(a: Hunk, b: Hunk, a_lines: list[str], b_lines: list[str]) -> bool:
     if a.start == a.end and b.start == b.end:
         same = a_lines[a.new_start : a.new_end] == b_lines[b.new_start : b.new_end]
-        return a.start == b.start and same
+        return a.start == b.start and (same or (_open(a, a_lines) and _open(b, b_lines)))
+    # Nothing can come behind a last line that has no end.
     if a.start == a.end:
-        return b.start < a.start < b.end
+        return b.start < a.start < b.end or (a.start == b.end and _open(b, b_lines))
     if b.start == b.end:
-        return a.start < b.start < a.end
+        return a.start < b.start < a.end or (b.start == a.end and _open(a, a_lines))
     return a.start < b.end and b.start < a.end
 
 
-def _clusters(
+def _open(hunk: Hunk, text: list[str]) -> bool:
+    """Tell whether what a hunk puts in ends without a line feed."""
+    return hunk.new_start < hunk.new_end and not text[hunk.new_end - 1].endswith("\n")
+
+
+def clusters(
     ours: list[Hunk], others: list[Hunk], y: list[str], t: list[str]
 ) -> list[tuple[int, int, list[Hunk], list[Hunk]]]:
     """Group hunks that overlap each other, directly or through others, into ranges."""
@@ -104,7 +110,7 @@ def _clusters(
     return groups
 
 
-def _range(hunks: list[Hunk], inside: list[Hunk], low: int, high: int) -> tuple[int, int]:
+def changed_range(hunks: list[Hunk], inside: list[Hunk], low: int, high: int) -> tuple[int, int]:
     """Return the lines of the changed text that stand for base lines `low:high`."""
     shift = sum(_grow(h) for h in hunks if h not in inside and h.end <= low)
     return low + shift, high + shift + sum(_grow(h) for h in inside)

@@ -17,11 +17,14 @@ import msgspec
 import zstandard
 
 from angelos.adapters.postgres import Connection, load_queries
+from angelos.angelgit import documents
+from angelos.angelgit.fit import Undone
 from angelos.angelgit.models import (
     FileState,
     MainMove,
     Manifest,
     Move,
+    PathMove,
     ProposalRecord,
     ProposalStatus,
     decode,
@@ -224,9 +227,14 @@ class Store:
             raise NotFound(f"There is no proposal {proposal!r}.")
         return stored
 
-    async def merged(self, proposal: ProposalId, revision: Revision) -> None:
-        """Note the commit of `dev` that merged a proposal."""
-        await self._run("proposal_merged", id=proposal, revision=revision)
+    async def merged(
+        self, proposal: ProposalId, revision: Revision, keep: tuple[PathMove, ...]
+    ) -> None:
+        """Note the commit of `dev` that merged a proposal, and its updates where made anew."""
+        record = (await self.proposal(proposal)).record
+        if keep:
+            record = msgspec.structs.replace(record, paths=keep)
+        await self._run("proposal_merged", id=proposal, revision=revision, body=encode(record))
 
     async def reverted(
         self, proposal: ProposalId, revision: Revision, inverses: Mapping[str, bytes]
@@ -240,17 +248,29 @@ class Store:
         """Note that `main` became this candidate; False if it is none of a merged proposal."""
         return await self._one("proposal_promoted", revision=revision) is not None
 
-    async def reverted_on(self, repo: str, document: str) -> list[tuple[bytes, bytes]]:
-        """Return (update, inverse) of each proposal that was taken out of a document."""
-        pairs = []
+    async def reverted_on(self, repo: str, document: str) -> list[Undone]:
+        """Return each proposal that was taken out of a document."""
+        found: list[tuple[ProposalRecord, PathMove, bytes]] = []
         for body, inverses in await self._all("reverted_on", repo=repo, documents=[document]):
             undo = decode(inverses, dict[str, bytes]).get(document)
-            pairs += [
-                (path.update, undo)
-                for path in decode(body, ProposalRecord).paths
-                if path.document == document and undo
-            ]
-        return pairs
+            record = decode(body, ProposalRecord)
+            found += [(record, p, undo) for p in record.paths if p.document == document and undo]
+        wanted = {
+            side[path.path]
+            for record, path, _ in found
+            for side in (record.before, record.after)
+            if path.path in side
+        }
+        texts = await self.blobs(wanted)
+        return [
+            Undone(
+                update=p.update,
+                inverse=undo,
+                before=_text(p.path, record.before, texts),
+                after=_text(p.path, record.after, texts),
+            )
+            for record, p, undo in found
+        ]
 
     async def add_candidate(self, proposal: ProposalId, main: Revision, revision: Revision) -> None:
         """Note a candidate of a proposal for a given `main`."""
@@ -306,6 +326,12 @@ class Store:
     async def _all(self, query: str, **params: Any) -> list[tuple[Any, ...]]:
         cursor = await self._conn.execute(QUERIES[query], params)
         return await cursor.fetchall()
+
+
+def _text(path: str, side: Mapping[str, str], texts: Mapping[str, bytes]) -> str:
+    if path in side:
+        return texts[side[path]].decode()
+    return documents.text_of(path, documents.EMPTY)
 
 
 def _inflate(sha: str, body: bytes) -> bytes:
