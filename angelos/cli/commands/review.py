@@ -32,6 +32,22 @@ def proposals(out: Out, state: str, repo: str, limit: int) -> None:
 
 @click.command()
 @click.argument("proposal", metavar="ID")
+@common
+def show(out: Out, proposal: str) -> None:
+    """Show proposal ID: what it changes, line by line, and how its tests went."""
+    view = out.ask(lambda angelos: _find(angelos, proposal))
+    parts = [describe(view), *(change.diff.rstrip("\n") for change in view.changes)]
+    for step in view.steps:
+        parts.append(f"step {step.name}: {step.status}, {step.seconds:.2f} s")
+        if step.status != "ok" and step.output:
+            parts.append(step.output.rstrip("\n"))
+    lines = "\n".join(parts).splitlines()
+    text = "\n".join("".join(c if c.isprintable() or c == "\t" else "?" for c in x) for x in lines)
+    out.show(view, text)
+
+
+@click.command()
+@click.argument("proposal", metavar="ID")
 @click.option("--comment", default="", help="Your words on it; kept in the audit log.")
 @common
 def approve(out: Out, proposal: str, comment: str) -> None:
@@ -88,10 +104,14 @@ async def full_revision(angelos: Angelos, repo: str, beginning: str) -> str:
     return pick(beginning, await angelos.log(repo, "main", limit=_MANY), "revision")
 
 
+async def _find(angelos: Angelos, beginning: str) -> ProposalView:
+    known = {str(v.id): v for v in await angelos.proposals(limit=_MANY)}
+    return known[pick(beginning, known, "proposal")]
+
+
 def _review(out: Out, beginning: str, word: str, comment: str) -> None:
     async def review(angelos: Angelos) -> ProposalView:
-        known = {str(v.id): v for v in await angelos.proposals(limit=_MANY)}
-        view = known[pick(beginning, known, "proposal")]
+        view = await _find(angelos, beginning)
         do = angelos.approve if word == "approve" else angelos.reject
         return await do(view.id, view.digest, comment)
 
