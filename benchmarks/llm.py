@@ -32,10 +32,10 @@ import torch  # noqa: E402
 from torch import Tensor, nn  # noqa: E402
 from torch.nn import functional as F  # noqa: E402, N812
 
-from llm.checkpoint import GPTDecoder  # noqa: E402
 from llm.config import ModelConfig, TrainingConfig  # noqa: E402
 from llm.data import NextTokenDataset, read_corpus, split  # noqa: E402
 from llm.loop import Run, evaluate, make_optimizer  # noqa: E402
+from llm.model import GPTDecoder  # noqa: E402
 from llm.train import train  # noqa: E402
 
 CORPUS = ROOT / "benchmarks/data/tinyshakespeare.txt"
@@ -153,17 +153,43 @@ class Peer:
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
-    def train(self, tokens: Any, vocab_size: int, steps: int, seed: int) -> Any:
-        torch.manual_seed(seed)
-        model, warmup = self.build(vocab_size), steps // 20
-        optimizer = self.optimizer(model)
-        for step in range(steps):
-            done = (step - warmup) / (steps - warmup)
-            rate = 1e-4 + (1 + math.cos(math.pi * done)) / 2 * 9e-4
-            for group in optimizer.param_groups:
-                group["lr"] = 1e-3 * (step + 1) / (warmup + 1) if step < warmup else rate
-            self.step(model, optimizer, tokens)
-        return model.eval()
+
+class PeerRun:
+    """The published recipe, a few steps at a time, with random numbers of its own."""
+
+    def __init__(self, peer: Peer, tokens: Any, vocab_size: int, steps: int, seed: int) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.model = peer.build(vocab_size)
+            self.random = torch.get_rng_state()
+        self.peer, self.tokens, self.steps, self.done = peer, tokens, steps, 0
+        self.optimizer, self.seconds = peer.optimizer(self.model), 0.0
+
+    def advance(self, count: int) -> None:
+        with torch.random.fork_rng():
+            torch.set_rng_state(self.random)
+            start = time.perf_counter()
+            for _ in range(count):
+                self._step()
+            self.seconds += time.perf_counter() - start
+            self.random = torch.get_rng_state()
+
+    def _step(self) -> None:
+        warmup = self.steps // 20
+        share = (self.done - warmup) / (self.steps - warmup)
+        rate = 1e-4 + (1 + math.cos(math.pi * share)) / 2 * 9e-4
+        for group in self.optimizer.param_groups:
+            group["lr"] = 1e-3 * (self.done + 1) / (warmup + 1) if self.done < warmup else rate
+        self.peer.step(self.model, self.optimizer, self.tokens)
+        self.done += 1
+
+    def loss(self, validation: NextTokenDataset) -> float:
+        starts, total = torch.arange(0, len(validation), BLOCK), 0.0
+        with torch.no_grad():
+            for part in starts.split(64):
+                x, y = validation[part]
+                total += float(self.model(x, y.contiguous())[1]) * len(part)
+        return total / len(starts)
 
 
 def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
@@ -172,10 +198,10 @@ def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
-def interleave(rounds: int, *works: Callable[[], Any]) -> list[float]:
+def interleave(rounds: int, *works: Callable[[], Any], warm_up: int = 2) -> list[float]:
     """Return the median seconds of each work; they take turns, in changing order."""
     times: list[list[float]] = [[] for _ in works]
-    for turn in range(-2, rounds):  # two rounds to warm up
+    for turn in range(-warm_up, rounds):
         for i in range(len(works)) if turn % 2 else reversed(range(len(works))):
             spent = seconds(works[i])[0]
             if turn >= 0:
@@ -193,39 +219,39 @@ def row(work: str, unit: str, ours: float, peer: str, theirs: float | None, leas
 
 
 def time_to_loss(peer: Peer, rounds: int, share: float, say: Callable[[str], None]) -> Row:
+    """Train both with each seed: ours by `train`, and at each of its points the peer goes on too.
+
+    So the two take turns of a fortieth of their way, and the machine's other load meets both.
+    """
     tokens, tokenizer = read_corpus(CORPUS, None)
     part, held_out = split(tokens, 0.1, BLOCK)
     assert held_out is not None
     array, validation = part.numpy().astype("uint16"), NextTokenDataset(held_out, BLOCK)
-    steps, vocab_size = round(STEPS * share), tokenizer.vocab_size
-    recipe = TrainingConfig(device="cpu", validation_interval=0, log_interval=0)
-    recipe_steps = round(recipe.max_steps * share)
-
-    def theirs(seed: int) -> tuple[float, float]:
-        spent, model = seconds(lambda: peer.train(array, vocab_size, steps, seed))
-        parts = [validation[p] for p in torch.arange(0, len(validation), BLOCK).split(64)]
-        with torch.no_grad():
-            total = sum(float(model(x, y.contiguous())[1]) * len(x) for x, y in parts)
-        return spent, total / sum(len(x) for x, _ in parts)
-
-    def ours(seed: int) -> tuple[float, float]:
-        config = TrainingConfig(**vars(recipe) | {"max_steps": recipe_steps, "seed": seed})
-        spent, model = seconds(lambda: train(CORPUS, ModelConfig(), config, progress=False))
-        return spent, evaluate(model, validation)
-
-    results: dict[str, list[tuple[float, float]]] = {"theirs": [], "ours": []}
-    for turn, seed in enumerate(SEEDS[:rounds]):
-        for name, run in (("theirs", theirs), ("ours", ours))[:: 1 if turn % 2 else -1]:
-            results[name].append(run(seed))
-            say(f"seed {seed} {name}: {results[name][-1][0]:.1f} s, loss {results[name][-1][1]:.4f}")
-    spent, loss = (
-        {name: statistics.median(r[i] for r in found) for name, found in results.items()}
-        for i in (0, 1)
-    )
-    say(f"median validation loss: ours {loss['ours']:.4f}, {peer.name} {loss['theirs']:.4f}")
-    work = f"train to nanoGPT's validation loss ({steps} of its steps, {recipe_steps} of ours)"
-    made = row(work, "s", spent["ours"], peer.name, spent["theirs"], 2.0)
-    if loss["ours"] > loss["theirs"]:
+    steps, our_steps, turns = round(STEPS * share), round(TrainingConfig().max_steps * share), 40
+    recipe = {"device": "cpu", "max_steps": our_steps, "log_interval": our_steps // turns}
+    spent: dict[str, list[float]] = {"ours": [], "theirs": []}
+    loss: dict[str, list[float]] = {"ours": [], "theirs": []}
+    for seed in SEEDS[:rounds]:
+        run = PeerRun(peer, array, tokenizer.vocab_size, steps, seed)
+        config = TrainingConfig(**recipe, validation_interval=0, seed=seed)
+        start = time.perf_counter()
+        model = train(
+            CORPUS, ModelConfig(), config, progress=False,
+            on_point=lambda _, run=run: run.advance(steps // turns),
+        )  # fmt: skip
+        spent["ours"].append(time.perf_counter() - start - run.seconds)
+        spent["theirs"].append(run.seconds)
+        assert run.done == steps
+        loss["ours"].append(evaluate(model, validation))
+        loss["theirs"].append(run.loss(validation))
+        for name in spent:
+            say(f"seed {seed}, {name}: {spent[name][-1]:.1f} s, loss {loss[name][-1]:.4f}")
+    times = {name: statistics.median(values) for name, values in spent.items()}
+    ours, theirs = statistics.median(loss["ours"]), statistics.median(loss["theirs"])
+    say(f"median validation loss: ours {ours:.4f}, {peer.name} {theirs:.4f}")
+    work = f"train to nanoGPT's validation loss ({steps} of its steps, {our_steps} of ours)"
+    made = row(work, "s", times["ours"], peer.name, times["theirs"], 2.0)
+    if ours > theirs:
         made["ratio"] = 0.0  # the loss was not reached: no time counts
     return made
 
@@ -253,9 +279,14 @@ def training_speed(peer: Peer, rounds: int) -> list[Row]:
     def theirs() -> None:
         peer.step(model, optimizer, array)
 
-    times = interleave(rounds, theirs, lambda: plain.advance(1e-3), lambda: auto.advance(1e-3), bare_step)
+    times = interleave(
+        rounds, theirs, lambda: plain.advance(1e-3), lambda: auto.advance(1e-3), bare_step
+    )
     speed = [BATCH * BLOCK / spent for spent in times]
-    same, mixed = "training, equal sizes, eager, fp32", "training, equal sizes, eager, precision auto"
+    same, mixed = (
+        "training, equal sizes, eager, fp32",
+        "training, equal sizes, eager, precision auto",
+    )
     return [
         row(same, "tokens/s", speed[1], peer.name, speed[0], 0.95),
         row(mixed, "tokens/s", speed[2], peer.name, speed[0], 0.95),
@@ -266,7 +297,10 @@ def training_speed(peer: Peer, rounds: int) -> list[Row]:
 def generation_speed(peer: Peer, rounds: int, count: int) -> list[Row]:
     torch.manual_seed(0)
     start, vocab_size, block = torch.zeros(1, 1, dtype=torch.long), 65, 1024
-    model, theirs = GPTDecoder(ModelConfig(vocab_size=vocab_size, block_size=block)), peer.build(65, block)
+    model, theirs = (
+        GPTDecoder(ModelConfig(vocab_size=vocab_size, block_size=block)),
+        peer.build(65, block),
+    )
     works: list[Callable[[], Any]] = [
         lambda: model.generate(start, count),
         lambda: theirs.eval().generate(start, count),
@@ -282,7 +316,7 @@ def generation_speed(peer: Peer, rounds: int, count: int) -> list[Row]:
         options = {"max_new_tokens": count, "do_sample": True, "pad_token_id": 0, "top_k": 0}
         mask = torch.ones_like(start)
         works.append(lambda: gpt2.generate(start, attention_mask=mask, **options))
-    speed = [count / spent for spent in interleave(rounds, *works)]
+    speed = [count / spent for spent in interleave(rounds, *works, warm_up=0)]
     work = f"generate {count} tokens, block {block}"
     return [
         row(work, "tokens/s", speed[0], peer.name, speed[1], 12.0),
@@ -316,8 +350,8 @@ def main() -> None:
         if not arguments.json:
             print(line, flush=True)
 
-    rows = training_speed(peer, 20 if quick else 100)
-    rows += generation_speed(peer, 1 if quick else 3, 300 if quick else 1000)
+    rows = training_speed(peer, 15 if quick else 100)
+    rows += generation_speed(peer, 1 if quick else 3, 1000)
     rounds = min(arguments.rounds or (1 if quick else 3), len(SEEDS))
     rows.insert(0, time_to_loss(peer, rounds, 0.1 if quick else 1.0, say))
     for found in rows:

@@ -32,7 +32,7 @@ from jupyter_ext.events import EventsHandler
 from jupyter_ext.handlers import ApiHandler
 from jupyter_ext.identity import AngelIdentityProvider
 from jupyter_ext.room_handler import RoomHandler
-from jupyter_ext.rooms import FLUSH_S, ManagedRoom
+from jupyter_ext.rooms import ManagedRoom
 
 if TYPE_CHECKING:
     from jupyter_server.serverapp import ServerApp
@@ -109,11 +109,8 @@ class AngelExtension(ExtensionApp):
         if self._life is None:
             return
         rooms = [room for room in self.binding.live.rooms() if isinstance(room, ManagedRoom)]
-        flushing = [asyncio.create_task(room.flush()) for room in rooms]
-        if flushing:
-            _, late = await asyncio.wait(flushing, timeout=FLUSH_S)
-            for task in late:
-                task.cancel()
+        if rooms:
+            await asyncio.wait([asyncio.create_task(room.stop()) for room in rooms])
         streams = set(self.binding.streams)
         for stream in streams:
             stream.cancel()

@@ -144,6 +144,7 @@ class RoomHandler(YDocWebSocketHandler):
                 exception_handler=self._log_error,
                 save_delay=self._document_save_delay,
             )
+            await room.launch()
             self._websocket_server.add_room(room_id, room)
 
     def _log_error(self, exception: Exception, log: Any) -> bool:

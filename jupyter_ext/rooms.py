@@ -10,6 +10,7 @@ It differs from Jupyter's own `DocumentRoom` in what would lose or double text:
     writes to the store run side by side     one after the other, in order: no gaps in the log
     tells the others, then stores            stores, then tells everybody, the author included:
                                              **an update that comes back is durable**
+    runs in a group with all others          runs in a task of its own
     a full buffer drops updates in silence   falls back to the document's whole state
 
     client --update--> ydoc --observe--> pending --ingest--> log --broadcast--> all clients
@@ -74,8 +75,18 @@ class ManagedRoom(DocumentRoom):
         self._overflowed = False
         self._wake = asyncio.Event()
         self._storing = asyncio.Lock()
+        self._running: asyncio.Task[None] | None = None
         file_format, file_type, _ = room_id.split(":", 2)
         super().__init__(room_id, file_format, file_type, file, logger, store, log, **options)
+
+    async def launch(self) -> None:
+        """Run in a task of its own; return when it does.
+
+        Jupyter runs its rooms in one task group, which a file that cannot be opened brings down
+        with all rooms in it; they stay in its list, dead.
+        """
+        self._running = asyncio.create_task(self.start(), name=f"room {self._name}")
+        await self.started.wait()
 
     async def initialize(self) -> None:
         """Load the document from the log; never from the file."""
@@ -122,6 +133,8 @@ class ManagedRoom(DocumentRoom):
             await self.flush()
         self._live.unregister(self.store.repo, self.store.path, self)
         await super().stop()
+        if self._running is not None:
+            await asyncio.wait([self._running])
 
     # -- updates ---------------------------------------------------------------------------
 
@@ -149,7 +162,7 @@ class ManagedRoom(DocumentRoom):
                 self._wake.clear()
                 await self.flush()
         finally:
-            # The server ends its rooms by cancelling them; what people typed is kept first.
+            # Whoever cancels us, what people typed is kept first.
             with anyio.move_on_after(FLUSH_S, shield=True):
                 await self.flush()
 

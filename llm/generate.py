@@ -44,7 +44,8 @@ def narrow(logits: Tensor, sampling: Sampling) -> Tensor:
     ``top_k`` keeps the k largest; ``top_p`` (Holtzman et al. 2019) keeps the fewest whose
     probabilities reach p, and always the largest.
     """
-    logits = logits / sampling.temperature
+    if sampling.temperature != 1:
+        logits = logits / sampling.temperature
     if sampling.top_k is not None and sampling.top_k < logits.size(-1):
         kth = logits.topk(sampling.top_k).values[:, -1:]  # (B, 1)
         logits = logits.masked_fill(logits < kth, -inf)

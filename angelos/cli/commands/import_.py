@@ -54,7 +54,7 @@ def read_files(root: Path) -> dict[str, str]:
         size += file.stat().st_size
         if len(files) >= MAX_FILES or size > MAX_BYTES:
             raise TooLarge(
-                f"{root} has more than {MAX_FILES} files or {MAX_BYTES} bytes; nothing was imported.",
+                f"{root} has more than {MAX_FILES} files or {MAX_BYTES} bytes; none was imported.",
                 hint="Import a smaller folder, or leave data out by .gitignore.",
             )
         try:

@@ -86,11 +86,9 @@ async def made(monkeypatch):
         "text:file:1", File(), Events(), AngelYStore("study", "notes.md", log), live,
         logging.getLogger("room"),
     )  # fmt: skip
-    running = asyncio.create_task(room.start())
-    await room.started.wait()
+    await room.launch()
     yield room, log, live
     await room.stop()
-    await running
 
 
 def source(room) -> Text:
@@ -200,10 +198,9 @@ async def test_a_room_that_is_cancelled_stores_what_it_holds():
         "text:file:1", File(), Events(), AngelYStore("study", "notes.md", log), live,
         logging.getLogger("room"),
     )  # fmt: skip
-    running = asyncio.create_task(room.start())
-    await room.started.wait()
+    await room.launch()
     await room.initialize()
     source(room).insert(0, "last words ")
-    running.cancel()
-    await asyncio.wait([running])
+    room._running.cancel()
+    await asyncio.wait([room._running])
     assert log.text() == "last words base\n"
