@@ -94,7 +94,11 @@ async def test_a_step_is_tried_again_when_its_node_died(world):
         node = await world.node()
         node.program = lambda t: None if t.label.endswith("unit") else (Status.ok, "")
         view = await control.proposals.propose(ADA, "study", edit())
-        await world.settled(lambda s: sum(t.state == "running" for t in s.tasks.values()) == 1)
+        await world.settled(
+            lambda s: len(s.tasks) > 1
+            and [(t.label, t.state) for t in s.tasks.values() if t.open]
+            == [("study: unit", "running")]
+        )
         await node.disconnect()
         other = await world.node("exec2")
         world.clock.advance(10_000)
