@@ -87,7 +87,7 @@ def checks(folder: Path) -> None:
     env = dict(os.environ, PYTHONDONTWRITEBYTECODE="1")
     for argv in (
         ["-m", "study.check"],
-        ["-m", "jupyter", "execute", "--stdout", "analysis.ipynb"],
+        ["-c", "from nbclient.cli import main; main()", "analysis.ipynb"],
         ["-m", "ruff", "check", "--no-cache", "."],
         ["-m", "bandit", "-q", "-ll", "-r", "study"],
         ["-m", "study.health"],
@@ -154,7 +154,7 @@ async def main() -> None:
         for r in rows:
             print(f"{r['work']}: {r['ours']} ms (min, max {r['ours_min_max']}); "
                   f"{r['peer']}: {r['theirs']} ms {r['theirs_min_max']}")  # fmt: skip
-    machine = {"cpus": os.cpu_count(), "system": platform.platform(), "python": sys.version[:7]}
+    machine = {"cpus": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()}
     print(json.dumps({"benchmark": "road", "machine": machine, "rows": rows}))
 
 
