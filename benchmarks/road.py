@@ -154,7 +154,11 @@ async def main() -> None:
         for r in rows:
             print(f"{r['work']}: {r['ours']} ms (min, max {r['ours_min_max']}); "
                   f"{r['peer']}: {r['theirs']} ms {r['theirs_min_max']}")  # fmt: skip
-    machine = {"cpus": os.cpu_count(), "system": platform.platform(), "python": platform.python_version()}
+    machine = {
+        "cpus": os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+    }
     print(json.dumps({"benchmark": "road", "machine": machine, "rows": rows}))
 
 

@@ -19,7 +19,7 @@ from urllib.parse import quote, urlencode
 
 import pycrdt
 from pycrdt import Decoder, Doc, Text, YMessageType, YSyncMessageType
-from tornado.httpclient import AsyncHTTPClient, HTTPRequest
+from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 from angelos.core.errors import NotFound, Unavailable
@@ -123,10 +123,15 @@ class RoomClient:
         room = f"{session['format']}:{session['type']}:{session['fileId']}"
         query = urlencode({"sessionId": session["sessionId"]})
         address = self._url.replace("http", "ws", 1)
-        return await websocket_connect(
-            HTTPRequest(f"{address}/api/collaboration/room/{room}?{query}", headers=self._headers),
-            max_message_size=MAX_MESSAGE_BYTES,
+        request = HTTPRequest(
+            f"{address}/api/collaboration/room/{room}?{query}", headers=self._headers
         )
+        try:
+            return await websocket_connect(request, max_message_size=MAX_MESSAGE_BYTES)
+        except HTTPClientError as error:
+            if error.code == HTTP_MISSING:
+                raise NotFound(f"The server has no file {self._path}.") from error
+            raise Unavailable(f"No room for {self._path}: {error}.") from error
 
     async def _close(self) -> None:
         if self._socket is not None:

@@ -116,6 +116,9 @@ class RoomHandler(YDocWebSocketHandler):
         except AngelError as error:
             raise HTTPError(error.status, str(error)) from error
         if found is None:
+            # Jupyter would make a room first, and its end takes all others down with it.
+            if not await ensure_async(self.contents_manager.file_exists(path)):
+                raise HTTPError(404, f"There is no file {path}.")
             return
         if room_id != canonical_room(path, file_id):
             raise HTTPError(

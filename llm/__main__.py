@@ -19,26 +19,21 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     helps = {_train: "train a model and keep it", _generate: "continue a prompt"}
     helps |= {_eval: "measure the loss", _plot: "write loss.csv and loss.png"}
-    for run, text in helps.items():
-        command = commands.add_parser(run.__name__[1:], help=text)
+    made = {run: commands.add_parser(run.__name__[1:], help=text) for run, text in helps.items()}
+    for run, command in made.items():
         command.set_defaults(run=run)
         command.add_argument("--config", type=Path, help="a TOML file; options override it")
         command.add_argument("--checkpoint", help="a file *.pt, or a folder")
-        if run in {_train, _eval}:
-            command.add_argument("--corpus", help="a text, or a *.tokens file")
-        if run is _train:
-            command.add_argument("--max-steps", type=int)
-            command.add_argument("--resume", action="store_true", help="go on from the checkpoint")
-        if run is _generate:
-            command.add_argument("--prompt", default="\n")
-            command.add_argument("--tokens", type=int, default=500, help="how many, at most")
-            command.add_argument("--temperature", type=float, default=0.8)
-            command.add_argument("--top-k", type=int)
-            command.add_argument("--top-p", type=float)
-            command.add_argument("--stop", help="end after this string")
-            command.add_argument("--seed", type=int)
-        if run is _plot:
-            command.add_argument("--to", type=Path, help="a folder; default: by the checkpoint")
+    made[_train].add_argument("--corpus", help="a text, or a *.tokens file")
+    made[_train].add_argument("--max-steps", type=int)
+    made[_train].add_argument("--resume", action="store_true", help="go on from the checkpoint")
+    made[_eval].add_argument("--corpus", help="a text; default: what the run did not train on")
+    made[_generate].add_argument("--prompt", default="\n")
+    made[_generate].add_argument("--tokens", type=int, default=500, help="how many, at most")
+    made[_generate].add_argument("--temperature", type=float, default=0.8)
+    for name, kind in {"top-k": int, "top-p": float, "stop": str, "seed": int}.items():
+        made[_generate].add_argument(f"--{name}", type=kind)
+    made[_plot].add_argument("--to", type=Path, help="a folder; default: by the checkpoint")
     arguments = parser.parse_args(argv)
     try:
         arguments.run(arguments, _run_config(arguments))
@@ -51,16 +46,15 @@ def main(argv: list[str] | None = None) -> int:
 
 def _run_config(arguments: argparse.Namespace) -> RunConfig:
     """Return the config file's run, or a default one, with what the options override."""
+    run = RunConfig(corpus="")
     if arguments.config:
         run = RunConfig.from_toml(arguments.config.read_text(encoding="utf-8"))
-    else:
-        run = RunConfig(corpus="")
     options = {name: getattr(arguments, name, None) for name in ("corpus", "checkpoint")}
     run = replace(run, **{name: value for name, value in options.items() if value})
-    if steps := getattr(arguments, "max_steps", None):
-        run = replace(run, training=replace(run.training, max_steps=steps))
-    if not run.corpus and hasattr(arguments, "corpus"):
+    if not run.corpus and "corpus" in arguments:
         raise ConfigError("give --corpus, or a --config that names one")
+    if steps := getattr(arguments, "max_steps", None):
+        return replace(run, training=replace(run.training, max_steps=steps))
     return run
 
 
@@ -79,9 +73,8 @@ def _generate(arguments: argparse.Namespace, run: RunConfig) -> None:
 
     from llm.checkpoint import load_checkpoint
 
-    checkpoint = load_checkpoint(run.checkpoint)
-    names = ("temperature", "top_k", "top_p", "stop", "seed")
-    options = {name: getattr(arguments, name) for name in names}
+    checkpoint, names = load_checkpoint(run.checkpoint), ("top_k", "top_p", "stop", "seed")
+    options = {name: getattr(arguments, name) for name in ("temperature", *names)}
     ids = torch.tensor([checkpoint.tokenizer.encode(arguments.prompt)], dtype=torch.long)
     sys.stdout.write(arguments.prompt)
     for token in checkpoint.to_model().stream(ids, arguments.tokens, **options):
@@ -97,9 +90,9 @@ def _eval(arguments: argparse.Namespace, run: RunConfig) -> None:
 
     checkpoint = load_checkpoint(run.checkpoint)
     tokens, _ = read_corpus(Path(run.corpus), checkpoint.tokenizer)
-    block_size, fraction = checkpoint.model_config.block_size, run.training.validation_fraction
+    block_size = checkpoint.model_config.block_size
     if not arguments.corpus:  # the run's own text: only the part that it did not train on
-        tokens = split(tokens, fraction, block_size)[1]
+        tokens = split(tokens, checkpoint.training_config.validation_fraction, block_size)[1]
     if tokens is None:
         raise ConfigError("the run held nothing out for validation: give --corpus")
     loss = evaluate(checkpoint.to_model(), NextTokenDataset(tokens, block_size))

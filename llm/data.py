@@ -58,12 +58,11 @@ class CharacterTokenizer:
             return [self._ids[character] for character in text if character in self._ids]
         if self.unknown == "replace":
             return [self._ids.get(character, self._ids[REPLACEMENT]) for character in text]
-        try:
-            return [self._ids[character] for character in text]
-        except KeyError as error:
-            unknown = f"{error.args[0]!r} at {text.index(error.args[0])}"
+        if strange := next((c for c in text if c not in self._ids), None):
             advice = "leave it out, or make the tokenizer with unknown='replace'"
-            raise ValueError(f"the corpus held no character {unknown}: {advice}") from None
+            where = f"{strange!r} at {text.index(strange)}"
+            raise ValueError(f"the corpus held no character {where}: {advice}")
+        return [self._ids[character] for character in text]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the characters of ids; an id outside the vocabulary is an error."""

@@ -32,10 +32,10 @@ class Sampling:
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < inf:
             raise ValueError(f"temperature {self.temperature}: make it 0 (greedy) or positive")
-        if self.top_k is not None and self.top_k < 1:
-            raise ValueError(f"top_k {self.top_k}: make it at least 1")
-        if self.top_p is not None and not 0 < self.top_p <= 1:
-            raise ValueError(f"top_p {self.top_p}: make it above 0 and at most 1")
+        if (self.top_k is not None and self.top_k < 1) or not 0 < (
+            1 if self.top_p is None else self.top_p
+        ) <= 1:
+            raise ValueError("make top_k at least 1, and top_p above 0 and at most 1")
 
 
 def narrow(logits: Tensor, sampling: Sampling) -> Tensor:

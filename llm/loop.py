@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from llm.checkpoint import Checkpoint, save_checkpoint
+from llm.checkpoint import Checkpoint, State, save_checkpoint
 from llm.config import ConfigError, ModelConfig, TrainingConfig
 from llm.curve import Point, save_curve, validation_losses
 from llm.data import Corpus, NextTokenDataset, split
@@ -28,9 +28,8 @@ class Run:
         if config.patience and held_out is None:
             raise ConfigError("patience needs a validation part longer than a block: add text")
         self.dataset = NextTokenDataset(part, shape.block_size)
-        self.validation = None
-        if held_out is not None:
-            self.validation = NextTokenDataset(held_out, shape.block_size)
+        checked = held_out is not None
+        self.validation = NextTokenDataset(held_out, shape.block_size) if checked else None
         self.config, self.tokenizer, self.tokens = config, tokenizer, len(tokens)
         self.fabric = make_fabric(config)
         torch.manual_seed(config.seed)
@@ -39,7 +38,7 @@ class Run:
         optimizer = make_optimizer(self.model, config)
         self.wrapped, self.optimizer = self.fabric.setup(self.model, optimizer)
         self.step, self.curve = 0, list[Point]()
-        self.best: dict[str, Tensor] = {}  # with patience, the weights of the best validation
+        self.best: State = {}  # with patience, the weights of the best validation
 
     def restore(self, saved: Checkpoint) -> None:
         """Go back to a checkpoint; refuse one that would not go on with the same losses."""
@@ -51,7 +50,7 @@ class Run:
             raise ConfigError("the checkpoint was trained on another corpus: resume with the same")
         self.step, self.curve, self.best = saved.step, saved.curve, saved.best
         self.model.load_state_dict(saved.model)
-        state: dict[int, dict[str, Tensor]] = {}
+        state: dict[int, State] = {}
         for key, value in saved.optimizer.items():
             index, _, name = key.partition(".")
             state.setdefault(int(index), {})[name] = value
@@ -108,7 +107,8 @@ class Run:
 
     def is_over(self) -> bool:
         """Say whether all steps are done or validation has stopped improving."""
-        stopped = should_stop(validation_losses(self.curve), self.config.patience)
+        patience = self.config.patience
+        stopped = patience > 0 and should_stop(validation_losses(self.curve), patience)
         return stopped or self.step >= self.config.max_steps
 
     def _measure(self, loss: Tensor, rate: float, *, validates: bool) -> Point:
@@ -129,7 +129,7 @@ class Run:
             save_curve(self.curve, path)
 
 
-def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _copy(state: State) -> State:
     return {name: value.detach().cpu().clone() for name, value in state.items()}
 
 
@@ -159,9 +159,8 @@ def make_fabric(config: TrainingConfig) -> Any:
     """Start Fabric: devices, processes and precision as the config says."""
     from lightning.fabric import Fabric
 
-    where = {"accelerator": config.device, "devices": config.devices}
+    where, precision = {"accelerator": config.device, "devices": config.devices}, config.precision
     try:
-        precision = config.precision
         if precision == "auto":
             precision = best_precision(Fabric(**where).device)
         fabric = Fabric(**where, precision=precision)
@@ -173,8 +172,7 @@ def make_fabric(config: TrainingConfig) -> Any:
 
 def make_optimizer(model: GPTDecoder, config: TrainingConfig) -> torch.optim.AdamW:
     """Make AdamW (Loshchilov and Hutter 2017); only matrices and embeddings decay."""
-    matrices = [p for p in model.parameters() if p.dim() > 1]
-    vectors = [p for p in model.parameters() if p.dim() == 1]
-    groups = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
-    betas, decay = (config.beta1, config.beta2), config.weight_decay
-    return torch.optim.AdamW(groups, config.learning_rate, betas, weight_decay=decay, fused=True)
+    matrices: dict[str, Any] = {"params": [p for p in model.parameters() if p.dim() > 1]}
+    vectors = {"params": [p for p in model.parameters() if p.dim() == 1], "weight_decay": 0.0}
+    betas, decay, rate = (config.beta1, config.beta2), config.weight_decay, config.learning_rate
+    return torch.optim.AdamW([matrices, vectors], rate, betas, weight_decay=decay, fused=True)

@@ -49,7 +49,9 @@ class CausalSelfAttention(nn.Module):
                 y = F.scaled_dot_product_attention(q, k, v, None, p, is_causal=True)
         else:  # one query (T = 1) may see all that is past; more of them start at position 0
             y = F.scaled_dot_product_attention(q, k, v, None, p, is_causal=T > 1)
-        return self.out_proj.forward(y.transpose(1, 2).reshape(B, T, C))  # (B, H, T, C / H) -> (B, T, C)
+        return self.out_proj.forward(
+            y.transpose(1, 2).reshape(B, T, C)
+        )  # (B, H, T, C / H) -> (B, T, C)
 
 
 class Block(nn.Module):

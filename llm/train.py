@@ -38,11 +38,10 @@ def train(  # noqa: PLR0913 - each option has a name of its own
     """Train a model on texts, or the file of one, and return it with its tokenizer.
 
     ``block_size`` overrides that of the shape. ``checkpoint_path`` says where the run is kept (see
-    ``llm.checkpoint``), and ``resume`` goes on from there with the losses of a run that never
-    stopped. ``unknown`` is the tokenizer's rule. ``on_point`` gets each point of the loss curve as
-    it is measured. ``progress=None`` shows a bar on a terminal.
-
-    Raises ``ConfigError``, with nothing written, if the settings, texts or checkpoint cannot work.
+    ``llm.checkpoint``), and ``resume`` goes on from there with the losses of an unbroken run.
+    ``unknown`` is the tokenizer's rule. ``on_point`` gets each point of the loss curve as it is
+    measured; ``progress=None`` shows a bar on a terminal. A ``ConfigError`` means that settings,
+    texts or checkpoint cannot work, and that nothing was written.
     """
     import torch
 
@@ -88,8 +87,7 @@ def batch_seed(config: TrainingConfig, step: int, part: int) -> int:
 
 def should_stop(losses: Sequence[float], patience: int) -> bool:
     """Say whether the last ``patience`` validation losses all failed to beat an earlier one."""
-    enough = 0 < patience < len(losses)
-    return enough and min(losses[-patience:]) >= min(losses[:-patience])
+    return 0 < patience < len(losses) and min(losses[-patience:]) >= min(losses[:-patience])
 
 
 def is_due(step: int, interval: int, config: TrainingConfig) -> bool:

@@ -220,8 +220,13 @@ class DataDir:
         path = self.root / name
         try:
             return msgspec.json.decode(path.read_bytes(), type=as_type)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return None
+        except OSError as error:
+            raise InvalidInput(
+                f"{self.root} cannot be read: {error.strerror}.",
+                hint="Name another data directory with --data-dir or ANGELOS_DATA_DIR.",
+            ) from error
         except msgspec.DecodeError as error:
             raise InvalidInput(
                 f"{path} is damaged: {error}.", hint="Remove it; it is written anew by a start."

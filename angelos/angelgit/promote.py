@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
 from angelos.angelgit import documents, fit
-from angelos.angelgit.models import FileState, Manifest, PathMove, ProposalRecord, sha256
+from angelos.angelgit.models import FileState, Manifest, PathMove, sha256
 from angelos.angelgit.stale import evidence, file_conflict
 from angelos.angelgit.state import Rewind, by_path, clash
 from angelos.angelgit.store import Store, StoredProposal
@@ -45,7 +46,7 @@ async def merge_onto(
     put: list[Built] = []
     gone: set[str] = set()
     have = by_path(main)
-    for fitted in await fit_onto(store, stored.record, main):
+    for fitted in await fit_onto(store, stored, main):
         move, now = fitted.move, have.get(fitted.move.path)
         if move.op == "delete":
             gone |= {now.document} if now else set()
@@ -72,21 +73,23 @@ class Fitted(NamedTuple):
     """Base, main and proposed text, where the update was made anew."""
 
 
-async def fit_onto(store: Store, record: ProposalRecord, main: Manifest) -> list[Fitted]:
+async def fit_onto(store: Store, stored: StoredProposal, main: Manifest) -> list[Fitted]:
     """Return a proposal's paths as they go onto `main`; raise `Stale` if one cannot."""
-    _, base = await store.commit(record.repo, record.base)
+    _, base = await store.commit(stored.record.repo, stored.record.base)
     have, old = by_path(main), by_path(base)
-    return [await _fit(store, record, move, have, old.get(move.path)) for move in record.paths]
+    return [
+        await _fit(store, stored, move, have, old.get(move.path)) for move in stored.record.paths
+    ]
 
 
-async def _fit(
+async def _fit(  # noqa: C901 - one path's cases, in their order
     store: Store,
-    record: ProposalRecord,
+    stored: StoredProposal,
     move: PathMove,
     have: dict[str, FileState],
     base: FileState | None,
 ) -> Fitted:
-    path, now = move.path, have.get(move.path)
+    record, path, now = stored.record, move.path, have.get(move.path)
     if now is not None and now.document != move.document:
         raise _stale(path, "was made anew on main")
     if now is None and move.op != "delete":
@@ -120,7 +123,8 @@ async def _fit(
         return Fitted(move, state)
     after = blobs[record.after[path]].decode()
     args = (path, state or documents.EMPTY, move.update, before, after)
-    update = await in_thread(size, fit.onto, *args)
+    known = stored.state != "proposed"
+    update = await in_thread(size, partial(fit.onto, known=known), *args)
     if update == move.update:
         return Fitted(move, state)
     text = documents.text_of(path, state or documents.EMPTY)

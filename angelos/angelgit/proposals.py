@@ -142,7 +142,7 @@ class Proposals:
                             replica = await self._live.replica(repo, document, path.path)
                             theirs[path.path] = replica.text()
                 await self._refuse_stale(record, base, theirs, yours)
-                keep = await self._fit(record)
+                keep = await self._fit(stored)
                 paths = [await self._settled(repo, p, base, yours) for p in keep]
                 move = Move(
                     id=proposal, repo=repo, cause="proposal", author=record.author,
@@ -205,12 +205,13 @@ class Proposals:
                 )
         return inverses
 
-    async def _fit(self, record: ProposalRecord) -> tuple[PathMove, ...]:
+    async def _fit(self, stored: StoredProposal) -> tuple[PathMove, ...]:
         """Return a proposal's paths with updates that give the expected text on `main`."""
         async with self._database.transaction() as conn:
             store = Store(conn)
-            _, main = await store.commit(record.repo, await store.head(record.repo, "main"))
-            fitted = await promote.fit_onto(store, record, main)
+            repo = stored.record.repo
+            _, main = await store.commit(repo, await store.head(repo, "main"))
+            fitted = await promote.fit_onto(store, stored, main)
             await store.add_blobs(f.state or documents.EMPTY for f in fitted if f.anew)
         return tuple(f.move for f in fitted)
 
@@ -227,7 +228,7 @@ class Proposals:
         )  # fmt: skip
         return msgspec.structs.replace(path, update=update)
 
-    async def _undo(  # noqa: PLR0917
+    async def _undo(
         self,
         repo: str,
         path: PathMove,

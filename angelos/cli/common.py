@@ -148,10 +148,10 @@ def when(at: float) -> str:
     return datetime.fromtimestamp(at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def pick(prefix: str, ids: Iterable[str], what: str) -> str:
+def pick(prefix: str, ids: Iterable[str], what: str, hint: str = "") -> str:
     """Return the one id that is or starts with `prefix`, given with or without its `prop-`.
 
-    Raises `NotFound` when there is none and `InvalidInput` when there are several.
+    Raises `NotFound` with `hint` when there is none and `InvalidInput` when there are several.
     """
     from angelos.core.errors import InvalidInput, NotFound
 
@@ -160,7 +160,7 @@ def pick(prefix: str, ids: Iterable[str], what: str) -> str:
         return prefix
     found = [i for i in known if prefix and (i.startswith(prefix) or _tail(i).startswith(prefix))]
     if not found:
-        raise NotFound(f"There is no {what} {prefix!r}.", hint=f"List them: angelos {what}s.")
+        raise NotFound(f"There is no {what} {prefix!r}.", hint=hint)
     if len(found) > 1:
         some = ", ".join(found[:4]) + (", ..." if len(found) > 4 else "")  # noqa: PLR2004 - a few
         raise InvalidInput(

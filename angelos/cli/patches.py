@@ -12,7 +12,7 @@ from angelos.core.errors import InvalidInput
 from angelos.core.paths import safe_path
 from angelos.core.ports import DeleteFile, Edit, NewText, UnifiedDiff
 
-_HUNK = re.compile(r"^@@ -\d+(?:,(\d+))? \+\d+(?:,(\d+))? @@")
+_HUNK = re.compile(r"^@@ -\d{1,9}(?:,(\d{1,9}))? \+\d{1,9}(?:,(\d{1,9}))? @@", re.ASCII)
 _NOTHING = "/dev/null"
 
 

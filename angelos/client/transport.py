@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -21,10 +23,11 @@ from angelos.core.errors import (
     AngelError,
     DeadlineExceeded,
     InvalidInput,
+    TooLarge,
     Unavailable,
     from_problem,
 )
-from angelos.core.routes import PREFIX
+from angelos.core.routes import MAX_BODY_BYTES, PREFIX
 
 T = TypeVar("T")
 MAX_ANSWER_BYTES = 256_000_000
@@ -74,7 +77,8 @@ class Transport:
         `path` is quoted by `segments`.
         """
         known = {k: str(v) for k, v in (query or {}).items() if v not in (None, "")}
-        return f"{self.url}{PREFIX}{path}" + (f"?{urlencode(known)}" if known else "")
+        with _unicode():
+            return f"{self.url}{PREFIX}{path}" + (f"?{urlencode(known)}" if known else "")
 
     async def call(
         self,
@@ -112,7 +116,7 @@ class Transport:
             self.address(path, query),
             method=method,
             headers=headers,
-            body=None if body is None else msgspec.json.encode(body),
+            body=None if body is None else _encoded(body),
             allow_nonstandard_methods=True,
             connect_timeout=CONNECT_S,
             request_timeout=self.timeout_s + patience_s,
@@ -137,7 +141,8 @@ class Transport:
 
 def segments(*parts: str) -> str:
     """Return path segments, each quoted so that it stays one segment."""
-    return "".join("/" + quote(part, safe="") for part in parts)
+    with _unicode():
+        return "".join("/" + quote(part, safe="") for part in parts)
 
 
 def unreachable(url: str, error: BaseException) -> Unavailable:
@@ -159,6 +164,24 @@ def problem_of(status: int, raw: bytes, what: str) -> AngelError:
     message = str(body.get("message", "")) if isinstance(body, dict) else ""
     cls = next((c for c in BY_CODE.values() if c.status == status), AngelError)
     return cls(f"{what} was answered with {status}. {message}".strip())
+
+
+def _encoded(body: Any) -> bytes:
+    """Return the JSON of a body; what no route takes is refused before it is sent."""
+    with _unicode():
+        raw = msgspec.json.encode(body)
+    if len(raw) > MAX_BODY_BYTES:
+        raise TooLarge(f"The request has {len(raw)} bytes; {MAX_BODY_BYTES} are allowed.")
+    return raw
+
+
+@contextmanager
+def _unicode() -> Iterator[None]:
+    """Raise `InvalidInput` for text that cannot be sent, such as an argument in Latin-1."""
+    try:
+        yield
+    except UnicodeEncodeError as error:
+        raise InvalidInput(f"{error.object!r:.80} is not Unicode text.") from error
 
 
 def _body(response: HTTPResponse, method: str, path: str) -> bytes:

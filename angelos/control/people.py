@@ -23,6 +23,8 @@ PREFIX = "angel_"
 MIN_TOKEN = 32
 """Characters that a token brought along must have: it has to be random, not remembered."""
 MAX_TOKEN = 512
+OWNER = "owner"
+"""Whoever signs in with the server's own token; nobody else can be called so."""
 _NOT_PEOPLE = (Role.agent, Role.node)
 
 QUERIES = load_queries("angelos.control")
@@ -41,6 +43,10 @@ class People:
         if role in _NOT_PEOPLE:
             raise InvalidInput(
                 f"A person cannot be {role}.", hint="Agents and nodes are enrolled, with a key."
+            )
+        if name == OWNER:
+            raise Conflict(
+                f"{name!r} is whoever has the server's own token.", hint="Choose another name."
             )
         token = PREFIX + secrets.token_urlsafe(32)
         async with self._database.transaction() as connection:

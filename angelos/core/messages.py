@@ -21,6 +21,8 @@ from angelos.core.grants import SignedGrant
 from angelos.core.ids import CommandId, FactId, Offset, PrincipalId, Revision, TaskId
 
 T = TypeVar("T")
+_TELLABLE = 10**300
+"""A whole number may be too large to become a float."""
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,7 +83,8 @@ class Limits(Input, frozen=True, kw_only=True):
         for name, (low, high) in bounds.items():
             value = getattr(self, name)
             if not low <= value <= high:
-                msg = f"{name} must lie between {low:g} and {high:g}, not {value:g}"
+                told = f"{value:g}" if abs(value) < _TELLABLE else "a number of many digits"
+                msg = f"{name} must lie between {low:g} and {high:g}, not {told}"
                 raise ValueError(msg)
 
 

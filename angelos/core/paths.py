@@ -11,6 +11,8 @@ import unicodedata
 from angelos.core.errors import InvalidInput
 
 MAX_PATH_BYTES = 512
+MAX_NAME_BYTES = 200
+"""Of one segment. File systems take 255; editors put `.~` before and `-checkpoint` after it."""
 _RESERVED = frozenset({"", ".", "..", ".git"})
 
 
@@ -18,7 +20,8 @@ def safe_path(path: str) -> str:
     """Return `path` if it can only name a file below the repository's root.
 
     Refuses absolute paths, `..`, empty segments, back slashes, control characters, names that
-    are not in Unicode NFC, `.git`, and anything over 512 bytes of UTF-8.
+    are not in Unicode NFC, `.git`, and anything over 512 bytes of UTF-8 or
+    200 in one name.
     """
     try:
         size = len(path.encode())
@@ -26,6 +29,8 @@ def safe_path(path: str) -> str:
         raise InvalidInput("The path holds a lone surrogate.") from error
     if size > MAX_PATH_BYTES:
         raise InvalidInput(f"The path is longer than {MAX_PATH_BYTES} bytes.")
+    if any(len(part.encode()) > MAX_NAME_BYTES for part in path.split("/")):
+        raise InvalidInput(f"A name in the path is longer than {MAX_NAME_BYTES} bytes.")
     if "\\" in path or any(unicodedata.category(c) == "Cc" for c in path):
         raise InvalidInput(f"The path {path!r} holds a back slash or a control character.")
     if unicodedata.normalize("NFC", path) != path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from angelos.governance.verify import Report
 
 _PAGE = 500
+_KEY = re.compile(r"[0-9A-Fa-f]{64}")
 
 
 @click.group()
@@ -133,9 +135,8 @@ def _key(out: Out, given: str | None) -> bytes | None:
     from angelos.core.errors import InvalidInput
 
     if given is not None:
-        try:
-            return bytes.fromhex(given)
-        except ValueError as error:
-            raise InvalidInput(f"{given!r} is not a key in hex.") from error
+        if not _KEY.fullmatch(given):
+            raise InvalidInput(f"{given!r:.80} is not a key: 64 hex digits.")
+        return bytes.fromhex(given)
     path = DataDir(out.data_dir or find_data_dir(os.environ)).keys / "log.key"
     return load_or_create(path).public.raw if path.exists() else None

@@ -75,4 +75,4 @@ def _edits(file: str, path: str | None) -> tuple[Edit, ...]:
         return split(text)
     if path is None and source.is_absolute():
         raise InvalidInput(f"Which file is {file} a new text of?", hint="Name it with --path.")
-    return (NewText(path=safe_path(path or source.as_posix()), text=text),)
+    return (NewText(path=safe_path(source.as_posix() if path is None else path), text=text),)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from angelos.core.api import ProposalView
 
 _MANY = 500
+_WHERE = "`angelos status` shows the present main, `angelos audit tail` the earlier ones."
 
 
 @click.command()
@@ -101,12 +102,12 @@ async def full_revision(angelos: Angelos, repo: str, beginning: str) -> str:
 
     if beginning in {"main", "dev"} or is_revision(beginning):
         return beginning
-    return pick(beginning, await angelos.log(repo, "main", limit=_MANY), "revision")
+    return pick(beginning, await angelos.log(repo, "main", limit=_MANY), "revision", _WHERE)
 
 
 async def _find(angelos: Angelos, beginning: str) -> ProposalView:
     known = {str(v.id): v for v in await angelos.proposals(limit=_MANY)}
-    return known[pick(beginning, known, "proposal")]
+    return known[pick(beginning, known, "proposal", "List them: angelos proposals.")]
 
 
 def _review(out: Out, beginning: str, word: str, comment: str) -> None:

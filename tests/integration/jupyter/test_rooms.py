@@ -151,7 +151,7 @@ async def test_a_managed_document_has_one_form_only(served, path):
 async def test_a_file_that_cannot_be_opened_brings_no_other_room_down(served, path):
     async with room(served, path) as person:
         for _ in range(5):
-            with pytest.raises((NotFound, Unavailable)):
+            with pytest.raises(NotFound):
                 async with room(served, "study/gone.md"):
                     pass
             await person.insert(0, "x")
@@ -159,6 +159,6 @@ async def test_a_file_that_cannot_be_opened_brings_no_other_room_down(served, pa
 
 
 async def test_a_document_that_is_not_there_is_named(served):
-    with pytest.raises((NotFound, Unavailable), match=r"missing\.md"):
+    with pytest.raises(NotFound, match=r"missing\.md"):
         async with room(served, "study/missing.md"):
             pass

@@ -1,4 +1,4 @@
-"""Generation: the filter is pure, the cache changes no token, and the window slides past the block."""
+"""Generation: the filter is pure, the cache changes no token, the window slides past the block."""
 
 from __future__ import annotations
 

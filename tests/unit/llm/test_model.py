@@ -1,4 +1,4 @@
-"""The decoder computes what the papers' formulas say, looks only backwards and has true gradients."""
+"""The decoder computes what the papers say, looks only backwards and has true gradients."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_dropout_works_in_training_only():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match="overrun 16.*use generate"):
+    with pytest.raises(ValueError, match=r"overrun 16.*use generate"):
         make()(draw(length=17))
     with pytest.raises(ConfigError, match="tokenizer"):
         GPTDecoder(ModelConfig())

@@ -26,9 +26,7 @@ def test_the_rate_rises_once_then_falls_and_stays_in_bounds(steps, warmup, sched
 
 def test_half_way_down_both_schedules_meet():
     for schedule in ("linear", "cosine"):
-        config = TrainingConfig(
-            max_steps=10, warmup_fraction=0, learning_rate=1, schedule=schedule
-        )
+        config = TrainingConfig(max_steps=10, warmup_fraction=0, learning_rate=1, schedule=schedule)
         assert learning_rate(0, config) == 1
         assert learning_rate(5, config) == pytest.approx(0.5)
 

@@ -28,7 +28,12 @@ ROOT = Path(__file__).resolve().parents[3]
 PLAY = [(ROOT / "benchmarks/data/tinyshakespeare.txt").read_text(encoding="utf-8")[:20_000]]
 SHAPE = ModelConfig(block_size=16, n_layers=2, n_heads=2, d_model=16)
 SHORT = TrainingConfig(
-    max_steps=12, batch_size=4, device="cpu", precision="32-true", log_interval=1, validation_interval=4
+    max_steps=12,
+    batch_size=4,
+    device="cpu",
+    precision="32-true",
+    log_interval=1,
+    validation_interval=4,
 )
 
 
@@ -152,9 +157,7 @@ def test_training_stops_early_and_keeps_the_best_weights(tmp_path):
         SHORT, max_steps=200, learning_rate=0.3, validation_interval=2, patience=2, log_interval=0
     )
     points = []
-    model = train(
-        PLAY, SHAPE, config, on_point=points.append, checkpoint_path=tmp_path / "run.pt"
-    )
+    model = train(PLAY, SHAPE, config, on_point=points.append, checkpoint_path=tmp_path / "run.pt")
     losses = [point.validation_loss for point in points]
     assert points[-1].step < 200
     assert min(losses) < min(losses[-2:])
@@ -163,7 +166,9 @@ def test_training_stops_early_and_keeps_the_best_weights(tmp_path):
     assert held_out is not None
     dataset = NextTokenDataset(held_out, 16)
     assert evaluate(model, dataset, 256) == pytest.approx(min(losses), abs=1e-6)
-    assert torch.equal(load_checkpoint(tmp_path / "run.pt").to_model().norm.weight, model.norm.weight)
+    assert torch.equal(
+        load_checkpoint(tmp_path / "run.pt").to_model().norm.weight, model.norm.weight
+    )
 
 
 def test_evaluation_covers_a_text_once():
@@ -172,7 +177,7 @@ def test_evaluation_covers_a_text_once():
     model, tokens = GPTDecoder(replace(SHAPE, vocab_size=9)), torch.arange(100) % 9
     dataset = NextTokenDataset(tokens, 16)
     x, y = tokens[:96].view(6, 16), tokens[1:97].view(6, 16)
-    assert evaluate(model, dataset) == pytest.approx(float(model(x, y)), abs=1e-6)
+    assert evaluate(model, dataset) == pytest.approx(model(x, y).item(), abs=1e-6)
     assert model.training
 
 
