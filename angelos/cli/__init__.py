@@ -6,7 +6,9 @@ So `angelos --help` needs nothing but click, and answers at once.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+import json
+import sys
+from typing import NoReturn
 
 import click
 
@@ -69,6 +71,18 @@ def cli() -> None:
     """
 
 
-def main(args: list[str] | None = None) -> Any:
-    """Run the command line."""
-    return cli.main(args=args, prog_name="angelos")
+def main(args: list[str] | None = None) -> NoReturn:
+    """Run the command line; a usage error is a problem object too when `--json` is asked for."""
+    words = sys.argv[1:] if args is None else args
+    try:
+        sys.exit(cli.main(args=words, prog_name="angelos", standalone_mode=False))
+    except click.ClickException as error:
+        if "--json" in words:
+            from angelos.core.errors import InvalidInput
+
+            click.echo(json.dumps(InvalidInput(error.format_message()).problem()))
+        error.show()
+        sys.exit(error.exit_code)
+    except click.Abort:
+        click.echo("angelos: interrupted.", err=True)
+        sys.exit(1)

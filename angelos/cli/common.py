@@ -80,7 +80,7 @@ class Out:
     @contextmanager
     def errors(self) -> Iterator[None]:
         """End the program as an error or Ctrl-C inside demands."""
-        from angelos.core.errors import AngelError
+        from angelos.core.errors import AngelError, Unavailable
 
         try:
             yield
@@ -92,6 +92,10 @@ class Out:
             sys.exit(FAILED)
         except BrokenPipeError:
             sys.stderr.close()  # else the interpreter complains once more at its end
+            sys.exit(FAILED)
+        except OSError as error:  # a disk that is full, a folder that may not be read
+            place = f"{error.filename}: " if error.filename else ""
+            self.fail(Unavailable(f"{place}{error.strerror or error}."))
             sys.exit(FAILED)
 
 

@@ -22,7 +22,14 @@ from typing import Any, Self
 
 import msgspec
 
-from angelos.core.errors import AngelError, Busy, DeadlineExceeded, Forbidden, InvalidInput
+from angelos.core.errors import (
+    AngelError,
+    Busy,
+    DeadlineExceeded,
+    Forbidden,
+    InvalidInput,
+    Unavailable,
+)
 from angelos.core.grants import Grant, check_grant
 from angelos.core.ids import CommandId, FactId, PrincipalId, TaskId, new_fact_id
 from angelos.core.messages import (
@@ -252,6 +259,11 @@ class Node:
         except (Busy, DeadlineExceeded) as error:
             evidence = {"source": "node", "reason": str(error), "code": error.code}
             result = self._runner.result(Status.killed, feed, evidence=evidence)
+        except Exception as error:
+            # A full disk, say. Whatever it is, the task has ended and somebody waits to hear it.
+            log.exception("Task %s failed on the node", task.task)
+            evidence = {"source": "node", "reason": f"The node failed: {error}", "code": _code(error)}
+            result = self._runner.result(Status.killed, feed, evidence=evidence)
         except asyncio.CancelledError:
             current = asyncio.current_task()
             if not work.kill or current is None:
@@ -303,8 +315,9 @@ class Node:
         except AngelError as error:
             kind, outcome, data = Kind.checkout_failed, error.code, {**data, **stayed}
             data["detail"] = str(error)
-        except OSError as error:
-            kind, outcome, data = Kind.checkout_failed, "unavailable", {**data, **stayed}
+        except Exception as error:
+            log.exception("%s of %s was not checked out", wish.revision, wish.repo)
+            kind, outcome, data = Kind.checkout_failed, _code(error), {**data, **stayed}
             data["detail"] = f"The revision cannot be kept: {error}"
         except asyncio.CancelledError:
             current, work = asyncio.current_task(), self._work.get(command.id)
@@ -361,3 +374,8 @@ class Node:
 
     async def _ack(self, command: CommandId) -> None:
         await self._link.send([Envelope("ack", command, b"")])
+
+
+def _code(error: Exception) -> str:
+    """Return the error code of what was not expected: a full disk may have room later."""
+    return Unavailable.code if isinstance(error, OSError) else AngelError.code

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,6 +44,8 @@ def propose(
     wait: float,
 ) -> None:
     """Propose FILE: a new text of PATH, or a .diff or .patch of one or more files."""
+    if math.isnan(wait):  # click's range takes it
+        raise click.BadParameter("nan is no number of seconds.", param_hint="--wait")
     edits = _edits(file, path)
     text = message or f"Change {', '.join(edit.path for edit in edits)}"
 
