@@ -53,7 +53,7 @@ def _run_config(arguments: argparse.Namespace) -> RunConfig:
     run = replace(run, **{name: value for name, value in options.items() if value})
     if not run.corpus and "corpus" in arguments:
         raise ConfigError("give --corpus, or a --config that names one")
-    if steps := getattr(arguments, "max_steps", None):
+    if (steps := getattr(arguments, "max_steps", None)) is not None:
         return replace(run, training=replace(run.training, max_steps=steps))
     return run
 

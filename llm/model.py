@@ -12,7 +12,7 @@ B is the batch, T the time (at most ``block_size``), C ``d_model``, H the heads,
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import LongTensor, Tensor, nn
@@ -143,7 +143,7 @@ class GPTDecoder(nn.Module):
         first is filled with its last character. Past the block, the window slides.
         """
         new = self.stream(ids, max_new_tokens, temperature=temperature, **sampling)
-        return LongTensor(torch.stack([*ids.unbind(1), *new], dim=1))
+        return cast("LongTensor", torch.stack([*ids.unbind(1), *new], dim=1))
 
     def to_encoder(self) -> nn.TransformerEncoder:
         """Return torch's own encoder with these layers; it wants embeddings and a causal mask."""

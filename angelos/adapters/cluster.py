@@ -133,8 +133,6 @@ class Cluster:
         memory that the lock file names, so we wait for that first.
         """
         lines = self._lock_lines()
-        if not lines:
-            return
         until = time.monotonic() + _ORPHANS_TIMEOUT_S
         while len(lines) > _READY_LINE - 1 and _attached(lines[_READY_LINE - 1]):
             if time.monotonic() > until:
@@ -143,9 +141,11 @@ class Cluster:
                     hint=f"Its main process was {lines[0]}.",
                 )
             time.sleep(0.02)
-        if Path(f"/proc/{lines[0]}").exists():  # a zombie, too, would keep it from starting
-            for lock in ("postmaster.pid", ".s.PGSQL.5432.lock"):
-                (self.path / lock).unlink(missing_ok=True)
+        # A zombie, too, would keep it from starting. One that was killed while it shut down has
+        # left its socket's lock alone, which says less than the other and may always go.
+        if lines and Path(f"/proc/{lines[0]}").exists():
+            (self.path / "postmaster.pid").unlink(missing_ok=True)
+        (self.path / ".s.PGSQL.5432.lock").unlink(missing_ok=True)
 
 
 def _attached(shared_memory: str) -> bool:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import sys
 from typing import NoReturn
 
@@ -73,6 +74,9 @@ def cli() -> None:
 
 def main(args: list[str] | None = None) -> NoReturn:
     """Run the command line; a usage error is a problem object too when `--json` is asked for."""
+    for stream in ("stdout", "stderr"):  # None where the shell has closed it (`>&-`)
+        if getattr(sys, stream) is None:
+            setattr(sys, stream, open(os.devnull, "w"))  # noqa: PTH123, SIM115 - for good
     words = sys.argv[1:] if args is None else args
     try:
         sys.exit(cli.main(args=words, prog_name="angelos", standalone_mode=False))

@@ -19,10 +19,23 @@ from angelos.adapters.datadir import DataDir, write_private
 _DROPPED = ("JPY_", "JUPYTER", "IPYTHON")
 
 
+_OVERRIDES = {
+    "@jupyterlab/apputils-extension:notification": {
+        "checkForUpdates": False,
+        "doNotDisturbMode": False,
+        "fetchNews": "false",
+    }
+}
+"""Settings of JupyterLab: nobody is asked whether to fetch news."""
+
+
 def configure(data: DataDir) -> Path:
     """Write Jupyter's configuration into the data directory and return its folder."""
     folder = data.jupyter / "config"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    settings = data.jupyter / "settings"
+    settings.mkdir(mode=0o700, exist_ok=True)
+    write_private(settings / "overrides.json", json.dumps(_OVERRIDES).encode())
     config: dict[str, Any] = {
         "ServerApp": {
             "allow_root": os.getuid() == 0,
@@ -33,6 +46,7 @@ def configure(data: DataDir) -> Path:
             "root_dir": str(data.workspace),
         },
         "LabApp": {
+            "app_settings_dir": str(settings),
             "check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
             "extension_manager": "readonly",
             "news_url": None,

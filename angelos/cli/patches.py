@@ -13,6 +13,7 @@ from angelos.core.paths import safe_path
 from angelos.core.ports import DeleteFile, Edit, NewText, UnifiedDiff
 
 _HUNK = re.compile(r"^@@ -\d{1,9}(?:,(\d{1,9}))? \+\d{1,9}(?:,(\d{1,9}))? @@", re.ASCII)
+_MORE = re.compile(r"[+ ]|-(?!-[ -])")  # not the next file's `--- `, not a mail's `-- `
 _NOTHING = "/dev/null"
 
 
@@ -29,8 +30,8 @@ def split(text: str) -> tuple[Edit, ...]:
             end = _end_of_file(lines, at + 2)
             edits.append(_edit(lines[at:end]))
             at = end
-        elif _HUNK.match(lines[at]):
-            raise InvalidInput(f"Line {at + 1} of the patch is a hunk of no file.")
+        elif lines[at].startswith("@@ "):
+            raise InvalidInput(f"Line {at + 1} of the patch is a hunk of no file, or not readable.")
         elif lines[at].startswith(("GIT binary patch", "rename from", "copy from")):
             raise InvalidInput(
                 f"Line {at + 1} of the patch is not a change of text: {lines[at].strip()!r}.",
@@ -58,6 +59,8 @@ def _end_of_file(lines: list[str], at: int) -> int:
             raise InvalidInput("The patch ends inside a hunk, or a hunk's counts are wrong.")
         if at < len(lines) and lines[at].startswith("\\"):
             at += 1
+        if at < len(lines) and _MORE.match(lines[at]):
+            raise InvalidInput(f"Line {at + 1} of the patch is more than its hunk's counts say.")
     return at
 
 

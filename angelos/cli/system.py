@@ -321,7 +321,8 @@ class System:
         if "server" in self._children:
             await self._children["server"].stop(_STOP_S)
         await self._stack.aclose()
-        self._say("stopped")
+        if self._children or self._stores:  # not when it was refused before anything was started
+            self._say("stopped")
 
     def _add(self, child: Child) -> Child:
         self._children[child.name] = child

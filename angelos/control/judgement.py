@@ -30,7 +30,7 @@ def judge(policy: Policy, record: ProposalRecord, protected: tuple[str, ...]) ->
     points = risk(record.changes)
     tests = len(record.steps)
     failed = sum(step.status != "ok" for step in record.steps)
-    why = f"{tests} tests, risk {points} of 1000"
+    why = f"{tests} test{'' if tests == 1 else 's'}, risk {points} of 1000"
     if policy_paths:
         why = f"it changes the policy itself ({', '.join(policy_paths)})"
     elif guarded:

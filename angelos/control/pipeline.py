@@ -274,18 +274,27 @@ class Pipeline:
         record = self._in(effect.proposal, "rejected")
         if record is None or record.reverted:
             return
-        dev = None
+        dev, kept = None, ""
         try:
             dev = await self._repository.revert(record.id)
         except (Unavailable, Busy):
             raise
         except AngelError as error:
-            if record.merged:
+            if not record.merged:
+                # It was rejected before, or because, it could not be merged.
+                log.info("%s was not in dev: %s", record.id, error)
+            elif isinstance(error, Conflict):
+                # Others have changed the same lines since: theirs would go with them.
+                kept = f"Its edits stay in dev, where others went on with them: {error}"
+                log.warning("%s: %s", record.id, kept)
+            else:
                 raise
-            # It was rejected before, or because, it could not be merged: nothing to take out.
-            log.info("%s was not in dev: %s", record.id, error)
         await self._say(
-            Kind.proposal_reverted, record, revision=dev, data={"was_in_dev": dev is not None}
+            Kind.proposal_reverted,
+            record,
+            revision=dev,
+            outcome="kept" if kept else "ok",
+            data={"was_in_dev": dev is not None or bool(kept), "reason": kept},
         )
 
     # -- helpers -----------------------------------------------------------------------------

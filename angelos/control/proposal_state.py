@@ -121,8 +121,11 @@ def _rejected(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
     return {"state": "rejected", "reason": str(fact.data.get("reason", ""))}
 
 
-def _reverted(record: ProposalRecord, _: Fact) -> dict[str, Any] | None:
-    return {"reverted": True} if record.state == "rejected" else None
+def _reverted(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
+    if record.state != "rejected":
+        return None
+    kept = str(fact.data.get("reason", ""))
+    return {"reverted": True, "reason": f"{record.reason} {kept}".strip()}
 
 
 def _promoted(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:

@@ -32,6 +32,7 @@ from angelos.core.ids import (
     PrincipalId,
     TaskId,
     is_id,
+    is_revision,
     new_command_id,
 )
 from angelos.core.messages import (
@@ -216,6 +217,8 @@ class Tasks:
                 f"{body.command!r} is no command id.", hint="Use cmd- and 32 hex digits."
             )
         if body.revision is not None:
+            if not is_revision(body.revision):
+                raise InvalidInput(f"{body.revision[:80]!r} is no revision.")
             await self._parts.repository.tree(body.repo, body.revision)
 
     def _node(self, name: str | None) -> NodeRecord:

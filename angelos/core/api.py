@@ -17,7 +17,10 @@ from angelos.core.revision import Entry
 
 # Python's `$` also matches before a last newline; the lookahead does not let that pass.
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$(?!\n)")]
-Text = Annotated[str, msgspec.Meta(max_length=2_000)]
+NoName = Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$(?!\n)")]
+"""A name or nothing."""
+Text = Annotated[str, msgspec.Meta(max_length=2_000, pattern=r"^[^\x00]*$")]
+"""Words of a caller; neither PostgreSQL nor a command line takes a NUL."""
 Code = Annotated[str, msgspec.Meta(max_length=1_000_000)]
 
 
@@ -37,7 +40,7 @@ class SubmitTask(Input, frozen=True, kw_only=True):
     code: Code = ""
     argv: Annotated[tuple[Text, ...], msgspec.Meta(max_length=256)] = ()
     stdin: Annotated[str, msgspec.Meta(max_length=1_000_000)] = ""
-    repo: str = ""
+    repo: NoName = ""
     revision: Revision | None = None
     limits: Limits = Limits()
     guard: bool = True

@@ -228,7 +228,10 @@ class Repository(Protocol):
         ...
 
     async def candidate(self, proposal: ProposalId) -> Candidate:
-        """Merge a proposal onto the present `main` and commit the result on no branch."""
+        """Merge a proposal onto the present `main` and commit the result on no branch.
+
+        Raises `Stale` when the same lines have changed in `main` since.
+        """
         ...
 
     async def advance(self, repo: str, revision: Revision, expected: Revision) -> None:
@@ -236,7 +239,10 @@ class Repository(Protocol):
         ...
 
     async def revert(self, proposal: ProposalId) -> Revision:
-        """Take a merged proposal's edits out of `dev` again, around everybody else's."""
+        """Take a merged proposal's edits out of `dev` again, around everybody else's.
+
+        Raises `Conflict`, with nothing written, when others have changed the same lines since.
+        """
         ...
 
     async def rollback(self, repo: str, to: Revision, author: PrincipalId, reason: str) -> Revision:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from angelos.core.api import AuditEntries, AuditEntry, CheckpointView
@@ -13,6 +15,7 @@ from angelos.governance.service import Governance
 from angelos.governance.store import Row
 
 MAX_LIMIT = 1_000
+_NUMBER = re.compile(r"-?[0-9]{1,19}")
 
 
 def routes(governance: Governance) -> list[Route]:
@@ -60,10 +63,7 @@ def _view(row: Row) -> AuditEntry:
 
 def _number(call: Call[Nothing], name: str, default: int, low: int, high: int) -> int:
     text = call.query.get(name, str(default))
-    try:
-        value = int(text)
-    except ValueError:
-        value = low - 1
+    value = int(text) if _NUMBER.fullmatch(text) else low - 1
     if not low <= value <= high:
         raise InvalidInput(f"{name} must be a number from {low} to {high}, not {text!r}.")
     return value

@@ -250,7 +250,7 @@ class Node:
         begun = self._clock.monotonic()
         try:
             if refusal is not None:
-                raise refusal
+                raise refusal  # noqa: TRY301 - told like any other error below
             async with self._slot(command):
                 result = await self._runner.run(task, started, say, feed)
         except Forbidden as error:
@@ -262,7 +262,11 @@ class Node:
         except Exception as error:
             # A full disk, say. Whatever it is, the task has ended and somebody waits to hear it.
             log.exception("Task %s failed on the node", task.task)
-            evidence = {"source": "node", "reason": f"The node failed: {error}", "code": _code(error)}
+            evidence = {
+                "source": "node",
+                "reason": f"The node failed: {error}",
+                "code": _code(error),
+            }
             result = self._runner.result(Status.killed, feed, evidence=evidence)
         except asyncio.CancelledError:
             current = asyncio.current_task()
@@ -307,7 +311,7 @@ class Node:
         stayed = {"stayed_on": self.checkouts.current(wish.repo)}
         try:
             if refusal is not None:
-                raise refusal
+                raise refusal  # noqa: TRY301 - told like any other error below
             async with self.checkouts.use(wish.repo, wish.revision) as folder:
                 end = await health.check(self._sandbox, folder, wish)
                 if end.status is Status.ok:

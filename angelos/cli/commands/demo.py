@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -13,6 +14,8 @@ from typing import Any
 
 import click
 import msgspec
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @click.command()
@@ -29,7 +32,7 @@ def demo(as_json: bool, keep: Path | None) -> None:  # noqa: FBT001 - click pass
     data_dir = keep or Path(tempfile.mkdtemp(prefix="angelos-demo-"))
     try:
         report = asyncio.run(run_demo(data_dir, as_json=as_json))
-    except KeyboardInterrupt:
+    except asyncio.CancelledError:
         click.echo("Interrupted; everything that was started has been stopped.", err=True)
         sys.exit(130)
     finally:
@@ -43,8 +46,9 @@ def demo(as_json: bool, keep: Path | None) -> None:  # noqa: FBT001 - click pass
 async def run_demo(data_dir: Path, *, as_json: bool) -> dict[str, Any]:
     """Start the system, run the steps until one fails, stop the system; return the report."""
     from angelos.cli.demo.steps import STEPS
-    from angelos.cli.demo.world import AGENTS, StepFailed, start_agent, start_up
-    from angelos.core.errors import AngelError
+    from angelos.cli.demo.world import AGENTS, start_agent, start_up
+
+    _end_on_signals()
 
     def show(text: str) -> None:
         click.echo(text, err=as_json)
@@ -53,17 +57,21 @@ async def run_demo(data_dir: Path, *, as_json: bool) -> dict[str, Any]:
     steps: list[dict[str, Any]] = []
     show("Starting AngelOS: PostgreSQL, Valkey, Jupyter Server, hub, two nodes ...")
     async with AsyncExitStack() as stack:
-        world = await start_up(data_dir, stack)
-        for name in AGENTS:
-            await start_agent(world, name, stack)
+        try:
+            world = await start_up(data_dir, stack)
+            for name in AGENTS:
+                await start_agent(world, name, stack)
+        except _failures() as error:
+            show(f"The system did not start: {_reason(error)}")
+            return {"ok": False, "seconds": round(time.monotonic() - began, 2), "steps": []}
         show(f"  ready, with three agents, after {time.monotonic() - began:.1f} s")
         for number, (name, title, step) in enumerate(STEPS, 1):
             started = time.monotonic()
             row: dict[str, Any] = {"name": name, "ok": True, "seconds": 0.0, "evidence": {}}
             try:
                 row["evidence"] = await step(world)
-            except (StepFailed, AngelError, TimeoutError, ExceptionGroup) as error:
-                row |= {"ok": False, "evidence": {"error": f"{type(error).__name__}: {error}"}}
+            except _failures() as error:
+                row |= {"ok": False, "evidence": {"error": _reason(error)}}
             row["seconds"] = round(time.monotonic() - started, 3)
             steps.append(row)
             mark = "ok    " if row["ok"] else "FAILED"
@@ -77,6 +85,35 @@ async def run_demo(data_dir: Path, *, as_json: bool) -> dict[str, Any]:
     show(f"{'All steps did' if done else 'Not all steps did'} what they say, "
          f"{time.monotonic() - began:.1f} s in all.")  # fmt: skip
     return {"ok": done, "seconds": round(time.monotonic() - began, 2), "steps": steps}
+
+
+def _end_on_signals() -> None:
+    """Have the first signal that asks us to end cancel this task; it then stops all it started."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+
+    def end() -> None:
+        for number in _SIGNALS:
+            loop.add_signal_handler(number, lambda: None)  # stopping is under way
+        if task is not None:
+            task.cancel()
+
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, end)
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """Return what a step raises when it does not do what it says."""
+    from angelos.cli.demo.world import StepFailed
+    from angelos.core.errors import AngelError
+
+    return StepFailed, AngelError, TimeoutError, ExceptionGroup
+
+
+def _reason(error: BaseException) -> str:
+    """Return one line about a failure; of several at once, the first."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}"
 
 
 def _short(evidence: dict[str, Any]) -> str:

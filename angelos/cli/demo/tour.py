@@ -13,6 +13,8 @@ import time
 from contextlib import AsyncExitStack
 from typing import Any
 
+import msgspec
+
 from angelos.cli.demo.steps import STEPS
 from angelos.cli.demo.world import AGENTS, World, attach, start_agent
 
@@ -41,7 +43,7 @@ class Tour:
         began = time.monotonic()
         evidence = await step(self.world)
         print(f"ok, {time.monotonic() - began:.2f} s: {title}")  # noqa: T201 - for a notebook
-        return evidence
+        return msgspec.to_builtins(evidence)
 
     async def end(self) -> None:
         """Stop the agents and disconnect; the system keeps running."""

@@ -8,6 +8,7 @@ import sys
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ class Agent:
                     self.cut.set_result(message["problem"])
             else:
                 await self._answers.put(message)
-        await self._answers.put({"ok": False, "problem": {"detail": f"{self.name} has ended"}})
+        await self._answers.put({"ended": True})
 
     async def ready(self) -> None:
         """Wait until the process has started."""
@@ -66,12 +67,19 @@ class Agent:
         expect(message.get("ready"), f"agent {self.name} did not start: {message}")
 
     async def ask(self, op: str, **request: Any) -> dict[str, Any]:
-        """Send one request and return its answer; raise what the API refused it with."""
+        """Send one request and return its answer; raise what the API refused it with.
+
+        Raises `StepFailed` when the agent's process has ended.
+        """
         assert self.process.stdin is not None  # noqa: S101 - made with a pipe
         line = json.dumps({"op": op, **msgspec.to_builtins(request)}) + "\n"
-        self.process.stdin.write(line.encode())
-        await self.process.stdin.drain()
+        try:
+            self.process.stdin.write(line.encode())
+            await self.process.stdin.drain()
+        except ConnectionError:
+            raise StepFailed(f"the process of agent {self.name} has ended") from None
         message = await asyncio.wait_for(self._answers.get(), 60)
+        expect("ended" not in message, f"the process of agent {self.name} has ended")
         if message.get("ok"):
             return message["answer"]
         raise from_problem(message["problem"])
@@ -139,10 +147,11 @@ class World:
 
     async def finished(self, task: str) -> TaskResult:
         """Wait for the end of a task and return its result."""
+        view = await self.angelos.task(task)
         for _ in range(6):
-            view = await self.angelos.task(task, wait=20)
             if view.result is not None:
                 return view.result
+            view = await self.angelos.task(task, wait=20)
         raise StepFailed(f"task {task} is still {view.state}")
 
     async def fact(self, kind: str, subject: str = "", within: float = 30, **data: Any) -> Fact:
@@ -192,6 +201,8 @@ async def start_up(data_dir: Path, stack: AsyncExitStack) -> World:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "angelos.cli", "up", "--json", "--data-dir", str(data_dir),
         stdout=asyncio.subprocess.PIPE,
+        # Ctrl-C is for us, and we end it: to a second signal it answers by killing all.
+        process_group=0,
     )  # fmt: skip
     await stack.enter_async_context(running(process, 30))
     assert process.stdout is not None  # noqa: S101 - made with a pipe
@@ -208,11 +219,16 @@ async def start_up(data_dir: Path, stack: AsyncExitStack) -> World:
 async def attach(stack: AsyncExitStack) -> World:
     """Return the world of the system that is running already, with names that are still free."""
     angelos = await stack.enter_async_context(Angelos.connect())
+    data_dir = find_data_dir()
     taken = {repo.name for repo in await angelos.repos()}
-    number = next(n for n in range(1, 1000) if study.REPO + _suffix(n) not in taken)
-    suffix = _suffix(number)
+    suffix = next(
+        suffix
+        for suffix in map(_suffix, count(1))
+        if study.REPO + suffix not in taken
+        and not any((data_dir / "agents" / (name + suffix)).exists() for name in AGENTS)
+    )
     offset = (await angelos.status()).journal
-    return World(find_data_dir(), angelos, study.REPO + suffix, suffix, offset=offset)
+    return World(data_dir, angelos, study.REPO + suffix, suffix, offset=offset)
 
 
 def _suffix(number: int) -> str:
@@ -227,14 +243,13 @@ async def start_agent(world: World, name: str, stack: AsyncExitStack) -> Agent:
     enrolled = await world.cli("agent", "enrol", token, str(folder))
     expect(enrolled["exit"] == 0, f"agent {full} was not enrolled: {enrolled}")
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "angelos.cli.demo.agent", str(folder),
+        sys.executable, "-m", "angelos.cli.demo.agent", str(folder), process_group=0,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=LINE_LIMIT,
     )  # fmt: skip
-    await stack.enter_async_context(running(process, 10))
     agent = Agent(full, world.repo, process)
-    tasks = await stack.enter_async_context(asyncio.TaskGroup())
-    reader = tasks.create_task(agent.read())
-    stack.callback(reader.cancel)
+    reader = asyncio.create_task(agent.read())
+    stack.push_async_callback(asyncio.wait, {reader})  # it ends with the process
+    await stack.enter_async_context(running(process, 10))
     await agent.ready()
     world.agents[name] = agent
     return agent

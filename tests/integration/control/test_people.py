@@ -74,6 +74,11 @@ async def test_the_owner_is_made_once_and_takes_a_new_token(database):
         await people.ensure_owner("root", "short")
 
 
+async def test_nobody_is_called_like_the_owner(database):
+    with pytest.raises(Conflict, match="server's own token"):
+        await People(database).create("owner", Role.admin)
+
+
 async def test_the_last_admin_stays(database):
     people = People(database)
     await people.create("ada", Role.admin)

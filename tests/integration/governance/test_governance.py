@@ -293,6 +293,12 @@ async def test_routes(start, journal):
         assert page.entries[0].fact["subject"] == "task-5"
         text = await ask(governance, "/audit/export")
         assert verify(text.splitlines(keepends=True)).ok
-        for wrong in ({"limit": "0"}, {"limit": "9999"}, {"after": "x"}, {"after": "-2"}):
+        for wrong in (
+            {"limit": "0"},
+            {"limit": "9999"},
+            {"after": "x"},
+            {"after": "-2"},
+            {"limit": "1_0"},
+        ):
             with pytest.raises(InvalidInput):
                 await ask(governance, "/audit/entries", **wrong)

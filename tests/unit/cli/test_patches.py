@@ -60,6 +60,9 @@ def test_a_new_file_is_its_text_and_a_removed_one_is_deleted():
         "--- a/x\n+++ b/x\n@@ -1,3 +1,3 @@\n a\n",
         "--- a/x\n+++ b/../x\n@@ -1 +1 @@\n-a\n+b\n",
         "--- a/x\n+++ b/x\n@@ -1 +1 @@\n*a\n",
+        "--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+b\n@@ -9,%s +9 @@\n-c\n" % ("9" * 5000),
+        "--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+b\n+c\n",
+        "--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+b\n-c\n",
         "diff --git a/x b/x\nGIT binary patch\nliteral 1\n",
         "diff --git a/x b/y\nrename from x\nrename to y\n",
     ],
@@ -82,3 +85,9 @@ def test_joined_diffs_come_apart_as_they_were(files):
     ]
     if diffs:
         assert [edit.diff for edit in split("".join(diffs))] == diffs
+
+
+def test_a_mail_around_the_patch_is_left_out():
+    patch = "--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+b\n"
+    (edit,) = split(f"From: ada\n- a list\n\n---\n{patch}-- \n2.39.2\n\n")
+    assert edit == UnifiedDiff(path="x", diff=patch)

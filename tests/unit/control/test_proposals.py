@@ -95,9 +95,11 @@ async def test_a_step_is_tried_again_when_its_node_died(world):
         node.program = lambda t: None if t.label.endswith("unit") else (Status.ok, "")
         view = await control.proposals.propose(ADA, "study", edit())
         await world.settled(
-            lambda s: len(s.tasks) > 1
-            and [(t.label, t.state) for t in s.tasks.values() if t.open]
-            == [("study: unit", "running")]
+            lambda s: (
+                len(s.tasks) > 1
+                and [(t.label, t.state) for t in s.tasks.values() if t.open]
+                == [("study: unit", "running")]
+            )
         )
         await node.disconnect()
         other = await world.node("exec2")
@@ -370,3 +372,20 @@ async def test_notebook_steps_are_programs_of_our_own(world):
         await world.reaches(view.id, "promoted")
         assert "a.ipynb" in node.ran[0].code
         assert not node.ran[0].guard
+
+
+async def test_what_cannot_be_taken_out_of_dev_stays_and_is_said(world):
+    async def clash(proposal):
+        raise Conflict("Others have changed lines 1 to 2 since.")
+
+    world.repository.revert = clash
+    async with world.running() as control:
+        node = await world.node()
+        node.program = lambda t: (
+            (Status.error, "no") if t.label.endswith("unit") else (Status.ok, "")
+        )
+        view = await control.proposals.propose(ADA, "study", edit())
+        await world.settled(lambda s: s.proposals[view.id].reverted)
+        view = await control.proposals.view(view.id)
+        assert view.state == "rejected"
+        assert "stay in dev" in view.reason

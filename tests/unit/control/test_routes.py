@@ -61,7 +61,10 @@ async def test_wait_must_be_seconds(world, wait):
             await call(control, "GET", "/tasks/{task}", query={"wait": wait}, task="task-1")
 
 
-@pytest.mark.parametrize("limit", ["x", "0", "-1", "501", "\u0663", "9" * 5000, ""])
+@pytest.mark.parametrize(
+    "limit",
+    ["x", "0", "-1", "501", "\u0663", "9" * 5000, "000000001999", "000000001" + "9" * 5000, ""],
+)
 async def test_limit_is_bounded(world, limit):
     async with world.running() as control:
         with pytest.raises(InvalidInput, match="limit"):

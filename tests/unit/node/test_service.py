@@ -354,6 +354,25 @@ async def test_a_revision_that_cannot_be_had(world: World) -> None:
     assert fact.data["stayed_on"] is None
 
 
+async def test_a_node_that_fails_itself_says_so(world: World, monkeypatch: Any) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("angelos.node.checkout.untouched", full)
+    revision = Revision("a" * 64)
+    commands = [
+        world.command(run("task-1", repo="study", revision=revision)),
+        world.command(Checkout(repo="study", branch="main", revision=revision)),
+    ]
+    await world.put(*commands)
+    await world.acked(*commands)
+    result = world.finished("task-1")
+    assert (result["status"], result["evidence"]["code"]) == ("killed", "unavailable")
+    assert "No space left" in result["evidence"]["reason"]
+    (fact,) = world.channel.of("checkout.failed")
+    assert fact.outcome == "unavailable"
+
+
 async def test_a_channel_that_ends_ends_the_node(tmp_path: Path) -> None:
     world = World(tmp_path)
 

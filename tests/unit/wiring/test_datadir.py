@@ -193,3 +193,11 @@ def test_settings_come_from_the_environment_and_arguments_go_first():
 def test_an_unclear_flag_is_refused():
     with pytest.raises(InvalidInput, match="ANGELOS_ALLOW_UNSANDBOXED"):
         load({"ANGELOS_ALLOW_UNSANDBOXED": "maybe"})
+
+
+def test_a_place_that_is_no_data_directory_is_told(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(Unavailable, match="No system runs"):
+        DataDir(tmp_path / "file").system()
+    with pytest.raises(InvalidInput, match="cannot be read"):
+        DataDir(tmp_path / ("x" * 300)).system()

@@ -1,0 +1,325 @@
+r"""What a merge must give: the three-way line merge of texts, to hold a CRDT's result against.
+
+A CRDT merges characters by who they are, not by what they say: after a rollback equal texts may
+hold other items, and one update gives another text on them. So whatever is to be written is
+compared with the merge of the texts first (`fit.py`).
+
+Two insertions at one place may come in either order. Where both sides changed the same lines
+there is a clash, and `text` keeps "theirs".
+
+    >>> merged = merge("a.txt", "1\n2\n3\n", "one\n2\n3\n", "1\n2\ndrei\n")
+    >>> (merged.text, merged.clashes, merged.accepts("one\n2\ndrei\n"))
+    ('one\n2\ndrei\n', False, True)
+    >>> merge("a.txt", "1\n", "2\n", "3\n").clashes
+    True
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from angelos.angelgit import notebook, stale
+from angelos.angelgit.edits import line_hunks, lines, text_edits
+from angelos.core.errors import InvalidInput
+
+_MISSING: Any = object()
+
+
+class Piece(NamedTuple):
+    """Text of the result: `text`, in either order with `other`, or a clash."""
+
+    text: str
+    other: str = ""
+    base: str = ""
+    clash: bool = False
+    """`text` is theirs, `other` yours, `base` what was there."""
+
+
+class TextMerge(NamedTuple):
+    """The merge of three texts."""
+
+    pieces: tuple[Piece, ...]
+
+    @property
+    def text(self) -> str:
+        """The merged text; theirs comes first and wins clashes."""
+        return "".join(p.text if p.clash else p.text + p.other for p in self.pieces)
+
+    @property
+    def clashes(self) -> bool:
+        """Whether both sides changed the same lines."""
+        return any(p.clash for p in self.pieces)
+
+    def accepts(self, result: str) -> bool:
+        """Tell whether a result is this merge; in a clash it must hold both authors' work."""
+        at = 0
+        for index, piece in enumerate(self.pieces):
+            if piece.clash:
+                end = self._end(result, at, index)
+                if end is None:
+                    return False
+                at = end
+                continue
+            orders = (piece.text + piece.other, piece.other + piece.text)
+            if not result.startswith(orders, at):
+                return False
+            at += len(orders[0])
+        return at == len(result)
+
+    def _end(self, result: str, at: int, index: int) -> int | None:
+        """Return where the text that stands for a clash ends in `result`."""
+        if index + 1 == len(self.pieces):
+            return len(result) if _both(self.pieces[index], result[at:]) else None
+        # Two clashes never touch, so a fixed piece follows; where it stands is tried in order.
+        follows, rest = self.pieces[index + 1], TextMerge(self.pieces[index + 1 :])
+        end = result.find(follows.text, at)
+        while end >= 0:
+            if _both(self.pieces[index], result[at:end]) and rest.accepts(result[end:]):
+                return end
+            end = result.find(follows.text, end + 1)
+        return None
+
+
+class NotebookMerge(NamedTuple):
+    """The merge of three notebooks: cells by id, their sources by line, the rest by key."""
+
+    path: str
+    cells: Mapping[str, Mapping[str, Any]]
+    """Without their sources."""
+    sources: Mapping[str, TextMerge]
+    gaps: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]
+    """(Cell that stays in its place or "", theirs behind it, yours behind it)."""
+    rest: Mapping[str, Any]
+    clashes: bool
+
+    @property
+    def text(self) -> str:
+        """The merged notebook; theirs comes first and wins clashes."""
+        order = [c for stays, theirs, yours in self.gaps for c in (stays, *theirs, *yours) if c]
+        cells = [{**self.cells[c], "source": self.sources[c].text} for c in order]
+        return notebook.dump({**self.rest, "cells": cells})
+
+    def accepts(self, result: str) -> bool:
+        """Tell whether a result is this merge."""
+        try:
+            made = notebook.parse(result, self.path)
+        except InvalidInput:  # a cell that stands there twice, for instance
+            return False
+        cells = {c["id"]: c for c in made["cells"]}
+        if cells.keys() != self.cells.keys() or any(
+            made[key] != value for key, value in self.rest.items()
+        ):
+            return False
+        for cell_id, cell in cells.items():
+            plain = {k: v for k, v in cell.items() if k != "source"}
+            if plain != self.cells[cell_id] or not self.sources[cell_id].accepts(cell["source"]):
+                return False
+        return self._ordered(list(cells))
+
+    def _ordered(self, order: list[str]) -> bool:
+        at = 0
+        for stays, theirs, yours in self.gaps:
+            here = order[at : at + bool(stays) + len(theirs) + len(yours)]
+            at += len(here)
+            if here[: bool(stays)] != [stays][: bool(stays)]:
+                return False
+            for side in (theirs, yours):
+                if [c for c in here if c in side] != list(side):
+                    return False
+        return at == len(order)
+
+
+Merge = TextMerge | NotebookMerge
+
+
+def merge(path: str, base: str, theirs: str, yours: str, *, same: bool = False) -> Merge:
+    """Return the merge of two canonical texts that come from `base`.
+
+    `same`: what both sides changed alike is one change, as on two branches that both hold it;
+    otherwise that is a clash, as of two authors who do not know of each other.
+    """
+    if path.endswith(".ipynb"):
+        sides = [notebook.parse(text, path) for text in (base, theirs, yours)]
+        return _merge_notebooks(path, *sides, same=same)
+    return merge_text(base, theirs, yours, same=same)
+
+
+def merge_text(base: str, theirs: str, yours: str, *, same: bool = False) -> TextMerge:
+    """Return the line merge of two texts that come from `base`."""
+    b, t, y = lines(base), lines(theirs), lines(yours)
+    others, ours = line_hunks(base, theirs), line_hunks(base, yours)
+    if same:
+        alike = {(h.start, h.end, *t[h.new_start : h.new_end]) for h in others}
+        ours = [h for h in ours if (h.start, h.end, *y[h.new_start : h.new_end]) not in alike]
+    changes: list[tuple[int, int, Piece]] = []
+    groups = stale.clusters(ours, others, y, t)
+    for low, high, mine, their in groups:
+        sides = [
+            "".join(text[slice(*stale.changed_range(hunks, inside, low, high))])
+            for text, hunks, inside in ((t, others, their), (y, ours, mine))
+        ]
+        old = "".join(b[low:high])
+        same_text = same and sides[0] == sides[1]
+        piece = Piece(sides[0]) if same_text else Piece(*sides, base=old, clash=True)
+        changes.append((low, high, piece))
+    taken = [(mine, their) for _, _, mine, their in groups]
+    free_theirs = [h for h in others if not any(h in their for _, their in taken)]
+    free_ours = [h for h in ours if not any(h in mine for mine, _ in taken)]
+    for hunk in free_theirs:
+        text = "".join(t[hunk.new_start : hunk.new_end])
+        changes.append((hunk.start, hunk.end, Piece(text)))
+    for hunk in free_ours:
+        text = "".join(y[hunk.new_start : hunk.new_end])
+        tied = next(
+            (
+                i
+                for i, (low, high, piece) in enumerate(changes)
+                if low == high == hunk.start == hunk.end and not piece.clash
+            ),
+            None,
+        )
+        if tied is None:
+            changes.append((hunk.start, hunk.end, Piece(text)))
+        else:
+            changes[tied] = (hunk.start, hunk.end, _tie(changes[tied][2].text, text))
+    pieces: list[Piece] = []
+    at = 0
+    for low, high, piece in sorted(changes, key=lambda change: change[:2]):
+        pieces += [Piece("".join(b[at:low]))] if low > at else []
+        pieces.append(piece)
+        at = max(at, high)
+    return TextMerge((*pieces, Piece("".join(b[at:]))) if at < len(b) else tuple(pieces))
+
+
+def _tie(theirs: str, yours: str) -> Piece:
+    """Return two insertions at one place: a line without an end can only be the last."""
+    if not theirs.endswith("\n"):
+        return Piece(yours + theirs)
+    return Piece(theirs, yours) if yours.endswith("\n") else Piece(theirs + yours)
+
+
+def _both(piece: Piece, result: str) -> bool:
+    """Tell whether a clash was resolved without losing or mixing up anything.
+
+    What they put in must be there, piece by piece, and besides it nothing but your text.
+    """
+    if result in (piece.text, piece.text + piece.other, piece.other + piece.text):
+        return True
+    base = piece.base.encode()
+    rest, at, removed = result, 0, False
+    for edit in reversed(text_edits(piece.base, piece.text)):
+        # What they took away in the middle of what is being changed may stay away.
+        removed |= bool(base[edit.at : edit.at + edit.delete])
+        if edit.insert:
+            found = rest.find(edit.insert, at)
+            if found < 0:
+                return False
+            rest = rest[:found] + rest[found + len(edit.insert) :]
+            at = found
+    if not removed:
+        return rest == piece.other
+    letters = iter(piece.other)
+    return all(letter in letters for letter in rest)
+
+
+def _merge_notebooks(
+    path: str, base: dict[str, Any], theirs: dict[str, Any], yours: dict[str, Any], *, same: bool
+) -> NotebookMerge:
+    old, their, your = ({c["id"]: c for c in nb["cells"]} for nb in (base, theirs, yours))
+    moved = [notebook.moved_cells(list(old), list(side)) for side in (their, your)]
+    cells: dict[str, dict[str, Any]] = {}
+    sources: dict[str, TextMerge] = {}
+    clashes = False
+    for cell_id in {**their, **your, **old}:
+        b, t, y = old.get(cell_id), their.get(cell_id), your.get(cell_id)
+        if b is not None and (t is None or y is None):
+            left = t or y
+            clash = left is not None and any(
+                left.get(k) != b.get(k) for k in {*left, *b} - {"outputs", "execution_count"}
+            )
+            clashes |= clash
+            if not clash or t is None:
+                continue
+            y = b
+        elif b is None:
+            clashes |= t is not None and y is not None and not (same and t == y)
+            t = y = t or y or {}
+            b = t
+        found, clash = _merge_cell(b, t or {}, y or {}, same=same)
+        cells[cell_id], sources[cell_id] = found
+        clashes |= clash
+    for cell_id in moved[0] | moved[1]:
+        edited = [cell_id in moved[i] or side.get(cell_id) != old[cell_id]
+                  for i, side in enumerate((their, your))]  # fmt: skip
+        clashes |= all(edited) and not (same and list(their) == list(your))
+    rest: dict[str, Any] = {}
+    for key in ("nbformat", "nbformat_minor"):
+        rest[key], clash = _pick(base[key], theirs[key], yours[key])
+        clashes |= clash
+    metadata, clash = _keys(base["metadata"], theirs["metadata"], yours["metadata"])
+    rest["metadata"] = metadata
+    gaps = _order(cells, (old, their, your), moved)
+    return NotebookMerge(path, cells, sources, gaps, rest, clashes | clash)
+
+
+def _merge_cell(
+    base: Mapping[str, Any], theirs: Mapping[str, Any], yours: Mapping[str, Any], *, same: bool
+) -> tuple[tuple[dict[str, Any], TextMerge], bool]:
+    source = merge_text(base["source"], theirs["source"], yours["source"], same=same)
+    flat = [{k: v for k, v in c.items() if k not in ("source", "metadata")}
+            for c in (base, theirs, yours)]  # fmt: skip
+    plain, clash = _keys(*flat)
+    outputs = [side.get("outputs") for side in flat]
+    clash |= not same and outputs[1] != outputs[0] != outputs[2]
+    plain["metadata"], other = _keys(*(c.get("metadata", {}) for c in (base, theirs, yours)))
+    return (plain, source), clash | other | source.clashes
+
+
+def _order(
+    cells: Mapping[str, Any], sides: Sequence[Mapping[str, Any]], moved: Sequence[set[str]]
+) -> tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]:
+    old, their, your = sides
+    stay = [
+        c for c in old if c in cells and c in their and c in your and c not in moved[0] | moved[1]
+    ]
+    mine = {
+        c for c in cells
+        if c not in stay and (c in their and (c not in old or c in moved[0] or c not in your))
+    }  # fmt: skip
+    behind: list[dict[str, list[str]]] = []
+    for side, own in ((their, mine), (your, cells.keys() - mine - set(stay))):
+        gap: dict[str, list[str]] = {"": []}
+        last = ""
+        for cell_id in side:
+            if cell_id in stay:
+                last = cell_id
+            elif cell_id in own:
+                gap.setdefault(last, []).append(cell_id)
+        behind.append(gap)
+    return tuple(
+        (cell, tuple(behind[0].get(cell, ())), tuple(behind[1].get(cell, ())))
+        for cell in ("", *stay)
+    )
+
+
+def _keys(
+    base: Mapping[str, Any], theirs: Mapping[str, Any], yours: Mapping[str, Any]
+) -> tuple[dict[str, Any], bool]:
+    """Return the merge of two mappings by key, and whether both changed one differently."""
+    made: dict[str, Any] = {}
+    clashes = False
+    for key in {**theirs, **yours}:
+        value, clash = _pick(*(side.get(key, _MISSING) for side in (base, theirs, yours)))
+        clashes |= clash
+        if value is not _MISSING:
+            made[key] = value
+    return made, clashes
+
+
+def _pick(base: Any, theirs: Any, yours: Any) -> tuple[Any, bool]:
+    if yours == base:
+        return theirs, False
+    if theirs == base:
+        return yours, False
+    return theirs, theirs != yours

@@ -1,0 +1,110 @@
+"""What AngelOS computes, computed again by other code: hashes, roots, signatures.
+
+Nothing of AngelOS is imported here, so that a mistake there is not made twice. The constants
+are those of the documented formats.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+
+def sha256(content: bytes) -> str:
+    """Return the SHA-256 in hex."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def public_key(path: Path) -> Ed25519PublicKey:
+    """Return the public half of a key file (32 bytes of seed)."""
+    return Ed25519PrivateKey.from_private_bytes(path.read_bytes()).public_key()
+
+
+def canonical(value: Any) -> bytes:
+    """Return JSON without spaces, as it is hashed."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def merkle_root(leaves: Sequence[bytes]) -> bytes:
+    """Return MTH(D[n]) of RFC 6962, section 2.1, word for word: recursive, over the bodies."""
+    if not leaves:
+        return hashlib.sha256(b"").digest()
+    if len(leaves) == 1:
+        return hashlib.sha256(b"\x00" + leaves[0]).digest()
+    k = 1
+    while k * 2 < len(leaves):
+        k *= 2
+    left, right = merkle_root(leaves[:k]), merkle_root(leaves[k:])
+    return hashlib.sha256(b"\x01" + left + right).digest()
+
+
+def checkpoint(note: str, key: Ed25519PublicKey) -> tuple[int, bytes]:
+    """Return (size, root) of a C2SP checkpoint; raise `InvalidSignature` if `key` did not sign."""
+    text, _, signature = note.rpartition("\n\n")
+    _, size, root = text.splitlines()
+    blob = base64.b64decode(signature.split(" ")[-1])
+    key.verify(blob[4:], (text + "\n").encode())
+    return int(size), base64.b64decode(root)
+
+
+def tree_hash(files: Mapping[str, tuple[int, bytes]]) -> str:
+    """Return the hash of a tree of path -> (mode, content)."""
+    rows = sorted([path, mode, sha256(content)] for path, (mode, content) in files.items())
+    return sha256(b"angelos.tree.v1\0" + canonical(rows))
+
+
+def files_on_disk(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Return path -> (mode as committed, content) of a checkout."""
+    found = {}
+    for path in folder.rglob("*"):
+        if path.is_file():
+            mode = 0o755 if path.stat().st_mode & 0o100 else 0o644
+            found[path.relative_to(folder).as_posix()] = (mode, path.read_bytes())
+    return found
+
+
+def check_commit(signed: Mapping[str, Any], key: Ed25519PublicKey) -> None:
+    """Raise unless a stored commit has the hash it goes by and the repository's signature."""
+    commit = signed["commit"]
+    names = ("repo", "parents", "tree", "author", "on_behalf_of", "message", "at")
+    body = canonical([commit[name] for name in names])
+    assert sha256(b"angelos.commit.v1\0" + body) == signed["revision"]
+    key.verify(signed["signature"], b"angelos.commit.v1\0" + signed["revision"].encode())
+
+
+def check_command(body: bytes, key: Ed25519PublicKey) -> dict[str, Any]:
+    """Return a command's payload; raise unless its grant is signed and fits just this payload."""
+    command = msgspec.msgpack.decode(body)
+    signed = command["grant"]
+    key.verify(signed["signature"], b"angelos.grant.v1\0" + signed["body"])
+    grant = msgspec.msgpack.decode(signed["body"])
+    assert grant["what"] == sha256(command["payload"])
+    assert grant["where"] == command["to"]
+    payload = msgspec.msgpack.decode(command["payload"])
+    return {"grant": grant, "to": command["to"], **payload}
+
+
+def run_module(module: str, files: Mapping[str, bytes], folder: Path) -> tuple[int, str]:
+    """Run a module of a repository's files here, without AngelOS: exit code and output."""
+    for path, content in files.items():
+        target = folder / path
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(content)
+    done = subprocess.run(
+        [sys.executable, "-B", "-m", module],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr
