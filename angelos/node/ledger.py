@@ -1,8 +1,8 @@
 """Which commands a node has seen, finished and had revoked. Pure, but for its file's form.
 
 Commands come at least once. One that runs is not started again, one that was finished is only
-acknowledged again. A revocation voids the grants that were made out before it: grants and
-commands carry their time in their ids (UUIDv7), both by control's clock.
+acknowledged again. A revocation voids the grants that were made out before its own: a grant
+carries its time in its id (UUIDv7), by control's clock. A command's id may be a hash.
 """
 
 from __future__ import annotations
@@ -51,9 +51,9 @@ class Ledger:
         while len(self._finished) > _REMEMBERED:
             self._finished.popitem(last=False)
 
-    def revoke(self, principal: PrincipalId, command: CommandId) -> None:
-        """Void the grants made out to `principal` before this command."""
-        self.revoked[principal] = max(self.revoked.get(principal, 0), time_of(command))
+    def revoke(self, principal: PrincipalId, order: Grant) -> None:
+        """Void the grants made out to `principal` before that of the revocation itself."""
+        self.revoked[principal] = max(self.revoked.get(principal, 0), time_of(order.id))
 
     def check(self, grant: Grant) -> None:
         """Raise `Forbidden` if a grant was revoked."""

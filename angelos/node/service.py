@@ -30,7 +30,7 @@ from angelos.core.errors import (
     InvalidInput,
     Unavailable,
 )
-from angelos.core.grants import Grant, check_grant
+from angelos.core.grants import Grant, check_grant, read_grant
 from angelos.core.ids import CommandId, FactId, PrincipalId, TaskId, new_fact_id
 from angelos.core.messages import (
     CancelTask,
@@ -213,7 +213,7 @@ class Node:
                 found = [work for work in self._work.values() if work.task == task]
                 reason = reason or "cancelled"
             case RevokeGrants(principal=principal, reason=reason):
-                self._ledger.revoke(principal, command.id)
+                self._ledger.revoke(principal, read_grant(command.grant))
                 part = self._revoked_file.with_suffix(".part")
                 part.write_bytes(self._ledger.dump())
                 part.rename(self._revoked_file)

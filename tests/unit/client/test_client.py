@@ -296,3 +296,16 @@ def test_connect_finds_the_running_system(tmp_path):
     data.write_system(msgspec.structs.replace(base, url="http://127.0.0.1:1", start_ticks=1))
     with pytest.raises(errors.Unavailable, match="No system runs"):
         Angelos.connect(tmp_path)
+
+
+async def test_what_cannot_be_sent_is_refused_here():
+    async with Angelos("http://127.0.0.1:1") as angelos:
+        for ask in (
+            lambda: angelos.task("\udcff"),
+            lambda: angelos.proposals(repo="\udcff"),
+            lambda: angelos.submit(SubmitTask(code="\udcff")),
+        ):
+            with pytest.raises(errors.InvalidInput, match="not Unicode"):
+                await ask()
+        with pytest.raises(errors.TooLarge):
+            await angelos.submit(SubmitTask(code="#" * 17_000_000))

@@ -53,7 +53,8 @@ def test_from_outside_an_unknown_field_is_refused() -> None:
 @pytest.mark.parametrize(
     "limits",
     [b'{"wall_s": 0}', b'{"wall_s": 1e9}', b'{"pids": 0}', b'{"memory_mb": 1e6}',
-     b'{"output_bytes": -1}', b'{"memory_mb": ' + b"9" * 400 + b"}", b'{"wall_s": "1"}', b'{"cpu_s": null}'],
+     b'{"output_bytes": -1}', b'{"memory_mb": ' + b"9" * 400 + b"}",
+     b'{"wall_s": "1"}', b'{"cpu_s": null}'],
 )  # fmt: skip
 def test_limits_have_bounds(limits: bytes) -> None:
     with pytest.raises(msgspec.ValidationError):

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from angelos.core.errors import Forbidden
 from angelos.core.grants import Grant
-from angelos.core.ids import CommandId, PrincipalId, new_command_id, new_grant_id
+from angelos.core.ids import CommandId, PrincipalId, new_grant_id
 from angelos.node.ledger import Ledger, load
 from angelos.node.stream import CHUNK_CHARS, KEPT_CHARS, Feed
 
@@ -71,7 +71,7 @@ def _grant(now_ms: int) -> Grant:
 
 def test_a_revocation_voids_older_grants_and_survives_a_restart() -> None:
     ledger = Ledger()
-    ledger.revoke(PrincipalId("agent/m"), new_command_id(2_000))
+    ledger.revoke(PrincipalId("agent/m"), _grant(2_000))
     for memory in (ledger, load(ledger.dump())):
         with pytest.raises(Forbidden):
             memory.check(_grant(1_999))
