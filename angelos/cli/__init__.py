@@ -27,6 +27,7 @@ COMMANDS = {
     "show": ("review:show", "Show a proposal: what it changes and how its tests went."),
     "approve": ("review:approve", "Approve a proposal."),
     "reject": ("review:reject", "Reject a proposal."),
+    "log": ("log", "List the revisions of a branch."),
     "rollback": ("review:rollback", "Take main back to an earlier revision."),
     "audit": ("audit", "Verify, read and export the audit log."),
     "doctor": ("doctor", "Check what this machine can do, with a real sandbox."),

@@ -35,9 +35,10 @@ _INPUT_CODES = frozenset({"invalid-input", "not-found", "too-large"})
 class Out:
     """Where the system is and how to print."""
 
-    def __init__(self, data_dir: str | None, *, as_json: bool) -> None:
+    def __init__(self, data_dir: str | None, *, as_json: bool, token: str = "") -> None:
         """Take the options that every command has."""
         self.data_dir = data_dir
+        self.token = token
         self.as_json = as_json
 
     def ask(self, question: Callable[[Angelos], Awaitable[T]]) -> T:
@@ -46,7 +47,7 @@ class Out:
         async def asked() -> T:
             from angelos.client import Angelos
 
-            async with Angelos.connect(self.data_dir) as angelos:
+            async with Angelos.connect(self.data_dir, self.token) as angelos:
                 return await question(angelos)
 
         return asyncio.run(asked())
@@ -100,13 +101,17 @@ class Out:
 
 
 def common(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command `--json` and `--data-dir`, and pass them as `out`."""
+    """Give a command `--json`, `--data-dir` and `--token`, and pass them as `out`."""
 
     @click.option("--data-dir", metavar="DIR", help="Data directory [env: ANGELOS_DATA_DIR].")
     @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+    @click.option(
+        "--token", envvar="ANGELOS_TOKEN", default="", metavar="TOKEN", show_envvar=True,
+        help="Act as the person with this token [the owner].",
+    )  # fmt: skip
     @functools.wraps(command)
-    def wrapped(*args: Any, data_dir: str | None, as_json: bool, **kwargs: Any) -> None:
-        out = Out(data_dir, as_json=as_json)
+    def wrapped(*args: Any, data_dir: str | None, as_json: bool, token: str, **kwargs: Any) -> None:
+        out = Out(data_dir, as_json=as_json, token=token)
         with out.errors():
             command(*args, out=out, **kwargs)
 

@@ -46,8 +46,10 @@ class Angelos:
         self._renewal: asyncio.Task[None] | None = None
 
     @classmethod
-    def connect(cls, data_dir: Path | str | None = None) -> Angelos:
+    def connect(cls, data_dir: Path | str | None = None, token: str = "") -> Angelos:
         """Return a client of the system that runs on `data_dir` (default: `ANGELOS_DATA_DIR`).
+
+        It acts as the owner, or as the person whose `token` is given.
 
         Raises `Unavailable` when none runs there.
         """
@@ -56,7 +58,7 @@ class Angelos:
         system = DataDir(data_dir or find_data_dir()).system()
         if not system.url:
             raise Unavailable("The system is still starting.", hint="Wait for `angelos up`.")
-        return cls(system.url, token=system.token)
+        return cls(system.url, token=token or system.token)
 
     @classmethod
     def with_certificate(cls, folder: Path | str) -> Angelos:

@@ -20,8 +20,6 @@ from angelos.core.ids import PrincipalId, is_principal
 from angelos.core.permissions import Principal, Role
 
 PREFIX = "angel_"
-MIN_TOKEN = 32
-"""Characters that a token brought along must have: it has to be random, not remembered."""
 MAX_TOKEN = 512
 OWNER = "owner"
 """Whoever signs in with the server's own token; nobody else can be called so."""
@@ -57,21 +55,6 @@ class People:
                 raise Conflict(f"There is a person {name!r} already; nothing was changed.")
         return PersonView(id=who, role=role, token=token)
 
-    async def ensure_owner(self, name: str, token: str) -> PersonView:
-        """Make sure that this admin exists and has this token, and no other token any more."""
-        who = _principal(name)
-        if not MIN_TOKEN <= len(token) <= MAX_TOKEN:
-            raise InvalidInput(
-                f"The owner's token has {len(token)} characters; {MIN_TOKEN} or more are needed.",
-                hint="Use a random one, such as `openssl rand -hex 32` prints.",
-            )
-        async with self._database.transaction() as connection:
-            await connection.execute(
-                QUERIES["put_owner"],
-                {"name": name, "role": Role.admin, "token": hash_token(token)},
-            )
-        return PersonView(id=who, role=Role.admin)
-
     async def authenticate(self, token: str) -> Principal | None:
         """Return whose token this is, as of now; None when it is nobody's (any more)."""
         if not token or len(token) > MAX_TOKEN:
@@ -86,12 +69,16 @@ class People:
         return Principal(id=PrincipalId(f"person/{row[0]}"), role=Role(row[1]))
 
     async def list(self) -> tuple[PersonView, ...]:
-        """Return all people, by name; without tokens."""
+        """Return the owner and all people, by name; without tokens."""
         async with self._database.transaction() as connection:
             rows = await connection.execute(QUERIES["people"])
             found = await rows.fetchall()
-        return tuple(
-            PersonView(id=PrincipalId(f"person/{name}"), role=Role(role)) for name, role in found
+        return (
+            PersonView(id=PrincipalId(f"person/{OWNER}"), role=Role.admin),
+            *(
+                PersonView(id=PrincipalId(f"person/{name}"), role=Role(role))
+                for name, role in found
+            ),
         )
 
     async def remove(self, name: str) -> None:

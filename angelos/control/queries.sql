@@ -2,10 +2,6 @@
 insert into person (name, role, token) values (%(name)s, %(role)s, %(token)s)
 on conflict (name) do nothing
 
--- name: put_owner
-insert into person (name, role, token) values (%(name)s, %(role)s, %(token)s)
-on conflict (name) do update set role = excluded.role, token = excluded.token
-
 -- name: person_by_token
 select name, role from person where token = %(token)s
 

@@ -191,7 +191,7 @@ def _bad_token() -> Unauthenticated:
 
 def _refused(principal: str, reason: str) -> Unauthenticated:
     return Unauthenticated(
-        f"{principal} is quarantined: {reason}",
+        f"{principal} is quarantined: {reason.rstrip('.')}.",
         hint="An operator can release it; then it has to be enrolled again.",
         reason=QUARANTINED,
     )

@@ -26,7 +26,7 @@ EPHEMERAL = {"task.output", "document.edited"}
 class Leaf(NamedTuple):
     """A row of `audit_entry`."""
 
-    index: int
+    place: int
     body: bytes
     leaf: bytes
 
@@ -105,8 +105,9 @@ async def read(root: Path) -> Left:
 
 
 def _journal(client: redis.Redis) -> list[dict[str, Any]]:
+    entries: Any = client.xrange("{journal}")
     facts, index = [], 0
-    for offset, fields in client.xrange("{journal}"):
+    for offset, fields in entries:
         fact = msgspec.msgpack.decode(fields[b"b"]) | {"offset": offset.decode(), "index": None}
         if fact["kind"] not in EPHEMERAL:
             fact["index"], index = index, index + 1

@@ -86,7 +86,7 @@ def base(call):
 
 @pytest.fixture(autouse=True)
 def it_still_works(call):
-    """Whatever was sent: the system answers, and says of nothing that it went wrong inside."""
+    """Whatever was sent: the system answers the next one."""
     yield
     assert call("GET", "/status").status == 200
 
@@ -289,6 +289,7 @@ def test_each_role_does_what_it_may_and_no_more(call):
 
 # -- the command line ------------------------------------------------------------------------
 
+PROPOSE = ["propose", "/etc/hosts", "--base", "main", "--repo", "study", "--path"]
 USAGE = [
     ["nope"], ["status", "x"], ["run"], ["run", "-c", ""], ["run", "-c", "1", "--timeout", "x"],
     ["run", "-c", "1", "--timeout", "nan"], ["run", "-c", "1", "--memory", "9" * 400],
@@ -297,10 +298,9 @@ USAGE = [
     ["approve", "prop-"], ["rollback", "nope", "--repo", "study"], ["rollback", "x"],
     ["people", "add", "../x"], ["people", "add", "x", "--role", "king"], ["enrol", "node", ""],
     ["agent", "enrol", "junk", "d"], ["quarantine", "person/x"], ["audit", "verify", "--key", "00"],
-    ["audit", "verify", "--export", "nope"], ["audit", "export", "/nope/x"], ["proposals", "--limit", "0"],
-    ["propose", "/etc/hostname", "--base", "main", "--repo", "study", "--path", "../x"],
-    ["propose", "/etc/hostname", "--base", "main", "--repo", "study", "--path", "x", "--wait", "nan"],
-    ["propose", "/etc/hostname", "--base", "main", "--repo", "study", "--path", "x", "-m", "\udcff"],
+    ["audit", "verify", "--export", "nope"], ["audit", "export", "/nope/x"],
+    ["proposals", "--limit", "0"], [*PROPOSE, "../x"], [*PROPOSE, "x", "--wait", "nan"],
+    [*PROPOSE, "x", "-m", "\udcff"],
 ]  # fmt: skip
 
 
@@ -366,7 +366,7 @@ def test_a_second_up_does_not_say_that_all_is_stopped(system):
     assert json.loads(line)["code"] == "conflict"
 
 
-# -- a dead node: last, because it is away for a while -----------------------------------------
+# -- a dead node -----------------------------------------------------------------------------
 
 
 def test_tasks_of_a_node_that_is_killed_end_and_nothing_is_lost(system, call):

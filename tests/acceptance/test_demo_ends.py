@@ -7,33 +7,14 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from angelos.adapters.children import start_ticks
 from angelos.adapters.datadir import DataDir
+from tests.acceptance.demo_process import demo_process
 from tests.acceptance.up_process import alive, descendants
-
-
-@contextmanager
-def _demo(root: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run the demo as a shell does: in a process group of its own, as Ctrl-C would reach it."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "angelos.cli", "demo", "--json", "--keep", str(root)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        process_group=0,
-    )
-    with process:
-        try:
-            yield process
-        finally:
-            if process.poll() is None:
-                process.terminate()  # it ends what it started, however the test went
 
 
 def _until(process: subprocess.Popen[str], text: str) -> None:
@@ -89,7 +70,7 @@ def test_a_system_that_does_not_start_is_a_clear_failure(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
 def test_told_to_stop_in_the_middle_it_stops_all_it_started(tmp_path, number):
     data = DataDir(tmp_path / "data")
-    with _demo(data.root) as process:
+    with demo_process(data.root) as process:
         _until(process, "1. ok")
         pids = _started_by(process, data)
         if number == signal.SIGINT:
@@ -106,7 +87,7 @@ def test_told_to_stop_in_the_middle_it_stops_all_it_started(tmp_path, number):
 @pytest.mark.slow
 def test_a_step_that_fails_is_named_and_ends_the_demo(tmp_path):
     data = DataDir(tmp_path / "data")
-    with _demo(data.root) as process:
+    with demo_process(data.root) as process:
         _until(process, "ready, with three agents")
         pids = _started_by(process, data)
         ada = next(

@@ -52,6 +52,10 @@ async def test_an_agent_works_within_its_role_until_it_is_quarantined(system, tm
         async with Angelos.with_certificate(tmp_path / "ada") as ada:
             with pytest.raises(Unauthenticated):  # the old certificate stays void
                 await ada.status()
+        await enrol((await owner.enrol_token("agent", "ada")).token, tmp_path / "again")
+        async with Angelos.with_certificate(tmp_path / "again") as ada:
+            result = await ada.run("print(2)")  # new grants are not the revoked ones
+            assert (result.status, result.stdout) == ("ok", "2\n"), result
 
 
 async def test_live_and_committed_text_and_history(system):

@@ -63,7 +63,7 @@ def tail(out: Out, *, lines: int, follow: bool) -> None:
     async def show() -> None:
         from angelos.client import Angelos
 
-        async with Angelos.connect(out.data_dir) as angelos:
+        async with Angelos.connect(out.data_dir, out.token) as angelos:
             size = (await angelos.checkpoint()).size
             async for entry in _entries(angelos, max(-1, size - lines - 1), follow=follow):
                 _print(out, entry)

@@ -114,7 +114,7 @@ async def _system(out: Out) -> Check:
     from angelos.core.errors import AngelError
 
     try:
-        async with Angelos.connect(out.data_dir) as angelos:
+        async with Angelos.connect(out.data_dir, out.token) as angelos:
             status = await angelos.status()
     except AngelError as error:
         return Check("system", "--", error.detail, error.hint)

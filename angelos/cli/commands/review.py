@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from angelos.core.api import ProposalView
 
 _MANY = 500
-_WHERE = "`angelos status` shows the present main, `angelos audit tail` the earlier ones."
+_WHERE = "List them: angelos log."
 
 
 @click.command()

@@ -70,7 +70,7 @@ async def _run(out: Out, task: SubmitTask, printer: _Printer) -> TaskResult:
     from angelos.core.messages import TaskResult
 
     accepted: list[TaskView] = []
-    async with Angelos.connect(out.data_dir) as angelos:
+    async with Angelos.connect(out.data_dir, out.token) as angelos:
         try:
             async with contextlib.aclosing(
                 angelos.stream(task, on_accept=accepted.append)

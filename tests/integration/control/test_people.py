@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 
 import pytest
 
@@ -18,7 +17,8 @@ async def test_a_token_is_its_persons_until_they_are_removed(database):
     principal = await people.authenticate(view.token)
     assert (principal.id, principal.role) == ("person/ada", Role.reviewer)
     assert [(p.id, p.role, p.token) for p in await people.list()] == [
-        ("person/ada", Role.reviewer, "")
+        ("person/owner", Role.admin, ""),
+        ("person/ada", Role.reviewer, ""),
     ]
     await people.remove("ada")
     assert await people.authenticate(view.token) is None
@@ -63,17 +63,6 @@ async def test_odd_names_are_refused(database, name):
         await People(database).create(name, Role.viewer)
 
 
-async def test_the_owner_is_made_once_and_takes_a_new_token(database):
-    people = People(database)
-    first, second = secrets.token_hex(24), secrets.token_hex(24)
-    for token in (first, first, second):
-        await people.ensure_owner("root", token)
-    assert await people.authenticate(first) is None
-    assert (await people.authenticate(second)).role == Role.admin
-    with pytest.raises(InvalidInput):
-        await people.ensure_owner("root", "short")
-
-
 async def test_nobody_is_called_like_the_owner(database):
     with pytest.raises(Conflict, match="server's own token"):
         await People(database).create("owner", Role.admin)
@@ -87,4 +76,4 @@ async def test_the_last_admin_stays(database):
     await people.create("bob", Role.admin)
     ended = await asyncio.gather(people.remove("ada"), people.remove("bob"), return_exceptions=True)
     assert [type(e) for e in ended if e] == [Conflict]
-    assert len(await people.list()) == 1
+    assert len(await people.list()) == 2

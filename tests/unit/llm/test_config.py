@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm.config import ConfigError, ModelConfig, RunConfig, TrainingConfig, from_dict
@@ -13,6 +13,7 @@ from llm.config import ConfigError, ModelConfig, RunConfig, TrainingConfig, from
 text = st.text(st.characters(exclude_categories=["Cs"]))
 
 
+@settings(deadline=None)
 @given(
     corpus=text,
     checkpoint=text,

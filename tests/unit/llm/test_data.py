@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.llm.needs import need
@@ -25,6 +25,7 @@ from llm.data import (  # noqa: E402
 LINE = "angelos is online\n"
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(), min_size=1).filter(any))
 def test_what_is_encoded_is_decoded_again(corpus):
     tokenizer = CharacterTokenizer(corpus)
@@ -66,6 +67,7 @@ def test_ids_outside_the_vocabulary_are_refused(ids):
         CharacterTokenizer(["ab"]).decode(ids)
 
 
+@settings(deadline=None)
 @given(st.integers(1, 60), st.integers(1, 20))
 def test_targets_are_the_inputs_moved_by_one(length, block_size):
     dataset = NextTokenDataset(torch.arange(length), block_size)

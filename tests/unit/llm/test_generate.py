@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import inf
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.unit.llm.needs import need
@@ -39,14 +39,15 @@ def uncached(model, ids, count):
     return ids
 
 
+@settings(deadline=None)
 @given(
-    st.lists(st.floats(-20, 20, width=32), min_size=2, max_size=12, unique=True),
+    st.lists(st.integers(-80, 80), min_size=2, max_size=12, unique=True),
     st.integers(1, 14),
     st.floats(0.01, 1.0),
     st.floats(0.1, 3.0),
 )
 def test_the_filter_keeps_the_largest(values, top_k, top_p, temperature):
-    logits = torch.tensor([values])
+    logits = torch.tensor([values]) / 4  # far enough apart to stay apart when scaled
     cut = narrow(logits, Sampling(temperature=temperature, top_k=top_k))
     assert (cut > -inf).sum() == min(top_k, len(values))
     nucleus = narrow(logits, Sampling(temperature=temperature, top_p=top_p))[0]

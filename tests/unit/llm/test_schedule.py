@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm.config import TrainingConfig
 from llm.train import batch_seed, is_due, learning_rate, should_stop
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 300), st.floats(0, 0.9), st.sampled_from(["linear", "cosine"]), st.floats(0.1, 2)
 )
