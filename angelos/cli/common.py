@@ -106,12 +106,14 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
     @click.option("--data-dir", metavar="DIR", help="Data directory [env: ANGELOS_DATA_DIR].")
     @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     @click.option(
-        "--token", envvar="ANGELOS_TOKEN", default="", metavar="TOKEN", show_envvar=True,
+        "--token", "person_token", envvar="ANGELOS_TOKEN", default="", metavar="TOKEN", show_envvar=True,
         help="Act as the person with this token [the owner].",
     )  # fmt: skip
     @functools.wraps(command)
-    def wrapped(*args: Any, data_dir: str | None, as_json: bool, token: str, **kwargs: Any) -> None:
-        out = Out(data_dir, as_json=as_json, token=token)
+    def wrapped(
+        *args: Any, data_dir: str | None, as_json: bool, person_token: str, **kwargs: Any
+    ) -> None:
+        out = Out(data_dir, as_json=as_json, token=person_token)
         with out.errors():
             command(*args, out=out, **kwargs)
 
