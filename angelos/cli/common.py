@@ -106,9 +106,13 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
     @click.option("--data-dir", metavar="DIR", help="Data directory [env: ANGELOS_DATA_DIR].")
     @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     @click.option(
-        "--token", "person_token", envvar="ANGELOS_TOKEN", default="", metavar="TOKEN", show_envvar=True,
-        help="Act as the person with this token [the owner].",
-    )  # fmt: skip
+        "--token",
+        "person_token",
+        envvar="ANGELOS_TOKEN",
+        default="",
+        metavar="TOKEN",
+        help="Act as the person with this token [env: ANGELOS_TOKEN; the owner].",
+    )
     @functools.wraps(command)
     def wrapped(
         *args: Any, data_dir: str | None, as_json: bool, person_token: str, **kwargs: Any

@@ -24,9 +24,10 @@ def enrol() -> None:
 )
 @common
 def enrol_node(out: Out, name: str, role: str, ttl: int) -> None:
-    """Print a single-use token for node NAME; start it with
+    """Print a single-use token for node NAME.
 
-    `python -m angelos.node --name NAME --dir DIR --enrol TOKEN`."""
+    Start it with `python -m angelos.node --name NAME --dir DIR --enrol TOKEN`.
+    """
     labs = role == "labs"
     view = out.ask(
         lambda angelos: angelos.enrol_token("node", name, "labs" if labs else "execution", ttl)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from angelos.cli.commands.review import only_repo
-from angelos.cli.common import Out, common, table, when
+from angelos.cli.common import Out, common, when
 
 if TYPE_CHECKING:
     from angelos.client import Angelos
