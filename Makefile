@@ -32,7 +32,7 @@ lab: $(CORE) ## JupyterLab with AngelOS on embedded stores; Ctrl-C stops it
 	$(BIN)/angelos up --lab
 
 test: check ## all tests (what the machine lacks is SKIPPED with the reason)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 check: $(DEV) ## lint, format, types, import contracts
 	$(BIN)/ruff check .

@@ -2,6 +2,16 @@
 
 from __future__ import annotations
 
+import pytest
+
 from angelos.testing import clock, database, journal, queue, stores, valkey
 
 __all__ = ["clock", "database", "journal", "queue", "stores", "valkey"]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of a file on one worker, where they share what the file has started."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(str(item.path)))

@@ -27,7 +27,7 @@ from tests.acceptance.independent import (
     tree_hash,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("demo")]
 
 PATH = patches.STATISTICS
 STEPS = ["import", "merge", "stale", "test", "review", "deploy", "boxes", "undo", "audit"]

@@ -27,7 +27,7 @@ from tests.acceptance.independent import (
 )
 from tests.acceptance.up_process import cli
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("demo")]
 
 
 def test_6_the_canary_comes_first_always(demo):

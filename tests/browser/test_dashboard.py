@@ -96,8 +96,7 @@ async def test_a_click_on_approve_moves_main(browser, tmp_path):
         if os.environ.get("ANGELOS_PICTURE"):
             await take_picture(page)
         await root.get_by_role("button", name="Approve: Allow a looser tolerance").click()
-        view = await world.angelos.proposal(proposal, wait=60)
-        assert view.state in {"approved", "testing", "promoted"}, view
+        await world.settled(proposal, ("approved", "testing", "promoted"))
         await world.fact("branch.advanced", f"{world.repo}:main", before=before)
         assert await world.main() != before
         await root.get_by_text("Nothing waits for you.").wait_for()

@@ -326,3 +326,28 @@ def test_it_is_the_port():
     def takes(_: Repository) -> None: ...
 
     takes(AngelGit.__new__(AngelGit))
+
+
+async def test_a_path_is_a_file_or_a_folder_and_never_both(git, base, put):
+    files = [NewText(path=path, text="x\n") for path in ("n/m", "n")]
+    with pytest.raises(InvalidInput, match="n/m cannot be beside n"):
+        await git.propose(new_proposal_id(), "study", base, files, ADA, "why")
+    with pytest.raises(InvalidInput, match=r"b/b\.txt cannot be beside b"):
+        await put(base, "b", "x\n")
+    file, below = new_proposal_id(), new_proposal_id()
+    await git.propose(file, "study", base, [files[1]], ADA, "why")
+    await git.propose(below, "study", base, [files[0]], BOB, "why")
+    await git.merge(file)
+    with pytest.raises(Stale, match="n stands in the way"):
+        await git.merge(below)
+    with pytest.raises(Stale, match="n stands in the way"):
+        await put(base, "n/o", "x\n")
+
+
+async def test_a_deleted_file_does_not_come_back_beside_its_own_folder(git, base, put):
+    await put(base, "n", "x\n")
+    gone, dev = new_proposal_id(), await git.head("study", "dev")
+    await git.propose(gone, "study", dev, [DeleteFile(path="n")], ADA, "why")
+    await put(await git.merge(gone), "n/m", "x\n")
+    with pytest.raises(Conflict, match="n/m"):
+        await git.revert(gone)

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 import pytest
 
 from angelos.angelgit.routes import routes
 from angelos.core.api import CreateRepo
-from angelos.core.errors import InvalidInput, NotFound
+from angelos.core.errors import Conflict, InvalidInput, NotFound
 from angelos.core.permissions import Principal, Role
 from angelos.core.revision import Bundle, verify_bundle
-from angelos.core.routes import Call, Nothing, render
+from angelos.core.routes import Call, Nothing, parse_body, render
 
 from .conftest import EVE, FILE
 
@@ -56,7 +58,13 @@ async def test_a_repository_through_the_api(ask, git, put, key):
 async def test_bad_questions_are_named(ask, git):
     await ask("POST", "/repos", CreateRepo(name="study", files={"a.txt": FILE}))
     one = "/repos/{repo}/revisions/{revision}"
-    for query in ({"branch": "x"}, {"limit": "0"}, {"limit": "\u0663"}, {"limit": "9999"}):
+    for query in (
+        {"branch": "x"},
+        {"limit": "0"},
+        {"limit": "\u0663"},
+        {"limit": "9999"},
+        {"limit": "9" * 5000},
+    ):
         with pytest.raises(InvalidInput):
             await ask("GET", "/repos/{repo}/log", query=query, repo="study")
     with pytest.raises(InvalidInput, match="path"):
@@ -68,3 +76,26 @@ async def test_bad_questions_are_named(ask, git):
         await ask("GET", "/repos/{repo}", repo="none")
     with pytest.raises(InvalidInput):
         await ask("POST", "/repos", CreateRepo(name="s", files={"a": "\ud800"}))
+
+
+async def test_a_taken_name_is_refused_before_the_files_are_looked_at(ask, monkeypatch):
+    await ask("POST", "/repos", CreateRepo(name="study", files={"a.txt": FILE}))
+    monkeypatch.setattr("angelos.angelgit.service.import_files", None)
+    for name in ("study", "Study"):
+        with pytest.raises(Conflict, match="repository study already"):
+            await ask("POST", "/repos", CreateRepo(name=name, files={"a": "1"}))
+
+
+async def test_names_that_differ_in_case_alone_do_not_come_together(ask):
+    made = await asyncio.gather(
+        *(ask("POST", "/repos", CreateRepo(name=n, files={"a": "1"})) for n in ("lab", "LAB")),
+        return_exceptions=True,
+    )
+    assert sorted(type(one).__name__ for one in made) == ["Conflict", "RepoView"]
+
+
+def test_an_import_has_a_bounded_number_of_files(git):
+    route = next(r for r in routes(git) if (r.method, r.path) == ("POST", "/repos"))
+    files = {f"{i}.txt": "" for i in range(5_001)}
+    with pytest.raises(InvalidInput, match="length <= 5000"):
+        parse_body(route, msgspec.json.encode({"name": "s", "files": files}))

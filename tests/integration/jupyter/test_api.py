@@ -34,6 +34,8 @@ async def test_a_route_answers_who_asked(served):
         ("/echo/x", "GET", "wrong", "unauthenticated"),
         ("/no/such", "GET", None, "unauthenticated"),
         ("/no/such", "GET", "t-owner", "not-found"),
+        ("", "GET", "t-owner", "not-found"),
+        ("/", "POST", "t-owner", "not-found"),
         ("/echo/x", "DELETE", "t-owner", "method-not-allowed"),
         ("/echo/x", "POST", "t-viewer", "forbidden"),
         ("/echo/x?unknown=1", "GET", "t-owner", "invalid-input"),
@@ -154,6 +156,32 @@ async def test_nobody_writes_a_managed_document_past_its_room(served, path, meth
     assert (served.workspace / path).read_text() == "one\ntwo\n"
 
 
+@pytest.mark.parametrize("body", ["[]", "null", '"x"', '{"path": 1}', "{"])
+async def test_a_rename_without_a_name_is_the_callers_mistake(served, path, body):
+    answer = await served.ask(f"/api/contents/{path}", "t-researcher", "PATCH", body=body)
+    assert answer.code == 400, answer.body
+
+
+SETTINGS = "/lab/api/settings/@jupyterlab/apputils-extension:themes"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "researcher"),
+    [
+        ("PUT", SETTINGS, {"raw": "{}"}, 204),
+        ("PUT", "/lab/api/workspaces/w", {"data": {}, "metadata": {"id": "w"}}, 204),
+        ("DELETE", "/lab/api/workspaces/w", None, 204),
+        ("POST", "/lab/api/extensions", {"cmd": "none", "extension_name": "x"}, 422),
+    ],
+)
+async def test_a_viewer_writes_nothing_of_jupyterlabs_own(served, method, path, body, researcher):
+    more = {"json": body} if body else {}
+    for token, code in (("t-viewer", 403), ("t-researcher", researcher)):
+        answer = await served.ask(path, token, method, **more)
+        assert answer.code == code, answer.body
+    assert (await served.ask(SETTINGS, "t-viewer")).code == 200
+
+
 async def test_files_that_nobody_manages_are_written_as_ever(served, path):
     body = {"type": "file", "format": "text", "content": "mine"}
     for method, where, more, code in (
@@ -200,16 +228,25 @@ async def test_events_come_in_order_and_resume_by_offset(served):
     await leave(again)
 
 
+UPGRADE = {
+    "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "eHh4eHh4eHh4eHh4eHh4eA==",
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("query", ["after=x", "kinds=none", "other=1", "after=0-0&after=0-1"])
 async def test_events_refuse_what_they_do_not_know(served, query):
-    answer = await served.ask(
-        f"{API}/events?{query}",
-        headers={
-            "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
-            "Sec-WebSocket-Key": "eHh4eHh4eHh4eHh4eHh4eA==",
-        },
-    )  # fmt: skip
+    answer = await served.ask(f"{API}/events?{query}", headers=UPGRADE)
     assert problem(answer)["code"] == "invalid-input"
+
+
+@pytest.mark.parametrize("upgrade", [UPGRADE, {}])
+async def test_a_cookie_opens_no_events_for_a_page_of_another_origin(served, upgrade):
+    login = await served.ask("/lab?token=t-researcher", None)
+    cookies = "; ".join(c.partition(";")[0] for c in login.headers.get_list("Set-Cookie"))
+    headers = {"Cookie": cookies, "Origin": "http://elsewhere.example", **upgrade}
+    answer = await served.ask(f"{API}/events", None, headers=headers)
+    assert (answer.code, problem(answer)["code"]) == (403, "forbidden")
 
 
 async def test_a_removed_person_is_out_at_once_with_token_and_cookie(served):

@@ -14,18 +14,46 @@ from angelos.core.messages import Limits, Status, Tier
 from angelos.core.ports import Exit, Output, RunSpec
 from angelos.node import sandbox as sandbox_module
 from angelos.node.config import SandboxConfig
-from angelos.node.proc import tree
+from angelos.node.proc import parent, tree
 from angelos.node.sandbox import BubblewrapSandbox
 from angelos.testing import need
 
 
+class Children:
+    """The processes that a test has started, apart from those that stood before (the stores)."""
+
+    def __init__(self) -> None:
+        self._before = self._direct()
+
+    @staticmethod
+    def _direct() -> set[int]:
+        return {pid for pid in [*tree(os.getpid())][1:] if _parent(pid) == os.getpid()}
+
+    def now(self) -> list[int]:
+        return [pid for child in self._direct() - self._before for pid in tree(child)]
+
+
+def _parent(pid: int) -> int:
+    try:
+        return parent(pid)
+    except OSError:
+        return 0
+
+
+@pytest.fixture
+def children() -> Children:
+    return Children()
+
+
 @pytest.fixture(params=[True, False], ids=["cgroup", "sampler"])
-async def sandbox(request: pytest.FixtureRequest) -> AsyncIterator[BubblewrapSandbox]:
+async def sandbox(
+    request: pytest.FixtureRequest, children: Children
+) -> AsyncIterator[BubblewrapSandbox]:
     config = SandboxConfig(ready_boxes=0, use_cgroups=request.param)
     async with BubblewrapSandbox(config) as box:
         need(box.tier in {Tier.full, Tier.reduced}, f"no boxes here: {box.reasons}")
         yield box
-    assert [*tree(os.getpid())][1:] == []
+    assert children.now() == []
 
 
 async def run(sandbox: BubblewrapSandbox, spec: RunSpec) -> tuple[Exit, str]:
@@ -39,7 +67,7 @@ async def run(sandbox: BubblewrapSandbox, spec: RunSpec) -> tuple[Exit, str]:
 
 
 async def test_output_comes_while_the_program_runs_and_closing_kills(
-    sandbox: BubblewrapSandbox,
+    sandbox: BubblewrapSandbox, children: Children
 ) -> None:
     code = (
         "import os, signal, time\n"
@@ -51,7 +79,7 @@ async def test_output_comes_while_the_program_runs_and_closing_kills(
     async with aclosing(sandbox.run(spec)) as events:  # type: ignore[type-var]
         first = await anext(events)
         assert first == Output("stdout", b"here\n")
-        running = [*tree(os.getpid())][1:]
+        running = children.now()
         assert len(running) >= 4
     for pid in running:
         assert is_gone(pid)
@@ -158,7 +186,7 @@ async def test_a_notebook_runs_in_a_clean_kernel_without_a_network(
     assert said.strip().endswith("42")
 
 
-async def test_ready_boxes_are_used_once_and_replaced() -> None:
+async def test_ready_boxes_are_used_once_and_replaced(children: Children) -> None:
     async with BubblewrapSandbox(SandboxConfig(ready_boxes=2)) as box:
         need(box.tier in {Tier.full, Tier.reduced}, f"no boxes here: {box.reasons}")
         spec = RunSpec(
@@ -168,7 +196,7 @@ async def test_ready_boxes_are_used_once_and_replaced() -> None:
         for _ in range(6):
             end, said = await run(box, spec)
             assert (end.status, said) == (Status.ok, "False\n")
-    assert [*tree(os.getpid())][1:] == []
+    assert children.now() == []
 
 
 @pytest.fixture
@@ -190,7 +218,7 @@ async def test_without_boxes_everything_is_refused_and_says_why(no_bwrap: None) 
 
 
 async def test_trusted_code_runs_without_boxes_where_the_operator_allows_it(
-    no_bwrap: None, study: Path
+    no_bwrap: None, study: Path, children: Children
 ) -> None:
     async with BubblewrapSandbox(SandboxConfig(allow_unsandboxed=True)) as box:
         need(box.tier is Tier.landlock, "no Landlock here")
@@ -206,4 +234,4 @@ async def test_trusted_code_runs_without_boxes_where_the_operator_allows_it(
         hung = RunSpec(argv=(), code=fork, limits=Limits(wall_s=0.5))
         end, _ = await run(box, hung)
         assert (end.status, end.tier) == (Status.timeout, Tier.landlock)
-    assert [*tree(os.getpid())][1:] == []
+    assert children.now() == []

@@ -81,6 +81,8 @@ def test_offsets_are_utf8_bytes():
         ("@@ -1,2 +1 @@\n-one\n+1\n", "counts 2 lines before and 1 after, but holds 1 and 1"),
         ("@@ -1 +1 @@\n-one\n+1\n+2\n", "After hunk 1"),
         ("--- a/b.txt\n+++ b/b.txt\n@@ -1 +1 @@\n-one\n+1\n", "The diff is of a/b.txt"),
+        (f"@@ -{'1' * 5000} +1 @@\n-one\n+1\n", "unknown line"),
+        (f"@@ -1 +1 @@\n-one\n+1\n@@ -2 +{'2' * 5000} @@\n-two\n+2\n", "After hunk 1"),
         ("hello\n@@ -1 +1 @@\n-one\n+1\n", "unknown line"),
         ("@@ -1 +1 @@\n*one\n", "begins with '*'"),
         ("@@ -2 +2 @@\n-two\n+2\n@@ -1 +1 @@\n-one\n+1\n", "Hunk 2"),

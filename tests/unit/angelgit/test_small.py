@@ -11,9 +11,10 @@ import pytest
 from angelos.angelgit import documents
 from angelos.angelgit.drafts import Base, conflicts, draft
 from angelos.angelgit.files import WorkingFiles
+from angelos.angelgit.importing import import_files
 from angelos.angelgit.models import FileState, PathMove, check_name, decode, proposal_digest, sha256
 from angelos.angelgit.replica import Replica
-from angelos.angelgit.state import clash, dev_moves, differing, plan_rollback, with_files
+from angelos.angelgit.state import clash, dev_moves, differing, entangled, plan_rollback, with_files
 from angelos.core.errors import InvalidInput, Refused, Tampered
 from angelos.core.ids import START
 from angelos.core.ports import DeleteFile, NewText, UnifiedDiff
@@ -85,6 +86,21 @@ def test_files_and_folders_cannot_share_a_name():
     assert clash(["a"], "a/b/c") == "a"
     assert clash(["a/b/c"], "a") == "a/b/c"
     assert clash(["a/b", "ab"], "a/c") is None
+    assert entangled(["a/b/c", "b", "a/b"]) == ("a/b", "a/b/c")
+    assert entangled(["a/b", "ab", "a/c", "a.b"]) is None
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({"a": "", "a/b": ""}, "a/b cannot be beside a"),
+        ({"angelos.toml": "[pipeline]\nsteps = [\n= 1\n"}, "line 3"),
+        ({"angelos.toml": f"x = {'1' * 5000}\n"}, "not valid TOML"),
+    ],
+)
+def test_an_import_that_could_never_be_used_is_refused(files, says):
+    with pytest.raises(InvalidInput, match=says):
+        import_files("r", {path: text.encode() for path, text in files.items()})
 
 
 def test_a_rollback_deletes_before_it_revives():

@@ -18,6 +18,7 @@ def test_good_paths_come_back(path: str) -> None:
 @pytest.mark.parametrize(
     "path",
     ["", "/", "/etc/passwd", "..", "a/../b", "./a", "a//b", "a/", "a\\b", "a\0b", "a\nb", ".git/x",
+     "a\u202egpj.py", "a\u200bb", "a\u00adb",
      "x/.GIT/hooks", "e\u0301", "\ud800", "a" * (MAX_PATH_BYTES + 1), "x/" + "\u00e4" * 101],
 )  # fmt: skip
 def test_bad_paths_are_refused(path: str) -> None:
