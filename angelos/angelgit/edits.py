@@ -27,7 +27,7 @@ MAX_DIFF_CHARS = 64_000
 _BUDGET = 200_000_000
 """Characters times characters that are compared inside hunks, about a second at the worst; when
 it is spent hunks are replaced as a whole, common beginnings and ends aside."""
-_HUNK = re.compile(r"^@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
+_HUNK = re.compile(r"^@@ -([0-9]{1,9})(?:,([0-9]{1,9}))? \+([0-9]{1,9})(?:,([0-9]{1,9}))? @@")
 _HEADERS = (
     "diff ", "index ", "old mode ", "new mode ", "new file mode ", "deleted file mode ",
     "similarity ", "--- ", "+++ ",

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Mapping
 
 import msgspec
 
 from angelos.angelgit import documents
 from angelos.angelgit.models import FileState, Manifest, sha256
-from angelos.angelgit.state import clash, with_files
+from angelos.angelgit.state import BESIDE, entangled, with_files
 from angelos.angelgit.store import DocumentRow
 from angelos.core.errors import InvalidInput
 from angelos.core.ids import uuid7
 from angelos.core.paths import safe_path
+
+CONFIG = "angelos.toml"
 
 
 class Imported(msgspec.Struct, frozen=True):
@@ -25,15 +28,18 @@ class Imported(msgspec.Struct, frozen=True):
 
 def import_files(repo: str, files: Mapping[str, bytes]) -> Imported:
     """Return documents for `files`; raise `InvalidInput` or `TooLarge` for what cannot be one."""
+    for path in files:
+        safe_path(path)
+    if pair := entangled(files):
+        raise InvalidInput(f"{pair[1]} cannot be beside {pair[0]}.", hint=BESIDE)
     made: list[FileState] = []
     rows: list[DocumentRow] = []
     blobs: list[bytes] = []
     for path in sorted(files):
-        safe_path(path)
-        if other := clash(files, path):
-            raise InvalidInput(f"{path} cannot be beside {other}.")
         text = documents.check_text(path, files[path])
         text = documents.check_text(path, documents.canonical(path, text))
+        if path == CONFIG:
+            _check_config(text)
         content, state, document = text.encode(), documents.build(path, text), uuid7()
         hashes = (sha256(content), sha256(state))
         made.append(
@@ -55,3 +61,13 @@ def import_files(repo: str, files: Mapping[str, bytes]) -> Imported:
         )
         blobs += [content, state]
     return Imported(with_files((), made), tuple(rows), tuple(blobs))
+
+
+def _check_config(text: str) -> None:
+    """Refuse a configuration that nothing could be tested with later."""
+    try:
+        tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(
+            f"{CONFIG} is not valid TOML: {error}.", hint="The line is counted in that file."
+        ) from error

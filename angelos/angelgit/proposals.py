@@ -85,11 +85,12 @@ class Proposals:
             files = state.by_path(manifest)
             touched = [files[p] for p in (safe_path(e.path) for e in edits) if p in files]
             blobs = await store.blobs([s for f in touched for s in (f.sha256, f.state)])
+        new = {e.path for e in edits} - files.keys()
+        if new and (pair := state.entangled({*files, *new})):
+            raise InvalidInput(f"{pair[1]} cannot be beside {pair[0]}.", hint=state.BESIDE)
         made: list[drafts.Draft] = []
         for edit in edits:
             file = files.get(edit.path)
-            if file is None and (other := state.clash(files, edit.path)):
-                raise InvalidInput(f"{edit.path} cannot be made beside {other}.")
             text = blobs[file.sha256].decode() if file else ""
             known = drafts.Base(file, text, blobs[file.state]) if file else None
             one = await promote.in_thread(
@@ -241,6 +242,8 @@ class Proposals:
         if path.op == "delete":
             if here is not None:
                 raise Conflict(f"{path.path} was made anew in dev since it was deleted.")
+            if other := state.clash(self._live.paths(repo), path.path):
+                raise Conflict(f"dev has {other} since {path.path} was deleted.", hint=state.BESIDE)
             return PathMove(path=path.path, document=path.document, op="revive", mode=path.mode)
         update = inverses[path.document]
         if path.op == "create" and here == path.document:

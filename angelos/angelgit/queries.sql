@@ -3,6 +3,9 @@
 -- name: add_repo
 insert into angelgit_repo (name) values (%(repo)s) on conflict do nothing returning name
 
+-- name: same_name
+select name from angelgit_repo where lower(name) = lower(%(repo)s)
+
 -- name: repos
 select name from angelgit_repo order by name
 

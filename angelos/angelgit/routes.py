@@ -14,7 +14,7 @@ from angelos.core.errors import InvalidInput, NotFound
 from angelos.core.ids import Revision, is_revision
 from angelos.core.permissions import Permission
 from angelos.core.revision import Bundle
-from angelos.core.routes import Call, Nothing, Route
+from angelos.core.routes import Call, Nothing, Route, whole_number
 
 if TYPE_CHECKING:
     from angelos.angelgit.service import AngelGit
@@ -105,10 +105,8 @@ class _Api:
         branch = _branch(call.query.get("branch", "main"))
         if branch is None:
             raise InvalidInput("`branch` is `dev` or `main`.")
-        limit = call.query.get("limit", "50")
-        if not limit.isascii() or not limit.isdecimal() or not 0 < int(limit) <= _MAX_LOG:
-            raise InvalidInput(f"`limit` is a number from 1 to {_MAX_LOG}.")
-        history = await self._git.history(call.params["repo"], branch, int(limit))
+        limit = whole_number(call, "limit", 50, _MAX_LOG)
+        history = await self._git.history(call.params["repo"], branch, limit)
         return RevisionList(revisions=tuple(history))
 
     async def _view(self, repo: str) -> RepoView:

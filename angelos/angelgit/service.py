@@ -64,6 +64,7 @@ class AngelGit(Reading):
         self._main = Mainline(database, self._live, self._moves)
         self._edited = EditedFacts(journal, clock)
         self._typed: set[tuple[str, str]] = set()
+        self._new = asyncio.Lock()
         self._stack = AsyncExitStack()
         self._tasks: asyncio.TaskGroup
 
@@ -119,9 +120,12 @@ class AngelGit(Reading):
     ) -> Revision:
         """Import files as a new repository; `dev` and `main` both start at the revision.
 
-        Notebooks are kept in their canonical JSON. Raises `Conflict` if the name is taken.
+        Notebooks are kept in their canonical JSON. Raises `Conflict` if the name is taken
+        (upper and lower case are one name).
         """
-        made = await asyncio.to_thread(import_files, check_name(repo), files)
+        async with self._database.transaction() as conn:
+            await Store(conn).check_free(check_name(repo))
+        made = await asyncio.to_thread(import_files, repo, files)
         return await self._owned(self._create(repo, made, author, message))
 
     async def propose(
@@ -165,7 +169,8 @@ class AngelGit(Reading):
         self, repo: str, made: Imported, author: PrincipalId, message: str
     ) -> Revision:
         signed = self._moves.sign(repo, (), made.manifest, author, message)
-        async with self._moves.lock(repo), self._database.transaction() as conn:
+        # One at a time, so that two names that differ in case alone cannot come together.
+        async with self._new, self._moves.lock(repo), self._database.transaction() as conn:
             store = Store(conn)
             await store.add_repo(repo)
             await store.add_blobs(made.blobs)

@@ -15,6 +15,8 @@ from angelos.core.errors import InvalidInput
 from angelos.core.ports import Change, Proposed
 from angelos.core.revision import MAX_FILES
 
+BESIDE = "A path is a file or a folder, not both."
+
 
 def with_files(
     manifest: Manifest, put: Iterable[FileState], gone: Collection[str] = ()
@@ -49,6 +51,24 @@ def clash(paths: Iterable[str], new: str) -> str | None:
     """Return a path that cannot be beside `new`: a file that is its folder, or the reverse."""
     folders = {new[:i] for i, c in enumerate(new) if c == "/"}
     return next((p for p in paths if p in folders or p.startswith(new + "/")), None)
+
+
+def entangled(paths: Collection[str]) -> tuple[str, str] | None:
+    """Return a file and a path below it, which no node could check out together; None if none.
+
+    >>> entangled(["b", "a/b", "a"])
+    ('a', 'a/b')
+    """
+    files = set(paths)
+    return next(
+        (
+            (path[:i], path)
+            for path in sorted(files)
+            for i, c in enumerate(path)
+            if c == "/" and path[:i] in files
+        ),
+        None,
+    )
 
 
 def proposed(record: ProposalRecord) -> Proposed:

@@ -132,8 +132,14 @@ class Store:
 
     async def add_repo(self, repo: str) -> None:
         """Take a name; raise `Conflict` if it is taken."""
+        await self.check_free(repo)
         if await self._one("add_repo", repo=repo) is None:
             raise Conflict(f"There is a repository {repo} already.", hint="Choose another name.")
+
+    async def check_free(self, repo: str) -> None:
+        """Raise `Conflict` if a name is taken; upper and lower case are one name."""
+        if row := await self._one("same_name", repo=repo):
+            raise Conflict(f"There is a repository {row[0]} already.", hint="Choose another name.")
 
     async def repos(self) -> list[str]:
         """Return all names."""

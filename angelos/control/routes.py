@@ -33,7 +33,7 @@ from angelos.core.errors import InvalidInput
 from angelos.core.ids import ProposalId, TaskId
 from angelos.core.messages import Kind
 from angelos.core.permissions import Permission
-from angelos.core.routes import Call, Nothing, Route
+from angelos.core.routes import Call, Nothing, Route, whole_number
 
 _P = Permission
 MAX_LIMIT = 500
@@ -171,10 +171,7 @@ def _word(query: Mapping[str, str], name: str, words: Any) -> str | None:
 
 
 def _limit(call: Call[Nothing]) -> int:
-    text = call.query.get("limit", "50")
-    if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= MAX_LIMIT):  # noqa: PLR2004 - as long as a sane number
-        raise InvalidInput(f"limit must be a whole number from 1 to {MAX_LIMIT}, not {text!r}.")
-    return int(text)
+    return whole_number(call, "limit", 50, MAX_LIMIT)
 
 
 def _wait(call: Call[Nothing]) -> float:

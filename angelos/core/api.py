@@ -162,7 +162,8 @@ class CreateRepo(Input, frozen=True, kw_only=True):
     """A new repository from files; text only, notebooks as their JSON."""
 
     name: Name
-    files: dict[str, str]
+    files: Annotated[dict[str, str], msgspec.Meta(max_length=5_000)]
+    """Path -> text; more come by proposals."""
     message: Text = "import"
 
 

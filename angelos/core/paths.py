@@ -19,9 +19,9 @@ _RESERVED = frozenset({"", ".", "..", ".git"})
 def safe_path(path: str) -> str:
     """Return `path` if it can only name a file below the repository's root.
 
-    Refuses absolute paths, `..`, empty segments, back slashes, control characters, names that
-    are not in Unicode NFC, `.git`, and anything over 512 bytes of UTF-8 or
-    200 in one name.
+    Refuses absolute paths, `..`, empty segments, back slashes, control and format characters
+    (which could show one name and be another), names that are not in Unicode NFC, `.git`, and
+    anything over 512 bytes of UTF-8 or 200 in one name.
     """
     try:
         size = len(path.encode())
@@ -31,8 +31,8 @@ def safe_path(path: str) -> str:
         raise InvalidInput(f"The path is longer than {MAX_PATH_BYTES} bytes.")
     if any(len(part.encode()) > MAX_NAME_BYTES for part in path.split("/")):
         raise InvalidInput(f"A name in the path is longer than {MAX_NAME_BYTES} bytes.")
-    if "\\" in path or any(unicodedata.category(c) == "Cc" for c in path):
-        raise InvalidInput(f"The path {path!r} holds a back slash or a control character.")
+    if "\\" in path or any(unicodedata.category(c) in {"Cc", "Cf"} for c in path):
+        raise InvalidInput(f"The path {path!r} holds a back slash or a character that is not seen.")
     if unicodedata.normalize("NFC", path) != path:
         raise InvalidInput(f"The path {path!r} is not in Unicode normal form C.")
     if any(part.lower() in _RESERVED for part in path.split("/")):

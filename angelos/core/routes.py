@@ -12,6 +12,7 @@ A handler is `async def submit(call: Call[SubmitTask]) -> TaskView`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Generic, TypeVar
 
@@ -23,6 +24,8 @@ from angelos.core.permissions import Permission, Principal
 B = TypeVar("B")
 MAX_BODY_BYTES = 16_000_000
 PREFIX = "/angelos/api"
+_WHOLE = re.compile(r"-?[0-9]{1,19}")
+"""Read only where it is short: `int` refuses 5000 digits with another error than ours."""
 
 
 class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -91,6 +94,17 @@ def parse_query(route: Route, query: Mapping[str, list[bytes] | list[str]]) -> d
         except UnicodeDecodeError as error:
             raise InvalidInput(f"The query parameter {name!r} is not UTF-8.") from error
     return known
+
+
+def whole_number(call: Call[Any], name: str, default: int, high: int, low: int = 1) -> int:
+    """Return a query parameter from `low` to `high`; raise `InvalidInput` for anything else."""
+    text = call.query.get(name, str(default))
+    value = int(text) if _WHOLE.fullmatch(text) else low - 1
+    if not low <= value <= high:
+        raise InvalidInput(
+            f"{name} must be a whole number from {low} to {high}, not {text[:40]!r}."
+        )
+    return value
 
 
 def render(route: Route, answer: Any) -> bytes:

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import re
-
 import msgspec
 
 from angelos.core.api import AuditEntries, AuditEntry, CheckpointView
-from angelos.core.errors import InvalidInput
 from angelos.core.messages import Fact, decode
 from angelos.core.permissions import Permission
-from angelos.core.routes import Call, Nothing, Route
+from angelos.core.routes import Call, Nothing, Route, whole_number
 from angelos.governance.service import Governance
 from angelos.governance.store import Row
 
 MAX_LIMIT = 1_000
-_NUMBER = re.compile(r"-?[0-9]{1,19}")
 
 
 def routes(governance: Governance) -> list[Route]:
     """Return the routes that read the audit log."""
 
     async def entries(call: Call[Nothing]) -> AuditEntries:
-        after = _number(call, "after", -1, -1, 2**62)
-        limit = _number(call, "limit", 100, 1, MAX_LIMIT)
+        after = whole_number(call, "after", -1, 2**62, low=-1)
+        limit = whole_number(call, "limit", 100, MAX_LIMIT)
         return AuditEntries(entries=tuple(map(_view, await governance.entries(after, limit))))
 
     async def checkpoint(call: Call[Nothing]) -> CheckpointView:
@@ -59,11 +55,3 @@ def _view(row: Row) -> AuditEntry:
         leaf=row.leaf.hex(),
         fact=msgspec.to_builtins(decode(row.body, Fact)),
     )
-
-
-def _number(call: Call[Nothing], name: str, default: int, low: int, high: int) -> int:
-    text = call.query.get(name, str(default))
-    value = int(text) if _NUMBER.fullmatch(text) else low - 1
-    if not low <= value <= high:
-        raise InvalidInput(f"{name} must be a number from {low} to {high}, not {text!r}.")
-    return value

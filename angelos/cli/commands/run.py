@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -70,6 +71,9 @@ async def _run(out: Out, task: SubmitTask, printer: _Printer) -> TaskResult:
     from angelos.core.messages import TaskResult
 
     accepted: list[TaskView] = []
+    me = asyncio.current_task()
+    if me is not None:  # as Ctrl-C: the task is not left running
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
     async with Angelos.connect(out.data_dir, out.token) as angelos:
         try:
             async with contextlib.aclosing(
@@ -80,7 +84,6 @@ async def _run(out: Out, task: SubmitTask, printer: _Printer) -> TaskResult:
                         return piece
                     printer.write(piece)
         except asyncio.CancelledError:  # Ctrl-C; leaving the stream has cancelled the task
-            me = asyncio.current_task()
             if not accepted or me is None:
                 raise
             me.uncancel()
