@@ -17,6 +17,10 @@
 A managed document is written through its room only. A write past the room (save, upload, rename,
 delete, restore a checkpoint, fork) is refused for everybody, the owner included: it would
 overwrite what others typed. `main` has no rooms and no files here: nobody writes it.
+
+JupyterLab's own handlers (settings, workspaces, build, and the extension manager, which installs
+packages) never ask an authorizer. What writes without asking needs jupyter:use; the identity
+provider sees to it, because every handler asks that one (`refuse_unasked`).
 """
 
 from __future__ import annotations
@@ -148,7 +152,10 @@ def written_paths(handler: JupyterHandler) -> list[str]:
     if not isinstance(handler, ContentsHandler):
         return []
     if method == "PATCH":
-        target = (handler.get_json_body() or {}).get("path")
-        return [path, target] if isinstance(target, str) else [path]
+        body = handler.get_json_body()
+        target = body.get("path", "") if isinstance(body, dict) else None
+        if not isinstance(target, str):
+            raise HTTPError(400, 'The body of a rename is {"path": "the/new/path"}.')
+        return [path, target] if target else [path]
     # POST makes a new file under a name that is free.
     return [path] if method in {"PUT", "DELETE"} else []

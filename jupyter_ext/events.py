@@ -43,6 +43,8 @@ class EventsHandler(WebSocketMixin, WebSocketHandler, ProblemHandler):  # pyrigh
             raise Unauthenticated(hint="Send a token: Authorization: token ...")
         if not who.may(Permission.events_read):
             raise Forbidden(f"{who.id} is {who.role} and may not {Permission.events_read}.")
+        if not self.check_origin():
+            raise Forbidden("A page of another origin may not read the events with your cookie.")
         self.binding.require()
         arguments = self.request.query_arguments
         self._query = events_query({k: v for k, v in arguments.items() if k not in JUPYTERS_OWN})

@@ -72,7 +72,7 @@ class AngelExtension(ExtensionApp):
         self.handlers.extend(
             [
                 (rf"{PREFIX}/events", EventsHandler),
-                (rf"{PREFIX}/(.*)", ApiHandler),
+                (rf"{PREFIX}((?:/.*)?)", ApiHandler),
                 # Loaded before jupyter_server_ydoc (extensions load in alphabetical order), so
                 # this one answers first.
                 (r"/api/collaboration/room/(.*)", RoomHandler),

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from http import HTTPStatus
 from typing import Any, NamedTuple
 from urllib.parse import unquote
 
@@ -169,9 +170,12 @@ class ApiHandler(ProblemHandler):
             await super().prepare(_redirect_to_login=False)
             if self.current_user is not None and self.request.method in {"GET", "HEAD"}:
                 self.check_xsrf_cookie()
-        except HTTPError:
-            if self.current_user is not None:
-                raise
+        except HTTPError as error:
+            if self.current_user is None:
+                return
+            if error.status_code == HTTPStatus.NOT_FOUND:  # Jupyter's word for a foreign origin
+                raise Forbidden("A page of another origin may not use your cookie.") from error
+            raise
 
     def data_received(self, chunk: bytes) -> None:
         """Keep the body up to its limit and not a byte more."""

@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any
 from jupyter_server.auth.decorator import allow_unauthenticated
 from jupyter_server.auth.identity import PasswordIdentityProvider, User
 from jupyter_server.auth.login import LoginFormHandler
+from tornado.web import HTTPError
 from traitlets import default
 
 from angelos.core.errors import Unavailable
 from angelos.core.ids import PrincipalId
-from angelos.core.permissions import Principal, Role
+from angelos.core.permissions import Permission, Principal, Role
 
 if TYPE_CHECKING:
     from jupyter_server.base.handlers import AuthenticatedHandler, JupyterHandler
@@ -64,6 +65,21 @@ def user_of(principal: Principal) -> AngelUser:
     )
 
 
+def refuse_unasked(handler: AuthenticatedHandler, user: object) -> None:
+    """Raise 403 for a write by a handler that asks no authorizer, unless `user` may use Jupyter.
+
+    Handlers that ask name an `auth_resource`; those for everybody are marked as such.
+    """
+    method = handler.request.method or ""
+    if user is None or method in {"GET", "HEAD", "OPTIONS"} or hasattr(handler, "auth_resource"):
+        return
+    if getattr(getattr(handler, method.lower(), None), "__allow_unauthenticated", False):
+        return
+    who = principal_of(user)
+    if not who.may(Permission.jupyter_use):
+        raise HTTPError(403, f"{who.id} is {who.role} and may not {Permission.jupyter_use}.")
+
+
 class AngelLoginHandler(LoginFormHandler):
     """Jupyter's login page; its one field also takes a person's token."""
 
@@ -88,6 +104,13 @@ class AngelIdentityProvider(PasswordIdentityProvider):
     def _default_updatable_fields(self) -> list[str]:
         """Names are the admin's to give; a colour is one's own."""
         return ["color"]
+
+    async def get_user(self, handler: AuthenticatedHandler) -> User | None:  # type: ignore[override]
+        """Return who asks; raise 403 for a write that no authorizer will be asked about."""
+        user = await self._get_user(handler)
+        handler.current_user = user  # the page that tells of a refusal shows it
+        refuse_unasked(handler, user)
+        return user
 
     async def get_user_token(self, handler: AuthenticatedHandler) -> User | None:  # type: ignore[override]
         """Return whose token a request carries, None if it carries none or an unknown one."""

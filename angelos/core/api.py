@@ -163,7 +163,7 @@ class CreateRepo(Input, frozen=True, kw_only=True):
 
     name: Name
     files: Annotated[dict[str, str], msgspec.Meta(max_length=5_000)]
-    """Path -> text; more come by proposals."""
+    """Path -> text, at most 5,000; more come by proposals."""
     message: Text = "import"
 
 

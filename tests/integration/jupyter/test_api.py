@@ -240,12 +240,15 @@ async def test_events_refuse_what_they_do_not_know(served, query):
     assert problem(answer)["code"] == "invalid-input"
 
 
-@pytest.mark.parametrize("upgrade", [UPGRADE, {}])
-async def test_a_cookie_opens_no_events_for_a_page_of_another_origin(served, upgrade):
+@pytest.mark.parametrize(
+    ("method", "path", "more"),
+    [("GET", "/events", UPGRADE), ("GET", "/events", {}), ("POST", "/echo/x", {})],
+)
+async def test_a_cookie_is_nothing_from_a_page_of_another_origin(served, method, path, more):
     login = await served.ask("/lab?token=t-researcher", None)
     cookies = "; ".join(c.partition(";")[0] for c in login.headers.get_list("Set-Cookie"))
-    headers = {"Cookie": cookies, "Origin": "http://elsewhere.example", **upgrade}
-    answer = await served.ask(f"{API}/events", None, headers=headers)
+    headers = {"Cookie": cookies, "Origin": "http://elsewhere.example", **more}
+    answer = await served.ask(f"{API}{path}", None, method, headers=headers)
     assert (answer.code, problem(answer)["code"]) == (403, "forbidden")
 
 
