@@ -18,7 +18,7 @@ import socket
 import stat
 import subprocess
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -93,8 +93,12 @@ class Launcher:
 
     async def start(self, binds: tuple[Bind, ...], own: tuple[Bind, ...], disk_mb: int) -> Started:
         """Start a box with `binds` (of every box) and `own` (of this one alone)."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._thread, self._start, binds, own, disk_mb)
+        job = self._thread.submit(self._start, binds, own, disk_mb)
+        try:
+            return await asyncio.wrap_future(job)
+        except asyncio.CancelledError:
+            self._thread.submit(self._abandon, job)  # behind the job: it has ended by then
+            raise
 
     async def release(self, staged: tuple[str, ...]) -> None:
         """Take away the mounts of a box that has ended."""
@@ -118,6 +122,16 @@ class Launcher:
         except OSError as error:
             self._unmount(tuple(staged))
             raise Unavailable(f"The box cannot be started: {error}") from error
+
+    def _abandon(self, job: Future[Started]) -> None:
+        """End a box whose asker was cancelled while it was being started."""
+        if job.cancelled() or job.exception() is not None:
+            return
+        started = job.result()
+        started.link.close()
+        with started.process as process:  # closes its pipes and waits
+            process.kill()
+        self._unmount(started.staged)
 
     def _spawn(
         self, binds: tuple[Bind, ...], own: tuple[Bind, ...], disk_mb: int, staged: list[str]

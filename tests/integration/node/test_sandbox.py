@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
@@ -196,6 +197,21 @@ async def test_ready_boxes_are_used_once_and_replaced(children: Children) -> Non
         for _ in range(6):
             end, said = await run(box, spec)
             assert (end.status, said) == (Status.ok, "False\n")
+    assert children.now() == []
+
+
+@pytest.mark.parametrize("steps", range(4))
+async def test_whoever_is_cancelled_while_a_box_starts_leaves_nothing(
+    steps: int, children: Children
+) -> None:
+    async with BubblewrapSandbox(SandboxConfig(ready_boxes=0)) as box:
+        need(box.tier in {Tier.full, Tier.reduced}, f"no boxes here: {box.reasons}")
+        job = asyncio.create_task(run(box, RunSpec(argv=(), code="1", limits=Limits())))
+        for _ in range(steps):  # turns of the loop, not time
+            await asyncio.sleep(0)
+        job.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await job
     assert children.now() == []
 
 
