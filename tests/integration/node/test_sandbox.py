@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import threading
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +17,7 @@ from angelos.core.messages import Limits, Status, Tier
 from angelos.core.ports import Exit, Output, RunSpec
 from angelos.node import sandbox as sandbox_module
 from angelos.node.config import SandboxConfig
+from angelos.node.launch import Launcher, Started
 from angelos.node.proc import parent, tree
 from angelos.node.sandbox import BubblewrapSandbox
 from angelos.testing import need
@@ -200,16 +203,24 @@ async def test_ready_boxes_are_used_once_and_replaced(children: Children) -> Non
     assert children.now() == []
 
 
-@pytest.mark.parametrize("steps", range(4))
 async def test_whoever_is_cancelled_while_a_box_starts_leaves_nothing(
-    steps: int, children: Children
+    children: Children, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    begun, go = threading.Event(), threading.Event()
+    real = Launcher._start
+
+    def slow(self: Launcher, *args: Any) -> Started:
+        begun.set()
+        go.wait(30)
+        return real(self, *args)
+
     async with BubblewrapSandbox(SandboxConfig(ready_boxes=0)) as box:
         need(box.tier in {Tier.full, Tier.reduced}, f"no boxes here: {box.reasons}")
+        monkeypatch.setattr(Launcher, "_start", slow)
         job = asyncio.create_task(run(box, RunSpec(argv=(), code="1", limits=Limits())))
-        for _ in range(steps):  # turns of the loop, not time
-            await asyncio.sleep(0)
+        assert await asyncio.to_thread(begun.wait, 30)
         job.cancel()
+        go.set()
         with pytest.raises(asyncio.CancelledError):
             await job
     assert children.now() == []
