@@ -200,14 +200,14 @@ def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def interleave(rounds: int, *works: Callable[[], Any], warm_up: int = 2) -> list[float]:
-    """Return the median seconds of each work; they take turns, in changing order."""
+    """Return the seconds of each work's least disturbed round; they take turns, both ways round."""
     times: list[list[float]] = [[] for _ in works]
     for turn in range(-warm_up, rounds):
         for i in range(len(works)) if turn % 2 else reversed(range(len(works))):
             spent = seconds(works[i])[0]
             if turn >= 0:
                 times[i].append(spent)
-    return [statistics.median(spent) for spent in times]
+    return [min(spent) for spent in times]
 
 
 def row(work: str, unit: str, ours: float, peer: str, theirs: float | None, least: float) -> Row:
@@ -357,7 +357,7 @@ def main() -> None:
             print(line, flush=True)
 
     rows = training_speed(peer, 15 if quick else 100)
-    rows += generation_speed(peer, 1 if quick else 3, 1000)
+    rows += generation_speed(peer, 1 if quick else 5, 1000)
     rounds = min(arguments.rounds or (1 if quick else 3), len(SEEDS))
     rows.insert(0, time_to_loss(peer, rounds, 0.1 if quick else 1.0, say))
     for found in rows:

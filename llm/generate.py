@@ -78,7 +78,8 @@ def stream(model: GPTDecoder, ids: Tensor, count: int, sampling: Sampling) -> It
         generator = torch.Generator(ids.device).manual_seed(sampling.seed)
     text = torch.cat([ids, ids.new_zeros(B, count)], dim=1)  # (B, T + count)
     ended = [False] * B
-    past, start, was_training = model.new_past(B), 0, model.training
+    with torch.inference_mode():
+        past, start, was_training = model.new_past(B), 0, model.training
     model.eval()
     try:
         for end in range(T, T + count):

@@ -84,7 +84,6 @@ class Run:
     def advance(self, rate: float) -> Tensor:
         """Do one optimizer step and return the loss of its windows, as it was before."""
         config, fabric = self.config, self.fabric
-        self.wrapped.train()
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         total = torch.zeros((), device=fabric.device)

@@ -7,6 +7,7 @@ Pre-norm blocks after GPT-2 (Radford et al. 2019), attention after Vaswani et al
                -> norm -> times the token embeddings, transposed -> logits (B, T, V)
 
 B is the batch, T the time (at most ``block_size``), C ``d_model``, H the heads, V the vocabulary.
+Layers are called by ``.forward``: calling the modules would cost a quarter of a decoding step.
 """
 
 from __future__ import annotations
@@ -68,7 +69,6 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, past: Tensor | None = None, start: int = 0) -> Tensor:
         """Map x (B, T, C) to (B, T, C)."""
-        # Without `.forward`, the calls themselves would be a quarter of a decoding step.
         drop = self.dropout.forward if self.training else _same
         x = x + drop(self.self_attn.forward(self.norm1.forward(x), past, start))
         inner = F.gelu(self.linear1.forward(self.norm2.forward(x)))  # (B, T, 4C)
@@ -118,9 +118,10 @@ class GPTDecoder(nn.Module):
         if end > self.config.block_size or end > start + 1 > 1:
             advice = "shorten them, or use generate, whose window slides"
             raise ValueError(f"ids {start}..{end} overrun {self.config.block_size}: {advice}")
-        x = self.dropout(self.tokens(ids) + self.positions.weight[start:end])  # (B, T, C)
+        drop = self.dropout.forward if self.training else _same
+        x = drop(self.tokens.forward(ids) + self.positions.weight[start:end])  # (B, T, C)
         for i, block in enumerate(self.layers):
-            x = block(x, None if past is None else past[i], start)
+            x = block.forward(x, None if past is None else past[i], start)
         return self.norm(x)
 
     def new_past(self, batch: int) -> Tensor:
