@@ -16,9 +16,10 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import os
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -97,6 +98,9 @@ class Out:
         except OSError as error:  # a disk that is full, a folder that may not be read
             place = f"{error.filename}: " if error.filename else ""
             self.fail(Unavailable(f"{place}{error.strerror or error}."))
+            # What could not be written is not tried once more at the interpreter's end.
+            with suppress(OSError, ValueError, AttributeError):  # there may be no real stdout
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(FAILED)
 
 

@@ -346,7 +346,7 @@ def test_a_reader_that_goes_away_is_no_error_worth_a_traceback(system, args):
     os.read(reading, 1)
     os.close(reading)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
+    assert process.returncode in {0, 1}  # 0: the pipe had taken it all
     assert err == ""
 
 

@@ -55,7 +55,7 @@ class Served:
     def end(self, how: int = signal.SIGTERM) -> int:
         self.process.send_signal(how)
         try:
-            return self.process.wait(20)
+            return self.process.wait(120)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
