@@ -200,14 +200,14 @@ def seconds(work: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def interleave(rounds: int, *works: Callable[[], Any], warm_up: int = 2) -> list[float]:
-    """Return the seconds of each work's least disturbed round; they take turns, both ways round."""
+    """Return the median seconds of each work; they take turns, in changing order."""
     times: list[list[float]] = [[] for _ in works]
     for turn in range(-warm_up, rounds):
         for i in range(len(works)) if turn % 2 else reversed(range(len(works))):
             spent = seconds(works[i])[0]
             if turn >= 0:
                 times[i].append(spent)
-    return [min(spent) for spent in times]
+    return [statistics.median(spent) for spent in times]
 
 
 def row(work: str, unit: str, ours: float, peer: str, theirs: float | None, least: float) -> Row:

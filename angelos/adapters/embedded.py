@@ -21,6 +21,7 @@ import signal
 import subprocess
 import threading
 import time
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
@@ -45,7 +46,7 @@ class Recorded(msgspec.Struct, frozen=True):
     start_ticks: int
 
 
-class _Server:
+class _Server(ABC):
     """A child process with a record of it."""
 
     name: ClassVar[str]
@@ -133,14 +134,14 @@ class _Server:
             )
         return path
 
-    async def _prepare(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def _prepare(self) -> None: ...
 
-    def _spawn(self) -> subprocess.Popen[bytes]:
-        raise NotImplementedError
+    @abstractmethod
+    def _spawn(self) -> subprocess.Popen[bytes]: ...
 
-    async def _ready(self) -> bool:
-        raise NotImplementedError
+    @abstractmethod
+    async def _ready(self) -> bool: ...
 
 
 class EmbeddedPostgres(_Server):

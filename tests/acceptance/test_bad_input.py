@@ -346,7 +346,8 @@ def test_a_reader_that_goes_away_is_no_error_worth_a_traceback(system, args):
     os.read(reading, 1)
     os.close(reading)
     _, err = process.communicate(timeout=60)
-    assert process.returncode in {0, 1}  # 0: the pipe had taken it all
+    # A short log may be in the pipe before its reader goes; 300 kB never are.
+    assert process.returncode in ({1} if args[0] == "run" else {0, 1})
     assert err == ""
 
 
