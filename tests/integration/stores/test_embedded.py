@@ -233,7 +233,7 @@ async def test_readers_go_on_and_writers_are_told_when_valkey_is_killed(embedded
     async with embedded_valkey as server:
         client = connect(server.url)
         journal, queue = ValkeyJournal(client), ValkeyQueue(client)
-        seen, taken = [], []
+        seen, taken, acknowledged = [], [], []
 
         async def follow():
             async for fact in journal.follow(START):
@@ -243,6 +243,7 @@ async def test_readers_go_on_and_writers_are_told_when_valkey_is_killed(embedded
             async for delivery in queue.take(NODE):
                 taken.append(delivery.command.id)
                 await delivery.ack()
+                acknowledged.append(delivery.command.id)
 
         tasks = [asyncio.create_task(follow()), asyncio.create_task(take())]
         first, second = make_fact("task.accepted", "task-1"), make_fact("task.started", "task-1")
@@ -257,7 +258,7 @@ async def test_readers_go_on_and_writers_are_told_when_valkey_is_killed(embedded
         ]
         await journal.append([first])
         await queue.put(NODE, commands[0])
-        await eventually(lambda: seen and taken, "the first of each")
+        await eventually(lambda: seen and acknowledged, "the first of each")
         await killed(server)
         with pytest.raises(Unavailable):
             await journal.append([second])
