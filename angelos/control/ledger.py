@@ -110,8 +110,9 @@ class Ledger:
             waiter = loop.create_future()
             self._waiters.setdefault(subject, set()).add(waiter)
             try:
-                left = None if end is None else end - loop.time()
-                await asyncio.wait_for(waiter, left)
+                # Not asyncio.wait_for, which before Python 3.12 may swallow a cancellation.
+                async with asyncio.timeout_at(end):
+                    await waiter
             except TimeoutError:
                 return done(self.state)
             finally:
