@@ -16,7 +16,7 @@ there is a clash, and `text` keeps "theirs".
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from angelos.angelgit import notebook, stale
@@ -34,6 +34,11 @@ class Piece(NamedTuple):
     base: str = ""
     clash: bool = False
     """`text` is theirs, `other` yours, `base` what was there."""
+
+    @property
+    def orders(self) -> tuple[str, str]:
+        """Both texts, one behind the other, in either order."""
+        return self.text + self.other, self.other + self.text
 
 
 class TextMerge(NamedTuple):
@@ -53,32 +58,27 @@ class TextMerge(NamedTuple):
 
     def accepts(self, result: str) -> bool:
         """Tell whether a result is this merge; in a clash it must hold both authors' work."""
-        at = 0
-        for index, piece in enumerate(self.pieces):
-            if piece.clash:
-                end = self._end(result, at, index)
-                if end is None:
-                    return False
-                at = end
-                continue
-            orders = (piece.text + piece.other, piece.other + piece.text)
-            if not result.startswith(orders, at):
-                return False
-            at += len(orders[0])
-        return at == len(result)
+        ends = {0}
+        for index in range(len(self.pieces)):
+            ends = {end for at in ends for end in self._ends(result, at, index)}
+        return len(result) in ends
 
-    def _end(self, result: str, at: int, index: int) -> int | None:
-        """Return where the text that stands for a clash ends in `result`."""
+    def _ends(self, result: str, at: int, index: int) -> Iterator[int]:
+        """Yield where the text that stands for a piece may end, if it begins at `at`."""
+        piece = self.pieces[index]
+        if not piece.clash:
+            if result.startswith(piece.orders, at):
+                yield at + len(piece.orders[0])
+            return
         if index + 1 == len(self.pieces):
-            return len(result) if _both(self.pieces[index], result[at:]) else None
-        # Two clashes never touch, so a fixed piece follows; where it stands is tried in order.
-        follows, rest = self.pieces[index + 1], TextMerge(self.pieces[index + 1 :])
-        end = result.find(follows.text, at)
-        while end >= 0:
-            if _both(self.pieces[index], result[at:end]) and rest.accepts(result[end:]):
-                return end
-            end = result.find(follows.text, end + 1)
-        return None
+            if _both(piece, result[at:]):
+                yield len(result)
+            return
+        # Two clashes never touch, so a fixed piece follows; where it may stand is bounded.
+        follows = self.pieces[index + 1].orders
+        for end in range(at, min(at + len(piece.orders[0]), len(result)) + 1):
+            if result.startswith(follows, end) and _both(piece, result[at:end]):
+                yield end
 
 
 class NotebookMerge(NamedTuple):

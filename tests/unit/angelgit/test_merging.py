@@ -164,3 +164,11 @@ def test_the_lines_around_a_clash_are_exact():
         fit.settle("a", other, update, base, target)
     kept = fit.settle("a", other, update, base, target, keep=True)
     assert documents.text_of("a", other, kept) == dev
+
+
+def test_many_clashes_that_could_end_in_many_places_are_no_search():
+    # Each clash may stand for "" or for a line feed: tried one by one these are 2**60 ways.
+    merged = merge_text("x\n\n" * 60, "\n" * 60, "y\n\n" * 60)
+    assert merged.clashes
+    assert merged.accepts("\n" * 90)
+    assert not merged.accepts("\n" * 90 + "z")

@@ -4,9 +4,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from angelos.cli.commands import import_
-from angelos.core.errors import InvalidInput, TooLarge
+from angelos.core.errors import TooLarge
 
 
 @pytest.fixture
@@ -23,24 +24,43 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_without_git_all_that_is_not_hidden(folder: Path) -> None:
-    assert import_.read_files(folder) == {"a.py": "a\n", "sub/b.txt": "ü\n", "sub/d.log": "d"}
+    files, others = import_.read_files(folder)
+    assert files == {"a.py": "a\n", "sub/b.txt": "ü\n", "sub/d.log": "d"}
+    assert others == []
 
 
 def test_with_git_what_it_does_not_ignore(folder: Path) -> None:
     subprocess.run(["git", "init", "-q", str(folder)], check=True)
     (folder / ".gitignore").write_text("*.log\n.hidden\n")
-    assert set(import_.read_files(folder)) == {".gitignore", "a.py", "sub/b.txt"}
+    assert set(import_.read_files(folder)[0]) == {".gitignore", "a.py", "sub/b.txt"}
 
 
 def test_a_link_is_left_out(folder: Path) -> None:
     (folder / "link").symlink_to("/etc/passwd")
-    assert "link" not in import_.read_files(folder)
+    files, others = import_.read_files(folder)
+    assert "link" not in {*files, *others}
 
 
-def test_what_is_not_text_is_named(folder: Path) -> None:
-    (folder / "x.bin").write_bytes(b"\xff\x00")
-    with pytest.raises(InvalidInput, match=r"x\.bin"):
-        import_.read_files(folder)
+def test_what_is_not_text_is_named_and_only_left_out_on_demand(folder: Path) -> None:
+    (folder / "x.bin").write_bytes(b"\xff\xfe")
+    (folder / "y.dat").write_bytes(b"a\0b")
+    files, others = import_.read_files(folder)
+    assert others == ["x.bin", "y.dat"]
+    assert not files.keys() & set(others)
+    refused = CliRunner().invoke(import_.import_folder, [str(folder)])
+    assert refused.exit_code == 2
+    assert "x.bin, y.dat are not text in UTF-8; nothing was imported" in refused.output
+    assert "--text-only" in refused.output
+
+
+def test_a_text_over_the_limit_is_too_large_wherever_it_is_cut(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "long.txt").write_text("ü" * 100)
+    for limit in (100, 101):
+        monkeypatch.setattr(import_, "MAX_BYTES", limit)
+        with pytest.raises(TooLarge):
+            import_.read_files(folder)
 
 
 def test_bounds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,5 +71,6 @@ def test_bounds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_folder_and_no_files(tmp_path: Path) -> None:
     for root in (tmp_path / "absent", tmp_path):
-        with pytest.raises(InvalidInput):
-            import_.read_files(root)
+        refused = CliRunner().invoke(import_.import_folder, [str(root)])
+        assert refused.exit_code == 2
+        assert str(root) in refused.output
