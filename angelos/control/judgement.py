@@ -30,7 +30,10 @@ def judge(policy: Policy, record: ProposalRecord, protected: tuple[str, ...]) ->
     points = risk(record.changes)
     tests = len(record.steps)
     failed = sum(step.status != "ok" for step in record.steps)
-    why = f"{tests} test{'' if tests == 1 else 's'}, risk {points} of 1000"
+    why = f"it has no tests (risk {points} of 1000)"
+    if tests:
+        passed = f"{tests} test{'' if tests == 1 else 's'} passed"
+        why = f"its risk is {points} of 1000 ({passed})"
     if policy_paths:
         why = f"it changes the policy itself ({', '.join(policy_paths)})"
     elif guarded:

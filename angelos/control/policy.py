@@ -77,7 +77,7 @@ class Policy:
             checked = cedarpy.validate_policies(text, schema)
             if not checked.validation_passed:
                 raise _unusable("; ".join(map(str, checked.errors)) or "it does not validate")
-            _check_names(json.loads(cedarpy.policies_to_json_str(text)))
+            self._hints = _hints(json.loads(cedarpy.policies_to_json_str(text)))
             self._policies = cedarpy.PolicySet.from_str(text)
             self._schema = cedarpy.Schema.from_str(schema)
             self._roles = cedarpy.Entities.from_json_str(json.dumps(_roles()), self._schema)
@@ -138,7 +138,10 @@ class Policy:
             raise Forbidden(
                 f"{request.principal} may not {request.action} on {request.resource[1]}: "
                 f"{decision.why}. Nothing was done.",
-                hint="`angelos status` names the policy in force; its rules are in its files.",
+                hint=next(
+                    (self._hints[rule] for rule in decision.rules if rule in self._hints),
+                    "`angelos status` names the policy in force; its rules are in its files.",
+                ),
                 rules=list(decision.rules),
                 policy=self.hash,
             )
@@ -148,18 +151,23 @@ class Policy:
         return Decision(allowed=False, rules=(), policy=self.hash, errors=(reason,))
 
 
-def _check_names(document: Mapping[str, Any]) -> None:
-    """Refuse templates, and policies that do not have a name of their own."""
+def _hints(document: Mapping[str, Any]) -> dict[str, str]:
+    """Return what rules advise whom they stop, `@id` -> `@hint`.
+
+    Refuses templates, and policies that do not have a name of their own.
+    """
     if document.get("templates"):
         raise _unusable("templates are not used here")
     if not document.get("staticPolicies"):
         raise _unusable("there is no *.cedar file with a policy in it")
-    seen: set[str] = set()
+    seen: dict[str, str] = {}
     for number, policy in document["staticPolicies"].items():
-        name = policy.get("annotations", {}).get("id")
+        annotations = policy.get("annotations", {})
+        name = annotations.get("id")
         if not name or name in seen:
             raise _unusable(f"{number} has no @id of its own")
-        seen.add(name)
+        seen[name] = annotations.get("hint") or ""
+    return {name: hint for name, hint in seen.items() if hint}
 
 
 def _roles() -> list[dict[str, Any]]:

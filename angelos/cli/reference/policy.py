@@ -11,7 +11,7 @@ from angelos.control import risk
 from angelos.control.config import POLICY_DIR
 
 _RULE = re.compile(r'((?://[^\n]*\n)*)@id\("([^"]+)"\)\n(.*?;)\n', re.DOTALL)
-_EFFECT = re.compile(r"\s*(permit|forbid)\b")
+_EFFECT = re.compile(r"^(permit|forbid)\b", re.MULTILINE)
 
 
 def page() -> str:
@@ -45,7 +45,7 @@ def page() -> str:
 
 def _rules(text: str) -> Iterator[tuple[str, str, str, str]]:
     for comment, name, body in _RULE.findall(text):
-        effect = _EFFECT.match(body)
+        effect = _EFFECT.search(body)
         yield name, effect[1] if effect else "", _comment(comment), body
 
 
