@@ -1,9 +1,11 @@
 """What the journal and the queues share: a Valkey stream, and patience with its server.
 
-stream = Stream(connect(url), "journal")
-async with aclosing(stream.follow("0-0")) as pages:
-async for page in pages:    # [(position, body), ...], through restarts of the server
-...
+    stream = Stream(connect(url), "journal")
+    async with aclosing(stream.follow("0-0")) as pages:
+        async for page in pages:    # [(position, body), ...], through restarts of the server
+            ...
+
+What cannot be reached is `Unavailable`, after `TIMEOUT_S` at most.
 """
 
 from __future__ import annotations
