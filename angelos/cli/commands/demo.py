@@ -15,6 +15,9 @@ from typing import Any
 import click
 import msgspec
 
+from angelos.core.ids import is_id, is_revision
+
+_WIDTH = 110
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
@@ -80,7 +83,8 @@ async def run_demo(data_dir: Path, *, as_json: bool) -> dict[str, Any]:
                 show(f"     {row['evidence']['error']}")
                 show(f"     The logs are in {data_dir / 'logs'} (use --keep to have them stay).")
                 break
-            show(_short(row["evidence"]))
+            for line in _lines(row["evidence"]):
+                show(line)
     done = len(steps) == len(STEPS) and all(step["ok"] for step in steps)
     show(f"{'All steps did' if done else 'Not all steps did'} what they say, "
          f"{time.monotonic() - began:.1f} s in all.")  # fmt: skip
@@ -116,12 +120,25 @@ def _reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-def _short(evidence: dict[str, Any]) -> str:
-    """Return a line of the evidence that fits a terminal."""
-    parts = []
-    for key, value in evidence.items():
-        if isinstance(value, str) and len(value) == 64:  # noqa: PLR2004 - a hash
-            parts.append(f"{key} {value[:12]}")
-        elif isinstance(value, str | int | float):
-            parts.append(f"{key} {value}"[:48])
-    return "     " + ", ".join(parts)
+def _lines(evidence: dict[str, Any]) -> list[str]:
+    """Return the evidence in lines that fit a terminal; `--json` has all of it."""
+    lines = [_flat(evidence)]
+    for name, value in evidence.items():
+        if isinstance(value, dict):
+            rows = [(name, value), *value.items()]
+        else:
+            rows = [(name, row) for row in value] if isinstance(value, list) else []
+        told = [(n, _flat(row)) for n, row in rows if isinstance(row, dict)]
+        lines += [f"{n}: {flat}" for n, flat in told if flat]
+    return [f"     {line}"[:_WIDTH] for line in lines if line]
+
+
+def _flat(row: dict[str, Any]) -> str:
+    """Return the plain values of a row, long ones cut."""
+    parts: list[str] = []
+    for key, value in row.items():
+        if isinstance(value, str) and (is_revision(value) or is_id(value)):
+            parts.append(f"{key} {value[: 17 if is_id(value) else 12]}")
+        elif isinstance(value, str | int | float) and value != "":
+            parts.append(f"{key} {' '.join(str(value).split())}"[:56])
+    return ", ".join(parts)
