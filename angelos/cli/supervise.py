@@ -151,7 +151,8 @@ class Child:
             if process.returncode is None:
                 process.send_signal(signal.SIGTERM)
                 try:
-                    await asyncio.wait_for(process.wait(), grace_s)
+                    async with asyncio.timeout(grace_s):
+                        await process.wait()
                 except TimeoutError:
                     process.kill()
                     await process.wait()
