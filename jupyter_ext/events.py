@@ -53,6 +53,7 @@ class EventsHandler(WebSocketMixin, WebSocketHandler, ProblemHandler):  # pyrigh
     def open(self, *args: Any, **kwargs: Any) -> None:
         """Begin to send."""
         super().open(*args, **kwargs)
+        self.set_nodelay(True)
         self._pumping = asyncio.create_task(self._pump(), name="events")
         self.binding.streams.add(self._pumping)
         self._pumping.add_done_callback(self.binding.streams.discard)

@@ -96,6 +96,11 @@ class RoomHandler(YDocWebSocketHandler):
             await self._open_managed(room_id)
         await super().prepare()
 
+    async def open(self, room_id: str) -> None:  # type: ignore[override]
+        """Join the room; what is typed goes out at once."""
+        self.set_nodelay(True)
+        await super().open(room_id)
+
     async def on_message(self, message: bytes | str) -> None:
         """Take a message; what changes the document only from those who may edit it."""
         if isinstance(message, str):

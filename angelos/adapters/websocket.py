@@ -217,7 +217,7 @@ class ClientChannel(Link):
     ) -> WebSocketClientConnection | None:
         """Return an open WebSocket, None when trying again may help; raise when refused."""
         try:
-            return await websocket_connect(
+            socket = await websocket_connect(
                 HTTPRequest(
                     self._address, ssl_options=self._context, connect_timeout=10,
                     request_timeout=10, follow_redirects=False,
@@ -231,6 +231,11 @@ class ClientChannel(Link):
                 raise self._error from error
         except (OSError, WebSocketError) as error:
             self._error = Unavailable(f"{self._address} cannot be reached: {error}")
+        else:
+            if socket.protocol is not None:
+                # Tornado turned it off behind the handshake: Nagle would hold frames for 40 ms.
+                socket.protocol.set_nodelay(True)
+            return socket
         return None
 
 
