@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from angelos.core.errors import Unavailable
 from angelos.core.openapi import openapi_route
 from jupyter_ext.live import Documents, JupyterLiveDocuments
+from jupyter_ext.presence import Presence
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +49,7 @@ class Server(Protocol):
 
     @property
     def journal(self) -> Any:
-        """Return the log of facts: a `Journal`, of which readers need `follow`."""
+        """Return the log of facts: a `Journal`, of which readers need `follow` and `last`."""
         ...
 
     @property
@@ -71,6 +72,7 @@ class Binding:
         self.server: Server | None = None
         self.routes: list[Route] = []
         self.failure = ""
+        self.presence = Presence()
         self.streams: set[asyncio.Task[None]] = set()
         """Tasks that read the journal for somebody; the extension ends them when it stops."""
         self.workspace = os.path.realpath(workspace)

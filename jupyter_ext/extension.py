@@ -31,6 +31,7 @@ from jupyter_ext.binding import Binding, Server
 from jupyter_ext.events import EventsHandler
 from jupyter_ext.handlers import ApiHandler
 from jupyter_ext.identity import AngelIdentityProvider
+from jupyter_ext.pages import PageConfig
 from jupyter_ext.room_handler import RoomHandler
 from jupyter_ext.rooms import ManagedRoom
 
@@ -66,6 +67,8 @@ class AngelExtension(ExtensionApp):
             workspace=self.angel_settings.data.workspace, root_dir=Path(self.serverapp.root_dir)
         )
         self.settings["angelos_binding"] = self.binding
+        # Loaded before JupyterLab (in alphabetical order), which fills it.
+        self.settings["page_config_data"] = PageConfig(self.settings.get("page_config_data", {}))
 
     def initialize_handlers(self) -> None:
         """Mount everything; the loop does not run yet."""
@@ -93,8 +96,15 @@ class AngelExtension(ExtensionApp):
         try:
             async with open_server(self.angel_settings, self.binding) as server:
                 self.binding.bind(server)
+                watching = asyncio.create_task(
+                    self.binding.presence.watch(server.journal), name="who was removed"
+                )
                 started.set()
-                await self._stop.wait()
+                try:
+                    await self._stop.wait()
+                finally:
+                    watching.cancel()
+                    await asyncio.wait([watching])
         except Exception as error:
             detail = str(error) if isinstance(error, AngelError) else repr(error)
             word = "has failed" if started.is_set() else "could not start"

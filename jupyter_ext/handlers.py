@@ -29,6 +29,7 @@ from angelos.adapters.http import (
     compile_path,
     new_trace,
     problem,
+    send,
 )
 from angelos.core.errors import (
     AngelError,
@@ -119,10 +120,14 @@ class ProblemHandler(JupyterHandler):
 
     def reply(self, result: Answer) -> None:
         """Finish with an answer."""
+        self.begin(result)
+        self.finish(result.body)
+
+    def begin(self, result: Answer) -> None:
+        """Set everything of an answer but its body."""
         self.set_status(result.status)
         self.set_header("Content-Type", result.media_type)
         self.set_header("X-Trace-Id", self.trace)
-        self.finish(result.body)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Tell of the error that ended the request."""
@@ -197,7 +202,9 @@ class ApiHandler(ProblemHandler):
         query = {k: v for k, v in self.request.query_arguments.items() if k not in JUPYTERS_OWN}
         origin = f"{self.request.protocol}://{self.request.host}"
         who, body = self._caller(route), bytes(self._body)
-        self.reply(await answer(route, who, params, query, body, origin, self.trace))
+        result = await answer(route, who, params, query, body, origin, self.trace)
+        self.begin(result)
+        await send(self, result, f"{self.request.method} {self.request.path}")
 
     head = post = put = patch = delete = options = get  # pyright: ignore[reportAssignmentType]
 

@@ -3,7 +3,7 @@
     server's token or password  ->  person/owner, role admin
     a person's token            ->  person/<name> with the role that the admin gave
     a cookie of either          ->  the same, looked up again at every request: a person who was
-                                    removed is out at once, a changed role counts at once
+                                    removed is out at once, and so are their open WebSockets
 
 Installed by the extension unless another identity provider is configured (JupyterHub's, say);
 whoever that one lets in is the owner, as under plain Jupyter.
@@ -21,11 +21,13 @@ from jupyter_server.auth.decorator import allow_unauthenticated
 from jupyter_server.auth.identity import PasswordIdentityProvider, User
 from jupyter_server.auth.login import LoginFormHandler
 from tornado.web import HTTPError
+from tornado.websocket import WebSocketHandler
 from traitlets import default
 
 from angelos.core.errors import Unavailable
 from angelos.core.ids import PrincipalId
 from angelos.core.permissions import Permission, Principal, Role
+from jupyter_ext.pages import without_token
 
 if TYPE_CHECKING:
     from jupyter_server.base.handlers import AuthenticatedHandler, JupyterHandler
@@ -80,6 +82,14 @@ def refuse_unasked(handler: AuthenticatedHandler, user: object) -> None:
         raise HTTPError(403, f"{who.id} is {who.role} and may not {Permission.jupyter_use}.")
 
 
+def _entered(handler: AuthenticatedHandler, user: AngelUser, since: float) -> bool:
+    """Note a WebSocket with its owner; False if that one was removed after `since`."""
+    binding: Binding | None = handler.settings.get("angelos_binding")
+    if binding is None or not isinstance(handler, WebSocketHandler):
+        return True
+    return binding.presence.enter(user.principal.id, handler, since)
+
+
 class AngelLoginHandler(LoginFormHandler):
     """Jupyter's login page; its one field also takes a person's token."""
 
@@ -107,7 +117,11 @@ class AngelIdentityProvider(PasswordIdentityProvider):
 
     async def get_user(self, handler: AuthenticatedHandler) -> User | None:  # type: ignore[override]
         """Return who asks; raise 403 for a write that no authorizer will be asked about."""
+        without_token(handler)
+        since = time.monotonic()
         user = await self._get_user(handler)
+        if isinstance(user, AngelUser) and not _entered(handler, user, since):
+            user = None  # removed while we looked
         handler.current_user = user  # the page that tells of a refusal shows it
         refuse_unasked(handler, user)
         return user
@@ -174,7 +188,8 @@ class AngelIdentityProvider(PasswordIdentityProvider):
         if binding is None:
             return {}
         now = time.monotonic()
-        if self._people is None or now - self._people_at > PEOPLE_CACHE_S:
+        fresh = now - self._people_at <= PEOPLE_CACHE_S
+        if self._people is None or not fresh or binding.presence.changed_at >= self._people_at:
             try:
                 people = await binding.require().people.list()
             except Unavailable:

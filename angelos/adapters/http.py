@@ -16,11 +16,14 @@ import logging
 import re
 import secrets
 import unicodedata
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any, NamedTuple
 
 import msgspec
+from tornado.http1connection import HTTP1Connection
 from tornado.httputil import HTTPServerRequest
+from tornado.iostream import StreamClosedError
 from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from angelos.core.errors import (
@@ -48,11 +51,12 @@ _PARAMETER = re.compile(r"\{([a-z_]+)\}")
 
 
 class Answer(NamedTuple):
-    """What goes back."""
+    """What goes back: the body, or its first piece and the generator of the others."""
 
     status: int
     media_type: str
     body: bytes
+    more: AsyncGenerator[bytes, None] | None = None
 
 
 def new_trace() -> str:
@@ -126,9 +130,42 @@ async def answer(
             peer_url=peer_url,
         )
         result = await route.handler(call)
+        if isinstance(result, AsyncGenerator):
+            # The first piece is awaited here: what goes wrong before it is still a problem.
+            return Answer(route.status, route.media_type, await anext(result, b""), result)
         return Answer(route.status, route.media_type, render(route, result))
     except Exception as error:  # noqa: BLE001 - the border: everything becomes a problem
         return problem(error, trace, f"{route.method} {route.path}")
+
+
+async def send(handler: RequestHandler, result: Answer, where: str) -> None:
+    """Write an answer's body and finish; the next piece is made when the last one has gone out.
+
+    An answer that fails on its way breaks off, so that nobody takes its beginning for all of it.
+    """
+    if result.more is None:
+        handler.finish(result.body)
+        return
+    try:
+        async with aclosing(result.more) as pieces:
+            handler.write(result.body)
+            await handler.flush()
+            async for piece in pieces:
+                handler.write(piece)
+                await handler.flush()
+        handler.finish()
+    except StreamClosedError:  # the reader went away
+        _break_off(handler)
+    except Exception:
+        log.exception("%s failed on its way", where)
+        _break_off(handler)
+
+
+def _break_off(handler: RequestHandler) -> None:
+    handler._auto_finish = False  # noqa: SLF001 - no last chunk: it says that all is there
+    connection = handler.request.connection
+    if isinstance(connection, HTTP1Connection):
+        connection.close()
 
 
 def _plain(name: str, value: str) -> str:
@@ -204,7 +241,8 @@ class RouteHandler(RequestHandler):
             self.route, self.principal, params, query_of(request), bytes(self.body),
             f"{request.protocol}://{request.host}", self.trace,
         )  # fmt: skip
-        self._write(result)
+        self._head(result)
+        await send(self, result, f"{request.method} {request.path}")
 
     get = head = post = put = patch = delete = options = _answer  # pyright: ignore[reportAssignmentType]
 
@@ -231,10 +269,13 @@ class RouteHandler(RequestHandler):
         self._write(problem(error, self.trace, f"{self.request.method} {self.request.path}"))
 
     def _write(self, result: Answer) -> None:
+        self._head(result)
+        self.finish(result.body)
+
+    def _head(self, result: Answer) -> None:
         self.set_status(result.status)
         self.set_header("Content-Type", result.media_type)
         self.set_header("X-Trace-Id", self.trace)
-        self.finish(result.body)
 
 
 class NoSuchRoute(RouteHandler):

@@ -11,5 +11,6 @@ What the server refuses is raised as the same class of `angelos.core.errors`.
 """
 
 from angelos.client.angelos import Angelos
+from angelos.client.tasks import Restarted
 
-__all__ = ["Angelos"]
+__all__ = ["Angelos", "Restarted"]

@@ -17,6 +17,7 @@ import msgspec
 from angelos.adapters.clock import SystemClock
 from angelos.client import events as _events
 from angelos.client import tasks as _tasks
+from angelos.client.download import download
 from angelos.client.transport import Transport, segments
 from angelos.core import api
 from angelos.core.errors import AngelError, Unavailable
@@ -110,6 +111,10 @@ class Angelos:
             method, path, body=body, query=query, patience_s=patience_s
         )
 
+    def download(self, path: str) -> AsyncGenerator[bytes, None]:
+        """Yield the answer to GET a path below the API as it comes; it may be of any size."""
+        return download(self._transport, path)
+
     # -- the system ----------------------------------------------------------------------
 
     async def status(self) -> api.StatusView:
@@ -173,11 +178,13 @@ class Angelos:
         node: str | None = None,
         label: str = "",
         on_output: Callable[[Output], None] | None = None,
+        on_restart: Callable[[_tasks.Restarted], None] | None = None,
     ) -> TaskResult:
         """Run code (or `argv`) in a sandbox and return how it ended.
 
-        `on_output` is called with each piece of output as it comes. When the caller is
-        cancelled, so is the task.
+        `on_output` is called with each piece of output as it comes; `on_restart` when the
+        task begins anew because its node died, and what came before is void. When the caller
+        is cancelled, so is the task.
         """
         task = api.SubmitTask(
             code=code, argv=tuple(argv), stdin=stdin, repo=repo, revision=revision,
@@ -187,14 +194,17 @@ class Angelos:
             async for piece in pieces:
                 if isinstance(piece, TaskResult):
                     return piece
-                if on_output is not None:
+                if isinstance(piece, _tasks.Restarted):
+                    if on_restart is not None:
+                        on_restart(piece)
+                elif on_output is not None:
                     on_output(piece)
         raise AngelError("The stream of the task ended without a result.")
 
     async def stream(
         self, task: api.SubmitTask, *, on_accept: Callable[[api.TaskView], None] | None = None
-    ) -> AsyncGenerator[Output | TaskResult, None]:
-        """Run a task and yield its output as it comes and its result last.
+    ) -> AsyncGenerator[Output | _tasks.Restarted | TaskResult, None]:
+        """Run a task and yield its output as it comes, each new beginning, and its result last.
 
         Leaving the iterator before the result cancels the task.
         """
@@ -353,9 +363,9 @@ class Angelos:
         """Return the newest signed checkpoint of the audit log."""
         return await self._transport.call("GET", "/audit/checkpoint", api.CheckpointView)
 
-    async def audit_export(self) -> bytes:
-        """Return the whole audit log as JSON lines, to be verified without the system."""
-        return await self._transport.fetch("GET", "/audit/export", patience_s=240)
+    def audit_export(self) -> AsyncGenerator[bytes, None]:
+        """Yield the whole audit log in pieces of JSON lines, to be verified without the system."""
+        return self.download("/audit/export")
 
 
 class _NewMain(api.View, frozen=True, kw_only=True):

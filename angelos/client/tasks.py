@@ -1,6 +1,9 @@
 """A task from its submission to its result, its output as it comes.
 
-submit -> view.offset -> facts task.output, task.output, ..., task.finished
+submit -> view.offset -> facts task.started, task.output, task.output, ..., task.finished
+
+A task whose node died is started again when the node is back; what it printed before is void.
+That is told as a `Restarted` between the pieces of output.
 """
 
 from __future__ import annotations
@@ -21,13 +24,24 @@ if TYPE_CHECKING:
     from angelos.client.angelos import Angelos
     from angelos.core.api import SubmitTask, TaskView
 
-_KINDS = (Kind.task_output, Kind.task_finished)
+_KINDS = (Kind.task_started, Kind.task_output, Kind.task_finished)
+
+
+class Restarted(msgspec.Struct, frozen=True):
+    """The task begins anew: what was printed up to here is not part of its output."""
+
+    attempt: int
+    """How often it was started, with this one; 2 or more."""
+    node: str
+
+
+Piece = Output | Restarted | TaskResult
 
 
 async def stream(
     angelos: Angelos, task: SubmitTask, on_accept: Callable[[TaskView], None] | None = None
-) -> AsyncGenerator[Output | TaskResult, None]:
-    """Run a task and yield its output as it comes and its result last.
+) -> AsyncGenerator[Piece, None]:
+    """Run a task and yield its output as it comes, each new beginning, and its result last.
 
     Leaving the iterator before the result cancels the task.
     """
@@ -47,18 +61,28 @@ async def stream(
             await asyncio.shield(_cancel_quietly(angelos, view))
 
 
-async def _pieces(angelos: Angelos, view: TaskView) -> AsyncGenerator[Output | TaskResult, None]:
+async def _pieces(angelos: Angelos, view: TaskView) -> AsyncGenerator[Piece, None]:
     if view.result is not None:
         yield view.result
         return
+    attempt = 0
     async with aclosing(angelos.events(view.offset, _KINDS, view.id)) as facts:
         async for fact in facts:
             if fact.kind == Kind.task_finished:
                 yield msgspec.convert(fact.data, TaskResult)
                 return
+            if fact.kind == Kind.task_started:
+                attempt = max(attempt + 1, _number(fact.data.get("attempt")))
+                if attempt > 1:
+                    yield Restarted(attempt, str(fact.data.get("node", "")))
+                continue
             text = str(fact.data.get("text", ""))
             stream = "stderr" if fact.data.get("stream") == "stderr" else "stdout"
             yield Output(stream, text.encode(errors="surrogateescape"))
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 1
 
 
 async def _cancel_quietly(angelos: Angelos, view: TaskView) -> None:

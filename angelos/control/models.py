@@ -54,6 +54,8 @@ class TaskRecord(Message, frozen=True, kw_only=True):
     proposal: str = ""
     state: TaskState = "accepted"
     started_at: float | None = None
+    attempt: int = 0
+    """How often it was started."""
     cancelled_at: float | None = None
     cancel_reason: str = ""
     result: TaskResult | None = None

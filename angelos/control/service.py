@@ -28,10 +28,11 @@ from angelos.control.rollout import Rollout
 from angelos.control.state import outstanding, overdue
 from angelos.control.supervisor import Handler, Supervisor
 from angelos.control.task_keeper import TaskKeeper
+from angelos.control.task_state import expected
 from angelos.control.tasks import Tasks
 from angelos.control.views import banner, node_view, weakest
 from angelos.core.api import NodeView, RepoView, StatusView
-from angelos.core.messages import Kind
+from angelos.core.messages import Fact, Kind
 from angelos.core.ports import Clock, Journal, Queue, Repository, Signals
 from angelos.core.signing import SigningKey, VerifyKey
 
@@ -127,6 +128,10 @@ class Control:
         """Return all enrolled nodes."""
         state = self.ledger.state
         return tuple(node_view(state, node) for node in state.nodes.values())
+
+    def expects(self, fact: Fact) -> bool:
+        """Tell whether a node's word is to be taken; the hub asks before it writes it down."""
+        return expected(self.ledger.state, fact)
 
     def sweep(self) -> None:
         """End what is overdue; called once every tick."""

@@ -138,22 +138,8 @@ def overdue(state: State, now: float, grace_s: float, gone_s: float) -> list[Eff
     return [
         EndTask(task.id)
         for task in state.tasks.values()
-        if task.open and now > last_moment(state, task, gone_s) + grace_s
+        if task.open and now > task_state.last_moment(state, task, gone_s) + grace_s
     ]
-
-
-def last_moment(state: State, task: TaskRecord, gone_s: float) -> float:
-    """Return when a task should be over: by its limits, deadline or cancellation.
-
-    One that has not started is over when its node has been gone for `gone_s` seconds too.
-    """
-    moments = [task.deadline if task.started_at is None else task.started_at + task.wall_s]
-    if task.cancelled_at is not None:
-        moments.append(task.cancelled_at)
-    node = state.nodes.get(task.node)
-    if task.started_at is None and node is not None and node.gone_at is not None:
-        moments.append(max(node.gone_at, task.at) + gone_s)
-    return min(moments)
 
 
 # -- tasks -----------------------------------------------------------------------------------
@@ -309,7 +295,11 @@ def _healthy(node: NodeRecord, repo: RepoRecord) -> bool:
 
 def _quarantine_effects(state: State, who: PrincipalId) -> Iterator[Effect]:
     for task in state.tasks.values():
-        if task.open and task.cancelled_at is None and (reason := _unwanted(state, task)):
+        if not task.open:
+            continue
+        if task.cancelled_at is not None and task.node == who:
+            yield StopTask(task.id)  # its node cannot say the end any more
+        elif task.cancelled_at is None and (reason := _unwanted(state, task)):
             yield AbandonTask(task.id, reason)
     for repo in {record.repo for record in state.proposals.values() if record.author == who}:
         yield from _repo_effects(state, repo)

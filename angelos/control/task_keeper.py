@@ -9,8 +9,9 @@ import msgspec
 
 from angelos.control.effects import AbandonTask, EndTask, PutTask, StopTask
 from angelos.control.models import TaskRecord
-from angelos.control.parts import Parts, hash_id
-from angelos.control.state import last_moment
+from angelos.control.parts import Parts
+from angelos.control.task_state import ended_by_node, last_moment
+from angelos.core.ids import fact_of
 from angelos.core.messages import CancelTask, Command, Kind, Status, TaskResult, Tier, decode
 
 
@@ -29,8 +30,8 @@ class TaskKeeper:
             return
         await self._parts.queue.put(record.node, decode(record.body, Command))
         now = self._ledger.state.tasks.get(effect.task)
-        if now is not None and now.cancelled_at is not None:
-            # It was cancelled while it was on its way into the queue.
+        if now is not None and (now.cancelled_at is not None or not now.open):
+            # It was cancelled or given up while it was on its way into the queue.
             await self._recall(record, now.cancel_reason)
 
     async def abandon(self, effect: AbandonTask) -> None:
@@ -43,13 +44,12 @@ class TaskKeeper:
             await self._ledger.say(fact)
 
     async def stop(self, effect: StopTask) -> None:
-        """Take a cancelled task back; the node reports its end if it had started it."""
+        """Take a cancelled task back; its end is the node's to say, unless that cannot."""
         record = self._ledger.state.tasks.get(effect.task)
         if record is None or not record.open or record.cancelled_at is None:
             return
         await self._recall(record, record.cancel_reason)
-        node = self._ledger.state.nodes.get(record.node)
-        if record.started_at is None or node is None or node.quarantined:
+        if not ended_by_node(self._ledger.state, record):
             await self._end(record, f"cancelled: {record.cancel_reason}")
 
     async def end(self, effect: EndTask) -> None:
@@ -61,7 +61,9 @@ class TaskKeeper:
         if last_moment(self._ledger.state, record, self._parts.config.node_gone_s) >= late:
             return
         what = "did not start it before its deadline, or has been gone for too long"
-        if record.started_at is not None:
+        if record.cancelled_at is not None:
+            what = f"did not report its end, though it was cancelled: {record.cancel_reason}"
+        elif record.started_at is not None:
             what = "did not report its end within its time limit"
         reason = f"{record.node} {what}"
         await self._recall(record, reason)
@@ -72,10 +74,13 @@ class TaskKeeper:
         await self._parts.queue.drop(record.node, [record.command])
         if record.node not in self._ledger.state.quarantined:
             await self._parts.order(
-                "cancel", record.node, CancelTask(task=record.id, reason=reason)
+                "cancel",
+                record.node,
+                CancelTask(task=record.id, command=record.command, reason=reason),
             )
 
     async def _end(self, record: TaskRecord, reason: str) -> None:
+        """Say that a task is over; if its node has just said so, this changes nothing."""
         now = self._parts.clock.time()
         node = self._ledger.state.nodes.get(record.node)
         result = TaskResult(
@@ -92,7 +97,7 @@ class TaskKeeper:
             self._ledger.fact(
                 Kind.task_finished,
                 record.id,
-                key=hash_id(Kind.task_finished, record.id),
+                key=fact_of(record.command, Kind.task_finished).removeprefix("fact-"),
                 outcome=Status.killed,
                 data=msgspec.to_builtins(result),
             )

@@ -42,8 +42,11 @@ def started(state: State, fact: Fact) -> State:
     record = state.tasks.get(TaskId(fact.subject))
     if record is None or not record.open or fact.actor != record.node:
         return state
+    # A node that was enrolled anew counts from 1 again; what was said before still counts.
+    attempt = max(int(fact.data.get("attempt", 1)), record.attempt + 1)
     # The node's clock may lag; it cannot have started before it was asked to.
-    return _with(state, record, state="running", started_at=max(fact.at, record.at))
+    began = max(fact.at, record.at)
+    return _with(state, record, state="running", started_at=began, attempt=attempt)
 
 
 def cancelled(state: State, fact: Fact) -> State:
@@ -65,6 +68,60 @@ def finished(state: State, fact: Fact) -> State:
     result = msgspec.convert(fact.data, TaskResult)
     ended = _with(state, record, state="finished", result=result, body=b"")
     return replace(ended, tasks=_kept(ended.tasks))
+
+
+# -- who says the end ------------------------------------------------------------------------
+#
+# Exactly one task.finished for each task. Its node says it, also of a task that was cancelled
+# before the node had seen it. Control says it only for a node that cannot (quarantined) or that
+# stayed silent for too long (`last_moment`). Both use the id `core.ids.fact_of(command)`, so the
+# journal takes the first, and the hub takes no word on a task that has ended (`expected`).
+
+
+def ended_by_node(state: State, task: TaskRecord) -> bool:
+    """Tell whether a cancelled task's end is its node's to say."""
+    node = state.nodes.get(task.node)
+    return node is not None and not node.quarantined
+
+
+def last_moment(state: State, task: TaskRecord, gone_s: float) -> float:
+    """Return when a task should be over: by its limits, deadline or cancellation (Unix seconds).
+
+    A node that is gone has `gone_s` seconds to come back; one that is there, or is back, has
+    none to spare for a cancelled task.
+    """
+    moments = [task.deadline if task.started_at is None else task.started_at + task.wall_s]
+    node = state.nodes.get(task.node)
+    gone_at = node.gone_at if node is not None else None
+    if task.cancelled_at is not None:
+        back = node.since if node is not None and node.connected else 0.0
+        moments.append(max(task.cancelled_at, back) if gone_at is None else
+                       max(task.cancelled_at, gone_at) + gone_s)  # fmt: skip
+    if task.started_at is None and gone_at is not None:
+        moments.append(max(gone_at, task.at) + gone_s)
+    return min(moments)
+
+
+def expected(state: State, fact: Fact) -> bool:
+    """Tell whether a node's word is to be taken: of a task, only on an open one of its own."""
+    if not fact.kind.startswith("task."):
+        return True
+    record = state.tasks.get(TaskId(fact.subject))
+    return record is not None and record.open and record.node == fact.actor
+
+
+def waits_for(state: State, task: TaskRecord) -> str:
+    """Return why a task has not ended though somebody wants it to; empty if nobody does."""
+    if not task.open or task.cancelled_at is None:
+        return ""
+    node = state.nodes.get(task.node)
+    name = task.node.partition("/")[2]
+    if node is not None and node.connected:
+        return f"Cancelled ({task.cancel_reason}); {name} is ending it."
+    return (
+        f"Cancelled ({task.cancel_reason}); {name} is away: it ends when {name} is back, "
+        "or has been away for too long."
+    )
 
 
 def _with(known: State, record: TaskRecord, **changes: object) -> State:

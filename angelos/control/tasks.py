@@ -86,7 +86,7 @@ class Tasks:
                 raise
             origin = Origin(by=principal.id, trace=trace)
             await self.accept(origin, command, body, node.id, decision)
-        return task_view(self._same(command, request))
+        return self._view(self._same(command, request))
 
     async def view(self, task: TaskId, wait_s: float = 0.0) -> TaskView:
         """Return a task; with `wait_s`, wait up to that many seconds for its end."""
@@ -97,13 +97,13 @@ class Tasks:
                 subject=task,
                 timeout_s=min(wait_s, self._parts.config.max_wait_s),
             )
-        return task_view(self._record(task))
+        return self._view(self._record(task))
 
     def list(self, state: TaskState | None = None, limit: int = 50) -> tuple[TaskView, ...]:
         """Return the newest tasks, newest first, with the ends of their outputs."""
         newest = reversed(self._ledger.state.tasks.values())
         chosen = [task for task in newest if state is None or task.state == state]
-        return tuple(task_view(task, output=KEEP_OUTPUT) for task in chosen[:limit])
+        return tuple(self._view(task, KEEP_OUTPUT) for task in chosen[:limit])
 
     async def cancel(
         self, principal: Principal, task: TaskId, reason: str, trace: str = ""
@@ -123,7 +123,7 @@ class Tasks:
                     Kind.task_cancelled, task, principal.id, data={"reason": why}, trace=trace
                 )
             )
-        return task_view(self._record(task))
+        return self._view(self._record(task))
 
     # -- what the pipeline asks --------------------------------------------------------------
 
@@ -276,6 +276,9 @@ class Tasks:
                 hint="Use a command id once for each task; the same request may repeat it.",
             )
         return record
+
+    def _view(self, task: TaskRecord, output: int | None = None) -> TaskView:
+        return task_view(self._ledger.state, task, output)
 
     def _record(self, task: TaskId) -> TaskRecord:
         record = self._ledger.state.tasks.get(task)

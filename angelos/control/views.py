@@ -10,6 +10,7 @@ import msgspec
 
 from angelos.control.models import NodeRecord, ProposalRecord, State, TaskRecord
 from angelos.control.state import awaited
+from angelos.control.task_state import waits_for
 from angelos.core.api import NodeView, ProposalView, TaskView
 from angelos.core.ids import PrincipalId
 from angelos.core.messages import Tier
@@ -22,7 +23,7 @@ def short(principal: PrincipalId) -> str:
     return principal.partition("/")[2]
 
 
-def task_view(task: TaskRecord, output: int | None = None) -> TaskView:
+def task_view(state: State, task: TaskRecord, output: int | None = None) -> TaskView:
     """Return a task as the API shows it, with the last `output` characters of each output."""
     result = task.result
     if result is not None and output is not None:
@@ -38,6 +39,8 @@ def task_view(task: TaskRecord, output: int | None = None) -> TaskView:
         at=task.at,
         offset=task.offset,
         result=result,
+        attempt=task.attempt,
+        reason=waits_for(state, task),
     )
 
 

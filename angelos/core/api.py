@@ -63,6 +63,10 @@ class TaskView(View, frozen=True, kw_only=True):
     offset: Offset
     """Follow the events with this subject after this offset to see its output from the start."""
     result: TaskResult | None = None
+    attempt: int = 0
+    """How often it was started; over 1 when its node died meanwhile. The last one counts."""
+    reason: str = ""
+    """Why it has not ended though somebody wants it to, in a sentence."""
 
 
 class TaskList(View, frozen=True, kw_only=True):

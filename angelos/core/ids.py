@@ -8,6 +8,7 @@ The part after the prefix is a UUIDv7 (RFC 9562, section 5.7) in hex without das
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import time
@@ -62,6 +63,15 @@ def new_command_id(now_ms: int | None = None) -> CommandId:
 def new_fact_id(now_ms: int | None = None) -> FactId:
     """Return a fresh id for a fact."""
     return FactId(f"fact-{uuid7(now_ms)}")
+
+
+def fact_of(command: CommandId, kind: str) -> FactId:
+    """Return the id of the one fact of this kind about a command, whoever says it.
+
+    The journal takes a fact once by its id: of a node and of control, who may both say that a
+    task has finished, the first is believed and the second changes nothing.
+    """
+    return FactId(f"fact-{hashlib.sha256(f'{command} {kind}'.encode()).hexdigest()[:32]}")
 
 
 def new_grant_id(now_ms: int | None = None) -> GrantId:

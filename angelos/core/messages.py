@@ -6,7 +6,7 @@ derive from `Input` and refuse unknown fields; structs between our own parts ign
 that a later version may add some.
 
     >>> decode_payload(encode(CancelTask(task=TaskId("task-1"), reason="asked")))
-    CancelTask(task='task-1', reason='asked')
+    CancelTask(task='task-1', command='', reason='asked')
 """
 
 from __future__ import annotations
@@ -110,9 +110,15 @@ class RunTask(Message, frozen=True, kw_only=True, tag="run_task", tag_field="kin
 
 
 class CancelTask(Message, frozen=True, kw_only=True, tag="cancel_task", tag_field="kind"):
-    """Stop a task, wherever it is; it ends with status `killed`."""
+    """Stop a task, wherever it is; it ends with status `killed`.
+
+    The node says that end also of a command that it has not seen, and will not carry it out if
+    it comes later. It acknowledges this command when the task has ended.
+    """
 
     task: TaskId
+    command: CommandId = CommandId("")
+    """The command that asked for the task."""
     reason: str = ""
 
 
@@ -179,12 +185,12 @@ class Kind(StrEnum):
 
     task_accepted = "task.accepted"  # subject: task id; data: see control/tasks
     task_refused = "task.refused"
-    task_started = "task.started"  # data: node, tier, attempt
+    task_started = "task.started"  # data: node, tier, attempt (2: its node died, output is anew)
     task_output = "task.output"  # data: stream ("stdout"|"stderr"), text, index; not lasting
     task_finished = "task.finished"  # outcome: Status; data: TaskResult
     task_cancelled = "task.cancelled"
 
-    document_edited = "document.edited"  # subject: <repo>:<path>; data: bytes; not lasting
+    document_edited = "document.edited"  # subject: <repo>:<path>; data: bytes, kept; not lasting
 
     proposal_received = "proposal.received"  # subject: proposal id; data: repo, paths, digest...
     proposal_refused = "proposal.refused"  # outcome: "stale" | "policy" | "invalid"

@@ -60,7 +60,7 @@ class Route(msgspec.Struct, frozen=True):
     """Names of the query parameters it knows; others are refused."""
     media_type: str = "application/json"
     """`application/msgpack` answers are encoded as MessagePack; `application/octet-stream` and
-    `text/plain` handlers return bytes."""
+    `text/plain` handlers return bytes, `application/jsonl` handlers yield them."""
     max_body: int = MAX_BODY_BYTES
 
 

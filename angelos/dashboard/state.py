@@ -28,9 +28,7 @@ MAX_OUTPUT = 8_000
 MAX_DIFF = 20_000
 """Characters of one file's diff that are shown: the first ones."""
 MAX_CHANGES = 30
-_TASK_KINDS = frozenset(
-    {Kind.task_accepted, Kind.task_started, Kind.task_finished, Kind.task_cancelled}
-)
+_TASK_KINDS = frozenset({Kind.task_accepted, Kind.task_finished, Kind.task_cancelled})
 _SYSTEM_KINDS = ("node.", "checkout.", "branch.", "rollback.", "system.", "policy.")
 
 
@@ -93,11 +91,22 @@ def followed(state: State, fact: Fact) -> tuple[State, Stale]:
         text = str(fact.data.get("text", ""))
         known = (state.output.get(fact.subject, "") + text)[-MAX_OUTPUT:]
         return replace(state, output={**state.output, fact.subject: known}), Stale()
+    if fact.kind == Kind.task_started:
+        return _begun(state, fact), Stale(tasks=frozenset({fact.subject}))
     if fact.kind in _TASK_KINDS:
         return state, Stale(tasks=frozenset({fact.subject}))
     if fact.kind.startswith("proposal."):
         return state, Stale(proposals=frozenset({fact.subject}))
     return state, Stale(system=fact.kind.startswith(_SYSTEM_KINDS))
+
+
+def _begun(state: State, fact: Fact) -> State:
+    """Return the state without what a task printed before its node died, saying so."""
+    attempt = fact.data.get("attempt", 1)
+    if attempt == 1 and fact.subject not in state.output:
+        return state
+    notice = f"[started again, attempt {attempt}]\n" if attempt != 1 else "[started again]\n"
+    return replace(state, output={**state.output, fact.subject: notice})
 
 
 def with_status(state: State, status: StatusView) -> State:
@@ -209,7 +218,8 @@ def _task(task: TaskView, live: str) -> dict[str, Any]:
         "by": visible(task.by),
         "node": visible(task.node),
         "state": task.state,
-        "status": str(result.status) if result else task.state,
+        "status": str(result.status) if result else "cancelling" if task.reason else task.state,
+        "reason": visible(task.reason),
         "seconds": round(result.duration_s, 2) if result else None,
         "output": visible(output[-MAX_OUTPUT:]),
         "cut": len(output) > MAX_OUTPUT,

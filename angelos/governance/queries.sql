@@ -25,7 +25,8 @@ where idx >= %(first)s and idx < %(end)s order by idx;
 select size, root, frontier, note from audit_checkpoint order by size desc limit 1;
 
 -- name: checkpoints
-select note from audit_checkpoint where size <= %(size)s order by size;
+select size, note from audit_checkpoint
+where size > %(after)s and size <= %(upto)s order by size limit %(limit)s;
 
 -- name: add_checkpoint
 insert into audit_checkpoint (size, root, frontier, note, at)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
+
 import msgspec
 
 from angelos.core.api import AuditEntries, AuditEntry, CheckpointView
@@ -32,9 +34,9 @@ def routes(governance: Governance) -> list[Route]:
             key=governance.key.raw,
         )
 
-    async def export(call: Call[Nothing]) -> bytes:
+    async def export(call: Call[Nothing]) -> AsyncGenerator[bytes, None]:
         del call
-        return b"".join([line async for line in governance.export()])
+        return governance.export()
 
     read = Permission.audit_read
     return [

@@ -10,18 +10,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import aclosing
 from typing import Any, Protocol, Self, TypeVar
 
 from angelos.adapters.postgres import Database
-from angelos.core.errors import Tampered, Unavailable
+from angelos.core.errors import AngelError, Tampered, Unavailable
 from angelos.core.ids import START, Offset, PrincipalId, offset_key
 from angelos.core.messages import Fact, Kind
 from angelos.core.ports import Clock, Journal, Signals
 from angelos.core.signing import SigningKey
 from angelos.governance.checkpoint import Checkpoint
 from angelos.governance.config import GovernanceConfig
-from angelos.governance.models import EntryLine, export_lines, line_of
+from angelos.governance.models import CheckpointLine, EntryLine, export_lines, line_of
 from angelos.governance.state import (
     WATCHED,
     Effect,
@@ -31,13 +32,14 @@ from angelos.governance.state import (
     owed,
     step,
 )  # fmt: skip
-from angelos.governance.store import AuditStore, Row, Signed
+from angelos.governance.store import REPAIR, AuditStore, Row, Signed
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 ME = PrincipalId("system/governance")
 _PAGE = 1_000
+_PIECE_BYTES = 65_536
 _RETRY_S = (0.05, 0.1, 0.25, 0.5, 1.0)
 
 
@@ -78,7 +80,8 @@ class Governance:
         self._due = asyncio.Event()
         self._signing = asyncio.Lock()
         self._seen: Checkpoint | None = None
-        self._stopped = False
+        self._ended: AngelError | None = None
+        """Why no more facts are taken into the log."""
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
@@ -86,11 +89,22 @@ class Governance:
         self._seen = await self._store.check()
         head = await self._store.head()
         self._projected, self._size = head.offset, head.tree.size
-        for work in (self._read(head.offset), self._write(), self._sign_often(), self._watch()):
-            self._tasks.append(asyncio.create_task(self._guarded(work)))
+        for work in (self._read(head.offset), self._write()):
+            self._tasks.append(asyncio.create_task(self._guarded(work, keeps_log=True)))
+        for work in (self._sign_often(), self._watch()):
+            self._tasks.append(asyncio.create_task(self._guarded(work, keeps_log=False)))
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        """Take what was said last into the log, sign it, and end.
+
+        What a store that is away keeps from it is taken at the next start.
+        """
+        try:
+            async with asyncio.timeout(self._config.settle_s):
+                await self.settled(await self._journal.last())
+        except (Unavailable, Tampered, TimeoutError) as error:
+            log.warning("the last facts are not in the audit log yet: %s", error or "no time")
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -99,14 +113,17 @@ class Governance:
             await self._sign()
 
     async def settled(self, offset: Offset) -> None:
-        """Wait until every fact up to `offset` is in the log; raise `Unavailable` if it stopped."""
+        """Wait until every fact up to `offset` is in the log.
+
+        Raises `Tampered` or `Unavailable` if no more are taken, for this reason.
+        """
         wanted = offset_key(offset)
         async with self._moved:
             await self._moved.wait_for(
-                lambda: self._stopped or offset_key(self._projected) >= wanted
+                lambda: self._ended is not None or offset_key(self._projected) >= wanted
             )
-        if offset_key(self._projected) < wanted:
-            raise Unavailable("The audit log is not kept any more.", hint="See the server's log.")
+        if self._ended is not None and offset_key(self._projected) < wanted:
+            raise type(self._ended)(self._ended.detail, hint=self._ended.hint) from self._ended
 
     async def checkpoint(self) -> Signed:
         """Return a checkpoint that covers everything that is in the journal now."""
@@ -117,19 +134,38 @@ class Governance:
         """Return at most `limit` entries whose index is over `after`."""
         return await self._store.entries(after, limit)
 
-    async def export(self) -> AsyncIterator[bytes]:
-        """Yield the lines of an export of everything that is in the journal now."""
-        size = (await self.checkpoint()).checkpoint.size
-        for line in export_lines(self.key, await self._store.notes(size), ()):
+    async def export(self) -> AsyncGenerator[bytes, None]:
+        """Yield an export of everything that is in the journal now, in pieces of whole lines.
+
+        However long the log is, no more than a page of it is held at once.
+        """
+        lines = aclosing(self._lines())
+        piece = bytearray()
+        async with lines as found:
+            async for line in found:
+                piece += line
+                if len(piece) >= _PIECE_BYTES:
+                    yield bytes(piece)
+                    piece.clear()
+        yield bytes(piece)
+
+    async def _lines(self) -> AsyncGenerator[bytes, None]:
+        size, limit = (await self.checkpoint()).checkpoint.size, self._config.export_page
+        for line in export_lines(self.key, (), ()):
             yield line
         after = -1
+        while notes := await self._store.notes(after, size, limit):
+            for after, note in notes:  # noqa: B007 - the last one is where to go on
+                yield line_of(CheckpointLine(note))
+        after = -1
         while after < size - 1:
-            page = await self._store.entries(after, min(_PAGE, size - 1 - after))
+            page = await self._store.entries(after, min(limit, size - 1 - after))
             if not page:
                 raise Tampered(f"Entry {after + 1} of the audit log is missing.")
-            for row in page:
-                yield line_of(EntryLine(row.index, row.body, row.leaf.hex()))
             after = page[-1].index
+            page.reverse()
+            while page:  # each is let go when it is told
+                yield line_of(_line_of(page.pop()))
 
     # -- the four tasks ----------------------------------------------------------------------
 
@@ -206,17 +242,26 @@ class Governance:
             data={"reason": flag.reason, "evidence": flag.evidence},
         )
 
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _guarded(self, work: Coroutine[Any, Any, None], *, keeps_log: bool) -> None:
         """Let one task fail loudly and the others go on: an unsigned log still grows."""
         try:
             await work
-        except Tampered:
+        except Tampered as error:
             log.critical("the audit log was tampered with; nothing is signed", exc_info=True)
+            ended: AngelError = Tampered(error.detail, hint=error.hint or REPAIR)
         except Exception:
             log.critical("a task of governance failed", exc_info=True)
-            self._stopped = True
+            ended = Unavailable("The audit log is not kept any more.", hint="See the server's log.")
+        else:
+            return
+        if keeps_log:
+            self._ended = ended
             async with self._moved:
                 self._moved.notify_all()
+
+
+def _line_of(row: Row) -> EntryLine:
+    return EntryLine(row.index, row.body, row.leaf.hex())
 
 
 async def _patiently(ask: Callable[[], Awaitable[T]]) -> T:

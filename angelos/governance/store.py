@@ -19,7 +19,7 @@ from angelos.governance.models import entry_of
 
 _QUERIES = load_queries("angelos.governance")
 _PAGE = 5_000
-_REPAIR = "Export the log and run `angelos audit verify`; restore the database from a backup."
+REPAIR = "Export the log and run `angelos audit verify`; restore the database from a backup."
 
 
 class Head(msgspec.Struct, frozen=True):
@@ -93,11 +93,11 @@ class AuditStore:
             head = await _head(connection, "lock_head")
             last = await self._last(connection)
             if seen is not None and (last is None or last.checkpoint.size < seen.size):
-                raise Tampered(f"The checkpoint of size {seen.size} is gone.", hint=_REPAIR)
+                raise Tampered(f"The checkpoint of size {seen.size} is gone.", hint=REPAIR)
             if last is not None and last.checkpoint.size > head.tree.size:
                 raise Tampered(
                     f"{last.checkpoint.size} entries were signed, {head.tree.size} are left.",
-                    hint=_REPAIR,
+                    hint=REPAIR,
                 )
             base = last.tree if last is not None else Frontier()
             tree = await _extend(connection, base, head.tree.size)
@@ -123,7 +123,7 @@ class AuditStore:
             if tree.root() != last.checkpoint.root:
                 raise Tampered(
                     f"The first {tree.size} entries do not have the root that was signed.",
-                    hint=_REPAIR,
+                    hint=REPAIR,
                 )
             return last.checkpoint
 
@@ -136,11 +136,12 @@ class AuditStore:
                 for idx, ms, seq, body, leaf in await found.fetchall()
             ]
 
-    async def notes(self, size: int) -> list[str]:
-        """Return the notes of all checkpoints up to `size`, in order."""
+    async def notes(self, after: int, upto: int, limit: int) -> list[tuple[int, str]]:
+        """Return (size, note) of at most `limit` checkpoints over `after` up to `upto`, by size."""
         async with self._database.transaction() as connection:
-            found = await connection.execute(_QUERIES["checkpoints"], {"size": size})
-            return [note for (note,) in await found.fetchall()]
+            bounds = {"after": after, "upto": upto, "limit": limit}
+            found = await connection.execute(_QUERIES["checkpoints"], bounds)
+            return [(size, note) for size, note in await found.fetchall()]
 
     async def _last(self, connection: Connection) -> Signed | None:
         found = await connection.execute(_QUERIES["last_checkpoint"])
@@ -155,9 +156,9 @@ def _opened(key: VerifyKey, size: int, root: bytes, frontier: bytes, note: str) 
     try:
         tree = Frontier.unpacked(size, frontier)
     except ValueError as error:
-        raise Tampered("The last checkpoint's frontier was changed.", hint=_REPAIR) from error
+        raise Tampered("The last checkpoint's frontier was changed.", hint=REPAIR) from error
     if (checkpoint.size, checkpoint.root) != (size, root) or tree.root() != root:
-        raise Tampered("The last checkpoint's row was changed.", hint=_REPAIR)
+        raise Tampered("The last checkpoint's row was changed.", hint=REPAIR)
     return Signed(checkpoint, note, tree)
 
 
@@ -165,12 +166,12 @@ async def _head(connection: Connection, query: str) -> Head:
     found = await connection.execute(_QUERIES[query])
     row = await found.fetchone()
     if row is None:
-        raise Tampered("The head of the audit log is gone.", hint=_REPAIR)
+        raise Tampered("The head of the audit log is gone.", hint=REPAIR)
     size, frontier, ms, seq = row
     try:
         return Head(Frontier.unpacked(size, frontier), Offset(f"{ms}-{seq}"))
     except ValueError as error:
-        raise Tampered("The head of the audit log was changed.", hint=_REPAIR) from error
+        raise Tampered("The head of the audit log was changed.", hint=REPAIR) from error
 
 
 async def _extend(connection: Connection, tree: Frontier, size: int) -> Frontier:
@@ -181,12 +182,12 @@ async def _extend(connection: Connection, tree: Frontier, size: int) -> Frontier
         leaves = []
         for expected, (idx, body, leaf) in enumerate(await found.fetchall(), start=tree.size):
             if idx != expected:
-                raise Tampered(f"Entry {expected} of the audit log is missing.", hint=_REPAIR)
+                raise Tampered(f"Entry {expected} of the audit log is missing.", hint=REPAIR)
             if leaf_hash(body) != leaf:
-                raise Tampered(f"Entry {idx} of the audit log was changed.", hint=_REPAIR)
+                raise Tampered(f"Entry {idx} of the audit log was changed.", hint=REPAIR)
             leaves.append(leaf)
         if len(leaves) < end - tree.size:
             missing = tree.size + len(leaves)
-            raise Tampered(f"Entry {missing} of the audit log is missing.", hint=_REPAIR)
+            raise Tampered(f"Entry {missing} of the audit log is missing.", hint=REPAIR)
         tree = tree.extend(leaves)
     return tree

@@ -13,6 +13,7 @@ angelos.core.errors.Forbidden: agent/ada may not say task.started.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 import msgspec
 
@@ -31,6 +32,14 @@ SAYS: dict[Role, frozenset[str]] = {
 }  # fmt: skip
 """Kinds of facts that a role may append through its channel; who is not here, none."""
 _MAX_TEXT = 512
+Expects = Callable[[Fact], bool]
+"""Whether what a peer says is to be written down; control knows (`Control.expects`)."""
+
+
+def everything(fact: Fact) -> bool:
+    """Expect whatever a peer may say."""
+    del fact
+    return True
 
 
 class Peer(msgspec.Struct, frozen=True, kw_only=True):

@@ -32,7 +32,7 @@ from angelos.core.routes import PREFIX, Route
 from angelos.hub.config import HubConfig
 from angelos.hub.handlers import ChannelSocket, EventsSocket
 from angelos.hub.listener import Listener
-from angelos.hub.models import Peer, Quarantine, released_id
+from angelos.hub.models import Expects, Peer, Quarantine, everything, released_id
 from angelos.hub.routes import enrol_routes, peer_routes
 from angelos.hub.routes import routes as hub_routes
 from angelos.hub.sessions import HUB, Session, Sessions
@@ -57,15 +57,17 @@ class Hub:
         routes: Sequence[Route] = (),
         host: str = "127.0.0.1",
         config: HubConfig | None = None,
+        expects: Expects = everything,
     ) -> None:
         """Take the parts; `routes` are the other planes', served to agents and nodes as well.
 
-        `hub.routes.routes(hub)` are served here in any case; mount them for people too.
+        `hub.routes.routes(hub)` are served here in any case; mount them for people too. Of
+        what peers say only what `expects` is true of reaches the journal.
         """
         self.journal = journal
         self.config = config or HubConfig()
         self.tasks = Tasks()
-        self.sessions = Sessions(journal, queue, clock, self.config, self.tasks)
+        self.sessions = Sessions(journal, queue, clock, self.config, self.tasks, expects)
         self._identities = identities
         self._pki = pki
         self._clock = clock

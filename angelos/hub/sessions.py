@@ -25,7 +25,7 @@ from angelos.core.messages import Fact, Kind, decode, encode
 from angelos.core.permissions import Role
 from angelos.core.ports import Clock, Delivery, Envelope, Journal, Queue
 from angelos.hub.config import HubConfig
-from angelos.hub.models import Peer, check_fact
+from angelos.hub.models import Expects, Peer, check_fact, everything
 from angelos.hub.tasks import Tasks
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,13 @@ class Session:
     """What the hub knows of one life of one peer."""
 
     def __init__(
-        self, peer: Peer, journal: Journal, queue: Queue, clock: Clock, config: HubConfig
+        self,
+        peer: Peer,
+        journal: Journal,
+        queue: Queue,
+        clock: Clock,
+        config: HubConfig,
+        expects: Expects,
     ) -> None:
         """Belong to `peer`; nothing runs before `run`."""
         self.peer = peer
@@ -49,6 +55,7 @@ class Session:
         self.over = asyncio.Event()
         self._told = asyncio.Event()  # the journal knows that the peer is here
         self._journal, self._queue, self._clock, self._config = journal, queue, clock, config
+        self._expects = expects
         self._open: dict[CommandId, Delivery] = {}  # handed to the peer, not finished there
 
     def attach(self, peer: Peer, hello: Hello, wire: Wire) -> None:
@@ -103,8 +110,12 @@ class Session:
             facts: list[Fact] = []
             done: list[Delivery] = []
             refused = self._sort(batch, facts, done)
-            if facts:
-                await self._journal.append(facts)
+            wanted = [fact for fact in facts if self._expects(fact)]
+            if len(wanted) < len(facts):
+                late = {f"{fact.kind} of {fact.subject}" for fact in facts if fact not in wanted}
+                log.info("%s is late, or speaks of others' tasks: %s", self.id, sorted(late))
+            if wanted:
+                await self._journal.append(wanted)
             for delivery in done:  # after its facts are safe
                 await delivery.ack()
             if refused is not None:
@@ -171,10 +182,16 @@ class Sessions:
     """The sessions by principal: at most one that counts for each."""
 
     def __init__(
-        self, journal: Journal, queue: Queue, clock: Clock, config: HubConfig, tasks: Tasks
+        self,
+        journal: Journal,
+        queue: Queue,
+        clock: Clock,
+        config: HubConfig,
+        tasks: Tasks,
+        expects: Expects = everything,
     ) -> None:
         """Start with none; `tasks` owns what they run."""
-        self._parts = (journal, queue, clock, config)
+        self._parts = (journal, queue, clock, config, expects)
         self._tasks = tasks
         self._sessions: dict[PrincipalId, Session] = {}
 

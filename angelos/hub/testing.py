@@ -23,6 +23,7 @@ from angelos.core.ids import PrincipalId
 from angelos.core.ports import Clock, Journal, Queue
 from angelos.core.routes import Route
 from angelos.hub.config import HubConfig
+from angelos.hub.models import Expects, everything
 from angelos.hub.service import Hub
 from angelos.hub.store import Identities
 
@@ -30,7 +31,7 @@ OPERATOR = PrincipalId("person/operator")
 
 
 @asynccontextmanager
-async def running_hub(
+async def running_hub(  # noqa: PLR0913 - what a hub is made of
     database: Database,
     journal: Journal,
     queue: Queue,
@@ -39,12 +40,14 @@ async def running_hub(
     routes: Sequence[Route] = (),
     config: HubConfig | None = None,
     clock: Clock | None = None,
+    expects: Expects = everything,
 ) -> AsyncIterator[Hub]:
     """Run a hub whose CA lives in `folder`; a second one there has the same CA."""
     time = clock or SystemClock()
     pki = Pki.open(folder / "keys", time)
     identities = Identities(database, time)
-    hub = Hub(journal, queue, identities, pki, time, routes, "127.0.0.1", config or HubConfig())
+    config = config or HubConfig()
+    hub = Hub(journal, queue, identities, pki, time, routes, "127.0.0.1", config, expects)
     async with hub:
         yield hub
 

@@ -8,19 +8,17 @@ folder of its own), but processes, the network's addresses and host names are th
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ctypes
 import os
-import shutil
 import subprocess
 import sys
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from angelos.core.errors import Unavailable
 from angelos.node.launch import NOBODY, Started, link, reachable
 from angelos.node.layout import Bind
+from angelos.node.leftovers import Leftovers
 
 _CREATE_RULESET, _ASK_VERSION = 444, 1
 
@@ -35,8 +33,9 @@ class BareLauncher:
 
     bare = True
 
-    def __init__(self) -> None:
-        """As root, be nobody where he can reach the interpreter."""
+    def __init__(self, folders: Leftovers) -> None:
+        """Take who makes scratch folders; as root, be nobody where he can reach Python."""
+        self._folders = folders
         self._shim = str(Path(__file__).with_name("inside.py"))
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="angelos-bare")
         needed = (sys.executable, sys.prefix, sys.base_prefix, self._shim)
@@ -52,16 +51,18 @@ class BareLauncher:
         """Remove the scratch folder."""
         loop = asyncio.get_running_loop()
         for folder in staged:
-            with contextlib.suppress(FileNotFoundError):
-                await loop.run_in_executor(self._thread, shutil.rmtree, folder)
+            await loop.run_in_executor(self._thread, self._folders.remove, Path(folder))
 
     def close(self) -> None:
         """End the thread."""
         self._thread.shutdown(wait=True)
 
     def _start(self) -> Started:
+        try:
+            scratch = self._folders.make()
+        except OSError as error:
+            raise Unavailable(f"There is no room for the program's files: {error}") from error
         ours, theirs = link()
-        scratch = tempfile.mkdtemp(prefix="angelos-task-")
         user = NOBODY if self._drop else None
         if self._drop:
             os.chown(scratch, NOBODY, NOBODY)
@@ -82,8 +83,8 @@ class BareLauncher:
             )
         except OSError as error:
             ours.close()
-            shutil.rmtree(scratch)
+            self._folders.remove(scratch)
             raise Unavailable(f"The program cannot be started: {error}") from error
         finally:
             theirs.close()
-        return Started(process, ours, (scratch,), scratch)
+        return Started(process, ours, (str(scratch),), str(scratch))

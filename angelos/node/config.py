@@ -20,6 +20,8 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Boxes started ahead for plain Python code; each holds about 12 MB."""
     use_cgroups: bool = True
     """Off: count with the sampler even where control groups work."""
+    scratch: Path | None = None
+    """Where folders outside are noted, so that those of a killed node are removed; else never."""
 
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ctypes
+import logging
 import os
 import shutil
 import socket
@@ -26,6 +27,7 @@ from angelos.core.errors import Unavailable
 from angelos.node.layout import SHIM, Bind, Interpreter, flags, system_links
 from angelos.node.proc import start_ticks
 
+log = logging.getLogger(__name__)
 NOBODY = 65534
 _CLONE_NEWNS = 0x00020000
 _MS_NOSUID_NODEV, _MS_BIND, _MS_REC, _MS_PRIVATE = 2 | 4, 4096, 16384, 1 << 18
@@ -110,7 +112,8 @@ class Launcher:
         """End the thread, and with it its mount namespace."""
         self._thread.shutdown(wait=True)
         if self._stage is not None:
-            self._stage.rmdir()
+            with contextlib.suppress(FileNotFoundError):  # somebody has tidied up in /tmp
+                self._stage.rmdir()
             self._stage = None
 
     # -- in the thread -------------------------------------------------------------------
@@ -136,6 +139,7 @@ class Launcher:
     def _spawn(
         self, binds: tuple[Bind, ...], own: tuple[Bind, ...], disk_mb: int, staged: list[str]
     ) -> Started:
+        self._look_after_stage()
         sources = [replace(bind, source=self._permanently(bind.source)) for bind in binds]
         for bind in own:
             source = self._reach(bind.source)
@@ -174,6 +178,19 @@ class Launcher:
             os.close(args)
             os.close(seccomp)
         return Started(process, ours, tuple(staged))
+
+    def _look_after_stage(self) -> None:
+        """Forget a stage that is gone: what tidies up in /tmp takes an empty, old folder.
+
+        The kernel lets it go although something is mounted on it in our namespace, and takes
+        the mounts away with it; boxes that run have mounts of their own.
+        """
+        if self._stage is not None and not self._stage.is_mount():
+            log.warning("%s was removed by somebody; it is made anew", self._stage)
+            with contextlib.suppress(OSError):
+                self._stage.rmdir()
+            self._stage = None
+            self._permanent.clear()
 
     def _permanently(self, source: str) -> str:
         if source not in self._permanent:
@@ -216,11 +233,12 @@ class Launcher:
         for place in staged:
             _libc.umount2(place.encode(), _MNT_DETACH)
             path = Path(place)
-            if path.is_dir():
-                path.rmdir()
-            else:
-                path.unlink()
-                path.parent.rmdir()
+            with contextlib.suppress(FileNotFoundError):  # gone with the whole stage
+                if path.is_dir():
+                    path.rmdir()
+                else:
+                    path.unlink()
+                    path.parent.rmdir()
 
 
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -44,6 +44,19 @@ class Ledger:
         self._open.add(command)
         return "start"
 
+    def cancel(self, command: CommandId) -> Literal["stop", "end", "over"]:
+        """Note that a command is to be stopped and return what that means.
+
+        `stop` what runs; say the `end` of what has not come and will not be carried out when it
+        does; it is `over` already.
+        """
+        if command in self._finished:
+            return "over"
+        if command in self._open:
+            return "stop"
+        self.finish(command)
+        return "end"
+
     def finish(self, command: CommandId) -> None:
         """Note that a command is done."""
         self._open.discard(command)

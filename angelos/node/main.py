@@ -49,7 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         role=options.role,
         directory=options.dir,
         slots=options.slots,
-        sandbox=SandboxConfig(allow_unsandboxed=options.allow_unsandboxed),
+        sandbox=SandboxConfig(
+            allow_unsandboxed=options.allow_unsandboxed, scratch=options.dir / "scratch"
+        ),
     )
     try:
         asyncio.run(_run(config, options.enrol))

@@ -43,6 +43,7 @@ from angelos.node.layout import (
     this_interpreter,
     visible,
 )
+from angelos.node.leftovers import Leftovers
 from angelos.node.models import Meter
 from angelos.node.proc import Sampler
 from angelos.node.state import MIB, judge
@@ -63,6 +64,7 @@ class BubblewrapSandbox:
         self.tier = Tier.none
         self.reasons: list[str] = []
         """Why the tier is not `full`."""
+        self._folders = Leftovers(self._config.scratch)
         self._groups: cgroup.Cgroups | None = None
         self._launcher: Launcher | BareLauncher | None = None
         self._python: Interpreter = this_interpreter()
@@ -76,6 +78,7 @@ class BubblewrapSandbox:
     async def __aenter__(self) -> Self:
         """Find out, by making a box and running in it, which tier this machine gives."""
         try:
+            await asyncio.to_thread(self._folders.sweep)
             await self._choose()
             if self._config.ready_boxes and self.tier in {Tier.full, Tier.reduced}:
                 self._want.set()
@@ -144,7 +147,7 @@ class BubblewrapSandbox:
             self._launcher.close()
             self._launcher = None
         if self._config.allow_unsandboxed:
-            self._launcher = BareLauncher()
+            self._launcher = BareLauncher(self._folders)
 
     async def _self_test(self, tier: Tier) -> None:
         self.tier = tier

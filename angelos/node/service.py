@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
@@ -31,14 +30,12 @@ from angelos.core.errors import (
     Unavailable,
 )
 from angelos.core.grants import Grant, check_grant, read_grant
-from angelos.core.ids import CommandId, FactId, PrincipalId, TaskId, new_fact_id
+from angelos.core.ids import CommandId, PrincipalId, TaskId
 from angelos.core.messages import (
     CancelTask,
     Checkout,
     Command,
-    Fact,
     Kind,
-    Payload,
     RevokeGrants,
     RunTask,
     Status,
@@ -50,8 +47,10 @@ from angelos.core.messages import (
 from angelos.core.ports import Channel, Clock, Envelope, Sandbox
 from angelos.core.signing import VerifyKey
 from angelos.node import health, ledger
+from angelos.node.attempts import Attempts
 from angelos.node.checkout import Checkouts, FetchBundle
 from angelos.node.config import NodeConfig
+from angelos.node.facts import Saying
 from angelos.node.stream import Feed
 from angelos.node.tasks import Runner
 
@@ -105,6 +104,7 @@ class Node:
         self._slots = asyncio.Semaphore(config.slots)
         self._waiting = 0
         self._ledger = ledger.Ledger()
+        self._attempts = Attempts(config.directory / "begun.json")
         self._work: dict[CommandId, _Work] = {}
         self._channel: Channel | None = None
         self._stack = contextlib.AsyncExitStack()
@@ -177,6 +177,7 @@ class Node:
             log.exception("Command %s failed", command.id)
         finally:
             self._work.pop(command.id, None)
+            self._attempts.end(command.id)
         self._ledger.finish(command.id)
         with contextlib.suppress(AngelError):  # the channel has ended: it is delivered again
             await self._ack(command.id)
@@ -197,7 +198,7 @@ class Node:
             case CancelTask() | RevokeGrants():
                 if refusal is not None:
                     raise refusal
-                self._stop(command, payload)
+                await self._stop(command, payload)
 
     def _allowed(self, command: Command) -> Grant:
         now = self._clock.time()
@@ -207,11 +208,14 @@ class Node:
             raise Forbidden(f"The command is for {command.to}, not for {self.id}.")
         return grant
 
-    def _stop(self, command: Command, payload: Payload) -> None:
+    async def _stop(self, command: Command, payload: CancelTask | RevokeGrants) -> None:
         match payload:
-            case CancelTask(task=task, reason=reason):
-                found = [work for work in self._work.values() if work.task == task]
+            case CancelTask(task=task, command=of, reason=reason):
                 reason = reason or "cancelled"
+                if of and self._ledger.cancel(of) == "end":
+                    await self._unseen(Saying(self.id, of, command.trace), task, reason)
+                    return
+                found = [work for work in self._work.values() if work.task == task]
             case RevokeGrants(principal=principal, reason=reason):
                 self._ledger.revoke(principal, read_grant(command.grant))
                 part = self._revoked_file.with_suffix(".part")
@@ -219,11 +223,19 @@ class Node:
                 part.rename(self._revoked_file)
                 found = [work for work in self._work.values() if work.who == principal]
                 reason = f"the grants of {principal} were revoked: {reason}".rstrip(": ")
-            case _:
-                return
+        jobs = [work.job for work in found if work.job is not asyncio.current_task()]
         for work in found:
-            if work.job is not asyncio.current_task():
+            if work.job in jobs:
                 self._kill(work, reason)
+        if jobs and isinstance(payload, CancelTask):
+            # Acknowledged only then: should we die before, the end is said at the next start.
+            await asyncio.wait(jobs)
+
+    async def _unseen(self, saying: Saying, task: TaskId, reason: str) -> None:
+        """Say the end of a task whose command has not come, and is passed over if it does."""
+        evidence = {"source": "node", "reason": reason}
+        result = self._runner.result(Status.killed, Feed(), evidence=evidence)
+        await self._finished(saying, task, result)
 
     @staticmethod
     def _kill(work: _Work, reason: str) -> None:
@@ -236,16 +248,16 @@ class Node:
     async def _run_task(
         self, command: Command, task: RunTask, work: _Work, refusal: AngelError | None
     ) -> None:
-        feed = Feed()
+        feed, saying = Feed(), Saying(self.id, command.id, command.trace)
 
         async def started() -> None:
             await self._say(
-                command, Kind.task_started, task.task,
-                node=self._config.name, tier=self._sandbox.tier, attempt=1,
+                saying, Kind.task_started, task.task, node=self._config.name,
+                tier=self._sandbox.tier, attempt=self._attempts.begin(command.id),
             )  # fmt: skip
 
         async def say(kind: Kind, **data: Any) -> None:
-            await self._say(command, kind, task.task, **data)
+            await self._say(saying, kind, task.task, **data)
 
         begun = self._clock.monotonic()
         try:
@@ -277,13 +289,11 @@ class Node:
             seconds = self._clock.monotonic() - begun
             result = self._runner.result(Status.killed, feed, evidence=evidence, seconds=seconds)
         work.kill = work.kill or "it has finished"  # too late to stop it now
-        await self._finished(command, task, result)
+        await self._finished(saying, task.task, result)
 
-    async def _finished(self, command: Command, task: RunTask, result: TaskResult) -> None:
+    async def _finished(self, saying: Saying, task: TaskId, result: TaskResult) -> None:
         data = msgspec.to_builtins(result)
-        await self._say(
-            command, Kind.task_finished, task.task, outcome=result.status, once=True, **data
-        )
+        await self._say(saying, Kind.task_finished, task, outcome=result.status, once=True, **data)
 
     @contextlib.asynccontextmanager
     async def _slot(self, command: Command) -> AsyncIterator[None]:
@@ -336,8 +346,9 @@ class Node:
             outcome = end.status
             data |= {} if ok else {**stayed, "detail": end.detail, "evidence": end.evidence}
         await self._say(
-            command, kind, self.id, outcome=outcome, revision=wish.revision, once=True, **data
-        )
+            Saying(self.id, command.id, command.trace), kind, self.id, outcome=outcome,
+            revision=wish.revision, once=True, **data,
+        )  # fmt: skip
 
     # -- channel -------------------------------------------------------------------------
 
@@ -350,30 +361,9 @@ class Node:
     def _revoked_file(self) -> Any:
         return self._config.directory / "revoked.json"
 
-    async def _say(
-        self,
-        command: Command,
-        kind: Kind,
-        subject: str,
-        *,
-        outcome: str = "",
-        revision: Any = None,
-        once: bool = False,
-        **data: Any,
-    ) -> None:
-        """Tell a fact; `once`: however often the command is carried out, it is one fact."""
-        name = hashlib.sha256(f"{command.id} {kind}".encode()).hexdigest()[:32]
-        fact = Fact(
-            id=FactId(f"fact-{name}") if once else new_fact_id(),
-            at=self._clock.time(),
-            actor=self.id,
-            kind=kind,
-            subject=subject,
-            outcome=outcome,
-            revision=revision,
-            data=data,
-            trace=command.trace,
-        )
+    async def _say(self, saying: Saying, kind: Kind, subject: str, **fields: Any) -> None:
+        """Tell a fact, with its `fields` and data as `Saying.fact` takes them."""
+        fact = saying.fact(self._clock.time(), kind, subject, **fields)
         await self._link.send([Envelope("fact", fact.id, encode(fact))])
 
     async def _ack(self, command: CommandId) -> None:

@@ -8,7 +8,7 @@ be opened here, since their rooms are in the other server: the error names its a
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
@@ -66,6 +66,10 @@ class NoDocuments:
         """Refuse."""
         self.locate(f"{repo}/{path}")
 
+    async def print(self, repo: str, path: str) -> NoReturn:
+        """Refuse."""
+        self.locate(f"{repo}/{path}")
+
 
 class NoPeople:
     """Nobody but the owner may sign in here."""
@@ -98,23 +102,29 @@ async def attach(settings: Settings) -> AsyncIterator[Attached]:
     """Yield a window on the running system; raise `Unavailable` when it does not answer."""
     async with Angelos.connect(settings.data_dir) as angelos:
         document = json.loads(await angelos.fetch("GET", "/openapi.json"))
-        yield Attached(angelos, routes_of(document, angelos.fetch))
+        yield Attached(angelos, routes_of(document, angelos.fetch, angelos.download))
 
 
 Fetch = Callable[..., Awaitable[bytes]]
+Download = Callable[[str], AsyncGenerator[bytes, None]]
 
 
-def routes_of(document: dict[str, Any], fetch: Fetch) -> list[Route]:
-    """Return a route for each operation of an OpenAPI document that asks `fetch` for the answer."""
+def routes_of(document: dict[str, Any], fetch: Fetch, download: Download) -> list[Route]:
+    """Return a route for each operation of an OpenAPI document that asks `fetch` for the answer.
+
+    One that may be of any size (JSON lines) is passed on piece by piece, as `download` yields it.
+    """
     return [
-        _route(method.upper(), path.removeprefix(PREFIX), operation, fetch)
+        _route(method.upper(), path.removeprefix(PREFIX), operation, fetch, download)
         for path, operations in document["paths"].items()
         for method, operation in operations.items()
         if method in {"get", "post", "put", "delete"} and not path.endswith("/openapi.json")
     ]
 
 
-def _route(method: str, path: str, operation: dict[str, Any], fetch: Fetch) -> Route:
+def _route(
+    method: str, path: str, operation: dict[str, Any], fetch: Fetch, download: Download
+) -> Route:
     status, response = next(
         (int(code), answer) for code, answer in operation["responses"].items() if code[0] == "2"
     )
@@ -125,6 +135,8 @@ def _route(method: str, path: str, operation: dict[str, Any], fetch: Fetch) -> R
     async def passed_on(call: Call[Any]) -> Any:
         if call.principal.role is not Role.admin:
             raise Forbidden("Only the owner may use the running system from here.")
+        if media_type == "application/jsonl":
+            return download(path_of(path, call.params))
         raw = await fetch(
             method,
             path_of(path, call.params),

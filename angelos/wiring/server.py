@@ -97,12 +97,14 @@ async def serve(
             routes,
             settings.server.host,
             _hub_config(settings, grant_key.public.raw, revision_key.public.raw),
+            lambda fact: control.expects(fact),  # noqa: PLW0108 - control is made below
+        )
+        # Left after whoever says facts: it takes their last ones into the log.
+        governance = await stack.enter_async_context(
+            Governance(journal, database, log_key, clock, hub, trim=journal.trim)
         )
         repository = await stack.enter_async_context(
             AngelGit(database, client, revision_key, clock, journal, data.workspace, live)
-        )
-        governance = await stack.enter_async_context(
-            Governance(journal, database, log_key, clock, hub, trim=journal.trim)
         )
         control = await stack.enter_async_context(
             Control(

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import sys
+import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import click
 
@@ -43,7 +45,10 @@ def verify(out: Out, export_file: str | None, key: str | None) -> None:
 
     trusted = _key(out, key)
     if export_file is None:
-        report = check(out.ask(lambda a: a.audit_export()).splitlines(keepends=True), trusted)
+        with tempfile.TemporaryFile() as file:
+            out.ask(lambda angelos: _save(angelos, file))
+            file.seek(0)
+            report = check(file, trusted)
     else:
         report = _verify_file(export_file, trusted)
     lines = report.lines()
@@ -76,19 +81,29 @@ def tail(out: Out, *, lines: int, follow: bool) -> None:
 @common
 def export_log(out: Out, file: str | None) -> None:
     """Write the whole log as JSON lines to FILE (mode 0600) or standard output."""
-    body = out.ask(lambda angelos: angelos.audit_export())
     if file is None or file == "-":
-        sys.stdout.buffer.write(body)
+        out.ask(lambda angelos: _save(angelos, sys.stdout.buffer))
         return
-    from angelos.adapters.datadir import write_private
+    from angelos.adapters.datadir import private_file
     from angelos.core.errors import InvalidInput
 
     try:
-        write_private(Path(file), body)
+        with private_file(Path(file)) as target:
+            size, lines = out.ask(lambda angelos: _save(angelos, target))
     except OSError as error:
         raise InvalidInput(f"{file} cannot be written: {error.strerror}.") from error
-    lines = body.count(b"\n")
-    out.show({"file": file, "bytes": len(body), "lines": lines}, f"{lines} lines are in {file}.")
+    out.show({"file": file, "bytes": size, "lines": lines}, f"{lines} lines are in {file}.")
+
+
+async def _save(angelos: Angelos, file: IO[bytes]) -> tuple[int, int]:
+    """Write an export into a file as it comes; return its bytes and lines."""
+    size = lines = 0
+    async with contextlib.aclosing(angelos.audit_export()) as pieces:
+        async for piece in pieces:
+            file.write(piece)
+            size, lines = size + len(piece), lines + piece.count(b"\n")
+    file.flush()
+    return size, lines
 
 
 async def _entries(angelos: Angelos, after: int, *, follow: bool) -> AsyncIterator[AuditEntry]:

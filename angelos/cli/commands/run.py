@@ -14,6 +14,7 @@ import click
 from angelos.cli.common import FAILED, Out, common
 
 if TYPE_CHECKING:
+    from angelos.client import Restarted
     from angelos.core.api import SubmitTask, TaskView
     from angelos.core.messages import Limits, TaskResult
     from angelos.core.ports import Output
@@ -40,8 +41,10 @@ def run(
 ) -> None:
     """Run FILE (- for standard input) or CODE in a sandbox on an execution node.
 
-    Its output is printed as it comes. With --json, one last line tells how it ended:
-    status is ok, error, timeout, cpu, oom, pids, output, denied or killed.
+    Its output is printed as it comes. When its node dies it runs again once the node is back;
+    a line on standard error says so. With --json, one last line tells how it ended and holds
+    the output of the last attempt alone: status is ok, error, timeout, cpu, oom, pids, output,
+    denied or killed.
     """
     from angelos.core.api import SubmitTask
 
@@ -66,7 +69,7 @@ def run(
 
 
 async def _run(out: Out, task: SubmitTask, printer: _Printer) -> TaskResult:
-    from angelos.client import Angelos
+    from angelos.client import Angelos, Restarted
     from angelos.core.errors import AngelError
     from angelos.core.messages import TaskResult
 
@@ -82,7 +85,10 @@ async def _run(out: Out, task: SubmitTask, printer: _Printer) -> TaskResult:
                 async for piece in pieces:
                     if isinstance(piece, TaskResult):
                         return piece
-                    printer.write(piece)
+                    if isinstance(piece, Restarted):
+                        printer.restart(piece)
+                    else:
+                        printer.write(piece)
         except asyncio.CancelledError:  # Ctrl-C; leaving the stream has cancelled the task
             if not accepted or me is None:
                 raise
@@ -91,7 +97,8 @@ async def _run(out: Out, task: SubmitTask, printer: _Printer) -> TaskResult:
             view = await angelos.task(accepted[0].id, wait=_CANCEL_S)
             if view.result is None:
                 raise AngelError(
-                    f"{view.id} has not ended yet.", hint="See angelos status."
+                    f"{view.id} has not ended yet. {view.reason}".strip(),
+                    hint="See angelos status.",
                 ) from None
             return view.result
     raise AngelError("The stream of the task ended without a result.")
@@ -110,6 +117,13 @@ class _Printer:
         stream.flush()
         if piece.stream == "stdout" and piece.data:
             self._open = not piece.data.endswith(b"\n")
+
+    def restart(self, again: Restarted) -> None:
+        """Tell that what was printed up to here is void."""
+        self.end()
+        self._open = False
+        notice = f"[{again.node} was restarted: running again, attempt {again.attempt}]"
+        click.echo(notice, err=True)
 
     def end(self) -> None:
         """Start a new line if the program's last one is open and somebody reads on."""

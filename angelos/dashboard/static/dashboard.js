@@ -38,10 +38,10 @@ const part = (element, name) => element.querySelector(`[data-part="${name}"]`);
 const slot = (tag, name, attributes = {}) => make(tag, { "data-part": name, ...attributes });
 const MARKS = {
   ok: "✓", passed: "✓", promoted: "✓", approved: "✓", running: "▸", testing: "▸", accepted: "·",
-  received: "·", merged: "·", waiting: "?",
+  received: "·", merged: "·", waiting: "?", cancelling: "▸",
 };
 const GOOD = new Set(["ok", "passed", "promoted", "approved"]);
-const BUSY = new Set(["running", "accepted", "testing", "received", "merged", "waiting"]);
+const BUSY = new Set(["running", "accepted", "testing", "received", "merged", "waiting", "cancelling"]);
 
 const setState = (element, word) => {
   const tone = GOOD.has(word) ? "good" : BUSY.has(word) ? "busy" : "bad";
@@ -248,7 +248,8 @@ const updateTask = (element, task) => {
   setState(part(element, "status"), task.status);
   say(part(element, "label"), task.label);
   const took = task.seconds === null ? "" : ` · ${task.seconds} s`;
-  say(part(element, "meta"), `${task.by} on ${task.node}${took}`);
+  const why = task.reason ? ` · ${task.reason}` : "";
+  say(part(element, "meta"), `${task.by} on ${task.node}${took}${why}`);
   const output = part(element, "output");
   const atEnd = output.scrollTop + output.clientHeight >= output.scrollHeight - 4;
   say(output, (task.cut ? "…" : "") + (task.output || "(no output yet)"));

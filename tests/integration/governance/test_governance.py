@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import weakref
 
 import psycopg
 import pytest
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+from tornado.web import Application
 
+from angelos.adapters.http import mount
 from angelos.adapters.valkey import ValkeyJournal
+from angelos.client import Angelos
 from angelos.core.api import AuditEntries, CheckpointView
-from angelos.core.errors import InvalidInput, Tampered
+from angelos.core.errors import InvalidInput, Tampered, Unavailable
 from angelos.core.ids import START, PrincipalId
 from angelos.core.messages import Fact, Kind, decode
 from angelos.core.permissions import Permission, Principal, Role
@@ -20,6 +26,7 @@ from angelos.governance.checkpoint import open_note
 from angelos.governance.config import GovernanceConfig
 from angelos.governance.routes import routes
 from angelos.governance.service import Governance
+from angelos.governance.store import Row
 from angelos.governance.verify import verify
 from angelos.testing import eventually, make_fact, next_fact
 
@@ -64,7 +71,7 @@ def some(count, kind=Kind.task_finished):
 
 
 async def exported(governance):
-    return [line async for line in governance.export()]
+    return b"".join([piece async for piece in governance.export()]).splitlines(keepends=True)
 
 
 async def tamper(database, *statements):
@@ -207,6 +214,65 @@ async def test_tampering_while_it_runs_is_shouted_and_the_log_goes_on(
         assert len(await governance.entries(-1, 100)) == 10
 
 
+@pytest.mark.parametrize(("statement", "says"), [
+    ("delete from audit_head", "head .* is gone"),
+    ("update audit_head set frontier = '\\x00'", "head .* was changed"),
+])  # fmt: skip
+async def test_whoever_waits_for_a_log_that_is_not_kept_any_more_is_told_why(
+    start, journal, database, caplog, statement, says
+):
+    caplog.set_level(logging.CRITICAL)
+    async with start(checkpoint_every_s=3600) as governance:
+        await journal.append(some(5))
+        await governance.checkpoint()
+        await tamper(database, statement)
+        await journal.append(some(2))
+        async with asyncio.timeout(20):
+            for ask_for in (governance.checkpoint, lambda: exported(governance)):
+                with pytest.raises(Tampered, match=says) as caught:
+                    await ask_for()
+                assert "angelos audit verify" in caught.value.hint
+    assert "tampered" in caplog.text
+
+
+async def test_a_watch_that_fails_does_not_stop_the_log(start, journal, monkeypatch, caplog):
+    def step(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("angelos.governance.service.step", step)
+    async with start() as governance:
+        await journal.append([refusal()])
+        await eventually(lambda: "failed" in caplog.text, "the alarm")
+        await journal.append(some(3))
+        assert (await governance.checkpoint()).checkpoint.size == 4
+
+
+async def test_what_is_said_last_is_in_the_log_and_signed_when_it_ends(start, journal, database):
+    for size in (300, 601):
+        async with start(batch=7, checkpoint_every_s=3600):
+            await journal.append(some(size - 1) if size == 300 else some(300))
+            await journal.append([make_fact(Kind.system_stopped, "system/server")])
+        async with database.transaction() as connection:
+            rows = await connection.execute("select max(size) from audit_checkpoint")
+            assert (await rows.fetchone()) == (size,)
+            rows = await connection.execute(
+                "select kind from audit_entry order by idx desc limit 1"
+            )
+            assert (await rows.fetchone()) == (Kind.system_stopped,)
+
+
+async def test_the_end_waits_for_a_store_that_is_away_but_not_for_ever(
+    start, journal, monkeypatch, caplog
+):
+    async def away(*_):
+        raise Unavailable
+
+    async with start(settle_s=0.05) as governance:
+        monkeypatch.setattr(governance._store, "project", away)
+        await journal.append(some(1))
+    assert "not in the audit log yet" in caplog.text
+
+
 def refusal(actor=EVE):
     data = {"policy_paths": ["angelos.toml"]}
     return make_fact(Kind.proposal_refused, "prop-1", actor=actor, outcome="policy", data=data)
@@ -291,7 +357,8 @@ async def test_routes(start, journal):
         assert isinstance(page, AuditEntries)
         assert [e.index for e in page.entries] == [5, 6, 7]
         assert page.entries[0].fact["subject"] == "task-5"
-        text = await ask(governance, "/audit/export")
+        pieces = await ask(governance, "/audit/export")
+        text = b"".join([piece async for piece in pieces])
         assert verify(text.splitlines(keepends=True)).ok
         for wrong in (
             {"limit": "0"},
@@ -302,3 +369,76 @@ async def test_routes(start, journal):
         ):
             with pytest.raises(InvalidInput):
                 await ask(governance, "/audit/entries", **wrong)
+
+
+class Counted(Row, frozen=True, weakref=True):
+    """A row that can be seen to be let go."""
+
+
+class Pages:
+    """Counts what an export takes out of the database and still holds."""
+
+    def __init__(self, store):
+        self.alive, self.most, self.taken = weakref.WeakSet(), 0, 0
+        self._store, self._entries, self._notes = store, store.entries, store.notes
+        self.notes_at_once = 0
+
+    async def entries(self, after, limit):
+        assert not self.alive, "the page before is still held"
+        rows = [
+            Counted(row.index, row.offset, row.body, row.leaf)
+            for row in await self._entries(after, limit)
+        ]
+        for row in rows:
+            self.alive.add(row)
+        self.taken += len(rows)
+        self.most = max(self.most, len(self.alive))
+        return rows
+
+    async def notes(self, after, upto, limit):
+        found = await self._notes(after, upto, limit)
+        self.notes_at_once = max(self.notes_at_once, len(found))
+        return found
+
+
+async def test_an_export_holds_one_page_at_most_from_the_database_to_the_file(
+    start, journal, monkeypatch, tmp_path
+):
+    big = [
+        make_fact(Kind.task_finished, f"task-{i}", outcome="ok", data={"text": "x" * 20_000})
+        for i in range(60)
+    ]
+    async with start(export_page=7, checkpoint_every_s=3600) as governance:
+        for i in range(0, 60, 3):
+            await journal.append(big[i : i + 3])
+            await governance.checkpoint()
+        pages = Pages(governance._store)
+        monkeypatch.setattr(governance._store, "entries", pages.entries)
+        monkeypatch.setattr(governance._store, "notes", pages.notes)
+        server = HTTPServer(Application(mount(routes(governance), owner_of)))
+        sockets = bind_sockets(0, "127.0.0.1")
+        server.add_sockets(sockets)
+        try:
+            url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
+            file = tmp_path / "export.jsonl"
+            pieces = 0
+            async with Angelos(url) as angelos:
+                with file.open("wb") as target:
+                    async for piece in angelos.audit_export():
+                        assert len(pages.alive) <= 7
+                        assert len(piece) < 200_000
+                        target.write(piece)
+                        pieces += 1
+        finally:
+            server.stop()
+            await server.close_all_connections()
+    with file.open("rb") as lines:
+        report = verify(lines, key=KEY.public.raw)
+    assert (report.ok, report.entries, report.checkpoints) == (True, 60, 20)
+    assert (pages.most, pages.taken, pages.notes_at_once) == (7, 60, 7)
+    assert pieces > 10
+
+
+async def owner_of(request):
+    del request
+    return Principal(id=PrincipalId("person/owner"), role=Role.admin)

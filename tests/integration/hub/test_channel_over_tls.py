@@ -135,6 +135,30 @@ async def test_a_second_connection_fences_the_first(database, journal, queue, tm
     assert facts[2].data == {"code": "fenced"}
 
 
+async def test_what_control_does_not_expect_is_passed_over_and_the_channel_goes_on(
+    database, journal, queue, tmp_path
+):
+    def expects(fact):
+        return fact.subject != "task-ended"
+
+    async with running_hub(database, journal, queue, tmp_path, expects=expects) as hub:
+        identity = await join(hub, "node", "exec1", tmp_path / "exec1")
+        sent = command()
+        await queue.put(NODE, sent)
+        async with connect(hub, identity) as channel:
+            await channel.recv()
+            late = [started("task-ended"), Envelope("ack", sent.id, b""), started("task-ended")]
+            await channel.send(late)
+
+            async def acknowledged() -> bool:
+                return await queue.depth(NODE) == 0
+
+            await eventually(acknowledged)
+            await channel.send([started("task-2")])
+            facts = await facts_until(journal, lambda f: f.kind == Kind.task_started)
+    assert facts[-1].subject == "task-2"
+
+
 async def test_a_node_may_speak_only_for_itself_and_of_its_work(database, journal, queue, tmp_path):
     forged = [
         make_fact(Kind.task_started, "task-9", actor="node/other"),

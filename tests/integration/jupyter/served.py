@@ -9,6 +9,7 @@ written with fsync before `ingest` returns, as AngelGit promises.
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import sys
@@ -27,6 +28,8 @@ PEOPLE = {
     "t-viewer": Principal(id=PrincipalId("person/vera"), role=Role.viewer),
     "t-guest": Principal(id=PrincipalId("person/gus"), role=Role.viewer),
     "t-researcher": Principal(id=PrincipalId("person/rosa"), role=Role.researcher),
+    "t-leaving": Principal(id=PrincipalId("person/lea"), role=Role.researcher),
+    "t-rogue": Principal(id=PrincipalId("person/rob"), role=Role.researcher),
 }
 
 
@@ -55,6 +58,13 @@ class FileLog:
             file.flush()
             os.fsync(file.fileno())
 
+    async def print(self, repo, path):
+        """Write the file; what AngelGit does about others' text is tested with AngelGit."""
+        source = str(self.doc(path).get("source", type=Text))
+        if source != (self.workspace / repo / path).read_text():
+            (self.workspace / repo / path).write_text(source)
+        return hashlib.sha256(source.encode()).hexdigest()
+
     def _read(self, path):
         if self.log.exists():
             for line in self.log.read_text().splitlines():
@@ -81,8 +91,8 @@ class FileLog:
 
 
 class Everybody:
-    def __init__(self) -> None:
-        self.known = dict(PEOPLE)
+    def __init__(self, journal) -> None:
+        self.known, self.journal = dict(PEOPLE), journal
 
     async def authenticate(self, token):
         return self.known.get(token)
@@ -91,15 +101,22 @@ class Everybody:
         return list(self.known.values())
 
     async def remove(self, call: Call) -> dict:
-        self.known = {
-            t: p for t, p in self.known.items() if p.id != f"person/{call.params['name']}"
-        }
+        who = f"person/{call.params['name']}"
+        self.known = {t: p for t, p in self.known.items() if p.id != who}
+        await self.journal.append([make_fact("person.removed", who)])
+        return {}
+
+    async def quarantine(self, call: Call) -> dict:
+        """Say what the hub would."""
+        who = f"person/{call.params['name']}"
+        await self.journal.append([make_fact("principal.quarantined", who)])
         return {}
 
 
 class FakeServer:
-    def __init__(self, repository, people) -> None:
-        self.repository, self.people, self.journal = repository, people, MemoryJournal()
+    def __init__(self, repository) -> None:
+        self.repository, self.journal = repository, MemoryJournal()
+        self.people = people = Everybody(self.journal)
 
         async def say(call: Call) -> dict:
             fact = make_fact("task.accepted", call.params["what"])
@@ -124,6 +141,7 @@ class FakeServer:
                 query=("path", "text"),
             ),
             Route("DELETE", "/people/{name}", Permission.people_manage, people.remove),
+            Route("POST", "/quarantine/{name}", Permission.people_manage, people.quarantine),
         ]
 
 
@@ -134,7 +152,7 @@ def main() -> None:
 
     @asynccontextmanager
     async def open_server(settings, binding):
-        yield FakeServer(FileLog(workspace, log, binding.live), Everybody())
+        yield FakeServer(FileLog(workspace, log, binding.live))
 
     extension.open_server = open_server
 

@@ -218,7 +218,7 @@ async def test_events_come_in_order_and_resume_by_offset(served):
         assert answer.code == 200, answer.body
     headers = {"Authorization": "token t-viewer"}
     url = f"ws{served.url[4:]}{API}/events"
-    first = await websocket_connect(HTTPRequest(url, headers=headers))
+    first = await websocket_connect(HTTPRequest(f"{url}?kinds=task.accepted", headers=headers))
     facts = [json.loads(await first.read_message()) for _ in range(2)]
     assert [fact["subject"] for fact in facts] == ["task-a", "task-b"]
     await served.ask(f"{API}/say/task-c", method="POST")
@@ -268,3 +268,13 @@ async def test_a_removed_person_is_out_at_once_with_token_and_cookie(served):
     else:
         await asyncio.sleep(1.1)  # the list of people is cached for a second
         assert (await served.ask(f"{API}/echo/x", None, headers=headers)).code == 401
+
+
+@pytest.mark.parametrize("token", ["t-viewer", "t-owner"])
+@pytest.mark.parametrize("path", ["/lab", "/tree/study", "/no/such/page"])
+async def test_no_page_carries_the_servers_token(served, path, token):
+    answer = await served.ask(path, token)
+    body = answer.body.decode()
+    assert answer.code in {200, 302, 404}
+    assert "t-owner" not in body
+    assert path != "/lab" or '"token": ""' in body

@@ -15,6 +15,7 @@ import pytest
 
 from angelos.core.messages import Limits, Status, Tier
 from angelos.core.ports import Exit, Output, RunSpec
+from angelos.node import launch as launch_module
 from angelos.node import sandbox as sandbox_module
 from angelos.node.config import SandboxConfig
 from angelos.node.launch import Launcher, Started
@@ -262,3 +263,50 @@ async def test_trusted_code_runs_without_boxes_where_the_operator_allows_it(
         end, _ = await run(box, hung)
         assert (end.status, end.tier) == (Status.timeout, Tier.landlock)
     assert children.now() == []
+
+
+async def test_scratch_folders_of_a_killed_node_are_gone_after_its_next_start(
+    no_bwrap: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    notes, left = tmp_path / "scratch", tmp_path / "angelos-task-left"
+    notes.mkdir()
+    left.mkdir()
+    note = {"path": str(left), "pid": 2**22 + 1, "start_ticks": 1}
+    (notes / left.name).write_text(json.dumps(note))
+    async with BubblewrapSandbox(SandboxConfig(allow_unsandboxed=True, scratch=notes)) as box:
+        assert not left.exists()
+        need(box.tier is Tier.landlock, "no Landlock here")
+        end, said = await run(box, RunSpec(argv=(), code="print(1)", limits=Limits()))
+        assert end.status is Status.ok, said
+    outside = notes.parent
+    assert [path for path in (*notes.iterdir(), *outside.iterdir()) if path != notes] == []
+
+
+async def test_a_stage_that_somebody_tidied_away_is_made_anew(
+    monkeypatch: pytest.MonkeyPatch, study: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    need(os.geteuid() == 0, "only root needs a stage")
+    monkeypatch.setattr(launch_module, "reachable", lambda *_: False)
+    work = RunSpec(
+        argv=(), code="import study.maths as m; print(m.double(4))", limits=Limits(),
+        read_only={"/work": str(study)}, chdir="/work",
+    )  # fmt: skip
+    async with BubblewrapSandbox(SandboxConfig(ready_boxes=0)) as box:
+        need(box.tier in {Tier.full, Tier.reduced}, f"no boxes here: {box.reasons}")
+        launcher = box._launcher
+        assert isinstance(launcher, Launcher)
+        waits = RunSpec(argv=(), code="print(input())", stdin=b"late\n", limits=Limits())
+        running = box.run(waits)
+        assert (await anext(running)).data == b"late\n"
+        for _ in range(2):
+            first = launcher._stage
+            assert first is not None
+            first.rmdir()  # as systemd-tmpfiles does with what is old and, to it, empty
+            end, said = await run(box, work)
+            assert (end.status, said) == (Status.ok, "8\n")
+            assert launcher._stage != first
+            assert launcher._stage is not None
+        assert isinstance(await anext(running), Exit)
+        launcher._stage.rmdir()
+    assert "made anew" in caplog.text

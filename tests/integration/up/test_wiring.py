@@ -9,12 +9,14 @@ import stat
 import pytest
 
 from angelos.adapters.datadir import DataDir
+from angelos.adapters.postgres import Database
 from angelos.client import Angelos
 from angelos.core.errors import Unavailable
 from angelos.core.ids import START, PrincipalId
 from angelos.core.messages import Kind
 from angelos.settings import load
 from angelos.wiring import Server, build_server
+from angelos.wiring.server import serve
 from angelos.wiring.stores import open_stores
 
 
@@ -52,6 +54,20 @@ async def test_a_server_of_its_own_starts_keeps_and_ends_the_stores(settings):
         kinds = [fact.kind for fact in await server.journal.read(first[-1].offset)]
         assert kinds.count(Kind.system_stopped) == 1
         assert kinds.count(Kind.system_started) >= 1
+
+
+async def test_the_end_of_the_system_is_in_the_audit_log_when_it_is_over(settings):
+    async with open_stores(settings) as stores:
+        async with serve(settings, stores, None):
+            pass
+        async with Database(stores.postgres) as database, database.transaction() as connection:
+            rows = await connection.execute(
+                "select idx, kind from audit_entry order by idx desc limit 1"
+            )
+            last, kind = await rows.fetchone()
+            assert kind == Kind.system_stopped
+            rows = await connection.execute("select max(size) from audit_checkpoint")
+            assert await rows.fetchone() == (last + 1,)
 
 
 async def test_a_port_that_was_taken_meanwhile_is_replaced(settings):

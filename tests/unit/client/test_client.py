@@ -16,7 +16,7 @@ from tornado.websocket import WebSocketHandler
 
 from angelos.adapters.children import start_ticks
 from angelos.adapters.datadir import DataDir, SystemFile
-from angelos.client import Angelos
+from angelos.client import Angelos, Restarted
 from angelos.core import errors
 from angelos.core.api import SubmitTask
 from angelos.core.ids import offset_key
@@ -247,6 +247,20 @@ async def test_run_yields_output_and_result(world, angelos):
     assert pieces == [Output("stdout", b"a"), Output("stderr", b"b")]
     assert world.followed == ["5-0"]
     assert [r[0] for r in world.requests] == ["POST /tasks"]  # nothing was cancelled
+
+
+@pytest.mark.parametrize("said", [2, 1, "?"])
+async def test_a_task_that_is_started_again_is_told_apart(world, angelos, said):
+    world.answers["POST /tasks"] = (202, world.task())
+    world.fact("6-0", "task.started", node="exec1", attempt=1)
+    world.fact("7-0", "task.output", stream="stdout", text="a")
+    world.fact("8-0", "task.started", node="exec1", attempt=said)
+    world.fact("9-0", "task.output", stream="stdout", text="ab")
+    world.fact("10-0", "task.finished", **RESULT)
+    told: list[Output | Restarted] = []
+    result = await angelos.run("x", on_output=told.append, on_restart=told.append)
+    assert result.stdout == "ab"
+    assert told == [Output("stdout", b"a"), Restarted(2, "exec1"), Output("stdout", b"ab")]
 
 
 async def test_sending_a_task_gives_it_an_id_so_that_twice_is_once(world, angelos):

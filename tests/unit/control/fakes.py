@@ -16,7 +16,7 @@ from angelos.control.service import Control
 from angelos.core.api import SubmitProposal
 from angelos.core.errors import Conflict, NotFound, Stale
 from angelos.core.grants import check_grant
-from angelos.core.ids import PrincipalId, ProposalId, Revision
+from angelos.core.ids import CommandId, PrincipalId, ProposalId, Revision, fact_of
 from angelos.core.messages import (
     CancelTask,
     Checkout,
@@ -207,7 +207,7 @@ class FakeSignals:
         return principal in self.refused
 
 
-def done(task: RunTask, node: str, status: Status = Status.ok, out: str = "", **evidence: Any):
+def done(node: str, status: Status = Status.ok, out: str = "", **evidence: Any):
     """Return the result of a run."""
     return TaskResult(
         status=status, exit_code=0 if status is Status.ok else 1, stdout=out, stderr="",
@@ -235,6 +235,7 @@ class FakeNode:
         self.cancelled: list[CancelTask] = []
         self.revoked: list[RevokeGrants] = []
         self.seen: set[str] = set()
+        self.ended: set[str] = set()
         self.task: asyncio.Task[None] | None = None
 
     async def enrol(self) -> None:
@@ -256,8 +257,9 @@ class FakeNode:
             await asyncio.gather(self.task, return_exceptions=True)
             self.task = None
 
-    async def say(self, kind: str, subject: str, **fields: Any) -> None:
+    async def say(self, kind: str, subject: str, *, once: str = "", **fields: Any) -> None:
         fact = make_fact(kind, subject, actor=self.id, clock=self.world.clock, **fields)
+        fact = msgspec.structs.replace(fact, id=once or fact.id)
         await self.world.journal.append([fact])
 
     async def _serve(self) -> None:
@@ -283,16 +285,21 @@ class FakeNode:
                 await self.report(payload, self.health(payload))
             case CancelTask():
                 self.cancelled.append(payload)
-                for task in self.ran:
-                    if task.task == payload.task:
-                        await self.finish(task, Status.killed, "stopped")
+                self.seen.add(payload.command)  # and is passed over if it comes later
+                ran = any(task.task == payload.task for task in self.ran)
+                if payload.task not in self.ended:
+                    await self.finish(payload, Status.killed, "stopped" if ran else "")
             case RevokeGrants():
                 self.revoked.append(payload)
 
-    async def finish(self, task: RunTask, status: Status, out: str = "", **evidence: Any) -> None:
-        result = done(task, self.name, status, out, **evidence)
+    async def finish(
+        self, task: RunTask | CancelTask, status: Status, out: str = "", **evidence: Any
+    ) -> None:
+        self.ended.add(task.task)
+        result = done(self.name, status, out, **evidence)
         data = msgspec.to_builtins(result)
-        await self.say(Kind.task_finished, task.task, outcome=status, data=data)
+        one = fact_of(CommandId(task.task.replace("task-", "cmd-")), Kind.task_finished)
+        await self.say(Kind.task_finished, task.task, once=one, outcome=status, data=data)
 
     async def report(self, checkout: Checkout, outcome: str) -> None:
         if not outcome:

@@ -53,6 +53,26 @@ def test_a_fact_says_what_to_ask_again(make):
     assert not followed(state, make.fact("audit.of.tomorrow", "x"))[1]
 
 
+def test_a_task_that_is_started_again_shows_only_the_last_attempts_output(make):
+    state = with_task(State(), make.task())
+    facts = [
+        make.fact("task.started", "task-001", node="exec1", attempt=1),
+        make.fact("task.output", "task-001", text="half", stream="stdout"),
+        make.fact("task.started", "task-001", node="exec1", attempt=2),
+        make.fact("task.output", "task-001", text="whole\n", stream="stdout"),
+    ]
+    for fact in facts:
+        state, stale = followed(state, fact)
+        assert bool(stale) is (fact.kind == "task.started")
+    assert view(state)["tasks"][0]["output"] == "[started again, attempt 2]\nwhole\n"
+
+
+def test_a_cancelled_task_that_has_not_ended_says_what_it_waits_for(make):
+    task = make.task(reason="Cancelled (enough); exec1 is away.")
+    shown = view(with_task(State(), task))["tasks"][0]
+    assert (shown["status"], shown["reason"]) == ("cancelling", task.reason)
+
+
 def test_output_is_live_until_the_result_is_there(make):
     state = with_task(State(), make.task())
     for text in ("one\n", "two\n"):

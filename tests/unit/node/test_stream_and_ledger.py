@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +12,7 @@ from hypothesis import strategies as st
 from angelos.core.errors import Forbidden
 from angelos.core.grants import Grant
 from angelos.core.ids import CommandId, PrincipalId, new_grant_id
+from angelos.node.attempts import KEPT, Attempts
 from angelos.node.ledger import Ledger, load
 from angelos.node.stream import CHUNK_CHARS, KEPT_CHARS, Feed
 
@@ -60,6 +64,35 @@ def test_a_command_is_started_once() -> None:
     assert [ledger.receive(command), ledger.receive(command)] == ["start", "running"]
     ledger.finish(command)
     assert ledger.receive(command) == "finished"
+
+
+def test_a_command_that_is_stopped_before_it_comes_counts_as_finished() -> None:
+    ledger, command = Ledger(), CommandId("cmd-1")
+    assert [ledger.cancel(command), ledger.cancel(command)] == ["end", "over"]
+    assert ledger.receive(command) == "finished"
+    ledger.receive(CommandId("cmd-2"))
+    assert ledger.cancel(CommandId("cmd-2")) == "stop"
+
+
+def test_attempts_are_counted_over_restarts_and_bounded(tmp_path: Path) -> None:
+    file, long = tmp_path / "begun.json", CommandId("cmd-long")
+    attempts = Attempts(file)
+    assert attempts.begin(long) == 1
+    for number in range(2 * KEPT):
+        short = CommandId(f"cmd-{number}")
+        assert attempts.begin(short) == 1
+        attempts.end(short)
+    assert len(file.read_bytes()) < 30 * KEPT
+    again = Attempts(file)
+    assert (again.begin(long), again.begin(CommandId("cmd-0"))) == (2, 1)
+    file.write_bytes(b"half a fi")
+    assert Attempts(file).begin(long) == 1
+
+
+def test_a_full_disk_does_not_keep_a_task_from_beginning(tmp_path: Path, caplog: Any) -> None:
+    attempts = Attempts(tmp_path / "gone" / "begun.json")
+    assert attempts.begin(CommandId("cmd-1")) == 1
+    assert "cannot be written" in caplog.text
 
 
 def _grant(now_ms: int) -> Grant:

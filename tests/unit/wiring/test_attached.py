@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import msgspec
@@ -44,6 +45,10 @@ REAL = [
         "GET", "/repos/{repo}/file", Permission.revisions_read, _never,
         response=bytes, media_type="application/octet-stream", query=("path",),
     ),
+    Route(
+        "GET", "/audit/export", Permission.audit_read, _never,
+        response=bytes, media_type="application/jsonl",
+    ),
 ]  # fmt: skip
 
 
@@ -58,14 +63,26 @@ class Remote:
         self.asked.append((method, path, kwargs))
         return self.answer
 
+    async def download(self, path: str) -> AsyncGenerator[bytes, None]:
+        self.asked.append(("download", path, {}))
+        for i in range(len(self.answer)):
+            yield self.answer[i : i + 1]
+
 
 def _routes(remote: Remote) -> dict[tuple[str, str], Route]:
-    routes = routes_of(document(REAL), remote.fetch)
+    routes = routes_of(document(REAL), remote.fetch, remote.download)
     return {(route.method, route.path): route for route in routes}
 
 
 def _call(body: Any = None, principal: Principal = OWNER, **params: str) -> Call[Any]:
     return Call(principal=principal, params=params, query={}, body=body)
+
+
+async def test_what_may_be_of_any_size_is_passed_on_piece_by_piece():
+    remote = Remote(b"abc")
+    pieces = await _routes(remote)["GET", "/audit/export"].handler(_call())
+    assert [piece async for piece in pieces] == [b"a", b"b", b"c"]
+    assert remote.asked == [("download", "/audit/export", {})]
 
 
 def test_each_operation_is_there_with_what_it_takes_and_gives():

@@ -1,0 +1,112 @@
+"""A long answer piece by piece: neither end ever holds more than a few of them.
+
+    async with aclosing(download(transport, "/audit/export")) as pieces:
+        async for piece in pieces:
+            file.write(piece)
+
+The next piece is not read from the network before the last one was taken. An answer that breaks
+off is an error, never a short answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Awaitable
+
+from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
+
+from angelos.client.transport import CONNECT_S, Transport, problem_of
+from angelos.core.errors import DeadlineExceeded
+
+STALL_S = 300.0
+"""How long the server may take for the next piece; the first needs a checkpoint to be signed."""
+_ANY_SIZE = 2**62
+_MAX_PROBLEM_BYTES = 1_000_000
+
+
+async def download(transport: Transport, path: str) -> AsyncGenerator[bytes, None]:
+    """Yield the body of the answer to GET `path` below the API as it comes.
+
+    Raises the error that the server tells of, and `Unavailable` when the answer breaks off.
+    """
+    reading = _Reading()
+    request = HTTPRequest(
+        transport.address(path),
+        headers=transport.headers,
+        connect_timeout=CONNECT_S,
+        request_timeout=0,  # as long as it goes on
+        follow_redirects=False,
+        ssl_options=transport.tls,
+        streaming_callback=reading.take,
+        header_callback=reading.head,
+    )
+    http = AsyncHTTPClient(force_instance=True, max_body_size=_ANY_SIZE)
+    asking = asyncio.create_task(transport.send(request, http), name=f"download {path}")
+    asking.add_done_callback(reading.over)
+    try:
+        problem = b""
+        while (piece := await reading.next()) is not None:
+            if reading.good:
+                yield piece
+            elif len(problem) < _MAX_PROBLEM_BYTES:
+                problem += piece
+        status = (await asking).code
+        if not reading.good:
+            raise problem_of(status, problem, f"GET {path}")
+    finally:
+        reading.stop()
+        asking.cancel()
+        await asyncio.wait([asking])
+        http.close()
+
+
+class _Reading:
+    """Hands each piece over from the one who reads the network to the one who wants it."""
+
+    def __init__(self) -> None:
+        self.good = False
+        self._pieces: deque[bytes] = deque()
+        self._news = asyncio.Event()
+        self._taken: asyncio.Future[None] | None = None
+        self._over = self._stopped = False
+
+    def head(self, line: str) -> None:
+        if line.startswith("HTTP/"):
+            self.good = line.split(" ", 2)[1].startswith("2")
+
+    def take(self, piece: bytes) -> Awaitable[None] | None:
+        """Keep a piece; Tornado (from 6.6 on) reads the next one when it was taken."""
+        if self._stopped:
+            return None  # what is still under way is dropped
+        self._pieces.append(piece)
+        self._news.set()
+        self._taken = asyncio.get_running_loop().create_future()
+        return self._taken
+
+    def over(self, _: asyncio.Task[HTTPResponse]) -> None:
+        self._over = True
+        self._news.set()
+
+    async def next(self) -> bytes | None:
+        while not self._pieces:
+            if self._over:
+                return None
+            self._news.clear()
+            try:
+                async with asyncio.timeout(STALL_S):
+                    await self._news.wait()
+            except TimeoutError as error:
+                raise DeadlineExceeded(f"Nothing more came within {STALL_S:g} s.") from error
+        piece = self._pieces.popleft()
+        self._go_on()
+        return piece
+
+    def stop(self) -> None:
+        self._stopped = True
+        self._pieces.clear()
+        self._go_on()
+
+    def _go_on(self) -> None:
+        if not self._pieces and self._taken is not None and not self._taken.done():
+            self._taken.set_result(None)

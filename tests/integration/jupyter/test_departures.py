@@ -1,0 +1,62 @@
+"""Whoever is removed or quarantined is out of every open WebSocket at once."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+from tornado.httpclient import HTTPRequest
+from tornado.websocket import websocket_connect
+
+from angelos.core.errors import Unavailable
+from jupyter_ext.room_client import RoomClient
+
+API = "/angelos/api"
+LEAVING = [("t-leaving", "/people/lea", "DELETE"), ("t-rogue", "/quarantine/rob", "POST")]
+
+
+async def connect(served, path, token=None, **headers):
+    if token:
+        headers["Authorization"] = f"token {token}"
+    return await websocket_connect(HTTPRequest(f"ws{served.url[4:]}{path}", headers=headers))
+
+
+async def ended(link) -> tuple[int, str]:
+    async with asyncio.timeout(20):
+        while await link.read_message() is not None:
+            pass
+    link.close()
+    return link.close_code, link.close_reason
+
+
+@pytest.mark.parametrize(("token", "away", "method"), LEAVING)
+async def test_whoever_goes_is_out(served, path, token, away, method):
+    login = await served.ask(f"/lab?token={token}", None)
+    cookies = "; ".join(c.partition(";")[0] for c in login.headers.get_list("Set-Cookie"))
+    other = await connect(served, f"{API}/events?kinds=task.accepted", "t-viewer")
+    # Filters leave out the fact that ends it, and it has everything still to read.
+    events = await connect(served, f"{API}/events?subject=task-none", token)
+    by_cookie = await connect(served, f"{API}/events?subject=task-none", Cookie=cookies)
+    name = json.loads((await served.ask("/api/terminals", token, "POST")).body)["name"]
+    terminal = await connect(served, f"/terminals/websocket/{name}", token)
+    async with (
+        RoomClient(served.url, "t-owner", path) as stays,
+        RoomClient(served.url, token, path) as goes,
+    ):
+        await goes.insert(0, "x")
+        assert (await served.ask(f"{API}{away}", method=method)).code == 200
+        for link in (events, by_cookie, terminal):
+            code, reason = await ended(link)
+            assert code == 1008
+            assert "was " in reason
+        with pytest.raises(Unavailable, match="was "):
+            await goes.wait_for(lambda _: False)
+        await stays.insert(1, "y")
+        assert served.logged(path) == "xyone\ntwo\n"
+    await served.ask(f"/api/terminals/{name}", method="DELETE")
+    await served.ask(f"{API}/say/task-after", method="POST")
+    while json.loads(await other.read_message())["subject"] != "task-after":
+        pass
+    other.close()
+    await ended(other)
