@@ -3,21 +3,24 @@
 Jupyter's handler finds a room that exists already and joins it, so this one only has to open a
 `ManagedRoom` first. It also closes what Jupyter leaves open: a room is made only for somebody
 who is signed in and may read, pages of other origins are refused, and what a person without
-`documents:edit` types is not taken.
+`documents:edit` types is not taken, and they are told so (`readers.py`).
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from jupyter_core.utils import ensure_async
 from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server_ydoc.handlers import YDocWebSocketHandler
+from jupyter_server_ydoc.rooms import DocumentRoom
 from jupyter_server_ydoc.utils import MessageType, decode_file_path, room_id_from_encoded_path
-from pycrdt import YSyncMessageType
+from pycrdt import Decoder, YSyncMessageType, read_message
 from tornado.web import HTTPError
 
 from angelos.core.errors import AngelError, Unavailable
+from jupyter_ext.readers import CLOSED, MOST_S, PAUSE_S, READ_ONLY, Reader, Told
 from jupyter_ext.rooms import ManagedRoom
 from jupyter_ext.ystore import AngelYStore
 
@@ -56,6 +59,9 @@ class RoomHandler(YDocWebSocketHandler):
     """Opens the rooms of managed documents and guards all rooms."""
 
     _may_edit = False
+    _reader: Reader | None = None
+    _goodbye: asyncio.TimerHandle | None = None
+    _refused_at = 0.0
 
     def initialize(self) -> None:  # type: ignore[override]
         """Take over what Jupyter gives its own handler."""
@@ -106,8 +112,41 @@ class RoomHandler(YDocWebSocketHandler):
         if isinstance(message, str):
             return
         if not self._may_edit and _changes(message):
+            await self._refuse(message)
             return
         await super().on_message(message)
+
+    async def _refuse(self, message: bytes) -> None:
+        """Take nothing of what somebody sends who may only read; say so if it was typed."""
+        room = getattr(self, "room", None)
+        if not isinstance(room, DocumentRoom):
+            return
+        if message[0] == MessageType.RAW:
+            if (number := _save_request(message)) is not None:
+                # What they see is the shared document, and that is kept.
+                answer = {"type": "save", "responseTo": number, "status": "success"}
+                await self.send(self._encode_json_message(answer))
+            return
+        if self._reader is None:
+            self._reader = Reader(self._room_id)
+        if not self._reader.changes(room.ydoc, message_body(message)):
+            return
+        told: Told = self.settings.setdefault("angelos_told", Told())
+        loop = asyncio.get_running_loop()
+        if self._goodbye is not None:
+            self._goodbye.cancel()
+        elif told.first(self._room_id, self._reader.pages(room.ydoc)):
+            self._refused_at = loop.time()
+        else:
+            return
+        when = min(loop.time() + PAUSE_S, self._refused_at + MOST_S)
+        self._goodbye = loop.call_at(when, self.close, CLOSED, READ_ONLY)
+
+    def on_close(self) -> None:
+        """Leave the room."""
+        if self._goodbye is not None:
+            self._goodbye.cancel()
+        super().on_close()
 
     async def _open_managed(self, room_id: str) -> None:
         """Make the room of a managed document unless it is there."""
@@ -158,6 +197,21 @@ class RoomHandler(YDocWebSocketHandler):
     def _log_error(self, exception: Exception, log: Any) -> bool:
         log.error("Room %s: %s", self._room_id, exception, exc_info=exception)
         return True
+
+
+def _save_request(message: bytes) -> int | None:
+    """Return the number of a request to save; None if the message is none."""
+    decoder = Decoder(message)
+    decoder.read_var_uint()
+    return decoder.read_var_uint() if decoder.read_var_string() == "save" else None
+
+
+def message_body(message: bytes) -> bytes:
+    """Return the update in a sync message; empty if there is none."""
+    try:
+        return read_message(message[2:])
+    except Exception:  # noqa: BLE001 - bytes of a stranger's, in pycrdt's words
+        return b""
 
 
 def _changes(message: bytes) -> bool:

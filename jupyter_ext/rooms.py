@@ -5,8 +5,8 @@ It differs from Jupyter's own `DocumentRoom` in what would lose or double text:
     Jupyter's room                           this one
     ---------------------------------------  ---------------------------------------------------
     file wins over the store when it opens   the log wins; the file is printed anew
-    file changed on disk -> document is      the document stays (AngelGit prints the file too)
-      overwritten with it
+    file changed on disk -> document is      what was changed is an edit like any other, taken in
+      overwritten with it                      by AngelGit, which alone writes the file
     writes to the store run side by side     one after the other, in order: no gaps in the log
     tells the others, then stores            stores, then tells everybody, the author included:
                                              **an update that comes back is durable**
@@ -14,6 +14,7 @@ It differs from Jupyter's own `DocumentRoom` in what would lose or double text:
     a full buffer drops updates in silence   falls back to the document's whole state
 
     client --update--> ydoc --observe--> pending --ingest--> log --broadcast--> all clients
+                                                               --print--> file
     AngelGit --take--> ydoc --observe--> pending -------------------broadcast--> all clients
 """
 
@@ -21,17 +22,17 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import json
 from collections import deque
 from logging import Logger
 from typing import TYPE_CHECKING, Any
 
 import anyio
 from jupyter_server_ydoc.rooms import DocumentRoom
-from jupyter_server_ydoc.utils import LogLevel, OutOfBandChanges
+from jupyter_server_ydoc.utils import LogLevel
 from pycrdt import TransactionEvent, create_update_message, merge_updates
 
 from angelos.core.errors import AngelError, InvalidInput, NotFound, Refused, TooLarge
+from jupyter_ext.readers import CLOSED, NOT_KEPT
 
 if TYPE_CHECKING:
     from jupyter_events import EventLogger
@@ -209,9 +210,8 @@ class ManagedRoom(DocumentRoom):
         self._overflowed = False
         self._live.unregister(self.store.repo, self.store.path, self)
         self.log.error("%s: an edit was refused, the room is closed: %s", self._name, error)
-        reason = json.dumps({"reason": "refused", "reloadable": True})
         for client in tuple(self.clients):
-            client.close(1003, reason)  # pyright: ignore[reportAttributeAccessIssue] - Tornado's
+            client.close(CLOSED, NOT_KEPT)  # pyright: ignore[reportAttributeAccessIssue] - Tornado's
 
     def _tell(self, update: bytes) -> None:
         message = create_update_message(update)
@@ -222,15 +222,17 @@ class ManagedRoom(DocumentRoom):
     # -- the file ---------------------------------------------------------------------------
 
     async def _on_outofband_change(self) -> None:
-        """Keep the document when its file changes on disk, and print it again."""
-        self._on_document_change("source", None)
+        """Have AngelGit take in what somebody has written into the file."""
+        self._saving_document = asyncio.create_task(
+            self._maybe_save_document(self._saving_document)
+        )
 
     async def _maybe_save_document(
         self,
         saving_document: asyncio.Task[None] | None,
         save_now: bool = False,  # noqa: FBT001, FBT002 - Jupyter's signature
     ) -> None:
-        """Print the document into its file; a file that changed meanwhile is printed over."""
+        """Have the file written: what was typed is stored first, what is on disk is taken in."""
         if self._save_delay is None and not save_now:
             return
         if saving_document is not None and not saving_document.done():
@@ -238,27 +240,19 @@ class ManagedRoom(DocumentRoom):
         if not save_now and self._save_delay is not None:
             await asyncio.sleep(self._save_delay)
         try:
-            saved = await self._print()
+            await self.flush()
+            saved = await self.store.print()
             if saved:
                 async with self._update_lock:
                     self._document.dirty = False
-                    self._document.hash = saved["hash"]
+                    self._document.hash = saved
             self._emit(LogLevel.INFO, "save", "Content saved.")
         except Exception as error:
-            # A task of its own with nobody to raise to; the log has the text in any case.
             self.log.exception("Cannot write %s", self._file.path)
             self._emit(LogLevel.ERROR, None, f"Error saving file: {error!r}")
-
-    async def _print(self) -> dict[str, Any] | None:
-        model = {
-            "format": self._file_format,
-            "type": self._file_type,
-            "content": await self._document.aget(),
-        }
-        try:
-            return await self._file.maybe_save_content(model)
-        except OutOfBandChanges:  # it has noted the new time: the second call writes
-            return await self._file.maybe_save_content(model)
+            if save_now:  # somebody asked for it and is told
+                raise
+            # Else a task with nobody to raise to; the log has the text in any case.
 
 
 def _merged(updates: list[bytes]) -> bytes:

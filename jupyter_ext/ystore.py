@@ -39,6 +39,10 @@ class AngelYStore(BaseYStore):
         """Take an update; it survives `kill -9` when this returns."""
         await self._documents.ingest(self.repo, self.path, data)
 
+    async def print(self) -> str | None:
+        """Have the file written from the log; return its SHA-256, None if that has to wait."""
+        return await self._documents.print(self.repo, self.path)
+
     async def read(self) -> AsyncIterator[tuple[bytes, bytes, float]]:
         """Yield (update, metadata, time) oldest first; raise `YDocNotFound` when there is none.
 

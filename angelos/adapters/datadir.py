@@ -23,7 +23,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, TypeVar
 
 import msgspec
 
@@ -235,10 +235,17 @@ class DataDir:
 
 def write_private(path: Path, body: bytes) -> None:
     """Replace a file by one of mode 0600, so that a reader sees the old or the new one whole."""
+    with private_file(path) as file:
+        file.write(body)
+
+
+@contextmanager
+def private_file(path: Path) -> Iterator[IO[bytes]]:
+    """Yield a new file of mode 0600 that takes the place of `path` when all went well."""
     fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(fd, "wb") as file:  # mkstemp made it 0600
-            file.write(body)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         Path(temporary).replace(path)

@@ -13,5 +13,6 @@ propose edits against a revision, which become CRDT updates and merge around eve
 
 Rooms: `edits` (text to minimal edits, diffs), `stale` (do two changes touch the same lines),
 `documents` and `notebook` (CRDT layout), `replica` (a live document in memory), `log` (Valkey),
-`store` (Postgres), `files` (working files), `moves` (changes of `dev`, crash-safe), `service`.
+`store` (Postgres), `moves` and `recovery` (changes of `dev`, crash-safe), `files`, `outside` and
+`printer` (working files, and what others write into them), `service`.
 """

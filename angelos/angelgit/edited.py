@@ -1,20 +1,25 @@
-"""`document.edited` facts: that people type, told now and then, not key by key."""
+"""`document.edited` facts: that people type, told now and then, not key by key.
+
+What came from working files on disk is told by `note`, each time: outcome `taken in`, `aside`
+(data: `kept`, the path of the copy, and `reason`), `written again` or `deleted`.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
-from typing import Self
+from collections import Counter, deque
+from typing import Any, Self
 
-from angelos.angelgit.models import ROOM
+from angelos.angelgit.models import DISK, ROOM
 from angelos.core.errors import AngelError
-from angelos.core.ids import new_fact_id
+from angelos.core.ids import PrincipalId, new_fact_id
 from angelos.core.messages import Fact, Kind
 from angelos.core.ports import Clock, Journal
 
 log = logging.getLogger(__name__)
 _EVERY_S = 0.2
+_MAX_NOTES = 1_000
 
 
 class EditedFacts:
@@ -25,6 +30,7 @@ class EditedFacts:
         self._journal = journal
         self._clock = clock
         self._bytes: Counter[str] = Counter()
+        self._notes: deque[Fact] = deque(maxlen=_MAX_NOTES)
         self._more = asyncio.Event()
         self._task: asyncio.Task[None]
 
@@ -41,19 +47,26 @@ class EditedFacts:
         self._bytes[subject] += size
         self._more.set()
 
+    def note(self, subject: str, outcome: str, **data: Any) -> None:
+        """Note what became of a working file that somebody changed on disk."""
+        self._notes.append(self._fact(DISK, subject, data, outcome))
+        self._more.set()
+
+    def _fact(self, actor: PrincipalId, subject: str, data: dict[str, Any], outcome: str) -> Fact:
+        now = self._clock.time()
+        return Fact(
+            id=new_fact_id(int(now * 1000)), at=now, actor=actor, kind=Kind.document_edited,
+            subject=subject, outcome=outcome, data=data,
+        )  # fmt: skip
+
     async def _tell(self) -> None:
         while True:
             await self._more.wait()
             self._more.clear()
             edits, self._bytes = self._bytes, Counter()
-            now = self._clock.time()
-            facts = [
-                Fact(
-                    id=new_fact_id(int(now * 1000)), at=now, actor=ROOM,
-                    kind=Kind.document_edited, subject=subject, data={"bytes": size},
-                )
-                for subject, size in edits.items()
-            ]  # fmt: skip
+            notes, self._notes = self._notes, deque(maxlen=_MAX_NOTES)
+            facts = [self._fact(ROOM, s, {"bytes": size}, "") for s, size in edits.items()]
+            facts += notes
             try:
                 await self._journal.append(facts)
             except AngelError as error:

@@ -27,6 +27,8 @@ T = TypeVar("T")
 ROOM = PrincipalId("person/room")
 """Author of commits of what people typed; the room does not say who of those present it was."""
 SYSTEM = PrincipalId("system/angelgit")
+DISK = PrincipalId("person/disk")
+"""Whoever changed a working file on disk; the file does not say who it was."""
 
 Op = Literal["edit", "create", "delete", "revive"]
 ProposalStatus = Literal["proposed", "merged", "reverted", "promoted"]

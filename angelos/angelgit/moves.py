@@ -3,7 +3,8 @@
 The order of a move, and what a crash after each step leaves:
 
  1. what people typed is committed under their own name         (nothing of the move)
- 2. the move itself is stored                                    (carried out at the next start)
+ 2. the move itself is stored                                    (carried out at the next start,
+                                                                  if it still fits; see recovery)
  3. its updates are applied and logged, all or none              (likewise; what is in the log
                                                                   already is not logged again)
  4. one transaction: contents, states, snapshots, commit of dev, (likewise, from 5)
@@ -26,8 +27,7 @@ from typing import Any
 import msgspec
 
 from angelos.adapters.postgres import Database
-from angelos.angelgit import documents
-from angelos.angelgit.files import WorkingFiles
+from angelos.angelgit import documents, recovery
 from angelos.angelgit.live import Live, Snapshot, snapshot
 from angelos.angelgit.models import (
     ROOM,
@@ -38,6 +38,7 @@ from angelos.angelgit.models import (
     PathMove,
     sha256,
 )
+from angelos.angelgit.printer import Printer
 from angelos.angelgit.state import with_files
 from angelos.angelgit.store import OUTBOX_PAGE, DocumentRow, Store
 from angelos.core.errors import AngelError, InvalidInput, Tampered, TooLarge
@@ -60,7 +61,7 @@ class Moves:
         journal: Journal,
         clock: Clock,
         key: SigningKey,
-        files: WorkingFiles,
+        printer: Printer,
         rooms: LiveDocuments | None,
     ) -> None:
         """Take the parts; `rooms` are the documents open in the running server."""
@@ -69,7 +70,7 @@ class Moves:
         self._journal = journal
         self._clock = clock
         self._key = key
-        self._files = files
+        self._printer = printer
         self._rooms = rooms
         self._unfinished: set[str] = set()
         self._logged: dict[str, Move] = {}
@@ -198,13 +199,32 @@ class Moves:
         await self._live.load(repo)
         async with self.database.transaction() as conn:
             moves = {move.id: move for move in await Store(conn).moves(repo)}
-        for move in moves.values():
-            async with self._live.hold(p.document for p in move.paths):
-                await self.carry_out(move)
-            await self.publish(move)
+        for begun in moves.values():
+            held = self.held(repo, begun.paths)
+            async with self._live.hold(held):
+                move = await self._again(begun, held)
+                if move is not None:
+                    await self.carry_out(move)
+            if move is not None:
+                await self.publish(move)
         for move in [m for m in self._logged.values() if m.repo == repo]:
             await self.publish(move)
         self._unfinished.discard(repo)
+
+    async def _again(self, begun: Move, held: set[str]) -> Move | None:
+        """Return a move to carry out as it fits now; None if it had to be forgotten."""
+        if begun.id in self._logged:
+            return self._logged[begun.id]
+        if await recovery.logged(self._live, begun):
+            return begun
+        await self.commit_typed(begun.repo, held)
+        async with self.database.transaction() as conn:
+            store = Store(conn)
+            move = await recovery.checked(store, self._live, begun)
+            if move is None:
+                log.warning("%s was cut off and does not fit any more: forgotten", begun.id)
+                await store.end_move(begun)
+        return move
 
     def suspect(self, repo: str) -> None:
         """Look for unfinished moves before the next one (after a start)."""
@@ -212,15 +232,12 @@ class Moves:
 
     async def tidy(self, repo: str) -> None:
         """Remove working files of documents that are gone, if nobody has changed them since."""
-        for row in list(self._live.rows.values()):
-            if row.repo == repo and not row.alive and not self._live.has(repo, row.path):
-                await self._remove_file(repo, row.path, row.sha256)
-
-    async def _remove_file(self, repo: str, path: str, content: str) -> None:
-        try:
-            await asyncio.to_thread(self._files.remove, repo, path, content)
-        except (OSError, AngelError) as error:
-            log.warning("the working file %s/%s stays: %s", repo, path, error)
+        gone = [
+            row
+            for row in self._live.rows.values()
+            if row.repo == repo and not row.alive and not self._live.has(repo, row.path)
+        ]
+        await self._printer.tidy(repo, gone)
 
     async def flush(self) -> None:
         """Hand committed facts to the journal; what fails stays for the next time."""
@@ -246,14 +263,6 @@ class Moves:
     def held(self, repo: str, paths: Sequence[PathMove]) -> set[str]:
         """Return the documents to hold for a move: its own and those with uncommitted typing."""
         return {p.document for p in paths} | self._live.dirty.get(repo, set())
-
-    async def write_file(self, repo: str, path: str, content: bytes) -> None:
-        """Write a working file; one that cannot be written is not worth failing a merge."""
-        mode = self._live.rows[self._live.document(repo, path)].mode
-        try:
-            await asyncio.to_thread(self._files.write, repo, path, content, mode)
-        except (OSError, AngelError) as error:
-            log.warning("the working file %s/%s was not written: %s", repo, path, error)
 
     async def _commit_move(self, move: Move) -> tuple[Revision, list[Snapshot]]:
         async with self.database.transaction() as conn:
@@ -325,7 +334,7 @@ class Moves:
         row = self._live.rows.get(move.document)
         if row is None or self._live.paths(repo).get(row.path) != move.document:
             if row is not None and not self._live.has(repo, move.path):
-                await self._remove_file(repo, move.path, row.sha256)
+                await self._printer.tidy(repo, [row])
             return
         if self._rooms is not None and move.update:
             # No lock is held here: the room hands the same update to `ingest`, which knows it.
@@ -334,8 +343,7 @@ class Moves:
                     return  # the room saves its own file
             except Exception:
                 log.exception("the open room of %s/%s did not take an update", repo, row.path)
-        text = await self._live.text(repo, row.path)
-        await self.write_file(repo, row.path, text.encode())
+        await self._printer.try_print(repo, row.path)
 
 
 def _state(shot: Snapshot) -> FileState:

@@ -94,6 +94,20 @@ values (%(proposal)s, %(main)s, %(revision)s) on conflict do nothing
 -- name: candidate
 select revision from angelgit_candidate where proposal = %(proposal)s and main = %(main)s
 
+-- name: prints
+select document, body, next, taken from angelgit_print where document = any (%(documents)s)
+
+-- name: begin_print
+insert into angelgit_print (document, next, taken) values (%(document)s, %(next)s, %(taken)s)
+on conflict (document) do update set next = excluded.next, taken = excluded.taken
+
+-- name: end_prints
+update angelgit_print set body = next, next = null, taken = null
+where document = any (%(documents)s)
+
+-- name: forget_print
+delete from angelgit_print where document = %(document)s
+
 -- name: add_move
 insert into angelgit_move (id, repo, body) values (%(id)s, %(repo)s, %(body)s)
 on conflict do nothing

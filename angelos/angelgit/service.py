@@ -11,7 +11,6 @@ One AngelGit at a time works on a database: it is the only writer of `dev`.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -28,15 +27,14 @@ from angelos.angelgit.log import DocumentLog
 from angelos.angelgit.mainline import Mainline
 from angelos.angelgit.models import check_name
 from angelos.angelgit.moves import Moves
+from angelos.angelgit.printer import Printer
 from angelos.angelgit.proposals import Proposals
 from angelos.angelgit.reading import Reading
 from angelos.angelgit.store import Store
-from angelos.core.errors import InvalidInput, Tampered
 from angelos.core.ids import PrincipalId, ProposalId, Revision
 from angelos.core.ports import Branch, Candidate, Clock, Edit, Journal, LiveDocuments, Proposed
 from angelos.core.signing import SigningKey
 
-log = logging.getLogger(__name__)
 T = TypeVar("T")
 _PAGE = 200
 _BRANCHES: tuple[Branch, ...] = ("dev", "main")
@@ -58,11 +56,13 @@ class AngelGit(Reading):
         """Take the stores, the key that signs commits, and the rooms that are open."""
         super().__init__(database)
         self._live = Live(database, DocumentLog(valkey))
-        files = WorkingFiles(workspace)
-        self._moves = Moves(database, self._live, journal, clock, revision_key, files, live)
+        self._edited = EditedFacts(journal, clock)
+        self._printer = Printer(
+            database, self._live, WorkingFiles(workspace), live, self._edited, clock
+        )
+        self._moves = Moves(database, self._live, journal, clock, revision_key, self._printer, live)
         self._proposals = Proposals(database, self._live, self._moves)
         self._main = Mainline(database, self._live, self._moves)
-        self._edited = EditedFacts(journal, clock)
         self._typed: set[tuple[str, str]] = set()
         self._new = asyncio.Lock()
         self._stack = AsyncExitStack()
@@ -78,15 +78,16 @@ class AngelGit(Reading):
             await self._moves.tidy(repo)
         await self._moves.flush()
         await self._stack.enter_async_context(self._edited)
+        await self._stack.enter_async_context(self._printer)
         self._tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Wait for what is under way and leave the working files as the documents are."""
         await self._stack.aclose()
-        for repo, path in sorted(self._typed):
+        for repo, path in sorted(self._typed | self._printer.waiting):
             if self._live.has(repo, path):
-                await self._write(repo, path)
+                await self._printer.try_print(repo, path)
 
     # -- live documents ----------------------------------------------------------------------
 
@@ -96,7 +97,12 @@ class AngelGit(Reading):
         return (repo, path) if self._live.has(repo, path) else None
 
     async def room_updates(self, repo: str, path: str) -> list[bytes]:
-        """Return the updates from which a room builds a document; raise `NotFound`."""
+        """Return the updates from which a room builds a document; raise `NotFound`.
+
+        What was written into its file behind our back is taken in first.
+        """
+        self._live.document(repo, path)
+        await self._owned(self._printer.try_print(repo, path))
         return await self._live.updates(repo, path)
 
     async def ingest(self, repo: str, path: str, update: bytes) -> None:
@@ -108,6 +114,15 @@ class AngelGit(Reading):
         if size:
             self._typed.add((repo, path))
             self._edited.add(f"{repo}:{path}", size)
+
+    async def print(self, repo: str, path: str) -> str | None:
+        """Make a working file and its document the same; return the SHA-256 of the file.
+
+        What others wrote into the file is taken in, or kept beside it. None if somebody is
+        writing it at this moment; it is printed as soon as they are done. Raises `NotFound`,
+        `OSError`, `Refused`, `Unavailable`.
+        """
+        return await self._owned(self._printer.print(repo, path))
 
     async def read_live(self, repo: str, path: str) -> bytes:
         """Return a file of `dev` as it is this moment."""
@@ -195,18 +210,8 @@ class AngelGit(Reading):
             newer = await self._live.log.newer(repo, {row.id: row.upto for row in page})
             async with self._database.transaction() as conn:
                 blobs = await Store(conn).blobs([r.sha256 for r in page if r.id not in newer])
-            for row in page:
-                if row.id in newer:
-                    await self._write(repo, row.path)
-                else:
-                    await self._moves.write_file(repo, row.path, blobs[row.sha256])
-
-    async def _write(self, repo: str, path: str) -> None:
-        try:
-            await self._moves.write_file(repo, path, await self.read_live(repo, path))
-        except (InvalidInput, Tampered) as error:
-            # One broken document must not keep the others from being there.
-            log.warning("the working file %s/%s was not written: %s", repo, path, error)
+            texts = {row.id: blobs[row.sha256] for row in page if row.id not in newer}
+            await self._printer.print_all(repo, page, texts)
 
     async def _owned(self, work: Coroutine[Any, Any, T]) -> T:
         """Run work to its end even if the caller goes away; a request may be cancelled."""

@@ -31,6 +31,7 @@ from angelos.angelgit.models import (
     encode,
     sha256,
 )
+from angelos.angelgit.outside import Known
 from angelos.core.errors import Conflict, NotFound, Tampered
 from angelos.core.ids import START, Offset, ProposalId, Revision
 from angelos.core.messages import Fact
@@ -287,6 +288,31 @@ class Store:
         row = await self._one("candidate", proposal=proposal, main=main)
         return Revision(row[0]) if row else None
 
+    # -- working files -----------------------------------------------------------------------
+
+    async def prints(self, documents: Collection[str]) -> dict[str, tuple[Known, bytes | None]]:
+        """Return what was done to working files: (contents, the edit that is being taken in)."""
+        rows = await self._all("prints", documents=list(documents))
+        return {d: (Known(_unpack(body), _unpack(after)), taken) for d, body, after, taken in rows}
+
+    async def begin_prints(self, prints: Iterable[tuple[str, bytes | None, bytes | None]]) -> None:
+        """Note what files are about to hold: (document, content, edit that is being taken in)."""
+        pack = zstandard.ZstdCompressor(3).compress
+        rows = [
+            {"document": document, "next": None if body is None else pack(body), "taken": taken}
+            for document, body, taken in prints
+        ]
+        async with self._conn.cursor() as cursor:
+            await cursor.executemany(QUERIES["begin_print"], rows)
+
+    async def end_prints(self, documents: Collection[str]) -> None:
+        """Note that files hold what they were about to hold."""
+        await self._run("end_prints", documents=list(documents))
+
+    async def forget_print(self, document: str) -> None:
+        """Note that a document has no working file."""
+        await self._run("forget_print", document=document)
+
     # -- moves and facts ---------------------------------------------------------------------
 
     async def add_move(self, move: Move) -> None:
@@ -338,6 +364,10 @@ def _text(path: str, side: Mapping[str, str], texts: Mapping[str, bytes]) -> str
     if path in side:
         return texts[side[path]].decode()
     return documents.text_of(path, documents.EMPTY)
+
+
+def _unpack(body: bytes | None) -> bytes | None:
+    return None if body is None else zstandard.ZstdDecompressor().decompress(body)
 
 
 def _inflate(sha: str, body: bytes) -> bytes:

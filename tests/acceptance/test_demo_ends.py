@@ -7,6 +7,8 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -82,6 +84,34 @@ def test_told_to_stop_in_the_middle_it_stops_all_it_started(tmp_path, number):
     assert err.splitlines()[-1] == "Interrupted; everything that was started has been stopped."
     assert "Traceback" not in err
     _nothing_is_left(data, pids)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["the first step", "a part is there"])
+def test_killed_it_leaves_no_process_and_no_temporary_directory(tmp_path, when):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "angelos.cli", "demo", "--json"], process_group=0, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    with process:
+        try:
+            if when == "the first step":
+                _until(process, "1. ok")
+            _wait_for(lambda: list(tmp_path.glob("angelos-demo-*/processes.json")))
+            (root,) = tmp_path.glob("angelos-demo-*")
+            pids = _started_by(process, DataDir(root))
+            assert len(pids) > (8 if when == "the first step" else 1)
+        finally:
+            process.kill()
+    _wait_for(lambda: not alive(pids))
+    _wait_for(lambda: not list(tmp_path.iterdir()))  # the sockets' directory, too
+
+
+def _wait_for(condition: Callable[[], object], within_s: float = 60) -> None:
+    until = time.monotonic() + within_s
+    while not condition():
+        assert time.monotonic() < until, condition
+        time.sleep(0.05)  # nothing announces the end of somebody else's processes
 
 
 @pytest.mark.slow

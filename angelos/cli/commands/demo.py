@@ -34,7 +34,7 @@ def demo(as_json: bool, keep: Path | None) -> None:  # noqa: FBT001 - click pass
         raise click.UsageError(f"{keep} is not empty; give a new directory.")
     data_dir = keep or Path(tempfile.mkdtemp(prefix="angelos-demo-"))
     try:
-        report = asyncio.run(run_demo(data_dir, as_json=as_json))
+        report = asyncio.run(run_demo(data_dir, as_json=as_json, temporary=keep is None))
     except asyncio.CancelledError:
         click.echo("Interrupted; everything that was started has been stopped.", err=True)
         sys.exit(130)
@@ -46,7 +46,7 @@ def demo(as_json: bool, keep: Path | None) -> None:  # noqa: FBT001 - click pass
     sys.exit(0 if report["ok"] else 1)
 
 
-async def run_demo(data_dir: Path, *, as_json: bool) -> dict[str, Any]:
+async def run_demo(data_dir: Path, *, as_json: bool, temporary: bool) -> dict[str, Any]:
     """Start the system, run the steps until one fails, stop the system; return the report."""
     from angelos.cli.demo.steps import STEPS
     from angelos.cli.demo.world import AGENTS, start_agent, start_up
@@ -61,7 +61,7 @@ async def run_demo(data_dir: Path, *, as_json: bool) -> dict[str, Any]:
     show("Starting AngelOS: PostgreSQL, Valkey, Jupyter Server, hub, two nodes ...")
     async with AsyncExitStack() as stack:
         try:
-            world = await start_up(data_dir, stack)
+            world = await start_up(data_dir, stack, temporary=temporary)
             for name in AGENTS:
                 await start_agent(world, name, stack)
         except _failures() as error:

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from angelos.adapters.datadir import DataDir, find_data_dir
-from angelos.cli.demo import study
+from angelos.cli.demo import orphan, study
 from angelos.client import Angelos
 from angelos.core.api import ProposalView
 from angelos.core.errors import AngelError, from_problem
@@ -196,10 +196,13 @@ async def running(process: asyncio.subprocess.Process, within: float) -> AsyncIt
                 await process.wait()
 
 
-async def start_up(data_dir: Path, stack: AsyncExitStack) -> World:
-    """Start `angelos up` on `data_dir` and return the world once it is ready."""
+async def start_up(data_dir: Path, stack: AsyncExitStack, *, temporary: bool = False) -> World:
+    """Start `angelos up` on `data_dir` and return the world once it is ready.
+
+    It ends with this process, however that ends, and then removes a `temporary` directory.
+    """
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "angelos.cli", "up", "--json", "--data-dir", str(data_dir),
+        *orphan.argv(str(data_dir), temporary=temporary),
         stdout=asyncio.subprocess.PIPE,
         # Ctrl-C is for us, and we end it: to a second signal it answers by killing all.
         process_group=0,

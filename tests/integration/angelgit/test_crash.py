@@ -13,8 +13,9 @@ import pytest
 from angelos.angelgit.edited import EditedFacts
 from angelos.angelgit.live import Live
 from angelos.angelgit.log import DocumentLog
+from angelos.angelgit.models import ROOM
 from angelos.angelgit.moves import Moves
-from angelos.core.errors import Unavailable
+from angelos.core.errors import Stale, Unavailable
 from angelos.core.ids import START, new_proposal_id
 from angelos.core.messages import Kind
 from angelos.core.ports import DeleteFile, NewText
@@ -256,3 +257,107 @@ async def test_what_was_acknowledged_survives_kill_9(start, database, stores, tm
 async def test_edits_in_the_last_moment_do_not_hang_the_end(journal, clock):
     async with EditedFacts(journal, clock) as facts:
         facts.add("study:a.txt", 1)
+
+
+async def cut_off(git, monkeypatch, act) -> None:
+    """Let a move be stored, and fail before anything of it is logged."""
+    fault = broken(monkeypatch, DocumentLog, "append", before=True)
+    fault["fail"] = True
+    with pytest.raises(Unavailable):
+        await act
+    fault["fail"] = False
+
+
+@pytest.mark.parametrize("again", ["retry", "restart"])
+async def test_what_is_typed_into_the_same_lines_before_the_recovery_is_not_mixed_up(
+    start, rooms, monkeypatch, again
+):
+    proposal, other = new_proposal_id(), new_proposal_id()
+    async with start() as git:
+        base = await git.create("study", {"a.txt": FILE.encode()}, EVE, "import")
+        edits = [NewText(path="a.txt", text=PROPOSED), NewText(path="n.txt", text="n\n")]
+        await git.propose(proposal, "study", base, edits, ADA, "why")
+        room = await rooms.enter(git, "study", "a.txt")
+        await cut_off(git, monkeypatch, git.merge(proposal))
+        await room.type(" 5\n", " typed")
+        typed = str(room.text)
+        if again == "retry":
+            with pytest.raises(Stale):
+                await git.merge(proposal)
+            assert (await git.read_live("study", "a.txt")).decode() == typed == str(room.text)
+    async with start() as git:
+        assert (await git.read_live("study", "a.txt")).decode() == typed
+        assert not git.locate("study/n.txt")
+        with pytest.raises(Stale):
+            await git.merge(proposal)
+        await git.propose(other, "study", base, [NewText(path="n.txt", text="n\n")], ADA, "why")
+        await git.merge(other)
+        assert await git.read_live("study", "n.txt") == b"n\n"
+
+
+@pytest.mark.parametrize("again", ["retry", "restart"])
+async def test_what_is_typed_elsewhere_before_the_recovery_is_committed_by_itself(
+    start, rooms, monkeypatch, again
+):
+    proposal = new_proposal_id()
+    async with start() as git:
+        base = await git.create("study", {"a.txt": FILE.encode()}, EVE, "import")
+        await git.propose(proposal, "study", base, [NewText(path="a.txt", text=PROPOSED)], ADA, "")
+        room = await rooms.enter(git, "study", "a.txt")
+        await cut_off(git, monkeypatch, git.merge(proposal))
+        await room.type("line 9", "typed\n")
+        if again == "retry":
+            await git.merge(proposal)
+            assert str(room.text) == PROPOSED.replace("line 9", "typed\nline 9")
+    async with start() as git:
+        text = PROPOSED.replace("line 9", "typed\nline 9")
+        assert (await git.read_live("study", "a.txt")).decode() == text
+        revisions = await git.history("study", "dev")
+        authors = [(await git.commit("study", r))[0].commit.author for r in revisions]
+        assert authors == [ADA, ROOM, EVE]
+
+
+async def test_a_revert_that_is_cut_off_does_not_delete_what_was_typed_since(
+    start, rooms, monkeypatch
+):
+    proposal = new_proposal_id()
+    async with start() as git:
+        base = await git.create("study", {"a.txt": FILE.encode()}, EVE, "import")
+        await git.propose(proposal, "study", base, [NewText(path="n.txt", text="n\n")], ADA, "")
+        await git.merge(proposal)
+        room = await rooms.enter(git, "study", "n.txt")
+        fault = broken(monkeypatch, Moves, "_commit_move", before=True)
+        fault["fail"] = True
+        with pytest.raises(Unavailable):
+            await git.revert(proposal)  # it would delete the file, which has nothing else in it
+        fault["fail"] = False
+        git._moves._logged.clear()  # as if we had been killed
+        await room.type("n\n", "typed\n")
+    async with start() as git:
+        assert await git.read_live("study", "n.txt") == b"typed\nn\n"
+        await git.revert(proposal)
+        assert await git.read_live("study", "n.txt") == b"typed\n"
+
+
+@pytest.mark.parametrize("what", ["revert", "rollback"])
+async def test_what_is_typed_into_the_same_line_is_there_after_the_recovery(
+    start, rooms, monkeypatch, what
+):
+    proposal = new_proposal_id()
+    async with start() as git:
+        base = await git.create("study", {"a.txt": FILE.encode()}, EVE, "import")
+        await git.propose(proposal, "study", base, [NewText(path="a.txt", text=PROPOSED)], ADA, "")
+        await git.merge(proposal)
+        if what == "rollback":
+            await git.advance("study", (await git.candidate(proposal)).revision, base)
+        room = await rooms.enter(git, "study", "a.txt")
+        act = git.rollback("study", base, EVE, "why") if what == "rollback" else None
+        await cut_off(git, monkeypatch, act or git.revert(proposal))
+        await room.type("ve\n", " typed ")
+        await room.type("line 9", "more\n")
+    async with start() as git:
+        text = (await git.read_live("study", "a.txt")).decode()
+        assert " typed " in text
+        assert "more\nline 9" in text
+        main = await git.head("study", "main")
+        assert await git.tree("study", main) == await git.tree("study", base)

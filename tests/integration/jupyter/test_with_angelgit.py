@@ -104,3 +104,44 @@ async def test_a_person_and_a_proposal_in_one_document_over_restarts_and_kills(t
             await gone(killed)
     async with system(data) as (angelos, _), room(data, "study/notes.md") as person:
         assert person.text == f"zabc{both}" == await live(angelos, "notes.md")
+
+
+async def test_a_file_changed_on_disk_is_an_edit_and_never_overwritten(tmp_path):
+    data = tmp_path / "data"
+    notes = data / "workspace/study/notes.md"
+    text = "".join(f"line {number}\n" for number in range(1, 10))
+    async with system(data) as (angelos, _):
+        await angelos.create_repo("study", {"notes.md": text})
+        assert notes.read_text() == text
+        async with room(data, "study/notes.md") as person:
+            await person.insert(0, "typed ")
+            await eventually(lambda: notes.read_text() == f"typed {text}", within_s=20)
+            # Another program, while somebody has the document open and goes on typing.
+            notes.write_text(notes.read_text().replace("line 5\n", "line 5, by an editor\n"))
+            await person.insert(6, "on ")
+            both = await person.wait_for(lambda text: "by an editor" in text)
+            assert both == "typed on " + text.replace("line 5\n", "line 5, by an editor\n")
+            await eventually(lambda: notes.read_text() == both, within_s=20)
+            assert await live(angelos, "notes.md") == both
+            # The same line on both sides: neither is lost.
+            shell = both.replace("line 9\n", "line 9, in a shell\n")
+            notes.write_text(shell)
+            await person.insert(person.text.index("line 9"), "my ")
+            mine = both.replace("line 9\n", "my line 9\n")
+            await eventually(lambda: list(notes.parent.glob("notes.disk-*.md")), within_s=20)
+            (kept,) = notes.parent.glob("notes.disk-*.md")
+            assert kept.read_text() == shell
+            await eventually(lambda: notes.read_text() == mine == person.text, within_s=20)
+    notes.write_text(mine + "while it was down\n")
+    async with system(data) as (angelos, _), room(data, "study/notes.md") as person:
+        assert person.text == mine + "while it was down\n" == await live(angelos, "notes.md")
+        assert notes.read_text() == person.text
+        now = person.text
+    async with system(data) as (angelos, _):  # a proposal, while nobody has the document open
+        notes.write_text(now.replace("line 2\n", "line 2, by a script\n"))
+        edit = NewText(path="notes.md", text=text.replace("line 8\n", "line 8, proposed\n"))
+        await angelos.propose("study", "main", [edit], "eight")
+        both = now.replace("line 2\n", "line 2, by a script\n")
+        both = both.replace("line 8\n", "line 8, proposed\n")
+        await eventually(lambda: notes.read_text() == both, within_s=30)
+        assert await live(angelos, "notes.md") == both

@@ -1,4 +1,4 @@
-"""Files, trees, replicas and records."""
+"""Trees, replicas and records."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ import pytest
 
 from angelos.angelgit import documents
 from angelos.angelgit.drafts import Base, conflicts, draft
-from angelos.angelgit.files import WorkingFiles
 from angelos.angelgit.importing import import_files
 from angelos.angelgit.models import FileState, PathMove, check_name, decode, proposal_digest, sha256
 from angelos.angelgit.replica import Replica
 from angelos.angelgit.state import clash, dev_moves, differing, entangled, plan_rollback, with_files
-from angelos.core.errors import InvalidInput, Refused, Tampered
+from angelos.core.errors import InvalidInput, Tampered
 from angelos.core.ids import START
 from angelos.core.ports import DeleteFile, NewText, UnifiedDiff
 
@@ -23,51 +22,6 @@ from angelos.core.ports import DeleteFile, NewText, UnifiedDiff
 def file(path, document, content="x"):
     sha = sha256(content.encode())
     return FileState(path=path, mode=0o644, sha256=sha, size=1, document=document, state=sha)
-
-
-# -- working files ---------------------------------------------------------------------------
-
-
-def test_files_are_written_whole_and_removed_with_their_folders(tmp_path):
-    files = WorkingFiles(tmp_path / "ws")
-    files.write("r", "a/b/c.txt", b"one", 0o644)
-    files.write("r", "a/b/c.txt", b"two", 0o644)
-    place = tmp_path / "ws/r/a/b/c.txt"
-    assert place.read_bytes() == b"two"
-    assert [p.name for p in place.parent.iterdir()] == ["c.txt"]
-    files.remove("r", "a/b/c.txt", sha256(b"two"))
-    assert not (tmp_path / "ws/r/a").exists()
-    files.remove("r", "a/b/c.txt", sha256(b"two"))
-
-
-def test_an_equal_file_is_not_touched(tmp_path):
-    files = WorkingFiles(tmp_path)
-    files.write("r", "a.txt", b"one", 0o644)
-    before = (tmp_path / "r/a.txt").stat()
-    files.write("r", "a.txt", b"one", 0o644)
-    assert (tmp_path / "r/a.txt").stat().st_ino == before.st_ino
-
-
-def test_a_file_that_somebody_has_changed_is_not_removed(tmp_path):
-    files = WorkingFiles(tmp_path)
-    files.write("r", "a.txt", b"mine", 0o644)
-    files.remove("r", "a.txt", sha256(b"ours"))
-    assert (tmp_path / "r/a.txt").exists()
-
-
-def test_links_do_not_lead_out_of_the_workspace(tmp_path):
-    outside = tmp_path / "outside"
-    outside.mkdir()
-    files = WorkingFiles(tmp_path / "ws")
-    (tmp_path / "ws/r").mkdir()
-    (tmp_path / "ws/r/a").symlink_to(outside)
-    with pytest.raises(Refused):
-        files.write("r", "a/x.txt", b"x", 0o644)
-    (outside / "y.txt").write_bytes(b"y")
-    (tmp_path / "ws/r/y.txt").symlink_to(outside / "y.txt")
-    files.write("r", "y.txt", b"new", 0o644)
-    assert (outside / "y.txt").read_bytes() == b"y"
-    assert not Path(tmp_path / "ws/r/y.txt").is_symlink()
 
 
 # -- trees -----------------------------------------------------------------------------------

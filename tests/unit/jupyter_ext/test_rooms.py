@@ -8,7 +8,7 @@ import logging
 import pytest
 from pycrdt import Doc, Text
 
-from angelos.core.errors import TooLarge
+from angelos.core.errors import Refused, TooLarge
 from angelos.testing import eventually
 from jupyter_ext import rooms
 from jupyter_ext.live import JupyterLiveDocuments
@@ -25,6 +25,8 @@ class Log:
         doc.get("source", type=Text).insert(0, text)
         self.updates = [doc.get_update()]
         self.failures: list[Exception] = []
+        self.printed: list[str] = []
+        self.refusal: Exception | None = None
         self.opened = asyncio.Event()
         self.opened.set()
 
@@ -37,6 +39,12 @@ class Log:
         if self.failures:
             raise self.failures.pop(0)
         self.updates.append(update)
+
+    async def print(self, repo, path):
+        if self.refusal is not None:
+            raise self.refusal
+        self.printed.append(self.text())
+        return "sha"
 
     def text(self) -> str:
         doc = Doc()
@@ -54,9 +62,6 @@ class File:
 
     def unobserve(self, _):
         pass
-
-    async def maybe_save_content(self, model):
-        return None
 
 
 class Events:
@@ -190,6 +195,34 @@ async def test_an_edit_that_cannot_be_kept_closes_the_room_and_says_so(made):
     assert client.closed[0] == 1003
     assert live.rooms() == []
     room.clients.remove(client)
+
+
+async def test_what_was_typed_is_stored_before_the_file_is_written(made):
+    room, log, _ = made
+    await room.initialize()
+    source(room).insert(0, "typed ")
+    await room._save_to_disc()
+    assert log.printed == ["typed base\n"]
+    assert (room._document.hash, room._document.dirty) == ("sha", False)
+
+
+async def test_whoever_saves_is_told_that_it_failed_and_nobody_else(made):
+    room, log, _ = made
+    await room.initialize()
+    log.refusal = Refused("A symbolic link is in the way.")
+    with pytest.raises(Refused):
+        await room._save_to_disc()
+    room._save_delay = 0
+    await room._maybe_save_document(None)  # the same by itself: it is in the server's log
+
+
+async def test_a_change_on_disk_is_looked_at_even_where_nobody_saves_by_itself(made):
+    room, log, _ = made
+    await room.initialize()
+    room._save_delay = 0
+    room.awareness.set_local_state({"autosave": False})
+    await room._on_outofband_change()
+    await eventually(lambda: log.printed)
 
 
 async def test_a_room_that_is_cancelled_stores_what_it_holds():
