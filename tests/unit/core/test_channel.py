@@ -7,7 +7,7 @@ from collections import deque
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from angelos.core.channel import (
@@ -78,7 +78,7 @@ class World:
         self.inbox: deque[Deliver] = deque()
         self.hub_offered: list[str] = []  # in this life of the hub
         self.node_inbox: deque[Deliver] = deque()
-        self.node_processed: list[str] = []  # in this life of the hub
+        self.node_processed: list[str] = []  # since the hub's last restart
         self.names = itertools.count()
         self.now = 0.0
 
@@ -188,6 +188,8 @@ def test_whatever_is_lost_each_envelope_arrives_once_and_in_order(actions: list[
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(st.sampled_from((*ACTIONS, "restart_hub")), max_size=120))
+@example(["hub_offer", "connect", "deliver_up", "deliver_down", "deliver_down", "restart_hub",
+          "node_process"])  # fmt: skip
 def test_across_restarts_each_envelope_arrives_at_least_once(actions: list[str]) -> None:
     world = World()
     for action in actions:
@@ -196,7 +198,9 @@ def test_across_restarts_each_envelope_arrives_at_least_once(actions: list[str])
     assert set(world.processed) == set(world.offered)
     firsts = list(dict.fromkeys(world.processed))
     assert firsts == world.offered  # repeated perhaps, never overtaken
-    assert world.node_processed == world.hub_offered
+    # What an earlier life of the hub had delivered may still be processed; its queue knows.
+    of_this_life = [e for e in world.node_processed if e in world.hub_offered]
+    assert of_this_life == world.hub_offered
     assert world.node.waiting == 0
 
 
