@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 
 from angelos.testing import clock, database, journal, queue, stores, valkey
 
 __all__ = ["clock", "database", "journal", "queue", "stores", "valkey"]
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Started in the background by a shell, as under nohup: programs that are started here would
+    # ignore the Ctrl-C that they are tested with.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
