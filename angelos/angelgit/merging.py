@@ -148,16 +148,17 @@ def merge(path: str, base: str, theirs: str, yours: str, *, same: bool = False) 
 def merge_text(base: str, theirs: str, yours: str, *, same: bool = False) -> TextMerge:
     """Return the line merge of two texts that come from `base`."""
     b, t, y = lines(base), lines(theirs), lines(yours)
-    others, ours = line_hunks(base, theirs), line_hunks(base, yours)
+    others, every = line_hunks(base, theirs), line_hunks(base, yours)
+    ours = every
     if same:
         alike = {(h.start, h.end, *t[h.new_start : h.new_end]) for h in others}
-        ours = [h for h in ours if (h.start, h.end, *y[h.new_start : h.new_end]) not in alike]
+        ours = [h for h in every if (h.start, h.end, *y[h.new_start : h.new_end]) not in alike]
     changes: list[tuple[int, int, Piece]] = []
     groups = stale.clusters(ours, others, y, t)
     for low, high, mine, their in groups:
         sides = [
             "".join(text[slice(*stale.changed_range(hunks, inside, low, high))])
-            for text, hunks, inside in ((t, others, their), (y, ours, mine))
+            for text, hunks, inside in ((t, others, their), (y, every, mine))
         ]
         old = "".join(b[low:high])
         same_text = same and sides[0] == sides[1]

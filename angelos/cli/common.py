@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 FAILED, USAGE = 1, 2
+_FEW = 4
+"""So many characters name a thing, as in git; fewer could name it by chance."""
 _INPUT_CODES = frozenset({"invalid-input", "not-found", "too-large"})
 
 
@@ -177,6 +179,8 @@ def pick(prefix: str, ids: Iterable[str], what: str, hint: str = "") -> str:
     known = sorted(set(ids))
     if prefix in known:
         return prefix
+    if len(_tail(prefix) if "-" in prefix else prefix) < _FEW or prefix == what[:_FEW]:
+        raise InvalidInput(f"{prefix!r} is too short to name a {what}.", hint="Type more.")
     found = [i for i in known if prefix and (i.startswith(prefix) or _tail(i).startswith(prefix))]
     if not found:
         raise NotFound(f"There is no {what} {prefix!r}.", hint=hint)

@@ -143,8 +143,11 @@ class _Verifier:
             self._problem(number, detail, expected, last)
             self._comparing = False
         elif entry.index < expected:
-            detail = f"entry {entry.index} stands here, after {expected - 1}: added or moved"
-            self._problem(number, detail, entry.index, entry.index)
+            detail = (
+                f"entry {entry.index} stands here, where entry {expected} belongs: it was "
+                "added or moved, or its number was changed"
+            )
+            self._problem(number, detail, entry.index, expected)
             self._comparing = False
         self._expected = max(expected, entry.index + 1)
         if leaf_hash(entry.body).hex() != entry.leaf:

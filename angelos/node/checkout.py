@@ -16,7 +16,6 @@ import contextlib
 import logging
 import os
 import re
-import shutil
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -24,6 +23,7 @@ from pathlib import Path
 
 import msgspec
 
+from angelos.adapters.trees import remove_tree
 from angelos.core.errors import InvalidInput, NotFound
 from angelos.core.ids import Revision, is_revision
 from angelos.core.revision import Bundle, verify_bundle
@@ -202,9 +202,7 @@ def _remove_all(paths: list[Path]) -> None:
         if path.is_symlink() or not path.is_dir():
             path.unlink(missing_ok=True)
             continue
-        for folder, _, _ in os.walk(path):
-            Path(folder).chmod(0o755)
-        shutil.rmtree(path)
+        remove_tree(path)
 
 
 def _sync(path: Path) -> None:

@@ -13,12 +13,12 @@ from __future__ import annotations
 import logging
 import os
 import secrets
-import shutil
 import tempfile
 from pathlib import Path
 
 import msgspec
 
+from angelos.adapters.trees import remove_tree
 from angelos.node.proc import start_ticks
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ class Leftovers:
     def remove(self, path: Path) -> None:
         """Remove a folder and its note; one that cannot be removed stays noted."""
         try:
-            shutil.rmtree(path)
+            remove_tree(path)
         except FileNotFoundError:
             pass
         except OSError as error:

@@ -231,7 +231,7 @@ class BubblewrapSandbox:
             code=spec.code,
             env=env,
             chdir=chdir,
-            rlimits=self._rlimits(spec.limits),
+            rlimits=self._rlimits(spec.limits, bare=bool(box.scratch)),
             landlock={"read": tuple(read), "write": (write, "/dev")} if self._landlock else None,
             notify_filter=seccomp.watch_filter(
                 machine, action="notify", forks=self._groups is None
@@ -241,7 +241,7 @@ class BubblewrapSandbox:
             bare=bool(box.scratch),
         )
 
-    def _rlimits(self, limits: Limits) -> dict[str, int]:
+    def _rlimits(self, limits: Limits, *, bare: bool) -> dict[str, int]:
         """Return what the kernel counts for each process: a backstop, or all there is."""
         found = {
             "RLIMIT_CORE": 0,
@@ -250,7 +250,8 @@ class BubblewrapSandbox:
             "RLIMIT_CPU": math.ceil(limits.cpu_s) + 1,
         }
         if self._groups is None:
-            found["RLIMIT_NPROC"] = limits.pids + 8  # the sampler says when it is above `pids`
+            if not bare:  # there the kernel would count everything that its user runs
+                found["RLIMIT_NPROC"] = limits.pids + 8  # the sampler says when it is above `pids`
             found["RLIMIT_FSIZE"] = limits.disk_mb * MIB
         return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
+import contextlib
 import signal
 import sys
 import tempfile
@@ -15,6 +15,7 @@ from typing import Any
 import click
 import msgspec
 
+from angelos.adapters.trees import remove_tree
 from angelos.core.ids import is_id, is_revision
 
 _WIDTH = 110
@@ -40,7 +41,8 @@ def demo(as_json: bool, keep: Path | None) -> None:  # noqa: FBT001 - click pass
         sys.exit(130)
     finally:
         if keep is None:
-            shutil.rmtree(data_dir, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                remove_tree(data_dir)
     if as_json:
         click.echo(msgspec.json.encode(report).decode())
     sys.exit(0 if report["ok"] else 1)

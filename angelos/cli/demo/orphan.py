@@ -9,13 +9,15 @@ remove now, is removed.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import shutil
 import signal
 import sys
+from pathlib import Path
 
 from angelos.adapters import launch
+from angelos.adapters.trees import remove_tree
 
 
 def argv(data_dir: str, *, temporary: bool) -> list[str]:
@@ -38,7 +40,8 @@ def main(demo: int, data_dir: str, *, temporary: bool) -> None:
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if temporary and os.getppid() != demo:
-            shutil.rmtree(data_dir, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                remove_tree(Path(data_dir))
 
 
 if __name__ == "__main__":

@@ -172,3 +172,10 @@ def test_many_clashes_that_could_end_in_many_places_are_no_search():
     assert merged.clashes
     assert merged.accepts("\n" * 90)
     assert not merged.accepts("\n" * 90 + "z")
+
+
+def test_a_change_made_on_both_sides_does_not_move_what_comes_behind_it():
+    base, theirs, yours = "1\n2\n3\n4\n", "1\n3\n", "1\n3\nnew\n"  # both took "2" away
+    merged = merge_text(base, theirs, yours, same=True)
+    assert merged.clashes
+    assert [p.other for p in merged.pieces if p.clash] == ["new\n"]

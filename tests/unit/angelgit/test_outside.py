@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from angelos.angelgit.documents import canonical
@@ -39,6 +39,7 @@ def lines(text: str, letter: str) -> set[str]:
 
 
 @given(edited("D"), edited("L"))
+@example("1\n2\n3\n4\n6\n7\nD7\n", "L0\nL1\nL2\nL3\n4\n6\nL6\n7\n")
 def test_no_line_of_either_side_is_lost(disk, live):
     verdict = decide("a.txt", on_disk(disk), known(BASE), live)
     assert verdict.do in {"nothing", "write", "take", "aside"}

@@ -150,15 +150,21 @@ def test_a_table_is_plain_and_keeps_escape_codes_out():
 
 
 def test_an_id_may_be_given_by_its_beginning():
-    ids = ["prop-0123", "prop-0145", "prop-2000"]
-    assert pick("prop-0123", ids, "proposal") == "prop-0123"
-    assert pick("012", ids, "proposal") == "prop-0123"
-    assert pick("prop-2", ids, "proposal") == "prop-2000"
+    ids = ["prop-012345", "prop-012367", "prop-200000"]
+    assert pick("prop-012345", ids, "proposal") == "prop-012345"
+    assert pick("01234", ids, "proposal") == "prop-012345"
+    assert pick("prop-2000", ids, "proposal") == "prop-200000"
     with pytest.raises(InvalidInput, match="stands for 2"):
-        pick("01", ids, "proposal")
-    for unknown in ("", "9", "prop-0123x"):
+        pick("0123", ids, "proposal")
+    for unknown in ("9999", "prop-012345x"):
         with pytest.raises(NotFound):
             pick(unknown, ids, "proposal")
+
+
+@pytest.mark.parametrize("short", ["", "-", "prop", "prop-", "prop-200", "200"])
+def test_a_beginning_that_could_name_something_by_chance_names_nothing(short):
+    with pytest.raises(InvalidInput, match="too short"):
+        pick(short, ["prop-200000"], "proposal")
 
 
 @given(st.sets(st.text("0123", min_size=3, max_size=5), min_size=1), st.data())

@@ -6,7 +6,7 @@ import json
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from angelos.core.errors import Tampered
@@ -145,6 +145,7 @@ WHOLE = b"".join(export(signed_at=(2, 4), count=4))
 
 @settings(max_examples=300, deadline=None)
 @given(place=st.integers(0, len(WHOLE) - 1), flip=st.integers(1, 255))
+@example(place=WHOLE.index(b'"index":3') + 8, flip=1)
 def test_every_change_of_a_byte_is_found(place, flip):
     changed = bytearray(WHOLE)
     changed[place] ^= flip
