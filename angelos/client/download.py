@@ -13,8 +13,12 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable
+from typing import Any, cast
 
-from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
+from tornado.httpclient import HTTPRequest, HTTPResponse
+from tornado.iostream import IOStream
+from tornado.simple_httpclient import SimpleAsyncHTTPClient
+from tornado.tcpclient import TCPClient
 
 from angelos.client.transport import CONNECT_S, Transport, problem_of
 from angelos.core.errors import DeadlineExceeded
@@ -41,7 +45,12 @@ async def download(transport: Transport, path: str) -> AsyncGenerator[bytes, Non
         streaming_callback=reading.take,
         header_callback=reading.head,
     )
-    http = AsyncHTTPClient(force_instance=True, max_body_size=_ANY_SIZE)
+    http = cast(
+        "SimpleAsyncHTTPClient",
+        SimpleAsyncHTTPClient(force_instance=True, max_body_size=_ANY_SIZE),
+    )
+    http.tcp_client.close()
+    http.tcp_client = connecting = _Connecting()
     asking = asyncio.create_task(transport.send(request, http), name=f"download {path}")
     asking.add_done_callback(reading.over)
     try:
@@ -58,7 +67,22 @@ async def download(transport: Transport, path: str) -> AsyncGenerator[bytes, Non
         reading.stop()
         asking.cancel()
         await asyncio.wait([asking])
+        connecting.hang_up()  # else the rest of the answer would still be read
         http.close()
+
+
+class _Connecting(TCPClient):
+    """Tornado's, remembering the connection that it makes: its client cannot end one."""
+
+    stream: IOStream | None = None
+
+    async def connect(self, *args: Any, **kwargs: Any) -> IOStream:
+        self.stream = await super().connect(*args, **kwargs)
+        return self.stream
+
+    def hang_up(self) -> None:
+        if self.stream is not None:
+            self.stream.close()
 
 
 class _Reading:
@@ -78,7 +102,7 @@ class _Reading:
     def take(self, piece: bytes) -> Awaitable[None] | None:
         """Keep a piece; Tornado (from 6.6 on) reads the next one when it was taken."""
         if self._stopped:
-            return None  # what is still under way is dropped
+            return None
         self._pieces.append(piece)
         self._news.set()
         self._taken = asyncio.get_running_loop().create_future()

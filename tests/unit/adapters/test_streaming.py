@@ -110,6 +110,8 @@ async def test_a_reader_who_does_not_read_holds_the_writer_up(world):
         for _ in range(100):
             await anext(pieces)
         await eventually(lambda: world.made > seen)
+    async with asyncio.timeout(20):
+        await world.closed.wait()  # whoever leaves early hangs up, and no more is made
 
 
 async def test_the_next_piece_is_made_when_the_last_one_has_gone_out():
