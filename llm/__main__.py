@@ -6,6 +6,7 @@ Settings come from a TOML file (``--config``, see ``llm.config.RunConfig``); opt
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -14,34 +15,45 @@ from llm.config import ConfigError, RunConfig
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; return 2 and say why if it cannot work."""
+    """Run one command; return 2, or 130 after Ctrl-C, and say why if it cannot work."""
     parser = argparse.ArgumentParser(prog="python -m llm", description="A small GPT.")
     commands = parser.add_subparsers(dest="command", required=True)
     helps = {_train: "train a model and keep it", _generate: "continue a prompt"}
     helps |= {_eval: "measure the loss", _plot: "write loss.csv and loss.png"}
-    made = {run: commands.add_parser(run.__name__[1:], help=text) for run, text in helps.items()}
-    for run, command in made.items():
+    options = {}
+    for run, text in helps.items():
+        command = commands.add_parser(run.__name__[1:], help=text)
         command.set_defaults(run=run)
-        command.add_argument("--config", type=Path, help="a TOML file; options override it")
-        command.add_argument("--checkpoint", help="a file *.pt, or a folder")
-    made[_train].add_argument("--corpus", help="a text, or a *.tokens file")
-    made[_train].add_argument("--max-steps", type=int)
-    made[_train].add_argument("--resume", action="store_true", help="go on from the checkpoint")
-    made[_eval].add_argument("--corpus", help="a text; default: what the run did not train on")
-    made[_generate].add_argument("--prompt", default="\n")
-    made[_generate].add_argument("--tokens", type=int, default=500, help="how many, at most")
-    made[_generate].add_argument("--temperature", type=float, default=0.8)
+        options[run] = command.add_argument
+        options[run]("--config", type=Path, help="a TOML file; options override it")
+        options[run]("--checkpoint", help="a file *.pt, or a folder")
+    options[_train]("--corpus", help="a text, or a *.tokens file")
+    options[_train]("--max-steps", type=int)
+    options[_train]("--resume", action="store_true", help="go on from the checkpoint")
+    options[_eval]("--corpus", help="a text; default: what the run did not train on")
+    options[_generate]("--prompt", default="\n")
+    options[_generate]("--tokens", type=int, default=500, help="how many, at most")
+    options[_generate]("--temperature", type=float, default=0.8)
     for name, kind in {"top-k": int, "top-p": float, "stop": str, "seed": int}.items():
-        made[_generate].add_argument(f"--{name}", type=kind)
-    made[_plot].add_argument("--to", type=Path, help="a folder; default: by the checkpoint")
+        options[_generate](f"--{name}", type=kind)
+    options[_plot]("--to", type=Path, help="a folder; default: by the checkpoint")
     arguments = parser.parse_args(argv)
     try:
         arguments.run(arguments, _run_config(arguments))
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        reason, code = "interrupted; train --resume goes on from the last checkpoint", 130
     except (ValueError, OSError, ModuleNotFoundError) as error:
         advice = ": pip install 'angelos[ml]'" if isinstance(error, ModuleNotFoundError) else ""
-        sys.stderr.write(f"llm {arguments.command}: {error}{advice}\n")
-        return 2
-    return 0
+        reason, code = f"{error}{advice}", 2
+    else:
+        return 0
+    try:
+        sys.stdout.flush()
+    except OSError:  # what cannot be written must not fail once more at the interpreter's end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    sys.stderr.write(f"llm {arguments.command}: {reason}\n")
+    return code
 
 
 def _run_config(arguments: argparse.Namespace) -> RunConfig:
@@ -76,8 +88,9 @@ def _generate(arguments: argparse.Namespace, run: RunConfig) -> None:
     checkpoint, names = load_checkpoint(run.checkpoint), ("top_k", "top_p", "stop", "seed")
     options = {name: getattr(arguments, name) for name in ("temperature", *names)}
     ids = torch.tensor([checkpoint.tokenizer.encode(arguments.prompt)], dtype=torch.long)
+    new = checkpoint.to_model().stream(ids, arguments.tokens, **options)
     sys.stdout.write(arguments.prompt)
-    for token in checkpoint.to_model().stream(ids, arguments.tokens, **options):
+    for token in new:
         sys.stdout.write(checkpoint.tokenizer.decode(token.tolist()))
         sys.stdout.flush()
     sys.stdout.write("\n")
@@ -100,8 +113,7 @@ def _eval(arguments: argparse.Namespace, run: RunConfig) -> None:
 
 
 def _plot(arguments: argparse.Namespace, run: RunConfig) -> None:
-    from llm.checkpoint import load_checkpoint
-    from llm.curve import save_curve
+    from llm.checkpoint import load_checkpoint, save_curve
 
     path = Path(run.checkpoint)
     folder = arguments.to or (path.parent if path.suffix == ".pt" else path)

@@ -3,11 +3,6 @@
 A window is ``block_size + 1`` tokens in a row: the model reads the first ``block_size`` and is
 asked for the last ``block_size``. **A text shorter than one window is read as a circle**: its end
 joins its beginning, so every rotation of the text is a window and the model learns to repeat it.
-
-Example:
-    >>> dataset = NextTokenDataset(torch.tensor([7, 8, 9]), block_size=5)
-    >>> dataset[1]
-    (tensor([8, 9, 7, 8, 9]), tensor([9, 7, 8, 9, 7]))
 """
 
 from __future__ import annotations
@@ -41,12 +36,9 @@ class CharacterTokenizer:
             raise ConfigError("the corpus is empty: it must hold at least one character")
         self.characters = "".join(sorted(found | {REPLACEMENT} if unknown == "replace" else found))
         self.unknown: Unknown = unknown
+        self.vocab_size = len(self.characters)
+        self.dtype = torch.uint8 if self.vocab_size < 256 else torch.int32  # noqa: PLR2004
         self._ids = {character: i for i, character in enumerate(self.characters)}
-
-    @property
-    def vocab_size(self) -> int:
-        """The number of ids."""
-        return len(self.characters)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values from which ``CharacterTokenizer(**values)`` makes the same again."""
@@ -54,21 +46,24 @@ class CharacterTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return one id a character; characters outside the vocabulary follow the rule."""
-        if self.unknown == "skip":
-            return [self._ids[character] for character in text if character in self._ids]
-        if self.unknown == "replace":
-            return [self._ids.get(character, self._ids[REPLACEMENT]) for character in text]
-        if strange := next((c for c in text if c not in self._ids), None):
+        ids = [self._ids.get(character) for character in text]
+        if self.unknown == "error" and None in ids:
+            where = f"{text[ids.index(None)]!r} at {ids.index(None)}"
             advice = "leave it out, or make the tokenizer with unknown='replace'"
-            where = f"{strange!r} at {text.index(strange)}"
             raise ValueError(f"the corpus held no character {where}: {advice}")
-        return [self._ids[character] for character in text]
+        if self.unknown == "replace":
+            ids = [self._ids[REPLACEMENT] if i is None else i for i in ids]
+        return [i for i in ids if i is not None]
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the characters of ids; an id outside the vocabulary is an error."""
         if ids and not 0 <= min(ids) <= max(ids) < self.vocab_size:
             raise ValueError(f"ids go from 0 to {self.vocab_size - 1}, but one is not among them")
         return "".join(self.characters[i] for i in ids)
+
+    def to_tensor(self, text: str) -> Tensor:
+        """Return the ids as a tensor (N,), of one byte each or, above 255 characters, of four."""
+        return torch.tensor(self.encode(text), dtype=self.dtype)
 
 
 Corpus = tuple[Tensor, CharacterTokenizer]  # tokens (N,) and what made them
@@ -78,6 +73,8 @@ class NextTokenDataset(Dataset[tuple[Tensor, Tensor]]):
     """All windows over tokens (N,): one for every token that a window can start at."""
 
     def __init__(self, tokens: Tensor, block_size: int) -> None:
+        if not tokens.numel():
+            raise ConfigError("there are no tokens to make windows of: give a longer text")
         if tokens.numel() <= block_size:  # a circle: every token starts a window
             turns = block_size // tokens.numel() + 2
             tokens = tokens.repeat(turns)[: tokens.numel() + block_size]
@@ -109,16 +106,14 @@ def read_corpus(
     Texts are read by ``tokenizer``, or by one made from them with the rule ``unknown``.
     """
     if isinstance(source, Path) and source.suffix == ".tokens":
-        values = json.loads(source.with_suffix(".json").read_text(encoding="utf-8"))
-        own = CharacterTokenizer(**values)
+        own = CharacterTokenizer(**json.loads(source.with_suffix(".json").read_text("utf-8")))
         if tokenizer and tokenizer.characters != own.characters:
             raise ConfigError(f"{source} has another vocabulary: give the text itself")
-        size = source.stat().st_size // _dtype(own).itemsize
-        return torch.from_file(str(source), size=size, dtype=_dtype(own)), own
+        size = source.stat().st_size // own.dtype.itemsize
+        return torch.from_file(str(source), size=size, dtype=own.dtype), own
     texts = list(_pieces(source)) if isinstance(source, Path) else source
     tokenizer = tokenizer or CharacterTokenizer(texts, unknown)
-    tokens = [torch.tensor(tokenizer.encode(text), dtype=_dtype(tokenizer)) for text in texts]
-    return torch.cat(tokens), tokenizer
+    return torch.cat([tokenizer.to_tensor(text) for text in texts]), tokenizer
 
 
 def tokenize_file(text: Path, target: Path, unknown: Unknown = "error") -> None:
@@ -128,18 +123,14 @@ def tokenize_file(text: Path, target: Path, unknown: Unknown = "error") -> None:
     """
     tokenizer = CharacterTokenizer(_pieces(text), unknown)
     with target.with_suffix(".tokens").open("wb") as file:
-        for piece in _pieces(text):
-            ids = torch.tensor(tokenizer.encode(piece), dtype=_dtype(tokenizer))
-            file.write(ids.numpy().tobytes())
-    values = json.dumps(tokenizer.to_dict())
-    target.with_suffix(".json").write_text(values, encoding="utf-8")
-
-
-def _dtype(tokenizer: CharacterTokenizer) -> torch.dtype:
-    return torch.uint8 if tokenizer.vocab_size <= torch.iinfo(torch.uint8).max else torch.int32
+        file.writelines(tokenizer.to_tensor(piece).numpy().tobytes() for piece in _pieces(text))
+    target.with_suffix(".json").write_text(json.dumps(tokenizer.to_dict()), encoding="utf-8")
 
 
 def _pieces(path: Path) -> Iterator[str]:
-    with path.open(encoding="utf-8") as file:
-        while piece := file.read(1 << 20):
-            yield piece
+    try:
+        with path.open(encoding="utf-8") as file:
+            while piece := file.read(1 << 20):
+                yield piece
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path} is no text in UTF-8: {error}") from error

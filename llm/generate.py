@@ -1,22 +1,12 @@
-"""Drawing new tokens: a pure filter over logits, and the loop that feeds the model its own words.
-
-While the text fits in the block, a new token costs one row of work: the keys and values of the
-earlier ones are cached. Past the block every learned position shifts, so the last ``block_size``
-tokens are recomputed for each new one, as in nanoGPT.
-"""
+"""Drawing a token from logits: pure functions. The loop over tokens is ``GPTDecoder.stream``."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
-
-if TYPE_CHECKING:
-    from llm.model import GPTDecoder
+from torch import Generator, Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +22,10 @@ class Sampling:
     def __post_init__(self) -> None:
         if not 0 <= self.temperature < inf:
             raise ValueError(f"temperature {self.temperature}: make it 0 (greedy) or positive")
-        if (self.top_k is not None and self.top_k < 1) or not 0 < (
-            1 if self.top_p is None else self.top_p
-        ) <= 1:
-            raise ValueError("make top_k at least 1, and top_p above 0 and at most 1")
+        if self.top_k is not None and self.top_k < 1:
+            raise ValueError(f"top_k {self.top_k}: make it at least 1")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p {self.top_p}: make it above 0 and at most 1")
 
 
 def narrow(logits: Tensor, sampling: Sampling) -> Tensor:
@@ -57,44 +47,10 @@ def narrow(logits: Tensor, sampling: Sampling) -> Tensor:
     return logits
 
 
-def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator | None) -> Tensor:
+def choose(logits: Tensor, sampling: Sampling, generator: Generator | None) -> Tensor:
     """Draw one token a row, (B,), from logits (B, V); the likeliest at temperature 0."""
     if sampling.temperature == 0:
         return logits.argmax(-1)
-    probabilities = narrow(logits, sampling).softmax(-1)
-    return torch.multinomial(probabilities, 1, generator=generator)[:, 0]
-
-
-def stream(model: GPTDecoder, ids: Tensor, count: int, sampling: Sampling) -> Iterator[Tensor]:
-    """Yield up to ``count`` tokens (B,) that follow ids (B, T), each as it is drawn."""
-    (B, T), block_size = ids.shape, model.config.block_size
-    if not T or ids.min() < 0 or ids.max() >= model.config.vocab_size or count < 0:
-        raise ValueError("give at least one id, all of the vocabulary, and a count of 0 or more")
-    if sampling.stop and not model.tokenizer:
-        raise ValueError("a stop string needs the tokenizer: set model.tokenizer")
-    stop = model.tokenizer.encode(sampling.stop) if sampling.stop and model.tokenizer else []
-    generator = None
-    if sampling.seed is not None:
-        generator = torch.Generator(ids.device).manual_seed(sampling.seed)
-    text = torch.cat([ids, ids.new_zeros(B, count)], dim=1)  # (B, T + count)
-    ended = [False] * B
-    with torch.inference_mode():
-        past, start, was_training = model.new_past(B), 0, model.training
-    model.eval()
-    try:
-        for end in range(T, T + count):
-            with torch.inference_mode():  # not across the yield, where the caller's code runs
-                if end <= block_size:
-                    logits = model.decode(text[:, start:end], past, start)
-                else:
-                    logits = model(text[:, end - block_size : end])[:, -1]
-                text[:, end], start = choose(logits, sampling, generator), end
-            if stop:  # a row that has ended waits for the others, repeating its last character
-                text[torch.tensor(ended), end] = stop[-1]
-                tails = text[:, max(T, end + 1 - len(stop)) : end + 1].tolist()
-                ended = [old or tail == stop for old, tail in zip(ended, tails, strict=True)]
-            yield text[:, end]
-            if all(ended):
-                break
-    finally:
-        model.train(was_training)
+    rates = narrow(logits, sampling).softmax(-1)
+    # Whose exponential wait is over first is a draw: torch.multinomial's own way, less its checks.
+    return (rates / torch.empty_like(rates).exponential_(generator=generator)).argmax(-1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal
@@ -9,12 +10,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from llm.checkpoint import Checkpoint, State, save_checkpoint
+from llm.checkpoint import Checkpoint, State, save_checkpoint, save_curve
 from llm.config import ConfigError, ModelConfig, TrainingConfig
-from llm.curve import Point, save_curve, validation_losses
 from llm.data import Corpus, NextTokenDataset, split
 from llm.model import GPTDecoder
-from llm.train import Watcher, batch_seed, is_due, learning_rate, should_stop
+from llm.train import Point, Watcher, batch_seed, is_due, learning_rate, should_stop
 
 FREE = {"device", "checkpoint_interval", "log_interval"}  # what a resumed run may change
 
@@ -23,13 +23,12 @@ class Run:
     """A run: what changes from step to step, and how it is measured and kept."""
 
     def __init__(self, corpus: Corpus, shape: ModelConfig, config: TrainingConfig) -> None:
-        tokens, tokenizer = corpus
-        part, held_out = split(tokens, config.validation_fraction, shape.block_size)
+        (tokens, tokenizer), block_size = corpus, shape.block_size
+        part, held_out = split(tokens, config.validation_fraction, block_size)
         if config.patience and held_out is None:
             raise ConfigError("patience needs a validation part longer than a block: add text")
-        self.dataset = NextTokenDataset(part, shape.block_size)
-        checked = held_out is not None
-        self.validation = NextTokenDataset(held_out, shape.block_size) if checked else None
+        self.dataset = NextTokenDataset(part, block_size)
+        self.validation = None if held_out is None else NextTokenDataset(held_out, block_size)
         self.config, self.tokenizer, self.tokens = config, tokenizer, len(tokens)
         self.fabric = make_fabric(config)
         torch.manual_seed(config.seed)
@@ -50,10 +49,10 @@ class Run:
             raise ConfigError("the checkpoint was trained on another corpus: resume with the same")
         self.step, self.curve, self.best = saved.step, saved.curve, saved.best
         self.model.load_state_dict(saved.model)
-        state: dict[int, State] = {}
+        state = defaultdict[int, State](dict)
         for key, value in saved.optimizer.items():
-            index, _, name = key.partition(".")
-            state.setdefault(int(index), {})[name] = value
+            index, name = key.split(".")
+            state[int(index)][name] = value
         groups = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict({"state": state, "param_groups": groups})
 
@@ -104,17 +103,20 @@ class Run:
         self.optimizer.zero_grad()
         return total
 
+    def validation_losses(self) -> list[float]:
+        """Return the validation losses in the order in which they were measured."""
+        return [p.validation_loss for p in self.curve if p.validation_loss is not None]
+
     def is_over(self) -> bool:
         """Say whether all steps are done or validation has stopped improving."""
-        patience = self.config.patience
-        stopped = patience > 0 and should_stop(validation_losses(self.curve), patience)
-        return stopped or self.step >= self.config.max_steps
+        stops = should_stop(self.validation_losses(), self.config.patience)
+        return stops or self.step >= self.config.max_steps
 
     def _measure(self, loss: Tensor, rate: float, *, validates: bool) -> Point:
         mean, found = float(self.fabric.all_reduce(loss, reduce_op="mean")), None
         if validates and self.validation:
             found = evaluate(self.model, self.validation, limit=256)
-            if self.config.patience and found <= min(validation_losses(self.curve), default=found):
+            if self.config.patience and found <= min(self.validation_losses(), default=found):
                 self.best = _copy(self.model.state_dict())
         return Point(step=self.step, train_loss=mean, validation_loss=found, learning_rate=rate)
 

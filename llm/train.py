@@ -1,24 +1,28 @@
-"""The entry to training, and its decisions as pure functions; the loop itself is ``llm.loop``.
-
-Example:
-    >>> config = TrainingConfig(max_steps=10, learning_rate=1.0, warmup_fraction=0.2)
-    >>> [learning_rate(step, config) for step in (0, 1, 2, 6, 9)]
-    [0.5, 1.0, 1.0, 0.5, 0.125]
-"""
+"""The entry to training, and its decisions as pure functions; the loop itself is ``llm.loop``."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from llm.config import ConfigError, ModelConfig, TrainingConfig, Unknown
-from llm.curve import Point
 
 if TYPE_CHECKING:
     from llm.model import GPTDecoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """The losses, in nats a token, after ``step`` steps; None where none was measured."""
+
+    step: int
+    train_loss: float
+    validation_loss: float | None
+    learning_rate: float
+
 
 Watcher = Callable[[Point], None] | None
 
@@ -49,19 +53,17 @@ def train(  # noqa: PLR0913 - each option has a name of its own
     from llm.data import read_corpus
     from llm.loop import Run
 
-    path = None if checkpoint_path is None else Path(checkpoint_path)
-    if resume and path is None:
-        raise ConfigError("resume needs a checkpoint_path")
-    tokens, tokenizer = read_corpus(corpus, None, unknown)
-    found, asked = tokenizer.vocab_size, model_config.vocab_size
+    path = Path(checkpoint_path) if checkpoint_path else None
+    tokens = read_corpus(corpus, None, unknown)
+    found, asked = tokens[1].vocab_size, model_config.vocab_size
     if 0 < asked < found:
         raise ConfigError(f"vocab_size = {asked}, but the corpus has {found} characters")
     block_size = model_config.block_size if block_size is None else block_size
     model_config = replace(model_config, vocab_size=asked or found, block_size=block_size)
     with torch.random.fork_rng():  # the caller's random numbers go on as if nothing had happened
-        run = Run((tokens, tokenizer), model_config, training_config)
-        if resume and path:
-            run.restore(load_checkpoint(path))
+        run = Run(tokens, model_config, training_config)
+        if resume:
+            run.restore(load_checkpoint(path or "checkpoint_path=None"))
         run.steps(path, on_point, progress=progress)
     return run.model.eval()
 
