@@ -117,9 +117,8 @@ def figure(points: Sequence[Point]) -> Figure:
     drawing = Figure(figsize=(7, 4), layout="constrained")
     axes = drawing.add_subplot(xlabel="step", ylabel="loss (nats a character)")
     axes.plot([p.step for p in points], [p.train_loss for p in points], label="training")
-    checked = [p for p in points if p.validation_loss is not None]
-    losses = [p.validation_loss for p in checked]
-    axes.plot([p.step for p in checked], losses, "o-", label="validation")
+    checked = [(p.step, p.validation_loss) for p in points if p.validation_loss is not None]
+    axes.plot([s for s, _ in checked], [v for _, v in checked], "o-", label="validation")
     axes.legend()
     return drawing
 

@@ -211,7 +211,7 @@ def lighten(module: nn.Module) -> Any:
     hooked = any(own[f"_{name}"] or vars(every_module)[f"_global_{name}"] for name in names)
     if hooked or "forward" in own:
         return module
-    if kind is nn.Linear:
+    if isinstance(module, nn.Linear) and kind is nn.Linear:  # and no subclass, such as LoRA's
         light = partial(F.linear, weight=module.weight, bias=module.bias)
     elif kind is nn.LayerNorm:
         values = {
