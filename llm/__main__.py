@@ -84,27 +84,25 @@ def _generate(arguments: argparse.Namespace, run: RunConfig) -> None:
     import torch
 
     from llm.checkpoint import load_checkpoint
-    from llm.data import CharacterTokenizer
 
-    checkpoint = load_checkpoint(run.checkpoint)
-    tokenizer = CharacterTokenizer(**checkpoint.tokenizer)
-    ids = torch.tensor([tokenizer.encode(arguments.prompt)], dtype=torch.long)
-    names = ("temperature", "top_k", "top_p", "stop", "seed")
-    options = {name: getattr(arguments, name) for name in names}
+    checkpoint, names = load_checkpoint(run.checkpoint), ("top_k", "top_p", "stop", "seed")
+    options = {name: getattr(arguments, name) for name in ("temperature", *names)}
+    ids = torch.tensor([checkpoint.tokenizer.encode(arguments.prompt)], dtype=torch.long)
+    new = checkpoint.to_model().stream(ids, arguments.tokens, **options)
     sys.stdout.write(arguments.prompt)
-    for token in checkpoint.to_model().stream(ids, arguments.tokens, **options):
-        sys.stdout.write(tokenizer.decode(token.tolist()))
+    for token in new:
+        sys.stdout.write(checkpoint.tokenizer.decode(token.tolist()))
         sys.stdout.flush()
     sys.stdout.write("\n")
 
 
 def _eval(arguments: argparse.Namespace, run: RunConfig) -> None:
     from llm.checkpoint import load_checkpoint
-    from llm.data import CharacterTokenizer, NextTokenDataset, read_corpus, split
+    from llm.data import NextTokenDataset, read_corpus, split
     from llm.loop import evaluate
 
     checkpoint = load_checkpoint(run.checkpoint)
-    tokens, _ = read_corpus(Path(run.corpus), CharacterTokenizer(**checkpoint.tokenizer))
+    tokens, _ = read_corpus(Path(run.corpus), checkpoint.tokenizer)
     block_size = checkpoint.model_config.block_size
     if not arguments.corpus:  # the run's own text: only the part that it did not train on
         tokens = split(tokens, checkpoint.training_config.validation_fraction, block_size)[1]

@@ -37,7 +37,7 @@ class Checkpoint:
     step: int
     model_config: ModelConfig
     training_config: TrainingConfig
-    tokenizer: dict[str, Any]
+    tokenizer: CharacterTokenizer
     tokens: int
     curve: list[Point]
     model: State
@@ -48,13 +48,17 @@ class Checkpoint:
         """Build the model, in evaluation mode, with its tokenizer."""
         model = GPTDecoder(self.model_config)
         model.load_state_dict(self.model)
-        model.tokenizer = CharacterTokenizer(**self.tokenizer)
+        model.tokenizer = self.tokenizer
         return model.eval()
 
 
 def save_checkpoint(path: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint; each file appears whole or not at all."""
-    values = asdict(checkpoint)
+    values = dict(vars(checkpoint))
+    values["model_config"] = asdict(checkpoint.model_config)
+    values["training_config"] = asdict(checkpoint.training_config)
+    values["tokenizer"] = checkpoint.tokenizer.to_dict()
+    values["curve"] = [asdict(point) for point in checkpoint.curve]
     if path.suffix == ".pt":
         torch.save(values, buffer := io.BytesIO())
         files = {path: buffer.getvalue()}
@@ -81,8 +85,11 @@ def load_checkpoint(path: Path | str) -> Checkpoint:
         raise ConfigError(f"there is no checkpoint {path}: train one, or correct the path")
     try:
         values = _read_folder(path) if path.is_dir() else torch.load(path, "cpu", weights_only=True)
+        values["model_config"] = from_dict(ModelConfig, values["model_config"])
+        values["training_config"] = from_dict(TrainingConfig, values["training_config"])
+        values["tokenizer"] = CharacterTokenizer(**values["tokenizer"])
         values["curve"] = [Point(**point) for point in values["curve"]]
-        return from_dict(Checkpoint, values)
+        return Checkpoint(**values)
     except Exception as error:  # a strange file makes its readers raise whatever they like
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise ConfigError(f"{path} is no checkpoint that can be read ({reason})") from error

@@ -28,16 +28,18 @@ class _Checked:
         for name, hint in get_type_hints(type(self), include_extras=True).items():
             value, allowed = getattr(self, name), get_args(hint)
             if get_origin(hint) is Literal:
-                if value not in allowed:
-                    raise ConfigError(f"{name} = {value!r}: make it one of {allowed}")
-                continue
-            kind, low, high = allowed or (hint, None, None)
-            if kind is float and type(value) is int:
-                object.__setattr__(self, name, value := float(value))
-            if type(value) is not kind:
-                raise ConfigError(f"{name} = {value!r}: make it a value of type {kind.__name__}")
-            if low is not None and not low <= value <= high:
-                raise ConfigError(f"{name} = {value!r}: make it at least {low} and at most {high}")
+                fits, wish = value in allowed, f"one of {allowed}"
+            else:
+                kind, *limits = allowed or (hint,)
+                if kind is float and type(value) is int:
+                    object.__setattr__(self, name, value := float(value))
+                wish = f"a value of type {kind.__name__}"
+                fits = type(value) is kind
+                if limits:
+                    wish += f", at least {limits[0]} and at most {limits[1]}"
+                    fits = fits and limits[0] <= value <= limits[1]
+            if not fits:
+                raise ConfigError(f"{name} = {value!r}: make it {wish}")
 
 
 @dataclass(frozen=True, kw_only=True)

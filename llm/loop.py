@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from contextlib import nullcontext
-from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,7 +29,7 @@ class Run:
             raise ConfigError("patience needs a validation part longer than a block: add text")
         self.dataset = NextTokenDataset(part, block_size)
         self.validation = None if held_out is None else NextTokenDataset(held_out, block_size)
-        self.config, self.tokenizer, self.tokens = config, tokenizer.to_dict(), len(tokens)
+        self.config, self.tokenizer, self.tokens = config, tokenizer, len(tokens)
         self.fabric = make_fabric(config)
         torch.manual_seed(config.seed)
         self.model = GPTDecoder(shape)
@@ -46,7 +45,7 @@ class Run:
         for name, old in (vars(saved.model_config) | vars(saved.training_config)).items():
             if name not in FREE and asked[name] != old:
                 raise ConfigError(f"{name} = {asked[name]!r}, but the checkpoint has {old!r}")
-        if (saved.tokenizer, saved.tokens) != (self.tokenizer, self.tokens):
+        if (saved.tokenizer.characters, saved.tokens) != (self.tokenizer.characters, self.tokens):
             raise ConfigError("the checkpoint was trained on another corpus: resume with the same")
         self.step, self.curve, self.best = saved.step, saved.curve, saved.best
         self.model.load_state_dict(saved.model)
@@ -118,16 +117,21 @@ class Run:
         if validates and self.validation:
             found = evaluate(self.model, self.validation, limit=256)
             if self.config.patience and found <= min(self.validation_losses(), default=found):
-                self.best = deepcopy(self.model.state_dict())
+                self.best = _copy(self.model.state_dict())
         return Point(step=self.step, train_loss=mean, validation_loss=found, learning_rate=rate)
 
     def _save(self, path: Path) -> None:
         states = self.optimizer.state_dict()["state"].items()
-        optimizer = {f"{i}.{k}": v for i, state in states for k, v in state.items()}
+        optimizer = _copy({f"{i}.{k}": v for i, state in states for k, v in state.items()})
         about = (self.step, self.model.config, self.config, self.tokenizer, self.tokens, self.curve)
-        save_checkpoint(path, Checkpoint(*about, self.model.state_dict(), optimizer, self.best))
+        checkpoint = Checkpoint(*about, _copy(self.model.state_dict()), optimizer, self.best)
+        save_checkpoint(path, checkpoint)
         if self.is_over() and path.suffix != ".pt":
             save_curve(self.curve, path)
+
+
+def _copy(state: State) -> State:
+    return {name: value.detach().cpu().clone() for name, value in state.items()}
 
 
 @torch.no_grad()
