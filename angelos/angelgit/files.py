@@ -60,6 +60,9 @@ class WorkingFiles:
         except (FileExistsError, FileNotFoundError):
             _drop(temporary)
             return False
+        except OSError:  # nothing has changed places
+            _drop(temporary)
+            raise
         if not self._is(temporary, expected.content):
             with contextlib.suppress(FileNotFoundError):
                 exchange(temporary, target)

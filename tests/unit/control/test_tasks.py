@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import msgspec
 import pytest
 
 from angelos.core.api import SubmitTask
 from angelos.core.errors import Busy, Conflict, Forbidden, InvalidInput, NotFound, Unavailable
-from angelos.core.ids import CommandId, TaskId, new_command_id
-from angelos.core.messages import CancelTask, Kind, Limits, Status, decode_payload
-from angelos.testing import make_fact
+from angelos.core.ids import CommandId, new_command_id
+from angelos.core.messages import Kind, Limits, Status
 from tests.unit.control.fakes import (
     ADA,
     OPERATOR,
     PERSON,
-    REVIEWER,
-    VIEWER,
     FakeNode,
     World,
     done,
@@ -141,192 +136,6 @@ async def test_too_many_open_tasks_are_refused(clock):
             await control.tasks.submit(PERSON, HELLO)
         with pytest.raises(Busy):
             await control.tasks.submit(PERSON, HELLO)
-
-
-async def test_a_running_task_is_cancelled_by_its_node(world):
-    async with world.running() as control:
-        node = await world.node()
-        node.program = lambda _: None
-        view = await control.tasks.submit(PERSON, HELLO)
-        await world.settled(lambda s: s.tasks[view.id].state == "running")
-        await control.tasks.cancel(PERSON, view.id, "enough")
-        view = await control.tasks.view(view.id, wait_s=10)
-        assert view.result.status == Status.killed
-        assert view.result.stdout == "stopped"
-        assert [order.reason for order in node.cancelled] == ["enough"]
-
-
-async def test_a_waiting_task_that_is_cancelled_ends_when_its_node_is_back(world):
-    async with world.running() as control:
-        node = await world.node()
-        await node.stop()
-        view = await control.tasks.submit(PERSON, HELLO)
-        await node.disconnect()
-        await world.settled(lambda s: not s.nodes[node.id].connected)
-        await control.tasks.cancel(PERSON, view.id, "enough")
-        view = await control.tasks.view(view.id)
-        assert view.state == "accepted"
-        assert "enough" in view.reason
-        assert "exec1 is away" in view.reason
-        await control.tasks.cancel(PERSON, view.id, "")
-        await node.connect()
-        view = await control.tasks.view(view.id, wait_s=10)
-        assert view.result.status == Status.killed
-        assert (view.reason, node.ran) == ("", [])
-    (end,) = await world.facts(Kind.task_finished)
-    assert end.actor == node.id
-
-
-@pytest.mark.parametrize("starts", [False, True])
-async def test_a_cancelled_task_ends_though_its_node_stays_away_and_ends_once(world, starts):
-    async with world.running() as control:
-        node = await world.node()
-        node.program = lambda _: None
-        if not starts:
-            await node.stop()
-        view = await control.tasks.submit(PERSON, HELLO)
-        await world.settled(lambda s: (s.tasks[view.id].state == "running") is starts)
-        await node.disconnect()
-        await world.settled(lambda s: not s.nodes[node.id].connected)
-        await control.tasks.cancel(PERSON, view.id, "enough")
-        world.clock.advance(world.config.grace_s + 1)
-        control.sweep()
-        assert (await control.tasks.view(view.id)).result is None, "it may come back"
-        world.clock.advance(world.config.node_gone_s)
-        control.sweep()
-        view = await control.tasks.view(view.id, wait_s=10)
-        assert view.result.status == Status.killed
-        assert "enough" in view.result.evidence["reason"]
-        await node.connect()
-        await world.settled(lambda _: node.cancelled)
-        await control.tasks.submit(PERSON, HELLO)
-    (end,) = await world.facts(Kind.task_finished, view.id)
-    assert end.actor == "system/supervisor"
-
-
-async def test_a_task_that_its_node_has_before_control_knows_ends_once(world):
-    """The node began before control heard of it: both used to say the end."""
-    async with world.running() as control:
-        node = await world.node()
-        node.program = lambda _: None
-        held = asyncio.Event()
-        say = node.say
-
-        async def slowly(kind, subject, **fields):
-            if kind == Kind.task_started:
-                await held.wait()
-            await say(kind, subject, **fields)
-
-        node.say = slowly
-        view = await control.tasks.submit(PERSON, HELLO)
-        await world.settled(lambda _: node.ran)
-        await control.tasks.cancel(PERSON, view.id, "enough")
-        waiting = world.queue.waiting(node.id)
-        await world.settled(
-            lambda _: (
-                [decode_payload(c.payload).task for c in waiting.values()] == [view.id]
-                and all(isinstance(decode_payload(c.payload), CancelTask) for c in waiting.values())
-            )
-        )
-        held.set()
-        view = await control.tasks.view(view.id, wait_s=10)
-        assert view.result.stdout == "stopped"
-    (end,) = await world.facts(Kind.task_finished)
-    assert end.actor == node.id
-
-
-async def test_a_cancelled_task_of_a_node_that_is_then_quarantined_ends_at_once(world):
-    async with world.running() as control:
-        node = await world.node()
-        await node.stop()
-        view = await control.tasks.submit(PERSON, HELLO)
-        await control.tasks.cancel(PERSON, view.id, "enough")
-        await node.say(Kind.principal_quarantined, node.id, data={"reason": "rogue"})
-        view = await control.tasks.view(view.id, wait_s=10)
-        assert view.result.status == Status.killed
-    assert len(await world.facts(Kind.task_finished)) == 1
-
-
-async def test_what_a_node_says_of_a_task_that_has_ended_is_not_expected(world):
-    async with world.running() as control:
-        node, other = await world.node("one"), await world.node("two")
-        node.program = lambda _: None
-        view = await control.tasks.submit(PERSON, SubmitTask(code="1", node="one"))
-        await world.settled(lambda s: s.tasks[view.id].state == "running")
-        output = make_fact(Kind.task_output, view.id, actor=node.id)
-        assert control.expects(output)
-        assert not control.expects(make_fact(Kind.task_output, view.id, actor=other.id))
-        assert control.expects(make_fact(Kind.checkout_healthy, node.id, actor=node.id))
-        await node.finish(node.ran[0], Status.ok)
-        await control.tasks.view(view.id, wait_s=10)
-        assert not control.expects(output)
-
-
-async def test_a_task_that_is_started_again_is_the_second_attempt(world):
-    async with world.running() as control:
-        node = await world.node()
-        node.program = lambda _: None
-        view = await control.tasks.submit(PERSON, HELLO)
-        assert view.attempt == 0
-        await world.settled(lambda s: s.tasks[view.id].attempt == 1)
-        began = control.ledger.state.tasks[view.id].started_at
-        world.clock.advance(5)
-        await node.say(Kind.task_started, view.id, data={"node": "exec1", "attempt": 2})
-        await world.settled(lambda s: s.tasks[view.id].attempt == 2)
-        assert control.ledger.state.tasks[view.id].started_at == began + 5
-        await node.say(Kind.task_started, view.id, data={"node": "exec1", "attempt": 1})
-        await world.settled(lambda s: s.tasks[view.id].attempt == 3)
-        await node.finish(node.ran[0], Status.ok)
-        assert (await control.tasks.view(view.id, wait_s=10)).attempt == 3
-
-
-async def test_only_ones_own_tasks_are_cancelled_by_a_researcher(world):
-    async with world.running() as control:
-        node = await world.node()
-        node.program = lambda _: None
-        view = await control.tasks.submit(OPERATOR, HELLO)
-        for other in (PERSON, ADA, VIEWER):
-            with pytest.raises(Forbidden):
-                await control.tasks.cancel(other, view.id, "")
-        await control.tasks.cancel(REVIEWER, view.id, "")
-        with pytest.raises(NotFound):
-            await control.tasks.cancel(REVIEWER, TaskId("task-nobody"), "")
-
-
-async def test_a_task_that_never_starts_is_ended_after_its_deadline(world):
-    async with world.running() as control:
-        node = await world.node()
-        await node.disconnect()
-        await world.node("other")
-        await node.connect()
-        await node.stop()
-        view = await control.tasks.submit(PERSON, SubmitTask(code="1", node="exec1"))
-        world.clock.advance(world.config.start_within_s + 1)
-        control.sweep()
-        assert (await control.tasks.view(view.id)).state == "accepted"
-        world.clock.advance(world.config.grace_s)
-        control.sweep()
-        view = await control.tasks.view(view.id, wait_s=10)
-        assert view.result.status == Status.killed
-        assert "before its deadline" in view.result.evidence["reason"]
-
-
-async def test_a_node_that_goes_silent_does_not_hold_a_task_for_ever(world):
-    async with world.running() as control:
-        node = await world.node()
-        node.program = lambda _: None
-        body = SubmitTask(code="1", limits=Limits(wall_s=10))
-        view = await control.tasks.submit(PERSON, body)
-        await world.settled(lambda s: s.tasks[view.id].state == "running")
-        world.clock.advance(10 + world.config.grace_s + 1)
-        await node.stop()
-        control.sweep()
-        view = await control.tasks.view(view.id, wait_s=10)
-        assert view.result.status == Status.killed
-        assert view.result.evidence["source"] == "node"
-        await node.finish(node.ran[0], Status.ok, "too late")
-        await control.tasks.submit(PERSON, HELLO)
-        assert (await control.tasks.view(view.id)).result.status == Status.killed
 
 
 async def test_another_node_cannot_speak_for_a_task(world):

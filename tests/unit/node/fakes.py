@@ -1,0 +1,166 @@
+"""A hub and a sandbox for tests of the node, and a node between them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from angelos.adapters.memory import ManualClock
+from angelos.core.errors import NotFound
+from angelos.core.grants import Grant, digest, sign_grant
+from angelos.core.ids import (
+    CommandId,
+    PrincipalId,
+    Revision,
+    TaskId,
+    new_command_id,
+    new_grant_id,
+)
+from angelos.core.messages import (
+    Command,
+    Fact,
+    Payload,
+    RunTask,
+    Status,
+    Tier,
+    decode,
+    encode,
+)
+from angelos.core.ports import Envelope, Exit, Output, RunSpec
+from angelos.core.revision import Bundle
+from angelos.core.signing import SigningKey
+from angelos.node.config import NodeConfig
+from angelos.node.service import Keys, Node
+
+KEY = SigningKey(bytes(range(32)))
+NODE = PrincipalId("node/exec1")
+ADA = PrincipalId("agent/ada")
+
+
+class FakeChannel:
+    """A hub that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.peer = PrincipalId("system/hub")
+        self.inbox: asyncio.Queue[list[Envelope]] = asyncio.Queue()
+        self.facts: list[Fact] = []
+        self.acks: list[str] = []
+        self.news = asyncio.Condition()
+
+    async def send(self, batch: Sequence[Envelope]) -> None:
+        for envelope in batch:
+            if envelope.kind == "fact":
+                self.facts.append(decode(envelope.body, Fact))
+            else:
+                self.acks.append(envelope.id)
+        async with self.news:
+            self.news.notify_all()
+
+    async def recv(self) -> list[Envelope]:
+        return await self.inbox.get()
+
+    async def close(self, reason: str = "") -> None:
+        del reason
+
+    async def until(self, predicate: Callable[[], Any]) -> None:
+        async with asyncio.timeout(10), self.news:
+            await self.news.wait_for(predicate)
+
+    def of(self, kind: str, subject: str = "") -> list[Fact]:
+        return [f for f in self.facts if f.kind == kind and subject in {"", f.subject}]
+
+
+class FakeSandbox:
+    """Runs `code` by name: `ok`, `wait`, or what a test has put there."""
+
+    tier = Tier.full
+
+    def __init__(self) -> None:
+        self.running = 0
+        self.most = 0
+        self.release = asyncio.Event()
+
+    async def run(self, spec: RunSpec) -> AsyncIterator[Output | Exit]:
+        self.running += 1
+        self.most = max(self.most, self.running)
+        try:
+            yield Output("stdout", b"begun\n")
+            if spec.code == "wait":
+                await self.release.wait()
+            if spec.code == "big":
+                for _ in range(40):
+                    yield Output("stdout", b"x" * 50_000)
+            status = Status.error if spec.argv == ("fail",) else Status.ok
+            yield Exit(status=status, exit_code=0, duration_s=0.1, tier=self.tier,
+                       evidence={"source": "exit"})  # fmt: skip
+        finally:
+            self.running -= 1
+
+
+Put = Callable[..., Awaitable[CommandId]]
+
+
+class World:
+    def __init__(self, tmp_path: Path) -> None:
+        self.channel, self.sandbox, self.clock = FakeChannel(), FakeSandbox(), ManualClock()
+        self.config = NodeConfig(
+            name="exec1", role="execution", directory=tmp_path, slots=2, waiting=1
+        )
+        self.bundles: dict[Revision, Bundle] = {}
+
+    def node(self) -> Node:
+        @contextlib.asynccontextmanager
+        async def connect(info: dict[str, str]) -> AsyncIterator[FakeChannel]:
+            assert info["tier"] == "full"
+            yield self.channel
+
+        async def fetch(repo: str, revision: Revision) -> Bundle:
+            if revision not in self.bundles:
+                raise NotFound("no such revision")
+            return self.bundles[revision]
+
+        keys = Keys(grant=KEY.public, revision=KEY.public)
+        return Node(self.config, connect, fetch, self.sandbox, self.clock, keys)
+
+    def command(self, payload: Payload, *, who: PrincipalId = ADA, **changes: Any) -> Command:
+        body = encode(payload)
+        grant = Grant(
+            id=new_grant_id(changes.pop("granted", None)), who=who,
+            what=changes.pop("what", digest(body)), where=changes.pop("where", NODE),
+            policy="p", rule="r", not_after=changes.pop("not_after", self.clock.time() + 60),
+        )  # fmt: skip
+        key = changes.pop("key", KEY)
+        fields: dict[str, Any] = {"id": new_command_id(), "to": NODE, "trace": "t"} | changes
+        return Command(grant=sign_grant(key, grant), payload=body, **fields)
+
+    async def put(self, *commands: Command) -> None:
+        await self.channel.inbox.put([Envelope("command", c.id, encode(c)) for c in commands])
+
+    async def acked(self, *commands: Command) -> None:
+        await self.channel.until(lambda: {c.id for c in commands} <= set(self.channel.acks))
+
+    def finished(self, task: str) -> dict[str, Any]:
+        (fact,) = self.channel.of("task.finished", task)
+        assert fact.outcome == fact.data["status"]
+        assert (fact.actor, fact.trace) == (NODE, "t")
+        return fact.data
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    world = World(tmp_path)
+    async with world.node() as node:
+        job = asyncio.create_task(node.run())
+        yield world
+        job.cancel()
+        await asyncio.gather(job, return_exceptions=True)
+    assert world.sandbox.running == 0
+
+
+def run(task: str, code: str = "ok", **fields: Any) -> RunTask:
+    return RunTask(task=TaskId(task), code=code, **fields)
