@@ -41,7 +41,7 @@ check: $(DEV) ## lint, format, types, import contracts
 	$(BIN)/lint-imports
 
 bench-setup: $(DEV) ## what the benchmarks and their peers need
-	$(PIP) install --quiet -c constraints.txt -e '.[ml]'
+	$(PIP) install --quiet -c constraints.txt -e '.[bench]'
 
 bench: bench-setup ## every benchmark; each ends with one line of JSON
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done

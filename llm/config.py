@@ -1,49 +1,48 @@
 """What a run is made of, as frozen and validated values that go to TOML and back."""
 
-from __future__ import annotations
+from dataclasses import asdict, dataclass, field
+from typing import Annotated, Any, Literal, Self, get_type_hints
 
-import json
-import tomllib
-from dataclasses import asdict, dataclass, field, is_dataclass
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+import tomli_w
+from msgspec import Meta, ValidationError, convert
 
+Count = Annotated[int, Meta(ge=1, le=10**12)]
+Whole = Annotated[int, Meta(ge=0, le=10**12)]
+Share = Annotated[float, Meta(ge=0, lt=1)]
+Size = Annotated[float, Meta(ge=0, le=1e12)]
+Rate = Annotated[float, Meta(gt=0, le=1e12)]
 Unknown = Literal["error", "skip", "replace"]
-_Config = TypeVar("_Config")
-
-# A number's type with the least and the greatest value that it may have.
-Count = Annotated[int, 1, 10**12]
-Whole = Annotated[int, 0, 10**12]
-Share = Annotated[float, 0.0, 0.9999]
-Size = Annotated[float, 0.0, 1e12]
-Rate = Annotated[float, 1e-12, 1e12]  # above 0
 
 
 class ConfigError(ValueError):
     """A setting, a corpus or a checkpoint cannot work."""
 
 
-class _Checked:
+class _Config:
     def __post_init__(self) -> None:
         """Check every field's type and range; a whole number will do for a float."""
-        for name, hint in get_type_hints(type(self), include_extras=True).items():
-            value, allowed = getattr(self, name), get_args(hint)
-            if get_origin(hint) is Literal:
-                fits, wish = value in allowed, f"one of {allowed}"
-            else:
-                kind, *limits = allowed or (hint,)
-                if kind is float and type(value) is int:
-                    object.__setattr__(self, name, value := float(value))
-                wish = f"a value of type {kind.__name__}"
-                fits = type(value) is kind
-                if limits:
-                    wish += f", at least {limits[0]} and at most {limits[1]}"
-                    fits = fits and limits[0] <= value <= limits[1]
-            if not fits:
-                raise ConfigError(f"{name} = {value!r}: make it {wish}")
+        for name, kind in get_type_hints(type(self), include_extras=True).items():
+            value = getattr(self, name)
+            try:
+                value = kind.from_dict(value) if isinstance(value, dict) else value
+                value = convert(value, kind, strict=not isinstance(value, str))  # "4" means 4
+            except ValidationError as error:
+                choice = str(kind).removeprefix("typing.") if "Literal" in str(kind) else ""
+                raise ConfigError(f"{name} = {value!r}: {error} {choice}") from error
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Build it from plain values; an unknown key is an error that lists the known ones."""
+        try:
+            return cls(**values)
+        except TypeError as error:  # the constructor names the key
+            reason, known = str(error).replace(".__init__()", ""), ", ".join(get_type_hints(cls))
+            raise ConfigError(f"{reason}; known: {known}") from error
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelConfig(_Checked):
+class ModelConfig(_Config):
     """The shape of the decoder; nanoGPT's CPU model unless told otherwise.
 
     ``vocab_size=0`` means: as many as the corpus has characters. ``init_std`` is the spread of
@@ -60,20 +59,14 @@ class ModelConfig(_Checked):
     init_std: Rate = 0.06
     residual_scale: Size = 0.2
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.d_model % self.n_heads:
-            raise ConfigError(f"d_model = {self.d_model}: make it a multiple of n_heads")
-
 
 @dataclass(frozen=True, kw_only=True)
-class TrainingConfig(_Checked):
+class TrainingConfig(_Config):
     """How the decoder is trained; the defaults are the recipe of docs/reference/llm-recipe.md.
 
     One step sees ``batch_size * accumulation * devices`` windows. ``precision="auto"`` takes bf16
-    where the machine multiplies it faster. Intervals are in steps; 0 means only at the end.
-    After ``patience`` evaluations without a better validation loss (0: never), training stops;
-    with patience, the best weights are the ones that stay.
+    where the machine multiplies it faster. Intervals are in steps; 0 means only at the end. After
+    ``patience`` evaluations that bring no better loss (0: never) it stops; the best weights stay.
     """
 
     max_steps: Count = 800
@@ -92,19 +85,25 @@ class TrainingConfig(_Checked):
     checkpoint_interval: Whole = 100
     log_interval: Whole = 10
     seed: Whole = 1337
-    device: str = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: Count = 1
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.patience and not self.validation_interval:
-            raise ConfigError("patience needs a validation_interval above 0")
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling(_Config):
+    """How a token is drawn (at temperature 0 it is the likeliest), and what completes a text."""
+
+    temperature: Size = 1.0
+    top_k: Count | None = None
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    stop: str | None = None
+    seed: Whole | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunConfig(_Checked):
-    """A whole run, as it stands in a TOML file: what to read, where to write, how to train."""
+class RunConfig(_Config):
+    """A run: what to read, where to write, how to train; ``from_dict(tomllib.loads(text))``."""
 
     corpus: str
     checkpoint: str = "artifacts/llm"
@@ -112,31 +111,6 @@ class RunConfig(_Checked):
     model: ModelConfig = field(default_factory=ModelConfig)
     training: TrainingConfig = field(default_factory=TrainingConfig)
 
-    @classmethod
-    def from_toml(cls, text: str) -> RunConfig:
-        """Read a run from TOML text; a bad key or value raises ``ConfigError``."""
-        return from_dict(cls, tomllib.loads(text))
-
     def to_toml(self) -> str:
         """Write every setting, defaults included, so that the file alone repeats the run."""
-        values = asdict(self)
-        tables = {name: values.pop(name) for name in ("model", "training")}
-        return _toml(values) + "".join(f"\n[{name}]\n{_toml(t)}" for name, t in tables.items())
-
-
-def from_dict(kind: type[_Config], values: dict[str, Any]) -> _Config:
-    """Build a config from plain values; an unknown key is an error that lists the known ones."""
-    hints = get_type_hints(kind)
-    if unknown := [key for key in values if key not in hints]:
-        raise ConfigError(f"unknown {kind.__name__} key {unknown[0]!r}; known: {', '.join(hints)}")
-    tables = {k: v for k, v in values.items() if is_dataclass(hints[k]) and isinstance(v, dict)}
-    try:
-        return kind(**values | {k: from_dict(hints[k], v) for k, v in tables.items()})
-    except TypeError as error:  # the constructor names the missing key
-        raise ConfigError(str(error).replace("__init__() ", "")) from error
-
-
-def _toml(values: dict[str, Any]) -> str:
-    # JSON's strings, numbers and booleans are TOML's too, but for an unescaped DEL.
-    lines = (f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
-    return "".join(lines).replace("\x7f", "\\u007f")
+        return tomli_w.dumps(asdict(self))

@@ -1,11 +1,9 @@
 """Text to tokens to windows: a character tokenizer, a train/validation split, next-token windows.
 
-A window is ``block_size + 1`` tokens in a row: the model reads the first ``block_size`` and is
-asked for the last ``block_size``. **A text shorter than one window is read as a circle**: its end
-joins its beginning, so every rotation of the text is a window and the model learns to repeat it.
+A window is ``block_size + 1`` tokens in a row: the model reads all but the last, and is asked for
+all but the first. **A text shorter than that is read as a circle**: its end joins its beginning,
+so every rotation of the text is a window and the model learns to repeat it.
 """
-
-from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -46,13 +44,11 @@ class CharacterTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return one id a character; characters outside the vocabulary follow the rule."""
-        ids = [self._ids.get(character) for character in text]
+        other = self._ids[REPLACEMENT] if self.unknown == "replace" else None
+        ids = [self._ids.get(character, other) for character in text]
         if self.unknown == "error" and None in ids:
-            where = f"{text[ids.index(None)]!r} at {ids.index(None)}"
-            advice = "leave it out, or make the tokenizer with unknown='replace'"
-            raise ValueError(f"the corpus held no character {where}: {advice}")
-        if self.unknown == "replace":
-            ids = [self._ids[REPLACEMENT] if i is None else i for i in ids]
+            where = f"the corpus held no character {text[ids.index(None)]!r} at {ids.index(None)}"
+            raise ValueError(f"{where}: leave it out, or make the tokenizer with unknown='replace'")
         return [i for i in ids if i is not None]
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -60,13 +56,6 @@ class CharacterTokenizer:
         if ids and not 0 <= min(ids) <= max(ids) < self.vocab_size:
             raise ValueError(f"ids go from 0 to {self.vocab_size - 1}, but one is not among them")
         return "".join(self.characters[i] for i in ids)
-
-    def to_tensor(self, text: str) -> Tensor:
-        """Return the ids as a tensor (N,), of one byte each or, above 255 characters, of four."""
-        return torch.tensor(self.encode(text), dtype=self.dtype)
-
-
-Corpus = tuple[Tensor, CharacterTokenizer]  # tokens (N,) and what made them
 
 
 class NextTokenDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -100,10 +89,10 @@ def split(tokens: Tensor, fraction: float, block_size: int) -> tuple[Tensor, Ten
 
 def read_corpus(
     source: Sequence[str] | Path, tokenizer: CharacterTokenizer | None, unknown: Unknown = "error"
-) -> Corpus:
+) -> tuple[Tensor, CharacterTokenizer]:
     """Read texts, a text file, or (memory-mapped) a ``*.tokens`` file of ``tokenize_file``.
 
-    Texts are read by ``tokenizer``, or by one made from them with the rule ``unknown``.
+    Tokens (N,) are made by ``tokenizer``, or by one of these very texts with the rule ``unknown``.
     """
     if isinstance(source, Path) and source.suffix == ".tokens":
         own = CharacterTokenizer(**json.loads(source.with_suffix(".json").read_text("utf-8")))
@@ -113,7 +102,8 @@ def read_corpus(
         return torch.from_file(str(source), size=size, dtype=own.dtype), own
     texts = list(_pieces(source)) if isinstance(source, Path) else source
     tokenizer = tokenizer or CharacterTokenizer(texts, unknown)
-    return torch.cat([tokenizer.to_tensor(text) for text in texts]), tokenizer
+    ids = [i for text in texts for i in tokenizer.encode(text)]
+    return torch.tensor(ids, dtype=tokenizer.dtype), tokenizer
 
 
 def tokenize_file(text: Path, target: Path, unknown: Unknown = "error") -> None:
@@ -123,14 +113,11 @@ def tokenize_file(text: Path, target: Path, unknown: Unknown = "error") -> None:
     """
     tokenizer = CharacterTokenizer(_pieces(text), unknown)
     with target.with_suffix(".tokens").open("wb") as file:
-        file.writelines(tokenizer.to_tensor(piece).numpy().tobytes() for piece in _pieces(text))
+        parts = (read_corpus([piece], tokenizer)[0] for piece in _pieces(text))
+        file.writelines(part.numpy().tobytes() for part in parts)
     target.with_suffix(".json").write_text(json.dumps(tokenizer.to_dict()), encoding="utf-8")
 
 
 def _pieces(path: Path) -> Iterator[str]:
-    try:
-        with path.open(encoding="utf-8") as file:
-            while piece := file.read(1 << 20):
-                yield piece
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is no text in UTF-8: {error}") from error
+    with path.open(encoding="utf-8") as file:
+        yield from iter(lambda: file.read(1 << 20), "")

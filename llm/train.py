@@ -1,30 +1,23 @@
-"""The entry to training, and its decisions as pure functions; the loop itself is ``llm.loop``."""
-
-from __future__ import annotations
+"""Training: its decisions as pure functions, and the loop, which runs on Lightning Fabric."""
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from llm.checkpoint import Checkpoint, Point, State, load_checkpoint, save_checkpoint, save_curve
 from llm.config import ConfigError, ModelConfig, TrainingConfig, Unknown
+from llm.data import CharacterTokenizer, NextTokenDataset, read_corpus, split
+from llm.model import GPTDecoder
 
-if TYPE_CHECKING:
-    from llm.model import GPTDecoder
-
-
-@dataclass(frozen=True, kw_only=True)
-class Point:
-    """The losses, in nats a token, after ``step`` steps; None where none was measured."""
-
-    step: int
-    train_loss: float
-    validation_loss: float | None
-    learning_rate: float
-
-
-Watcher = Callable[[Point], None] | None
+FREE = {"device", "checkpoint_interval", "log_interval"}  # what a resumed run may change
 
 
 def train(  # noqa: PLR0913 - each option has a name of its own
@@ -36,35 +29,43 @@ def train(  # noqa: PLR0913 - each option has a name of its own
     checkpoint_path: Path | str | None = None,
     resume: bool = False,
     unknown: Unknown = "error",
-    on_point: Watcher = None,
-    progress: bool | None = None,
+    on_point: Callable[[Point], object] | None = None,
 ) -> GPTDecoder:
     """Train a model on texts, or the file of one, and return it with its tokenizer.
 
     ``block_size`` overrides that of the shape. ``checkpoint_path`` says where the run is kept (see
     ``llm.checkpoint``), and ``resume`` goes on from there with the losses of an unbroken run.
-    ``unknown`` is the tokenizer's rule. ``on_point`` gets each point of the loss curve as it is
-    measured; ``progress=None`` shows a bar on a terminal. A ``ConfigError`` means that settings,
-    texts or checkpoint cannot work, and that nothing was written.
+    ``unknown`` is the tokenizer's rule, ``on_point`` gets each point of the loss curve. After a
+    ``ConfigError`` (settings, texts or checkpoint cannot work) nothing was written.
     """
-    import torch
-
-    from llm.checkpoint import load_checkpoint
-    from llm.data import read_corpus
-    from llm.loop import Run
-
-    path = Path(checkpoint_path) if checkpoint_path else None
-    tokens = read_corpus(corpus, None, unknown)
-    found, asked = tokens[1].vocab_size, model_config.vocab_size
-    if 0 < asked < found:
-        raise ConfigError(f"vocab_size = {asked}, but the corpus has {found} characters")
-    block_size = model_config.block_size if block_size is None else block_size
-    model_config = replace(model_config, vocab_size=asked or found, block_size=block_size)
+    path, config = Path(checkpoint_path) if checkpoint_path else None, training_config
+    tokens, tokenizer = read_corpus(corpus, None, unknown)
+    shape = replace(model_config, vocab_size=model_config.vocab_size or tokenizer.vocab_size)
+    shape = shape if block_size is None else replace(shape, block_size=block_size)
+    if shape.vocab_size < tokenizer.vocab_size:
+        raise ConfigError(f"vocab_size = {shape.vocab_size}: the corpus has more characters")
     with torch.random.fork_rng():  # the caller's random numbers go on as if nothing had happened
-        run = Run(tokens, model_config, training_config)
+        run = Run(tokens, tokenizer, shape, config)
         if resume:
             run.restore(load_checkpoint(path or "checkpoint_path=None"))
-        run.steps(path, on_point, progress=progress)
+        kept, main = run.kept, run.fabric.is_global_zero
+        with tqdm(total=config.max_steps, initial=kept.step, disable=not main or None) as bar:
+            while not run.is_over():
+                loss = run.advance()
+                bar.update()
+                validates = is_due(kept.step, config.validation_interval, config)
+                if validates or is_due(kept.step, config.log_interval, config):
+                    point = run.measure(loss, validates=validates)
+                    bar.set_postfix(loss=f"{point.train_loss:.3f}", refresh=False)
+                    if on_point and main:
+                        on_point(point)
+                if run.is_over() and kept.best:
+                    run.model.load_state_dict(kept.best)
+                due = run.is_over() or is_due(kept.step, config.checkpoint_interval, config)
+                if due and main and path:
+                    run.save(path)
+    if main and path and path.suffix != ".pt":
+        save_curve(kept.curve, path)
     return run.model.eval()
 
 
@@ -79,11 +80,7 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
 
 
 def batch_seed(config: TrainingConfig, step: int, part: int) -> int:
-    """Return the seed of one part of a step's batch, be it a turn of accumulation or a device's.
-
-    Nothing else drives the choice of windows and dropout: a resumed run needs no random state,
-    and two devices draw what one device draws in two turns.
-    """
+    """Return what a turn's or device's part of a step draws from: no other chance plays a part."""
     return config.seed * 1_000_003 + step * config.accumulation * config.devices + part
 
 
@@ -95,3 +92,121 @@ def should_stop(losses: Sequence[float], patience: int) -> bool:
 def is_due(step: int, interval: int, config: TrainingConfig) -> bool:
     """Say whether something is due after ``step`` steps: at each interval, and at the end."""
     return step == config.max_steps or (interval > 0 and step % interval == 0)
+
+
+class Run:
+    """A run: the model and its optimizer, as Fabric wraps them, and what is kept of them."""
+
+    def __init__(
+        self, tokens: Tensor, tokenizer: CharacterTokenizer, shape: ModelConfig, c: TrainingConfig
+    ) -> None:
+        part, self.held_out = split(tokens, c.validation_fraction, shape.block_size)
+        if c.patience and (self.held_out is None or not c.validation_interval):
+            raise ConfigError("patience needs text to validate on, and a validation_interval")
+        self.dataset, self.fabric = NextTokenDataset(part, shape.block_size), make_fabric(c)
+        torch.manual_seed(c.seed)
+        self.model = GPTDecoder(shape)
+        self.model.tokenizer = tokenizer
+        self.wrapped, self.optimizer = self.fabric.setup(self.model, make_optimizer(self.model, c))
+        self.config, self.kept = c, Checkpoint(shape, c, tokenizer.to_dict(), len(tokens))
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Go back to a checkpoint; refuse one that would not go on with the same losses."""
+        asked, found = (
+            {"text": (c.tokenizer, c.tokens)} | vars(c.model_config) | vars(c.training_config)
+            for c in (self.kept, saved)
+        )
+        for name in asked.keys() - FREE:
+            if (mine := asked[name]) != (old := found[name]):
+                raise ConfigError(f"{name} = {mine!r}, but the checkpoint has {old!r}")
+        self.kept = replace(saved, training_config=self.config)
+        self.model.load_state_dict(saved.model)
+        state: dict[int, State] = {}
+        for key, value in saved.optimizer.items():
+            index, name = key.split(".")
+            state.setdefault(int(index), {})[name] = value
+        self.optimizer.load_state_dict(self.optimizer.state_dict() | {"state": state})
+
+    def save(self, path: Path) -> None:
+        """Write all that the run needs to go on."""
+        states = self.optimizer.state_dict()["state"].items()
+        flat = {f"{i}.{name}": value for i, state in states for name, value in state.items()}
+        save_checkpoint(path, replace(self.kept, model=self.model.state_dict(), optimizer=flat))
+
+    def is_over(self) -> bool:
+        """Say whether all steps are done or validation has stopped improving."""
+        stops = should_stop(self.kept.losses(), self.config.patience)
+        return stops or self.kept.step >= self.config.max_steps
+
+    def advance(self) -> Tensor:
+        """Do one optimizer step and return the loss of its windows, as it was before."""
+        config, fabric, step = self.config, self.fabric, self.kept.step
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(step, config)
+        total = torch.zeros((), device=fabric.device)
+        for turn in range(config.accumulation):
+            seed = batch_seed(config, step, turn * fabric.world_size + fabric.global_rank)
+            generator = torch.Generator().manual_seed(seed)
+            starts = torch.randint(len(self.dataset), (config.batch_size,), generator=generator)
+            x, y = fabric.to_device(self.dataset[starts])  # 2 x (B, T)
+            if self.model.config.dropout:
+                torch.manual_seed(seed)
+            last = turn == config.accumulation - 1  # processes exchange gradients only then
+            with nullcontext() if last else fabric.no_backward_sync(self.wrapped):
+                loss = self.wrapped(x, y) / config.accumulation
+                fabric.backward(loss)
+            total += loss.detach()
+        fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=config.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.kept.step += 1
+        return total
+
+    def measure(self, loss: Tensor, *, validates: bool) -> Point:
+        """Add a point to the curve; with patience, keep the weights of the best validation."""
+        kept, mean, found = self.kept, self.fabric.all_reduce(loss, reduce_op="mean"), None
+        if validates and self.held_out is not None:
+            found = evaluate(self.model, self.held_out, limit=256)
+            if self.config.patience and found <= min(kept.losses(), default=found):
+                kept.best = deepcopy(self.model.state_dict())
+        rate = learning_rate(kept.step - 1, self.config)
+        kept.curve.append(Point(kept.step, float(mean), found, rate))
+        return kept.curve[-1]
+
+
+@torch.no_grad()
+def evaluate(model: GPTDecoder, tokens: Tensor, limit: int | None = None) -> float:
+    """Return the mean loss, in nats a token, over windows side by side, or ``limit`` of them."""
+    dataset = NextTokenDataset(tokens, model.config.block_size)
+    device, was_training = model.norm.weight.device, model.training
+    model.eval()
+    starts = torch.arange(0, len(dataset), dataset.block_size)
+    if limit and limit < len(starts):  # spread over the whole text
+        starts = starts[torch.linspace(0, len(starts) - 1, limit).long()]
+    parts = ((part, dataset[part]) for part in starts.split(64))
+    total = sum(float(model(x.to(device), y.to(device))) * len(part) for part, (x, y) in parts)
+    model.train(was_training)
+    return total / len(starts)
+
+
+def make_fabric(config: TrainingConfig) -> Any:
+    """Start Fabric; precision "auto" is bf16 where the hardware multiplies it faster, else fp32."""
+    from lightning.fabric import Fabric  # on use: it takes seconds
+
+    where, precision = {"accelerator": config.device, "devices": config.devices}, config.precision
+    if precision == "auto":
+        kind, able = Fabric(**where).device.type, torch.cpu.get_capabilities()
+        fast = able.get("avx512_bf16") or able.get("amx_bf16")
+        fast = torch.cuda.is_bf16_supported() if kind == "cuda" else fast and kind == "cpu"
+        precision = "bf16-mixed" if fast else "32-true"
+    fabric = Fabric(**where, precision=precision)
+    fabric.launch()
+    return fabric
+
+
+def make_optimizer(model: GPTDecoder, config: TrainingConfig) -> torch.optim.AdamW:
+    """Make AdamW (Loshchilov and Hutter 2017); only matrices and embeddings decay."""
+    matrices: dict[str, Any] = {"params": [p for p in model.parameters() if p.dim() > 1]}
+    vectors = {"params": [p for p in model.parameters() if p.dim() == 1], "weight_decay": 0.0}
+    options = {"betas": (config.beta1, config.beta2), "weight_decay": config.weight_decay}
+    return torch.optim.AdamW([matrices, vectors], config.learning_rate, fused=True, **options)

@@ -13,10 +13,11 @@ from tests.unit.llm.needs import need
 need("torch")
 
 import torch  # noqa: E402
+from torch import nn  # noqa: E402
 
-from llm.config import ModelConfig  # noqa: E402
+from llm.config import ModelConfig, Sampling  # noqa: E402
 from llm.data import CharacterTokenizer  # noqa: E402
-from llm.generate import Sampling, narrow  # noqa: E402
+from llm.generate import narrow  # noqa: E402
 from llm.model import GPTDecoder  # noqa: E402
 
 LETTERS = CharacterTokenizer(["abcdefghijk"])
@@ -61,7 +62,7 @@ def test_the_filter_keeps_the_largest(values, top_k, top_p, temperature):
 def test_cached_and_uncached_logits_agree(model):
     ids = torch.randint(11, (4, 16), generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
-        whole, past = model(ids), model.new_past(4)
+        whole, past = model(ids), torch.zeros(2, 2, 4, 2, 16, 4)
         pieces = [model(ids[:, :5], past=past[..., :5, :])]
         pieces += [model(ids[:, i : i + 1], past=past[..., : i + 1, :]) for i in range(5, 16)]
     assert (torch.cat(pieces, 1) - whole).abs().max() < 1e-5
@@ -158,3 +159,55 @@ def test_a_stop_string_needs_a_tokenizer(model):
     model.tokenizer = None
     with pytest.raises(ValueError, match=r"model\.tokenizer"):
         model.generate(START, 2, stop="a")
+
+
+class Loud(nn.Linear):
+    """A linear layer of somebody's own, as LoRA's are."""
+
+    def forward(self, x):
+        return super().forward(x) * 3
+
+
+def hook(layer):
+    layer.linear1.register_forward_hook(lambda _m, _x, y: y * 3)
+
+
+def prepare(layer):
+    layer.linear1.register_forward_pre_hook(lambda _m, x: (x[0] * 3,))
+
+
+def parametrize(layer):
+    torch.nn.utils.parametrizations.weight_norm(layer.linear1)
+    layer.linear1.parametrizations.weight.original0.data *= 3
+
+
+def subclass(layer):
+    loud = Loud(8, 32, bias=False)
+    loud.load_state_dict(layer.linear1.state_dict())
+    layer.linear1 = loud
+
+
+def override(layer):
+    plain = layer.linear1.forward
+    layer.linear1.forward = lambda x: plain(x) * 3
+
+
+@pytest.mark.parametrize("change", [hook, prepare, parametrize, subclass, override])
+def test_what_others_put_into_a_layer_counts_in_generation_too(model, change):
+    """Decoding goes round the overhead of plain modules, and of plain ones only."""
+    before = model.generate(START, 12, temperature=0.0)
+    change(model.layers[1])
+    with torch.no_grad():
+        expected = uncached(model, START, 12)
+    assert torch.equal(model.generate(START, 12, temperature=0.0), expected)
+    assert not torch.equal(expected, before)
+
+
+def test_a_hook_on_every_module_counts_too(model):
+    calls = []
+    handle = nn.modules.module.register_module_forward_hook(lambda m, _x, _y: calls.append(m))
+    try:
+        model.generate(START, 1)
+    finally:
+        handle.remove()
+    assert {type(m).__name__ for m in calls} >= {"Block", "Linear", "LayerNorm", "Dropout"}

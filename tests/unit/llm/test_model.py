@@ -12,6 +12,7 @@ need("torch")
 
 import torch  # noqa: E402
 from torch import nn  # noqa: E402
+from torch.nn import functional as F  # noqa: E402, N812
 
 from llm.config import ConfigError, ModelConfig  # noqa: E402
 from llm.model import GPTDecoder  # noqa: E402
@@ -103,15 +104,20 @@ def test_its_gradients_are_those_of_finite_differences(bias):
 def test_the_layers_load_into_torchs_encoder_and_back(bias):
     config = ModelConfig(vocab_size=11, n_layers=2, n_heads=2, d_model=8, bias=bias, init_std=0.5)
     model, other, ids = make(config), make(config, seed=5), draw(config)
-    encoder = model.to_encoder().eval()
+    layer = nn.TransformerEncoderLayer(
+        8, 2, 32, 0.0, F.gelu, batch_first=True, norm_first=True, bias=bias
+    )
+    norm = nn.LayerNorm(8, bias=bias)
+    encoder = nn.TransformerEncoder(layer, 2, norm, enable_nested_tensor=False).eval()
+    encoder.load_state_dict(model.encoder_state())
     with torch.no_grad():
         x = model.tokens(ids) + model.positions.weight
         mask = nn.Transformer.generate_square_subsequent_mask(ids.size(1))
         theirs = encoder(x, mask=mask, is_causal=True)
-        assert (model.hidden(ids) - theirs).abs().max() < 1e-5
+        assert (model(ids) - theirs @ model.tokens.weight.T).abs().max() < 1e-5
         other.tokens.load_state_dict(model.tokens.state_dict())
         other.positions.load_state_dict(model.positions.state_dict())
-        other.load_encoder(encoder)
+        other.load_encoder_state(encoder.state_dict())
         assert torch.equal(other(ids), model(ids))
 
 
@@ -131,7 +137,9 @@ def test_dropout_works_in_training_only():
 
 
 def test_what_does_not_fit_is_refused():
-    with pytest.raises(ValueError, match=r"overrun 16.*use generate"):
+    with pytest.raises(ValueError, match=r"ids 0\.\.17 overrun the block"):
         make()(draw(length=17))
-    with pytest.raises(ConfigError, match="tokenizer"):
+    with pytest.raises(ConfigError, match="vocab_size must be above 0"):
         GPTDecoder(ModelConfig())
+    with pytest.raises(ConfigError, match="d_model a multiple of n_heads"):
+        GPTDecoder(ModelConfig(vocab_size=3, d_model=10, n_heads=4))

@@ -22,7 +22,7 @@ from llm import CharacterTokenizer, GPTDecoder, ModelConfig, TrainingConfig, tra
 from llm.checkpoint import load_checkpoint  # noqa: E402
 from llm.config import ConfigError, RunConfig  # noqa: E402
 from llm.data import NextTokenDataset, read_corpus, split  # noqa: E402
-from llm.loop import best_precision, evaluate  # noqa: E402
+from llm.train import evaluate, make_fabric  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[3]
 PLAY = [(ROOT / "benchmarks/data/tinyshakespeare.txt").read_text(encoding="utf-8")[:20_000]]
@@ -140,10 +140,12 @@ def test_a_folder_holds_safetensors_json_and_the_curve(tmp_path):
     model = train(PLAY, SHAPE, SHORT, checkpoint_path=tmp_path / "run")
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {
-        "model.safetensors", "training.safetensors", "checkpoint.json", "loss.csv", "loss.png",
+        "checkpoint.safetensors", "checkpoint.json", "loss.csv", "loss.png",
     }  # fmt: skip
-    state = load_file(tmp_path / "run/model.safetensors")
-    assert all(torch.equal(state[name], value) for name, value in model.state_dict().items())
+    state = load_file(tmp_path / "run/checkpoint.safetensors")
+    assert all(
+        torch.equal(state[f"model.{name}"], value) for name, value in model.state_dict().items()
+    )
     assert json.loads((tmp_path / "run/checkpoint.json").read_text())["step"] == 12
     with (tmp_path / "run/loss.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -164,8 +166,7 @@ def test_training_stops_early_and_keeps_the_best_weights(tmp_path):
     tokens, _ = read_corpus(PLAY, None)
     held_out = split(tokens, 0.1, 16)[1]
     assert held_out is not None
-    dataset = NextTokenDataset(held_out, 16)
-    assert evaluate(model, dataset, 256) == pytest.approx(min(losses), abs=1e-6)
+    assert evaluate(model, held_out, 256) == pytest.approx(min(losses), abs=1e-6)
     assert torch.equal(
         load_checkpoint(tmp_path / "run.pt").to_model().norm.weight, model.norm.weight
     )
@@ -175,9 +176,8 @@ def test_evaluation_covers_a_text_once():
     """Windows side by side: their mean is that over all their tokens."""
     torch.manual_seed(0)
     model, tokens = GPTDecoder(replace(SHAPE, vocab_size=9)), torch.arange(100) % 9
-    dataset = NextTokenDataset(tokens, 16)
     x, y = tokens[:96].view(6, 16), tokens[1:97].view(6, 16)
-    assert evaluate(model, dataset) == pytest.approx(model(x, y).item(), abs=1e-6)
+    assert evaluate(model, tokens) == pytest.approx(model(x, y).item(), abs=1e-6)
     assert model.training
 
 
@@ -193,16 +193,20 @@ def test_a_run_that_would_not_go_on_the_same_is_not_resumed(tmp_path, change, wo
     train(PLAY, SHAPE, SHORT, checkpoint_path=path)
     with pytest.raises(ConfigError, match=words):
         train(PLAY, SHAPE, replace(SHORT, **change), checkpoint_path=path, resume=True)
-    with pytest.raises(ConfigError, match="another corpus"):
+    with pytest.raises(ConfigError, match="text = "):
         train([PLAY[0][:-1]], SHAPE, SHORT, checkpoint_path=path, resume=True)
 
 
-def test_files_of_two_saves_are_not_mixed(tmp_path):
-    for steps, name in ((1, "one"), (2, "two")):
-        train(PLAY, SHAPE, replace(SHORT, max_steps=steps), checkpoint_path=tmp_path / name)
-    (tmp_path / "one/model.safetensors").replace(tmp_path / "two/model.safetensors")
-    with pytest.raises(ConfigError, match="a save was cut off"):
-        load_checkpoint(tmp_path / "two")
+def test_what_is_cut_off_while_it_is_saved_leaves_the_save_before_it(tmp_path, monkeypatch):
+    for name in ("run", "run.pt"):
+        kept = train(PLAY, SHAPE, replace(SHORT, max_steps=1), checkpoint_path=tmp_path / name)
+        with monkeypatch.context() as context:
+            context.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(BrokenOff))
+            with pytest.raises(BrokenOff):
+                train(PLAY, SHAPE, replace(SHORT, max_steps=2), checkpoint_path=tmp_path / name)
+        found = load_checkpoint(tmp_path / name)
+        assert found.step == 1
+        assert torch.equal(found.to_model().norm.weight, kept.norm.weight)
 
 
 @pytest.mark.parametrize("content", [b"", b"nonsense", b"\x80\x02K\x01."])
@@ -218,9 +222,9 @@ def test_a_file_that_is_no_checkpoint_is_refused_in_words(tmp_path, content):
     ("corpus", "shape", "config", "words"),
     [
         ([""], SHAPE, SHORT, "empty"),
-        (PLAY, replace(SHAPE, vocab_size=5), SHORT, "vocab_size = 5, but the corpus has"),
-        (["short"], SHAPE, replace(SHORT, patience=1), "add text"),
-        (PLAY, SHAPE, replace(SHORT, device="abacus"), "Fabric cannot start"),
+        (PLAY, replace(SHAPE, vocab_size=5), SHORT, "vocab_size = 5: the corpus has more"),
+        (["short"], SHAPE, replace(SHORT, patience=1), "text to validate on"),
+        (PLAY, SHAPE, replace(SHORT, patience=1, validation_interval=0), "validation_interval"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(
@@ -232,9 +236,11 @@ def test_what_cannot_work_is_refused_before_anything_is_written(
 
 
 def test_a_cpu_takes_low_precision_only_where_it_multiplies_it(monkeypatch):
-    for able, expected in (({}, "32-true"), ({"avx512_bf16": True}, "bf16-mixed")):
+    for able, expected in (({}, torch.float32), ({"avx512_bf16": True}, torch.bfloat16)):
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda able=able: able)
-        assert best_precision(torch.device("cpu")) == expected
+        fabric = make_fabric(replace(SHORT, precision="auto"))
+        with fabric.autocast():
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == expected
 
 
 @pytest.mark.slow
