@@ -32,8 +32,9 @@ def _generate(given: argparse.Namespace, run: RunConfig) -> str:
     kept = load_checkpoint(run.checkpoint)
     tokenizer = CharacterTokenizer(**kept.tokenizer)
     ids = torch.tensor([tokenizer.encode(given.prompt)], dtype=torch.long)
-    options = {f.name: getattr(given, f.name) for f in fields(Sampling) if f.name in given}
-    new = kept.to_model().stream(ids, given.tokens, **options)
+    given_too = {f.name: getattr(given, f.name) for f in fields(Sampling) if f.name in given}
+    how = Sampling(**given_too)  # what is wrong with it is said before anything is written
+    new = kept.to_model().stream(ids, given.tokens, **vars(how))
     sys.stdout.write(given.prompt)
     for token in new:
         sys.stdout.write(tokenizer.decode(token.tolist()))
