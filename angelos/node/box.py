@@ -27,7 +27,7 @@ from angelos.core.ports import Output
 from angelos.node.launch import Started
 from angelos.node.models import Ending, Meter, Stop
 from angelos.node.notify import Watch
-from angelos.node.proc import parent, tree
+from angelos.node.proc import end_descendants, parent
 from angelos.node.state import must_stop
 
 _START_S = 10.0
@@ -76,7 +76,7 @@ class Box:
         self._meter: Meter | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._limits = Limits()
-        self._begun = time.monotonic()
+        self._begun = self._over = time.monotonic()
         self._stdin = b""
         self._written = 0
         self._tail = b""
@@ -170,16 +170,18 @@ class Box:
             if self._chunks:
                 yield self._chunks.popleft()
                 self._resume()
-                continue
-            self._wake.clear()
-            await self._wake.wait()
+            elif self._pidfds:
+                self._wake.clear()
+                await self._wake.wait()
+            else:
+                self._drain()
 
     def ending(self, tier: Tier, inside: tuple[str, ...]) -> Ending:
         """Return how it went, once `output` is at its end."""
         assert self._meter is not None  # noqa: S101 - begin() was called
         return Ending(
             exit_code=self._process.wait() if self.stop is None else None,
-            duration_s=time.monotonic() - self._begun,
+            duration_s=self._over - self._begun,
             tier=tier,
             usage=self._meter.read(),
             stop=self.stop,
@@ -191,17 +193,14 @@ class Box:
         )
 
     def kill(self, stop: Stop, reason: str = "") -> None:
-        """End all processes of the box now; the first reason counts."""
-        if self.stop is None:
-            self.stop, self.reason = stop, reason
+        """End all processes of the box now; the first reason counts, if it still ran."""
         outer = self._pidfds.get(self._process.pid)
+        if outer is not None and self.stop is None:
+            self.stop, self.reason = stop, reason
         if outer is not None and (self._first < 0 or self.scratch):
             # Still starting: bubblewrap killed alone would leave its child waiting for it.
             # Without a process namespace there is nobody else to end the descendants.
-            _signal(outer, signal.SIGSTOP)
-            for pid in [*tree(self._process.pid)][1:]:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            end_descendants(self._process.pid)
         for pidfd in (self._pidfds.get(self._first), outer):
             if pidfd is not None:
                 _signal(pidfd, signal.SIGKILL)
@@ -247,12 +246,19 @@ class Box:
         os.close(pidfd)
         if pid == self._process.pid:
             self._process.wait()
+            self._over = time.monotonic()
         self._wake.set()
 
     def _tick(self) -> None:
-        """Look at the meter and the clock."""
+        """Look at the meter and the clock, while there is something to stop."""
         assert self._meter is not None  # noqa: S101 - begin() was called
-        usage = self._meter.read()
+        if self._process.pid not in self._pidfds:
+            return  # what is left is to hand its output over, however long the reader takes
+        try:
+            usage = self._meter.read()
+        except (OSError, ValueError) as error:  # what cannot be measured cannot be limited
+            self.kill(Status.killed, f"what it uses could not be measured: {error}")
+            return
         elapsed = time.monotonic() - self._begun
         stop = must_stop(usage, self._limits, elapsed, self._watch.total if self._watch else 0)
         if stop is not None:
@@ -269,17 +275,26 @@ class Box:
             self._streams[pipe.fileno()] = name
             self._loop.add_reader(pipe.fileno(), self._readable, pipe.fileno())
 
-    def _readable(self, fd: int) -> None:
+    def _readable(self, fd: int) -> bool:
+        """Read once; False if there was nothing to read."""
         try:
             data = os.read(fd, _CHUNK)
         except BlockingIOError:
-            return
+            return False
         if not data:
             self._loop.remove_reader(fd)
             del self._streams[fd]
         else:
             self._take(fd, data)
         self._wake.set()
+        return True
+
+    def _drain(self) -> None:
+        """Read what is left, once all processes are gone; nobody of the box can add to it."""
+        for fd in [*self._streams]:
+            if not self._readable(fd):  # something that got away holds it open
+                self._loop.remove_reader(fd)
+                del self._streams[fd]
 
     def _take(self, fd: int, data: bytes) -> None:
         kept = data[: max(self._limits.output_bytes - self._written, 0)]
@@ -291,6 +306,7 @@ class Box:
                 self._tail = (self._tail + kept)[-_TAIL:]
         if self._written > self._limits.output_bytes:
             self.kill(Status.output)
+            self.stop = self.stop or Status.output  # it may have ended before it was read
         if len(self._chunks) >= _AHEAD:
             self._loop.remove_reader(fd)
             self._paused.append(fd)

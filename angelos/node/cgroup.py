@@ -109,7 +109,7 @@ class Group:
         )
 
     def close(self) -> bool:
-        """Remove the folders; False while a process of theirs is still alive."""
+        """End what is in it and remove the folders; False while something is still alive."""
         gone = True
         for folder in self._at.values():
             try:
@@ -118,6 +118,7 @@ class Group:
                 continue
             except OSError:
                 gone = False
+                _end_members(folder)
         return gone
 
     def _write(self, name: str, file: str, text: str) -> None:
@@ -151,8 +152,7 @@ class Cgroups:
                 if start_ticks(int(pid)) == int(ticks):
                     continue
                 with contextlib.suppress(OSError):
-                    for line in (folder / "cgroup.procs").read_text().split():
-                        os.kill(int(line), signal.SIGKILL)
+                    _end_members(folder)
                     folder.rmdir()
                     swept += 1
         return swept
@@ -183,7 +183,7 @@ def find(root: Path = ROOT) -> Cgroups:
 def _delegate(folder: Path) -> None:
     """Let children of a version 2 group be limited; its own process moves to a leaf for that."""
     control = folder / "cgroup.subtree_control"
-    wanted = "+memory +pids +cpu"
+    wanted = "+memory +pids"  # cpu.stat is there without the cpu controller, which few delegate
     try:
         control.write_text(wanted)
     except OSError:
@@ -193,6 +193,15 @@ def _delegate(folder: Path) -> None:
         leaf.mkdir(exist_ok=True)
         (leaf / "cgroup.procs").write_text(str(os.getpid()))
         control.write_text(wanted)
+
+
+def _end_members(folder: Path) -> None:
+    """Kill what is in a group; a member of another process namespace reads as 0."""
+    with contextlib.suppress(FileNotFoundError):
+        for pid in map(int, (folder / "cgroup.procs").read_text().split()):
+            if pid > 0:  # 0 would be our own process group
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 def _counter(text: str, name: str) -> int:

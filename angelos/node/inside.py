@@ -26,6 +26,7 @@ import json
 import os
 import platform
 import resource
+import signal
 import socket
 import struct
 import sys
@@ -143,7 +144,7 @@ def _stay_behind() -> None:
     """Go on as a child whose orphans come to this process, which ends when the child does.
 
     Stands in for the process namespace: whatever the task starts stays below one process, so
-    that the node finds it all.
+    that the node finds it all, and is ended when the task itself has ended.
     """
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     child = os.fork()
@@ -151,11 +152,17 @@ def _stay_behind() -> None:
         return
     for fd in (0, 1, 2):
         os.close(fd)
-    while True:
+    pid, code = 0, 0
+    while pid != child:
         pid, status = os.wait()
-        if pid == child:
-            code = os.waitstatus_to_exitcode(status)
-            os._exit(code if code >= 0 else 128 - code)
+        code = os.waitstatus_to_exitcode(status)
+    with contextlib.suppress(ChildProcessError):
+        while True:  # each that is killed hands its own children over
+            with open(f"/proc/self/task/{os.getpid()}/children") as file:  # noqa: PTH123
+                for left in file.read().split():
+                    os.kill(int(left), signal.SIGKILL)
+            os.wait()
+    os._exit(code if code >= 0 else 128 - code)
 
 
 def _run_code(code: str, args: list[str], chdir: str) -> None:

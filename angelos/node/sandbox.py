@@ -72,6 +72,7 @@ class BubblewrapSandbox:
         self._landlock = 0
         self._ready: deque[Box] = deque()
         self._open: set[Box] = set()
+        self._ends: dict[Box, asyncio.Task[None]] = {}
         self._want = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
 
@@ -282,11 +283,20 @@ class BubblewrapSandbox:
         return box
 
     async def _discard(self, box: Box) -> None:
-        staged = await box.close()
-        if box in self._open:  # a second caller has waited as well, and is done
-            self._open.discard(box)
+        """End a box. A caller who is cancelled meanwhile leaves the rest of it to us."""
+        if box in self._open:
+            if box not in self._ends:
+                self._ends[box] = asyncio.create_task(self._end(box), name="end of a box")
+            await asyncio.shield(self._ends[box])
+
+    async def _end(self, box: Box) -> None:
+        try:
+            staged = await box.close()
             if self._launcher is not None:
                 await self._launcher.release(staged)
+        finally:
+            self._open.discard(box)
+            del self._ends[box]
 
     async def _keep_ready(self) -> None:
         """Start boxes ahead, one after the other, whenever some were taken."""
