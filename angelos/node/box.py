@@ -58,8 +58,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 class Box:
     """A started box: `ready()`, then at most one `run()`, then `close()`."""
 
-    def __init__(self, started: Started) -> None:
-        """Take over what the launcher started."""
+    def __init__(self, started: Started, meter: Meter) -> None:
+        """Take over what the launcher started, and what is to count for it."""
         self._started = started
         self._process = started.process
         self._link = started.link
@@ -73,7 +73,7 @@ class Box:
         self._paused: list[int] = []
         self._pidfds: dict[int, int] = {}
         self._watch: Watch | None = None
-        self._meter: Meter | None = None
+        self._meter = meter
         self._timer: asyncio.TimerHandle | None = None
         self._limits = Limits()
         self._begun = self._over = time.monotonic()
@@ -107,15 +107,16 @@ class Box:
             self._first = pid if self.scratch else parent(pid)
             if self._first not in self._pidfds:
                 self._watch_process(self._first)
+            # Ahead of the order: the kernel may take 10 ms to move a process (an RCU grace period).
+            self._meter.add(self._first, self._shim)
         except (TimeoutError, OSError) as error:
             raise Unavailable(f"The box did not start: {error or 'no answer'}") from error
 
-    async def begin(self, order: Order, limits: Limits, meter: Meter, stdin: bytes) -> bool:
+    async def begin(self, order: Order, limits: Limits, stdin: bytes) -> bool:
         """Hand the order over and start the clock; False if refused calls go unreported."""
-        self._limits, self._meter, self._stdin = limits, meter, stdin
+        self._limits, self._stdin = limits, stdin
         try:
-            meter.limit(limits)
-            meter.add(self._first, self._shim)
+            self._meter.limit(limits)
             body = msgspec.json.encode(order)
             async with asyncio.timeout(_START_S):
                 head = len(body).to_bytes(8, "big")
@@ -125,7 +126,7 @@ class Box:
                     text = word.decode(errors="replace") or self._complaint()
                     raise Unavailable(f"The box could not be closed: {text}")
                 if fds:
-                    self._watch = Watch(fds[0], platform.machine(), meter.may_fork)
+                    self._watch = Watch(fds[0], platform.machine(), self._meter.may_fork)
                 self._read_streams()
                 await self._loop.sock_sendall(self._link, b"start")
         except (TimeoutError, OSError) as error:
@@ -178,7 +179,6 @@ class Box:
 
     def ending(self, tier: Tier, inside: tuple[str, ...]) -> Ending:
         """Return how it went, once `output` is at its end."""
-        assert self._meter is not None  # noqa: S101 - begin() was called
         return Ending(
             exit_code=self._process.wait() if self.stop is None else None,
             duration_s=self._over - self._begun,
@@ -213,7 +213,7 @@ class Box:
             while self._pidfds:
                 self._wake.clear()
                 await self._wake.wait()
-            while self._meter is not None and not self._meter.close():  # noqa: ASYNC110
+            while not self._meter.close():  # noqa: ASYNC110
                 await asyncio.sleep(0.002)  # the kernel is still taking the last process apart
         finally:
             self._release()
@@ -251,7 +251,6 @@ class Box:
 
     def _tick(self) -> None:
         """Look at the meter and the clock, while there is something to stop."""
-        assert self._meter is not None  # noqa: S101 - begin() was called
         if self._process.pid not in self._pidfds:
             return  # what is left is to hand its output over, however long the reader takes
         try:

@@ -6,8 +6,9 @@ one order, installs the second seccomp filter and the Landlock rules, sets limit
 then either executes the order's program in its place or, for Python code, runs that code in this
 very interpreter. One box serves one order.
 
-Only the standard library: nothing of AngelOS is inside the box. Anything that fails here ends
-the box before the task has run a line (exit 120 and a message on the socket).
+Only the standard library: nothing of AngelOS is inside the box. It imports all it needs before it
+is ready, which is off a task's path. Anything that fails here ends the box before the task has
+run a line (exit 120 and a message on the socket).
 
     node                         inside
      | <------- b"ready" ---------  |   (SCM_CREDENTIALS: the kernel says which process)
@@ -23,6 +24,7 @@ import contextlib
 import ctypes
 import io
 import json
+import linecache
 import os
 import platform
 import resource
@@ -167,8 +169,6 @@ def _stay_behind() -> None:
 
 def _run_code(code: str, args: list[str], chdir: str) -> None:
     """Run Python source as `__main__` of this interpreter."""
-    import linecache
-
     name = "<task>"
     linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
     sys.argv = ["-c", *args]

@@ -53,6 +53,7 @@ log = logging.getLogger(__name__)
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 _OPEN_FILES = 512
 _SELF_TEST = "print('in the box')"
+_GIVE_WAY_S = 0.1
 
 
 class BubblewrapSandbox:
@@ -179,7 +180,7 @@ class BubblewrapSandbox:
         try:
             inside = visible((*self._binds, *own))
             order = self._order(spec, box, inside)
-            reported = await box.begin(order, spec.limits, self._meter(), spec.stdin)
+            reported = await box.begin(order, spec.limits, spec.stdin)
             async for output in box.output():
                 yield output
             ending = box.ending(self.tier, inside)
@@ -273,7 +274,7 @@ class BubblewrapSandbox:
 
     async def _start(self, own: tuple[Bind, ...], disk_mb: int) -> Box:
         assert self._launcher is not None  # noqa: S101 - run() and __aenter__ saw to it
-        box = Box(await self._launcher.start(self._binds, own, disk_mb))
+        box = Box(await self._launcher.start(self._binds, own, disk_mb), self._meter())
         self._open.add(box)
         try:
             await box.ready()
@@ -299,13 +300,19 @@ class BubblewrapSandbox:
             del self._ends[box]
 
     async def _keep_ready(self) -> None:
-        """Start boxes ahead, one after the other, whenever some were taken."""
+        """Start boxes ahead, one after the other, whenever some were taken.
+
+        Not at once while others are ready: a start takes the processor from the run for which a
+        box was just taken, which is over before that if it is short.
+        """
         while True:
             await self._want.wait()
             self._want.clear()
+            if self._ready:
+                await asyncio.sleep(_GIVE_WAY_S)
             while len(self._ready) < self._config.ready_boxes:
                 try:
                     self._ready.append(await self._start((), Limits().disk_mb))
-                except Unavailable as error:
+                except (Unavailable, OSError) as error:
                     log.warning("No box could be started ahead: %s", error)
                     break

@@ -161,6 +161,17 @@ async def test_ready_boxes_are_used_once_and_replaced(children: Children) -> Non
     assert children.now() == []
 
 
+async def test_a_box_that_waits_is_counted_already_for_moving_takes_the_kernel_long() -> None:
+    async with BubblewrapSandbox(SandboxConfig(ready_boxes=0)) as box:
+        need(box._groups is not None, f"no control groups here: {box.reasons}")
+        waiting = await box._start((), Limits().disk_mb)
+        assert f"angelos-{os.getpid()}-" in groups_of(waiting._shim)
+
+
+def groups_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/cgroup").read_text()
+
+
 async def test_whoever_is_cancelled_while_a_box_starts_leaves_nothing(
     children: Children, monkeypatch: pytest.MonkeyPatch
 ) -> None:
