@@ -66,7 +66,8 @@ class Sampler:
     """A `Meter` for machines without control groups: looks at the tree every few milliseconds.
 
     In a process namespace every orphan becomes a child of its first process, so nothing leaves
-    the tree. What a process used before it was reaped is in its parent's sums.
+    the tree. What a process used before it was reaped is in its parent's sums, unless that parent
+    ignores SIGCHLD: for this, what was seen of each process is kept.
     """
 
     def __init__(self) -> None:
@@ -77,6 +78,8 @@ class Sampler:
         self._forks = self._refused = 0
         self._memory = self._tasks = 0
         self._cpu = 0.0
+        self._seen: dict[tuple[int, str], int] = {}
+        self._gone = 0
 
     def limit(self, limits: Limits) -> None:
         """Remember the limits; `state.must_stop` says when they are passed."""
@@ -98,18 +101,12 @@ class Sampler:
     def read(self) -> Usage:
         """Look once, and return the highest values seen."""
         pids = [*tree(self._first)]
-        ticks = 0
-        for pid in pids:
-            try:
-                ticks += sum(int(field) for field in _fields(pid)[11:15])
-            except OSError:
-                continue
         memory = sum(_resident(pid) for pid in pids)
         if memory > self._limits.memory_mb * MIB:  # what children share was counted for each
             memory = sum(_proportional(pid) for pid in pids)
         self._memory = max(self._memory, memory)
         self._tasks = max(self._tasks, self._count())
-        self._cpu = max(self._cpu, ticks / _TICKS)
+        self._cpu = max(self._cpu, self._ticks(pids) / _TICKS)
         return Usage(
             source="sampler",
             cpu_s=self._cpu,
@@ -117,6 +114,21 @@ class Sampler:
             tasks=self._tasks,
             pids_refused=self._refused,
         )
+
+    def _ticks(self, pids: list[int]) -> int:
+        """Return the processor time of what lives and of what has lived, in clock ticks."""
+        now: dict[tuple[int, str], int] = {}
+        reaped = 0
+        for pid in pids:
+            try:
+                fields = _fields(pid)
+            except OSError:
+                continue
+            now[pid, fields[19]] = int(fields[11]) + int(fields[12])
+            reaped += int(fields[13]) + int(fields[14])
+        self._gone += sum(ticks for process, ticks in self._seen.items() if process not in now)
+        self._seen = now
+        return sum(now.values()) + max(reaped, self._gone)
 
     def close(self) -> bool:
         """There is nothing to take away; whoever started the processes waits for their end."""

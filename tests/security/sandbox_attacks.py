@@ -142,6 +142,14 @@ ATTACKS = (
         "import os\nfor _ in range(3):\n    os.fork()\nwhile True:\n    pass", "cpu",
         {"limit_s": 0.5}, limits=Limits(wall_s=15, cpu_s=0.5),
     ),
+    Attack(
+        "computes for ever in children that nobody waits for",
+        "import os, signal, time\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+        "while True:\n    if os.fork() == 0:\n"
+        "        while time.process_time() < 0.1:\n            pass\n        os._exit(0)\n"
+        "    try:\n        os.wait()\n    except ChildProcessError:\n        pass\n",
+        "cpu", {"limit_s": 0.5}, limits=Limits(wall_s=15, cpu_s=0.5),
+    ),
     Attack("ptrace", syscall(101, 0, 0, 0, 0, call="ptrace"), "denied", refused("ptrace")),
     Attack("keyctl", syscall(250, 0, -3, 0, call="keyctl"), "denied", refused("keyctl")),
     Attack("bpf", syscall(321, 0, 0, 0, call="bpf"), "denied", refused("bpf")),
