@@ -216,8 +216,9 @@ def main() -> None:
         return
     try:
         os.execvpe(argv[0], argv, dict(os.environ))  # noqa: S606
-    except OSError as error:
-        sys.stderr.write(f"{argv[0]}: {error.strerror}\n")
+    except (OSError, ValueError) as error:  # ValueError: an empty name, a null byte
+        why = error.strerror if isinstance(error, OSError) else error
+        sys.stderr.write(f"{argv[0]}: {why}\n")
         os._exit(127 if isinstance(error, FileNotFoundError) else 126)
 
 

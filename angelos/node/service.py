@@ -202,6 +202,8 @@ class Node:
             refusal = error
         match payload:
             case RunTask():
+                if refusal is not None and self._runs(payload.task):
+                    raise refusal  # said of the task, it would end what another command began
                 work.task = payload.task
                 await self._run_task(command, payload, work, refusal)
             case Checkout():
@@ -254,6 +256,9 @@ class Node:
         evidence = {"source": "node", "reason": reason}
         result = self._runner.result(Status.killed, Feed(), evidence=evidence)
         await self._finished(saying, task, result)
+
+    def _runs(self, task: TaskId) -> bool:
+        return any(work.task == task for work in self._work.values())
 
     @staticmethod
     def _kill(work: _Work, reason: str) -> None:

@@ -161,7 +161,7 @@ ATTACKS = (
     Attack("clone3", syscall(435, 0, 0, call="clone3"), "error", says="clone3 -1 ENOSYS"),
     Attack("io_uring", syscall(425, 1, 0, call="uring"), "error", says="uring -1 ENOSYS"),
     Attack("a call of the future", syscall(900, call="new"), "error", says="new -1 ENOSYS"),
-    Attack("x32", syscall(0x40000000 | 39, call="x32"), "denied", {"source": "kernel"}),
+    Attack("x32", syscall(0x40000000 | 39, call="x32"), "denied", {"source": "exit"}),
     Attack("terminal injection", syscall(16, 0, 0x5412, 0, call="tiocsti"), "error",
            says="tiocsti -1 EPERM"),
     Attack("terminal injection, disguised", syscall(16, 0, 0x1_0000_5412, 0, call="tiocsti"),

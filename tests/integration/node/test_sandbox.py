@@ -82,6 +82,16 @@ async def test_a_syntax_error_is_the_programs_own(sandbox: BubblewrapSandbox) ->
     assert "inside.py" not in said
 
 
+@pytest.mark.parametrize("argv", [("",), ("echo", "a\0b")])
+async def test_a_program_that_cannot_be_named(
+    sandbox: BubblewrapSandbox, argv: tuple[str, ...]
+) -> None:
+    end, said = await run(sandbox, RunSpec(argv=argv, limits=Limits()))
+    assert (end.status, end.exit_code) == (Status.error, 126)
+    assert said.startswith(f"{argv[0]}: ")
+    assert "Traceback" not in said
+
+
 async def test_a_program_that_is_not_there(sandbox: BubblewrapSandbox) -> None:
     end, said = await run(sandbox, RunSpec(argv=("nothing",), limits=Limits()))
     assert (end.status, end.exit_code) == (Status.error, 127)
