@@ -21,7 +21,7 @@ from angelos.node.proc import start_ticks
 from angelos.node.state import MIB
 
 ROOT = Path("/sys/fs/cgroup")
-_PREFIX = "angelos"
+_PREFIX, _LEAF = "angelos", "angelos-node"
 _CONTROLLERS = ("memory", "pids", "cpuacct")
 
 
@@ -39,7 +39,8 @@ def own_groups(text: str, root: Path = ROOT) -> tuple[int, dict[str, Path]]:
     unified = next((path for number, names, path in rows if number == "0" and not names), None)
     if unified is None:
         raise Unavailable("This process is in no control group.")
-    return 2, {"unified": root / unified.lstrip("/")}
+    # An earlier look of this process, or of its parent, has moved it to the leaf.
+    return 2, {"unified": root / unified.removesuffix(f"/{_LEAF}").lstrip("/")}
 
 
 def _mounted(root: Path, joined: set[str], name: str) -> Path:
@@ -163,7 +164,7 @@ def find(root: Path = ROOT) -> Cgroups:
     try:
         version, folders = own_groups(Path("/proc/self/cgroup").read_text(), root)
         if version != 1:
-            _delegate(folders["unified"])
+            folders = {"unified": _shared_out(folders["unified"], root)}
         groups = Cgroups(version, folders)
         groups.sweep()
         group = groups.new()
@@ -180,6 +181,22 @@ def find(root: Path = ROOT) -> Cgroups:
     return groups
 
 
+def _shared_out(own: Path, root: Path) -> Path:
+    """Return a version 2 group whose children can be limited.
+
+    The own one, unless others are in it (a login session, `angelos up`): then root can still use
+    the topmost, which alone may have both processes and limited children (cgroups(7)).
+    """
+    try:
+        _delegate(own)
+    except OSError:
+        if os.geteuid() != 0 or own == root:
+            raise
+        _delegate(root)
+        return root
+    return own
+
+
 def _delegate(folder: Path) -> None:
     """Let children of a version 2 group be limited; its own process moves to a leaf for that."""
     control = folder / "cgroup.subtree_control"
@@ -189,7 +206,7 @@ def _delegate(folder: Path) -> None:
     except OSError:
         if (folder / "cgroup.procs").read_text().split() != [str(os.getpid())]:
             raise
-        leaf = folder / f"{_PREFIX}-node"
+        leaf = folder / _LEAF
         leaf.mkdir(exist_ok=True)
         (leaf / "cgroup.procs").write_text(str(os.getpid()))
         control.write_text(wanted)

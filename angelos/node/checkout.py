@@ -78,7 +78,7 @@ class Checkouts:
                     bundle = await self._fetch(repo, revision)
                     if bundle.signed.commit.repo != repo:
                         raise InvalidInput(f"{revision[:12]} is a revision of another repository.")
-                    files = verify_bundle(self._key, bundle, revision)
+                    files = await asyncio.to_thread(verify_bundle, self._key, bundle, revision)
                     modes = {entry.path: entry.mode for entry in bundle.tree}
                     await asyncio.to_thread(write, path, files, modes)
             yield path

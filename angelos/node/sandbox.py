@@ -274,7 +274,16 @@ class BubblewrapSandbox:
 
     async def _start(self, own: tuple[Bind, ...], disk_mb: int) -> Box:
         assert self._launcher is not None  # noqa: S101 - run() and __aenter__ saw to it
-        box = Box(await self._launcher.start(self._binds, own, disk_mb), self._meter())
+        try:
+            meter = self._meter()
+        except OSError as error:
+            raise Unavailable(f"The box's control group cannot be made: {error}") from error
+        try:
+            started = await self._launcher.start(self._binds, own, disk_mb)
+        except BaseException:
+            meter.close()
+            raise
+        box = Box(started, meter)
         self._open.add(box)
         try:
             await box.ready()
@@ -313,6 +322,6 @@ class BubblewrapSandbox:
             while len(self._ready) < self._config.ready_boxes:
                 try:
                     self._ready.append(await self._start((), Limits().disk_mb))
-                except (Unavailable, OSError) as error:
+                except Unavailable as error:
                     log.warning("No box could be started ahead: %s", error)
                     break

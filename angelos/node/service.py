@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +54,7 @@ from angelos.node.checkout import Checkouts, FetchBundle
 from angelos.node.config import NodeConfig
 from angelos.node.facts import Saying
 from angelos.node.pulls import Pulls
+from angelos.node.slots import Slots
 from angelos.node.stream import Feed
 from angelos.node.tasks import Runner
 
@@ -109,8 +110,7 @@ class Node:
         )
         self._runner = Runner(config.name, sandbox, self.checkouts)
         self._pulls = Pulls(sandbox, self.checkouts)
-        self._slots = asyncio.Semaphore(config.slots)
-        self._waiting = 0
+        self._slots = Slots(config.slots, config.waiting, clock)
         self._ledger = ledger.Ledger()
         self._attempts = Attempts(config.directory / "begun.json")
         self._work: dict[CommandId, _Work] = {}
@@ -238,18 +238,15 @@ class Node:
             if work.job in jobs:
                 self._kill(work, reason)
         if isinstance(payload, RevokeGrants):
-            await self._keep_revocations()
+            try:
+                await asyncio.to_thread(write_private, self._revoked_file, self._ledger.dump())
+            except OSError as error:
+                raise _NotKept(
+                    f"It is in force, but {self._revoked_file} cannot be written: {error}"
+                ) from error
         elif jobs:
             # Acknowledged only then: should we die before, the end is said at the next start.
             await asyncio.wait(jobs)
-
-    async def _keep_revocations(self) -> None:
-        try:
-            await asyncio.to_thread(write_private, self._revoked_file, self._ledger.dump())
-        except OSError as error:
-            raise _NotKept(
-                f"The revocation is in force, but {self._revoked_file} cannot be written: {error}"
-            ) from error
 
     async def _unseen(self, saying: Saying, task: TaskId, reason: str) -> None:
         """Say the end of a task whose command has not come, and is passed over if it does."""
@@ -286,7 +283,7 @@ class Node:
         try:
             if refusal is not None:
                 raise refusal  # noqa: TRY301 - told like any other error below
-            async with self._slot(command):
+            async with self._slots.one(command.deadline):
                 result = await self._runner.run(task, started, say, feed)
         except Forbidden as error:
             evidence = {"source": "grant", "reason": str(error)}
@@ -317,23 +314,6 @@ class Node:
     async def _finished(self, saying: Saying, task: TaskId, result: TaskResult) -> None:
         data = msgspec.to_builtins(result)
         await self._say(saying, Kind.task_finished, task, outcome=result.status, once=True, **data)
-
-    @contextlib.asynccontextmanager
-    async def _slot(self, command: Command) -> AsyncIterator[None]:
-        """Wait for a slot, unless too many wait already or the command's time is over."""
-        if self._slots.locked() and self._waiting >= self._config.waiting:
-            raise Busy(f"{self._waiting} tasks wait on {self.id} already.")
-        self._waiting += 1
-        try:
-            await self._slots.acquire()
-        finally:
-            self._waiting -= 1
-        try:
-            if command.deadline is not None and self._clock.time() > command.deadline:
-                raise DeadlineExceeded("Its deadline had passed before it could be started.")
-            yield
-        finally:
-            self._slots.release()
 
     # -- checkouts -----------------------------------------------------------------------
 

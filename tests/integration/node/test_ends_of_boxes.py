@@ -16,7 +16,7 @@ import pytest
 
 from angelos.core.messages import Limits, Status, Tier
 from angelos.core.ports import Exit, Output, RunSpec
-from angelos.node.cgroup import Group
+from angelos.node.cgroup import Cgroups, Group
 from angelos.node.config import SandboxConfig
 from angelos.node.launch import Launcher, Started
 from angelos.node.layout import this_interpreter
@@ -163,3 +163,19 @@ async def test_without_a_box_what_a_program_leaves_behind_ends_with_it(
                     assert (event.status, event.exit_code) == (Status.error, 3)
     assert len(running) >= 3
     assert [pid for pid in running if not is_gone(pid)] == []
+
+
+async def test_without_a_control_group_no_box_is_started(
+    children: Children, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_: Cgroups) -> Group:
+        raise OSError(28, "No space left on device")
+
+    async with BubblewrapSandbox(SandboxConfig(ready_boxes=0)) as box:
+        boxed(box)
+        need(box._groups is not None, f"no control groups here: {box.reasons}")
+        monkeypatch.setattr(Cgroups, "new", full)
+        end, _ = await run(box, RunSpec(argv=(), code="1", limits=Limits()))
+        assert (end.status, end.evidence["source"]) == (Status.denied, "node")
+        assert "No space left" in str(end.evidence["reason"])
+        assert children.now() == []

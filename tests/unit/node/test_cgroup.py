@@ -33,6 +33,8 @@ def test_where_this_process_is(tmp_path: Path) -> None:
     )
     second = "0::/user.slice/run.scope\n"
     assert own_groups(second, tmp_path) == (2, {"unified": tmp_path / "user.slice/run.scope"})
+    moved = "0::/user.slice/run.scope/angelos-node\n"
+    assert own_groups(moved, tmp_path) == own_groups(second, tmp_path), "not one deeper each time"
     assert own_groups("3:pids:/b\n0::/x\n", tmp_path)[0] == 2, "memory is not version 1's"
     with pytest.raises(Unavailable):
         own_groups("", tmp_path)
@@ -97,3 +99,18 @@ def test_groups_of_the_dead_are_swept_but_no_process_that_cannot_be_named(
     groups.sweep()
     assert killed == [(4194304, signal.SIGKILL)], "0 is our own process group"
     assert own.close()
+
+
+def test_root_in_a_group_with_others_uses_the_topmost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "session.scope"
+    (own / "cgroup.subtree_control").mkdir(parents=True)  # cannot be written: busy
+    (own / "cgroup.procs").write_text(f"1\n{os.getpid()}\n")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(OSError, match="subtree_control"):
+        cgroup._shared_out(own, tmp_path)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert cgroup._shared_out(own, tmp_path) == tmp_path
+    assert files(tmp_path) == {"cgroup.subtree_control": "+memory +pids"}
+    assert (own / "cgroup.procs").read_text() == f"1\n{os.getpid()}\n", "nobody was moved"
