@@ -32,6 +32,8 @@ from angelos.node.state import must_stop
 
 _START_S = 10.0
 _KERNEL_TICK_S, _SAMPLER_TICK_S = 0.04, 0.01
+_PATIENCE = 9
+"""At most a tenth of the node's time goes into looking at one box."""
 _CHUNK = 65536
 _AHEAD = 16
 """Chunks of output kept for a slow reader before the box has to wait."""
@@ -253,17 +255,20 @@ class Box:
         """Look at the meter and the clock, while there is something to stop."""
         if self._process.pid not in self._pidfds:
             return  # what is left is to hand its output over, however long the reader takes
+        began = time.monotonic()
         try:
             usage = self._meter.read()
         except (OSError, ValueError) as error:  # what cannot be measured cannot be limited
             self.kill(Status.killed, f"what it uses could not be measured: {error}")
             return
-        elapsed = time.monotonic() - self._begun
+        now = time.monotonic()
+        elapsed = now - self._begun
         stop = must_stop(usage, self._limits, elapsed, self._watch.total if self._watch else 0)
         if stop is not None:
             self.kill(stop)
             return
         every = _KERNEL_TICK_S if usage.source == "kernel" else _SAMPLER_TICK_S
+        every = max(every, _PATIENCE * (now - began))  # many processes take long to look at
         left = max(self._limits.wall_s - elapsed, 0.0)
         self._timer = self._loop.call_later(min(every, left), self._tick)
 

@@ -93,20 +93,20 @@ class Sampler:
     def may_fork(self) -> bool:
         """Tell whether there is room; counts only once there might be none."""
         self._forks += 1
-        if self._forks < self._limits.pids or self._count() < self._limits.pids:
+        if self._forks < self._limits.pids or self._count(self._look()) < self._limits.pids:
             return True
         self._refused += 1
         return False
 
     def read(self) -> Usage:
         """Look once, and return the highest values seen."""
-        pids = [*tree(self._first)]
-        memory = sum(_resident(pid) for pid in pids)
+        rows = self._look()
+        memory = sum(_resident(pid) for pid in rows)
         if memory > self._limits.memory_mb * MIB:  # what children share was counted for each
-            memory = sum(_proportional(pid) for pid in pids)
+            memory = sum(_proportional(pid) for pid in rows)
         self._memory = max(self._memory, memory)
-        self._tasks = max(self._tasks, self._count())
-        self._cpu = max(self._cpu, self._ticks(pids) / _TICKS)
+        self._tasks = max(self._tasks, self._count(rows))
+        self._cpu = max(self._cpu, self._ticks(rows) / _TICKS)
         return Usage(
             source="sampler",
             cpu_s=self._cpu,
@@ -115,15 +115,11 @@ class Sampler:
             pids_refused=self._refused,
         )
 
-    def _ticks(self, pids: list[int]) -> int:
+    def _ticks(self, rows: dict[int, list[str]]) -> int:
         """Return the processor time of what lives and of what has lived, in clock ticks."""
         now: dict[tuple[int, str], int] = {}
         reaped = 0
-        for pid in pids:
-            try:
-                fields = _fields(pid)
-            except OSError:
-                continue
+        for pid, fields in rows.items():
             now[pid, fields[19]] = int(fields[11]) + int(fields[12])
             reaped += int(fields[13]) + int(fields[14])
         self._gone += sum(ticks for process, ticks in self._seen.items() if process not in now)
@@ -134,15 +130,21 @@ class Sampler:
         """There is nothing to take away; whoever started the processes waits for their end."""
         return True
 
-    def _count(self) -> int:
-        """Return how many processes and threads there are now, bubblewrap's own left out."""
-        found = 0
-        for pid in tree(self._first):
-            try:
-                found += int(_fields(pid)[17])
-            except OSError:
-                continue
-        return found - self._own
+    def _look(self) -> dict[int, list[str]]:
+        """Return the fields of everything that lives in the box now."""
+        return {pid: fields for pid in tree(self._first) if (fields := _row(pid))}
+
+    def _count(self, rows: dict[int, list[str]]) -> int:
+        """Return how many processes and threads there are, bubblewrap's own left out."""
+        return sum(int(fields[17]) for fields in rows.values()) - self._own
+
+
+def _row(pid: int) -> list[str]:
+    """Return the fields of a process; none for one that has ended meanwhile."""
+    try:
+        return _fields(pid)
+    except OSError:
+        return []
 
 
 def _resident(pid: int) -> int:

@@ -14,7 +14,6 @@ tier is `landlock` or `none` and every run is `denied`, unless the operator has 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import platform
@@ -102,8 +101,7 @@ class BubblewrapSandbox:
     async def _close(self) -> None:
         if self._keeper is not None:
             self._keeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._keeper
+            await asyncio.gather(self._keeper, return_exceptions=True)
             self._keeper = None
         self._ready.clear()
         for box in tuple(self._open):
@@ -324,4 +322,7 @@ class BubblewrapSandbox:
                     self._ready.append(await self._start((), Limits().disk_mb))
                 except Unavailable as error:
                     log.warning("No box could be started ahead: %s", error)
+                    break
+                except Exception:
+                    log.exception("No box could be started ahead")
                     break

@@ -179,3 +179,27 @@ async def test_without_a_control_group_no_box_is_started(
         assert (end.status, end.evidence["source"]) == (Status.denied, "node")
         assert "No space left" in str(end.evidence["reason"])
         assert children.now() == []
+
+
+async def test_trouble_with_boxes_ahead_hinders_neither_runs_nor_the_end(
+    children: Children, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = asyncio.Event()
+
+    async def fail(_: object, own: object, disk_mb: object) -> None:
+        del own, disk_mb
+        tried.set()
+        raise RuntimeError("not expected")
+
+    async with BubblewrapSandbox(SandboxConfig(ready_boxes=0)) as box:
+        boxed(box)
+        box._config = SandboxConfig(ready_boxes=1)
+        with monkeypatch.context() as patch:
+            patch.setattr(BubblewrapSandbox, "_start", fail)
+            box._keeper = asyncio.create_task(box._keep_ready())
+            box._want.set()
+            await tried.wait()
+        assert (await run(box, RunSpec(argv=(), code="1", limits=Limits())))[0].status is Status.ok
+        waiting = await box._start((), 1)
+        assert waiting.alive
+    assert children.now() == []
