@@ -37,7 +37,7 @@ from types import TracebackType
 SETUP_FAILED = 120
 _SECCOMP = {"x86_64": 317, "aarch64": 277}
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
-_PR_SET_NO_NEW_PRIVS, _PR_SET_CHILD_SUBREAPER = 38, 36
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS, _PR_SET_CHILD_SUBREAPER = 1, 38, 36
 _NEW_LISTENER = 1 << 3
 _READ = 1 | 4 | 8  # execute, read file, read dir (linux/landlock.h)
 _FILE_RIGHTS = 1 | 2 | 4 | 1 << 14 | 1 << 15  # the ones that may stand on a file
@@ -146,12 +146,14 @@ def _stay_behind() -> None:
     """Go on as a child whose orphans come to this process, which ends when the child does.
 
     Stands in for the process namespace: whatever the task starts stays below one process, so
-    that the node finds it all, and is ended when the task itself has ended.
+    that the node finds it all, and is ended when the task itself, or the node, has ended.
     """
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     child = os.fork()
     if child == 0:
         return
+    signal.signal(signal.SIGTERM, lambda *_: _end_children())
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)  # when the node is killed
     for fd in (0, 1, 2):
         os.close(fd)
     pid, code = 0, 0
@@ -160,11 +162,15 @@ def _stay_behind() -> None:
         code = os.waitstatus_to_exitcode(status)
     with contextlib.suppress(ChildProcessError):
         while True:  # each that is killed hands its own children over
-            with open(f"/proc/self/task/{os.getpid()}/children") as file:  # noqa: PTH123
-                for left in file.read().split():
-                    os.kill(int(left), signal.SIGKILL)
+            _end_children()
             os.wait()
     os._exit(code if code >= 0 else 128 - code)
+
+
+def _end_children() -> None:
+    with open(f"/proc/self/task/{os.getpid()}/children") as file:  # noqa: PTH123
+        for child in file.read().split():
+            os.kill(int(child), signal.SIGKILL)
 
 
 def _run_code(code: str, args: list[str], chdir: str) -> None:

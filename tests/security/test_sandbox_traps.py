@@ -231,7 +231,8 @@ async def test_a_task_cannot_bind_over_the_system(
         await run(sandbox, "1", read_only={inside: str(tmp_path)})
 
 
-def test_a_killed_node_leaves_no_box() -> None:
+@pytest.mark.parametrize("boxed", [True, False], ids=["box", "no box"])
+def test_a_killed_node_leaves_no_box(*, boxed: bool) -> None:
     # Without control groups: there the next node to start would sweep up what is left.
     code = (
         "import asyncio, os, sys\n"
@@ -239,9 +240,15 @@ def test_a_killed_node_leaves_no_box() -> None:
         "from angelos.core.ports import RunSpec\n"
         "from angelos.node.config import SandboxConfig\n"
         "from angelos.node.proc import tree\n"
+        "from angelos.core.errors import Unavailable\n"
+        "from angelos.node import sandbox as module\n"
         "from angelos.node.sandbox import BubblewrapSandbox\n"
+        "def missing():\n"
+        "    raise Unavailable('none')\n"
+        f"module.find_bwrap = module.find_bwrap if {boxed} else missing\n"
         "async def main():\n"
-        "    async with BubblewrapSandbox(SandboxConfig(use_cgroups=False)) as sandbox:\n"
+        f"    config = SandboxConfig(use_cgroups=False, allow_unsandboxed={not boxed})\n"
+        "    async with BubblewrapSandbox(config) as sandbox:\n"
         "        code = 'import os, time\\nos.fork()\\nos.setsid()\\nprint(1)\\ntime.sleep(99)'\n"
         "        async for event in sandbox.run(RunSpec(argv=(), code=code, limits=Limits())):\n"
         "            print(*tree(os.getpid()), flush=True)\n"
