@@ -214,7 +214,7 @@ def _delegate(folder: Path) -> None:
 
 def _end_members(folder: Path) -> None:
     """Kill what is in a group; a member of another process namespace reads as 0."""
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError):  # it was removed meanwhile
         for pid in map(int, (folder / "cgroup.procs").read_text().split()):
             if pid > 0:  # 0 would be our own process group
                 with contextlib.suppress(ProcessLookupError):
