@@ -27,11 +27,13 @@ from angelos.core.ports import Output
 from angelos.node.launch import Started
 from angelos.node.models import Ending, Meter, Stop
 from angelos.node.notify import Watch
-from angelos.node.proc import parent, tree
+from angelos.node.proc import end_descendants, parent
 from angelos.node.state import must_stop
 
 _START_S = 10.0
 _KERNEL_TICK_S, _SAMPLER_TICK_S = 0.04, 0.01
+_PATIENCE = 9
+"""At most a tenth of the node's time goes into looking at one box."""
 _CHUNK = 65536
 _AHEAD = 16
 """Chunks of output kept for a slow reader before the box has to wait."""
@@ -58,8 +60,8 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
 class Box:
     """A started box: `ready()`, then at most one `run()`, then `close()`."""
 
-    def __init__(self, started: Started) -> None:
-        """Take over what the launcher started."""
+    def __init__(self, started: Started, meter: Meter) -> None:
+        """Take over what the launcher started, and what is to count for it."""
         self._started = started
         self._process = started.process
         self._link = started.link
@@ -73,10 +75,10 @@ class Box:
         self._paused: list[int] = []
         self._pidfds: dict[int, int] = {}
         self._watch: Watch | None = None
-        self._meter: Meter | None = None
+        self._meter = meter
         self._timer: asyncio.TimerHandle | None = None
         self._limits = Limits()
-        self._begun = time.monotonic()
+        self._begun = self._over = time.monotonic()
         self._stdin = b""
         self._written = 0
         self._tail = b""
@@ -107,15 +109,16 @@ class Box:
             self._first = pid if self.scratch else parent(pid)
             if self._first not in self._pidfds:
                 self._watch_process(self._first)
+            # Ahead of the order: the kernel may take 10 ms to move a process (an RCU grace period).
+            self._meter.add(self._first, self._shim)
         except (TimeoutError, OSError) as error:
             raise Unavailable(f"The box did not start: {error or 'no answer'}") from error
 
-    async def begin(self, order: Order, limits: Limits, meter: Meter, stdin: bytes) -> bool:
+    async def begin(self, order: Order, limits: Limits, stdin: bytes) -> bool:
         """Hand the order over and start the clock; False if refused calls go unreported."""
-        self._limits, self._meter, self._stdin = limits, meter, stdin
+        self._limits, self._stdin = limits, stdin
         try:
-            meter.limit(limits)
-            meter.add(self._first, self._shim)
+            self._meter.limit(limits)
             body = msgspec.json.encode(order)
             async with asyncio.timeout(_START_S):
                 head = len(body).to_bytes(8, "big")
@@ -125,7 +128,7 @@ class Box:
                     text = word.decode(errors="replace") or self._complaint()
                     raise Unavailable(f"The box could not be closed: {text}")
                 if fds:
-                    self._watch = Watch(fds[0], platform.machine(), meter.may_fork)
+                    self._watch = Watch(fds[0], platform.machine(), self._meter.may_fork)
                 self._read_streams()
                 await self._loop.sock_sendall(self._link, b"start")
         except (TimeoutError, OSError) as error:
@@ -170,16 +173,17 @@ class Box:
             if self._chunks:
                 yield self._chunks.popleft()
                 self._resume()
-                continue
-            self._wake.clear()
-            await self._wake.wait()
+            elif self._pidfds:
+                self._wake.clear()
+                await self._wake.wait()
+            else:
+                self._drain()
 
     def ending(self, tier: Tier, inside: tuple[str, ...]) -> Ending:
         """Return how it went, once `output` is at its end."""
-        assert self._meter is not None  # noqa: S101 - begin() was called
         return Ending(
             exit_code=self._process.wait() if self.stop is None else None,
-            duration_s=time.monotonic() - self._begun,
+            duration_s=self._over - self._begun,
             tier=tier,
             usage=self._meter.read(),
             stop=self.stop,
@@ -191,17 +195,14 @@ class Box:
         )
 
     def kill(self, stop: Stop, reason: str = "") -> None:
-        """End all processes of the box now; the first reason counts."""
-        if self.stop is None:
-            self.stop, self.reason = stop, reason
+        """End all processes of the box now; the first reason counts, if it still ran."""
         outer = self._pidfds.get(self._process.pid)
+        if outer is not None and self.stop is None:
+            self.stop, self.reason = stop, reason
         if outer is not None and (self._first < 0 or self.scratch):
             # Still starting: bubblewrap killed alone would leave its child waiting for it.
             # Without a process namespace there is nobody else to end the descendants.
-            _signal(outer, signal.SIGSTOP)
-            for pid in [*tree(self._process.pid)][1:]:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
+            end_descendants(self._process.pid)
         for pidfd in (self._pidfds.get(self._first), outer):
             if pidfd is not None:
                 _signal(pidfd, signal.SIGKILL)
@@ -214,7 +215,7 @@ class Box:
             while self._pidfds:
                 self._wake.clear()
                 await self._wake.wait()
-            while self._meter is not None and not self._meter.close():  # noqa: ASYNC110
+            while not self._meter.close():  # noqa: ASYNC110
                 await asyncio.sleep(0.002)  # the kernel is still taking the last process apart
         finally:
             self._release()
@@ -247,18 +248,27 @@ class Box:
         os.close(pidfd)
         if pid == self._process.pid:
             self._process.wait()
+            self._over = time.monotonic()
         self._wake.set()
 
     def _tick(self) -> None:
-        """Look at the meter and the clock."""
-        assert self._meter is not None  # noqa: S101 - begin() was called
-        usage = self._meter.read()
-        elapsed = time.monotonic() - self._begun
+        """Look at the meter and the clock, while there is something to stop."""
+        if self._process.pid not in self._pidfds:
+            return  # what is left is to hand its output over, however long the reader takes
+        began = time.monotonic()
+        try:
+            usage = self._meter.read()
+        except (OSError, ValueError) as error:  # what cannot be measured cannot be limited
+            self.kill(Status.killed, f"what it uses could not be measured: {error}")
+            return
+        now = time.monotonic()
+        elapsed = now - self._begun
         stop = must_stop(usage, self._limits, elapsed, self._watch.total if self._watch else 0)
         if stop is not None:
             self.kill(stop)
             return
         every = _KERNEL_TICK_S if usage.source == "kernel" else _SAMPLER_TICK_S
+        every = max(every, _PATIENCE * (now - began))  # many processes take long to look at
         left = max(self._limits.wall_s - elapsed, 0.0)
         self._timer = self._loop.call_later(min(every, left), self._tick)
 
@@ -269,17 +279,26 @@ class Box:
             self._streams[pipe.fileno()] = name
             self._loop.add_reader(pipe.fileno(), self._readable, pipe.fileno())
 
-    def _readable(self, fd: int) -> None:
+    def _readable(self, fd: int) -> bool:
+        """Read once; False if there was nothing to read."""
         try:
             data = os.read(fd, _CHUNK)
         except BlockingIOError:
-            return
+            return False
         if not data:
             self._loop.remove_reader(fd)
             del self._streams[fd]
         else:
             self._take(fd, data)
         self._wake.set()
+        return True
+
+    def _drain(self) -> None:
+        """Read what is left, once all processes are gone; nobody of the box can add to it."""
+        for fd in [*self._streams]:
+            if not self._readable(fd):  # something that got away holds it open
+                self._loop.remove_reader(fd)
+                del self._streams[fd]
 
     def _take(self, fd: int, data: bytes) -> None:
         kept = data[: max(self._limits.output_bytes - self._written, 0)]
@@ -291,6 +310,7 @@ class Box:
                 self._tail = (self._tail + kept)[-_TAIL:]
         if self._written > self._limits.output_bytes:
             self.kill(Status.output)
+            self.stop = self.stop or Status.output  # it may have ended before it was read
         if len(self._chunks) >= _AHEAD:
             self._loop.remove_reader(fd)
             self._paused.append(fd)

@@ -21,7 +21,7 @@ from angelos.node.proc import start_ticks
 from angelos.node.state import MIB
 
 ROOT = Path("/sys/fs/cgroup")
-_PREFIX = "angelos"
+_PREFIX, _LEAF = "angelos", "angelos-node"
 _CONTROLLERS = ("memory", "pids", "cpuacct")
 
 
@@ -39,7 +39,8 @@ def own_groups(text: str, root: Path = ROOT) -> tuple[int, dict[str, Path]]:
     unified = next((path for number, names, path in rows if number == "0" and not names), None)
     if unified is None:
         raise Unavailable("This process is in no control group.")
-    return 2, {"unified": root / unified.lstrip("/")}
+    # An earlier look of this process, or of its parent, has moved it to the leaf.
+    return 2, {"unified": root / unified.removesuffix(f"/{_LEAF}").lstrip("/")}
 
 
 def _mounted(root: Path, joined: set[str], name: str) -> Path:
@@ -109,7 +110,7 @@ class Group:
         )
 
     def close(self) -> bool:
-        """Remove the folders; False while a process of theirs is still alive."""
+        """End what is in it and remove the folders; False while something is still alive."""
         gone = True
         for folder in self._at.values():
             try:
@@ -118,6 +119,7 @@ class Group:
                 continue
             except OSError:
                 gone = False
+                _end_members(folder)
         return gone
 
     def _write(self, name: str, file: str, text: str) -> None:
@@ -151,8 +153,7 @@ class Cgroups:
                 if start_ticks(int(pid)) == int(ticks):
                     continue
                 with contextlib.suppress(OSError):
-                    for line in (folder / "cgroup.procs").read_text().split():
-                        os.kill(int(line), signal.SIGKILL)
+                    _end_members(folder)
                     folder.rmdir()
                     swept += 1
         return swept
@@ -163,7 +164,7 @@ def find(root: Path = ROOT) -> Cgroups:
     try:
         version, folders = own_groups(Path("/proc/self/cgroup").read_text(), root)
         if version != 1:
-            _delegate(folders["unified"])
+            folders = {"unified": _shared_out(folders["unified"], root)}
         groups = Cgroups(version, folders)
         groups.sweep()
         group = groups.new()
@@ -180,19 +181,44 @@ def find(root: Path = ROOT) -> Cgroups:
     return groups
 
 
+def _shared_out(own: Path, root: Path) -> Path:
+    """Return a version 2 group whose children can be limited.
+
+    The own one, unless others are in it (a login session, `angelos up`): then root can still use
+    the topmost, which alone may have both processes and limited children (cgroups(7)).
+    """
+    try:
+        _delegate(own)
+    except OSError:
+        if os.geteuid() != 0 or own == root:
+            raise
+        _delegate(root)
+        return root
+    return own
+
+
 def _delegate(folder: Path) -> None:
     """Let children of a version 2 group be limited; its own process moves to a leaf for that."""
     control = folder / "cgroup.subtree_control"
-    wanted = "+memory +pids +cpu"
+    wanted = "+memory +pids"  # cpu.stat is there without the cpu controller, which few delegate
     try:
         control.write_text(wanted)
     except OSError:
         if (folder / "cgroup.procs").read_text().split() != [str(os.getpid())]:
             raise
-        leaf = folder / f"{_PREFIX}-node"
+        leaf = folder / _LEAF
         leaf.mkdir(exist_ok=True)
         (leaf / "cgroup.procs").write_text(str(os.getpid()))
         control.write_text(wanted)
+
+
+def _end_members(folder: Path) -> None:
+    """Kill what is in a group; a member of another process namespace reads as 0."""
+    with contextlib.suppress(OSError):  # it was removed meanwhile
+        for pid in map(int, (folder / "cgroup.procs").read_text().split()):
+            if pid > 0:  # 0 would be our own process group
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
 
 def _counter(text: str, name: str) -> int:

@@ -16,6 +16,7 @@ import contextlib
 import logging
 import os
 import re
+import secrets
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -77,7 +78,7 @@ class Checkouts:
                     bundle = await self._fetch(repo, revision)
                     if bundle.signed.commit.repo != repo:
                         raise InvalidInput(f"{revision[:12]} is a revision of another repository.")
-                    files = verify_bundle(self._key, bundle, revision)
+                    files = await asyncio.to_thread(verify_bundle, self._key, bundle, revision)
                     modes = {entry.path: entry.mode for entry in bundle.tree}
                     await asyncio.to_thread(write, path, files, modes)
             yield path
@@ -90,7 +91,7 @@ class Checkouts:
         """Return the revision in force."""
         try:
             name = (self._folder(repo) / "current").readlink().name
-        except OSError:
+        except (OSError, InvalidInput):
             return None
         return Revision(name) if is_revision(name) else None
 
@@ -136,7 +137,7 @@ def write(path: Path, files: Mapping[str, bytes], modes: Mapping[str, int]) -> N
             folder.chmod(_FOLDER)
             _sync(folder)
         manifest = msgspec.json.encode(scan(fresh))
-        _remove_all([path] if path.exists() else [])
+        _remove_all([path])  # whatever it is, a link to nowhere too
         fresh.rename(path)
     except BaseException:
         _remove_all([fresh])
@@ -188,8 +189,7 @@ def _write_file(target: Path, content: bytes, mode: int) -> None:
 
 def _point(folder: Path, revision: Revision) -> None:
     """Set `current` in one step."""
-    fresh = folder / f".current-{os.getpid()}"
-    fresh.unlink(missing_ok=True)
+    fresh = folder / f".new-current-{secrets.token_hex(8)}"  # of its own, and swept if we die
     fresh.symlink_to(revision)
     fresh.rename(folder / "current")
     _sync(folder)

@@ -16,7 +16,7 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     allow_unsandboxed: bool = False
     """Run trusted code where no box can be made; every result then says tier `landlock|none`."""
-    ready_boxes: int = 1
+    ready_boxes: int = 2
     """Boxes started ahead for plain Python code; each holds about 12 MB."""
     use_cgroups: bool = True
     """Off: count with the sampler even where control groups work."""
@@ -33,7 +33,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     slots: int = os.cpu_count() or 1
     """Tasks that run at the same time."""
     waiting: int = 256
-    """Tasks that may wait for a slot; more are refused and delivered again later."""
+    """Tasks that may wait for a slot; one more ends as `killed` with the code `busy`."""
     keep_checkouts: int = 4
     """Old revisions kept beside the current one, for a quick way back."""
     sandbox: SandboxConfig = SandboxConfig()

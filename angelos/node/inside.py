@@ -6,8 +6,9 @@ one order, installs the second seccomp filter and the Landlock rules, sets limit
 then either executes the order's program in its place or, for Python code, runs that code in this
 very interpreter. One box serves one order.
 
-Only the standard library: nothing of AngelOS is inside the box. Anything that fails here ends
-the box before the task has run a line (exit 120 and a message on the socket).
+Only the standard library: nothing of AngelOS is inside the box. It imports all it needs before it
+is ready, which is off a task's path. Anything that fails here ends the box before the task has
+run a line (exit 120 and a message on the socket).
 
     node                         inside
      | <------- b"ready" ---------  |   (SCM_CREDENTIALS: the kernel says which process)
@@ -23,9 +24,11 @@ import contextlib
 import ctypes
 import io
 import json
+import linecache
 import os
 import platform
 import resource
+import signal
 import socket
 import struct
 import sys
@@ -34,7 +37,7 @@ from types import TracebackType
 SETUP_FAILED = 120
 _SECCOMP = {"x86_64": 317, "aarch64": 277}
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
-_PR_SET_NO_NEW_PRIVS, _PR_SET_CHILD_SUBREAPER = 38, 36
+_PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS, _PR_SET_CHILD_SUBREAPER = 1, 38, 36
 _NEW_LISTENER = 1 << 3
 _READ = 1 | 4 | 8  # execute, read file, read dir (linux/landlock.h)
 _FILE_RIGHTS = 1 | 2 | 4 | 1 << 14 | 1 << 15  # the ones that may stand on a file
@@ -143,25 +146,35 @@ def _stay_behind() -> None:
     """Go on as a child whose orphans come to this process, which ends when the child does.
 
     Stands in for the process namespace: whatever the task starts stays below one process, so
-    that the node finds it all.
+    that the node finds it all, and is ended when the task itself, or the node, has ended.
     """
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     child = os.fork()
     if child == 0:
         return
+    signal.signal(signal.SIGTERM, lambda *_: _end_children())
+    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)  # when the node is killed
     for fd in (0, 1, 2):
         os.close(fd)
-    while True:
+    pid, code = 0, 0
+    while pid != child:
         pid, status = os.wait()
-        if pid == child:
-            code = os.waitstatus_to_exitcode(status)
-            os._exit(code if code >= 0 else 128 - code)
+        code = os.waitstatus_to_exitcode(status)
+    with contextlib.suppress(ChildProcessError):
+        while True:  # each that is killed hands its own children over
+            _end_children()
+            os.wait()
+    os._exit(code if code >= 0 else 128 - code)
+
+
+def _end_children() -> None:
+    with open(f"/proc/self/task/{os.getpid()}/children") as file:  # noqa: PTH123
+        for child in file.read().split():
+            os.kill(int(child), signal.SIGKILL)
 
 
 def _run_code(code: str, args: list[str], chdir: str) -> None:
     """Run Python source as `__main__` of this interpreter."""
-    import linecache
-
     name = "<task>"
     linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
     sys.argv = ["-c", *args]
@@ -209,8 +222,9 @@ def main() -> None:
         return
     try:
         os.execvpe(argv[0], argv, dict(os.environ))  # noqa: S606
-    except OSError as error:
-        sys.stderr.write(f"{argv[0]}: {error.strerror}\n")
+    except (OSError, ValueError) as error:  # ValueError: an empty name, a null byte
+        why = error.strerror if isinstance(error, OSError) else error
+        sys.stderr.write(f"{argv[0]}: {why}\n")
         os._exit(127 if isinstance(error, FileNotFoundError) else 126)
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from angelos.core.errors import Unavailable
 from angelos.node.layout import SHIM, Bind, Interpreter, flags, system_links
-from angelos.node.proc import start_ticks
+from angelos.node.proc import end_descendants, start_ticks
 
 log = logging.getLogger(__name__)
 NOBODY = 65534
@@ -133,6 +133,7 @@ class Launcher:
         started = job.result()
         started.link.close()
         with started.process as process:  # closes its pipes and waits
+            end_descendants(process.pid)  # bubblewrap's child would wait for it for ever
             process.kill()
         self._unmount(started.staged)
 
@@ -146,7 +147,7 @@ class Launcher:
             if source != bind.source:
                 staged.append(source)
             sources.append(replace(bind, source=source))
-        packages = self._bwrap.parents[2]  # the bundled one needs its neighbours
+        packages = self._bwrap.parents[min(2, len(self._bwrap.parents) - 1)]  # its libraries
         program = Path(self._permanently(str(packages))) / self._bwrap.relative_to(packages)
         ours, theirs = link()
         seccomp = _memory("seccomp", self._filter)

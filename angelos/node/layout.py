@@ -139,6 +139,12 @@ def flags(
     return [*out, "--chdir", TMP, "--seccomp", str(seccomp_fd), "--remount-ro", "/"]
 
 
+def exposed(path: Path, binds: Sequence[Bind]) -> str:
+    """Return the folder that every box may read and that `path` lies in; empty if none does."""
+    real = os.path.realpath(path)
+    return next((b.source for b in binds if _below(real, os.path.realpath(b.source))), "")
+
+
 def visible(binds: Sequence[Bind]) -> tuple[str, ...]:
     """Return the files and folders that exist inside, for messages and for Landlock."""
     folders = {bind.inside for bind in binds if bind.inside != SHIM}

@@ -1,4 +1,4 @@
-"""Which commands a node has seen, finished and had revoked. Pure, but for its file's form.
+"""Which commands a node has seen, finished and had revoked. Pure, but for `load`.
 
 Commands come at least once. One that runs is not started again, one that was finished is only
 acknowledged again. A revocation voids the grants that were made out before its own: a grant
@@ -8,11 +8,12 @@ carries its time in its id (UUIDv7), by control's clock. A command's id may be a
 from __future__ import annotations
 
 from collections import OrderedDict
+from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from angelos.core.errors import Forbidden
+from angelos.core.errors import Forbidden, InvalidInput
 from angelos.core.grants import Grant
 from angelos.core.ids import CommandId, PrincipalId
 
@@ -57,6 +58,10 @@ class Ledger:
         self.finish(command)
         return "end"
 
+    def forget(self, command: CommandId) -> None:
+        """Note that a command was not carried out and is to be, when it comes again."""
+        self._open.discard(command)
+
     def finish(self, command: CommandId) -> None:
         """Note that a command is done."""
         self._open.discard(command)
@@ -78,6 +83,15 @@ class Ledger:
         return msgspec.json.encode(self.revoked)
 
 
-def load(body: bytes) -> Ledger:
-    """Return a ledger from what `dump` wrote."""
-    return Ledger(msgspec.json.decode(body, type=dict[PrincipalId, int]))
+def load(file: Path) -> Ledger:
+    """Return a ledger with what `dump` gave the file, if there is one; raise `InvalidInput`."""
+    try:
+        return Ledger(msgspec.json.decode(file.read_bytes(), type=dict[PrincipalId, int]))
+    except FileNotFoundError:
+        return Ledger()
+    except msgspec.DecodeError as error:
+        raise InvalidInput(
+            f"The revocations in {file} cannot be read: {error}. Without them a revoked grant might"
+            " be carried out.",
+            hint="Put the file back from a backup, or enrol the node anew in an empty folder.",
+        ) from error

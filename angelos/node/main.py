@@ -29,6 +29,7 @@ from angelos.core.revision import Bundle
 from angelos.core.routes import PREFIX
 from angelos.core.signing import VerifyKey
 from angelos.node.config import NodeConfig, SandboxConfig
+from angelos.node.layout import exposed, system_binds, this_interpreter
 from angelos.node.sandbox import BubblewrapSandbox
 from angelos.node.service import Keys, Node
 
@@ -36,6 +37,7 @@ log = logging.getLogger("angelos.node")
 _MAX_BUNDLE = 512_000_000
 _FETCH_S = 120.0
 _FLUSH_S = 5.0
+_MAX_SLOTS = 1024
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,6 +63,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except AngelError as error:
         sys.stderr.write(f"angelos.node: {error}\n")
         return 1
+    except OSError as error:
+        sys.stderr.write(f"angelos.node: {config.directory} cannot be used: {error}\n")
+        return 1
     return 0
 
 
@@ -70,7 +75,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--role", choices=("execution", "labs"), default="execution")
     parser.add_argument("--dir", type=Path, required=True, help="where it keeps key and checkouts")
     parser.add_argument("--enrol", default="", metavar="TOKEN", help="single-use enrolment token")
-    parser.add_argument("--slots", type=int, default=os.cpu_count() or 1, help="tasks at once")
+    parser.add_argument("--slots", type=_slots, default=os.cpu_count() or 1, help="tasks at once")
     parser.add_argument(
         "--allow-unsandboxed",
         action="store_true",
@@ -80,7 +85,20 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def _slots(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= _MAX_SLOTS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {_MAX_SLOTS}")
+    return int(text)
+
+
 async def _run(config: NodeConfig, token: str) -> None:
+    shown = exposed(config.directory, (*system_binds(), *this_interpreter().binds))
+    if shown:
+        raise InvalidInput(
+            f"{config.directory} lies in {shown}, which every task may read, and with it the"
+            " node's private key.",
+            hint="Choose another --dir.",
+        )
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

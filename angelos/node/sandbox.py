@@ -14,7 +14,6 @@ tier is `landlock` or `none` and every run is `denied`, unless the operator has 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import platform
@@ -53,6 +52,7 @@ log = logging.getLogger(__name__)
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 _OPEN_FILES = 512
 _SELF_TEST = "print('in the box')"
+_GIVE_WAY_S = 0.1
 
 
 class BubblewrapSandbox:
@@ -72,6 +72,7 @@ class BubblewrapSandbox:
         self._landlock = 0
         self._ready: deque[Box] = deque()
         self._open: set[Box] = set()
+        self._ends: dict[Box, asyncio.Task[None]] = {}
         self._want = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
 
@@ -100,8 +101,7 @@ class BubblewrapSandbox:
     async def _close(self) -> None:
         if self._keeper is not None:
             self._keeper.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._keeper
+            await asyncio.gather(self._keeper, return_exceptions=True)
             self._keeper = None
         self._ready.clear()
         for box in tuple(self._open):
@@ -178,7 +178,7 @@ class BubblewrapSandbox:
         try:
             inside = visible((*self._binds, *own))
             order = self._order(spec, box, inside)
-            reported = await box.begin(order, spec.limits, self._meter(), spec.stdin)
+            reported = await box.begin(order, spec.limits, spec.stdin)
             async for output in box.output():
                 yield output
             ending = box.ending(self.tier, inside)
@@ -272,7 +272,16 @@ class BubblewrapSandbox:
 
     async def _start(self, own: tuple[Bind, ...], disk_mb: int) -> Box:
         assert self._launcher is not None  # noqa: S101 - run() and __aenter__ saw to it
-        box = Box(await self._launcher.start(self._binds, own, disk_mb))
+        try:
+            meter = self._meter()
+        except OSError as error:
+            raise Unavailable(f"The box's control group cannot be made: {error}") from error
+        try:
+            started = await self._launcher.start(self._binds, own, disk_mb)
+        except BaseException:
+            meter.close()
+            raise
+        box = Box(started, meter)
         self._open.add(box)
         try:
             await box.ready()
@@ -282,20 +291,38 @@ class BubblewrapSandbox:
         return box
 
     async def _discard(self, box: Box) -> None:
-        staged = await box.close()
-        if box in self._open:  # a second caller has waited as well, and is done
-            self._open.discard(box)
+        """End a box. A caller who is cancelled meanwhile leaves the rest of it to us."""
+        if box in self._open:
+            if box not in self._ends:
+                self._ends[box] = asyncio.create_task(self._end(box), name="end of a box")
+            await asyncio.shield(self._ends[box])
+
+    async def _end(self, box: Box) -> None:
+        try:
+            staged = await box.close()
             if self._launcher is not None:
                 await self._launcher.release(staged)
+        finally:
+            self._open.discard(box)
+            del self._ends[box]
 
     async def _keep_ready(self) -> None:
-        """Start boxes ahead, one after the other, whenever some were taken."""
+        """Start boxes ahead, one after the other, whenever some were taken.
+
+        Not at once while others are ready: a start takes the processor from the run for which a
+        box was just taken, which is over before that if it is short.
+        """
         while True:
             await self._want.wait()
             self._want.clear()
+            if self._ready:
+                await asyncio.sleep(_GIVE_WAY_S)
             while len(self._ready) < self._config.ready_boxes:
                 try:
                     self._ready.append(await self._start((), Limits().disk_mb))
                 except Unavailable as error:
                     log.warning("No box could be started ahead: %s", error)
+                    break
+                except Exception:
+                    log.exception("No box could be started ahead")
                     break

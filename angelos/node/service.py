@@ -13,14 +13,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import msgspec
 
+from angelos.adapters.datadir import write_private
 from angelos.core.errors import (
     AngelError,
     Busy,
@@ -46,11 +48,13 @@ from angelos.core.messages import (
 )
 from angelos.core.ports import Channel, Clock, Envelope, Sandbox
 from angelos.core.signing import VerifyKey
-from angelos.node import health, ledger
+from angelos.node import ledger
 from angelos.node.attempts import Attempts
 from angelos.node.checkout import Checkouts, FetchBundle
 from angelos.node.config import NodeConfig
 from angelos.node.facts import Saying
+from angelos.node.pulls import Pulls
+from angelos.node.slots import Slots
 from angelos.node.stream import Feed
 from angelos.node.tasks import Runner
 
@@ -65,6 +69,10 @@ class Keys:
 
     grant: VerifyKey
     revision: VerifyKey
+
+
+class _NotKept(AngelError):
+    """A revocation is in force but could not be written down; it is taken again when it comes."""
 
 
 @dataclass(slots=True)
@@ -101,8 +109,8 @@ class Node:
             config.directory, keys.revision, fetch_bundle, config.keep_checkouts
         )
         self._runner = Runner(config.name, sandbox, self.checkouts)
-        self._slots = asyncio.Semaphore(config.slots)
-        self._waiting = 0
+        self._pulls = Pulls(sandbox, self.checkouts)
+        self._slots = Slots(config.slots, config.waiting, clock)
         self._ledger = ledger.Ledger()
         self._attempts = Attempts(config.directory / "begun.json")
         self._work: dict[CommandId, _Work] = {}
@@ -112,8 +120,7 @@ class Node:
     async def __aenter__(self) -> Self:
         self._config.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         await asyncio.to_thread(self.checkouts.sweep)
-        with contextlib.suppress(FileNotFoundError):
-            self._ledger = ledger.load(self._revoked_file.read_bytes())
+        self._ledger = await asyncio.to_thread(ledger.load, self._revoked_file)
         info = {"tier": self._sandbox.tier, "role": self._config.role}
         self._channel = await self._stack.enter_async_context(self._connect(info))
         return self
@@ -171,6 +178,10 @@ class Node:
         work = self._work[command.id]
         try:
             await self._carry_out(command, work)
+        except _NotKept as error:
+            log.error("Command %s is not acknowledged: %s", command.id, error)  # noqa: TRY400
+            self._ledger.forget(command.id)
+            return
         except AngelError as error:
             log.warning("Command %s was not carried out: %s", command.id, error)
         except Exception:
@@ -191,10 +202,12 @@ class Node:
             refusal = error
         match payload:
             case RunTask():
+                if refusal is not None and self._runs(payload.task):
+                    raise refusal  # said of the task, it would end what another command began
                 work.task = payload.task
                 await self._run_task(command, payload, work, refusal)
             case Checkout():
-                await self._check_out(command, payload, refusal)
+                await self._check_out(command, payload, work, refusal)
             case CancelTask() | RevokeGrants():
                 if refusal is not None:
                     raise refusal
@@ -218,16 +231,20 @@ class Node:
                 found = [work for work in self._work.values() if work.task == task]
             case RevokeGrants(principal=principal, reason=reason):
                 self._ledger.revoke(principal, read_grant(command.grant))
-                part = self._revoked_file.with_suffix(".part")
-                part.write_bytes(self._ledger.dump())
-                part.rename(self._revoked_file)
                 found = [work for work in self._work.values() if work.who == principal]
                 reason = f"the grants of {principal} were revoked: {reason}".rstrip(": ")
         jobs = [work.job for work in found if work.job is not asyncio.current_task()]
         for work in found:
             if work.job in jobs:
                 self._kill(work, reason)
-        if jobs and isinstance(payload, CancelTask):
+        if isinstance(payload, RevokeGrants):
+            try:
+                await asyncio.to_thread(write_private, self._revoked_file, self._ledger.dump())
+            except OSError as error:
+                raise _NotKept(
+                    f"It is in force, but {self._revoked_file} cannot be written: {error}"
+                ) from error
+        elif jobs:
             # Acknowledged only then: should we die before, the end is said at the next start.
             await asyncio.wait(jobs)
 
@@ -236,6 +253,9 @@ class Node:
         evidence = {"source": "node", "reason": reason}
         result = self._runner.result(Status.killed, Feed(), evidence=evidence)
         await self._finished(saying, task, result)
+
+    def _runs(self, task: TaskId) -> bool:
+        return any(work.task == task for work in self._work.values())
 
     @staticmethod
     def _kill(work: _Work, reason: str) -> None:
@@ -263,7 +283,7 @@ class Node:
         try:
             if refusal is not None:
                 raise refusal  # noqa: TRY301 - told like any other error below
-            async with self._slot(command):
+            async with self._slots.one(command.deadline):
                 result = await self._runner.run(task, started, say, feed)
         except Forbidden as error:
             evidence = {"source": "grant", "reason": str(error)}
@@ -295,59 +315,30 @@ class Node:
         data = msgspec.to_builtins(result)
         await self._say(saying, Kind.task_finished, task, outcome=result.status, once=True, **data)
 
-    @contextlib.asynccontextmanager
-    async def _slot(self, command: Command) -> AsyncIterator[None]:
-        """Wait for a slot, unless too many wait already or the command's time is over."""
-        if self._slots.locked() and self._waiting >= self._config.waiting:
-            raise Busy(f"{self._waiting} tasks wait on {self.id} already.")
-        self._waiting += 1
-        try:
-            await self._slots.acquire()
-        finally:
-            self._waiting -= 1
-        try:
-            if command.deadline is not None and self._clock.time() > command.deadline:
-                raise DeadlineExceeded("Its deadline had passed before it could be started.")
-            yield
-        finally:
-            self._slots.release()
-
     # -- checkouts -----------------------------------------------------------------------
 
     async def _check_out(
-        self, command: Command, wish: Checkout, refusal: AngelError | None
+        self, command: Command, wish: Checkout, work: _Work, refusal: AngelError | None
     ) -> None:
-        data: dict[str, Any] = {"repo": wish.repo, "branch": wish.branch, "canary": wish.canary}
-        stayed = {"stayed_on": self.checkouts.current(wish.repo)}
         try:
             if refusal is not None:
                 raise refusal  # noqa: TRY301 - told like any other error below
-            async with self.checkouts.use(wish.repo, wish.revision) as folder:
-                end = await health.check(self._sandbox, folder, wish)
-                if end.status is Status.ok:
-                    await self.checkouts.switch(wish.repo, wish.revision)
+            told = await self._pulls.pull(wish)
         except AngelError as error:
-            kind, outcome, data = Kind.checkout_failed, error.code, {**data, **stayed}
-            data["detail"] = str(error)
+            told = self._pulls.failed(wish, error.code, str(error))
         except Exception as error:
             log.exception("%s of %s was not checked out", wish.revision, wish.repo)
-            kind, outcome, data = Kind.checkout_failed, _code(error), {**data, **stayed}
-            data["detail"] = f"The revision cannot be kept: {error}"
+            detail = f"The revision cannot be kept: {error}"
+            told = self._pulls.failed(wish, _code(error), detail)
         except asyncio.CancelledError:
-            current, work = asyncio.current_task(), self._work.get(command.id)
-            if work is None or not work.kill or current is None:
+            current = asyncio.current_task()
+            if not work.kill or current is None:
                 raise
             current.uncancel()
-            kind, outcome, data = Kind.checkout_failed, Status.killed, {**data, **stayed}
-            data["detail"] = work.kill
-        else:
-            ok = end.status is Status.ok
-            kind = Kind.checkout_healthy if ok else Kind.checkout_failed
-            outcome = end.status
-            data |= {} if ok else {**stayed, "detail": end.detail, "evidence": end.evidence}
+            told = self._pulls.failed(wish, Status.killed, work.kill)
         await self._say(
-            Saying(self.id, command.id, command.trace), kind, self.id, outcome=outcome,
-            revision=wish.revision, once=True, **data,
+            Saying(self.id, command.id, command.trace), told.kind, self.id, outcome=told.outcome,
+            revision=wish.revision, once=True, **told.data,
         )  # fmt: skip
 
     # -- channel -------------------------------------------------------------------------
@@ -358,7 +349,7 @@ class Node:
         return self._channel
 
     @property
-    def _revoked_file(self) -> Any:
+    def _revoked_file(self) -> Path:
         return self._config.directory / "revoked.json"
 
     async def _say(self, saying: Saying, kind: Kind, subject: str, **fields: Any) -> None:

@@ -8,6 +8,7 @@ r"""Decides, from the evidence, which status word a run has earned. Pure.
     bytes of output                      output     node
     refused system calls + failure       denied     kernel
     an absolute path that is not there   denied     exit
+    killed by SIGSYS (foreign ABI)       denied     exit
     exit code                            ok, error  exit
 
 An exit code of 137 alone says nothing: the counters are read first. A system call that was
@@ -120,8 +121,9 @@ def _own_exit(ending: Ending) -> tuple[Status, dict[str, Any]]:
     if ending.exit_code == 0:
         return Status.ok, {"source": "exit"}
     if ending.exit_code == SIGSYS_EXIT:
+        # A program can end with that code as well: the kernel is no witness of it.
         reason = "a system call of a foreign ABI (SIGSYS), or the exit code 159"
-        return Status.denied, {"source": "kernel", "reason": reason}
+        return Status.denied, {"source": "exit", "reason": reason}
     last = _last_line(ending.stderr_tail)
     spoke = any(word in last for word in _PERMISSION_WORDS)
     attack = any(refusal.call != "socket" for refusal in ending.refusals)

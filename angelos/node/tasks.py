@@ -51,7 +51,7 @@ class Runner:
     async def _run(
         self, task: RunTask, started: Callable[[], Awaitable[None]], say: Say, feed: Feed
     ) -> TaskResult:
-        finding = refused(task)
+        finding = await refused(task)
         if finding is not None:
             evidence = {"source": "guard", "line": finding.line, "reason": finding.reason}
             return self.result(Status.denied, feed, evidence=evidence)

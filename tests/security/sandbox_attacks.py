@@ -142,6 +142,14 @@ ATTACKS = (
         "import os\nfor _ in range(3):\n    os.fork()\nwhile True:\n    pass", "cpu",
         {"limit_s": 0.5}, limits=Limits(wall_s=15, cpu_s=0.5),
     ),
+    Attack(
+        "computes for ever in children that nobody waits for",
+        "import os, signal, time\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+        "while True:\n    if os.fork() == 0:\n"
+        "        while time.process_time() < 0.1:\n            pass\n        os._exit(0)\n"
+        "    try:\n        os.wait()\n    except ChildProcessError:\n        pass\n",
+        "cpu", {"limit_s": 0.5}, limits=Limits(wall_s=15, cpu_s=0.5),
+    ),
     Attack("ptrace", syscall(101, 0, 0, 0, 0, call="ptrace"), "denied", refused("ptrace")),
     Attack("keyctl", syscall(250, 0, -3, 0, call="keyctl"), "denied", refused("keyctl")),
     Attack("bpf", syscall(321, 0, 0, 0, call="bpf"), "denied", refused("bpf")),
@@ -153,7 +161,7 @@ ATTACKS = (
     Attack("clone3", syscall(435, 0, 0, call="clone3"), "error", says="clone3 -1 ENOSYS"),
     Attack("io_uring", syscall(425, 1, 0, call="uring"), "error", says="uring -1 ENOSYS"),
     Attack("a call of the future", syscall(900, call="new"), "error", says="new -1 ENOSYS"),
-    Attack("x32", syscall(0x40000000 | 39, call="x32"), "denied", {"source": "kernel"}),
+    Attack("x32", syscall(0x40000000 | 39, call="x32"), "denied", {"source": "exit"}),
     Attack("terminal injection", syscall(16, 0, 0x5412, 0, call="tiocsti"), "error",
            says="tiocsti -1 EPERM"),
     Attack("terminal injection, disguised", syscall(16, 0, 0x1_0000_5412, 0, call="tiocsti"),

@@ -64,6 +64,34 @@ for path in glob.glob("/proc/[0-9]*/environ"):
     assert "ANGELOS" not in said
 
 
+async def test_bubblewrap_itself_was_started_with_an_empty_environment(
+    sandbox: BubblewrapSandbox,
+) -> None:
+    """Inside, two more things hide it: who has namespaces is not dumpable, and Landlock."""
+    need(os.geteuid() == 0, "only root reads the environment of one that is not dumpable")
+    box = await sandbox._start((), 4)
+    for pid in (box._process.pid, box._first):
+        assert environment(pid).removeprefix(b"PWD=/\0") == b""
+
+
+def environment(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/environ").read_bytes()
+
+
+async def test_the_root_and_dev_are_mounted_read_only(sandbox: BubblewrapSandbox) -> None:
+    """Landlock keeps a program from writing there as well; this is for where there is none."""
+    code = """
+for line in open("/proc/self/mountinfo"):
+    place, options = line.split()[4:6]
+    if not place.startswith(("/proc", "/tmp", "/dev/")):
+        print(place, options.split(",")[0])
+"""
+    _, said = await run(sandbox, code)
+    options = dict(line.split() for line in said.splitlines())
+    assert {"/", "/dev", "/usr"} <= options.keys()
+    assert set(options.values()) == {"ro"}, options
+
+
 async def test_command_lines_show_no_flags_and_no_path_of_the_task(
     sandbox: BubblewrapSandbox, tmp_path: Path
 ) -> None:
@@ -203,15 +231,24 @@ async def test_a_task_cannot_bind_over_the_system(
         await run(sandbox, "1", read_only={inside: str(tmp_path)})
 
 
-def test_a_killed_node_leaves_no_box() -> None:
+@pytest.mark.parametrize("boxed", [True, False], ids=["box", "no box"])
+def test_a_killed_node_leaves_no_box(*, boxed: bool) -> None:
+    # Without control groups: there the next node to start would sweep up what is left.
     code = (
         "import asyncio, os, sys\n"
         "from angelos.core.messages import Limits\n"
         "from angelos.core.ports import RunSpec\n"
+        "from angelos.node.config import SandboxConfig\n"
         "from angelos.node.proc import tree\n"
+        "from angelos.core.errors import Unavailable\n"
+        "from angelos.node import sandbox as module\n"
         "from angelos.node.sandbox import BubblewrapSandbox\n"
+        "def missing():\n"
+        "    raise Unavailable('none')\n"
+        f"module.find_bwrap = module.find_bwrap if {boxed} else missing\n"
         "async def main():\n"
-        "    async with BubblewrapSandbox() as sandbox:\n"
+        f"    config = SandboxConfig(use_cgroups=False, allow_unsandboxed={not boxed})\n"
+        "    async with BubblewrapSandbox(config) as sandbox:\n"
         "        code = 'import os, time\\nos.fork()\\nos.setsid()\\nprint(1)\\ntime.sleep(99)'\n"
         "        async for event in sandbox.run(RunSpec(argv=(), code=code, limits=Limits())):\n"
         "            print(*tree(os.getpid()), flush=True)\n"

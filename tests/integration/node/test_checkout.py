@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import hashlib
 import os
 import stat
@@ -100,7 +102,11 @@ async def test_what_was_touched_is_fetched_again(checkouts: Checkouts, source: S
         (path / "b").unlink()
         (path / "b").symlink_to("/etc/passwd")
 
-    for number, attack in enumerate((change, add, link), start=2):
+    def nowhere() -> None:
+        path.rename(path.with_name("moved"))
+        path.symlink_to("/nowhere")
+
+    for number, attack in enumerate((change, add, link, nowhere), start=2):
         attack()
         assert not untouched(path)
         async with checkouts.use("study", revision):
@@ -168,3 +174,15 @@ async def test_what_a_killed_node_left_is_swept(
     left.chmod(0o555)
     checkouts.sweep()
     assert not left.exists()
+
+
+async def test_current_can_be_set_by_several_at_once(
+    checkouts: Checkouts, source: Source, tmp_path: Path
+) -> None:
+    revisions = [source.add(bundle({"a": bytes([n])})) for n in range(8)]
+    async with contextlib.AsyncExitStack() as stack:
+        for revision in revisions:
+            await stack.enter_async_context(checkouts.use("study", revision))
+        await asyncio.gather(*(checkouts.switch("study", revision) for revision in revisions))
+    assert checkouts.current("study") in revisions
+    assert not [*(tmp_path / "checkouts" / "study").glob(".*")]

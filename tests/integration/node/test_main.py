@@ -15,6 +15,9 @@ import pytest
         ([], 1, "holds no identity. Enrol with a token first."),
         (["--enrol", "rubbish!"], 2, "The enrolment token cannot be read"),
         (["--role", "king"], 2, "invalid choice: 'king'"),
+        (["--slots", "0"], 2, "'0' is not a number from 1"),
+        (["--dir", sys.prefix + "/node"], 2, "which every task may read"),
+        (["--dir", __file__], 1, "Not a directory"),
     ],
 )
 def test_it_cannot_begin(tmp_path: Path, more: list[str], code: int, says: str) -> None:

@@ -16,38 +16,13 @@ import pytest
 from angelos.core.messages import Limits, Status, Tier
 from angelos.core.ports import Exit, Output, RunSpec
 from angelos.node import launch as launch_module
-from angelos.node import sandbox as sandbox_module
 from angelos.node.config import SandboxConfig
 from angelos.node.launch import Launcher, Started
-from angelos.node.proc import parent, tree
 from angelos.node.sandbox import BubblewrapSandbox
 from angelos.testing import need
+from tests.integration.node.boxes import Children, children, is_gone, no_bwrap, run
 
-
-class Children:
-    """The processes that a test has started, apart from those that stood before (the stores)."""
-
-    def __init__(self) -> None:
-        self._before = self._direct()
-
-    @staticmethod
-    def _direct() -> set[int]:
-        return {pid for pid in [*tree(os.getpid())][1:] if _parent(pid) == os.getpid()}
-
-    def now(self) -> list[int]:
-        return [pid for child in self._direct() - self._before for pid in tree(child)]
-
-
-def _parent(pid: int) -> int:
-    try:
-        return parent(pid)
-    except OSError:
-        return 0
-
-
-@pytest.fixture
-def children() -> Children:
-    return Children()
+__all__ = ["children", "no_bwrap"]
 
 
 @pytest.fixture(params=[True, False], ids=["cgroup", "sampler"])
@@ -59,16 +34,6 @@ async def sandbox(
         need(box.tier in {Tier.full, Tier.reduced}, f"no boxes here: {box.reasons}")
         yield box
     assert children.now() == []
-
-
-async def run(sandbox: BubblewrapSandbox, spec: RunSpec) -> tuple[Exit, str]:
-    said = b""
-    async for event in sandbox.run(spec):
-        if isinstance(event, Output):
-            said += event.data
-        else:
-            return event, said.decode()
-    raise AssertionError("no end")
 
 
 async def test_output_comes_while_the_program_runs_and_closing_kills(
@@ -88,14 +53,6 @@ async def test_output_comes_while_the_program_runs_and_closing_kills(
         assert len(running) >= 4
     for pid in running:
         assert is_gone(pid)
-
-
-def is_gone(pid: int) -> bool:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return True
-    return stat.rpartition(")")[2].split()[0] == "Z"
 
 
 async def test_stdin_larger_than_a_pipe(sandbox: BubblewrapSandbox) -> None:
@@ -123,6 +80,16 @@ async def test_a_syntax_error_is_the_programs_own(sandbox: BubblewrapSandbox) ->
     assert (end.status, end.exit_code) == (Status.error, 1)
     assert 'File "<task>", line 1' in said
     assert "inside.py" not in said
+
+
+@pytest.mark.parametrize("argv", [("",), ("echo", "a\0b")])
+async def test_a_program_that_cannot_be_named(
+    sandbox: BubblewrapSandbox, argv: tuple[str, ...]
+) -> None:
+    end, said = await run(sandbox, RunSpec(argv=argv, limits=Limits()))
+    assert (end.status, end.exit_code) == (Status.error, 126)
+    assert said.startswith(f"{argv[0]}: ")
+    assert "Traceback" not in said
 
 
 async def test_a_program_that_is_not_there(sandbox: BubblewrapSandbox) -> None:
@@ -204,6 +171,17 @@ async def test_ready_boxes_are_used_once_and_replaced(children: Children) -> Non
     assert children.now() == []
 
 
+async def test_a_box_that_waits_is_counted_already_for_moving_takes_the_kernel_long() -> None:
+    async with BubblewrapSandbox(SandboxConfig(ready_boxes=0)) as box:
+        need(box._groups is not None, f"no control groups here: {box.reasons}")
+        waiting = await box._start((), Limits().disk_mb)
+        assert f"angelos-{os.getpid()}-" in groups_of(waiting._shim)
+
+
+def groups_of(pid: int) -> str:
+    return Path(f"/proc/{pid}/cgroup").read_text()
+
+
 async def test_whoever_is_cancelled_while_a_box_starts_leaves_nothing(
     children: Children, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -225,16 +203,6 @@ async def test_whoever_is_cancelled_while_a_box_starts_leaves_nothing(
         with pytest.raises(asyncio.CancelledError):
             await job
     assert children.now() == []
-
-
-@pytest.fixture
-def no_bwrap(monkeypatch: pytest.MonkeyPatch) -> None:
-    from angelos.core.errors import Unavailable
-
-    def missing() -> Path:
-        raise Unavailable("There is no bubblewrap.")
-
-    monkeypatch.setattr(sandbox_module, "find_bwrap", missing)
 
 
 async def test_without_boxes_everything_is_refused_and_says_why(no_bwrap: None) -> None:

@@ -83,14 +83,15 @@ class FakeSandbox:
     def __init__(self) -> None:
         self.running = 0
         self.most = 0
-        self.release = asyncio.Event()
+        self.waits, self.release = asyncio.Event(), asyncio.Event()
 
     async def run(self, spec: RunSpec) -> AsyncIterator[Output | Exit]:
         self.running += 1
         self.most = max(self.most, self.running)
         try:
             yield Output("stdout", b"begun\n")
-            if spec.code == "wait":
+            if "wait" in (spec.code, *spec.argv):
+                self.waits.set()
                 await self.release.wait()
             if spec.code == "big":
                 for _ in range(40):

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from angelos.core.ids import (
     PrincipalId,
     TaskId,
@@ -172,3 +174,25 @@ async def test_revoked_grants_end_what_runs_and_refuse_what_comes(
         assert world.finished("task-5")["status"] == "denied", "also after a restart"
         job.cancel()
         await asyncio.gather(job, return_exceptions=True)
+
+
+async def test_a_revocation_holds_on_a_full_disk_and_is_asked_for_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    running = world.command(run("task-1", "wait"))
+    await world.put(running)
+    await world.channel.until(lambda: world.channel.of("task.output"))
+    old = world.command(run("task-2"))
+    revoke = world.command(RevokeGrants(principal=ADA), who=PrincipalId("system/control"))
+    with monkeypatch.context() as patch:
+        patch.setattr("angelos.node.service.write_private", full)
+        await world.put(revoke, old)
+        await world.acked(running, old)
+    assert world.finished("task-1")["status"] == "killed"
+    assert world.finished("task-2")["status"] == "denied"
+    assert revoke.id not in world.channel.acks
+    await world.put(revoke)
+    await world.acked(revoke)

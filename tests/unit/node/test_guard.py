@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from angelos.node.proc import tree
+from angelos.node.runtimes.python import guard
 from angelos.node.runtimes.python.guard import GuardPolicy, check
+from angelos.node.runtimes.python.runtime import INLINE, refused
+from tests.unit.node.fakes import run
 
 
 @pytest.mark.parametrize(
@@ -63,3 +71,33 @@ def test_a_list_of_allowed_modules() -> None:
 @given(st.text())
 def test_no_text_upsets_it(code: str) -> None:
     check(code)
+
+
+async def test_long_code_is_looked_through_in_a_process_of_its_own() -> None:
+    filler = "x = 1\n" * INLINE
+    found = await refused(run("task-1", filler + "import ctypes\n"))
+    assert found is not None
+    assert found.line == INLINE + 1
+    assert found.reason.startswith("import of ctypes is not allowed")
+    assert await refused(run("task-1", filler)) is None
+
+
+def test_code_that_takes_the_parser_too_long_is_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    text = Path(guard.__file__).read_text()
+    (tmp_path / "guard.py").write_text(text.replace("MAX_MEMORY = 5,", "MAX_MEMORY = 1,"))
+    monkeypatch.setattr(guard, "__file__", str(tmp_path / "guard.py"))
+    found = asyncio.run(refused(run("task-1", "f'" + "{x}" * 300_000 + "'")))
+    assert found is not None
+    assert "cannot be looked through" in found.reason
+
+
+async def test_who_is_cancelled_leaves_no_guard() -> None:
+    before = {*tree(os.getpid())}
+    job = asyncio.create_task(refused(run("task-1", "f'" + "{x}" * 300_000 + "'")))
+    while not {*tree(os.getpid())} - before:  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    job.cancel()
+    await asyncio.gather(job, return_exceptions=True)
+    assert not {*tree(os.getpid())} - before

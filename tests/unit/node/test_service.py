@@ -69,6 +69,19 @@ async def test_a_grant_that_does_not_fit_is_denied(world: World, changes: dict[s
     assert world.sandbox.most == 0
 
 
+async def test_a_forged_command_says_nothing_of_a_task_that_runs(world: World) -> None:
+    command = world.command(run("task-1", "wait"))
+    await world.put(command)
+    await world.channel.until(lambda: world.channel.of("task.output"))
+    forged = world.command(run("task-1"), key=SigningKey(bytes(32)))
+    await world.put(forged)
+    await world.acked(forged)
+    assert world.channel.of("task.finished") == []
+    world.sandbox.release.set()
+    await world.acked(command)
+    assert world.finished("task-1")["status"] == "ok"
+
+
 async def test_the_guard_refuses_before_anything_starts(world: World) -> None:
     command = world.command(run("task-1", "import math\nimport ctypes\n"))
     await world.put(command)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from angelos.core.errors import Forbidden
+from angelos.core.errors import Forbidden, InvalidInput
 from angelos.core.grants import Grant
 from angelos.core.ids import CommandId, PrincipalId, new_grant_id
 from angelos.node.attempts import KEPT, Attempts
@@ -102,10 +102,14 @@ def _grant(now_ms: int) -> Grant:
     )  # fmt: skip
 
 
-def test_a_revocation_voids_older_grants_and_survives_a_restart() -> None:
-    ledger = Ledger()
+def test_a_revocation_voids_older_grants_and_survives_a_restart(tmp_path: Path) -> None:
+    ledger, file = load(tmp_path / "revoked.json"), tmp_path / "revoked.json"
     ledger.revoke(PrincipalId("agent/m"), _grant(2_000))
-    for memory in (ledger, load(ledger.dump())):
+    file.write_bytes(ledger.dump())
+    for memory in (ledger, load(file)):
         with pytest.raises(Forbidden):
             memory.check(_grant(1_999))
         memory.check(_grant(2_001))
+    file.write_bytes(b"{half")
+    with pytest.raises(InvalidInput, match="cannot be read"):
+        load(file)

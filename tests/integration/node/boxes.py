@@ -1,0 +1,66 @@
+"""What the tests of real boxes share: running in one, and counting what a test has started."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from angelos.core.errors import Unavailable
+from angelos.core.ports import Exit, Output, RunSpec
+from angelos.node import sandbox as sandbox_module
+from angelos.node.proc import parent, tree
+from angelos.node.sandbox import BubblewrapSandbox
+
+
+class Children:
+    """The processes that a test has started, apart from those that stood before (the stores)."""
+
+    def __init__(self) -> None:
+        self._before = self._direct()
+
+    @staticmethod
+    def _direct() -> set[int]:
+        return {pid for pid in [*tree(os.getpid())][1:] if _parent(pid) == os.getpid()}
+
+    def now(self) -> list[int]:
+        return [pid for child in self._direct() - self._before for pid in tree(child)]
+
+
+def _parent(pid: int) -> int:
+    try:
+        return parent(pid)
+    except OSError:
+        return 0
+
+
+@pytest.fixture
+def children() -> Children:
+    return Children()
+
+
+async def run(sandbox: BubblewrapSandbox, spec: RunSpec) -> tuple[Exit, str]:
+    said = b""
+    async for event in sandbox.run(spec):
+        if isinstance(event, Output):
+            said += event.data
+        else:
+            return event, said.decode()
+    raise AssertionError("no end")
+
+
+def is_gone(pid: int) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return True
+    return stat.rpartition(")")[2].split()[0] == "Z"
+
+
+@pytest.fixture
+def no_bwrap(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> Path:
+        raise Unavailable("There is no bubblewrap.")
+
+    monkeypatch.setattr(sandbox_module, "find_bwrap", missing)
