@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from angelos.adapters.datadir import DataDir, find_data_dir
+from angelos.adapters.datadir import DataDir, absolute, find_data_dir
 from angelos.core.errors import InvalidInput
 
 
@@ -67,7 +67,7 @@ def load(
 ) -> Settings:
     """Return the settings of the environment; arguments go before it."""
     env = os.environ if environ is None else environ
-    root = Path(data_dir).expanduser().absolute() if data_dir else find_data_dir(env)
+    root = absolute(data_dir) if data_dir else find_data_dir(env)
     return Settings(
         data_dir=root,
         stores=StoreSettings(

@@ -18,6 +18,7 @@ import binascii
 import logging
 import random
 import ssl
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 MAX_TOKEN = 16_384
 _MAX_ANSWER = 262_144
 _RETRY_S = 60.0
+_LOOK_S = 60.0
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -136,8 +138,9 @@ class Identity:
     async def keep_renewed(self, clock: Clock) -> None:
         """Renew at half life, for ever; trouble is logged and tried again."""
         while True:
-            wait = self.renew_at - clock.time()
-            await asyncio.sleep(max(wait, 0) + random.uniform(0, 1))  # noqa: S311 - no secret
+            at = self.renew_at + random.uniform(0, 1)  # noqa: S311 - no secret
+            while (wait := at - clock.time()) > 0:
+                await asyncio.sleep(min(wait, _LOOK_S))  # a sleep stands still in a suspended host
             try:
                 await self.renew()
             except (AngelError, OSError) as error:
@@ -153,7 +156,7 @@ async def enrol(token: str, directory: Path) -> Identity:
     it (a token works once), `Unavailable` when nobody answers.
     """
     parts = decode_token(token)
-    _make(directory)  # before the token is spent
+    _make(directory)
     key = ec.generate_private_key(ec.SECP256R1())
     body = Enrol(secret=parts.secret, csr=signing_request(key))
     enrolled = await _post(f"{parts.url}{PREFIX}/enrol", body, client_context(parts.ca))
@@ -164,10 +167,15 @@ async def enrol(token: str, directory: Path) -> Identity:
 
 
 def _make(directory: Path) -> None:
+    """Make the folder and write into it, before the token is spent."""
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        tempfile.TemporaryFile(dir=directory).close()
     except OSError as error:
-        raise InvalidInput(f"{directory} cannot be made: {error.strerror}.") from error
+        raise InvalidInput(
+            f"{directory} cannot be made or written: {error.strerror}.",
+            hint="The token was not used; use it with another folder.",
+        ) from error
 
 
 def _store(directory: Path, key: ec.EllipticCurvePrivateKey, enrolled: Enrolled) -> None:

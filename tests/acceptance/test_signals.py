@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Self
 
 import pytest
 
@@ -62,8 +64,6 @@ class _Silent:
     """A server that takes requests and never answers, where `system.json` says it is."""
 
     def __init__(self, folder: Path, like: DataDir) -> None:
-        import socket
-
         self.asked = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.data = DataDir(folder / "data")
@@ -79,7 +79,7 @@ class _Silent:
         self._connection.recv(1)
         self.asked.set()
 
-    def __enter__(self) -> _Silent:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 

@@ -26,11 +26,9 @@ class Up:
 
     def __init__(self, data_dir: Path, *args: str, prefix: Sequence[str] = ()) -> None:
         self.data = DataDir(data_dir)
+        command = [*prefix, sys.executable, "-m", "angelos.cli", "up", "--json", "--data-dir"]
         self.process = subprocess.Popen(
-            [
-                *prefix, sys.executable, "-m", "angelos.cli", "up", "--json",
-                "--data-dir", str(data_dir), *args,
-            ],  # fmt: skip
+            [*command, str(data_dir), *args],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -22,6 +22,7 @@ from angelos.core.api import SubmitTask
 from angelos.core.ids import offset_key
 from angelos.core.messages import TaskResult
 from angelos.core.ports import NewText, Output
+from angelos.testing import eventually
 
 RESULT = {
     "status": "ok", "exit_code": 0, "stdout": "ab", "stderr": "", "duration_s": 0.1,
@@ -41,6 +42,10 @@ class World:
         self.followed: list[str] = []
         self.refuse_events = 0
         self.close_code = 1011
+        self.open_events: asyncio.Event | None = None
+        """If there is one, a link is opened when it is set."""
+        self.asked = False
+        self.closed = asyncio.Event()
 
     def fact(self, offset: str, kind: str, **data: object) -> None:
         self.facts.append(
@@ -82,7 +87,10 @@ class Api(RequestHandler):
 class Events(WebSocketHandler):
     world: ClassVar[World]
 
-    def prepare(self) -> None:
+    async def prepare(self) -> None:
+        self.world.asked = True
+        if self.world.open_events is not None:
+            await self.world.open_events.wait()
         if self.world.refuse_events:
             self.set_status(self.world.refuse_events)
             self.finish(errors.Forbidden("not you").problem())
@@ -101,6 +109,9 @@ class Events(WebSocketHandler):
             self.write_message(msgspec.json.encode(fact))
         if left >= 0:
             self.close(self.world.close_code, "cut")
+
+    def on_close(self) -> None:
+        self.world.closed.set()
 
 
 @pytest.fixture
@@ -226,6 +237,22 @@ async def test_events_that_are_refused_raise(world, angelos, status):
     world.refuse_events = status
     with pytest.raises((errors.Forbidden, errors.Unauthenticated)):
         await anext(angelos.events())
+
+
+async def test_a_link_that_comes_after_its_reader_has_gone_is_closed(world, angelos):
+    world.open_events = asyncio.Event()
+    reading = asyncio.ensure_future(anext(angelos.events()))
+    await eventually(lambda: world.asked, "the request")
+    reading.cancel()
+    await asyncio.wait({reading})
+    world.open_events.set()
+    await asyncio.wait_for(world.closed.wait(), 20)
+
+
+@pytest.mark.parametrize("token", ["a\nb", "a b", "\udcff", "ü"])
+def test_a_token_that_is_no_header_is_refused_here(token):
+    with pytest.raises(errors.InvalidInput, match="token"):
+        Angelos("http://127.0.0.1:1", token=token)
 
 
 async def test_an_end_for_good_is_not_tried_again(world, angelos):
