@@ -14,8 +14,9 @@ from collections.abc import AsyncGenerator, Collection
 
 import msgspec
 from tornado.httpclient import HTTPClientError, HTTPRequest
-from tornado.websocket import WebSocketClientConnection, websocket_connect
+from tornado.websocket import WebSocketClientConnection
 
+from angelos.adapters.dial import dial
 from angelos.client.transport import CONNECT_S, Transport, problem_of, unreachable
 from angelos.core.errors import AngelError, Forbidden, Unauthenticated, Unavailable
 from angelos.core.ids import Offset
@@ -84,19 +85,10 @@ async def _connect(
         request_timeout=CONNECT_S,
         ssl_options=transport.tls,
     )
-    connecting = asyncio.ensure_future(
-        websocket_connect(
-            request,
-            max_message_size=MAX_FACT_BYTES,
-            ping_interval=PING_S,
-            ping_timeout=PING_S,
-        )
-    )
     try:
-        return await asyncio.shield(connecting)
-    except asyncio.CancelledError:
-        connecting.add_done_callback(_hang_up)  # it would come, and stay, with nobody to close it
-        raise
+        return await dial(
+            request, max_message_size=MAX_FACT_BYTES, ping_interval=PING_S, ping_timeout=PING_S
+        )
     except HTTPClientError as error:
         body = error.response.body if error.response is not None else b""
         if error.code in {401, 403}:
@@ -107,11 +99,6 @@ async def _connect(
         raise problem_of(error.code, body or b"", "GET /events") from error
     except OSError as error:
         raise unreachable(transport.url, error) from error
-
-
-def _hang_up(connecting: asyncio.Future[WebSocketClientConnection]) -> None:
-    if not connecting.cancelled() and connecting.exception() is None:
-        connecting.result().close()
 
 
 def _decode(message: str | bytes) -> Fact:

@@ -300,7 +300,8 @@ USAGE = [
     ["agent", "enrol", "junk", "d"], ["quarantine", "person/x"], ["audit", "verify", "--key", "00"],
     ["audit", "verify", "--export", "nope"], ["audit", "export", "/nope/x"],
     ["proposals", "--limit", "0"], [*PROPOSE, "../x"], [*PROPOSE, "x", "--wait", "nan"],
-    [*PROPOSE, "x", "-m", "\udcff"], ["run", ""], ["run", "/dev/zero"], ["status", "--token", "a\nb"],
+    [*PROPOSE, "x", "-m", "\udcff"], ["run", ""], ["run", "/dev/zero"],
+    ["status", "--token", "a\nb"],
     ["propose", "/dev/zero", "--base", "main", "--repo", "study", "--path", "x"],
     ["audit", "export", "/dev/null"], ["audit", "export", "."],
 ]  # fmt: skip
