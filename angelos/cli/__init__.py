@@ -79,8 +79,9 @@ def main(args: list[str] | None = None) -> NoReturn:
     try:
         _main(args)
     except OSError as error:  # not even the error could be printed, or the help
+        place = f"{error.filename}: " if error.filename else ""
         with contextlib.suppress(OSError):
-            click.echo(f"angelos: {error.strerror or error}.", err=True)
+            click.echo(f"angelos: {place}{error.strerror or error}.", err=True)
         give_up_stdout()
         sys.exit(1)
 

@@ -15,7 +15,7 @@ import click
 import msgspec
 
 from angelos.adapters.trees import remove_tree
-from angelos.cli.common import ending_signals
+from angelos.cli.common import FAILED, ending_signals
 from angelos.core.ids import is_id, is_revision
 
 _WIDTH = 110
@@ -37,14 +37,14 @@ def demo(as_json: bool, keep: Path | None) -> None:  # noqa: FBT001 - click pass
         report = asyncio.run(run_demo(data_dir, as_json=as_json, temporary=keep is None))
     except asyncio.CancelledError:
         click.echo("Interrupted; everything that was started has been stopped.", err=True)
-        sys.exit(130)
+        sys.exit(FAILED)
     finally:
         if keep is None:
             with contextlib.suppress(OSError):
                 remove_tree(data_dir)
     if as_json:
         click.echo(msgspec.json.encode(report).decode())
-    sys.exit(0 if report["ok"] else 1)
+    sys.exit(0 if report["ok"] else FAILED)
 
 
 async def run_demo(data_dir: Path, *, as_json: bool, temporary: bool) -> dict[str, Any]:

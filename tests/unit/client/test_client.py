@@ -44,6 +44,8 @@ class World:
         self.close_code = 1011
         self.open_events: asyncio.Event | None = None
         """If there is one, a link is opened when it is set."""
+        self.answer_now: asyncio.Event | None = None
+        """If there is one, requests are answered when it is set."""
         self.asked = False
         self.closed = asyncio.Event()
 
@@ -71,12 +73,14 @@ class World:
 class Api(RequestHandler):
     world: ClassVar[World]
 
-    def _answer(self) -> None:
+    async def _answer(self) -> None:
         path = self.request.path.removeprefix("/angelos/api")
         token = self.request.headers.get("Authorization", "")
         self.world.requests.append(
             (f"{self.request.method} {path}", self.request.query, token, self.request.body)
         )
+        if self.world.answer_now is not None:
+            await self.world.answer_now.wait()
         code, body = self.world.answers[f"{self.request.method} {path}"]
         self.set_status(code)
         self.write(body)
@@ -308,6 +312,19 @@ async def test_leaving_a_run_cancels_the_task(world, angelos):
     with pytest.raises(asyncio.CancelledError):
         await running
     assert world.requests[-1][0] == "POST /tasks/task-1/cancel"
+
+
+async def test_leaving_before_the_task_is_accepted_cancels_it_too(world, angelos):
+    world.answers["POST /tasks"] = 202, world.task()
+    world.answers["POST /tasks/task-1/cancel"] = 200, world.task(state="finished")
+    world.answer_now = asyncio.Event()
+    running = asyncio.create_task(angelos.run("1"))
+    await eventually(lambda: world.requests, "the request")
+    running.cancel()
+    world.answer_now.set()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert [name for name, *_ in world.requests] == ["POST /tasks", "POST /tasks/task-1/cancel"]
 
 
 async def test_a_proposal_has_an_id_and_its_edits(world, angelos):
