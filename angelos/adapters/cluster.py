@@ -87,7 +87,16 @@ class Cluster:
             "--builtin-locale=C.UTF-8", "--no-instructions", "--no-sync",
         ]  # fmt: skip
         process = spawn(argv, log=log, end_with=signal.SIGKILL, uid=uid, binds=binds)
-        if process.wait(_INITDB_TIMEOUT_S) != 0:
+        try:
+            code = process.wait(_INITDB_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise Unavailable(
+                f"Making a PostgreSQL cluster in {fresh} took over {_INITDB_TIMEOUT_S} s.",
+                hint="Is the disk very slow? Try again, or set ANGELOS_POSTGRES_DSN.",
+            ) from None
+        if code != 0:
             said = " / ".join(log.read_text(errors="replace").splitlines()[-5:])
             raise Unavailable(f"No PostgreSQL cluster could be made in {fresh}: {said}")
         if os.geteuid() == 0:
