@@ -292,7 +292,7 @@ class EmbeddedValkey(_Server):
                 except FileNotFoundError:  # rewritten meanwhile
                     continue
                 except OSError as error:  # tried again in a second
-                    log.error("what %s has written may not be on the disk: %s", self.name, error)
+                    log.warning("what %s has written may not be on the disk: %s", self.name, error)
 
 
 def _package(name: str) -> Path:
