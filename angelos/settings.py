@@ -2,7 +2,7 @@
 
 ANGELOS_DATA_DIR           where the system keeps its files
 ANGELOS_POSTGRES_DSN       use this PostgreSQL (>= 15) instead of the embedded one
-ANGELOS_VALKEY_URL         use this Valkey or Redis (>= 7) instead of the embedded one
+ANGELOS_VALKEY_URL         use this Valkey or Redis (>= 7, appendonly yes) instead of ours
 ANGELOS_ALLOW_UNSANDBOXED  1: run code without a sandbox where none can be made (a banner says so)
 ANGELOS_SUPERVISED         1: set by `angelos up` for its server; it waits for up's stores
 

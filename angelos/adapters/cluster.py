@@ -79,6 +79,12 @@ class Cluster:
         uid = 0
         if os.geteuid() == 0:
             uid = _some_user()
+        elif not _is_known(os.geteuid()):
+            raise Unavailable(
+                f"The user {os.geteuid()} is not in /etc/passwd, and PostgreSQL's initdb wants "
+                "that.",
+                hint="Have the user added, or set ANGELOS_POSTGRES_DSN.",
+            )
             os.chown(fresh, uid, uid)
         binds, install, path = self._places(fresh, uid)
         argv = [
@@ -180,6 +186,14 @@ def _some_user() -> int:
     if found is None:
         raise Unavailable("/etc/passwd holds no user but root, and initdb needs one.")
     return found
+
+
+def _is_known(uid: int) -> bool:
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
 
 
 def _may_mount() -> bool:

@@ -32,7 +32,7 @@ from angelos.cli import jupyter_child
 from angelos.cli.nodes import LOCAL_NODES, LocalNode
 from angelos.cli.supervise import Child, Restarts, ended
 from angelos.client import Angelos
-from angelos.core.errors import AngelError, Unavailable
+from angelos.core.errors import AngelError, Unavailable, first_of
 from angelos.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -177,8 +177,10 @@ class System:
                 if not url:
                     store = EmbeddedValkey(self.data.valkey, runtime)
                     valkey = group.create_task(self._start_store(store))
-        except* AngelError as errors:
-            raise errors.exceptions[0] from None
+        except ExceptionGroup as group:
+            if (error := first_of(group)) is None:
+                raise
+            raise error from None
         return SystemFile(
             pid=os.getpid(),
             start_ticks=start_ticks(os.getpid()) or 0,
