@@ -79,13 +79,13 @@ class Cluster:
         uid = 0
         if os.geteuid() == 0:
             uid = _some_user()
+            os.chown(fresh, uid, uid)
         elif not _is_known(os.geteuid()):
             raise Unavailable(
                 f"The user {os.geteuid()} is not in /etc/passwd, and PostgreSQL's initdb wants "
                 "that.",
                 hint="Have the user added, or set ANGELOS_POSTGRES_DSN.",
             )
-            os.chown(fresh, uid, uid)
         binds, install, path = self._places(fresh, uid)
         argv = [
             str(install / "bin" / "initdb"), "-D", str(path), "-U", "postgres", "-A", "trust",
