@@ -81,6 +81,7 @@ class Identity:
         """Take what `load` or `enrol` found; its context is renewed in place."""
         self.directory = directory
         self.enrolled = enrolled
+        self._life = _life_of(enrolled)
         self._context = client_context(enrolled.ca, directory / "identity.pem")
 
     @classmethod
@@ -94,7 +95,7 @@ class Identity:
             raise NotFound(
                 f"{directory} holds no identity.", hint="Enrol with a token first."
             ) from error
-        except (msgspec.DecodeError, ssl.SSLError) as error:
+        except (ValueError, ssl.SSLError) as error:  # not JSON, or no certificate in it
             raise InvalidInput(f"The identity in {directory} is damaged: {error}") from error
 
     def client_context(self) -> ssl.SSLContext:
@@ -114,15 +115,12 @@ class Identity:
     @property
     def not_after(self) -> float:
         """When the certificate ends, in Unix seconds."""
-        certificate = x509.load_pem_x509_certificate(self.enrolled.certificate.encode())
-        return certificate.not_valid_after_utc.timestamp()
+        return self._life[1]
 
     @property
     def renew_at(self) -> float:
         """Half of the certificate's life, in Unix seconds."""
-        certificate = x509.load_pem_x509_certificate(self.enrolled.certificate.encode())
-        begin = certificate.not_valid_before_utc.timestamp()
-        return (begin + certificate.not_valid_after_utc.timestamp()) / 2
+        return sum(self._life) / 2
 
     async def renew(self) -> None:
         """Get a certificate for a new key; the live context uses it for new connections."""
@@ -133,7 +131,7 @@ class Identity:
             raise InvalidInput("The hub answered with somebody else's certificate.")
         _store(self.directory, key, enrolled)
         self._context.load_cert_chain(self.directory / "identity.pem")
-        self.enrolled = enrolled
+        self.enrolled, self._life = enrolled, _life_of(enrolled)
 
     async def keep_renewed(self, clock: Clock) -> None:
         """Renew at half life, for ever; trouble is logged and tried again."""
@@ -147,6 +145,13 @@ class Identity:
             except (AngelError, OSError) as error:
                 log.warning("The certificate of %s was not renewed: %s", self.id, error)
                 await asyncio.sleep(_RETRY_S)
+
+
+def _life_of(enrolled: Enrolled) -> tuple[float, float]:
+    """Return when a certificate begins and ends, in Unix seconds; raise `ValueError`."""
+    certificate = x509.load_pem_x509_certificate(enrolled.certificate.encode())
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return begin.timestamp(), end.timestamp()
 
 
 async def enrol(token: str, directory: Path) -> Identity:

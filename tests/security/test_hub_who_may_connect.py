@@ -233,6 +233,23 @@ async def test_renewal_gives_a_new_key_on_the_live_context(hub, tmp_path):
     assert Identity.load(tmp_path / "ada").not_after >= ada.renew_at
 
 
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("enrolled.json", b"{"),
+        ("enrolled.json", None),  # whole, but its certificate is none
+        ("identity.pem", b"nothing"),
+    ],
+)
+async def test_an_identity_that_is_damaged_is_named(hub, tmp_path, name, body):
+    ada = await join(hub, "agent", "ada", tmp_path / "ada")
+    if body is None:
+        body = msgspec.json.encode(msgspec.structs.replace(ada.enrolled, certificate="none"))
+    (tmp_path / "ada" / name).write_bytes(body)
+    with pytest.raises(InvalidInput):
+        Identity.load(tmp_path / "ada")
+
+
 async def test_at_half_life_it_is_renewed_by_itself(hub, tmp_path, monkeypatch):
     monkeypatch.setattr(enrolment, "_LOOK_S", 0.01)
     ada = await join(hub, "agent", "ada", tmp_path / "ada")

@@ -44,6 +44,7 @@ class _Teller:
         "started": "{name}",
         "restarting": "{name} ended with exit code {exit_code}; starting it again",
         "given up": "{name} keeps ending (exit code {exit_code}); the system runs without it",
+        "moved": "the hub's port was taken meanwhile; it is at {hub} now, the nodes follow",
         "ready": "ready: {lab}\n{pad}Ctrl-C stops it; other commands find it through {data_dir}",
         "stopping": "stopping ({reason})",
         "lost": "{reason}",
