@@ -21,10 +21,18 @@ async def dial(request: HTTPRequest, **options: Any) -> WebSocketClientConnectio
     try:
         return await asyncio.shield(connecting)
     except asyncio.CancelledError:
-        connecting.add_done_callback(_hang_up)
+        connecting.add_done_callback(_not_wanted)
         raise
 
 
-def _hang_up(connecting: asyncio.Future[WebSocketClientConnection]) -> None:
+def hang_up(link: WebSocketClientConnection) -> None:
+    """Say goodbye and close the connection now; Tornado would wait for the other's goodbye."""
+    stream = getattr(link.protocol, "stream", None)
+    link.close()
+    if stream is not None:
+        stream.close()
+
+
+def _not_wanted(connecting: asyncio.Future[WebSocketClientConnection]) -> None:
     if not connecting.cancelled() and connecting.exception() is None:
-        connecting.result().close()
+        hang_up(connecting.result())

@@ -16,7 +16,7 @@ import msgspec
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import WebSocketClientConnection
 
-from angelos.adapters.dial import dial
+from angelos.adapters.dial import dial, hang_up
 from angelos.client.transport import CONNECT_S, Transport, problem_of, unreachable
 from angelos.core.errors import AngelError, Forbidden, Unauthenticated, Unavailable
 from angelos.core.ids import Offset
@@ -64,7 +64,7 @@ async def follow(
                 yield fact
             _raise_if_final(link)
         finally:
-            link.close()
+            hang_up(link)
         lost_at = loop.time() if lost_at is None else lost_at
         if loop.time() - lost_at > patience_s:
             raise Unavailable(f"{transport.url} keeps closing the stream of events.")

@@ -16,7 +16,7 @@ from tornado.websocket import WebSocketHandler
 
 from angelos.adapters.children import start_ticks
 from angelos.adapters.datadir import DataDir, SystemFile
-from angelos.client import Angelos, Restarted
+from angelos.client import Angelos, Restarted, events
 from angelos.core import errors
 from angelos.core.api import SubmitTask
 from angelos.core.ids import offset_key
@@ -241,6 +241,24 @@ async def test_events_that_are_refused_raise(world, angelos, status):
     world.refuse_events = status
     with pytest.raises((errors.Forbidden, errors.Unauthenticated)):
         await anext(angelos.events())
+
+
+async def test_the_connection_has_ended_when_its_reader_has(world, angelos, monkeypatch):
+    links = []
+
+    async def dial(*args, **kwargs):
+        links.append(await dialled(*args, **kwargs))
+        return links[-1]
+
+    dialled = events.dial
+    monkeypatch.setattr(events, "dial", dial)
+    world.fact("1-0", "task.output")
+    async with aclosing(angelos.events()) as facts:
+        await anext(facts)
+        (stream,) = [link.protocol.stream for link in links]
+        assert not stream.closed()
+    assert stream.closed()
+    await asyncio.wait_for(world.closed.wait(), 20)
 
 
 async def test_a_link_that_comes_after_its_reader_has_gone_is_closed(world, angelos):
