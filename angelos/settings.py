@@ -2,7 +2,7 @@
 
 ANGELOS_DATA_DIR           where the system keeps its files
 ANGELOS_POSTGRES_DSN       use this PostgreSQL (>= 15) instead of the embedded one
-ANGELOS_VALKEY_URL         use this Valkey or Redis (>= 7) instead of the embedded one
+ANGELOS_VALKEY_URL         use this Valkey or Redis (>= 7, appendonly yes) instead of ours
 ANGELOS_ALLOW_UNSANDBOXED  1: run code without a sandbox where none can be made (a banner says so)
 ANGELOS_SUPERVISED         1: set by `angelos up` for its server; it waits for up's stores
 
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from angelos.adapters.datadir import DataDir, find_data_dir
+from angelos.adapters.datadir import DataDir, absolute, find_data_dir
 from angelos.core.errors import InvalidInput
 
 
@@ -67,7 +67,7 @@ def load(
 ) -> Settings:
     """Return the settings of the environment; arguments go before it."""
     env = os.environ if environ is None else environ
-    root = Path(data_dir).expanduser().absolute() if data_dir else find_data_dir(env)
+    root = absolute(data_dir) if data_dir else find_data_dir(env)
     return Settings(
         data_dir=root,
         stores=StoreSettings(

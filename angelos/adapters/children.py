@@ -22,6 +22,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from angelos.adapters import launch
+from angelos.core.errors import Unavailable
 
 _STAT_START_TIME = 19  # field 22 of /proc/<pid>/stat, counted after the command's name
 
@@ -41,7 +42,8 @@ async def end_recorded(
 ) -> bool:
     """End the process that was recorded as (pid, ticks), with `how`, then SIGKILL.
 
-    Returns False, and signals nobody, if that process is gone already.
+    Returns False, and signals nobody, if that process is gone already. Raises `Unavailable` if
+    it does not even end when killed: what it has open must not be opened twice.
     """
     try:
         handle = os.pidfd_open(pid)
@@ -58,7 +60,10 @@ async def end_recorded(
                 return True
             if await _ended(handle, pid, ticks, wait_s):
                 return True
-        return False
+        raise Unavailable(
+            f"Process {pid}, left by an earlier run, does not end.",
+            hint="It may wait for a disk; end it, then try again.",
+        )
     finally:
         os.close(handle)
 

@@ -80,6 +80,12 @@ class Cluster:
         if os.geteuid() == 0:
             uid = _some_user()
             os.chown(fresh, uid, uid)
+        elif not _is_known(os.geteuid()):
+            raise Unavailable(
+                f"The user {os.geteuid()} is not in /etc/passwd, and PostgreSQL's initdb wants "
+                "that.",
+                hint="Have the user added, or set ANGELOS_POSTGRES_DSN.",
+            )
         binds, install, path = self._places(fresh, uid)
         argv = [
             str(install / "bin" / "initdb"), "-D", str(path), "-U", "postgres", "-A", "trust",
@@ -87,7 +93,16 @@ class Cluster:
             "--builtin-locale=C.UTF-8", "--no-instructions", "--no-sync",
         ]  # fmt: skip
         process = spawn(argv, log=log, end_with=signal.SIGKILL, uid=uid, binds=binds)
-        if process.wait(_INITDB_TIMEOUT_S) != 0:
+        try:
+            code = process.wait(_INITDB_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise Unavailable(
+                f"Making a PostgreSQL cluster in {fresh} took over {_INITDB_TIMEOUT_S} s.",
+                hint="Is the disk very slow? Try again, or set ANGELOS_POSTGRES_DSN.",
+            ) from None
+        if code != 0:
             said = " / ".join(log.read_text(errors="replace").splitlines()[-5:])
             raise Unavailable(f"No PostgreSQL cluster could be made in {fresh}: {said}")
         if os.geteuid() == 0:
@@ -171,6 +186,14 @@ def _some_user() -> int:
     if found is None:
         raise Unavailable("/etc/passwd holds no user but root, and initdb needs one.")
     return found
+
+
+def _is_known(uid: int) -> bool:
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        return False
+    return True
 
 
 def _may_mount() -> bool:

@@ -31,6 +31,7 @@ from angelos.adapters.children import start_ticks
 from angelos.core.errors import Conflict, InvalidInput, Unavailable
 
 T = TypeVar("T")
+_FILES = ("lock", "system.json", "server.json", "processes.json")
 _SOCKET_NAME_BYTES = 40
 _SOCKET_PATH_BYTES = 107
 
@@ -85,10 +86,21 @@ def find_data_dir(environ: Mapping[str, str] | None = None) -> Path:
     """Return `ANGELOS_DATA_DIR`, or `angelos` in the XDG data home."""
     env = os.environ if environ is None else environ
     if named := env.get("ANGELOS_DATA_DIR"):
-        return Path(named).expanduser().absolute()
+        return absolute(named)
     home = env.get("XDG_DATA_HOME")
-    base = Path(home) if home else Path(env.get("HOME") or "~").expanduser() / ".local" / "share"
+    base = Path(home) if home else absolute(env.get("HOME") or "~") / ".local" / "share"
     return base / "angelos"
+
+
+def absolute(path: Path | str) -> Path:
+    """Return a path with its `~` filled in; raise `InvalidInput` when nobody has that home."""
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:
+        raise InvalidInput(
+            f"Whose home is {path}? The system does not know.",
+            hint="Name the data directory with --data-dir or ANGELOS_DATA_DIR.",
+        ) from error
 
 
 class DataDir:
@@ -96,7 +108,7 @@ class DataDir:
 
     def __init__(self, root: Path | str) -> None:
         """Take the root; nothing is made or read yet."""
-        self.root = Path(root).expanduser().absolute()
+        self.root = absolute(root)
         self.postgres = self.root / "postgres"
         self.valkey = self.root / "valkey"
         self.keys = self.root / "keys"
@@ -111,19 +123,34 @@ class DataDir:
         return self.nodes / name
 
     def create(self) -> None:
-        """Make what is missing; raise `InvalidInput` when the place cannot be used."""
+        """Make what is missing; raise `InvalidInput` when the place cannot be used.
+
+        Others are shut out of it, so one that holds something else is refused, and so is
+        another user's, who could put links where we are about to write.
+        """
+        folders = (
+            self.postgres, self.valkey, self.keys, self.policy, self.nodes, self.logs,
+            self.jupyter, self.workspace,
+        )  # fmt: skip
         try:
-            for path in (
-                self.root, self.postgres, self.valkey, self.keys, self.policy, self.nodes,
-                self.logs, self.jupyter, self.workspace,
-            ):  # fmt: skip
-                path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if self.root.stat().st_uid != os.geteuid():
+                raise self._unusable("it belongs to another user")
+            known = {*_FILES, *(folder.name for folder in folders)}
+            strange = sorted({path.name for path in self.root.iterdir()} - known)
+            if strange and not (self.root / "lock").exists():
+                raise self._unusable(f"it is not empty (it holds {strange[0]})")
             self.root.chmod(0o700)
+            for path in folders:
+                path.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
-            raise InvalidInput(
-                f"The data directory {self.root} cannot be used: {error.strerror}.",
-                hint="Name another with --data-dir or ANGELOS_DATA_DIR.",
-            ) from error
+            raise self._unusable(str(error.strerror)) from error
+
+    def _unusable(self, why: str) -> InvalidInput:
+        return InvalidInput(
+            f"The data directory {self.root} cannot be used: {why}. Nothing was changed.",
+            hint="Name another with --data-dir or ANGELOS_DATA_DIR.",
+        )
 
     @property
     def runtime(self) -> Path:

@@ -169,7 +169,12 @@ class EmbeddedPostgres(_Server):
 
     async def _prepare(self) -> None:
         self._socket(self._link / ".s.PGSQL.5432")
-        await asyncio.to_thread(self._cluster.prepare, self._log)
+        preparing = asyncio.create_task(asyncio.to_thread(self._cluster.prepare, self._log))
+        try:
+            await asyncio.shield(preparing)
+        except asyncio.CancelledError:  # nothing of it goes on behind our back
+            await asyncio.wait({preparing})
+            raise
         self._link.unlink(missing_ok=True)
         self._link.symlink_to(self._cluster.path)
 
@@ -282,12 +287,12 @@ class EmbeddedValkey(_Server):
         folder = self.data_dir / "appendonlydir"
         while not self._stopping.wait(1.0):
             for path in folder.glob("*.incr.aof"):
-                with contextlib.suppress(FileNotFoundError):  # rewritten meanwhile
-                    fd = os.open(path, os.O_RDONLY)
-                    try:
-                        os.fdatasync(fd)
-                    finally:
-                        os.close(fd)
+                try:
+                    _fdatasync(path)
+                except FileNotFoundError:  # rewritten meanwhile
+                    continue
+                except OSError as error:  # tried again in a second
+                    log.warning("what %s has written may not be on the disk: %s", self.name, error)
 
 
 def _package(name: str) -> Path:
@@ -315,6 +320,14 @@ def _valkey_version() -> str:
         [_valkey_binary(), "--version"], capture_output=True, text=True, check=True
     ).stdout  # "Valkey server v=9.1.2 sha=..."
     return next(word[2:] for word in said.split() if word.startswith("v="))
+
+
+def _fdatasync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fdatasync(fd)
+    finally:
+        os.close(fd)
 
 
 def _write(path: Path, body: bytes) -> None:

@@ -18,6 +18,7 @@ import binascii
 import logging
 import random
 import ssl
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ log = logging.getLogger(__name__)
 MAX_TOKEN = 16_384
 _MAX_ANSWER = 262_144
 _RETRY_S = 60.0
+_LOOK_S = 60.0
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -79,6 +81,7 @@ class Identity:
         """Take what `load` or `enrol` found; its context is renewed in place."""
         self.directory = directory
         self.enrolled = enrolled
+        self._life = _life_of(enrolled)
         self._context = client_context(enrolled.ca, directory / "identity.pem")
 
     @classmethod
@@ -92,7 +95,7 @@ class Identity:
             raise NotFound(
                 f"{directory} holds no identity.", hint="Enrol with a token first."
             ) from error
-        except (msgspec.DecodeError, ssl.SSLError) as error:
+        except (ValueError, ssl.SSLError) as error:  # not JSON, or no certificate in it
             raise InvalidInput(f"The identity in {directory} is damaged: {error}") from error
 
     def client_context(self) -> ssl.SSLContext:
@@ -112,15 +115,12 @@ class Identity:
     @property
     def not_after(self) -> float:
         """When the certificate ends, in Unix seconds."""
-        certificate = x509.load_pem_x509_certificate(self.enrolled.certificate.encode())
-        return certificate.not_valid_after_utc.timestamp()
+        return self._life[1]
 
     @property
     def renew_at(self) -> float:
         """Half of the certificate's life, in Unix seconds."""
-        certificate = x509.load_pem_x509_certificate(self.enrolled.certificate.encode())
-        begin = certificate.not_valid_before_utc.timestamp()
-        return (begin + certificate.not_valid_after_utc.timestamp()) / 2
+        return sum(self._life) / 2
 
     async def renew(self) -> None:
         """Get a certificate for a new key; the live context uses it for new connections."""
@@ -131,18 +131,27 @@ class Identity:
             raise InvalidInput("The hub answered with somebody else's certificate.")
         _store(self.directory, key, enrolled)
         self._context.load_cert_chain(self.directory / "identity.pem")
-        self.enrolled = enrolled
+        self.enrolled, self._life = enrolled, _life_of(enrolled)
 
     async def keep_renewed(self, clock: Clock) -> None:
         """Renew at half life, for ever; trouble is logged and tried again."""
         while True:
-            wait = self.renew_at - clock.time()
-            await asyncio.sleep(max(wait, 0) + random.uniform(0, 1))  # noqa: S311 - no secret
+            at = self.renew_at + random.uniform(0, 1)  # noqa: S311 - no secret
+            # In pieces: a sleep stands still while the host is suspended, and the clock does not.
+            while (wait := at - clock.time()) > 0:  # noqa: ASYNC110 - nobody tells the time
+                await asyncio.sleep(min(wait, _LOOK_S))
             try:
                 await self.renew()
             except (AngelError, OSError) as error:
                 log.warning("The certificate of %s was not renewed: %s", self.id, error)
                 await asyncio.sleep(_RETRY_S)
+
+
+def _life_of(enrolled: Enrolled) -> tuple[float, float]:
+    """Return when a certificate begins and ends, in Unix seconds; raise `ValueError`."""
+    certificate = x509.load_pem_x509_certificate(enrolled.certificate.encode())
+    begin, end = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return begin.timestamp(), end.timestamp()
 
 
 async def enrol(token: str, directory: Path) -> Identity:
@@ -153,7 +162,7 @@ async def enrol(token: str, directory: Path) -> Identity:
     it (a token works once), `Unavailable` when nobody answers.
     """
     parts = decode_token(token)
-    _make(directory)  # before the token is spent
+    _make(directory)
     key = ec.generate_private_key(ec.SECP256R1())
     body = Enrol(secret=parts.secret, csr=signing_request(key))
     enrolled = await _post(f"{parts.url}{PREFIX}/enrol", body, client_context(parts.ca))
@@ -164,10 +173,15 @@ async def enrol(token: str, directory: Path) -> Identity:
 
 
 def _make(directory: Path) -> None:
+    """Make the folder and write into it, before the token is spent."""
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        tempfile.TemporaryFile(dir=directory).close()
     except OSError as error:
-        raise InvalidInput(f"{directory} cannot be made: {error.strerror}.") from error
+        raise InvalidInput(
+            f"{directory} cannot be made or written: {error.strerror}.",
+            hint="The token was not used; use it with another folder.",
+        ) from error
 
 
 def _store(directory: Path, key: ec.EllipticCurvePrivateKey, enrolled: Enrolled) -> None:

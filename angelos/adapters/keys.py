@@ -37,11 +37,11 @@ def load_or_create(path: Path) -> SigningKey:
 def _create(path: Path, seed: bytes) -> None:
     descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")  # 0600
     fresh = Path(name)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(seed)
-        file.flush()
-        os.fsync(file.fileno())
     try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(seed)
+            file.flush()
+            os.fsync(file.fileno())
         os.link(fresh, path)  # fails if somebody else was first, and then theirs is the key
     except FileExistsError:
         pass

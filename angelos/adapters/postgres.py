@@ -19,8 +19,10 @@ from typing import Any, LiteralString, NamedTuple, Self, cast
 
 import psycopg
 import psycopg_pool
+from psycopg import errors
+from psycopg.conninfo import conninfo_to_dict
 
-from angelos.core.errors import Conflict, Unavailable
+from angelos.core.errors import Conflict, InvalidInput, Unavailable
 
 Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 
@@ -28,7 +30,10 @@ CONNECT_TIMEOUT_S = 10.0
 _MIGRATION_LOCK = 0x616E67656C6F73  # "angelos"
 _MIGRATION = re.compile(r"^([0-9]{4})_[a-z0-9_]+\.sql$")
 _QUERY = re.compile(r"^-- name: ([a-z0-9_]+)[ \t]*\n", re.MULTILINE)
-_GONE = ("08", "57")  # SQLSTATE classes: connection exception, operator intervention
+_GONE = ("08", "53", "57")
+"""SQLSTATE classes: connection exception, insufficient resources, operator intervention."""
+_OLDEST = 15
+_REASON_S = 2
 
 _CREATE_TABLE = """
 create table if not exists schema_migration (
@@ -52,7 +57,17 @@ class Database:
     def __init__(
         self, dsn: str, *, max_connections: int = 10, timeout_s: float = CONNECT_TIMEOUT_S
     ) -> None:
-        """Take a PostgreSQL connection string; nothing is opened yet."""
+        """Take a PostgreSQL connection string; nothing is opened yet.
+
+        Raises `InvalidInput` when it is none.
+        """
+        try:
+            conninfo_to_dict(dsn)
+        except psycopg.ProgrammingError:
+            raise InvalidInput(  # without its text, which may hold a password
+                "The DSN of PostgreSQL cannot be read.",
+                hint="Write ANGELOS_POSTGRES_DSN as postgresql://user@host/database.",
+            ) from None
         self.dsn = dsn
         self._timeout_s = timeout_s
         self._pool: psycopg_pool.AsyncConnectionPool[Connection] = psycopg_pool.AsyncConnectionPool(
@@ -74,10 +89,19 @@ class Database:
         except psycopg_pool.PoolTimeout as error:
             await self._pool.close()
             raise Unavailable(
-                f"PostgreSQL did not answer within {self._timeout_s:g} s.",
+                f"PostgreSQL did not answer within {self._timeout_s:g} s: {await self._reason()}.",
                 hint="Is the server of the DSN running?",
             ) from error
         return self
+
+    async def _reason(self) -> str:
+        """Return why there is no connection; the pool does not tell."""
+        try:
+            connection = await psycopg.AsyncConnection.connect(self.dsn, connect_timeout=_REASON_S)
+        except psycopg.Error as error:
+            return " ".join(str(error).split()).rstrip(".")
+        await connection.close()
+        return "it was too slow"
 
     async def __aexit__(self, *_: object) -> None:
         await self._pool.close()
@@ -92,17 +116,33 @@ class Database:
             raise Unavailable("No connection to PostgreSQL was free or could be made.") from error
         except psycopg.OperationalError as error:
             if error.sqlstate is None or error.sqlstate[:2] in _GONE:
-                raise Unavailable(f"PostgreSQL went away: {error}".strip()) from error
+                raise Unavailable(f"PostgreSQL cannot go on: {error}".strip()) from error
             raise
 
     async def migrate(self) -> list[str]:
         """Apply what is missing, all or nothing, and return the names of what was applied.
 
-        Raises `Conflict` when an applied migration differs from its file, or when the database
-        holds one that this version does not know.
+        Raises `Conflict` when an applied migration differs from its file, when the database
+        holds one that this version does not know, or when the server is too old or does not let
+        us make tables.
         """
+        try:
+            return await self._migrate()
+        except errors.InsufficientPrivilege as error:
+            raise Conflict(
+                f"PostgreSQL does not let us make tables: {error.diag.message_primary}. "
+                "Nothing was changed.",
+                hint="Make the user of the DSN the owner of its database.",
+            ) from error
+
+    async def _migrate(self) -> list[str]:
         known = migrations()
         async with self.transaction() as connection:
+            if connection.info.server_version < _OLDEST * 10_000:
+                raise Conflict(
+                    f"This is PostgreSQL {connection.info.server_version // 10_000}; "
+                    f"{_OLDEST} or newer is needed. Nothing was changed."
+                )
             await connection.execute("select pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
             await connection.execute(_CREATE_TABLE)
             rows = await connection.execute("select number, name, sha256 from schema_migration")

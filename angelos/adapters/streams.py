@@ -20,10 +20,16 @@ import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as Gone
-from redis.exceptions import RedisError
+from redis.exceptions import (
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 from redis.exceptions import TimeoutError as Late
 
-from angelos.core.errors import Unavailable
+from angelos.core.errors import Conflict, InvalidInput, Unavailable
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -32,6 +38,13 @@ Client = redis.asyncio.Redis
 PAGE = 500
 TIMEOUT_S = 10.0
 _BLOCK_MS = 5_000
+_REFUSALS = (NoPermissionError, OutOfMemoryError, ReadOnlyError)
+_NOT_NOW = (
+    "ACL failure", "CLUSTERDOWN", "MASTERDOWN", "MISCONF", "NOREPLICAS", "OOM", "READONLY",
+    "TRYAGAIN",
+)  # fmt: skip
+"""Answers of a server that is there and does not take it: a full disk, no memory, no right."""
+_OLDEST = 7
 _BACKOFF_S = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)
 
 
@@ -39,18 +52,46 @@ def connect(url: str) -> Client:
     """Return a client for `redis://`, `rediss://` or `unix://`; it connects on first use.
 
     Commands are not repeated by themselves: who sends a command that may be sent twice repeats
-    it. Close it with `await client.aclose()`.
+    it. Close it with `await client.aclose()`. Raises `InvalidInput` for another kind of URL.
     """
-    return Client.from_url(
-        url,
-        protocol=2,
-        # With a timeout redis-py sends through asyncio.wait_for, which before Python 3.12 may
-        # swallow a cancellation; a follower then never ends. Ours are asyncio.timeout, below.
-        socket_timeout=None,
-        socket_connect_timeout=TIMEOUT_S,
-        max_connections=1_000,
-        retry=Retry(NoBackoff(), 0),
-    )
+    try:
+        client = Client.from_url(
+            url,
+            protocol=2,
+            # With a timeout redis-py sends through asyncio.wait_for, which before Python 3.12 may
+            # swallow a cancellation; a follower then never ends. Ours are asyncio.timeout, below.
+            socket_timeout=None,
+            socket_connect_timeout=TIMEOUT_S,
+            max_connections=1_000,
+            retry=Retry(NoBackoff(), 0),
+        )
+        client.connection_pool.make_connection()  # an option that does not exist shows only here
+    except (ValueError, TypeError):
+        raise InvalidInput(  # without its text, which may hold a password
+            "The URL of Valkey cannot be read.",
+            hint="Write ANGELOS_VALKEY_URL as redis://host:6379/0 or unix:///path/of.sock.",
+        ) from None
+    return client
+
+
+async def check_server(client: Client) -> None:
+    """Raise `Conflict` unless the server keeps what it acknowledges, as the journal promises."""
+    async with unavailable():
+        info: dict[str, Any] = await client.info()
+    version = str(info.get("redis_version", "0"))
+    if int(version.partition(".")[0]) < _OLDEST:
+        raise Conflict(f"This is Redis {version}; Valkey or Redis {_OLDEST} or newer is needed.")
+    if not info.get("aof_enabled"):
+        raise Conflict(
+            "Valkey has no append-only file: it would forget what it has acknowledged.",
+            hint="Set `appendonly yes` there (CONFIG SET appendonly yes).",
+        )
+    policy = info.get("maxmemory_policy", "noeviction")
+    if info.get("maxmemory") and policy != "noeviction":
+        raise Conflict(
+            f"Valkey throws entries away when its memory is full (maxmemory-policy {policy}).",
+            hint="Set `maxmemory-policy noeviction` there.",
+        )
 
 
 class Stream:
@@ -89,7 +130,7 @@ class Stream:
                     page = await self.wait(reader, position)
                 except (Gone, Late, TimeoutError) as error:
                     if tries == 0:
-                        log.warning("reading %s: %r; trying again", self.key, error)
+                        log.warning("reading %s: %s; trying again", self.key, error)
                     await asyncio.sleep(_BACKOFF_S[min(tries, len(_BACKOFF_S) - 1)])
                     tries += 1
                     await _close(reader)
@@ -127,11 +168,20 @@ async def patiently(ask: Callable[..., Awaitable[T]], *args: Any) -> T:
 
 @contextlib.asynccontextmanager
 async def unavailable() -> AsyncIterator[None]:
-    """Turn "the server is not there" in the body into `Unavailable`, after `TIMEOUT_S` at most."""
+    """Turn "the server is not there" or "not now" in the body into `Unavailable`.
+
+    It takes `TIMEOUT_S` at most.
+    """
     try:
         async with asyncio.timeout(TIMEOUT_S):
             yield
     except (Gone, Late, TimeoutError) as error:
+        why = str(error).rstrip(".") or f"not within {TIMEOUT_S:g} s"
+        raise Unavailable(f"Valkey did not answer: {why}.", hint="It may be starting.") from error
+    except ResponseError as error:
+        if not isinstance(error, _REFUSALS) and not str(error).startswith(_NOT_NOW):
+            raise
         raise Unavailable(
-            f"Valkey did not answer: {error!r}", hint="It may be starting."
+            f"Valkey does not take it: {error}".strip(),
+            hint="Its disk or memory may be full, or its user may lack a right.",
         ) from error

@@ -24,14 +24,24 @@ import msgspec
 from angelos.adapters.history import History
 from angelos.adapters.memory import busy, wanted
 from angelos.adapters.postgres import Database
-from angelos.adapters.streams import PAGE, Client, Stream, connect, patiently, unavailable
+from angelos.adapters.streams import (
+    PAGE,
+    Client,
+    Stream,
+    check_server,
+    connect,
+    patiently,
+    unavailable,
+)
 from angelos.core.ids import START, CommandId, Offset, PrincipalId, offset_key
 from angelos.core.messages import Command, Fact, decode, encode
 from angelos.core.ports import Receipt
 
 log = logging.getLogger(__name__)
 
-__all__ = ["Client", "ValkeyDelivery", "ValkeyJournal", "ValkeyQueue", "connect"]
+__all__ = [
+    "Client", "ValkeyDelivery", "ValkeyJournal", "ValkeyQueue", "check_server", "connect",
+]  # fmt: skip
 
 _TOGETHER = 256
 IDS_REMEMBERED = 65_536

@@ -28,9 +28,9 @@ from tornado.websocket import (
     WebSocketClosedError,
     WebSocketError,
     WebSocketHandler,
-    websocket_connect,
 )
 
+from angelos.adapters.dial import dial
 from angelos.adapters.enrolment import problem_of
 from angelos.adapters.link import Link
 from angelos.core.channel import FATAL, Config, End, Machine
@@ -217,7 +217,7 @@ class ClientChannel(Link):
     ) -> WebSocketClientConnection | None:
         """Return an open WebSocket, None when trying again may help; raise when refused."""
         try:
-            socket = await websocket_connect(
+            socket = await dial(
                 HTTPRequest(
                     self._address, ssl_options=self._context, connect_timeout=10,
                     request_timeout=10, follow_redirects=False,

@@ -5,6 +5,7 @@ So `angelos --help` needs nothing but click, and answers at once.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import os
@@ -75,6 +76,23 @@ def cli() -> None:
 
 def main(args: list[str] | None = None) -> NoReturn:
     """Run the command line; a usage error is a problem object too when `--json` is asked for."""
+    try:
+        _main(args)
+    except OSError as error:  # not even the error could be printed, or the help
+        place = f"{error.filename}: " if error.filename else ""
+        with contextlib.suppress(OSError):
+            click.echo(f"angelos: {place}{error.strerror or error}.", err=True)
+        give_up_stdout()
+        sys.exit(1)
+
+
+def give_up_stdout() -> None:
+    """Let go of what could not be written; else the interpreter tries it again at its end."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # there may be no real stdout
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _main(args: list[str] | None) -> NoReturn:
     for stream in ("stdout", "stderr"):  # None where the shell has closed it (`>&-`)
         if getattr(sys, stream) is None:
             setattr(sys, stream, open(os.devnull, "w"))  # noqa: PTH123, SIM115 - for good

@@ -16,13 +16,16 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
-import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+from angelos.cli import give_up_stdout
 
 if TYPE_CHECKING:
     from angelos.client import Angelos
@@ -100,9 +103,7 @@ class Out:
         except OSError as error:  # a disk that is full, a folder that may not be read
             place = f"{error.filename}: " if error.filename else ""
             self.fail(Unavailable(f"{place}{error.strerror or error}."))
-            # What could not be written is not tried once more at the interpreter's end.
-            with suppress(OSError, ValueError, AttributeError):  # there may be no real stdout
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            give_up_stdout()
             sys.exit(FAILED)
 
 
@@ -128,6 +129,38 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
             command(*args, out=out, **kwargs)
 
     return wrapped
+
+
+def ending_signals() -> tuple[signal.Signals, ...]:
+    """Return the signals that ask a program to end, less a SIGHUP that `nohup` has it ignore."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    both = (signal.SIGINT, signal.SIGTERM)
+    return both if ignored else (*both, signal.SIGHUP)
+
+
+def read_text(file: str, *, stdin: bool = False) -> str:
+    """Return a file's text, of "-" that of standard input if `stdin`.
+
+    Raises `InvalidInput` when it cannot be read or is not UTF-8, and `TooLarge` when no request
+    could hold it; of an endless one no more is read than that.
+    """
+    from angelos.core.errors import InvalidInput, TooLarge
+    from angelos.core.routes import MAX_BODY_BYTES
+
+    try:
+        if stdin and file == "-":
+            raw = sys.stdin.buffer.read(MAX_BODY_BYTES + 1)
+        else:
+            with Path(file).open("rb") as source:
+                raw = source.read(MAX_BODY_BYTES + 1)
+    except OSError as error:
+        raise InvalidInput(f"{file} cannot be read: {error.strerror}.") from error
+    if len(raw) > MAX_BODY_BYTES:
+        raise TooLarge(f"{file} has more than {MAX_BODY_BYTES} bytes; nothing was sent.")
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{file} is not UTF-8 text.") from error
 
 
 def evidence(error: AngelError) -> list[str]:

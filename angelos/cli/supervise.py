@@ -12,6 +12,7 @@ children in order. When `up` is killed the kernel sends them SIGTERM (`adapters/
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -51,7 +52,10 @@ class Restarts(msgspec.Struct, frozen=True):
 
 
 class BoundedLog:
-    """A log of at most twice `limit` bytes: the present file and the one before (`.1`)."""
+    """A log of at most twice `limit` bytes: the present file and the one before (`.1`).
+
+    What a full disk does not take is left out; who writes it goes on.
+    """
 
     def __init__(self, path: Path, limit: int = _LOG_BYTES) -> None:
         """Append to `path`."""
@@ -62,12 +66,12 @@ class BoundedLog:
 
     def write(self, data: bytes) -> None:
         """Append, turning the page when it is full."""
-        if self._size + len(data) > self._limit:
-            self._file.close()
-            self.path.replace(self.path.with_name(self.path.name + ".1"))
-            self._open()
-        self._file.write(data)
-        self._size += len(data)
+        with contextlib.suppress(OSError):
+            if self._size + len(data) > self._limit:
+                self.path.replace(self.path.with_name(self.path.name + ".1"))
+                self._file.close()
+                self._open()
+            self._size += self._file.write(data) or 0
         self._tail.extend(line for line in data.splitlines() if line.strip())
 
     def tail(self, lines: int = _TAIL_LINES) -> str:

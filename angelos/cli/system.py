@@ -25,14 +25,14 @@ from typing import Self
 import msgspec
 
 from angelos.adapters.children import end_recorded, start_ticks
-from angelos.adapters.datadir import Process, SystemFile
+from angelos.adapters.datadir import Process, ServerFile, SystemFile
 from angelos.adapters.embedded import EmbeddedPostgres, EmbeddedValkey
 from angelos.adapters.sockets import free_port
 from angelos.cli import jupyter_child
 from angelos.cli.nodes import LOCAL_NODES, LocalNode
 from angelos.cli.supervise import Child, Restarts, ended
 from angelos.client import Angelos
-from angelos.core.errors import AngelError, Unavailable
+from angelos.core.errors import AngelError, Unavailable, first_of
 from angelos.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -148,15 +148,15 @@ class System:
             if where is None:
                 raise Unavailable("The server does not say where its hub listens.")
             await self._start_nodes(angelos, where.hub_url)
-            self._file = msgspec.structs.replace(
-                self._file,
-                url=url,
-                token=self._token,
-                hub_url=where.hub_url,
-                enrol_url=where.enrol_url,
-            )
-            data.write_system(self._file)
+            self._publish(where, url=url, token=self._token)
             await self._nodes_connected(angelos)
+
+    def _publish(self, where: ServerFile, **known: str) -> None:
+        """Write `system.json` with the hub's addresses and what else is known by now."""
+        self._file = msgspec.structs.replace(
+            self._system, hub_url=where.hub_url, enrol_url=where.enrol_url, **known
+        )
+        self.data.write_system(self._file)
 
     async def _end_orphans(self) -> None:
         """End what a killed `up` left behind, the last started first."""
@@ -177,8 +177,10 @@ class System:
                 if not url:
                     store = EmbeddedValkey(self.data.valkey, runtime)
                     valkey = group.create_task(self._start_store(store))
-        except* AngelError as errors:
-            raise errors.exceptions[0] from None
+        except ExceptionGroup as group:
+            if (error := first_of(group)) is None:
+                raise
+            raise error from None
         return SystemFile(
             pid=os.getpid(),
             start_ticks=start_ticks(os.getpid()) or 0,
@@ -302,11 +304,22 @@ class System:
                 await asyncio.sleep(_CHECK_S)
                 try:
                     await angelos.status()
+                    self._follow_hub()
                 except Unavailable as error:
                     if "has failed" in error.detail:
                         self._children["server"].terminate()
                 except AngelError as error:
                     log.warning("the server answers with %s", error)
+
+    def _follow_hub(self) -> None:
+        """Have the nodes enrol again with a server that could not take its hub's port again."""
+        where, old = self.data.server(), self._system.hub_url
+        if where is None or where.hub_url == old:
+            return
+        self._publish(where)
+        self._say("moved", hub=where.hub_url)
+        for name in self._nodes:
+            self._children[name].terminate()
 
     async def _lost(self, store: Process) -> str:
         await ended(store.pid)

@@ -14,8 +14,9 @@ from collections.abc import AsyncGenerator, Collection
 
 import msgspec
 from tornado.httpclient import HTTPClientError, HTTPRequest
-from tornado.websocket import WebSocketClientConnection, websocket_connect
+from tornado.websocket import WebSocketClientConnection
 
+from angelos.adapters.dial import dial, hang_up
 from angelos.client.transport import CONNECT_S, Transport, problem_of, unreachable
 from angelos.core.errors import AngelError, Forbidden, Unauthenticated, Unavailable
 from angelos.core.ids import Offset
@@ -63,7 +64,7 @@ async def follow(
                 yield fact
             _raise_if_final(link)
         finally:
-            link.close()
+            hang_up(link)
         lost_at = loop.time() if lost_at is None else lost_at
         if loop.time() - lost_at > patience_s:
             raise Unavailable(f"{transport.url} keeps closing the stream of events.")
@@ -85,11 +86,8 @@ async def _connect(
         ssl_options=transport.tls,
     )
     try:
-        return await websocket_connect(
-            request,
-            max_message_size=MAX_FACT_BYTES,
-            ping_interval=PING_S,
-            ping_timeout=PING_S,
+        return await dial(
+            request, max_message_size=MAX_FACT_BYTES, ping_interval=PING_S, ping_timeout=PING_S
         )
     except HTTPClientError as error:
         body = error.response.body if error.response is not None else b""

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from angelos.client.angelos import Angelos
     from angelos.core.api import SubmitTask, TaskView
 
+_LAST_WORD_S = 5.0
+"""How long somebody who goes away waits to hear whether the task was accepted."""
 _KINDS = (Kind.task_started, Kind.task_output, Kind.task_finished)
 
 
@@ -47,7 +49,7 @@ async def stream(
     """
     if task.command is None:  # so that sending it twice is once
         task = msgspec.structs.replace(task, command=new_command_id())
-    view = await angelos.submit(task)
+    view = await _submitted(angelos, task)
     if on_accept is not None:
         on_accept(view)
     finished = False
@@ -59,6 +61,25 @@ async def stream(
     finally:
         if not finished:
             await asyncio.shield(_cancel_quietly(angelos, view))
+
+
+async def _submitted(angelos: Angelos, task: SubmitTask) -> TaskView:
+    """Return the task once it is accepted; it does not run for a caller who left before that."""
+    asking = asyncio.ensure_future(angelos.submit(task))
+    try:
+        return await asyncio.shield(asking)
+    except asyncio.CancelledError:
+        await asyncio.shield(_give_up(angelos, asking))
+        raise
+
+
+async def _give_up(angelos: Angelos, asking: asyncio.Future[TaskView]) -> None:
+    await asyncio.wait({asking}, timeout=_LAST_WORD_S)
+    if not asking.done():
+        asking.cancel()
+        await asyncio.wait({asking})
+    elif asking.exception() is None:
+        await _cancel_quietly(angelos, asking.result())
 
 
 async def _pieces(angelos: Angelos, view: TaskView) -> AsyncGenerator[Piece, None]:

@@ -7,6 +7,7 @@ An answer is JSON of a struct of `core.api`; anything else that is not 2xx is a 
 from __future__ import annotations
 
 import asyncio
+import re
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,6 +34,8 @@ T = TypeVar("T")
 MAX_ANSWER_BYTES = 256_000_000
 CONNECT_S = 10.0
 _CONNECTIONS = 32
+_TOKEN = re.compile(r"[!-~]*")
+"""Visible ASCII (RFC 9110, section 5.5): anything else is no header, or several."""
 
 
 class Transport:
@@ -45,6 +48,8 @@ class Transport:
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.netloc:
             raise InvalidInput(f"{url!r} is not an http(s) address.")
+        if not _TOKEN.fullmatch(token):
+            raise InvalidInput("The token holds what no token does, such as a space or a newline.")
         self.url = url.rstrip("/")
         self.token = token
         self.tls = tls

@@ -149,3 +149,16 @@ def from_problem(body: dict[str, Any]) -> AngelError:
     known.pop("detail", None)
     known.pop("hint", None)
     return cls(detail or None, hint=str(body.get("hint", "")), **known)
+
+
+def first_of(group: ExceptionGroup[Exception]) -> AngelError | None:
+    """Return the first error of ours that ended a task group, None if another kind ended it too.
+
+    For `except ExceptionGroup`. What is raised inside an `except*` comes out in a group again on
+    some Pythons (3.11.2 does so, 3.11.7 does not), and nobody would catch it by its class.
+    """
+    known, others = group.split(AngelError)
+    error: BaseException | None = known
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error if isinstance(error, AngelError) and others is None else None

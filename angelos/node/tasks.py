@@ -9,7 +9,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from angelos.core.errors import AngelError, Unavailable
+from angelos.core.errors import AngelError, Unavailable, first_of
 from angelos.core.messages import Kind, RunTask, Status, TaskResult, Tier
 from angelos.core.ports import Exit, RunSpec, Sandbox
 from angelos.node.checkout import Checkouts
@@ -91,8 +91,10 @@ class Runner:
                 feed.end()
                 over.set()
                 news.set()
-        except* AngelError as errors:
-            raise errors.exceptions[0] from None
+        except ExceptionGroup as group:
+            if (error := first_of(group)) is None:
+                raise
+            raise error from None
         return end
 
     def result(

@@ -23,7 +23,7 @@ from angelos.adapters.keys import load_or_create
 from angelos.adapters.pki import Pki
 from angelos.adapters.postgres import Database
 from angelos.adapters.sockets import free_port
-from angelos.adapters.valkey import ValkeyJournal, ValkeyQueue, connect
+from angelos.adapters.valkey import ValkeyJournal, ValkeyQueue, check_server, connect
 from angelos.angelgit.routes import routes as angelgit_routes
 from angelos.angelgit.service import AngelGit
 from angelos.control.config import ControlConfig
@@ -82,6 +82,7 @@ async def serve(
             log.info("applied migrations: %s", ", ".join(applied))
         client = connect(stores.valkey)
         stack.push_async_callback(client.aclose)
+        await check_server(client)
         journal, queue = ValkeyJournal(client, database), ValkeyQueue(client)
         grant_key = load_or_create(data.keys / "grant.key")
         revision_key = load_or_create(data.keys / "revision.key")

@@ -300,7 +300,10 @@ USAGE = [
     ["agent", "enrol", "junk", "d"], ["quarantine", "person/x"], ["audit", "verify", "--key", "00"],
     ["audit", "verify", "--export", "nope"], ["audit", "export", "/nope/x"],
     ["proposals", "--limit", "0"], [*PROPOSE, "../x"], [*PROPOSE, "x", "--wait", "nan"],
-    [*PROPOSE, "x", "-m", "\udcff"],
+    [*PROPOSE, "x", "-m", "\udcff"], ["run", ""], ["run", "/dev/zero"],
+    ["status", "--token", "a\nb"],
+    ["propose", "/dev/zero", "--base", "main", "--repo", "study", "--path", "x"],
+    ["audit", "export", "/dev/null"], ["audit", "export", "."],
 ]  # fmt: skip
 
 
@@ -322,7 +325,7 @@ def test_a_program_that_is_too_large_or_no_text_is_refused(system, tmp_path):
         assert (done.returncode, json.loads(done.stdout)["code"]) == (2, code)
 
 
-@pytest.mark.parametrize("where", ["/dev/null", "/nope/nope", "x" * 300])
+@pytest.mark.parametrize("where", ["/dev/null", "/nope/nope", "x" * 300, "~nobody-here/x"])
 def test_where_no_system_runs_is_told(where, tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "angelos.cli", "status", "--json", "--data-dir", where],
@@ -351,10 +354,19 @@ def test_a_reader_that_goes_away_is_no_error_worth_a_traceback(system, args):
     assert err == ""
 
 
-def test_a_full_disk_is_told(system):
+@pytest.mark.parametrize(
+    "args",
+    [
+        ["status"], ["status", "--json"], ["--help"], ["run", "-c", "print(1)"], ["nope", "--json"],
+        ["demo", "--keep", "/dev/null/x"],
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_full_disk_is_told(system, args):
+    env = {**os.environ, "ANGELOS_DATA_DIR": str(system.data.root)}
     with open("/dev/full", "w") as full:  # noqa: PTH123
         done = subprocess.run(
-            [sys.executable, "-m", "angelos.cli", "status", "--data-dir", str(system.data.root)],
+            [sys.executable, "-m", "angelos.cli", *args], env=env,
             stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
         )  # fmt: skip
     assert (done.returncode, done.stderr) == (1, "angelos: No space left on device.\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -218,6 +219,45 @@ def test_a_killed_up_loses_nothing_and_its_orphans_are_ended(tmp_path):
         after = json.loads(cli(data_dir, "status", "--json").stdout)["journal"]
         assert tuple(map(int, after.split("-"))) > tuple(map(int, before.split("-")))
         assert cli(data_dir, "run", "-c", "print('again')").stdout == "again\n"
+
+
+@pytest.mark.slow
+def test_nodes_follow_a_server_whose_port_was_taken_meanwhile(tmp_path):
+    with running(tmp_path / "data") as up:
+        where = up.data.server()
+        port = int(where.hub_url.rpartition(":")[2])
+        os.kill(where.pid, signal.SIGKILL)
+        with socket.socket() as taken:
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            _bind(taken, port)
+            moved = up.until("moved")
+            assert moved["hub"] == up.data.server().hub_url != where.hub_url
+            assert up.data.system().hub_url == moved["hub"]
+            _until_connected(up)
+            result = cli(up.data.root, "run", "-c", "print('found')")
+        assert (result.stdout, result.stderr) == ("found\n", "")
+
+
+def _until_connected(up):
+    until = time.monotonic() + 60
+    while True:
+        nodes = json.loads(cli(up.data.root, "nodes", "--json").stdout)["nodes"]
+        if all(node["connected"] for node in nodes):
+            return
+        assert time.monotonic() < until, nodes
+
+
+def _bind(listener, port):
+    """Take a port as soon as its owner, who was killed, has let go of it."""
+    until = time.monotonic() + 20
+    while True:
+        try:
+            listener.bind(("127.0.0.1", port))
+            listener.listen()
+        except OSError:
+            assert time.monotonic() < until
+        else:
+            return
 
 
 @pytest.mark.parametrize("name", ["server", "exec1"])

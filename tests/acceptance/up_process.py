@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,19 +24,11 @@ READY_S = 120
 class Up:
     """One run of `angelos up --json`."""
 
-    def __init__(self, data_dir: Path, *args: str) -> None:
+    def __init__(self, data_dir: Path, *args: str, prefix: Sequence[str] = ()) -> None:
         self.data = DataDir(data_dir)
+        command = [*prefix, sys.executable, "-m", "angelos.cli", "up", "--json", "--data-dir"]
         self.process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "angelos.cli",
-                "up",
-                "--json",
-                "--data-dir",
-                str(data_dir),
-                *args,
-            ],
+            [*command, str(data_dir), *args],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -60,6 +52,10 @@ class Up:
                 return told
         self.process.wait(30)
         pytest.fail(f"up ended before {event!r}: {self.events}\n{self.process.stderr.read()}")
+
+    def rest(self) -> list[dict[str, Any]]:
+        """Return the events that were not waited for, once it has ended."""
+        return [json.loads(line) for line in iter(self._lines.get, None)]
 
     def pids(self) -> dict[str, tuple[int, int]]:
         """Return name -> (pid, start tick) of everything that it started, and all below that."""

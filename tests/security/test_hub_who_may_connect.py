@@ -14,6 +14,7 @@ from tornado.iostream import StreamClosedError
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 from tornado.websocket import websocket_connect
 
+from angelos.adapters import enrolment
 from angelos.adapters.clock import SystemClock
 from angelos.adapters.datadir import write_private
 from angelos.adapters.enrolment import Identity, Token, decode_token, encode_token, enrol
@@ -28,7 +29,7 @@ from angelos.core.messages import Kind
 from angelos.core.permissions import Permission
 from angelos.core.routes import Call, Nothing, Route
 from angelos.hub.testing import OPERATOR, connect, join, running_hub
-from angelos.testing import facts_until, next_fact
+from angelos.testing import eventually, facts_until, next_fact
 
 NODE, ADA = PrincipalId("node/exec1"), PrincipalId("agent/ada")
 
@@ -183,6 +184,14 @@ async def test_a_bad_request_does_not_use_the_token_up(hub, tmp_path):
     assert (await enrol(token, tmp_path / "ada")).id == ADA
 
 
+async def test_a_folder_that_cannot_be_written_does_not_use_the_token_up(hub, tmp_path):
+    wish = CreateEnrolment(kind="agent", name="ada")
+    token = (await hub.create_enrolment(wish, OPERATOR)).token
+    with pytest.raises(InvalidInput, match="not used"):
+        await enrol(token, Path("/proc/self"))
+    assert (await enrol(token, tmp_path / "ada")).id == ADA
+
+
 async def test_the_ca_in_the_token_is_pinned(hub, tmp_path):
     token = (await hub.create_enrolment(CreateEnrolment(kind="agent", name="ada"), OPERATOR)).token
     other = Pki.open(tmp_path / "other", SystemClock()).ca_pem
@@ -222,6 +231,40 @@ async def test_renewal_gives_a_new_key_on_the_live_context(hub, tmp_path):
         assert code == 200
         assert channel.ended is None  # nobody was dropped
     assert Identity.load(tmp_path / "ada").not_after >= ada.renew_at
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("enrolled.json", b"{"),
+        ("enrolled.json", None),  # whole, but its certificate is none
+        ("identity.pem", b"nothing"),
+    ],
+)
+async def test_an_identity_that_is_damaged_is_named(hub, tmp_path, name, body):
+    ada = await join(hub, "agent", "ada", tmp_path / "ada")
+    if body is None:
+        body = msgspec.json.encode(msgspec.structs.replace(ada.enrolled, certificate="none"))
+    (tmp_path / "ada" / name).write_bytes(body)
+    with pytest.raises(InvalidInput):
+        Identity.load(tmp_path / "ada")
+
+
+async def test_at_half_life_it_is_renewed_by_itself(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(enrolment, "_LOOK_S", 0.01)
+    ada = await join(hub, "agent", "ada", tmp_path / "ada")
+    first, clock = ada.enrolled.certificate, ManualClock(ada.renew_at - 10)
+    renewing = asyncio.create_task(ada.keep_renewed(clock))
+    try:
+        async with connect(hub, ada) as channel:
+            assert ada.enrolled.certificate == first
+            clock.advance(12)  # as after a night with the lid closed
+            await eventually(lambda: ada.enrolled.certificate != first, "the renewal")
+            code, _ = await get(f"{hub.url}/angelos/api/ping", ada.client_context())
+            assert (code, channel.ended) == (200, None)
+    finally:
+        renewing.cancel()
+        await asyncio.wait({renewing})
 
 
 # -- quarantine ------------------------------------------------------------------------------

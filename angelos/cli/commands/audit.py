@@ -87,8 +87,13 @@ def export_log(out: Out, file: str | None) -> None:
     from angelos.adapters.datadir import private_file
     from angelos.core.errors import InvalidInput
 
+    place = Path(file).resolve()  # a link stays one
+    if place.exists() and not place.is_file():  # as root one would replace a device
+        raise InvalidInput(
+            f"{file} is not a regular file; nothing was written.", hint="For a pipe, leave it out."
+        )
     try:
-        with private_file(Path(file)) as target:
+        with private_file(place) as target:
             size, lines = out.ask(lambda angelos: _save(angelos, target))
     except OSError as error:
         raise InvalidInput(f"{file} cannot be written: {error.strerror}.") from error

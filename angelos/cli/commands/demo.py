@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import sys
 import tempfile
 import time
@@ -16,10 +15,10 @@ import click
 import msgspec
 
 from angelos.adapters.trees import remove_tree
+from angelos.cli.common import FAILED, ending_signals
 from angelos.core.ids import is_id, is_revision
 
 _WIDTH = 110
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 @click.command()
@@ -38,14 +37,14 @@ def demo(as_json: bool, keep: Path | None) -> None:  # noqa: FBT001 - click pass
         report = asyncio.run(run_demo(data_dir, as_json=as_json, temporary=keep is None))
     except asyncio.CancelledError:
         click.echo("Interrupted; everything that was started has been stopped.", err=True)
-        sys.exit(130)
+        sys.exit(FAILED)
     finally:
         if keep is None:
             with contextlib.suppress(OSError):
                 remove_tree(data_dir)
     if as_json:
         click.echo(msgspec.json.encode(report).decode())
-    sys.exit(0 if report["ok"] else 1)
+    sys.exit(0 if report["ok"] else FAILED)
 
 
 async def run_demo(data_dir: Path, *, as_json: bool, temporary: bool) -> dict[str, Any]:
@@ -96,14 +95,15 @@ async def run_demo(data_dir: Path, *, as_json: bool, temporary: bool) -> dict[st
 def _end_on_signals() -> None:
     """Have the first signal that asks us to end cancel this task; it then stops all it started."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    numbers = ending_signals()
 
     def end() -> None:
-        for number in _SIGNALS:
+        for number in numbers:
             loop.add_signal_handler(number, lambda: None)  # stopping is under way
         if task is not None:
             task.cancel()
 
-    for number in _SIGNALS:
+    for number in numbers:
         loop.add_signal_handler(number, end)
 
 

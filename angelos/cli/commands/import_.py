@@ -117,9 +117,19 @@ def _paths(root: Path) -> Iterable[str]:
              "--exclude-standard"],
             capture_output=True, check=True, timeout=60,
         )  # fmt: skip
-    except (OSError, subprocess.SubprocessError):
+    except (OSError, subprocess.SubprocessError) as error:
+        if any((folder / ".git").exists() for folder in (root.resolve(), *root.resolve().parents)):
+            raise InvalidInput(  # all files might be more than its owner would show
+                f"git cannot list the files of {root}: {_said(error)}. Nothing was imported.",
+                hint="Make `git ls-files` work there, or import a copy without .git.",
+            ) from error
         return [path.as_posix() for path in _walk(root)]
     return listed.stdout.decode(errors="surrogateescape").rstrip("\0").split("\0")
+
+
+def _said(error: Exception) -> str:
+    said = error.stderr if isinstance(error, subprocess.CalledProcessError) else b""
+    return " ".join(said.decode(errors="replace").split()).rstrip(".") or str(error)
 
 
 def _walk(root: Path) -> Iterable[Path]:

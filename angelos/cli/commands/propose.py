@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from angelos.cli.commands.review import describe, full_revision, only_repo
-from angelos.cli.common import FAILED, Out, common
+from angelos.cli.common import FAILED, Out, common, read_text
 
 if TYPE_CHECKING:
     from angelos.client import Angelos
@@ -66,12 +66,7 @@ def _edits(file: str, path: str | None) -> tuple[Edit, ...]:
     from angelos.core.ports import NewText
 
     source = Path(file)
-    try:
-        text = source.read_bytes().decode()
-    except OSError as error:
-        raise InvalidInput(f"{file} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"{file} is not UTF-8 text.") from error
+    text = read_text(file)
     if source.suffix in {".diff", ".patch"}:
         if path is not None:
             raise InvalidInput("A patch names its paths itself; leave --path out.")

@@ -106,6 +106,10 @@ async def full_revision(angelos: Angelos, repo: str, beginning: str) -> str:
 
 
 async def _find(angelos: Angelos, beginning: str) -> ProposalView:
+    from angelos.core.ids import is_id
+
+    if is_id(beginning):  # a whole one may be older than those that are listed
+        return await angelos.proposal(beginning)
     known = {str(v.id): v for v in await angelos.proposals(limit=_MANY)}
     return known[pick(beginning, known, "proposal", "List them: angelos proposals.")]
 

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from angelos.cli.common import FAILED, Out, common
+from angelos.cli.common import FAILED, Out, common, ending_signals, read_text
 
 if TYPE_CHECKING:
     from angelos.client import Restarted
@@ -50,7 +49,7 @@ def run(
 
     if (file is None) == (code is None):
         raise click.UsageError("Give either FILE or -c CODE.")
-    text = code if code is not None else _read(file or "-")
+    text = code if code is not None else read_text(file or "", stdin=True)
     label = "-c" if code is not None else Path(file or "-").name
     assert language == "python"  # noqa: S101 - the only choice so far
     task = SubmitTask(
@@ -59,7 +58,10 @@ def run(
     if not text.strip():
         raise click.UsageError("The program is empty.")
     printer = _Printer()
-    result = asyncio.run(_run(out, task, printer))
+    try:
+        result = asyncio.run(_run(out, task, printer))
+    except asyncio.CancelledError:  # a signal before the task was accepted, or a second one
+        raise KeyboardInterrupt from None
     printer.end()
     if out.as_json:
         out.json(result)
@@ -75,8 +77,9 @@ async def _run(out: Out, task: SubmitTask, printer: _Printer) -> TaskResult:
 
     accepted: list[TaskView] = []
     me = asyncio.current_task()
-    if me is not None:  # as Ctrl-C: the task is not left running
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, me.cancel)
+    if me is not None:  # the task is not left running
+        for number in ending_signals():
+            asyncio.get_running_loop().add_signal_handler(number, me.cancel)
     async with Angelos.connect(out.data_dir, out.token) as angelos:
         try:
             async with contextlib.aclosing(
@@ -89,7 +92,7 @@ async def _run(out: Out, task: SubmitTask, printer: _Printer) -> TaskResult:
                         printer.restart(piece)
                     else:
                         printer.write(piece)
-        except asyncio.CancelledError:  # Ctrl-C; leaving the stream has cancelled the task
+        except asyncio.CancelledError:  # asked to end; leaving the stream has cancelled the task
             if not accepted or me is None:
                 raise
             me.uncancel()
@@ -144,17 +147,6 @@ def _limits(timeout: float | None, memory: int | None) -> Limits:
         )
     except ValueError as error:
         raise InvalidInput(f"{error}.") from error
-
-
-def _read(file: str) -> str:
-    from angelos.core.errors import InvalidInput
-
-    try:
-        return sys.stdin.read() if file == "-" else Path(file).read_text()
-    except OSError as error:
-        raise InvalidInput(f"{file} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"{file} is not UTF-8 text.") from error
 
 
 def _why(result: TaskResult) -> str:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
 import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from angelos.cli.common import FAILED, Out, common
+from angelos.cli.common import FAILED, Out, common, ending_signals
 
 if TYPE_CHECKING:
+    import signal
     from collections.abc import Iterator
 
     from angelos.cli.system import System
@@ -44,6 +44,7 @@ class _Teller:
         "started": "{name}",
         "restarting": "{name} ended with exit code {exit_code}; starting it again",
         "given up": "{name} keeps ending (exit code {exit_code}); the system runs without it",
+        "moved": "the hub's port was taken meanwhile; it is at {hub} now, the nodes follow",
         "ready": "ready: {lab}\n{pad}Ctrl-C stops it; other commands find it through {data_dir}",
         "stopping": "stopping ({reason})",
         "lost": "{reason}",
@@ -56,7 +57,7 @@ class _Teller:
 
     def __call__(self, event: str, **data: Any) -> None:
         seconds = round(time.monotonic() - self._start, 2)
-        with contextlib.suppress(BrokenPipeError):  # nobody reads on; the system does not mind
+        with contextlib.suppress(OSError):  # nobody reads on, a full disk; the system does not mind
             if self._out.as_json:
                 self._out.json({"event": event, "seconds": seconds, **data})
             else:
@@ -111,7 +112,7 @@ class _Stop:
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
-        numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        numbers = ending_signals()
         for number in numbers:
             loop.add_signal_handler(number, self._on, number)
         try:
@@ -125,5 +126,5 @@ class _Stop:
             self.killed = True
             self._system.kill()
             return
-        self._say("stopping", reason=number.name)
         self.asked.set()
+        self._say("stopping", reason=number.name)

@@ -214,6 +214,7 @@ async def start_up(data_dir: Path, stack: AsyncExitStack, *, temporary: bool = F
             if json.loads(line).get("event") == "ready":
                 break
         else:
+            await process.wait()  # before it is asked to end, which would take its exit code
             raise StepFailed("`angelos up` ended before it was ready; see its messages above")
     angelos = await stack.enter_async_context(Angelos.connect(data_dir))
     return World(data_dir, angelos)

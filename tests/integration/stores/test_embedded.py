@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import os
 import signal
 import stat
@@ -11,12 +12,14 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 from pathlib import Path
 
 import msgspec
 import psycopg
 import pytest
 
+from angelos.adapters import embedded
 from angelos.adapters.children import end_recorded, start_ticks
 from angelos.adapters.embedded import EmbeddedPostgres, EmbeddedValkey, Recorded
 from angelos.adapters.postgres import Database
@@ -356,6 +359,50 @@ async def test_end_recorded_ends_that_process_and_no_other():
         assert await end_recorded(child.pid, ticks)
         child.wait()
         assert not await end_recorded(child.pid, ticks)
+
+
+async def test_end_recorded_says_so_when_it_cannot_end_a_process(monkeypatch):
+    monkeypatch.setattr(signal, "pidfd_send_signal", lambda *_: None)  # as one that hangs on a disk
+    with child_of("exec sleep 600") as child:
+        with pytest.raises(Unavailable, match="does not end"):
+            await end_recorded(child.pid, start_ticks(child.pid), timeout_s=0.1)
+        child.kill()
+
+
+async def test_a_disk_that_refuses_a_sync_is_told_and_asked_again(
+    embedded_valkey, monkeypatch, caplog
+):
+    answers = iter([OSError(errno.ENOSPC, "No space left on device")])
+    synced = threading.Event()
+
+    def fdatasync(path):
+        if error := next(answers, None):
+            raise error
+        synced.set()
+
+    monkeypatch.setattr(embedded, "_fdatasync", fdatasync)
+    async with embedded_valkey:
+        assert await asyncio.to_thread(synced.wait, 20)
+    assert "may not be on the disk" in caplog.text
+
+
+async def test_a_start_that_is_cancelled_leaves_nobody_at_work(postgres, monkeypatch):
+    begun, go_on, done = threading.Event(), threading.Event(), threading.Event()
+
+    def prepare(log):
+        begun.set()
+        go_on.wait(20)
+        done.set()
+
+    monkeypatch.setattr(postgres._cluster, "prepare", prepare)
+    starting = asyncio.create_task(postgres.start())
+    await asyncio.to_thread(begun.wait, 20)
+    starting.cancel()
+    await asyncio.sleep(0)
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert done.is_set()
 
 
 async def test_end_recorded_kills_what_does_not_listen():

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import stat
 
 import pytest
 
 from angelos.adapters.datadir import DataDir
+from angelos.adapters.embedded import EmbeddedPostgres, EmbeddedValkey
 from angelos.adapters.postgres import Database
 from angelos.client import Angelos
 from angelos.core.errors import Unavailable
 from angelos.core.ids import START, PrincipalId
 from angelos.core.messages import Kind
 from angelos.settings import load
+from angelos.testing import eventually, make_fact, next_fact
 from angelos.wiring import Server, build_server
 from angelos.wiring.server import serve
 from angelos.wiring.stores import open_stores
@@ -142,3 +145,28 @@ async def test_under_up_it_waits_for_the_stores_of_up(settings):
         )
     )
     assert await waiting == ("dsn", "url")
+
+
+async def test_servers_of_ones_own_may_restart_under_a_running_system(settings, tmp_path):
+    postgres = EmbeddedPostgres(tmp_path / "postgres", settings.data.runtime, fsync=False)
+    valkey = EmbeddedValkey(tmp_path / "valkey", settings.data.runtime)
+    async with postgres, valkey:
+        env = {"ANGELOS_POSTGRES_DSN": postgres.url, "ANGELOS_VALKEY_URL": valkey.url}
+        async with build_server(load(env, data_dir=settings.data_dir)) as server:
+            assert isinstance(server, Server)
+            assert not any(settings.data.postgres.iterdir())
+            assert not any(settings.data.valkey.iterdir())
+            for store in (postgres, valkey):
+                os.kill(store.pid, signal.SIGKILL)
+                await store.start()
+            fact = make_fact("person.added", "person/ada")
+            (offset,) = await server.journal.append([fact])
+            found = await next_fact(server.journal, kind="person.added")
+            assert found.offset == offset
+
+            async def logged() -> bool:
+                query = "select 1 from audit_entry where subject = 'person/ada'"
+                async with Database(postgres.url) as database, database.transaction() as connection:
+                    return await (await connection.execute(query)).fetchone() is not None
+
+            await eventually(logged, "the fact in the audit log")

@@ -14,8 +14,10 @@ from hypothesis import strategies as st
 
 import angelos
 from angelos.cli import COMMANDS, cli
+from angelos.cli.commands import review
 from angelos.cli.common import common, evidence, pick, table
 from angelos.core.errors import AngelError, Busy, InvalidInput, NotFound, Refused, Stale
+from angelos.core.ids import new_proposal_id
 
 HEAVY = {
     "asyncio",
@@ -171,3 +173,13 @@ def test_a_beginning_that_could_name_something_by_chance_names_nothing(short):
 def test_a_whole_id_always_names_itself(ids, data):
     one = data.draw(st.sampled_from(sorted(ids)))
     assert pick(one, ids, "thing") == one
+
+
+async def test_a_whole_id_is_asked_for_even_if_it_is_too_old_to_be_listed():
+    identifier = new_proposal_id()
+
+    class Client:
+        async def proposal(self, proposal):
+            return f"the view of {proposal}"
+
+    assert await review._find(Client(), identifier) == f"the view of {identifier}"

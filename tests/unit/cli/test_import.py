@@ -7,7 +7,7 @@ import pytest
 from click.testing import CliRunner
 
 from angelos.cli.commands import import_
-from angelos.core.errors import TooLarge
+from angelos.core.errors import InvalidInput, TooLarge
 
 
 @pytest.fixture
@@ -33,6 +33,18 @@ def test_with_git_what_it_does_not_ignore(folder: Path) -> None:
     subprocess.run(["git", "init", "-q", str(folder)], check=True)
     (folder / ".gitignore").write_text("*.log\n.hidden\n")
     assert set(import_.read_files(folder)[0]) == {".gitignore", "a.py", "sub/b.txt"}
+
+
+def test_where_git_does_not_work_nothing_is_guessed(folder: Path, monkeypatch) -> None:
+    subprocess.run(["git", "init", "-q", str(folder)], check=True)
+    (folder / ".gitignore").write_text("*.log\n")  # what its owner shows to nobody
+    (folder / ".git" / "config").write_text("[broken\n")
+    for place in (folder, folder / "sub"):
+        with pytest.raises(InvalidInput, match=r"bad config.*Nothing was imported"):
+            import_.read_files(place)
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(InvalidInput, match="git"):
+        import_.read_files(folder)
 
 
 def test_a_link_is_left_out(folder: Path) -> None:

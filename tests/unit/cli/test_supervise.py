@@ -112,6 +112,25 @@ def test_a_log_stays_within_bounds(tmp_path):
     assert log.tail(2) == "line 498\nline 499"
 
 
+def test_a_log_on_a_full_disk_keeps_its_writer_going(tmp_path):
+    path = tmp_path / "x.log"
+    path.symlink_to("/dev/full")
+    log = BoundedLog(path)
+    log.write(b"unheard\n")
+    assert log.tail() == "unheard"
+    log.close()
+
+
+def test_a_log_that_cannot_be_turned_goes_on_on_its_page(tmp_path):
+    path = tmp_path / "x.log"
+    log = BoundedLog(path, limit=10)
+    (tmp_path / "x.log.1").mkdir()  # in the way
+    for line in (b"first\n", b"second\n", b"third\n"):
+        log.write(line)
+    assert log.tail() == "first\nsecond\nthird"
+    log.close()
+
+
 def test_restarts_grow_slower_and_stop():
     state, delays = Restarts(), []
     for n in range(7):

@@ -16,12 +16,13 @@ from tornado.websocket import WebSocketHandler
 
 from angelos.adapters.children import start_ticks
 from angelos.adapters.datadir import DataDir, SystemFile
-from angelos.client import Angelos, Restarted
+from angelos.client import Angelos, Restarted, events
 from angelos.core import errors
 from angelos.core.api import SubmitTask
 from angelos.core.ids import offset_key
 from angelos.core.messages import TaskResult
 from angelos.core.ports import NewText, Output
+from angelos.testing import eventually
 
 RESULT = {
     "status": "ok", "exit_code": 0, "stdout": "ab", "stderr": "", "duration_s": 0.1,
@@ -41,6 +42,12 @@ class World:
         self.followed: list[str] = []
         self.refuse_events = 0
         self.close_code = 1011
+        self.open_events: asyncio.Event | None = None
+        """If there is one, a link is opened when it is set."""
+        self.answer_now: asyncio.Event | None = None
+        """If there is one, requests are answered when it is set."""
+        self.asked = False
+        self.closed = asyncio.Event()
 
     def fact(self, offset: str, kind: str, **data: object) -> None:
         self.facts.append(
@@ -66,12 +73,14 @@ class World:
 class Api(RequestHandler):
     world: ClassVar[World]
 
-    def _answer(self) -> None:
+    async def _answer(self) -> None:
         path = self.request.path.removeprefix("/angelos/api")
         token = self.request.headers.get("Authorization", "")
         self.world.requests.append(
             (f"{self.request.method} {path}", self.request.query, token, self.request.body)
         )
+        if self.world.answer_now is not None:
+            await self.world.answer_now.wait()
         code, body = self.world.answers[f"{self.request.method} {path}"]
         self.set_status(code)
         self.write(body)
@@ -82,7 +91,10 @@ class Api(RequestHandler):
 class Events(WebSocketHandler):
     world: ClassVar[World]
 
-    def prepare(self) -> None:
+    async def prepare(self) -> None:
+        self.world.asked = True
+        if self.world.open_events is not None:
+            await self.world.open_events.wait()
         if self.world.refuse_events:
             self.set_status(self.world.refuse_events)
             self.finish(errors.Forbidden("not you").problem())
@@ -101,6 +113,9 @@ class Events(WebSocketHandler):
             self.write_message(msgspec.json.encode(fact))
         if left >= 0:
             self.close(self.world.close_code, "cut")
+
+    def on_close(self) -> None:
+        self.world.closed.set()
 
 
 @pytest.fixture
@@ -228,6 +243,40 @@ async def test_events_that_are_refused_raise(world, angelos, status):
         await anext(angelos.events())
 
 
+async def test_the_connection_has_ended_when_its_reader_has(world, angelos, monkeypatch):
+    links = []
+
+    async def dial(*args, **kwargs):
+        links.append(await dialled(*args, **kwargs))
+        return links[-1]
+
+    dialled = events.dial
+    monkeypatch.setattr(events, "dial", dial)
+    world.fact("1-0", "task.output")
+    async with aclosing(angelos.events()) as facts:
+        await anext(facts)
+        (stream,) = [link.protocol.stream for link in links]
+        assert not stream.closed()
+    assert stream.closed()
+    await asyncio.wait_for(world.closed.wait(), 20)
+
+
+async def test_a_link_that_comes_after_its_reader_has_gone_is_closed(world, angelos):
+    world.open_events = asyncio.Event()
+    reading = asyncio.ensure_future(anext(angelos.events()))
+    await eventually(lambda: world.asked, "the request")
+    reading.cancel()
+    await asyncio.wait({reading})
+    world.open_events.set()
+    await asyncio.wait_for(world.closed.wait(), 20)
+
+
+@pytest.mark.parametrize("token", ["a\nb", "a b", "\udcff", "ü"])
+def test_a_token_that_is_no_header_is_refused_here(token):
+    with pytest.raises(errors.InvalidInput, match="token"):
+        Angelos("http://127.0.0.1:1", token=token)
+
+
 async def test_an_end_for_good_is_not_tried_again(world, angelos):
     world.drop_after, world.close_code = [0], 1008
     with pytest.raises(errors.Forbidden, match="cut"):
@@ -281,6 +330,19 @@ async def test_leaving_a_run_cancels_the_task(world, angelos):
     with pytest.raises(asyncio.CancelledError):
         await running
     assert world.requests[-1][0] == "POST /tasks/task-1/cancel"
+
+
+async def test_leaving_before_the_task_is_accepted_cancels_it_too(world, angelos):
+    world.answers["POST /tasks"] = 202, world.task()
+    world.answers["POST /tasks/task-1/cancel"] = 200, world.task(state="finished")
+    world.answer_now = asyncio.Event()
+    running = asyncio.create_task(angelos.run("1"))
+    await eventually(lambda: world.requests, "the request")
+    running.cancel()
+    world.answer_now.set()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert [name for name, *_ in world.requests] == ["POST /tasks", "POST /tasks/task-1/cancel"]
 
 
 async def test_a_proposal_has_an_id_and_its_edits(world, angelos):

@@ -23,6 +23,7 @@ from angelos.adapters.datadir import (
 )
 from angelos.core.errors import Conflict, InvalidInput, Unavailable
 from angelos.settings import load
+from angelos.testing import need
 
 
 @pytest.fixture
@@ -60,6 +61,45 @@ def test_an_open_root_is_closed(tmp_path):
     tmp_path.chmod(0o755)
     DataDir(tmp_path).create()
     assert _mode(tmp_path) == 0o700
+
+
+@pytest.mark.parametrize("lock", [False, True])
+def test_a_folder_of_somebody_elses_files_is_left_as_it_is(tmp_path, lock):
+    (tmp_path / "thesis.tex").write_text("")
+    (tmp_path / "logs").mkdir()
+    if lock:  # ours, into which something was put later
+        (tmp_path / "lock").write_text("")
+    tmp_path.chmod(0o755)
+    if lock:
+        DataDir(tmp_path).create()
+        return
+    with pytest.raises(InvalidInput, match=r"not empty \(it holds thesis\.tex\)"):
+        DataDir(tmp_path).create()
+    assert _mode(tmp_path) == 0o755
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["logs", "thesis.tex"]
+
+
+def test_one_that_was_made_half_way_is_made_whole(tmp_path):
+    (tmp_path / "postgres").mkdir()
+    DataDir(tmp_path).create()
+    assert (tmp_path / "workspace").is_dir()
+
+
+def test_another_users_folder_is_refused_by_root_too(tmp_path):
+    need(os.geteuid() == 0, "root, who may give a folder away")
+    os.chown(tmp_path, 60_601, 60_601)
+    with pytest.raises(InvalidInput, match="another user"):
+        DataDir(tmp_path).create()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["~nobody-of-that-name", "~nobody-of-that-name/x"])
+def test_the_home_of_nobody_is_bad_input(name):
+    for find in (DataDir, lambda name: find_data_dir({"ANGELOS_DATA_DIR": name})):
+        with pytest.raises(InvalidInput, match="Whose home"):
+            find(name)
+    with pytest.raises(InvalidInput, match="Whose home"):
+        load({}, data_dir=name)
 
 
 def test_a_place_that_cannot_be_used_is_bad_input(tmp_path):
