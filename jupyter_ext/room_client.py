@@ -19,9 +19,10 @@ from urllib.parse import quote, urlencode
 
 import pycrdt
 from pycrdt import Decoder, Doc, Text, YMessageType, YSyncMessageType
-from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
-from tornado.websocket import WebSocketClientConnection, websocket_connect
+from tornado.httpclient import HTTPClientError, HTTPRequest
+from tornado.websocket import WebSocketClientConnection
 
+from angelos.adapters.dial import caller, dial
 from angelos.core.errors import NotFound, Unavailable
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
@@ -106,13 +107,14 @@ class RoomClient:
     # -- the wire ---------------------------------------------------------------------------
 
     async def _session(self) -> dict[str, str]:
-        answer = await AsyncHTTPClient().fetch(
+        request = HTTPRequest(
             f"{self._url}/api/collaboration/session/{quote(self._path)}",
             method="PUT",
             headers=self._headers,
             body=json.dumps({"format": "text", "type": "file"}),
-            raise_error=False,
         )
+        async with caller(MAX_MESSAGE_BYTES) as http:
+            answer = await http.fetch(request, raise_error=False)
         if answer.code == HTTP_MISSING:
             raise NotFound(f"The server has no file {self._path}.")
         if answer.error is not None:
@@ -127,7 +129,7 @@ class RoomClient:
             f"{address}/api/collaboration/room/{room}?{query}", headers=self._headers
         )
         try:
-            return await websocket_connect(request, max_message_size=MAX_MESSAGE_BYTES)
+            return await dial(request, max_message_size=MAX_MESSAGE_BYTES)
         except HTTPClientError as error:
             if error.code == HTTP_MISSING:
                 raise NotFound(f"The server has no file {self._path}.") from error

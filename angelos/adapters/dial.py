@@ -1,21 +1,30 @@
-"""Opening a WebSocket so that it never stays open with nobody to close it.
+"""Connections of a client that end with whoever asked for them.
 
-link = await dial(HTTPRequest("wss://127.0.0.1:8443/x", ssl_options=context), ping_interval=20)
+Tornado's own go on when their caller is cancelled, until an answer or a time-out comes.
+
+    link = await dial(HTTPRequest("wss://127.0.0.1:8443/x", ssl_options=context), ping_interval=20)
+    async with caller(max_body=1_000_000) as http:
+        answer = await http.fetch(HTTPRequest("https://127.0.0.1:8443/x"), raise_error=False)
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Any, cast
 
 from tornado.httpclient import HTTPRequest
+from tornado.iostream import IOStream, StreamClosedError
+from tornado.simple_httpclient import SimpleAsyncHTTPClient
+from tornado.tcpclient import TCPClient
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
 
 async def dial(request: HTTPRequest, **options: Any) -> WebSocketClientConnection:
     """Return an open WebSocket; `options` and errors are those of `websocket_connect`.
 
-    Tornado goes on connecting when its caller is cancelled: what then comes is closed.
+    Of a caller who is cancelled meanwhile, what then comes is closed.
     """
     connecting = asyncio.ensure_future(websocket_connect(request, **options))
     try:
@@ -36,3 +45,41 @@ def hang_up(link: WebSocketClientConnection) -> None:
 def _not_wanted(connecting: asyncio.Future[WebSocketClientConnection]) -> None:
     if not connecting.cancelled() and connecting.exception() is None:
         hang_up(connecting.result())
+
+
+@asynccontextmanager
+async def caller(max_body: int) -> AsyncGenerator[SimpleAsyncHTTPClient, None]:
+    """Give a client for one request after the other; on leaving, its connection is closed.
+
+    Answers of more than `max_body` bytes are refused.
+    """
+    made = SimpleAsyncHTTPClient(force_instance=True, max_body_size=max_body)
+    http = cast("SimpleAsyncHTTPClient", made)
+    http.tcp_client.close()
+    http.tcp_client = line = _Line()
+    try:
+        yield http
+    finally:
+        line.hang_up()
+        http.close()
+
+
+class _Line(TCPClient):
+    """Tornado's, remembering the connection that it made last: its client cannot end one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._stream: IOStream | None = None
+        self._left = False
+
+    async def connect(self, *args: Any, **kwargs: Any) -> IOStream:
+        self._stream = await super().connect(*args, **kwargs)
+        if self._left:
+            self._stream.close()
+            raise StreamClosedError
+        return self._stream
+
+    def hang_up(self) -> None:
+        self._left = True
+        if self._stream is not None:
+            self._stream.close()

@@ -25,10 +25,10 @@ from typing import Any
 import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
-from tornado.httpclient import AsyncHTTPClient, HTTPClientError, HTTPRequest
-from tornado.simple_httpclient import SimpleAsyncHTTPClient
+from tornado.httpclient import HTTPClientError, HTTPRequest
 
 from angelos.adapters.datadir import write_private
+from angelos.adapters.dial import caller
 from angelos.adapters.pki import client_context, key_pem, signing_request
 from angelos.core.api import Enrol, Enrolled, Renew
 from angelos.core.errors import AngelError, InvalidInput, NotFound, Unavailable, from_problem
@@ -191,15 +191,14 @@ def _store(directory: Path, key: ec.EllipticCurvePrivateKey, enrolled: Enrolled)
 
 
 async def _post(url: str, body: Any, context: ssl.SSLContext) -> Enrolled:
-    client: AsyncHTTPClient = SimpleAsyncHTTPClient(force_instance=True, max_body_size=_MAX_ANSWER)
+    request = HTTPRequest(
+        url, method="POST", body=msgspec.json.encode(body), ssl_options=context,
+        headers={"Content-Type": "application/json"}, follow_redirects=False,
+        connect_timeout=10, request_timeout=30,
+    )  # fmt: skip
     try:
-        answer = await client.fetch(
-            HTTPRequest(
-                url, method="POST", body=msgspec.json.encode(body), ssl_options=context,
-                headers={"Content-Type": "application/json"}, follow_redirects=False,
-                connect_timeout=10, request_timeout=30,
-            )
-        )  # fmt: skip
+        async with caller(_MAX_ANSWER) as http:
+            answer = await http.fetch(request)
         return msgspec.json.decode(answer.body, type=Enrolled)
     except HTTPClientError as error:
         raise problem_of(error) from error
@@ -207,8 +206,6 @@ async def _post(url: str, body: Any, context: ssl.SSLContext) -> Enrolled:
         raise Unavailable(f"{url} cannot be reached: {error}") from error
     except msgspec.DecodeError as error:
         raise Unavailable(f"{url} answered something else: {error}") from error
-    finally:
-        client.close()
 
 
 def problem_of(error: HTTPClientError) -> AngelError:

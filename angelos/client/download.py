@@ -13,13 +13,10 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable
-from typing import Any, cast
 
 from tornado.httpclient import HTTPRequest, HTTPResponse
-from tornado.iostream import IOStream
-from tornado.simple_httpclient import SimpleAsyncHTTPClient
-from tornado.tcpclient import TCPClient
 
+from angelos.adapters.dial import caller
 from angelos.client.transport import CONNECT_S, Transport, problem_of
 from angelos.core.errors import DeadlineExceeded
 
@@ -45,44 +42,23 @@ async def download(transport: Transport, path: str) -> AsyncGenerator[bytes, Non
         streaming_callback=reading.take,
         header_callback=reading.head,
     )
-    http = cast(
-        "SimpleAsyncHTTPClient",
-        SimpleAsyncHTTPClient(force_instance=True, max_body_size=_ANY_SIZE),
-    )
-    http.tcp_client.close()
-    http.tcp_client = connecting = _Connecting()
-    asking = asyncio.create_task(transport.send(request, http), name=f"download {path}")
-    asking.add_done_callback(reading.over)
-    try:
-        problem = b""
-        while (piece := await reading.next()) is not None:
-            if reading.good:
-                yield piece
-            elif len(problem) < _MAX_PROBLEM_BYTES:
-                problem += piece
-        status = (await asking).code
-        if not reading.good:
-            raise problem_of(status, problem, f"GET {path}")
-    finally:
-        reading.stop()
-        asking.cancel()
-        await asyncio.wait([asking])
-        connecting.hang_up()  # else the rest of the answer would still be read
-        http.close()
-
-
-class _Connecting(TCPClient):
-    """Tornado's, remembering the connection that it makes: its client cannot end one."""
-
-    stream: IOStream | None = None
-
-    async def connect(self, *args: Any, **kwargs: Any) -> IOStream:
-        self.stream = await super().connect(*args, **kwargs)
-        return self.stream
-
-    def hang_up(self) -> None:
-        if self.stream is not None:
-            self.stream.close()
+    async with caller(_ANY_SIZE) as http:
+        asking = asyncio.create_task(transport.send(request, http), name=f"download {path}")
+        asking.add_done_callback(reading.over)
+        try:
+            problem = b""
+            while (piece := await reading.next()) is not None:
+                if reading.good:
+                    yield piece
+                elif len(problem) < _MAX_PROBLEM_BYTES:
+                    problem += piece
+            status = (await asking).code
+            if not reading.good:
+                raise problem_of(status, problem, f"GET {path}")
+        finally:
+            reading.stop()
+            asking.cancel()
+            await asyncio.wait([asking])
 
 
 class _Reading:

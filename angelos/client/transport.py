@@ -19,6 +19,7 @@ from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
 from tornado.httputil import HTTPHeaders
 from tornado.simple_httpclient import HTTPStreamClosedError, HTTPTimeoutError
 
+from angelos.adapters.dial import caller
 from angelos.core.errors import (
     BY_CODE,
     AngelError,
@@ -54,19 +55,15 @@ class Transport:
         self.token = token
         self.tls = tls
         self.timeout_s = timeout_s
-        self._http: AsyncHTTPClient | None = None
+        self._free: asyncio.Semaphore | None = None
 
     def open(self) -> None:
-        """Get ready; needs a running loop."""
-        self._http = AsyncHTTPClient(
-            force_instance=True, max_clients=_CONNECTIONS, max_body_size=MAX_ANSWER_BYTES
-        )
+        """Get ready."""
+        self._free = asyncio.Semaphore(_CONNECTIONS)
 
     def close(self) -> None:
-        """End all connections."""
-        if self._http is not None:
-            self._http.close()
-            self._http = None
+        """Take no more requests; a connection ends with the request that it was made for."""
+        self._free = None
 
     @property
     def headers(self) -> HTTPHeaders:
@@ -112,7 +109,7 @@ class Transport:
         patience_s: float = 0,
     ) -> bytes:
         """Send one request and return the bytes of its answer."""
-        if self._http is None:
+        if self._free is None:
             raise Unavailable("The client is not open.", hint="Use it with `async with`.")
         headers = self.headers
         if body is not None:
@@ -128,7 +125,8 @@ class Transport:
             follow_redirects=False,
             ssl_options=self.tls,
         )
-        return _body(await self.send(request, self._http), method, path)
+        async with self._free, caller(MAX_ANSWER_BYTES) as http:
+            return _body(await self.send(request, http), method, path)
 
     async def send(self, request: HTTPRequest, http: AsyncHTTPClient) -> HTTPResponse:
         """Send a request; whatever keeps its answer away is an error of ours."""

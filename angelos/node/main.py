@@ -162,17 +162,17 @@ async def _connect(
 async def fetch_bundle(identity: Identity, repo: str, revision: Revision) -> Bundle:
     """Return a revision's bundle from the hub; the caller verifies it."""
     from tornado.httpclient import HTTPClientError, HTTPRequest
-    from tornado.simple_httpclient import SimpleAsyncHTTPClient
+
+    from angelos.adapters.dial import caller
 
     url = f"{identity.hub_url}{PREFIX}/repos/{repo}/revisions/{revision}/bundle"
-    client = SimpleAsyncHTTPClient(force_instance=True, max_body_size=_MAX_BUNDLE)
+    request = HTTPRequest(
+        url, ssl_options=identity.client_context(), follow_redirects=False,
+        connect_timeout=10, request_timeout=_FETCH_S,
+    )  # fmt: skip
     try:
-        answer = await client.fetch(
-            HTTPRequest(
-                url, ssl_options=identity.client_context(), follow_redirects=False,
-                connect_timeout=10, request_timeout=_FETCH_S,
-            )
-        )  # fmt: skip
+        async with caller(_MAX_BUNDLE) as http:
+            answer = await http.fetch(request)
         return msgspec.msgpack.decode(answer.body, type=Bundle)
     except HTTPClientError as error:
         raise problem_of(error) from error
@@ -180,5 +180,3 @@ async def fetch_bundle(identity: Identity, repo: str, revision: Revision) -> Bun
         raise Unavailable(f"{url} cannot be reached: {error}") from error
     except (msgspec.DecodeError, ValueError) as error:
         raise Unavailable(f"{url} answered something else: {error}") from error
-    finally:
-        client.close()

@@ -48,6 +48,8 @@ class World:
         """If there is one, requests are answered when it is set."""
         self.asked = False
         self.closed = asyncio.Event()
+        self.hung_up = asyncio.Event()
+        """Set when somebody goes before the answer."""
 
     def fact(self, offset: str, kind: str, **data: object) -> None:
         self.facts.append(
@@ -86,6 +88,9 @@ class Api(RequestHandler):
         self.write(body)
 
     get = post = delete = _answer
+
+    def on_connection_close(self) -> None:
+        self.world.hung_up.set()
 
 
 class Events(WebSocketHandler):
@@ -259,6 +264,17 @@ async def test_the_connection_has_ended_when_its_reader_has(world, angelos, monk
         assert not stream.closed()
     assert stream.closed()
     await asyncio.wait_for(world.closed.wait(), 20)
+
+
+async def test_who_no_longer_waits_for_an_answer_hangs_up(world, angelos):
+    world.answer_now = asyncio.Event()
+    world.answers["GET /status"] = (200, b"{}")
+    asking = asyncio.ensure_future(angelos.status())
+    await eventually(lambda: world.requests, "the request")
+    asking.cancel()
+    await asyncio.wait({asking})
+    await asyncio.wait_for(world.hung_up.wait(), 20)
+    world.answer_now.set()
 
 
 async def test_a_link_that_comes_after_its_reader_has_gone_is_closed(world, angelos):
