@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from angelos.cli.demo.study import ANGELOS_TOML
+from angelos.control.proposal_state import short_diffs
 from angelos.control.repo_config import MAX_BYTES, RepoConfig, parse
 from angelos.control.risk import risk, touched
 from angelos.core.errors import InvalidInput
@@ -68,8 +69,29 @@ def change(path="a.py", diff="+x\n", after="1"):
 def test_risk_grows_with_what_is_odd():
     assert risk(()) == 0
     assert risk((change(),)) == 11
-    assert risk((change(diff="--- a\n+++ b\n-x\n+y\n"),)) == 11
+    assert risk((change(diff="--- a\n+++ b\n@@ -1 +1 @@\n-x\n+y\n"),)) == 11
     assert risk((change(after=None, diff=""),)) == 110
     assert risk((change(diff="+" + "A" * 600),)) > 400
     assert risk((change(path="a.ipynb", diff="+" + "A" * 600),)) < 400
     assert risk(tuple(change(diff="+x\n" * 999) for _ in range(9))) == 1000
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import os\r" * 300,
+        "x = '" + "A" * 400 + "\x0c" + "A" * 400 + "'",
+        "x = '" + "A" * 400 + "\u2028" + "A" * 400 + "'",
+        "++eval('" + "A" * 600 + "')",
+    ],
+)
+def test_a_long_line_does_not_hide_behind_what_is_no_line_end(line):
+    assert risk((change(diff=f"--- a\n+++ b\n@@ -0,0 +1 @@\n+{line}\n"),)) > 400
+
+
+def test_what_a_cut_diff_does_not_show_is_not_harmless():
+    removed = "@@ -1 +1 @@\n" + "-gone\n" * 100
+    whole = change(diff=removed + "+" + "A" * 600 + "\n")
+    assert risk(short_diffs((whole,), 300)) > 400
+    first, cut, late = short_diffs((change(), change(diff="-gone\n" * 100), whole), 300)
+    assert (first.cut, cut.cut, late.cut, late.diff) == (False, True, True, "")
