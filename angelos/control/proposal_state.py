@@ -97,7 +97,11 @@ def _tested(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
 def _waiting(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
     if record.state != "testing" or fact.revision != record.candidate:
         return None
-    return {"state": "waiting", "needs": msgspec.convert(fact.data["needs"], int), "reason": fact.data["reason"]}
+    return {
+        "state": "waiting",
+        "needs": msgspec.convert(fact.data["needs"], int),
+        "reason": fact.data["reason"],
+    }
 
 
 def _approved(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:

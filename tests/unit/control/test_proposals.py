@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from angelos.core.api import Review
+from angelos.control import task_state
+from angelos.core.api import Review, SubmitTask
 from angelos.core.errors import Busy, Conflict, Forbidden, InvalidInput, NotFound, Stale
 from angelos.core.ids import new_proposal_id
 from angelos.core.messages import Kind, Status
@@ -107,6 +108,24 @@ async def test_a_step_is_tried_again_when_its_node_died(world):
         control.sweep()
         assert (await world.reaches(view.id, "promoted", "rejected")).state == "promoted"
         assert [t.label for t in other.ran] == ["study: unit"]
+
+
+async def test_many_tasks_of_others_do_not_push_a_finished_step_out(world, monkeypatch):
+    """What is forgotten cannot be run again: the proposal would never be decided on."""
+    monkeypatch.setattr(task_state, "KEEP_TASKS", 3)
+    async with world.running() as control:
+        node = await world.node()
+        node.program = lambda t: None if t.label.endswith("unit") else (Status.ok, "")
+        view = await control.proposals.propose(ADA, "study", edit())
+        await world.settled(lambda s: [t.open for t in s.tasks.values()] == [True, False])
+        for _ in range(5):
+            other = await control.tasks.submit(PERSON, SubmitTask(code="1"))
+            await control.tasks.view(other.id, wait_s=10)
+        unit = next(t for t in node.ran if t.label.endswith("unit"))
+        await node.finish(unit, Status.ok)
+        view = await control.proposals.view(view.id, wait_s=10)
+        assert view.state == "promoted", view.reason
+        assert [step.status for step in view.steps] == ["ok", "ok"]
 
 
 async def test_steps_wait_for_a_node(world):
