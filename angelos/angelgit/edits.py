@@ -121,16 +121,14 @@ def apply_diff(base: str, diff: str, path: str) -> str | None:
     first = next((i for i, row in enumerate(rows) if _HUNK.match(row)), None)
     head = rows if first is None else rows[:first]
     removed = _check_head(head, path)
-    if first is None:
-        if removed:
-            return None
+    if first is None and not removed:
         raise InvalidInput(
             f"The diff of {path} has no hunk.", hint="Each begins with @@ -a,b +c,d @@."
         )
     out: list[str] = []
     source = lines(base)
     at = 0
-    for number, start, body in _hunks(rows[first:], path):
+    for number, start, body in _hunks(rows[len(head) :], path):
         if start < at or start > len(source):
             raise InvalidInput(
                 f"Hunk {number} of the diff of {path} begins at line {start + 1}, "
@@ -152,9 +150,13 @@ def apply_diff(base: str, diff: str, path: str) -> str | None:
             if sign == " ":
                 out.append(text)
             at += 1
-    if removed:
-        return None
-    return "".join(out + source[at:])
+    text = "".join(out + source[at:])
+    if removed and text:
+        raise InvalidInput(
+            f"The diff of {path} removes the file, but not all of its lines; nothing was taken.",
+            hint="Make the diff against the exact content of the base revision.",
+        )
+    return None if removed else text
 
 
 def _check_head(head: list[str], path: str) -> bool:

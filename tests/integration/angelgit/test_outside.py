@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
@@ -14,13 +15,13 @@ from angelos.angelgit.live import Live
 from angelos.angelgit.models import DISK
 from angelos.angelgit.printer import Printer
 from angelos.angelgit.store import Store
-from angelos.core.errors import Unavailable
+from angelos.core.errors import NotFound, Unavailable
 from angelos.core.ids import START, new_proposal_id
 from angelos.core.messages import Kind
 from angelos.core.ports import DeleteFile, NewText
 from angelos.testing import eventually
 
-from .conftest import ADA, EVE, FILE
+from .conftest import ADA, EVE, FILE, queued
 from .test_notebooks import A, B, book, sources
 
 THEIRS = FILE.replace("line 3\n", "line 3, by an editor\n")
@@ -64,6 +65,22 @@ async def live(git, path="a.txt"):
 
 def copies(ws, name="a") -> list[str]:
     return [p.read_text() for p in sorted(ws.glob(f"{name}.disk-*"))]
+
+
+async def test_an_edit_on_disk_of_a_file_that_is_being_deleted_stays(git, base, ws, outside, told):
+    proposal, document = new_proposal_id(), git._live.document("study", "b/b.txt")
+    await git.propose(proposal, "study", base, [DeleteFile(path="b/b.txt")], ADA, "gone")
+    outside("b/b.txt", "b\nby an editor\n")
+    async with git._live.hold([document]):
+        merge = asyncio.create_task(git.merge(proposal))
+        await queued(git, document, 1)
+        seen = asyncio.create_task(git.print("study", "b/b.txt"))
+        await queued(git, document, 2)
+    await merge
+    with pytest.raises(NotFound):
+        await seen
+    assert (await told("deleted")).data["stays"] == "b/b.txt"
+    assert (ws / "b/b.txt").read_text() == "b\nby an editor\n"
 
 
 async def test_an_edit_on_disk_is_taken_in_shown_and_announced(

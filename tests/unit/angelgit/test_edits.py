@@ -130,6 +130,12 @@ def test_a_diff_may_create_or_remove_a_file():
     assert apply_diff("one\n", "--- a/a.txt\n+++ /dev/null\n@@ -1 +0,0 @@\n-one\n", "a.txt") is None
 
 
+@pytest.mark.parametrize("hunk", ["@@ -1 +0,0 @@\n-one\n", ""])
+def test_a_diff_that_removes_a_file_shows_all_of_it(hunk):
+    with pytest.raises(InvalidInput, match="not all of its lines"):
+        apply_diff("one\ntwo\n", f"--- a/a.txt\n+++ /dev/null\n{hunk}", "a.txt")
+
+
 def test_carriage_returns_are_part_of_a_line():
     assert apply_diff("a\r\nb\r\n", "@@ -2 +2 @@\n-b\r\n+c\r\n", "a.txt") == "a\r\nc\r\n"
     with pytest.raises(InvalidInput, match="does not fit"):
