@@ -108,12 +108,14 @@ class NotebookMerge(NamedTuple):
             return False
         cells = {c["id"]: c for c in made["cells"]}
         if cells.keys() != self.cells.keys() or any(
-            made[key] != value for key, value in self.rest.items()
+            not notebook.same(made[key], value) for key, value in self.rest.items()
         ):
             return False
         for cell_id, cell in cells.items():
             plain = {k: v for k, v in cell.items() if k != "source"}
-            if plain != self.cells[cell_id] or not self.sources[cell_id].accepts(cell["source"]):
+            if not notebook.same(plain, self.cells[cell_id]) or not self.sources[cell_id].accepts(
+                cell["source"]
+            ):
                 return False
         return self._ordered(list(cells))
 
@@ -237,21 +239,22 @@ def _merge_notebooks(
         if b is not None and (t is None or y is None):
             left = t or y
             clash = left is not None and any(
-                left.get(k) != b.get(k) for k in {*left, *b} - {"outputs", "execution_count"}
+                not notebook.same(left.get(k), b.get(k))
+                for k in {*left, *b} - {"outputs", "execution_count"}
             )
             clashes |= clash
             if not clash or t is None:
                 continue
             y = b
         elif b is None:
-            clashes |= t is not None and y is not None and not (same and t == y)
+            clashes |= t is not None and y is not None and not (same and notebook.same(t, y))
             t = y = t or y or {}
             b = t
         found, clash = _merge_cell(b, t or {}, y or {}, same=same)
         cells[cell_id], sources[cell_id] = found
         clashes |= clash
     for cell_id in moved[0] | moved[1]:
-        edited = [cell_id in moved[i] or side.get(cell_id) != old[cell_id]
+        edited = [cell_id in moved[i] or not notebook.same(side.get(cell_id), old[cell_id])
                   for i, side in enumerate((their, your))]  # fmt: skip
         clashes |= all(edited) and not (same and list(their) == list(your))
     rest: dict[str, Any] = {}
@@ -272,7 +275,7 @@ def _merge_cell(
             for c in (base, theirs, yours)]  # fmt: skip
     plain, clash = _keys(*flat)
     outputs = [side.get("outputs") for side in flat]
-    clash |= not same and outputs[1] != outputs[0] != outputs[2]
+    clash |= not same and not any(notebook.same(outputs[0], side) for side in outputs[1:])
     plain["metadata"], other = _keys(*(c.get("metadata", {}) for c in (base, theirs, yours)))
     return (plain, source), clash | other | source.clashes
 
@@ -319,8 +322,8 @@ def _keys(
 
 
 def _pick(base: Any, theirs: Any, yours: Any) -> tuple[Any, bool]:
-    if yours == base:
+    if notebook.same(yours, base):
         return theirs, False
-    if theirs == base:
+    if notebook.same(theirs, base):
         return yours, False
-    return theirs, theirs != yours
+    return theirs, not notebook.same(theirs, yours)
