@@ -199,7 +199,7 @@ class Pipeline:
             config = await self.config(record.repo, record.candidate_main)
         except InvalidInput:
             config = RepoConfig()
-        found = judge(self._parts.policy, record, config.review.protected)
+        found = judge(self._parts.policy, record, config)
         if found.needs is None:
             await self._reject(record.id, f"The policy lets nobody promote it: {found.reason}")
         elif found.needs <= len(record.approvals):

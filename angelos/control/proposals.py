@@ -174,9 +174,10 @@ class Proposals:
     async def _protected(self, repo: str) -> tuple[str, ...]:
         main = await self._parts.repository.head(repo, "main")
         try:
-            return (await self._pipeline.config(repo, main)).review.protected
+            config = await self._pipeline.config(repo, main)
         except InvalidInput:
-            return ()
+            return ("**",)  # nobody knows what is protected, so everything is
+        return (*config.review.protected, *config.judges)
 
     async def _base(self, repo: str, base: str) -> Revision:
         if base in ("main", "dev"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from angelos.cli.demo.study import ANGELOS_TOML
@@ -53,6 +55,23 @@ def test_a_step_may_have_its_own_time():
 def test_mistakes_are_named(body, words):
     with pytest.raises(InvalidInput, match=words):
         parse(body)
+
+
+@pytest.mark.parametrize("pattern", ["docs/", "/docs/**", "./a.py", "a//b", "..", "a\\b"])
+def test_a_protection_that_protects_nothing_is_refused(pattern):
+    with pytest.raises(InvalidInput, match="which no file can match"):
+        parse(f"[review]\nprotected = [{json.dumps(pattern)}]".encode())
+
+
+def test_what_tests_a_proposal_is_known():
+    config = parse(ANGELOS_TOML.encode())
+    paths = ("ruff.toml", "study/check.py", "study/health.py", "ruff.py", "study/conftest.py",
+             "study/statistics.py", "study/reference.json", "analysis.ipynb")  # fmt: skip
+    assert touched(paths, config.judges) == paths[:5]
+    step = '{ name = "x", run = ["ci/test.sh", "all"] }'
+    assert "ci/test.sh" in parse(f"[pipeline]\nsteps = [{step}]".encode()).judges
+    step = '{ name = "x", run = ["python", "-m", "doctest", "a/hello.py"] }'
+    assert "a/hello.py" not in parse(f"[pipeline]\nsteps = [{step}]".encode()).judges
 
 
 def test_paths_are_compared_whatever_their_case():
