@@ -137,10 +137,7 @@ class _Verifier:
     def _entry(self, number: int, expected: int, entry: EntryLine) -> None:
         if entry.index > expected:
             last = entry.index - 1
-            detail = f"entries {expected} to {last} are missing"
-            if last == expected:
-                detail = f"entry {expected} is missing"
-            self._problem(number, detail, expected, last)
+            self._problem(number, f"{_entries(expected, last)} missing", expected, last)
             self._comparing = False
         elif entry.index < expected:
             detail = (
@@ -182,8 +179,10 @@ class _Verifier:
             if signed.size == 0 and self._tree.size == 0:
                 self._good = signed
                 continue
-            first, last = min(self._expected, signed.size - 1), signed.size - 1
-            detail = f"entries {first} to {last} are missing, which the checkpoint signs for"
+            first, last = self._expected, signed.size - 1
+            if first > last:
+                continue  # what is missing before is named already
+            detail = f"{_entries(first, last)} missing, which the checkpoint signs for"
             self._problem(line, detail, first, last)
         covered = self._good.size if self._good else 0
         if not self._problems and covered != self._tree.size:
@@ -213,6 +212,10 @@ class _Verifier:
         self, line: int, detail: str, first: int | None = None, last: int | None = None
     ) -> None:
         self._problems.append(Problem(line, detail, first, last))
+
+
+def _entries(first: int, last: int) -> str:
+    return f"entry {first} is" if first == last else f"entries {first} to {last} are"
 
 
 def _bytes(leaf: str) -> bytes:

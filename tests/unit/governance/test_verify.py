@@ -80,6 +80,25 @@ def test_a_missing_entry_is_named():
     assert (report.problems[0].first, report.problems[0].last) == (4, 4)
 
 
+@pytest.mark.parametrize("gone", range(10))
+def test_a_missing_entry_is_all_that_is_named(gone):
+    lines = export()
+    del lines[HEAD + gone]
+    report = verify(lines)
+    named = {i for p in report.problems for i in range(p.first, p.last + 1)}
+    assert named <= ({gone} if gone < 9 else {9})
+    assert f"entry {gone} is missing" in report.problems[0].detail
+
+
+def test_a_checkpoint_of_another_log_is_named():
+    other = export(key=SigningKey(bytes(32)))
+    lines = export()
+    lines[2] = other[2]
+    (problem,) = verify(lines).problems
+    assert problem.line == 3
+    assert "of another log, angelos/audit/" in problem.detail
+
+
 def test_missing_last_entries_are_named():
     report = verify(export()[:-2])
     assert "entries 8 to 9 are missing" in report.problems[0].detail
