@@ -205,25 +205,29 @@ def _tie(theirs: str, yours: str) -> Piece:
 def _both(piece: Piece, result: str) -> bool:
     """Tell whether a clash was resolved without losing or mixing up anything.
 
-    What they put in must be there, piece by piece, and besides it nothing but your text.
+    What they put in must be there, piece by piece, and besides it nothing but your text. Where
+    they took something away, or wrote into a line that you take away, what is left of it would
+    be text that nobody wrote.
     """
     if result in (piece.text, piece.text + piece.other, piece.other + piece.text):
         return True
+    edits = text_edits(piece.base, piece.text)[::-1]
+    if any(edit.delete for edit in edits):
+        return False
     base = piece.base.encode()
-    rest, at, removed = result, 0, False
-    for edit in reversed(text_edits(piece.base, piece.text)):
-        # What they took away in the middle of what is being changed may stay away.
-        removed |= bool(base[edit.at : edit.at + edit.delete])
-        if edit.insert:
-            found = rest.find(edit.insert, at)
-            if found < 0:
-                return False
-            rest = rest[:found] + rest[found + len(edit.insert) :]
-            at = found
-    if not removed:
-        return rest == piece.other
-    letters = iter(piece.other)
-    return all(letter in letters for letter in rest)
+    whole = all(
+        edit.insert.endswith("\n") and base[: edit.at][-1:] in (b"", b"\n") for edit in edits
+    )
+    if not whole and len(lines(piece.base)) != len(lines(piece.other)):
+        return False
+    rest, at = result, 0
+    for edit in edits:
+        found = rest.find(edit.insert, at)
+        if found < 0:
+            return False
+        rest = rest[:found] + rest[found + len(edit.insert) :]
+        at = found
+    return rest == piece.other
 
 
 def _merge_notebooks(

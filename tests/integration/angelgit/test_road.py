@@ -65,6 +65,23 @@ async def test_typing_that_waited_behind_a_deletion_is_refused(git, base, rooms)
         await typed
 
 
+async def test_a_proposal_for_a_file_that_goes_meanwhile_is_stale(git, base, put):
+    gone = new_proposal_id()
+    await git.propose(gone, "study", base, [DeleteFile(path="b/b.txt")], ADA, "gone")
+    document = git._live.document("study", "b/b.txt")
+    edit = NewText(path="b/b.txt", text="b\nmore\n")
+    async with git._live.hold([document]):
+        merge = asyncio.create_task(git.merge(gone))
+        await queued(git, document, 1)
+        mine = asyncio.create_task(
+            git.propose(new_proposal_id(), "study", base, [edit], BOB, "more")
+        )
+        await queued(git, document, 2)
+    await merge
+    with pytest.raises(Stale, match="file deleted"):
+        await mine
+
+
 async def test_typing_is_committed_under_the_rooms_name_before_a_merge(git, base, rooms, put, key):
     room = await rooms.enter(git, "study", "a.txt")
     await room.type("line 10", "typed\n")
