@@ -11,13 +11,18 @@ from typing import Any
 import msgspec
 
 from angelos.control.models import KEEP_RESULT_BYTES, KEEP_TASKS, State, TaskRecord, replace
-from angelos.core.ids import CommandId, TaskId, offset_key
+from angelos.core.ids import CommandId, PrincipalId, TaskId, offset_key
 from angelos.core.messages import Fact, TaskResult
 
 
 def task_for(command: CommandId) -> TaskId:
     """Return the task of a command: the same command id is always the same task."""
     return TaskId(f"task-{command.removeprefix('cmd-')}")
+
+
+def quarantine_reason(who: PrincipalId) -> str:
+    """Return why control cancels what a quarantined principal asked for, or runs."""
+    return f"{who} is quarantined"
 
 
 def accepted(state: State, fact: Fact) -> State:
@@ -57,7 +62,7 @@ def cancelled(state: State, fact: Fact) -> State:
     if record is None or not record.open or record.cancelled_at is not None:
         return state
     reason = str(fact.data.get("reason", ""))
-    return _with(state, record, cancelled_at=fact.at, cancel_reason=reason)
+    return _with(state, record, cancelled_at=fact.at, cancelled_by=fact.actor, cancel_reason=reason)
 
 
 def finished(state: State, fact: Fact) -> State:

@@ -110,6 +110,27 @@ async def test_a_step_is_tried_again_when_its_node_died(world):
         assert [t.label for t in other.ran] == ["study: unit"]
 
 
+@pytest.mark.parametrize("quarantined", [True, False])
+async def test_a_step_is_tried_again_for_its_node_not_for_what_its_author_says(world, quarantined):
+    async with world.running() as control:
+        node, other = await world.node("exec1"), await world.node("exec2")
+        node.program = other.program = lambda _: None
+        view = await control.proposals.propose(ADA, "study", edit())
+        await world.settled(lambda s: [t.state for t in s.tasks.values()] == ["running"] * 2)
+        (unit,) = node.ran
+        if quarantined:
+            await node.say(Kind.principal_quarantined, node.id, data={"reason": "rogue"})
+            await world.settled(lambda s: len(s.tasks) == 3)
+            again = list(control.ledger.state.tasks.values())[-1]
+            assert (again.label, again.node) == (unit.label, other.id)
+        else:
+            # An agent may cancel what runs on its behalf, for any reason that it likes to give.
+            await node.stop()
+            await control.tasks.cancel(ADA, unit.task, f"{node.id} is quarantined")
+            await node.finish(unit, Status.killed, source="node")
+            await world.reaches(view.id, "rejected")
+
+
 async def test_many_tasks_of_others_do_not_push_a_finished_step_out(world, monkeypatch):
     """What is forgotten cannot be run again: the proposal would never be decided on."""
     monkeypatch.setattr(task_state, "KEEP_TASKS", 3)
