@@ -67,6 +67,32 @@ def copies(ws, name="a") -> list[str]:
     return [p.read_text() for p in sorted(ws.glob(f"{name}.disk-*"))]
 
 
+async def test_what_becomes_of_a_file_at_the_end_is_announced_too(start, rooms, ws, outside, told):
+    async with start() as git:
+        await git.create("study", {"a.txt": FILE.encode()}, EVE, "import")
+        room = await rooms.enter(git, "study", "a.txt")
+        await room.type("line 3", "typed ")
+        outside("a.txt", THEIRS)
+    assert (await told("aside")).data["kept"].startswith("a.disk-")
+    assert copies(ws) == [THEIRS]
+
+
+async def test_what_the_journal_did_not_take_is_announced_later(
+    git, base, outside, told, monkeypatch
+):
+    async def away(_):
+        refused.set()
+        raise Unavailable
+
+    refused = asyncio.Event()
+    outside("a.txt", THEIRS)
+    with monkeypatch.context() as patch:
+        patch.setattr(git._edited._journal, "append", away)
+        await git.print("study", "a.txt")
+        await refused.wait()
+    assert (await told("taken in")).subject == "study:a.txt"
+
+
 async def test_an_edit_on_disk_of_a_file_that_is_being_deleted_stays(git, base, ws, outside, told):
     proposal, document = new_proposal_id(), git._live.document("study", "b/b.txt")
     await git.propose(proposal, "study", base, [DeleteFile(path="b/b.txt")], ADA, "gone")
