@@ -185,7 +185,8 @@ class Proposals:
         await self._parts.repository.head(repo, "main")
         if not is_revision(base):
             raise InvalidInput(
-                f"{base!r} is no revision.", hint="Give main, dev, or all 64 digits of a revision."
+                f"{base[:80]!r} is no revision.",
+                hint="Give main, dev, or all 64 digits of a revision.",
             )
         return Revision(base)
 
@@ -194,7 +195,7 @@ class Proposals:
             return new_proposal_id(int(self._parts.clock.time() * 1000))
         if not is_id(wanted) or not wanted.startswith("prop-"):
             raise InvalidInput(
-                f"{wanted!r} is no proposal id.", hint="Use prop- and 32 hex digits."
+                f"{wanted[:80]!r} is no proposal id.", hint="Use prop- and 32 hex digits."
             )
         return wanted
 

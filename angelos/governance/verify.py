@@ -103,7 +103,7 @@ class _Verifier:
             for number, line in numbered:
                 self._line(number, line)
             self._end(number)
-        problems = tuple(self._problems[:MAX_PROBLEMS])
+        problems = tuple(self._problems)
         return Report(
             ok=not problems,
             entries=self._entries,
@@ -247,7 +247,8 @@ class _Verifier:
     def _problem(
         self, line: int, detail: str, first: int | None = None, last: int | None = None
     ) -> None:
-        self._problems.append(Problem(line, detail, first, last))
+        if len(self._problems) < MAX_PROBLEMS:  # an export of any size is read, not kept
+            self._problems.append(Problem(line, detail, first, last))
 
 
 def _entries(first: int, last: int) -> str:
