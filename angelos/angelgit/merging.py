@@ -205,9 +205,9 @@ def _tie(theirs: str, yours: str) -> Piece:
 def _both(piece: Piece, result: str) -> bool:
     """Tell whether a clash was resolved without losing or mixing up anything.
 
-    What they put in must be there, piece by piece, and besides it nothing but your text. Where
-    they took something away, or wrote into a line that you take away, what is left of it would
-    be text that nobody wrote.
+    What they put in must be there, piece by piece, and besides it nothing but your text: lines of
+    theirs as lines, words of theirs in a line of yours. Where they took something away, or no
+    line of yours is left around their words, the rest would be text that nobody wrote.
     """
     if result in (piece.text, piece.text + piece.other, piece.other + piece.text):
         return True
@@ -215,19 +215,17 @@ def _both(piece: Piece, result: str) -> bool:
     if any(edit.delete for edit in edits):
         return False
     base = piece.base.encode()
-    whole = all(
-        edit.insert.endswith("\n") and base[: edit.at][-1:] in (b"", b"\n") for edit in edits
-    )
-    if not whole and len(lines(piece.base)) != len(lines(piece.other)):
-        return False
-    rest, at = result, 0
+    rest, at, more = result, 0, 0
     for edit in edits:
         found = rest.find(edit.insert, at)
         if found < 0:
             return False
+        starts = base[: edit.at][-1:] in (b"", b"\n")
+        if starts and edit.insert.endswith("\n") and rest[:found][-1:] not in ("", "\n"):
+            return False
         rest = rest[:found] + rest[found + len(edit.insert) :]
-        at = found
-    return rest == piece.other
+        at, more = found, more + edit.insert.count("\n")
+    return rest == piece.other and len(lines(result)) == len(lines(rest)) + more
 
 
 def _merge_notebooks(
