@@ -69,9 +69,13 @@ def _new_text(edit: Edit, before: str | None) -> str | None:
     if isinstance(edit, NewText):
         text = edit.text
     else:
-        if before is None and not any(
-            row.startswith("--- /dev/null") for row in edit.diff.split("\n", 4)
-        ):
+        creates = any(row.startswith("--- /dev/null") for row in edit.diff.split("\n", 4))
+        if creates and before is not None:
+            raise InvalidInput(
+                f"The diff creates {path}, which is in the base revision already.",
+                hint="Make the diff against the content of the base revision.",
+            )
+        if before is None and not creates:
             raise InvalidInput(
                 f"There is no {path} in the base revision for the diff to change.",
                 hint="A diff that creates a file has the line `--- /dev/null`.",

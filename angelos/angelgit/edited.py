@@ -39,8 +39,10 @@ class EditedFacts:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        """Tell what has not been told."""
         self._task.cancel()
         await asyncio.wait([self._task])
+        await self._flush()
 
     def add(self, subject: str, size: int) -> None:
         """Note that so many bytes of edits came for `<repo>:<path>`."""
@@ -63,12 +65,21 @@ class EditedFacts:
         while True:
             await self._more.wait()
             self._more.clear()
-            edits, self._bytes = self._bytes, Counter()
-            notes, self._notes = self._notes, deque(maxlen=_MAX_NOTES)
-            facts = [self._fact(ROOM, s, {"bytes": size}, "") for s, size in edits.items()]
-            facts += notes
-            try:
-                await self._journal.append(facts)
-            except AngelError as error:
-                log.warning("edits were not announced: %s", error)
+            await self._flush()
             await asyncio.sleep(_EVERY_S)
+
+    async def _flush(self) -> None:
+        """Announce what was added up; while the journal is away it is kept for the next time."""
+        edits, notes = dict(self._bytes), list(self._notes)
+        facts = [self._fact(ROOM, s, {"bytes": size}, "") for s, size in edits.items()]
+        if not facts + notes:
+            return
+        try:
+            await self._journal.append(facts + notes)
+        except AngelError as error:
+            log.warning("edits are not announced yet: %s", error)
+            self._more.set()
+            return
+        self._bytes -= Counter(edits)  # more may have come meanwhile
+        told = {note.id for note in notes}
+        self._notes = deque((n for n in self._notes if n.id not in told), maxlen=_MAX_NOTES)

@@ -27,6 +27,8 @@ MAX_DIFF_CHARS = 64_000
 _BUDGET = 200_000_000
 """Characters times characters that are compared inside hunks, about a second at the worst; when
 it is spent hunks are replaced as a whole, common beginnings and ends aside."""
+_CUT = re.compile(r"\n\.\.\. [0-9]+ characters more\n\Z")
+"""No line of a unified diff begins with a dot."""
 _HUNK = re.compile(r"^@@ -([0-9]{1,9})(?:,([0-9]{1,9}))? \+([0-9]{1,9})(?:,([0-9]{1,9}))? @@")
 _HEADERS = (
     "diff ", "index ", "old mode ", "new mode ", "new file mode ", "deleted file mode ",
@@ -61,12 +63,13 @@ def line_hunks(before: str, after: str) -> list[Hunk]:
     """Return the changed line ranges, in order (Myers, as in git)."""
     if before == after:
         return []
-    patch = _patch(before, after, context=0)
+    old, new = before.encode(), after.encode()
+    patch = _patch(old, new, context=0)
     hunks = []
     for hunk in patch.hunks:
         start = hunk.old_start - 1 if hunk.old_lines else hunk.old_start
-        new = hunk.new_start - 1 if hunk.new_lines else hunk.new_start
-        hunks.append(Hunk(start, start + hunk.old_lines, new, new + hunk.new_lines))
+        begin = hunk.new_start - 1 if hunk.new_lines else hunk.new_start
+        hunks.append(Hunk(start, start + hunk.old_lines, begin, begin + hunk.new_lines))
     return hunks
 
 
@@ -96,10 +99,16 @@ def unified_diff(before: str | None, after: str | None, path: str) -> str:
     """Return a unified diff for people to read, cut at `MAX_DIFF_CHARS`; "" if nothing differs."""
     if before == after:
         return ""
-    text = _patch(before or "", after or "", context=3, path=path).text or ""
+    old, new = (before or "").encode(), (after or "").encode()
+    text = _patch(old, new, context=3, path=path).text or ""
     if len(text) > MAX_DIFF_CHARS:
         return text[:MAX_DIFF_CHARS] + f"\n... {len(text) - MAX_DIFF_CHARS} characters more\n"
     return text
+
+
+def is_cut(diff: str) -> bool:
+    """Tell whether a diff made by `unified_diff` was cut."""
+    return _CUT.search(diff) is not None
 
 
 def apply_diff(base: str, diff: str, path: str) -> str | None:
@@ -112,16 +121,14 @@ def apply_diff(base: str, diff: str, path: str) -> str | None:
     first = next((i for i, row in enumerate(rows) if _HUNK.match(row)), None)
     head = rows if first is None else rows[:first]
     removed = _check_head(head, path)
-    if first is None:
-        if removed:
-            return None
+    if first is None and not removed:
         raise InvalidInput(
             f"The diff of {path} has no hunk.", hint="Each begins with @@ -a,b +c,d @@."
         )
     out: list[str] = []
     source = lines(base)
     at = 0
-    for number, start, body in _hunks(rows[first:], path):
+    for number, start, body in _hunks(rows[len(head) :], path):
         if start < at or start > len(source):
             raise InvalidInput(
                 f"Hunk {number} of the diff of {path} begins at line {start + 1}, "
@@ -143,9 +150,13 @@ def apply_diff(base: str, diff: str, path: str) -> str | None:
             if sign == " ":
                 out.append(text)
             at += 1
-    if removed:
-        return None
-    return "".join(out + source[at:])
+    text = "".join(out + source[at:])
+    if removed and text:
+        raise InvalidInput(
+            f"The diff of {path} removes the file, but not all of its lines; nothing was taken.",
+            hint="Make the diff against the exact content of the base revision.",
+        )
+    return None if removed else text
 
 
 def _check_head(head: list[str], path: str) -> bool:
@@ -248,10 +259,15 @@ def _common(one: str, other: str) -> int:
     return low
 
 
-def _patch(before: str, after: str, context: int, path: str = "file") -> pygit2.Patch:
+def _patch(before: bytes, after: bytes, context: int, path: str = "file") -> pygit2.Patch:
+    """Return a patch, to be used only while the caller holds both texts.
+
+    It points into their memory (libgit2, `git_patch_from_buffers`) and does not keep them: read
+    later it shows whatever lies there by then.
+    """
     # FORCE_TEXT: git would otherwise guess "binary" from a control character and show no hunks.
     return pygit2.Patch.create_from(
-        before.encode(), after.encode(), old_as_path=path, new_as_path=path,
+        before, after, old_as_path=path, new_as_path=path,
         flag=DiffOption.FORCE_TEXT, context_lines=context,
     )  # fmt: skip
 

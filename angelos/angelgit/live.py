@@ -83,6 +83,16 @@ class Live:
         except KeyError:
             raise NotFound(f"There is no file {path!r} in dev of repository {repo!r}.") from None
 
+    @contextlib.asynccontextmanager
+    async def hold_path(self, repo: str, path: str) -> AsyncIterator[str]:
+        """Have the document at a path to oneself; raise `NotFound`, also if it went meanwhile."""
+        document = self.document(repo, path)
+        async with self.hold([document]):
+            # Whoever had it before may have deleted it: then this is for nobody to see.
+            if self.document(repo, path) != document:
+                raise NotFound(f"{path!r} was made anew in dev of {repo!r}; load it again.")
+            yield document
+
     # -- replicas ----------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
@@ -132,16 +142,14 @@ class Live:
 
     async def text(self, repo: str, path: str) -> str:
         """Return a file of `dev` as it is this moment."""
-        document = self.document(repo, path)
-        async with self.hold([document]):
+        async with self.hold_path(repo, path) as document:
             return (await self.replica(repo, document, path)).text()
 
     # -- rooms -------------------------------------------------------------------------------
 
     async def updates(self, repo: str, path: str) -> list[bytes]:
         """Return updates from which a room builds the document."""
-        document = self.document(repo, path)
-        async with self.hold([document]):
+        async with self.hold_path(repo, path) as document:
             replica = await self.replica(repo, document, path)
             return [replica.state(), *replica.waiting]
 
@@ -149,8 +157,7 @@ class Live:
         """Take an update from a room; return how many bytes were logged, 0 if all was known."""
         if len(update) > MAX_FILE_BYTES:
             raise TooLarge(f"An update of {path} has {len(update)} bytes.")
-        document = self.document(repo, path)
-        async with self.hold([document]):
+        async with self.hold_path(repo, path) as document:
             new = await self.append(repo, {document: (path, update)}, cause="room")
             if document not in new:
                 return 0

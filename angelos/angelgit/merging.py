@@ -108,12 +108,14 @@ class NotebookMerge(NamedTuple):
             return False
         cells = {c["id"]: c for c in made["cells"]}
         if cells.keys() != self.cells.keys() or any(
-            made[key] != value for key, value in self.rest.items()
+            not notebook.same(made[key], value) for key, value in self.rest.items()
         ):
             return False
         for cell_id, cell in cells.items():
             plain = {k: v for k, v in cell.items() if k != "source"}
-            if plain != self.cells[cell_id] or not self.sources[cell_id].accepts(cell["source"]):
+            if not notebook.same(plain, self.cells[cell_id]) or not self.sources[cell_id].accepts(
+                cell["source"]
+            ):
                 return False
         return self._ordered(list(cells))
 
@@ -203,25 +205,27 @@ def _tie(theirs: str, yours: str) -> Piece:
 def _both(piece: Piece, result: str) -> bool:
     """Tell whether a clash was resolved without losing or mixing up anything.
 
-    What they put in must be there, piece by piece, and besides it nothing but your text.
+    What they put in must be there, piece by piece, and besides it nothing but your text: lines of
+    theirs as lines, words of theirs in a line of yours. Where they took something away, or no
+    line of yours is left around their words, the rest would be text that nobody wrote.
     """
     if result in (piece.text, piece.text + piece.other, piece.other + piece.text):
         return True
+    edits = text_edits(piece.base, piece.text)[::-1]
+    if any(edit.delete for edit in edits):
+        return False
     base = piece.base.encode()
-    rest, at, removed = result, 0, False
-    for edit in reversed(text_edits(piece.base, piece.text)):
-        # What they took away in the middle of what is being changed may stay away.
-        removed |= bool(base[edit.at : edit.at + edit.delete])
-        if edit.insert:
-            found = rest.find(edit.insert, at)
-            if found < 0:
-                return False
-            rest = rest[:found] + rest[found + len(edit.insert) :]
-            at = found
-    if not removed:
-        return rest == piece.other
-    letters = iter(piece.other)
-    return all(letter in letters for letter in rest)
+    rest, at, more = result, 0, 0
+    for edit in edits:
+        found = rest.find(edit.insert, at)
+        if found < 0:
+            return False
+        starts = base[: edit.at][-1:] in (b"", b"\n")
+        if starts and edit.insert.endswith("\n") and rest[:found][-1:] not in ("", "\n"):
+            return False
+        rest = rest[:found] + rest[found + len(edit.insert) :]
+        at, more = found, more + edit.insert.count("\n")
+    return rest == piece.other and len(lines(result)) == len(lines(rest)) + more
 
 
 def _merge_notebooks(
@@ -237,21 +241,22 @@ def _merge_notebooks(
         if b is not None and (t is None or y is None):
             left = t or y
             clash = left is not None and any(
-                left.get(k) != b.get(k) for k in {*left, *b} - {"outputs", "execution_count"}
+                not notebook.same(left.get(k), b.get(k))
+                for k in {*left, *b} - {"outputs", "execution_count"}
             )
             clashes |= clash
             if not clash or t is None:
                 continue
             y = b
         elif b is None:
-            clashes |= t is not None and y is not None and not (same and t == y)
+            clashes |= t is not None and y is not None and not (same and notebook.same(t, y))
             t = y = t or y or {}
             b = t
         found, clash = _merge_cell(b, t or {}, y or {}, same=same)
         cells[cell_id], sources[cell_id] = found
         clashes |= clash
     for cell_id in moved[0] | moved[1]:
-        edited = [cell_id in moved[i] or side.get(cell_id) != old[cell_id]
+        edited = [cell_id in moved[i] or not notebook.same(side.get(cell_id), old[cell_id])
                   for i, side in enumerate((their, your))]  # fmt: skip
         clashes |= all(edited) and not (same and list(their) == list(your))
     rest: dict[str, Any] = {}
@@ -272,7 +277,7 @@ def _merge_cell(
             for c in (base, theirs, yours)]  # fmt: skip
     plain, clash = _keys(*flat)
     outputs = [side.get("outputs") for side in flat]
-    clash |= not same and outputs[1] != outputs[0] != outputs[2]
+    clash |= not same and not any(notebook.same(outputs[0], side) for side in outputs[1:])
     plain["metadata"], other = _keys(*(c.get("metadata", {}) for c in (base, theirs, yours)))
     return (plain, source), clash | other | source.clashes
 
@@ -319,8 +324,8 @@ def _keys(
 
 
 def _pick(base: Any, theirs: Any, yours: Any) -> tuple[Any, bool]:
-    if yours == base:
+    if notebook.same(yours, base):
         return theirs, False
-    if theirs == base:
+    if notebook.same(theirs, base):
         return yours, False
-    return theirs, theirs != yours
+    return theirs, not notebook.same(theirs, yours)

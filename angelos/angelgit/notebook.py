@@ -15,6 +15,7 @@ import bisect
 import copy
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -37,7 +38,7 @@ def parse(text: str, path: str, like: Json | None = None) -> Json:
     import nbformat
 
     try:
-        nb = json.loads(text, parse_constant=_refuse, parse_int=_int)
+        nb = json.loads(text, parse_constant=_refuse, parse_int=_int, parse_float=_float)
     except (ValueError, RecursionError) as error:
         raise InvalidInput(
             f"{path} is not a notebook: {error}", hint="Give the whole notebook as JSON."
@@ -146,10 +147,25 @@ def moved_cells(before: Sequence[str], after: Sequence[str]) -> set[str]:
     return set(common) - stay
 
 
+def same(one: Any, other: Any) -> bool:
+    """Tell whether two values are the same JSON; to Python `True` and `1` are equal.
+
+    >>> same({"a": [1]}, {"a": [True]}), same([], [])
+    (False, True)
+    """
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(v, other[k]) for k, v in one.items())
+    if isinstance(one, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
 def _write_meta(doc: Doc[Any], new: Json) -> None:
     meta = doc.get("meta", type=Map)
     for key in ("nbformat", "nbformat_minor"):
-        if _whole(meta.get(key)) != new[key]:
+        if not same(_whole(meta.get(key)), new[key]):
             meta[key] = new[key]
     have = meta.get("metadata")
     if isinstance(have, Map):
@@ -187,7 +203,7 @@ def _edit_cell(ycell: Map[Any], new: Json) -> bool:
         return False
     apply_edits(source, old["source"], new["source"])
     _update(metadata, new.get("metadata", {}), keep=("trusted",))
-    if new["cell_type"] == "code" and old.get("outputs", []) != new.get("outputs", []):
+    if new["cell_type"] == "code" and not same(old.get("outputs", []), new.get("outputs", [])):
         outputs = ycell.get("outputs")
         if not isinstance(outputs, Array):
             return False
@@ -196,7 +212,7 @@ def _edit_cell(ycell: Map[Any], new: Json) -> bool:
     for key in ({*old, *new}) - _SHARED:
         if key not in new:
             del ycell[key]
-        elif key not in old or old[key] != new[key]:
+        elif key not in old or not same(old[key], new[key]):
             ycell[key] = copy.deepcopy(new[key])
     return True
 
@@ -218,7 +234,7 @@ def _update(shared: Map[Any], new: Json, keep: tuple[str, ...] = ()) -> None:
         if key not in keep:
             del shared[key]
     for key, value in new.items():
-        if key not in old or old[key] != value:
+        if key not in old or not same(old[key], value):
             shared[key] = copy.deepcopy(value)
 
 
@@ -290,6 +306,15 @@ def _give_ids(cells: list[Json], like: list[Json]) -> None:
 def _refuse(constant: str) -> Any:
     msg = f"{constant} is not JSON"
     raise ValueError(msg)
+
+
+def _float(digits: str) -> float:
+    """Return a number as a document keeps it: `1.0` is `1`, as when a room of Jupyter saves."""
+    value = float(digits)
+    if not math.isfinite(value):
+        msg = f"the number {digits[:40]} is too large"
+        raise ValueError(msg)
+    return _whole(value)
 
 
 def _int(digits: str) -> int:

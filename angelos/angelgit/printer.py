@@ -29,7 +29,7 @@ from angelos.angelgit.live import Live
 from angelos.angelgit.models import sha256
 from angelos.angelgit.outside import Disk, Known, Verdict, decide
 from angelos.angelgit.store import DocumentRow, Store
-from angelos.core.errors import AngelError, InvalidInput
+from angelos.core.errors import AngelError, InvalidInput, NotFound
 from angelos.core.ports import Clock, LiveDocuments
 
 log = logging.getLogger(__name__)
@@ -171,7 +171,9 @@ class Printer:
         known = await self._finish(repo, path, document)
         disk = await asyncio.to_thread(self._files.look, repo, path)
         taken: bytes | None = None
-        async with self._live.hold([document]):
+        async with self._live.hold_path(repo, path) as held:
+            if held != document:
+                raise NotFound(f"{path!r} was made anew in dev of {repo!r}.")
             replica = await self._live.replica(repo, document, path)
             text, state = replica.text(), replica.state()
             size = len(text) + len(disk.content)

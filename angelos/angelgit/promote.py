@@ -119,7 +119,7 @@ async def _fit(  # noqa: C901 - one path's cases, in their order
     if move.op == "delete":
         text = documents.text_of(path, state or documents.EMPTY)
         if text != before:
-            raise fit.refusal(path, (before, text, ""), "main")
+            raise _stale(path, "changed on main", (before, text, ""))
         return Fitted(move, state)
     after = blobs[record.after[path]].decode()
     args = (path, state or documents.EMPTY, move.update, before, after)

@@ -7,6 +7,7 @@ await proposals.revert(id)
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -17,7 +18,7 @@ from angelos.angelgit.live import Live
 from angelos.angelgit.models import Move, PathMove, ProposalRecord, proposal_digest, sha256
 from angelos.angelgit.moves import Moves
 from angelos.angelgit.store import Store, StoredProposal
-from angelos.core.errors import Conflict, InvalidInput
+from angelos.core.errors import Conflict, InvalidInput, NotFound
 from angelos.core.ids import PrincipalId, ProposalId, Revision
 from angelos.core.paths import safe_path
 from angelos.core.ports import Edit, Proposed
@@ -59,11 +60,10 @@ class Proposals:
             after={d.move.path: sha256(d.after.encode()) for d in made if d.after is not None},
             diffs={d.move.path: d.diff for d in made},
         )  # fmt: skip
-        theirs = {
-            d.move.path: await self._live.text(repo, d.move.path)
-            for d in made
-            if self._live.has(repo, d.move.path)
-        }
+        theirs: dict[str, str] = {}
+        for path in (d.move.path for d in made):
+            with contextlib.suppress(NotFound):  # dev does not have it, or not any more
+                theirs[path] = await self._live.text(repo, path)
         await self._refuse_stale(
             record,
             {d.move.path: d.before for d in made if d.before is not None},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from angelos.adapters.postgres import Database
-from angelos.angelgit.edits import unified_diff
+from angelos.angelgit.edits import is_cut, unified_diff
 from angelos.angelgit.models import Manifest
 from angelos.angelgit.state import by_path, differing
 from angelos.angelgit.store import Store
@@ -79,8 +79,11 @@ class Reading:
                 old, new = (blobs[f.sha256].decode() if f and small else None for f in (a, b))
                 diff = unified_diff(old, new, path)
                 changes.append(
-                    Change(path=path, before=a and a.sha256, after=b and b.sha256, diff=diff)
-                )
+                    Change(
+                        path=path, before=a and a.sha256, after=b and b.sha256, diff=diff,
+                        cut=not small or is_cut(diff),
+                    )
+                )  # fmt: skip
             return tuple(changes)
 
         return await asyncio.to_thread(work)

@@ -78,6 +78,7 @@ class AngelGit(Reading):
             await self._moves.tidy(repo)
         await self._moves.flush()
         await self._stack.enter_async_context(self._edited)
+        self._stack.push_async_callback(self._leave_files)
         await self._stack.enter_async_context(self._printer)
         self._tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
         return self
@@ -85,6 +86,8 @@ class AngelGit(Reading):
     async def __aexit__(self, *_: object) -> None:
         """Wait for what is under way and leave the working files as the documents are."""
         await self._stack.aclose()
+
+    async def _leave_files(self) -> None:
         for repo, path in sorted(self._typed | self._printer.waiting):
             if self._live.has(repo, path):
                 await self._printer.try_print(repo, path)

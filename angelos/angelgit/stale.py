@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from angelos.angelgit.edits import Hunk, line_hunks, lines
-from angelos.angelgit.notebook import moved_cells
+from angelos.angelgit.notebook import moved_cells, same
 
 _MAX_TEXT = 4_000
 
@@ -134,9 +134,9 @@ def notebook_conflicts(
     for cell_id, before in cells[0].items():
         found += _cell_conflicts(path, before, cells[1].get(cell_id), cells[2].get(cell_id))
         # A cell moves by being deleted and made anew, so whatever else happens to it is lost.
-        if (cell_id in moved[0] and (cell_id in moved[1] or cells[2].get(cell_id) != before)) or (
-            cell_id in moved[1] and cells[1].get(cell_id) != before
-        ):
+        if (
+            cell_id in moved[0] and (cell_id in moved[1] or not same(cells[2].get(cell_id), before))
+        ) or (cell_id in moved[1] and not same(cells[1].get(cell_id), before)):
             found.append(
                 _cell(path, before, cells[1].get(cell_id), cells[2].get(cell_id), "moved cell")
             )
@@ -159,7 +159,7 @@ def _cell_conflicts(
     if theirs is None or yours is None:
         rest = theirs or yours
         ran = ("outputs", "execution_count")
-        if rest is None or all(rest.get(k) == base.get(k) for k in {*rest, *base} - {*ran}):
+        if rest is None or all(same(rest.get(k), base.get(k)) for k in {*rest, *base} - {*ran}):
             return []
         return [_cell(path, base, theirs, yours, "deleted cell")]
     found = text_conflicts(path, base["source"], theirs["source"], yours["source"], base["id"])
@@ -179,8 +179,9 @@ def _both(base: dict[str, Any], theirs: dict[str, Any], yours: dict[str, Any]) -
     return sorted(
         key
         for key in {*base, *theirs, *yours}
-        if theirs.get(key) != base.get(key) != yours.get(key)
-        and (theirs.get(key) != yours.get(key) or key == "outputs")
+        if not same(theirs.get(key), base.get(key))
+        and not same(yours.get(key), base.get(key))
+        and (key == "outputs" or not same(theirs.get(key), yours.get(key)))
     )
 
 

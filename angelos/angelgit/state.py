@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
+from angelos.angelgit.edits import is_cut
 from angelos.angelgit.models import FileState, Manifest, Op, PathMove, ProposalRecord
 from angelos.core.errors import InvalidInput
 from angelos.core.ports import Change, Proposed
@@ -79,6 +80,7 @@ def proposed(record: ProposalRecord) -> Proposed:
             before=record.before.get(move.path),
             after=record.after.get(move.path),
             diff=record.diffs.get(move.path, ""),
+            cut=is_cut(record.diffs.get(move.path, "")),
         )
         for move in record.paths
     )

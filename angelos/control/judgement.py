@@ -9,6 +9,7 @@ import msgspec
 
 from angelos.control.models import SUPERVISOR, ProposalRecord
 from angelos.control.policy import Policy, Request
+from angelos.control.repo_config import RepoConfig
 from angelos.control.risk import POLICY_PATHS, risk, touched
 
 MOST_PEOPLE = 5
@@ -23,10 +24,14 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     risk: int
 
 
-def judge(policy: Policy, record: ProposalRecord, protected: tuple[str, ...]) -> Judgement:
-    """Ask the policy what it takes to promote a proposal whose tests have run."""
+def judge(policy: Policy, record: ProposalRecord, config: RepoConfig) -> Judgement:
+    """Ask the policy what it takes to promote a proposal whose tests have run.
+
+    `config` is that of the `main` it was tested by.
+    """
     policy_paths = touched(record.paths, POLICY_PATHS)
-    guarded = touched(record.paths, protected)
+    guarded = touched(record.paths, config.review.protected)
+    judges = touched(record.paths, config.judges)
     points = risk(record.changes)
     tests = len(record.steps)
     failed = sum(step.status != "ok" for step in record.steps)
@@ -38,6 +43,8 @@ def judge(policy: Policy, record: ProposalRecord, protected: tuple[str, ...]) ->
         why = f"it changes the policy itself ({', '.join(policy_paths)})"
     elif guarded:
         why = f"it touches protected paths ({', '.join(guarded)})"
+    elif judges:
+        why = f"it changes what it is tested with ({', '.join(judges)})"
     refusal = ""
     for needs in range(MOST_PEOPLE + 1):
         answer = policy.ask(
@@ -50,7 +57,7 @@ def judge(policy: Policy, record: ProposalRecord, protected: tuple[str, ...]) ->
                     "tests": tests,
                     "failed": failed,
                     "touches_policy": bool(policy_paths),
-                    "touches_protected": bool(guarded),
+                    "touches_protected": bool(guarded or judges),
                     "risk": points,
                     "approvals": needs,
                 },
@@ -67,5 +74,5 @@ def judge(policy: Policy, record: ProposalRecord, protected: tuple[str, ...]) ->
 def _reason(needs: int, why: str) -> str:
     if needs == 0:
         return f"Approved by policy: {why}."
-    people = "one person has" if needs == 1 else f"{needs} people have"
-    return f"{people} to approve it, because {why}.".capitalize()
+    people = "One person has" if needs == 1 else f"{needs} people have"
+    return f"{people} to approve it, because {why}."

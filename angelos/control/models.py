@@ -57,6 +57,7 @@ class TaskRecord(Message, frozen=True, kw_only=True):
     attempt: int = 0
     """How often it was started."""
     cancelled_at: float | None = None
+    cancelled_by: PrincipalId | None = None
     cancel_reason: str = ""
     result: TaskResult | None = None
 

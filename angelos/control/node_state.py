@@ -110,7 +110,7 @@ def checkout_requested(state: State, fact: Fact) -> State:
     new = CheckoutRecord(
         revision=fact.revision,
         canary=bool(fact.data.get("canary")),
-        attempt=int(fact.data.get("attempt", 1)),
+        attempt=msgspec.convert(fact.data.get("attempt", 1), int),
         body=fact.data.get("body", b""),
         healthy=old.healthy if old else None,
     )

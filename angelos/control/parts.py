@@ -68,6 +68,7 @@ class Parts:
             policy=decision.policy,
             rule=",".join(decision.rules),
             not_after=now + ttl_s,
+            not_before=now,
         )
         fields.setdefault("id", new_command_id(int(now * 1000)))
         return Command(to=to, grant=sign_grant(self.key, grant), payload=body, **fields)

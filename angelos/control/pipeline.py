@@ -26,6 +26,7 @@ from angelos.control.effects import (
 from angelos.control.judgement import Judgement, judge
 from angelos.control.models import SUPERVISOR, ProposalRecord, State
 from angelos.control.parts import Parts
+from angelos.control.proposal_state import short_diffs
 from angelos.control.repo_config import RepoConfig
 from angelos.control.risk import POLICY_PATHS, touched
 from angelos.control.state import turn
@@ -107,7 +108,11 @@ class Pipeline:
             Kind.proposal_testing,
             record,
             revision=candidate.revision,
-            data={"main": candidate.main, "tree": candidate.tree},
+            data={
+                "main": candidate.main,
+                "tree": candidate.tree,
+                "changes": msgspec.to_builtins(short_diffs(candidate.changes)),
+            },
         )
 
     async def run_steps(self, effect: RunSteps) -> None:
@@ -194,7 +199,7 @@ class Pipeline:
             config = await self.config(record.repo, record.candidate_main)
         except InvalidInput:
             config = RepoConfig()
-        found = judge(self._parts.policy, record, config.review.protected)
+        found = judge(self._parts.policy, record, config)
         if found.needs is None:
             await self._reject(record.id, f"The policy lets nobody promote it: {found.reason}")
         elif found.needs <= len(record.approvals):

@@ -8,7 +8,7 @@ A proposal that waits holds nobody up: its repository's turn goes to the next on
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -17,7 +17,9 @@ from angelos.control.models import KEEP_PROPOSALS, ProposalRecord, State, replac
 from angelos.core.api import StepResult
 from angelos.core.ids import ProposalId
 from angelos.core.messages import Fact, Kind
+from angelos.core.ports import Change
 
+KEEP_DIFFS = 200_000
 KEEP_DIFF = 2_000
 """Characters of a file's diff that are kept of a settled proposal, and shown in lists."""
 
@@ -70,7 +72,10 @@ def _merged(record: ProposalRecord, _: Fact) -> dict[str, Any] | None:
 def _testing(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
     if not record.undecided or record.state == "received" or fact.revision is None:
         return None
+    # What main would get is what is judged: a base on dev may bring others' edits along.
+    changes = msgspec.convert(fact.data.get("changes", ()), tuple[Change, ...])
     return {
+        "changes": changes or record.changes,
         "state": "testing",
         "candidate": fact.revision,
         "candidate_main": fact.data["main"],
@@ -92,7 +97,11 @@ def _tested(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
 def _waiting(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
     if record.state != "testing" or fact.revision != record.candidate:
         return None
-    return {"state": "waiting", "needs": int(fact.data["needs"]), "reason": fact.data["reason"]}
+    return {
+        "state": "waiting",
+        "needs": msgspec.convert(fact.data["needs"], int),
+        "reason": fact.data["reason"],
+    }
 
 
 def _approved(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
@@ -137,10 +146,23 @@ def _promoted(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
 
 def without_diffs(record: ProposalRecord) -> ProposalRecord:
     """Return a proposal whose diffs are cut; all of them are in the journal and AngelGit."""
-    changes = tuple(
-        msgspec.structs.replace(change, diff=change.diff[:KEEP_DIFF]) for change in record.changes
-    )
+    changes = tuple(_shortened(change, KEEP_DIFF) for change in record.changes)
     return msgspec.structs.replace(record, changes=changes)
+
+
+def short_diffs(changes: Sequence[Change], keep: int = KEEP_DIFFS) -> tuple[Change, ...]:
+    """Return changes with at most `keep` characters of diffs in all, as a fact holds them."""
+    kept: list[Change] = []
+    for change in changes:
+        kept.append(_shortened(change, keep))
+        keep -= len(kept[-1].diff)
+    return tuple(kept)
+
+
+def _shortened(change: Change, keep: int) -> Change:
+    """Return a change with at most `keep` characters of its diff, marked if that is not all."""
+    cut = change.cut or len(change.diff) > keep
+    return msgspec.structs.replace(change, diff=change.diff[:keep], cut=cut)
 
 
 _STEPS: dict[str, Step] = {

@@ -16,7 +16,7 @@ from angelos.control.models import ProposalRecord
 from angelos.control.parts import Parts, hash_id
 from angelos.control.pipeline import Pipeline, under_way
 from angelos.control.policy import Decision
-from angelos.control.proposal_state import without_diffs
+from angelos.control.proposal_state import short_diffs, without_diffs
 from angelos.control.risk import POLICY_PATHS, touched
 from angelos.control.views import proposal_view
 from angelos.core.api import ProposalState, ProposalView, Review, SubmitProposal
@@ -33,12 +33,11 @@ from angelos.core.ids import ProposalId, Revision, is_id, is_revision, new_propo
 from angelos.core.messages import Kind
 from angelos.core.paths import safe_path
 from angelos.core.permissions import Principal
-from angelos.core.ports import Change, Proposed
+from angelos.core.ports import Proposed
 
 SETTLED = frozenset({"promoted", "rejected", "refused", "rolled-back", "waiting"})
 KEEP_TEXT = 4_000
 KEEP_CONFLICTS = 16
-KEEP_DIFFS = 200_000
 
 
 class _Attempt(msgspec.Struct, frozen=True, kw_only=True):
@@ -175,9 +174,10 @@ class Proposals:
     async def _protected(self, repo: str) -> tuple[str, ...]:
         main = await self._parts.repository.head(repo, "main")
         try:
-            return (await self._pipeline.config(repo, main)).review.protected
+            config = await self._pipeline.config(repo, main)
         except InvalidInput:
-            return ()
+            return ("**",)  # nobody knows what is protected, so everything is
+        return (*config.review.protected, *config.judges)
 
     async def _base(self, repo: str, base: str) -> Revision:
         if base in ("main", "dev"):
@@ -185,7 +185,8 @@ class Proposals:
         await self._parts.repository.head(repo, "main")
         if not is_revision(base):
             raise InvalidInput(
-                f"{base!r} is no revision.", hint="Give main, dev, or all 64 digits of a revision."
+                f"{base[:80]!r} is no revision.",
+                hint="Give main, dev, or all 64 digits of a revision.",
             )
         return Revision(base)
 
@@ -194,7 +195,7 @@ class Proposals:
             return new_proposal_id(int(self._parts.clock.time() * 1000))
         if not is_id(wanted) or not wanted.startswith("prop-"):
             raise InvalidInput(
-                f"{wanted!r} is no proposal id.", hint="Use prop- and 32 hex digits."
+                f"{wanted[:80]!r} is no proposal id.", hint="Use prop- and 32 hex digits."
             )
         return wanted
 
@@ -315,17 +316,8 @@ def _received(proposed: Proposed) -> dict[str, Any]:
         "message": proposed.message,
         "author": proposed.author,
         "paths": [change.path for change in proposed.changes],
-        "changes": msgspec.to_builtins(_short_diffs(proposed.changes)),
+        "changes": msgspec.to_builtins(short_diffs(proposed.changes)),
     }
-
-
-def _short_diffs(changes: tuple[Change, ...]) -> tuple[Change, ...]:
-    """Return the changes with at most KEEP_DIFFS characters of diffs in all."""
-    left, kept = KEEP_DIFFS, []
-    for change in changes:
-        kept.append(msgspec.structs.replace(change, diff=change.diff[:left]))
-        left -= len(kept[-1].diff)
-    return tuple(kept)
 
 
 def _bounded(conflicts: Any) -> list[Any]:

@@ -19,6 +19,7 @@ r"""A repository's own configuration: `angelos.toml` at its root, always read fr
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Annotated
 
 import msgspec
@@ -31,6 +32,15 @@ from angelos.core.paths import safe_path
 FILE = "angelos.toml"
 MAX_BYTES = 64_000
 MAX_STEPS = 32
+SETTINGS = tuple(
+    f"**/{name}"
+    for name in (
+        "conftest.py", "pytest.ini", ".pytest.ini", "tox.ini", "setup.cfg", "pyproject.toml",
+        "ruff.toml", ".ruff.toml", ".flake8", ".bandit", "mypy.ini", ".mypy.ini",
+        "pyrightconfig.json",
+    )
+)  # fmt: skip
+"""What test runners and linters read, in any folder."""
 
 Arg = Annotated[str, msgspec.Meta(min_length=1, max_length=2_000)]
 Argv = Annotated[tuple[Arg, ...], msgspec.Meta(max_length=256)]
@@ -93,12 +103,23 @@ class Health(Input, frozen=True, kw_only=True):
 
 
 class ReviewRules(Input, frozen=True, kw_only=True):
-    """Paths that need a person's word. `*` stays in one segment, `folder/**` covers a folder."""
+    """Paths that need a person's word: `*` in one segment, `folder/**`, `**/a.py` anywhere."""
 
     protected: Annotated[
         tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=512)], ...],
         msgspec.Meta(max_length=256),
     ] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse a pattern that protects nothing, whatever its author thinks."""
+        for pattern in self.protected:
+            try:
+                safe_path(pattern)
+            except InvalidInput as error:
+                raise InvalidInput(
+                    f"protected has {pattern!r}, which no file can match. {error.detail}",
+                    hint="A folder is written `folder/**`, a file `folder/name.py`.",
+                ) from error
 
 
 class RepoConfig(Input, frozen=True, kw_only=True):
@@ -107,6 +128,40 @@ class RepoConfig(Input, frozen=True, kw_only=True):
     pipeline: Pipeline = Pipeline()
     health: Health = Health()
     review: ReviewRules = ReviewRules()
+
+    @property
+    def judges(self) -> tuple[str, ...]:
+        """Patterns of what decides on a proposal: nobody loosens their own tests unseen.
+
+        The settings of common tools, and the programs that the steps and the health command
+        run, as far as they lie in the repository. What these read or import is not looked into.
+        """
+        commands = [step.run for step in self.pipeline.steps] + [self.health.run]
+        return (*SETTINGS, *(path for argv in commands for path in _programs(argv)))
+
+
+def _programs(argv: Argv) -> tuple[str, ...]:
+    """Return where the program of a command line would lie in the repository.
+
+    >>> _programs(("python", "-m", "study.check"))
+    ('study/check.py', 'study/check/__init__.py', 'study/check/__main__.py')
+    >>> _programs(("sh", "-e", "ci/test.sh"))
+    ('ci/test.sh',)
+    """
+    if not argv:
+        return ()
+    name = PurePosixPath(argv[0]).name
+    if not name.startswith(("python", "sh", "bash")):
+        return (str(PurePosixPath(argv[0])),)
+    for at, argument in enumerate(argv[1:], 1):
+        if argument == "-m":
+            module = "".join(argv[at + 1 : at + 2]).replace(".", "/")
+            return (f"{module}.py", f"{module}/__init__.py", f"{module}/__main__.py")
+        if argument == "-c":
+            return ()
+        if not argument.startswith("-"):
+            return (str(PurePosixPath(argument)),)
+    return ()
 
 
 def parse(body: bytes) -> RepoConfig:

@@ -13,6 +13,7 @@ from angelos.core.ports import Change
 
 POLICY_PATHS = ("angelos.toml", ".angelos/**")
 MAX_RISK = 1000
+_UNSEEN = 500
 _LONG_LINE = 500
 """Encoded payloads come in long lines: this alone told planted base64 and hex from honest code."""
 
@@ -29,15 +30,25 @@ def touched(paths: Sequence[str], patterns: tuple[str, ...]) -> tuple[str, ...]:
 def risk(changes: Sequence[Change]) -> int:
     """Return 0 to 1000: 10 a file, 1 an added line, 100 a deleted file, 500 for a long line.
 
-    `Change.diff` is bounded; a change whose diff was cut counts what is left of it. Notebooks
-    are JSON, in which long lines are normal.
+    500 also where `Change.diff`, which is bounded, was cut: what nobody looks at is not harmless.
+    Notebooks are JSON, in which long lines are normal.
     """
     points = 0
     for change in changes:
-        added = [line for line in change.diff.splitlines() if line[:1] == "+" and line[:3] != "+++"]
-        points += 10 + len(added)
+        added = _added(change.diff)
+        points += 10 + len(added) + (_UNSEEN if change.cut else 0)
         if change.after is None:
             points += 100
         if not change.path.endswith(".ipynb") and any(len(line) > _LONG_LINE for line in added):
-            points += 500
+            points += _UNSEEN
     return min(MAX_RISK, points)
+
+
+def _added(diff: str) -> list[str]:
+    r"""Return the added lines of a unified diff; only `\n` ends a line, as in git.
+
+    Whatever stands before the first hunk is the header, whatever an added line may begin with.
+    """
+    rows = diff.split("\n")
+    head = next((i for i, row in enumerate(rows) if row.startswith("@@ ")), -1)
+    return [row for row in rows[head + 1 :] if row.startswith("+")]

@@ -160,8 +160,8 @@ def _task_effects(state: State, task: TaskRecord | None, kind: str) -> Iterator[
 def _unwanted(state: State, task: TaskRecord) -> str:
     """Return why nobody wants a task any more; empty when somebody does."""
     for who in (task.by, task.on_behalf_of, task.node):
-        if who in state.quarantined:
-            return f"{who} is quarantined"
+        if who is not None and who in state.quarantined:
+            return task_state.quarantine_reason(who)
     proposal = state.proposals.get(ProposalId(task.proposal))
     if task.proposal and (proposal is None or proposal.state != "testing"):
         return f"{task.proposal} is not tested any more"

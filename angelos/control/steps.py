@@ -11,11 +11,11 @@ from typing import Literal
 
 import msgspec
 
-from angelos.control.models import State, TaskRecord
+from angelos.control.models import SUPERVISOR, State, TaskRecord
 from angelos.control.notebook_step import program
 from angelos.control.parts import hash_id
 from angelos.control.repo_config import Pipeline, Step
-from angelos.control.task_state import task_for
+from angelos.control.task_state import quarantine_reason, task_for
 from angelos.core.api import StepResult, SubmitTask
 from angelos.core.ids import CommandId, ProposalId, Revision
 from angelos.core.messages import Status
@@ -66,8 +66,13 @@ def _lost(task: TaskRecord) -> bool:
         result is not None
         and result.status in {Status.killed, Status.denied}
         and result.evidence.get("source") == "node"
-        and (task.cancelled_at is None or "quarantined" in task.cancel_reason)
+        and (task.cancelled_at is None or _taken_from_its_node(task))
     )
+
+
+def _taken_from_its_node(task: TaskRecord) -> bool:
+    """Tell whether control cancelled a task for its node's sake; anybody may give any reason."""
+    return task.cancelled_by == SUPERVISOR and task.cancel_reason == quarantine_reason(task.node)
 
 
 def request(

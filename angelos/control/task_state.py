@@ -11,13 +11,18 @@ from typing import Any
 import msgspec
 
 from angelos.control.models import KEEP_RESULT_BYTES, KEEP_TASKS, State, TaskRecord, replace
-from angelos.core.ids import CommandId, TaskId
+from angelos.core.ids import CommandId, PrincipalId, TaskId, offset_key
 from angelos.core.messages import Fact, TaskResult
 
 
 def task_for(command: CommandId) -> TaskId:
     """Return the task of a command: the same command id is always the same task."""
     return TaskId(f"task-{command.removeprefix('cmd-')}")
+
+
+def quarantine_reason(who: PrincipalId) -> str:
+    """Return why control cancels what a quarantined principal asked for, or runs."""
+    return f"{who} is quarantined"
 
 
 def accepted(state: State, fact: Fact) -> State:
@@ -43,9 +48,11 @@ def started(state: State, fact: Fact) -> State:
     if record is None or not record.open or fact.actor != record.node:
         return state
     # A node that was enrolled anew counts from 1 again; what was said before still counts.
-    attempt = max(int(fact.data.get("attempt", 1)), record.attempt + 1)
-    # The node's clock may lag; it cannot have started before it was asked to.
-    began = max(fact.at, record.at)
+    attempt = max(msgspec.convert(fact.data.get("attempt", 1), int), record.attempt + 1)
+    # The node's clock may be wrong either way: it started after it was asked to, and before
+    # the journal was told.
+    told = offset_key(fact.offset)[0] / 1000
+    began = max(record.at, min(told, fact.at))
     return _with(state, record, state="running", started_at=began, attempt=attempt)
 
 
@@ -55,7 +62,7 @@ def cancelled(state: State, fact: Fact) -> State:
     if record is None or not record.open or record.cancelled_at is not None:
         return state
     reason = str(fact.data.get("reason", ""))
-    return _with(state, record, cancelled_at=fact.at, cancel_reason=reason)
+    return _with(state, record, cancelled_at=fact.at, cancelled_by=fact.actor, cancel_reason=reason)
 
 
 def finished(state: State, fact: Fact) -> State:
@@ -67,7 +74,7 @@ def finished(state: State, fact: Fact) -> State:
         return state
     result = msgspec.convert(fact.data, TaskResult)
     ended = _with(state, record, state="finished", result=result, body=b"")
-    return replace(ended, tasks=_kept(ended.tasks))
+    return replace(ended, tasks=_kept(ended))
 
 
 # -- who says the end ------------------------------------------------------------------------
@@ -129,9 +136,19 @@ def _with(known: State, record: TaskRecord, **changes: object) -> State:
     return replace(known, tasks={**known.tasks, record.id: changed})
 
 
-def _kept(tasks: dict[TaskId, TaskRecord]) -> dict[TaskId, TaskRecord]:
-    """Return all open tasks and as many of the newest finished ones as the bounds allow."""
-    held = [(task, _size(record)) for task, record in tasks.items() if not record.open]
+def _kept(state: State) -> dict[TaskId, TaskRecord]:
+    """Return all open tasks and as many of the newest finished ones as the bounds allow.
+
+    The steps of a proposal under test stay: how they ended is not decided on yet, and their
+    commands are never accepted a second time.
+    """
+    tasks = state.tasks
+    tested = {p.id for p in state.proposals.values() if p.state == "testing"}
+    held = [
+        (task, _size(record))
+        for task, record in tasks.items()
+        if not record.open and record.proposal not in tested
+    ]
     count, size = len(held), sum(bytes_ for _, bytes_ in held)
     gone: set[TaskId] = set()
     for task, bytes_ in held:

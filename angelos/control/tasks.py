@@ -214,7 +214,7 @@ class Tasks:
             raise InvalidInput("A task in a checkout needs both repo and revision.")
         if body.command is not None and not (is_id(body.command) and body.command[:4] == "cmd-"):
             raise InvalidInput(
-                f"{body.command!r} is no command id.", hint="Use cmd- and 32 hex digits."
+                f"{body.command[:80]!r} is no command id.", hint="Use cmd- and 32 hex digits."
             )
         if body.revision is not None:
             if not is_revision(body.revision):

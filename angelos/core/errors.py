@@ -146,8 +146,8 @@ def from_problem(body: dict[str, Any]) -> AngelError:
     detail = str(body.get("detail") or body.get("message") or body.get("title") or "")
     extra = body.get("extra")
     known = {str(k): v for k, v in extra.items()} if isinstance(extra, dict) else {}
-    known.pop("detail", None)
-    known.pop("hint", None)
+    for name in ("self", "detail", "hint"):  # these are the constructor's own
+        known.pop(name, None)
     return cls(detail or None, hint=str(body.get("hint", "")), **known)
 
 

@@ -22,6 +22,8 @@ from angelos.core.ids import GrantId, PrincipalId
 from angelos.core.signing import SigningKey, VerifyKey
 
 _CONTEXT = b"angelos.grant.v1"
+MAX_LAG_S = 300.0
+"""A node's clock may be behind control's by so much."""
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,6 +40,8 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
     """Names of the rules that allowed it, comma separated."""
     not_after: float
     """Unix seconds."""
+    not_before: float = 0.0
+    """Unix seconds at which it was made."""
 
 
 class SignedGrant(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,5 +82,14 @@ def check_grant(
     if grant.where != me:
         raise Forbidden(f"Grant {grant.id} is for {grant.where}, not for {me}.")
     if not now <= grant.not_after:
-        raise Forbidden(f"Grant {grant.id} has expired.")
+        raise Forbidden(
+            f"Grant {grant.id} expired {now - grant.not_after:.0f} s ago by the clock of {me}."
+        )
+    # A clock that lags would let what has expired in for as long.
+    if not grant.not_before <= now + MAX_LAG_S:
+        raise Forbidden(
+            f"Grant {grant.id} was made {grant.not_before - now:.0f} s in the future by the clock "
+            f"of {me}.",
+            hint="Set the clock of that machine.",
+        )
     return grant

@@ -46,17 +46,21 @@ def safe_path(path: str) -> str:
 def matches(path: str, patterns: tuple[str, ...]) -> bool:
     """Tell whether `path` falls under one of `patterns`.
 
-    A pattern ending in `/**` covers a folder and all below it, any other is compared as with
-    `fnmatch`, case-sensitively, where `*` stays inside one segment.
+    Each segment is compared as with `fnmatch`, case-sensitively, so `*` stays inside one; `**` is
+    any number of segments: `docs/**` is a folder and all below it, `**/a.py` is `a.py` anywhere.
     """
-    return any(_match(path, pattern) for pattern in patterns)
+    return any(_match(path.split("/"), pattern.split("/")) for pattern in patterns)
 
 
-def _match(path: str, pattern: str) -> bool:
+def _match(parts: list[str], pattern: list[str]) -> bool:
     from fnmatch import fnmatchcase
 
-    if pattern.endswith("/**"):
-        folder = pattern[:-3]
-        return path == folder or path.startswith(folder + "/")
-    parts, wanted = path.split("/"), pattern.split("/")
-    return len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
+    ends = {0}  # how many of `parts` the pattern so far may stand for
+    for wanted in pattern:
+        if wanted == "**":
+            ends = set(range(min(ends), len(parts) + 1))
+        else:
+            ends = {at + 1 for at in ends if at < len(parts) and fnmatchcase(parts[at], wanted)}
+        if not ends:
+            return False
+    return len(parts) in ends

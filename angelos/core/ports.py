@@ -134,6 +134,8 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     after: str | None
     diff: str = ""
     """Unified diff, bounded; for people to read."""
+    cut: bool = False
+    """There is more to the difference than `diff` shows."""
 
 
 class Proposed(msgspec.Struct, frozen=True, kw_only=True):

@@ -61,14 +61,14 @@ def open_note(note: str, key: VerifyKey) -> Checkpoint:
         checkpoint = Checkpoint(origin, int(size), base64.b64decode(root, validate=True))
         blob = base64.b64decode(last.rstrip("\n").rpartition(" ")[2], validate=True)
         signature = blob[_KEY_HASH_BYTES:]
+        if origin != origin_of(key):
+            raise Tampered(f"The checkpoint is of another log, {origin[:80]}.")
         # Written again it must be the same: no second spelling of a number or of base64.
         if _text(checkpoint) != text or _note(text, key, signature) != note:
             raise Tampered("The checkpoint is not in its canonical form.")
         Ed25519PublicKey.from_public_bytes(key.raw).verify(signature, text.encode())
     except (ValueError, binascii.Error, InvalidSignature) as error:
         raise Tampered("The checkpoint's form or signature is wrong.") from error
-    if checkpoint.origin != origin_of(key):
-        raise Tampered(f"The checkpoint is of another log, {checkpoint.origin}.")
     return checkpoint
 
 

@@ -5,13 +5,14 @@ r"""Verify an export of the audit log, offline, and name what is wrong.
 
 Everything that a log can be checked for without its server: the form of each line, the hash of
 each entry, their order and number, and each checkpoint's signature and root. An export that was
-cut off at an older checkpoint is a good export of that time: compare `size` with what a witness
-has seen. Without `key`, the export's own key is taken, and whoever made the export may have made
-the key.
+cut off at an older checkpoint, or a log that was set back and written anew, is good in itself:
+`seen`, a checkpoint that was kept elsewhere (such as the last one of an older export), tells it.
+Without `key`, the export's own key is taken, and whoever made the export may have made the key.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable
 from typing import TypeVar
 
@@ -24,6 +25,7 @@ from angelos.governance.merkle import Frontier, leaf_hash
 from angelos.governance.models import FORMAT, CheckpointLine, EntryLine, Header
 
 MAX_PROBLEMS = 100
+_CHECKPOINT = b'{"checkpoint":'
 L = TypeVar("L")
 
 
@@ -57,14 +59,33 @@ class Report(msgspec.Struct, frozen=True):
         return [f"TAMPERED: {counts}", *(f"line {p.line}: {p.detail}" for p in self.problems)]
 
 
-def verify(lines: Iterable[bytes], key: bytes | None = None) -> Report:
-    """Check the lines of an export (with their line ends) against its key, or against `key`."""
-    return _Verifier(key).run(lines)
+def verify(lines: Iterable[bytes], key: bytes | None = None, seen: str = "") -> Report:
+    """Check the lines of an export (with their line ends) against its key, or against `key`.
+
+    With `seen`, the note of a checkpoint, the export must go on from there.
+    """
+    return _Verifier(key, seen).run(lines)
+
+
+def last_note(lines: Iterable[bytes]) -> str:
+    """Return the note of an export's last checkpoint, unverified; raise `Tampered` if none."""
+    note = ""
+    for number, line in enumerate(lines):
+        if line.startswith(_CHECKPOINT):
+            with contextlib.suppress(msgspec.DecodeError, ValueError):
+                note = msgspec.json.decode(line, type=CheckpointLine).checkpoint
+        elif number:
+            break
+    if not note:
+        raise Tampered("The older export holds no checkpoint.")
+    return note
 
 
 class _Verifier:
-    def __init__(self, key: bytes | None) -> None:
+    def __init__(self, key: bytes | None, seen: str) -> None:
         self._pinned = key
+        self._note = seen
+        self._seen: Checkpoint | None = None
         self._key = VerifyKey(key or b"")
         self._problems: list[Problem] = []
         self._signed: list[tuple[int, Checkpoint]] = []
@@ -82,7 +103,7 @@ class _Verifier:
             for number, line in numbered:
                 self._line(number, line)
             self._end(number)
-        problems = tuple(self._problems[:MAX_PROBLEMS])
+        problems = tuple(self._problems)
         return Report(
             ok=not problems,
             entries=self._entries,
@@ -106,10 +127,15 @@ class _Verifier:
             return False
         if header.origin != origin_of(VerifyKey(header.key)):
             self._problem(1, "the header's origin does not belong to its key")
+        if self._note:
+            try:
+                self._seen = open_note(self._note, self._key)
+            except Tampered as error:
+                self._problem(1, f"the checkpoint that was seen before is no good: {error.detail}")
         return True
 
     def _line(self, number: int, line: bytes) -> None:
-        if line.startswith(b'{"checkpoint":') and self._entries == 0:
+        if line.startswith(_CHECKPOINT) and self._entries == 0:
             self._checkpoints += 1
             if parsed := self._parse(number, line, CheckpointLine, "a checkpoint"):
                 self._checkpoint(number, parsed.checkpoint)
@@ -137,10 +163,7 @@ class _Verifier:
     def _entry(self, number: int, expected: int, entry: EntryLine) -> None:
         if entry.index > expected:
             last = entry.index - 1
-            detail = f"entries {expected} to {last} are missing"
-            if last == expected:
-                detail = f"entry {expected} is missing"
-            self._problem(number, detail, expected, last)
+            self._problem(number, f"{_entries(expected, last)} missing", expected, last)
             self._comparing = False
         elif entry.index < expected:
             detail = (
@@ -159,6 +182,12 @@ class _Verifier:
 
     def _compare(self, number: int) -> None:
         """Compare the tree with the checkpoint of its size, if there is one."""
+        seen = self._seen
+        if seen and seen.size == self._tree.size and self._comparing:
+            self._seen = None
+            if seen.root != self._tree.root():
+                detail = f"the first {seen.size} entries are not those that were signed before"
+                self._problem(number, f"{detail}: the log was written anew", 0, seen.size - 1)
         while self._signed and self._signed[0][1].size <= self._tree.size:
             _, signed = self._signed.pop(0)
             if signed.size < self._tree.size or not self._comparing:
@@ -176,14 +205,20 @@ class _Verifier:
                 self._problem(number, detail, first, last)
 
     def _end(self, number: int) -> None:
+        if self._seen and self._seen.size > self._tree.size:
+            first, last = self._tree.size, self._seen.size - 1
+            detail = f"{_entries(first, last)} missing, which a checkpoint seen before signs for"
+            self._problem(number, f"{detail}: the log was set back", first, last)
         if not self._checkpoints:
             self._problem(number, "there is no checkpoint, so nothing is signed")
         for line, signed in self._signed:
             if signed.size == 0 and self._tree.size == 0:
                 self._good = signed
                 continue
-            first, last = min(self._expected, signed.size - 1), signed.size - 1
-            detail = f"entries {first} to {last} are missing, which the checkpoint signs for"
+            first, last = self._expected, signed.size - 1
+            if first > last:
+                continue  # what is missing before is named already
+            detail = f"{_entries(first, last)} missing, which the checkpoint signs for"
             self._problem(line, detail, first, last)
         covered = self._good.size if self._good else 0
         if not self._problems and covered != self._tree.size:
@@ -212,7 +247,12 @@ class _Verifier:
     def _problem(
         self, line: int, detail: str, first: int | None = None, last: int | None = None
     ) -> None:
-        self._problems.append(Problem(line, detail, first, last))
+        if len(self._problems) < MAX_PROBLEMS:  # an export of any size is read, not kept
+            self._problems.append(Problem(line, detail, first, last))
+
+
+def _entries(first: int, last: int) -> str:
+    return f"entry {first} is" if first == last else f"entries {first} to {last} are"
 
 
 def _bytes(leaf: str) -> bytes:

@@ -106,6 +106,33 @@ async def test_facts_that_others_forge_are_not_counted(world):
         assert record.approvals == (REVIEWER2.id,)
 
 
+async def test_what_a_base_on_dev_brings_along_is_judged_too(world):
+    """A risky edit waits in dev; the next one, made on top of it, must not carry it to main."""
+    async with world.running() as control:
+        await world.node()
+        payload = "x = '" + "A" * 600 + "'\n"
+        risky = await waiting(world, path="a.py", text=payload)
+        assert risky.state == "waiting"
+        on_dev = edit("a.py", payload + "y = 1\n", base="dev")
+        view = await control.proposals.propose(ADA, "study", on_dev)
+        view = await control.proposals.view(view.id, wait_s=10)
+        assert (view.state, view.needs) == ("waiting", 1)
+        assert payload.strip() in view.changes[0].diff  # and whoever reviews it sees that
+
+
+@pytest.mark.parametrize(
+    "path", ["check.py", "CHECK.py", "check/__main__.py", "ruff.toml", "a/conftest.py", "health.py"]
+)
+async def test_nobody_loosens_their_own_tests_without_a_person(world, path):
+    async with world.running() as control:
+        await world.node()
+        view = await waiting(world, path=path, text="pass\n")
+        assert (view.state, view.needs) == ("waiting", 1), view.reason
+        assert f"what it is tested with ({path})" in view.reason
+        await control.proposals.approve(REVIEWER, view.id, Review(digest=view.digest))
+        await world.reaches(view.id, "promoted")
+
+
 async def test_a_proposal_that_does_not_wait_takes_no_approval(world):
     async with world.running() as control:
         node = await world.node()

@@ -16,7 +16,7 @@ import click
 from angelos.cli.common import FAILED, Out, common, when
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Iterable, Iterator
 
     from angelos.client import Angelos
     from angelos.core.api import AuditEntry
@@ -34,23 +34,27 @@ def audit() -> None:
 @audit.command()
 @click.option("--export", "export_file", metavar="FILE", help="An export; by default a fresh one.")
 @click.option("--key", metavar="HEX", help="The log's public key, as you know it from elsewhere.")
+@click.option("--since", metavar="FILE", help="An older export that this one must continue.")
 @common
-def verify(out: Out, export_file: str | None, key: str | None) -> None:
+def verify(out: Out, *, export_file: str | None, key: str | None, since: str | None) -> None:
     """Verify the audit log; name each entry that was changed. Exit code 1 if there is any.
 
     With --export nothing but the file is needed. The key that must have signed it is --key, else
     the data directory's, else the one in the file (then only its own consistency is proven).
+    A log that was set back and signed again is good in itself: keep an export elsewhere, and
+    give it as --since.
     """
     from angelos.governance.verify import verify as check
 
     trusted = _key(out, key)
+    seen = _last_note(since) if since else ""
     if export_file is None:
         with tempfile.TemporaryFile() as file:
             out.ask(lambda angelos: _save(angelos, file))
             file.seek(0)
-            report = check(file, trusted)
+            report = check(file, trusted, seen)
     else:
-        report = _verify_file(export_file, trusted)
+        report = _verify_file(export_file, trusted, seen)
     lines = report.lines()
     if trusted is None:
         lines.append("the key is the export's own: compare its id with one you trust")
@@ -137,14 +141,27 @@ def _print(out: Out, entry: AuditEntry) -> None:
     )
 
 
-def _verify_file(name: str, key: bytes | None) -> Report:
-    from angelos.core.errors import InvalidInput
+def _verify_file(name: str, key: bytes | None, seen: str) -> Report:
     from angelos.governance.verify import verify as check
+
+    with _opened(name) as lines:
+        return check(lines, key, seen)
+
+
+def _last_note(name: str) -> str:
+    from angelos.governance.verify import last_note
+
+    with _opened(name) as lines:
+        return last_note(lines)
+
+
+@contextlib.contextmanager
+def _opened(name: str) -> Iterator[Iterable[bytes]]:
+    from angelos.core.errors import InvalidInput
 
     try:
         with Path(name).open("rb") as file:
-            lines: Iterable[bytes] = file
-            return check(lines, key)
+            yield file
     except OSError as error:
         raise InvalidInput(f"{name} cannot be read: {error.strerror}.") from error
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from angelos.cli.reference.source import doc, first, head, table
 from angelos.control import policy as engine
-from angelos.control import risk
+from angelos.control import repo_config, risk
 from angelos.control.config import POLICY_DIR
 
 _RULE = re.compile(r'((?://[^\n]*\n)*)@id\("([^"]+)"\)\n(.*?;)\n', re.DOTALL)
@@ -38,6 +38,9 @@ def page() -> str:
         "## Risk", doc(risk.risk),
         "Paths that are policy in every repository: "
         + ", ".join(f"`{path}`" for path in risk.POLICY_PATHS) + ".",
+        "Protected beside what `angelos.toml` names: the programs that its steps and its health "
+        "command run, as far as they lie in the repository, and "
+        + ", ".join(f"`{path}`" for path in repo_config.SETTINGS) + ".",
         "## Schema", f"```cedarschema\n{schema.strip()}\n```",
     ]  # fmt: skip
     return "\n\n".join(part.strip("\n") for part in parts if part.strip()) + "\n"

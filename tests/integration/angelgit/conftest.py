@@ -9,6 +9,7 @@ from angelos.angelgit.service import AngelGit
 from angelos.core.ids import PrincipalId, new_proposal_id
 from angelos.core.ports import NewText
 from angelos.core.signing import SigningKey
+from angelos.testing import eventually
 
 ADA, BOB, EVE = PrincipalId("agent/ada"), PrincipalId("agent/bob"), PrincipalId("person/eve")
 FILE = "".join(f"line {i}\n" for i in range(1, 21))
@@ -57,6 +58,12 @@ class Rooms:
     async def enter(self, git, repo, path):
         self.rooms[repo, path] = await Room(git, repo, path).enter()
         return self.rooms[repo, path]
+
+
+async def queued(git, document, count):
+    """Wait until so many wait for a document that the test holds."""
+    lock = git._live._locks[document]
+    await eventually(lambda: len(lock._waiters or ()) == count, f"{count} waiters")
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from angelos.angelgit.documents import canonical
 from angelos.angelgit.edits import unified_diff
 from angelos.core.errors import InvalidInput, Stale
 from angelos.core.ids import new_proposal_id
-from angelos.core.ports import NewText, UnifiedDiff
+from angelos.core.ports import DeleteFile, NewText, UnifiedDiff
 
 from .conftest import ADA, BOB, EVE
 
@@ -52,6 +52,18 @@ async def test_two_agents_edit_different_cells(git, nb, put, tmp_path):
     with pytest.raises(Stale) as caught:
         await put(nb, "n.ipynb", book({**A, "source": "x = 3\n"}, B, C), BOB, repo="nb")
     assert caught.value.extra["conflicts"][0]["cell"] == "a"
+
+
+async def test_a_deletion_that_does_not_fit_main_is_stale_with_its_texts(git, nb, put):
+    edited = await put(nb, "n.ipynb", book({**A, "source": "x = 2\n"}, B, C), repo="nb")
+    gone, dev = new_proposal_id(), await git.head("nb", "dev")
+    await git.propose(gone, "nb", dev, [DeleteFile(path="n.ipynb")], BOB, "gone")
+    await git.merge(gone)
+    await git.revert(edited)
+    with pytest.raises(Stale, match="changed on main") as caught:
+        await git.candidate(gone)
+    (conflict,) = caught.value.extra["conflicts"]
+    assert ("x = 2" in conflict["base"], "x = 1" in conflict["theirs"]) == (True, True)
 
 
 async def test_one_adds_a_cell_while_another_deletes_one(git, nb, put):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import time
@@ -14,13 +15,13 @@ from angelos.angelgit.live import Live
 from angelos.angelgit.models import DISK
 from angelos.angelgit.printer import Printer
 from angelos.angelgit.store import Store
-from angelos.core.errors import Unavailable
+from angelos.core.errors import NotFound, Unavailable
 from angelos.core.ids import START, new_proposal_id
 from angelos.core.messages import Kind
 from angelos.core.ports import DeleteFile, NewText
 from angelos.testing import eventually
 
-from .conftest import ADA, EVE, FILE
+from .conftest import ADA, EVE, FILE, queued
 from .test_notebooks import A, B, book, sources
 
 THEIRS = FILE.replace("line 3\n", "line 3, by an editor\n")
@@ -64,6 +65,48 @@ async def live(git, path="a.txt"):
 
 def copies(ws, name="a") -> list[str]:
     return [p.read_text() for p in sorted(ws.glob(f"{name}.disk-*"))]
+
+
+async def test_what_becomes_of_a_file_at_the_end_is_announced_too(start, rooms, ws, outside, told):
+    async with start() as git:
+        await git.create("study", {"a.txt": FILE.encode()}, EVE, "import")
+        room = await rooms.enter(git, "study", "a.txt")
+        await room.type("line 3", "typed ")
+        outside("a.txt", THEIRS)
+    assert (await told("aside")).data["kept"].startswith("a.disk-")
+    assert copies(ws) == [THEIRS]
+
+
+async def test_what_the_journal_did_not_take_is_announced_later(
+    git, base, outside, told, monkeypatch
+):
+    async def away(_):
+        refused.set()
+        raise Unavailable
+
+    refused = asyncio.Event()
+    outside("a.txt", THEIRS)
+    with monkeypatch.context() as patch:
+        patch.setattr(git._edited._journal, "append", away)
+        await git.print("study", "a.txt")
+        await refused.wait()
+    assert (await told("taken in")).subject == "study:a.txt"
+
+
+async def test_an_edit_on_disk_of_a_file_that_is_being_deleted_stays(git, base, ws, outside, told):
+    proposal, document = new_proposal_id(), git._live.document("study", "b/b.txt")
+    await git.propose(proposal, "study", base, [DeleteFile(path="b/b.txt")], ADA, "gone")
+    outside("b/b.txt", "b\nby an editor\n")
+    async with git._live.hold([document]):
+        merge = asyncio.create_task(git.merge(proposal))
+        await queued(git, document, 1)
+        seen = asyncio.create_task(git.print("study", "b/b.txt"))
+        await queued(git, document, 2)
+    await merge
+    with pytest.raises(NotFound):
+        await seen
+    assert (await told("deleted")).data["stays"] == "b/b.txt"
+    assert (ws / "b/b.txt").read_text() == "b\nby an editor\n"
 
 
 async def test_an_edit_on_disk_is_taken_in_shown_and_announced(

@@ -14,7 +14,7 @@ from angelos.core.ports import DeleteFile, NewText, UnifiedDiff
 from angelos.core.revision import verify_bundle, verify_commit
 from angelos.testing import next_fact
 
-from .conftest import ADA, BOB, EVE, FILE
+from .conftest import ADA, BOB, EVE, FILE, queued
 
 
 async def test_an_import_is_signed_readable_and_on_both_branches(git, base, key, tmp_path):
@@ -46,6 +46,40 @@ async def test_two_agents_and_a_person_change_one_file_at_once(git, base, rooms,
     assert len(text.splitlines()) == 22
     dev = await git.head("study", "dev")
     assert "line three" in (await git.read("study", dev, "a.txt")).decode()
+
+
+async def test_typing_that_waited_behind_a_deletion_is_refused(git, base, rooms):
+    """It was on its way when the file went: saying that it is kept would be untrue."""
+    room = await rooms.enter(git, "study", "b/b.txt")
+    proposal = new_proposal_id()
+    await git.propose(proposal, "study", base, [DeleteFile(path="b/b.txt")], ADA, "gone")
+    document = git._live.document("study", "b/b.txt")
+
+    async with git._live.hold([document]):
+        merge = asyncio.create_task(git.merge(proposal))
+        await queued(git, document, 1)
+        typed = asyncio.create_task(room.type("b\n", "typed\n"))
+        await queued(git, document, 2)
+    await merge
+    with pytest.raises(NotFound):
+        await typed
+
+
+async def test_a_proposal_for_a_file_that_goes_meanwhile_is_stale(git, base, put):
+    gone = new_proposal_id()
+    await git.propose(gone, "study", base, [DeleteFile(path="b/b.txt")], ADA, "gone")
+    document = git._live.document("study", "b/b.txt")
+    edit = NewText(path="b/b.txt", text="b\nmore\n")
+    async with git._live.hold([document]):
+        merge = asyncio.create_task(git.merge(gone))
+        await queued(git, document, 1)
+        mine = asyncio.create_task(
+            git.propose(new_proposal_id(), "study", base, [edit], BOB, "more")
+        )
+        await queued(git, document, 2)
+    await merge
+    with pytest.raises(Stale, match="file deleted"):
+        await mine
 
 
 async def test_typing_is_committed_under_the_rooms_name_before_a_merge(git, base, rooms, put, key):

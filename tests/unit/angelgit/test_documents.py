@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from jupyter_ydoc import YNotebook, YUnicode
 
 from angelos.angelgit import documents, notebook
+from angelos.angelgit.merging import merge
 from angelos.core.errors import InvalidInput, TooLarge
 from angelos.core.revision import MAX_FILE_BYTES
 
@@ -222,6 +223,30 @@ def test_one_adds_a_cell_while_another_deletes_one():
     assert (ids[0], ids[-1], sorted(ids)) == ("a", "c", ["a", "b", "c", "new"])
 
 
+@pytest.mark.parametrize(
+    "number", ["1.0", "-0.0", "1e15", "1e20", "0.1", "1E-7", "9007199254740992.0"]
+)
+def test_numbers_are_kept_as_a_room_of_jupyter_keeps_them(number):
+    text = book(code("a", "x"), k="NUMBER").replace('"NUMBER"', f'[{number}, {{"n": {number}}}]')
+    kept = documents.canonical("n.ipynb", text)
+    assert documents.text_of("n.ipynb", documents.build("n.ipynb", kept)) == kept
+    assert documents.canonical("n.ipynb", kept) == kept
+    assert json.loads(kept)["metadata"] == json.loads(text)["metadata"]
+
+
+def test_true_is_not_one():
+    base, new = ({"tags": ["t"], "k": value} for value in (1, True))
+    texts = [
+        documents.canonical("n.ipynb", book(code("a", "x", metadata=meta), v=meta["k"]))
+        for meta in (base, new)
+    ]
+    state = documents.build("n.ipynb", texts[0])
+    update = documents.change("n.ipynb", state, texts[1])
+    assert documents.text_of("n.ipynb", state, update) == texts[1]
+    assert merge("n.ipynb", texts[0], texts[0], texts[1]).text == texts[1]
+    assert merge("n.ipynb", texts[0], texts[1], texts[0]).text == texts[1]
+
+
 CELLS = st.lists(st.sampled_from("abcdefg"), unique=True, max_size=6)
 
 
@@ -236,7 +261,11 @@ def test_any_notebook_can_become_any_other_and_back(before, after, data):
                 cell_id,
                 data.draw(TEXT),
                 outputs=data.draw(st.sampled_from([[], OUTPUTS])),
-                metadata=data.draw(st.sampled_from([{}, {"tags": ["t"]}])),
+                metadata=data.draw(
+                    st.sampled_from(
+                        [{}, {"tags": ["t"]}, {"k": 1}, {"k": True}, {"k": [0.5, False]}]
+                    )
+                ),
             )
             if kind != "code":
                 cell = {k: cell[k] for k in ("id", "source", "metadata")} | {"cell_type": kind}
@@ -273,6 +302,7 @@ def test_as_few_cells_as_possible_move(before, after):
         '{"cells": [], "nbformat": 3, "nbformat_minor": 0}', book(code("a", "x"), code("a", "y")),
         book({"id": "a", "cell_type": "poem", "source": "", "metadata": {}}), book(x=2**70),
         '{"cells": [], "metadata": {"x": NaN}, "nbformat": 4, "nbformat_minor": 5}',
+        '{"cells": [], "metadata": {"x": 1e999}, "nbformat": 4, "nbformat_minor": 5}',
     ],
 )  # fmt: skip
 def test_what_is_no_notebook_is_refused(text):

@@ -4,7 +4,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from angelos.angelgit.edits import apply_diff, line_hunks, lines, text_edits, unified_diff
+from angelos.angelgit.edits import (
+    apply_diff,
+    is_cut,
+    line_hunks,
+    lines,
+    text_edits,
+    unified_diff,
+)
 from angelos.core.errors import InvalidInput
 
 # Line ends of every sort, combining marks, astral characters, and what str.splitlines trips over.
@@ -59,6 +66,21 @@ def test_our_own_diffs_apply(before, after):
         assert apply_diff(before, diff, "a.txt") == after
 
 
+@pytest.mark.parametrize("size", [10, 1_000, 5_000, 60_000])
+def test_a_diff_shows_the_texts_and_nothing_of_other_memory(size):
+    old, new = "b" * size, "\u00e9" * size
+    for _ in range(3):
+        diff = unified_diff(old + "\n", new + "\n", "a.txt")
+        shown = diff.partition("@@ -1 +1 @@\n")[2]
+        assert shown == f"-{old}\n+{new}\n"[: len(shown)] or is_cut(diff)
+        assert set(shown) <= set("-+b\u00e9\n. characters more0123456789")
+
+
+def test_a_diff_that_was_cut_says_so():
+    assert is_cut(unified_diff("", "a\n" * 40_000, "a.txt"))
+    assert not is_cut(unified_diff("", "... 9 characters more\n", "a.txt"))
+
+
 def test_only_what_changed_inside_a_line_is_touched():
     edits = text_edits("keep\nvalue = 1\nkeep\n", "keep\nvalue = 2\nkeep\n")
     assert [(e.at, e.delete, e.insert) for e in edits] == [(13, 1, "2")]
@@ -106,6 +128,12 @@ def test_diffs_of_git_apply_with_their_headers():
 def test_a_diff_may_create_or_remove_a_file():
     assert apply_diff("", "--- /dev/null\n+++ b/a.txt\n@@ -0,0 +1 @@\n+one\n", "a.txt") == "one\n"
     assert apply_diff("one\n", "--- a/a.txt\n+++ /dev/null\n@@ -1 +0,0 @@\n-one\n", "a.txt") is None
+
+
+@pytest.mark.parametrize("hunk", ["@@ -1 +0,0 @@\n-one\n", ""])
+def test_a_diff_that_removes_a_file_shows_all_of_it(hunk):
+    with pytest.raises(InvalidInput, match="not all of its lines"):
+        apply_diff("one\ntwo\n", f"--- a/a.txt\n+++ /dev/null\n{hunk}", "a.txt")
 
 
 def test_carriage_returns_are_part_of_a_line():

@@ -167,11 +167,34 @@ def test_the_lines_around_a_clash_are_exact():
 
 
 def test_many_clashes_that_could_end_in_many_places_are_no_search():
-    # Each clash may stand for "" or for a line feed: tried one by one these are 2**60 ways.
-    merged = merge_text("x\n\n" * 60, "\n" * 60, "y\n\n" * 60)
+    # Each clash may stand for both lines or for one of mixed characters: tried one by one these
+    # are 2**60 ways.
+    merged = merge_text("x\n\n" * 60, "xx\n\n" * 60, "y\n\n" * 60)
     assert merged.clashes
-    assert merged.accepts("\n" * 90)
-    assert not merged.accepts("\n" * 90 + "z")
+    assert merged.accepts("yx\n\n" * 30 + "xx\ny\n\n" * 30)
+    assert not merged.accepts("yx\n\n" * 60 + "z")
+
+
+@pytest.mark.parametrize(
+    ("after", "theirs", "before", "mixed"),
+    [
+        ("timeout = 30\n", "timeout = 60\n", "", "6"),
+        ("timeout = 30\n", "timeout = 60\n", "timeout: 10\n", "timeout: 610\n"),
+        ("bad\n", "bad <typed>\n", "", " <typed>"),
+        ("a\nb\n", "a\nb!\n", "x\n", "x\n!"),
+    ],
+)
+def test_what_is_left_of_a_line_is_no_text(after, theirs, before, mixed):
+    """Taken out around what somebody wrote into the same line."""
+    merged = merge_text(after, theirs, before)
+    assert merged.clashes
+    assert not merged.accepts(mixed)
+
+
+def test_whole_lines_typed_between_those_taken_out_stay():
+    merged = merge_text("a\nb\n", "a\ntyped\nb\n", "")
+    assert merged.clashes
+    assert merged.accepts("typed\n")
 
 
 def test_a_change_made_on_both_sides_does_not_move_what_comes_behind_it():

@@ -93,6 +93,9 @@ def test_edits_become_moves():
     assert (new.move.op, new.after) == ("create", "x\n")
     with pytest.raises(InvalidInput):
         draft(UnifiedDiff(path="n", diff="--- /dev/null\n+++ /dev/null\n"), None)
+    creates = "--- /dev/null\n+++ b/a.txt\n@@ -0,0 +1 @@\n+x\n"
+    with pytest.raises(InvalidInput, match="in the base revision already"):
+        draft(UnifiedDiff(path="a.txt", diff=creates), base)
 
 
 def test_what_stands_against_a_merge():

@@ -100,7 +100,10 @@ class FakeRepository:
         for path in sorted(before.keys() | after.keys()):
             old, new = before.get(path), after.get(path)
             if old != new:
-                diff = "".join(f"+{line}\n" for line in (new or b"").decode().splitlines())
+                had = (old or b"").decode().splitlines()
+                diff = "".join(
+                    f"+{line}\n" for line in (new or b"").decode().splitlines() if line not in had
+                )
                 found.append(Change(path=path, before=_sha(old), after=_sha(new), diff=diff))
         return tuple(found)
 

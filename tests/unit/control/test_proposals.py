@@ -78,45 +78,6 @@ async def test_a_failing_proposal_is_rejected_and_leaves_dev(world):
     assert Kind.proposal_reverted in await world.kinds(view.id)
 
 
-async def test_the_first_failure_stops_the_other_steps(world):
-    async with world.running() as control:
-        node = await world.node()
-        node.program = lambda t: None if t.label.endswith("unit") else (Status.error, "no\n")
-        view = await control.proposals.propose(ADA, "study", edit())
-        view = await control.proposals.view(view.id, wait_s=10)
-        assert {s.name: s.status for s in view.steps} == {"unit": "killed", "static": "error"}
-        await world.settled(lambda s: not any(t.open for t in s.tasks.values()))
-        assert len(node.cancelled) == 1
-
-
-async def test_a_step_is_tried_again_when_its_node_died(world):
-    async with world.running() as control:
-        node = await world.node()
-        node.program = lambda t: None if t.label.endswith("unit") else (Status.ok, "")
-        view = await control.proposals.propose(ADA, "study", edit())
-        await world.settled(
-            lambda s: (
-                len(s.tasks) > 1
-                and [(t.label, t.state) for t in s.tasks.values() if t.open]
-                == [("study: unit", "running")]
-            )
-        )
-        await node.disconnect()
-        other = await world.node("exec2")
-        world.clock.advance(10_000)
-        control.sweep()
-        assert (await world.reaches(view.id, "promoted", "rejected")).state == "promoted"
-        assert [t.label for t in other.ran] == ["study: unit"]
-
-
-async def test_steps_wait_for_a_node(world):
-    async with world.running() as control:
-        view = await control.proposals.propose(ADA, "study", edit())
-        await world.reaches(view.id, "testing")
-        await world.node()
-        await world.reaches(view.id, "promoted")
-
-
 async def test_a_protected_path_waits_for_a_person_and_holds_nobody_up(world):
     async with world.running() as control:
         node = await world.node()

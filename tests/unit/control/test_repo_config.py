@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from angelos.cli.demo.study import ANGELOS_TOML
+from angelos.control.proposal_state import short_diffs
 from angelos.control.repo_config import MAX_BYTES, RepoConfig, parse
 from angelos.control.risk import risk, touched
 from angelos.core.errors import InvalidInput
@@ -54,6 +57,23 @@ def test_mistakes_are_named(body, words):
         parse(body)
 
 
+@pytest.mark.parametrize("pattern", ["docs/", "/docs/**", "./a.py", "a//b", "..", "a\\b"])
+def test_a_protection_that_protects_nothing_is_refused(pattern):
+    with pytest.raises(InvalidInput, match="which no file can match"):
+        parse(f"[review]\nprotected = [{json.dumps(pattern)}]".encode())
+
+
+def test_what_tests_a_proposal_is_known():
+    config = parse(ANGELOS_TOML.encode())
+    paths = ("ruff.toml", "study/check.py", "study/health.py", "ruff.py", "study/conftest.py",
+             "study/statistics.py", "study/reference.json", "analysis.ipynb")  # fmt: skip
+    assert touched(paths, config.judges) == paths[:5]
+    step = '{ name = "x", run = ["ci/test.sh", "all"] }'
+    assert "ci/test.sh" in parse(f"[pipeline]\nsteps = [{step}]".encode()).judges
+    step = '{ name = "x", run = ["python", "-m", "doctest", "a/hello.py"] }'
+    assert "a/hello.py" not in parse(f"[pipeline]\nsteps = [{step}]".encode()).judges
+
+
 def test_paths_are_compared_whatever_their_case():
     patterns = ("angelos.toml", ".angelos/**")
     paths = ("Angelos.TOML", "a/angelos.toml", ".ANGELOS/x/y", "b.py")
@@ -68,8 +88,29 @@ def change(path="a.py", diff="+x\n", after="1"):
 def test_risk_grows_with_what_is_odd():
     assert risk(()) == 0
     assert risk((change(),)) == 11
-    assert risk((change(diff="--- a\n+++ b\n-x\n+y\n"),)) == 11
+    assert risk((change(diff="--- a\n+++ b\n@@ -1 +1 @@\n-x\n+y\n"),)) == 11
     assert risk((change(after=None, diff=""),)) == 110
     assert risk((change(diff="+" + "A" * 600),)) > 400
     assert risk((change(path="a.ipynb", diff="+" + "A" * 600),)) < 400
     assert risk(tuple(change(diff="+x\n" * 999) for _ in range(9))) == 1000
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import os\r" * 300,
+        "x = '" + "A" * 400 + "\x0c" + "A" * 400 + "'",
+        "x = '" + "A" * 400 + "\u2028" + "A" * 400 + "'",
+        "++eval('" + "A" * 600 + "')",
+    ],
+)
+def test_a_long_line_does_not_hide_behind_what_is_no_line_end(line):
+    assert risk((change(diff=f"--- a\n+++ b\n@@ -0,0 +1 @@\n+{line}\n"),)) > 400
+
+
+def test_what_a_cut_diff_does_not_show_is_not_harmless():
+    removed = "@@ -1 +1 @@\n" + "-gone\n" * 100
+    whole = change(diff=removed + "+" + "A" * 600 + "\n")
+    assert risk(short_diffs((whole,), 300)) > 400
+    first, cut, late = short_diffs((change(), change(diff="-gone\n" * 100), whole), 300)
+    assert (first.cut, cut.cut, late.cut, late.diff) == (False, True, True, "")

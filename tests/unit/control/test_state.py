@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -144,6 +147,27 @@ def test_time_ends_what_nobody_else_ends():
     state = state_of(accepted(deadline=100.0))
     assert overdue(state, 110.0, 10.0, 60.0) == []
     assert overdue(state, 110.1, 10.0, 60.0) == [EndTask("task-1")]
+
+
+@pytest.mark.parametrize("at", [1e300, float("inf"), float("nan"), 50_000.0, 0.0])
+def test_a_node_whose_clock_is_wrong_does_not_keep_its_task_open(at):
+    """It says that it started in the far future, and dies."""
+    asked = msgspec.structs.replace(accepted(), at=40.0)
+    began = make_fact(Kind.task_started, "task-1", actor=NODES[0])
+    state = fold(State(), msgspec.structs.replace(asked, offset="40000-0"))
+    state = fold(state, msgspec.structs.replace(began, at=at, offset="41000-0"))
+    assert 40.0 <= state.tasks["task-1"].started_at <= 41.0
+    assert overdue(state, 41.0 + 1.0 + 10.1, 10.0, 60.0) == [EndTask("task-1")]
+
+
+@pytest.mark.parametrize("attempt", [float("inf"), float("nan"), "2", 1.5, None, [1]])
+def test_a_node_cannot_say_what_the_fold_does_not_survive(attempt):
+    state = fold(State(), msgspec.structs.replace(accepted(), offset="1-0"))
+    data = {"attempt": attempt}
+    for kind, subject in ((Kind.task_started, "task-1"), (Kind.checkout_requested, NODES[0])):
+        fact = make_fact(kind, subject, actor=NODES[0], revision=REVISIONS[0], data=data)
+        with contextlib.suppress(*_MALFORMED):
+            fold(state, msgspec.structs.replace(fact, offset="2-0"))
 
 
 def test_a_task_does_not_wait_long_for_a_node_that_is_gone():

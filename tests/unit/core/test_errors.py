@@ -19,6 +19,12 @@ def test_round_trip(cls: type[errors.AngelError]) -> None:
     assert body["status"] == cls.status
 
 
+def test_whatever_extra_a_problem_has_it_becomes_an_error() -> None:
+    extra = {"self": 1, "detail": 2, "hint": 3, "code": 4, "problem": 5}
+    error = errors.from_problem({"code": "stale", "detail": "x", "extra": extra})
+    assert (str(error), error.extra) == ("x", {"code": 4, "problem": 5})
+
+
 def test_a_docstring_is_the_default_message() -> None:
     assert errors.Stale().detail == errors.Stale.__doc__
 

@@ -37,6 +37,8 @@ def test_it_fits() -> None:
         (granted(), PAYLOAD, 100.1),
         (granted(), PAYLOAD, float("nan")),
         (granted(not_after=float("nan")), PAYLOAD, 50.0),
+        (granted(not_before=50.1 + grants.MAX_LAG_S), PAYLOAD, 50.0),
+        (granted(not_before=float("nan")), PAYLOAD, 50.0),
         (grants.sign_grant(SigningKey.generate(), grants.read_grant(granted())), PAYLOAD, 50.0),
         (grants.SignedGrant(body=b"", signature=b""), PAYLOAD, 50.0),
         (grants.SignedGrant(body=b"junk", signature=KEY.sign(b"angelos.grant.v1", b"junk")),
@@ -46,6 +48,15 @@ def test_it_fits() -> None:
 def test_it_does_not_fit(signed: grants.SignedGrant, payload: bytes, now: float) -> None:
     with pytest.raises(Forbidden):
         check(signed, payload, now)
+
+
+def test_a_clock_may_lag_a_little_and_a_refusal_says_whose() -> None:
+    late = granted(not_after=1e9, not_before=1_000.0)
+    assert check(late, now=1_000.0 - grants.MAX_LAG_S).who == "agent/ada"
+    with pytest.raises(Forbidden, match=f"900 s in the future by the clock of {HERE}"):
+        check(late, now=100.0)
+    with pytest.raises(Forbidden, match=f"expired 20 s ago by the clock of {HERE}"):
+        check(granted(), now=120.0)
 
 
 def test_a_signature_of_something_else_is_none_of_a_grant() -> None:

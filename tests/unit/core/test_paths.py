@@ -47,3 +47,17 @@ def test_patterns() -> None:
     assert not matches("data/sub/a.csv", patterns)
     assert not matches("x/angelos.toml", patterns)
     assert not matches(".angelos2/x", patterns)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "yes", "no"),
+    [
+        ("**/a.py", ["a.py", "x/a.py", "x/y/a.py"], ["xa.py", "a.py/x"]),
+        ("x/**/a.py", ["x/a.py", "x/y/z/a.py"], ["a.py", "y/x/a.py"]),
+        ("**", ["a", "a/b"], []),
+        ("x/*/a.py", ["x/y/a.py"], ["x/a.py", "x/y/z/a.py"]),
+        ("/".join(["**", "a"] * 60), ["/".join("a" * 60)], ["/".join("a" * 59)]),
+    ],
+)
+def test_two_stars_are_any_number_of_folders(pattern: str, yes: list[str], no: list[str]) -> None:
+    assert [path for path in [*yes, *no] if matches(path, (pattern,))] == yes

@@ -16,7 +16,7 @@ from angelos.core.signing import SigningKey
 from angelos.governance.checkpoint import open_note, sign
 from angelos.governance.merkle import Frontier, leaf_hash
 from angelos.governance.models import EntryLine, entry_of, export_lines, line_of
-from angelos.governance.verify import verify
+from angelos.governance.verify import last_note, verify
 from angelos.testing import make_fact
 
 KEY = SigningKey(bytes(range(32)))
@@ -80,6 +80,25 @@ def test_a_missing_entry_is_named():
     assert (report.problems[0].first, report.problems[0].last) == (4, 4)
 
 
+@pytest.mark.parametrize("gone", range(10))
+def test_a_missing_entry_is_all_that_is_named(gone):
+    lines = export()
+    del lines[HEAD + gone]
+    report = verify(lines)
+    named = {i for p in report.problems for i in range(p.first, p.last + 1)}
+    assert named <= ({gone} if gone < 9 else {9})
+    assert f"entry {gone} is missing" in report.problems[0].detail
+
+
+def test_a_checkpoint_of_another_log_is_named():
+    other = export(key=SigningKey(bytes(32)))
+    lines = export()
+    lines[2] = other[2]
+    (problem,) = verify(lines).problems
+    assert problem.line == 3
+    assert "of another log, angelos/audit/" in problem.detail
+
+
 def test_missing_last_entries_are_named():
     report = verify(export()[:-2])
     assert "entries 8 to 9 are missing" in report.problems[0].detail
@@ -111,6 +130,36 @@ def test_an_entry_changed_with_its_hash_names_the_smallest_signed_range():
     assert [(p.first, p.last) for p in report.problems] == [(3, 7)]
     assert "from 3 to 7 was changed together with its hash" in report.problems[0].detail
     assert report.size == 3
+
+
+def test_a_log_that_was_set_back_is_told_by_an_older_export():
+    old, new = export(signed_at=(3, 8), count=8), export()
+    note = last_note(old)
+    assert verify(new, seen=note).ok
+    assert verify(old, seen=note).ok
+    report = verify(export(signed_at=(3,), count=3), seen=note)
+    assert [(p.first, p.last) for p in report.problems] == [(3, 7)]
+    assert "entries 3 to 7 are missing" in report.problems[0].detail
+    assert "set back" in report.problems[0].detail
+
+
+def test_a_log_that_was_written_anew_is_told_by_an_older_export():
+    note = last_note(export(signed_at=(3, 8), count=8))
+    entries = [entry_of(fact) for fact in facts(12)][2:]  # another beginning, well signed
+    tree = Frontier().extend(entry.leaf for entry in entries)
+    rows = [(i, entry.body, entry.leaf) for i, entry in enumerate(entries)]
+    forked = list(export_lines(KEY.public, [sign(KEY, 10, tree.root())], rows))
+    assert verify(forked).ok
+    (problem,) = verify(forked, seen=note).problems
+    assert (problem.first, problem.last) == (0, 7)
+    assert "written anew" in problem.detail
+
+
+def test_an_older_export_of_another_log_proves_nothing():
+    (problem,) = verify(export(), seen=last_note(export(key=SigningKey(bytes(32))))).problems
+    assert "of another log" in problem.detail
+    with pytest.raises(Tampered, match="no checkpoint"):
+        last_note(export()[:1])
 
 
 def test_an_entry_left_out_and_the_rest_renumbered_is_found():
