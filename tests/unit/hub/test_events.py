@@ -8,10 +8,10 @@ import msgspec
 import pytest
 
 from angelos.adapters.memory import MemoryJournal
-from angelos.core.errors import Busy, InvalidInput
+from angelos.core.errors import Busy, InvalidInput, Unavailable
 from angelos.core.ids import START, Offset
 from angelos.core.messages import Fact, Kind
-from angelos.hub.events import EventsQuery, events_query, pump
+from angelos.hub.events import FAILED, SLOW, EventsQuery, events_query, pump, stream
 from angelos.testing import make_fact
 
 
@@ -71,6 +71,40 @@ async def test_a_slow_reader_is_told_where_to_go_on(memory) -> None:
         await pump(memory, START, (), "", send, patience_s=0.01)
     assert caught.value.extra["after"] == taken[-1].offset
     assert len(await read(memory, 5, after=Offset(caught.value.extra["after"]))) == 5
+
+
+class Socket:
+    def __init__(self) -> None:
+        self.closed: tuple[int, str] | None = None
+
+    async def write_message(self, message: bytes) -> None:
+        await asyncio.Event().wait()
+
+    def close(self, code: int, reason: str) -> None:
+        assert len(reason.encode()) <= 123, "a close frame holds no more"
+        self.closed = code, reason
+
+
+@pytest.mark.parametrize(
+    "error", [Unavailable("No store " + "ä" * 200), RuntimeError("a bug"), ValueError("bad bytes")]
+)
+async def test_a_reader_whom_the_journal_fails_is_let_go_and_told(memory, monkeypatch, error):
+    async def follow(*_):
+        raise error
+        yield
+
+    monkeypatch.setattr(memory, "follow", follow)
+    socket = Socket()
+    await stream(memory, EventsQuery(), socket)
+    assert socket.closed is not None
+    assert socket.closed[0] == FAILED
+
+
+async def test_a_reader_that_does_not_read_is_let_go_and_told(memory) -> None:
+    socket = Socket()
+    await stream(memory, EventsQuery(), socket, patience_s=0.01)
+    assert socket.closed is not None
+    assert socket.closed[0] == SLOW
 
 
 @pytest.mark.parametrize(
