@@ -72,6 +72,7 @@ class ChannelSocket(PeerSocket):
     """The hub's end of one connection of a channel."""
 
     session: Session | None = None
+    late: asyncio.TimerHandle | None = None
 
     @property
     def max_message_size(self) -> int:
@@ -93,7 +94,7 @@ class ChannelSocket(PeerSocket):
         if self.session is not None:
             self.session.link.message(self.wire, data)
             return
-        self.late.cancel()
+        self._in_time()
         try:
             hello = read_frame(data)
         except AngelError as error:
@@ -109,9 +110,13 @@ class ChannelSocket(PeerSocket):
 
     def on_close(self) -> None:
         """Tell the session; it waits for the next connection."""
-        self.late.cancel()
+        self._in_time()
         if self.session is not None:
             self.session.link.lost(self.wire)
+
+    def _in_time(self) -> None:
+        if self.late is not None:  # a peer may hang up before it was let in
+            self.late.cancel()
 
     def _refuse(self, code: str, reason: str) -> None:
         self.wire.write(write_frame(Bye(code, reason[:500])))

@@ -127,6 +127,8 @@ class Hub:
 
     async def peer_of(self, request: HTTPServerRequest) -> Peer:
         """Return who sends a request, by his certificate; raise `Unauthenticated`."""
+        if request.connection is None or request.connection.stream.closed():  # pyright: ignore[reportAttributeAccessIssue]
+            raise Unauthenticated("The connection is gone, and who it was with it.")
         der = request.get_ssl_certificate(binary_form=True)
         principal, serial = identity_of(der if isinstance(der, bytes) else None)
         peer = await self._identities.check(principal, serial)
