@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pycrdt import Doc, Text
 
-from angelos.core.errors import InvalidInput
+from angelos.core.errors import InvalidInput, Unavailable
 from angelos.core.ids import PrincipalId
 from angelos.core.permissions import Permission, Principal, Role
 from angelos.core.routes import Call, Route
@@ -92,13 +92,24 @@ class FileLog:
 
 class Everybody:
     def __init__(self, journal) -> None:
-        self.known, self.journal = dict(PEOPLE), journal
+        self.known, self.journal, self.away = dict(PEOPLE), journal, False
 
     async def authenticate(self, token):
+        self._ask()
         return self.known.get(token)
 
     async def list(self):
+        self._ask()
         return list(self.known.values())
+
+    def _ask(self) -> None:
+        if self.away:
+            raise Unavailable("PostgreSQL does not answer.")
+
+    async def go_away(self, call: Call) -> dict:
+        """Be a database that does not answer, or does again."""
+        self.away = call.params["away"] == "away"
+        return {}
 
     async def remove(self, call: Call) -> dict:
         who = f"person/{call.params['name']}"
@@ -142,6 +153,7 @@ class FakeServer:
             ),
             Route("DELETE", "/people/{name}", Permission.people_manage, people.remove),
             Route("POST", "/quarantine/{name}", Permission.people_manage, people.quarantine),
+            Route("POST", "/database/{away}", Permission.people_manage, people.go_away),
         ]
 
 
