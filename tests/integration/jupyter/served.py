@@ -124,6 +124,21 @@ class Everybody:
         return {}
 
 
+async def rooms(call: Call) -> dict:
+    """Return all rooms: how many are in there, and whether it is to be taken away."""
+    from jupyter_server.serverapp import ServerApp
+
+    (extension,) = ServerApp.instance().extension_manager.extension_apps["jupyter_server_ydoc"]
+    return {
+        name: {
+            "clients": len(room.clients),
+            "doomed": (cleaner := getattr(room, "cleaner", None)) is not None
+            and not (cleaner.done() or cleaner.cancelling()),
+        }
+        for name, room in extension.ywebsocket_server.rooms.items()
+    }
+
+
 class FakeServer:
     def __init__(self, repository) -> None:
         self.repository, self.journal = repository, MemoryJournal()
@@ -153,6 +168,7 @@ class FakeServer:
             ),
             Route("DELETE", "/people/{name}", Permission.people_manage, people.remove),
             Route("POST", "/quarantine/{name}", Permission.people_manage, people.quarantine),
+            Route("GET", "/rooms", Permission.people_manage, rooms),
             Route("POST", "/database/{away}", Permission.people_manage, people.go_away),
         ]
 
@@ -160,7 +176,9 @@ class FakeServer:
 def main() -> None:
     workspace, log, port = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 
-    from jupyter_ext import extension
+    from jupyter_ext import extension, room_handler
+
+    room_handler.MAX_BUFFERED_BYTES = 8_000_000
 
     @asynccontextmanager
     async def open_server(settings, binding):
