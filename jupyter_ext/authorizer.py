@@ -4,6 +4,7 @@
     -----------------------------------------  ----------------  ---------------  -----------
     contents (files, sessions of documents)    documents:read    documents:edit   -
     room (what is typed into a document)       documents:read    documents:edit   -
+    timeline (a copy to go back in)            documents:edit    documents:edit   -
     kernels, sessions, terminals               documents:read    jupyter:use      jupyter:use
     kernelspecs                                documents:read    jupyter:use      -
     nbconvert                                  documents:read    jupyter:use      -
@@ -34,7 +35,7 @@ from jupyter_server.services.contents.handlers import (
     ContentsHandler,
     ModifyCheckpointsHandler,
 )
-from jupyter_server_ydoc.handlers import DocForkHandler, DocSessionHandler
+from jupyter_server_ydoc.handlers import DocForkHandler, DocSessionHandler, TimelineHandler
 from jupyter_server_ydoc.utils import decode_file_path
 from tornado.web import HTTPError
 
@@ -94,6 +95,8 @@ class AngelAuthorizer(Authorizer):
         """
         if isinstance(handler, DocSessionHandler):
             action = "read"  # a PUT that only looks up the id of a document's room
+        elif isinstance(handler, TimelineHandler):
+            resource, action = "room", "write"  # a GET that makes a copy, which the server keeps
         permission = permission_for(action, resource)
         if permission is None or not principal_of(user).may(permission):
             return False
@@ -117,6 +120,8 @@ async def _refuse_bypass(handler: JupyterHandler) -> None:
 
 async def _managed(binding: Binding, path: str) -> bool:
     """Tell whether a write to `path` touches managed documents."""
+    if binding.holds_workspace(path):
+        return True
     relative = binding.workspace_path(path)
     if relative is None:
         return False

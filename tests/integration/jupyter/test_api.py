@@ -207,6 +207,12 @@ async def test_a_fork_of_a_managed_document_is_refused(served, path):
     assert answer.code == 409
 
 
+async def test_a_viewer_has_the_server_keep_no_copies(served, path):
+    timeline = f"/api/collaboration/timeline/{path}?format=text&type=file"
+    assert (await served.ask(timeline, "t-viewer")).code == 403
+    assert (await served.ask(timeline, "t-researcher")).code == 404  # nobody has it open
+
+
 async def leave(link) -> None:
     link.close()
     while await link.read_message() is not None:
