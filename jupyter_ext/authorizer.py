@@ -19,6 +19,9 @@ A managed document is written through its room only. A write past the room (save
 delete, restore a checkpoint, fork) is refused for everybody, the owner included: it would
 overwrite what others typed. `main` has no rooms and no files here: nobody writes it.
 
+Where the data directory lies below Jupyter's root, all of it but the workspace is there for
+admins alone: it holds the owner's token and the keys.
+
 JupyterLab's own handlers (settings, workspaces, build, and the extension manager, which installs
 packages) never ask an authorizer. What writes without asking needs jupyter:use; the identity
 provider sees to it, because every handler asks that one (`refuse_unasked`).
@@ -97,12 +100,21 @@ class AngelAuthorizer(Authorizer):
             action = "read"  # a PUT that only looks up the id of a document's room
         elif isinstance(handler, TimelineHandler):
             resource, action = "room", "write"  # a GET that makes a copy, which the server keeps
-        permission = permission_for(action, resource)
-        if permission is None or not principal_of(user).may(permission):
+        permission, who = permission_for(action, resource), principal_of(user)
+        if permission is None or not who.may(permission):
             return False
+        if not who.may(Permission.people_manage):
+            refuse_private(handler, asked_path(handler))
         if action == "write" and resource == "contents":
             await _refuse_bypass(handler)
         return True
+
+
+def refuse_private(handler: JupyterHandler, path: str) -> None:
+    """Raise 404 for a path of the data directory outside of the workspace: it holds the keys."""
+    binding: Binding | None = handler.settings.get("angelos_binding")
+    if binding is not None and binding.is_private(path):
+        raise HTTPError(404, f"There is no file {path}.")
 
 
 async def _refuse_bypass(handler: JupyterHandler) -> None:
@@ -143,10 +155,15 @@ def _files(folder: Path) -> Iterator[str]:
             yield (Path(parent) / name).relative_to(folder).as_posix()
 
 
+def asked_path(handler: JupyterHandler) -> str:
+    """Return the path in a request's address, or whatever stands in its place."""
+    found = handler.path_kwargs.get("path") or next(iter(handler.path_args), "")
+    return found if isinstance(found, str) else found.decode(errors="replace")
+
+
 def written_paths(handler: JupyterHandler) -> list[str]:
     """Return the paths of the Contents API that a request would write past a room."""
-    found = handler.path_kwargs.get("path") or next(iter(handler.path_args), "")
-    path = found if isinstance(found, str) else found.decode(errors="replace")
+    path = asked_path(handler)
     method = handler.request.method
     if isinstance(handler, DocForkHandler):
         manager = handler.settings["file_id_manager"]

@@ -105,7 +105,15 @@ class Binding:
 
     def holds_workspace(self, path: str) -> bool:
         """Tell whether a path of the Contents API is a folder above the workspace."""
-        return self.workspace.startswith(os.path.join(self._absolute(path), ""))
+        return self.workspace.startswith(self._absolute(path).rstrip(os.sep) + os.sep)
+
+    def is_private(self, path: str) -> bool:
+        """Tell whether a path opens what is the system's own: keys, tokens, logs, stores."""
+        opened = os.path.realpath(self._absolute(path))
+        if opened == self.workspace or opened.startswith(self.workspace + os.sep):
+            return False
+        data = os.path.dirname(self.workspace)  # noqa: PTH120 - as text, like the others
+        return opened == data or opened.startswith(data + os.sep)
 
     def _absolute(self, path: str) -> str:
         return os.path.normpath(os.path.join(self._root, path.strip("/")))  # noqa: PTH118 - textual: ".." must not follow links

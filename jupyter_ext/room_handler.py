@@ -28,6 +28,9 @@ from tornado.web import HTTPError
 from tornado.websocket import WebSocketClosedError
 
 from angelos.core.errors import AngelError, Unavailable
+from angelos.core.permissions import Permission
+from jupyter_ext.authorizer import refuse_private
+from jupyter_ext.identity import principal_of
 from jupyter_ext.readers import CLOSED, MOST_S, PAUSE_S, READ_ONLY, Reader, Told
 from jupyter_ext.room_messages import (
     NO_MESSAGE,
@@ -257,9 +260,7 @@ class RoomHandler(YDocWebSocketHandler):
     async def _open_managed(self, room_id: str) -> None:
         """Make the room of a managed document unless it is there."""
         file_format, file_type, file_id = decode_file_path(room_id)
-        path = self._file_id_manager.get_path(file_id)
-        if path is None:
-            raise HTTPError(404, f"There is no file with the id {file_id!r}.")
+        path = self._path_of(file_id)
         binding: Binding = self.settings["angelos_binding"]
         try:
             found = await binding.locate(path)
@@ -301,6 +302,15 @@ class RoomHandler(YDocWebSocketHandler):
             await room.launch()
             self._websocket_server.add_room(room_id, room)
             self._sit(room_id)
+
+    def _path_of(self, file_id: str) -> str:
+        """Return a file's path, if there is such a file and it is there for this person."""
+        path = self._file_id_manager.get_path(file_id)
+        if path is None:
+            raise HTTPError(404, f"There is no file with the id {file_id!r}.")
+        if not principal_of(self.current_user).may(Permission.people_manage):
+            refuse_private(self, path)
+        return path
 
     def _log_error(self, exception: Exception, log: Any) -> bool:
         log.error("Room %s: %s", self._room_id, exception, exc_info=exception)

@@ -1,6 +1,6 @@
 """A real Jupyter Server with our extension over a log that is a plain file: run as a program.
 
-    python served.py WORKSPACE LOG PORT   # prints nothing; ends on SIGTERM
+    python served.py WORKSPACE LOG PORT ROOT   # prints nothing; ends on SIGTERM
 
 Every file below WORKSPACE/study is a managed document. The log keeps one JSON object a line, each
 written with fsync before `ingest` returns, as AngelGit promises.
@@ -174,7 +174,7 @@ class FakeServer:
 
 
 def main() -> None:
-    workspace, log, port = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    workspace, log, port, root = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
 
     from jupyter_ext import extension, room_handler
 
@@ -190,7 +190,7 @@ def main() -> None:
 
     ServerApp.launch_instance(
         [
-            f"--port={port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={workspace}",
+            f"--port={port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={root}",
             "--IdentityProvider.token=t-owner", "--no-browser", "--allow-root",
             "--YDocExtension.document_cleanup_delay=0.2", "--YDocExtension.document_save_delay=0.1",
             "--ServerApp.jpserver_extensions={'jupyter_ext': True}",
