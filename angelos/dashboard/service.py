@@ -82,7 +82,10 @@ class Feed:
         self._state = State()
         self._stale = Stale()
         self._after: Offset | None = None
-        """Offset of the last fact that was followed; what comes after a loss goes on from it."""
+        """Offset of the last fact that this connection brought: after a loss it goes on from it.
+
+        If it brought none, that may be the reason, and the next one begins where the system is.
+        """
         self._system: System | None = None
         self._loop = asyncio.new_event_loop()
         self._task: asyncio.Task[None] | None = None
@@ -154,7 +157,8 @@ class Feed:
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._ask_again(system))
-                    facts = cast("Any", system.events(after=self._after or status.journal))
+                    after, self._after = self._after or status.journal, None
+                    facts = cast("Any", system.events(after=after))
                     async with contextlib.aclosing(facts):
                         async for fact in facts:
                             self._take(fact)

@@ -136,7 +136,24 @@ def test_what_came_while_it_was_away_is_not_left_out(shown, make):
     screen.until(lambda v: not v["system"]["connected"])
     system.facts.put(make.fact("task.output", "task-001", text="b"))
     screen.until(lambda v: v["system"]["connected"] and v["tasks"][0]["output"] == "ab")
-    assert system.after == ["1-0", "5-0"]
+    system.facts.put(None)
+    screen.until(lambda v: not v["system"]["connected"])
+    screen.until(lambda v: v["system"]["connected"])
+    assert system.after[:2] == ["1-0", "5-0"]
+
+
+def test_it_does_not_go_on_for_ever_from_where_nothing_comes(shown, make):
+    system, screen, _ = shown
+    screen.until(lambda v: v["system"]["connected"])
+    first = msgspec.structs.replace(make.fact("task.output", "task-001", text="a"), offset="5-0")
+    system.facts.put(first)
+    for _ in range(2):
+        system.facts.put(None)
+        screen.until(lambda v: not v["system"]["connected"])
+        screen.until(lambda v: v["system"]["connected"])
+    system.facts.put(make.fact("task.output", "task-001", text="b"))
+    screen.until(lambda v: v["tasks"][0]["output"] == "ab")
+    assert system.after == ["1-0", "5-0", "1-0"]
 
 
 def test_a_task_that_is_long_over_is_no_lost_connection(shown, make):

@@ -51,6 +51,15 @@ async def test_filters_leave_out(memory) -> None:
     assert {f.subject for f in await read(memory, 3, subject="task-1")} == {"task-1"}
 
 
+async def test_the_grant_and_code_of_a_command_are_for_its_node_alone(memory) -> None:
+    data = {"node": "node/exec1", "label": "train", "body": b"a command with a signed grant"}
+    await memory.append([make_fact(Kind.task_accepted, "task-7", data=data)])
+    (seen,) = await read(memory, 1, subject="task-7")
+    assert seen.data == {"node": "node/exec1", "label": "train"}
+    (kept,) = await memory.read(START, kinds=(), subject="task-7")
+    assert kept.data == data
+
+
 async def test_what_comes_later_comes(memory) -> None:
     last = await memory.last()
     reading = asyncio.create_task(read(memory, 1, after=last))
