@@ -245,6 +245,8 @@ class RoomHandler(YDocWebSocketHandler):
         if self._cleanup_delay is None or not isinstance(room, DocumentRoom):
             return
         await asyncio.sleep(self._cleanup_delay)
+        if isinstance(room, ManagedRoom):
+            await room.flush()  # for as long as the store is away: nobody else has what is in it
         async with self._room_lock(room_id):
             others = self.seats.taken(room_id, but=self)
             if others or self._websocket_server.rooms.get(room_id) is not room:

@@ -133,6 +133,12 @@ class ManagedRoom(DocumentRoom):
         """Store what is left, then stop."""
         with anyio.move_on_after(FLUSH_S, shield=True):
             await self.flush()
+        if self._pending or self._overflowed:
+            self.log.error(
+                "%s: stopped while its last edits cannot be stored. A page that is still open has "
+                "them and brings them back when it connects again.",
+                self._name,
+            )
         self._live.unregister(self.store.repo, self.store.path, self)
         await super().stop()
         if self._running is not None:

@@ -210,6 +210,24 @@ async def test_an_edit_that_cannot_be_kept_closes_the_room_and_says_so(made):
     room.clients.remove(client)
 
 
+async def test_a_room_that_is_stopped_while_the_store_is_away_says_what_becomes_of_its_edits(
+    made, monkeypatch, caplog
+):
+    room, log, _ = made
+    await room.initialize()
+    await room.flush()
+
+    async def away(*_):
+        raise ConnectionError("away")
+
+    monkeypatch.setattr(rooms, "FLUSH_S", 0.01)
+    monkeypatch.setattr(log, "ingest", away)
+    source(room).insert(0, "lost? ")
+    await room.stop()
+    (said,) = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
+    assert said.startswith("study/notes.md: stopped while its last edits cannot be stored.")
+
+
 async def test_what_others_typed_is_kept_when_one_edit_cannot_be(made, monkeypatch):
     room, log, _ = made
     await room.initialize()

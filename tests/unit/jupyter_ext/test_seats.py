@@ -9,6 +9,7 @@ import pytest
 from jupyter_server_ydoc.rooms import DocumentRoom
 
 from jupyter_ext.room_handler import RoomHandler
+from jupyter_ext.rooms import ManagedRoom
 
 ROOM = "text:file:1"
 
@@ -66,4 +67,21 @@ async def test_the_last_one_to_go_has_it_taken_away_though_an_earlier_end_was_ca
     handler._leave()
     assert handler.room.cleaner is not first
     await handler.room.cleaner
+    assert handler._websocket_server.rooms == {}
+
+
+async def test_a_room_whose_edits_cannot_be_stored_yet_is_not_taken_away(handler):
+    room, stored, asked = ManagedRoom.__new__(ManagedRoom), asyncio.Event(), asyncio.Event()
+
+    async def flush() -> None:
+        asked.set()
+        await stored.wait()
+
+    room.flush, room._cleaner = flush, None
+    handler.room = handler._websocket_server.rooms[ROOM] = room
+    handler._leave()
+    await asked.wait()
+    assert list(handler._websocket_server.rooms) == [ROOM]
+    stored.set()
+    await room.cleaner
     assert handler._websocket_server.rooms == {}
