@@ -7,7 +7,9 @@
     timeline (a copy to go back in)            documents:edit    documents:edit   -
     kernels, sessions, terminals               documents:read    jupyter:use      jupyter:use
     kernelspecs                                documents:read    jupyter:use      -
-    nbconvert                                  documents:read    jupyter:use      -
+    nbconvert (a conversion is execution: it   documents:read    jupyter:use      jupyter:use
+      runs LaTeX, pandoc or a browser over
+      what agents may have written, unboxed)
     events                                     events:read       jupyter:use      events:read
     api, config                                status:read       jupyter:use      -
     csp (browsers' reports)                    status:read       status:read      -
@@ -34,6 +36,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jupyter_server.auth.authorizer import Authorizer
+from jupyter_server.nbconvert.handlers import NbconvertFileHandler
 from jupyter_server.services.contents.handlers import (
     ContentsHandler,
     ModifyCheckpointsHandler,
@@ -63,7 +66,7 @@ TABLE: dict[str, dict[str, Permission]] = {
     "sessions": _USE,
     "terminals": _USE,
     "kernelspecs": {"read": _P.documents_read, "write": _P.jupyter_use},
-    "nbconvert": {"read": _P.documents_read, "write": _P.jupyter_use},
+    "nbconvert": _USE,
     "events": {"read": _P.events_read, "write": _P.jupyter_use, "execute": _P.events_read},
     "api": {"read": _P.status_read, "write": _P.jupyter_use},
     "config": {"read": _P.status_read, "write": _P.jupyter_use},
@@ -100,6 +103,8 @@ class AngelAuthorizer(Authorizer):
             action = "read"  # a PUT that only looks up the id of a document's room
         elif isinstance(handler, TimelineHandler):
             resource, action = "room", "write"  # a GET that makes a copy, which the server keeps
+        elif isinstance(handler, NbconvertFileHandler):
+            action = "execute"
         permission, who = permission_for(action, resource), principal_of(user)
         if permission is None or not who.may(permission):
             return False

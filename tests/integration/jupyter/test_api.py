@@ -119,6 +119,8 @@ async def test_a_person_signs_in_on_the_login_page(served):
         ("POST", "/api/terminals", 403, 200),
         ("GET", "/api/kernelspecs", 200, 200),
         ("GET", "/api/status", 200, 200),
+        ("GET", "/api/nbconvert", 200, 200),
+        ("GET", "/nbconvert/html/none.ipynb", 403, 404),  # it runs programs over the file
         ("POST", "/api/shutdown", 403, 403),
     ],
 )

