@@ -34,6 +34,8 @@ SAYS: dict[Role, frozenset[str]] = {
 }  # fmt: skip
 """Kinds of facts that a role may append through its channel; who is not here, none."""
 _MAX_TEXT = 512
+MAX_FACT_BYTES = 2 * 1024 * 1024
+"""The largest fact of a peer; as JSON it may be six times as long, and readers take 16 MB."""
 _MAX_DEPTH = 16
 """How deep the data of a fact may be nested."""
 Expects = Callable[[Fact], bool]

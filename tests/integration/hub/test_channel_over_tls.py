@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 import msgspec
 import pytest
@@ -164,6 +165,8 @@ async def test_a_node_may_speak_only_for_itself_and_of_its_work(database, journa
         make_fact(Kind.task_started, "task-9", actor="node/other"),
         make_fact(Kind.branch_advanced, "study:main", actor=NODE),
         make_fact(Kind.task_started, "task-9", actor=NODE, on_behalf_of=PrincipalId("agent/a")),
+        make_fact(Kind.task_started, "task-9", actor=NODE, data={"text": "\0" * 3_000_000}),
+        make_fact(Kind.task_started, "task-9", actor=NODE, data={"attempt": math.inf}),
     ]
     async with running_hub(database, journal, queue, tmp_path) as hub:
         identity = await join(hub, "node", "exec1", tmp_path / "exec1")
