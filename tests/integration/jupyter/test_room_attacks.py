@@ -69,7 +69,6 @@ async def rooms(served) -> dict:
         b"\0\x09",
         b"\0\2",
         b"\1",
-        b"\2",
         b"\2\4save",
         b"\2\xff\xff",
         b"\2\2\xff\xfe",
