@@ -4,9 +4,12 @@
     -----------------------------------------  ----------------  ---------------  -----------
     contents (files, sessions of documents)    documents:read    documents:edit   -
     room (what is typed into a document)       documents:read    documents:edit   -
+    timeline (a copy to go back in)            documents:edit    documents:edit   -
     kernels, sessions, terminals               documents:read    jupyter:use      jupyter:use
     kernelspecs                                documents:read    jupyter:use      -
-    nbconvert                                  documents:read    jupyter:use      -
+    nbconvert (a conversion is execution: it   documents:read    jupyter:use      jupyter:use
+      runs LaTeX, pandoc or a browser over
+      what agents may have written, unboxed)
     events                                     events:read       jupyter:use      events:read
     api, config                                status:read       jupyter:use      -
     csp (browsers' reports)                    status:read       status:read      -
@@ -17,6 +20,9 @@
 A managed document is written through its room only. A write past the room (save, upload, rename,
 delete, restore a checkpoint, fork) is refused for everybody, the owner included: it would
 overwrite what others typed. `main` has no rooms and no files here: nobody writes it.
+
+Where the data directory lies below Jupyter's root, all of it but the workspace is there for
+admins alone: it holds the owner's token and the keys.
 
 JupyterLab's own handlers (settings, workspaces, build, and the extension manager, which installs
 packages) never ask an authorizer. What writes without asking needs jupyter:use; the identity
@@ -30,11 +36,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jupyter_server.auth.authorizer import Authorizer
+from jupyter_server.nbconvert.handlers import NbconvertFileHandler
 from jupyter_server.services.contents.handlers import (
     ContentsHandler,
     ModifyCheckpointsHandler,
 )
-from jupyter_server_ydoc.handlers import DocForkHandler, DocSessionHandler
+from jupyter_server_ydoc.handlers import DocForkHandler, DocSessionHandler, TimelineHandler
 from jupyter_server_ydoc.utils import decode_file_path
 from tornado.web import HTTPError
 
@@ -59,7 +66,7 @@ TABLE: dict[str, dict[str, Permission]] = {
     "sessions": _USE,
     "terminals": _USE,
     "kernelspecs": {"read": _P.documents_read, "write": _P.jupyter_use},
-    "nbconvert": {"read": _P.documents_read, "write": _P.jupyter_use},
+    "nbconvert": _USE,
     "events": {"read": _P.events_read, "write": _P.jupyter_use, "execute": _P.events_read},
     "api": {"read": _P.status_read, "write": _P.jupyter_use},
     "config": {"read": _P.status_read, "write": _P.jupyter_use},
@@ -94,12 +101,25 @@ class AngelAuthorizer(Authorizer):
         """
         if isinstance(handler, DocSessionHandler):
             action = "read"  # a PUT that only looks up the id of a document's room
-        permission = permission_for(action, resource)
-        if permission is None or not principal_of(user).may(permission):
+        elif isinstance(handler, TimelineHandler):
+            resource, action = "room", "write"  # a GET that makes a copy, which the server keeps
+        elif isinstance(handler, NbconvertFileHandler):
+            action = "execute"
+        permission, who = permission_for(action, resource), principal_of(user)
+        if permission is None or not who.may(permission):
             return False
+        if not who.may(Permission.people_manage):
+            refuse_private(handler, asked_path(handler))
         if action == "write" and resource == "contents":
             await _refuse_bypass(handler)
         return True
+
+
+def refuse_private(handler: JupyterHandler, path: str) -> None:
+    """Raise 404 for a path of the data directory outside of the workspace: it holds the keys."""
+    binding: Binding | None = handler.settings.get("angelos_binding")
+    if binding is not None and binding.is_private(path):
+        raise HTTPError(404, f"There is no file {path}.")
 
 
 async def _refuse_bypass(handler: JupyterHandler) -> None:
@@ -117,6 +137,8 @@ async def _refuse_bypass(handler: JupyterHandler) -> None:
 
 async def _managed(binding: Binding, path: str) -> bool:
     """Tell whether a write to `path` touches managed documents."""
+    if binding.holds_workspace(path):
+        return True
     relative = binding.workspace_path(path)
     if relative is None:
         return False
@@ -138,10 +160,15 @@ def _files(folder: Path) -> Iterator[str]:
             yield (Path(parent) / name).relative_to(folder).as_posix()
 
 
+def asked_path(handler: JupyterHandler) -> str:
+    """Return the path in a request's address, or whatever stands in its place."""
+    found = handler.path_kwargs.get("path") or next(iter(handler.path_args), "")
+    return found if isinstance(found, str) else found.decode(errors="replace")
+
+
 def written_paths(handler: JupyterHandler) -> list[str]:
     """Return the paths of the Contents API that a request would write past a room."""
-    found = handler.path_kwargs.get("path") or next(iter(handler.path_args), "")
-    path = found if isinstance(found, str) else found.decode(errors="replace")
+    path = asked_path(handler)
     method = handler.request.method
     if isinstance(handler, DocForkHandler):
         manager = handler.settings["file_id_manager"]

@@ -96,12 +96,27 @@ class Binding:
 
     def workspace_path(self, path: str) -> str | None:
         """Return a path of the Contents API relative to the workspace; None outside of it."""
-        absolute = os.path.normpath(os.path.join(self._root, path.strip("/")))  # noqa: PTH118 - textual: ".." must not follow links
+        absolute = self._absolute(path)
         if absolute == self.workspace:
             return ""
         if not absolute.startswith(self.workspace + os.sep):
             return None
         return PurePosixPath(absolute).relative_to(self.workspace).as_posix()
+
+    def holds_workspace(self, path: str) -> bool:
+        """Tell whether a path of the Contents API is a folder above the workspace."""
+        return self.workspace.startswith(self._absolute(path).rstrip(os.sep) + os.sep)
+
+    def is_private(self, path: str) -> bool:
+        """Tell whether a path opens what is the system's own: keys, tokens, logs, stores."""
+        opened = os.path.realpath(self._absolute(path))
+        if opened == self.workspace or opened.startswith(self.workspace + os.sep):
+            return False
+        data = os.path.dirname(self.workspace)  # noqa: PTH120 - as text, like the others
+        return opened == data or opened.startswith(data + os.sep)
+
+    def _absolute(self, path: str) -> str:
+        return os.path.normpath(os.path.join(self._root, path.strip("/")))  # noqa: PTH118 - textual: ".." must not follow links
 
     async def locate(self, path: str) -> tuple[str, str] | None:
         """Return (repository, path) of a managed document, None for any other file.

@@ -95,9 +95,10 @@ class AngelExtension(ExtensionApp):
         """Hold the system from start to stop, in one task as task groups demand."""
         try:
             async with open_server(self.angel_settings, self.binding) as server:
+                now = await server.journal.last()
                 self.binding.bind(server)
                 watching = asyncio.create_task(
-                    self.binding.presence.watch(server.journal), name="who was removed"
+                    self.binding.presence.watch(server.journal, now), name="who was removed"
                 )
                 started.set()
                 try:

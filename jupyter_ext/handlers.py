@@ -176,7 +176,7 @@ class ApiHandler(ProblemHandler):
             if self.current_user is not None and self.request.method in {"GET", "HEAD"}:
                 self.check_xsrf_cookie()
         except HTTPError as error:
-            if self.current_user is None:
+            if self.current_user is None and error.status_code != HTTPStatus.SERVICE_UNAVAILABLE:
                 return
             if error.status_code == HTTPStatus.NOT_FOUND:  # Jupyter's word for a foreign origin
                 raise Forbidden("A page of another origin may not use your cookie.") from error

@@ -5,6 +5,9 @@
     a cookie of either          ->  the same, looked up again at every request: a person who was
                                     removed is out at once, and so are their open WebSockets
 
+While nobody can be looked up (the system starts, PostgreSQL is away) people are told so with 503
+and keep their cookie; the owner needs no looking up.
+
 Installed by the extension unless another identity provider is configured (JupyterHub's, say);
 whoever that one lets in is the owner, as under plain Jupyter.
 """
@@ -24,7 +27,7 @@ from tornado.web import HTTPError
 from tornado.websocket import WebSocketHandler
 from traitlets import default
 
-from angelos.core.errors import Unavailable
+from angelos.core.errors import AngelError
 from angelos.core.ids import PrincipalId
 from angelos.core.permissions import Permission, Principal, Role
 from jupyter_ext.pages import without_token
@@ -67,6 +70,12 @@ def user_of(principal: Principal) -> AngelUser:
     )
 
 
+def for_everybody(handler: AuthenticatedHandler) -> bool:
+    """Tell whether a handler is marked as one that strangers may use."""
+    method = (handler.request.method or "").lower()
+    return getattr(getattr(handler, method, None), "__allow_unauthenticated", False)
+
+
 def refuse_unasked(handler: AuthenticatedHandler, user: object) -> None:
     """Raise 403 for a write by a handler that asks no authorizer, unless `user` may use Jupyter.
 
@@ -75,7 +84,7 @@ def refuse_unasked(handler: AuthenticatedHandler, user: object) -> None:
     method = handler.request.method or ""
     if user is None or method in {"GET", "HEAD", "OPTIONS"} or hasattr(handler, "auth_resource"):
         return
-    if getattr(getattr(handler, method.lower(), None), "__allow_unauthenticated", False):
+    if for_everybody(handler):
         return
     who = principal_of(user)
     if not who.may(Permission.jupyter_use):
@@ -99,7 +108,10 @@ class AngelLoginHandler(LoginFormHandler):
         provider = self.identity_provider
         if isinstance(provider, AngelIdentityProvider):
             token = self.get_argument("password", default="")
-            self._person = await provider.person(self, token) if token else None
+            try:
+                self._person = await provider.person(self, token) if token else None
+            except AngelError as error:
+                self._away = error  # the owner gets in all the same
         super().post()
 
 
@@ -119,7 +131,13 @@ class AngelIdentityProvider(PasswordIdentityProvider):
         """Return who asks; raise 403 for a write that no authorizer will be asked about."""
         without_token(handler)
         since = time.monotonic()
-        user = await self._get_user(handler)
+        try:
+            user = await self._get_user(handler)
+        except AngelError as error:
+            handler.current_user = user = None
+            # Whoever it may be: a page for everybody is theirs too, and the API says why itself.
+            if not for_everybody(handler) or hasattr(handler, "binding"):
+                raise _away(error) from error
         if isinstance(user, AngelUser) and not _entered(handler, user, since):
             user = None  # removed while we looked
         handler.current_user = user  # the page that tells of a refusal shows it
@@ -136,11 +154,11 @@ class AngelIdentityProvider(PasswordIdentityProvider):
         return await self.person(handler, token)
 
     async def person(self, handler: AuthenticatedHandler, token: str) -> AngelUser | None:
-        """Return the person with this token; None while the system is not running."""
+        """Return the person with this token; raise `Unavailable` while nobody can be looked up."""
         binding: Binding | None = handler.settings.get("angelos_binding")
-        if binding is None or binding.server is None:
+        if binding is None:
             return None
-        principal = await binding.server.people.authenticate(token)
+        principal = await binding.require().people.authenticate(token)
         return None if principal is None else user_of(principal)
 
     async def get_user_cookie(self, handler: AuthenticatedHandler) -> User | None:  # type: ignore[override]
@@ -180,8 +198,11 @@ class AngelIdentityProvider(PasswordIdentityProvider):
 
     def process_login_form(self, handler: JupyterHandler) -> User | None:  # type: ignore[override]
         """Return whom the login form's password or token names."""
-        person = getattr(handler, "_person", None)
-        return person or super().process_login_form(handler)
+        user = getattr(handler, "_person", None) or super().process_login_form(handler)
+        away: AngelError | None = getattr(handler, "_away", None)
+        if user is None and away is not None:
+            raise _away(away) from away
+        return user
 
     async def _roles(self, handler: AuthenticatedHandler) -> dict[str, Role]:
         binding: Binding | None = handler.settings.get("angelos_binding")
@@ -190,11 +211,11 @@ class AngelIdentityProvider(PasswordIdentityProvider):
         now = time.monotonic()
         fresh = now - self._people_at <= PEOPLE_CACHE_S
         if self._people is None or not fresh or binding.presence.changed_at >= self._people_at:
-            try:
-                people = await binding.require().people.list()
-            except Unavailable:
-                return {}
-            people = getattr(people, "people", people)
+            people = await binding.require().people.list()
             self._people = {person.id.partition("/")[2]: person.role for person in people}
             self._people_at = now
         return self._people
+
+
+def _away(error: AngelError) -> HTTPError:
+    return HTTPError(error.status, f"Who you are cannot be looked up at the moment: {error}")

@@ -6,7 +6,7 @@ here; the journal says who went.
 
     presence = Presence()
     presence.enter(PrincipalId("person/ada"), handler, since)   # False: gone meanwhile
-    await presence.watch(journal)                               # closes, for ever
+    await presence.watch(journal, await journal.last())         # closes, for ever
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from angelos.hub.events import REFUSED
 if TYPE_CHECKING:
     from tornado.websocket import WebSocketHandler
 
-    from angelos.core.ids import PrincipalId
+    from angelos.core.ids import Offset, PrincipalId
 
 log = logging.getLogger(__name__)
 _ENDS = {Kind.person_removed: "removed", Kind.principal_quarantined: "quarantined"}
@@ -62,18 +62,21 @@ class Presence:
         if found:
             log.warning("%s was %s; connections closed: %d", who, why, len(found))
 
-    async def watch(self, journal: Any) -> None:
-        """Close what the journal's facts from now on demand, for ever."""
-        after = None
+    async def watch(self, journal: Any, after: Offset) -> None:
+        """Close what the journal's facts after `after` demand, for ever.
+
+        `after` is read before anybody may connect: whoever goes then is not overlooked.
+        """
         while True:
             try:
-                after = await journal.last() if after is None else after
                 async with aclosing(cast("Any", journal.follow(after, tuple(_ENDS)))) as facts:
                     async for fact in facts:
                         after = fact.offset
                         self.end(fact.subject, _ENDS[fact.kind])
             except (AngelError, OSError) as error:
                 log.warning("Nobody looks who was removed; trying again: %s", error)
+            except Exception:  # if this ended, whoever is removed would stay connected
+                log.exception("Nobody looks who was removed; trying again")
             await asyncio.sleep(_RETRY_S)
 
 

@@ -3,25 +3,44 @@
 Jupyter's handler finds a room that exists already and joins it, so this one only has to open a
 `ManagedRoom` first. It also closes what Jupyter leaves open: a room is made only for somebody
 who is signed in and may read, pages of other origins are refused, and what a person without
-`documents:edit` types is not taken, and they are told so (`readers.py`).
+`documents:edit` types is not taken, and they are told so (`readers.py`). A room is taken away
+only when nobody has a place in it (`seats.py`), and whoever does not read is let go.
 """
 
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from jupyter_core.utils import ensure_async
 from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server_ydoc.handlers import YDocWebSocketHandler
 from jupyter_server_ydoc.rooms import DocumentRoom
-from jupyter_server_ydoc.utils import MessageType, decode_file_path, room_id_from_encoded_path
-from pycrdt import Decoder, YSyncMessageType, read_message
+from jupyter_server_ydoc.utils import (
+    LogLevel,
+    MessageType,
+    decode_file_path,
+    room_id_from_encoded_path,
+)
+from tornado.iostream import IOStream, StreamBufferFullError
 from tornado.web import HTTPError
+from tornado.websocket import WebSocketClosedError
 
 from angelos.core.errors import AngelError, Unavailable
+from angelos.core.permissions import Permission
+from jupyter_ext.authorizer import refuse_private
+from jupyter_ext.identity import principal_of
 from jupyter_ext.readers import CLOSED, MOST_S, PAUSE_S, READ_ONLY, Reader, Told
+from jupyter_ext.room_messages import (
+    NO_MESSAGE,
+    changes,
+    is_message,
+    message_body,
+    save_request,
+)
 from jupyter_ext.rooms import ManagedRoom
+from jupyter_ext.seats import Seats
 from jupyter_ext.ystore import AngelYStore
 
 if TYPE_CHECKING:
@@ -30,6 +49,11 @@ if TYPE_CHECKING:
     from jupyter_ext.binding import Binding
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+MAX_READERS_BYTES = 4 * 1024 * 1024
+"""The largest message of somebody who may not edit, and all that they may send of edits."""
+MAX_BUFFERED_BYTES = 2 * MAX_MESSAGE_BYTES
+"""What may wait for one client; one that does not read it is let go, and connects again."""
+GLOBAL_AWARENESS = "JupyterLab:globalAwareness"
 _ROOM_PARTS = 3
 
 
@@ -62,6 +86,8 @@ class RoomHandler(YDocWebSocketHandler):
     _reader: Reader | None = None
     _goodbye: asyncio.TimerHandle | None = None
     _refused_at = 0.0
+    _sent_bytes = 0
+    _gone = False
 
     def initialize(self) -> None:  # type: ignore[override]
         """Take over what Jupyter gives its own handler."""
@@ -80,7 +106,12 @@ class RoomHandler(YDocWebSocketHandler):
     @property
     def max_message_size(self) -> int:  # type: ignore[override]
         """Return the largest message that is read, in bytes."""
-        return MAX_MESSAGE_BYTES
+        return MAX_MESSAGE_BYTES if self._may_edit else MAX_READERS_BYTES
+
+    @property
+    def seats(self) -> Seats:
+        """Who has a place in which room."""
+        return self.settings.setdefault("angelos_seats", Seats())
 
     def check_origin(self, origin: str) -> bool:  # type: ignore[override]
         """Refuse pages of other origins, as Jupyter's other handlers do."""
@@ -100,18 +131,38 @@ class RoomHandler(YDocWebSocketHandler):
         room_id = room_id_from_encoded_path(self.request.path)
         if room_id.count(":") >= _ROOM_PARTS - 1:
             await self._open_managed(room_id)
+        elif room_id != GLOBAL_AWARENESS and not self._websocket_server.room_exists(room_id):
+            raise HTTPError(404, "There is no such room.")  # Jupyter makes one for every name
         await super().prepare()
+        self._sit(room_id)
 
     async def open(self, room_id: str) -> None:  # type: ignore[override]
         """Join the room; what is typed goes out at once."""
         self.set_nodelay(True)
+        if (stream := self._stream()) is not None:
+            stream.max_write_buffer_size = MAX_BUFFERED_BYTES
         await super().open(room_id)
+
+    async def send(self, message: bytes) -> None:
+        """Send a message, or end the connection: a client that misses one would go astray."""
+        try:
+            self.write_message(message, binary=True)
+        except WebSocketClosedError:
+            return
+        except StreamBufferFullError:
+            self.log.warning("A client of room %s does not read and is let go", self._room_id)
+            if (stream := self._stream()) is not None:
+                stream.close()
+
+    def _stream(self) -> IOStream | None:
+        return getattr(self.ws_connection, "stream", None)
 
     async def on_message(self, message: bytes | str) -> None:
         """Take a message; what changes the document only from those who may edit it."""
-        if isinstance(message, str):
+        if isinstance(message, str) or not is_message(message):
+            self.close(NO_MESSAGE, "This is no message of the room's protocol.")
             return
-        if not self._may_edit and _changes(message):
+        if not self._may_edit and changes(message):
             await self._refuse(message)
             return
         await super().on_message(message)
@@ -122,10 +173,14 @@ class RoomHandler(YDocWebSocketHandler):
         if not isinstance(room, DocumentRoom):
             return
         if message[0] == MessageType.RAW:
-            if (number := _save_request(message)) is not None:
+            if (number := save_request(message)) is not None:
                 # What they see is the shared document, and that is kept.
                 answer = {"type": "save", "responseTo": number, "status": "success"}
                 await self.send(self._encode_json_message(answer))
+            return
+        self._sent_bytes += len(message)
+        if self._sent_bytes > MAX_READERS_BYTES:
+            self.close(CLOSED, READ_ONLY)
             return
         if self._reader is None:
             self._reader = Reader(self._room_id)
@@ -144,16 +199,70 @@ class RoomHandler(YDocWebSocketHandler):
 
     def on_close(self) -> None:
         """Leave the room."""
+        self._gone = True
         if self._goodbye is not None:
             self._goodbye.cancel()
-        super().on_close()
+        if self.room is not None:  # whoever hangs up before they were let in has none
+            super().on_close()
+        self._leave()
+
+    def on_finish(self) -> None:
+        """Leave the room if the WebSocket did not come about."""
+        super().on_finish()
+        if self.get_status() != HTTPStatus.SWITCHING_PROTOCOLS:
+            self._leave()
+
+    # -- places ------------------------------------------------------------------------------
+
+    def _sit(self, room_id: str) -> None:
+        """Take a place in the room, in the step in which the room's lock is given back."""
+        self._room_id, self.room = room_id, self._websocket_server.rooms[room_id]
+        self.seats.take(room_id, self)
+        if self._gone:
+            self._leave()
+            raise HTTPError(400, "The client hung up.")
+
+    def _leave(self) -> None:
+        """Give the place back; the room is taken away some time after the last one."""
+        self.seats.leave(self._room_id, self)
+        room = self.room
+        if not isinstance(room, DocumentRoom):
+            return
+        cleaner = room.cleaner
+        if self.seats.taken(self._room_id):
+            if cleaner is not None:
+                cleaner.cancel()
+        elif cleaner is None or cleaner.done() or cleaner.cancelling():
+            room.cleaner = asyncio.create_task(self._clean_room())
+
+    async def _clean_room(self) -> None:
+        """Take the room away after a while, unless somebody has a place in it by then.
+
+        Jupyter's own looks at nothing after it has waited, and drops the lock for which others
+        may be waiting: two rooms of one document, or typing into one that nobody keeps.
+        """
+        room, room_id = self.room, self._room_id
+        if self._cleanup_delay is None or not isinstance(room, DocumentRoom):
+            return
+        await asyncio.sleep(self._cleanup_delay)
+        if isinstance(room, ManagedRoom):
+            await room.flush()  # for as long as the store is away: nobody else has what is in it
+        async with self._room_lock(room_id):
+            others = self.seats.taken(room_id, but=self)
+            if others or self._websocket_server.rooms.get(room_id) is not room:
+                return
+            self.log.info("Deleting Y document from memory: %s", room_id)
+            await self._websocket_server.delete_room(room=room)
+            self._emit(LogLevel.INFO, "clean", "Room deleted.")
+            file_id = decode_file_path(room_id)[2]
+            if self._file_loaders[file_id].number_of_subscriptions == 0:
+                await self._file_loaders.remove(file_id)
+                self._emit(LogLevel.INFO, "clean", "Loader deleted.")
 
     async def _open_managed(self, room_id: str) -> None:
         """Make the room of a managed document unless it is there."""
         file_format, file_type, file_id = decode_file_path(room_id)
-        path = self._file_id_manager.get_path(file_id)
-        if path is None:
-            raise HTTPError(404, f"There is no file with the id {file_id!r}.")
+        path = self._path_of(file_id)
         binding: Binding = self.settings["angelos_binding"]
         try:
             found = await binding.locate(path)
@@ -179,6 +288,7 @@ class RoomHandler(YDocWebSocketHandler):
                 if not isinstance(room, ManagedRoom):
                     raise HTTPError(409, f"{path} was opened past AngelGit; restart the server.")
                 if not room.refused:
+                    self._sit(room_id)
                     return
                 await self._websocket_server.delete_room(room=room)
             room = ManagedRoom(
@@ -193,31 +303,17 @@ class RoomHandler(YDocWebSocketHandler):
             )
             await room.launch()
             self._websocket_server.add_room(room_id, room)
+            self._sit(room_id)
+
+    def _path_of(self, file_id: str) -> str:
+        """Return a file's path, if there is such a file and it is there for this person."""
+        path = self._file_id_manager.get_path(file_id)
+        if path is None:
+            raise HTTPError(404, f"There is no file with the id {file_id!r}.")
+        if not principal_of(self.current_user).may(Permission.people_manage):
+            refuse_private(self, path)
+        return path
 
     def _log_error(self, exception: Exception, log: Any) -> bool:
         log.error("Room %s: %s", self._room_id, exception, exc_info=exception)
         return True
-
-
-def _save_request(message: bytes) -> int | None:
-    """Return the number of a request to save; None if the message is none."""
-    decoder = Decoder(message)
-    decoder.read_var_uint()
-    return decoder.read_var_uint() if decoder.read_var_string() == "save" else None
-
-
-def message_body(message: bytes) -> bytes:
-    """Return the update in a sync message; empty if there is none."""
-    try:
-        return read_message(message[2:])
-    except Exception:  # noqa: BLE001 - bytes of a stranger's, in pycrdt's words
-        return b""
-
-
-def _changes(message: bytes) -> bool:
-    """Tell whether a message carries changes of the document or asks for it to be written."""
-    if not message:
-        return False
-    if message[0] == MessageType.RAW:
-        return True
-    return message[0] == MessageType.SYNC and message[1:2] != bytes([YSyncMessageType.SYNC_STEP1])

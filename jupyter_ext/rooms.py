@@ -23,13 +23,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
+from contextlib import suppress
 from logging import Logger
 from typing import TYPE_CHECKING, Any
 
 import anyio
 from jupyter_server_ydoc.rooms import DocumentRoom
-from jupyter_server_ydoc.utils import LogLevel
-from pycrdt import TransactionEvent, create_update_message, merge_updates
+from jupyter_server_ydoc.utils import LogLevel, MessageType
+from pycrdt import Channel, TransactionEvent, create_update_message, merge_updates
 
 from angelos.core.errors import AngelError, InvalidInput, NotFound, Refused, TooLarge
 from jupyter_ext.readers import CLOSED, NOT_KEPT
@@ -132,6 +133,12 @@ class ManagedRoom(DocumentRoom):
         """Store what is left, then stop."""
         with anyio.move_on_after(FLUSH_S, shield=True):
             await self.flush()
+        if self._pending or self._overflowed:
+            self.log.error(
+                "%s: stopped while its last edits cannot be stored. A page that is still open has "
+                "them and brings them back when it connects again.",
+                self._name,
+            )
         self._live.unregister(self.store.repo, self.store.path, self)
         await super().stop()
         if self._running is not None:
@@ -180,7 +187,7 @@ class ManagedRoom(DocumentRoom):
                 if fresh:
                     await self._store(_merged(fresh))
             except AngelError as error:
-                self._refuse(error)
+                await self._refuse(error, fresh)
                 return
             except BaseException:
                 self._overflowed |= overflowed
@@ -203,15 +210,29 @@ class ManagedRoom(DocumentRoom):
                 self.log.warning("%s: not stored, again in %s s: %s", self._name, wait, error)
                 await asyncio.sleep(wait)
 
-    def _refuse(self, error: AngelError) -> None:
-        """Close the room: what was typed cannot be kept, and those who typed it are told."""
+    async def _refuse(self, error: AngelError, refused: list[bytes]) -> None:
+        """Close the room: an edit cannot be kept, and all are told; what others typed is kept."""
         self.refused = error.detail
-        self._pending.clear()
-        self._overflowed = False
         self._live.unregister(self.store.repo, self.store.path, self)
         self.log.error("%s: an edit was refused, the room is closed: %s", self._name, error)
         for client in tuple(self.clients):
-            client.close(CLOSED, NOT_KEPT)  # pyright: ignore[reportAttributeAccessIssue] - Tornado's
+            _send_away(client)
+        while self._pending:
+            update, fresh = self._pending[0]
+            if fresh and refused != [update]:
+                with suppress(*FINAL):
+                    await self._store(update)
+            self._pending.popleft()
+
+    async def _handle_sync_message_error(
+        self, exc: Exception, message: bytes, channel: Channel
+    ) -> bool:
+        """Send whoever said what cannot be applied away: Jupyter goes on as if it had been."""
+        handled = await super()._handle_sync_message_error(exc, message, channel)
+        if not handled and message[:1] == bytes([MessageType.SYNC]):
+            self.log.warning("%s: an edit cannot be applied: %s", self._name, exc)
+            _send_away(channel)
+        return True
 
     def _tell(self, update: bytes) -> None:
         message = create_update_message(update)
@@ -253,6 +274,10 @@ class ManagedRoom(DocumentRoom):
             if save_now:  # somebody asked for it and is told
                 raise
             # Else a task with nobody to raise to; the log has the text in any case.
+
+
+def _send_away(client: Channel) -> None:
+    client.close(CLOSED, NOT_KEPT)  # pyright: ignore[reportAttributeAccessIssue] - Tornado's
 
 
 def _merged(updates: list[bytes]) -> bytes:

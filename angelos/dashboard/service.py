@@ -11,11 +11,12 @@ A lost system is looked for again for ever; what was known stays in sight meanwh
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 from angelos.core.api import ProposalView, StatusView, TaskView
 from angelos.core.errors import AngelError, NotFound, Unavailable
@@ -30,6 +31,7 @@ from angelos.dashboard.state import (
     loaded,
     lost,
     noticed,
+    to_ask,
     view,
     with_proposal,
     with_status,
@@ -79,6 +81,11 @@ class Feed:
         self._publish = publish
         self._state = State()
         self._stale = Stale()
+        self._after: Offset | None = None
+        """Offset of the last fact that this connection brought: after a loss it goes on from it.
+
+        If it brought none, that may be the reason, and the next one begins where the system is.
+        """
         self._system: System | None = None
         self._loop = asyncio.new_event_loop()
         self._task: asyncio.Task[None] | None = None
@@ -132,13 +139,12 @@ class Feed:
             while True:
                 try:
                     await self._follow()
-                except (AngelError, OSError) as error:
-                    self._set(lost(self._state, f"Not connected: {error} Trying again."))
-                except ExceptionGroup as errors:
-                    known, rest = errors.split((AngelError, OSError))
-                    if rest is not None or known is None:
-                        raise
-                    self._set(lost(self._state, f"Not connected: {_first(known)} Trying again."))
+                except* (AngelError, OSError) as errors:
+                    self._set(lost(self._state, f"Not connected: {_first(errors)} Trying again."))
+                except* Exception as errors:
+                    log.exception("The dashboard failed")
+                    why = f"The dashboard failed ({_first(errors)!r}); what is shown may be old."
+                    self._set(lost(self._state, f"{why} Trying again."))
                 await asyncio.sleep(RETRY_S)
 
     async def _follow(self) -> None:
@@ -151,16 +157,23 @@ class Feed:
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._ask_again(system))
-                    async for fact in system.events(after=status.journal):
-                        state, stale = followed(self._state, fact)
-                        if state is not self._state:
-                            self._set(state)
-                        if stale:
-                            self._stale |= stale
-                            self._asked.set()
+                    after, self._after = self._after or status.journal, None
+                    facts = cast("Any", system.events(after=after))
+                    async with contextlib.aclosing(facts):
+                        async for fact in facts:
+                            self._take(fact)
                     raise Unavailable("The stream of events has ended.")
             finally:
                 self._system = None
+
+    def _take(self, fact: Fact) -> None:
+        self._after = fact.offset or self._after
+        state, stale = followed(self._state, fact)
+        if state is not self._state:
+            self._set(state)
+        if stale:
+            self._stale |= stale
+            self._asked.set()
 
     async def _ask_again(self, system: System) -> None:
         """Ask for what became stale; many facts about one thing are one question."""
@@ -168,25 +181,31 @@ class Feed:
             await self._asked.wait()
             self._asked.clear()
             stale, self._stale = self._stale, Stale()
-            for task in sorted(stale.tasks):
-                self._set(with_task(self._state, await system.task(task)))
+            for task in to_ask(stale):
+                with contextlib.suppress(NotFound):  # it is long over
+                    self._set(with_task(self._state, await system.task(task)))
             for proposal in sorted(stale.proposals):
-                try:
-                    found = await system.proposal(proposal)
-                except NotFound:  # it was refused before it became one
-                    continue
-                self._set(with_proposal(self._state, found))
+                with contextlib.suppress(NotFound):  # it was refused before it became one
+                    self._set(with_proposal(self._state, await system.proposal(proposal)))
             if stale.system:
                 self._set(with_status(self._state, await system.status()))
 
     async def _review(self, proposal: str, digest: str, word: Word, comment: str) -> None:
         try:
-            if self._system is None:
-                raise Unavailable("Nobody is connected at the moment.")
-            act = self._system.approve if word == "approve" else self._system.reject
+            system = self._connected()
+            act = system.approve if word == "approve" else system.reject
             self._set(with_proposal(self._state, await act(proposal, digest, comment)))
         except (AngelError, OSError) as error:
             self._set(noticed(self._state, proposal, str(error)))
+        except Exception as error:
+            log.exception("The review of %s failed", proposal)
+            why = f"The dashboard failed ({error!r}); see whether it was done before you try again."
+            self._set(noticed(self._state, proposal, why))
+
+    def _connected(self) -> System:
+        if self._system is None:
+            raise Unavailable("Nobody is connected at the moment.")
+        return self._system
 
     async def _show(self) -> None:
         while True:

@@ -44,6 +44,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     proposals: Mapping[str, ProposalView] = {}
     notices: Mapping[str, str] = {}
     """What went wrong with a review, by proposal."""
+    failures: Mapping[str, int] = {}
+    """How often that was, by proposal: the same words twice are two answers."""
 
 
 class Stale(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,8 +91,10 @@ def followed(state: State, fact: Fact) -> tuple[State, Stale]:
     """Return the state after a fact, and what it made stale."""
     if fact.kind == Kind.task_output:
         text = str(fact.data.get("text", ""))
-        known = (state.output.get(fact.subject, "") + text)[-MAX_OUTPUT:]
-        return replace(state, output={**state.output, fact.subject: known}), Stale()
+        # One character more than is shown: then it is seen that something is cut off.
+        known = (state.output.get(fact.subject, "") + text)[-MAX_OUTPUT - 1 :]
+        output = _newest({**state.output, fact.subject: known}, MAX_TASKS)
+        return replace(state, output=output), Stale()
     if fact.kind == Kind.task_started:
         return _begun(state, fact), Stale(tasks=frozenset({fact.subject}))
     if fact.kind in _TASK_KINDS:
@@ -107,6 +111,11 @@ def _begun(state: State, fact: Fact) -> State:
         return state
     notice = f"[started again, attempt {attempt}]\n" if attempt != 1 else "[started again]\n"
     return replace(state, output={**state.output, fact.subject: notice})
+
+
+def to_ask(stale: Stale) -> list[str]:
+    """Return the tasks to ask for, oldest first: of thousands, those that will be shown."""
+    return sorted(stale.tasks)[-MAX_TASKS:]
 
 
 def with_status(state: State, status: StatusView) -> State:
@@ -135,14 +144,19 @@ def with_proposal(state: State, proposal: ProposalView) -> State:
     )
     proposals = _newest(waiting, MAX_PROPOSALS) | rest
     notices = {k: v for k, v in state.notices.items() if k in waiting}
-    return replace(state, proposals=proposals, notices=notices)
+    failures = {k: v for k, v in state.failures.items() if k in waiting}
+    return replace(state, proposals=proposals, notices=notices, failures=failures)
 
 
 def noticed(state: State, proposal: str, text: str) -> State:
     """Return the state with what went wrong with a review."""
     if proposal not in state.proposals:
         return state
-    return replace(state, notices={**state.notices, proposal: text})
+    return replace(
+        state,
+        notices={**state.notices, proposal: text},
+        failures={**state.failures, proposal: state.failures.get(proposal, 0) + 1},
+    )
 
 
 def view(state: State) -> dict[str, Any]:
@@ -175,7 +189,9 @@ def view(state: State) -> dict[str, Any]:
             for node in sorted(status.nodes if status else (), key=lambda node: node.id)
         ],
         "approvals": [
-            _approval(p, state.notices.get(p.id, "")) for p in proposals if p.state == "waiting"
+            _approval(p, state.notices.get(p.id, ""), state.failures.get(p.id, 0))
+            for p in proposals
+            if p.state == "waiting"
         ],
         "recent": [_recent(p) for p in proposals if p.state != "waiting"][:MAX_RECENT],
         "tasks": [
@@ -226,7 +242,7 @@ def _task(task: TaskView, live: str) -> dict[str, Any]:
     }
 
 
-def _approval(proposal: ProposalView, notice: str) -> dict[str, Any]:
+def _approval(proposal: ProposalView, notice: str, failures: int) -> dict[str, Any]:
     return {
         "id": proposal.id,
         "digest": proposal.digest,
@@ -238,6 +254,7 @@ def _approval(proposal: ProposalView, notice: str) -> dict[str, Any]:
         "needs": proposal.needs,
         "approvals": [visible(person) for person in proposal.approvals],
         "notice": visible(notice),
+        "failures": failures,
         "hidden": max(len(proposal.changes) - MAX_CHANGES, 0),
         "changes": [
             {

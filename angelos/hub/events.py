@@ -1,7 +1,7 @@
 """The journal as a stream of JSON messages, resumable by offset.
 
     query = events_query(request.query_arguments)         # ?after=&kinds=a,b&subject=
-    await pump(journal, query.after, query.kinds, query.subject, send)
+    await stream(journal, query, handler)                 # until the WebSocket is closed
 
 The journal is the buffer: one message is under way at a time. A reader that does not take it in
 time is too slow; it is told so with `Busy`, whose `extra["after"]` is where to go on from.
@@ -10,17 +10,21 @@ time is too slow; it is told so with `Busy`, whose `extra["after"]` is where to 
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import aclosing
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import msgspec
+from tornado.iostream import StreamClosedError
+from tornado.websocket import WebSocketClosedError
 
-from angelos.core.errors import Busy, InvalidInput
+from angelos.core.errors import AngelError, Busy, InvalidInput
 from angelos.core.ids import START, Offset, is_offset
-from angelos.core.messages import Kind
+from angelos.core.messages import Fact, Kind
 from angelos.core.ports import Journal
 
+log = logging.getLogger(__name__)
 PATIENCE_S = 30.0
 SLOW = 1013
 """WebSocket close code for a reader that is too slow: come back later."""
@@ -28,7 +32,10 @@ REFUSED = 1008
 """WebSocket close code for a reader that may not read (any more)."""
 FAILED = 1011
 """WebSocket close code when the journal cannot be read."""
+_MAX_REASON_BYTES = 120  # RFC 6455, section 5.5.1: a close frame holds 125 bytes
 _MAX_SUBJECT = 512
+_COMMAND = "body"
+"""Where `task.accepted` and `checkout.requested` keep the command, so that it can be sent again."""
 _PARAMETERS = ("after", "kinds", "subject")
 
 
@@ -66,6 +73,56 @@ def events_query(query: Mapping[str, list[bytes] | list[str]]) -> EventsQuery:
     return EventsQuery(after=Offset(after), kinds=kinds, subject=subject)
 
 
+def shown(fact: Fact) -> Fact:
+    """Return a fact as readers see it: without the command that it carries.
+
+    A command holds the signed grant, and what a program is and reads; that is between control and
+    the node. The audit log keeps it for those who may read that.
+    """
+    if _COMMAND not in fact.data:
+        return fact
+    data = {key: value for key, value in fact.data.items() if key != _COMMAND}
+    return msgspec.structs.replace(fact, data=data)
+
+
+class Socket(Protocol):
+    """A WebSocket of Tornado's, as far as it matters."""
+
+    def write_message(self, message: bytes) -> Awaitable[object]:
+        """Send; what is returned is done when it has gone out."""
+        ...
+
+    def close(self, code: int, reason: str) -> None:
+        """Close, saying why."""
+        ...
+
+
+async def stream(
+    journal: Journal, query: EventsQuery, socket: Socket, patience_s: float = PATIENCE_S
+) -> None:
+    """Send what `query` asks for, for ever; close the socket with the reason when that ends.
+
+    Whoever reads goes on from the offset of the last fact that came.
+    """
+    try:
+        await pump(
+            journal, query.after, query.kinds, query.subject, socket.write_message, patience_s
+        )
+    except (WebSocketClosedError, StreamClosedError):
+        return
+    except Busy as error:
+        socket.close(SLOW, _short(error.detail))
+    except AngelError as error:
+        socket.close(FAILED, _short(error.detail))
+    except Exception:
+        log.exception("A stream of events failed")
+        socket.close(FAILED, "The journal cannot be read at the moment; the log has more.")
+
+
+def _short(reason: str) -> str:
+    return reason.encode()[:_MAX_REASON_BYTES].decode(errors="ignore")
+
+
 async def pump(
     journal: Journal,
     after: Offset,
@@ -84,7 +141,7 @@ async def pump(
         async for fact in facts:
             try:
                 async with asyncio.timeout(patience_s):
-                    await send(msgspec.json.encode(fact))
+                    await send(msgspec.json.encode(shown(fact)))
             except TimeoutError as error:
                 raise Busy(
                     f"The reader did not take an event within {patience_s:g} s.",

@@ -8,15 +8,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from tornado.iostream import StreamClosedError
-from tornado.websocket import WebSocketClosedError, WebSocketHandler
+from tornado.websocket import WebSocketHandler
 
 from angelos.adapters.http import HEADERS, new_trace, permit, problem
 from angelos.adapters.websocket import SocketWire
-from angelos.core.errors import AngelError, Busy
+from angelos.core.errors import AngelError
 from angelos.core.frames import MAX_FRAME_BYTES, Bye, Hello, read_frame, write_frame
 from angelos.core.permissions import Permission
-from angelos.hub.events import FAILED, REFUSED, SLOW, EventsQuery, events_query, pump
+from angelos.hub.events import REFUSED, EventsQuery, events_query, stream
 from angelos.hub.models import Peer
 
 if TYPE_CHECKING:
@@ -73,6 +72,7 @@ class ChannelSocket(PeerSocket):
     """The hub's end of one connection of a channel."""
 
     session: Session | None = None
+    late: asyncio.TimerHandle | None = None
 
     @property
     def max_message_size(self) -> int:
@@ -94,7 +94,7 @@ class ChannelSocket(PeerSocket):
         if self.session is not None:
             self.session.link.message(self.wire, data)
             return
-        self.late.cancel()
+        self._in_time()
         try:
             hello = read_frame(data)
         except AngelError as error:
@@ -110,9 +110,13 @@ class ChannelSocket(PeerSocket):
 
     def on_close(self) -> None:
         """Tell the session; it waits for the next connection."""
-        self.late.cancel()
+        self._in_time()
         if self.session is not None:
             self.session.link.lost(self.wire)
+
+    def _in_time(self) -> None:
+        if self.late is not None:  # a peer may hang up before it was let in
+            self.late.cancel()
 
     def _refuse(self, code: str, reason: str) -> None:
         self.wire.write(write_frame(Bye(code, reason[:500])))
@@ -134,7 +138,8 @@ class EventsSocket(PeerSocket):
         """Begin to send."""
         del args, kwargs
         self.bound_writes()
-        self.task = self.hub.tasks.start(self._pump(), f"events for {self.peer.principal.id}")
+        work = stream(self.hub.journal, self.query, self, self.hub.config.patience_s)
+        self.task = self.hub.tasks.start(work, f"events for {self.peer.principal.id}")
 
     def on_message(self, message: str | bytes) -> None:
         """Readers have nothing to say."""
@@ -145,17 +150,3 @@ class EventsSocket(PeerSocket):
         """Stop sending."""
         if self.task is not None:
             self.task.cancel()
-
-    async def _pump(self) -> None:
-        query = self.query
-        try:
-            await pump(
-                self.hub.journal, query.after, query.kinds, query.subject, self.write_message,
-                self.hub.config.patience_s,
-            )  # fmt: skip
-        except (WebSocketClosedError, StreamClosedError):
-            return
-        except Busy as error:
-            self.close(SLOW, f"slow; go on after={error.extra['after']}")
-        except AngelError as error:
-            self.close(FAILED, error.code)

@@ -13,7 +13,9 @@ angelos.core.errors.Forbidden: agent/ada may not say task.started.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
@@ -32,6 +34,10 @@ SAYS: dict[Role, frozenset[str]] = {
 }  # fmt: skip
 """Kinds of facts that a role may append through its channel; who is not here, none."""
 _MAX_TEXT = 512
+MAX_FACT_BYTES = 2 * 1024 * 1024
+"""The largest fact of a peer; as JSON it may be six times as long, and readers take 16 MB."""
+_MAX_DEPTH = 16
+"""How deep the data of a fact may be nested."""
 Expects = Callable[[Fact], bool]
 """Whether what a peer says is to be written down; control knows (`Control.expects`)."""
 
@@ -74,8 +80,31 @@ def check_fact(fact: Fact, peer: PrincipalId, role: Role) -> None:
         raise Forbidden(f"{peer} may not speak for {fact.on_behalf_of or fact.actor}.")
     if not is_id(fact.id) or not fact.id.startswith("fact-") or fact.offset:
         raise Forbidden(f"A fact of {peer} has an id or offset of the wrong form.")
-    if max(len(fact.subject), len(fact.outcome), len(fact.trace)) > _MAX_TEXT:
-        raise Forbidden(f"A fact of {peer} has a subject, outcome or trace that is too long.")
+    texts = (fact.subject, fact.outcome, fact.trace, fact.revision or "")
+    if max(map(len, texts)) > _MAX_TEXT:
+        raise Forbidden(
+            f"A fact of {peer} has a subject, outcome, trace or revision that is too long."
+        )
+    if not math.isfinite(fact.at) or not _is_plain(fact.data):
+        raise Forbidden(
+            f"A fact of {peer} holds what JSON cannot say: a number that is not finite, "
+            "a value that is no text, number, list or map, or one nested too deeply."
+        )
+
+
+def _is_plain(value: Any, depth: int = 0) -> bool:
+    """Tell whether every reader can take a value: it is shown as JSON and counted with."""
+    if isinstance(value, str) or value is None:
+        return True
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return depth < _MAX_DEPTH and all(
+            isinstance(key, str) and _is_plain(below, depth + 1) for key, below in value.items()
+        )
+    if isinstance(value, list):
+        return depth < _MAX_DEPTH and all(_is_plain(below, depth + 1) for below in value)
+    return isinstance(value, int)
 
 
 def released_id(quarantined: FactId) -> FactId:

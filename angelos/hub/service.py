@@ -21,7 +21,7 @@ from angelos.adapters.link import Wire
 from angelos.adapters.pki import LIFETIME_S, Issued, Pki, identity_of
 from angelos.adapters.websocket import CHANNEL_PATH
 from angelos.core.api import CreateEnrolment, Enrol, Enrolled, EnrolmentView, Renew
-from angelos.core.errors import AngelError, InvalidInput, Unauthenticated
+from angelos.core.errors import InvalidInput, Unauthenticated
 from angelos.core.frames import Hello
 from angelos.core.ids import FactId, PrincipalId, new_fact_id
 from angelos.core.messages import Fact, Kind
@@ -90,6 +90,16 @@ class Hub:
     async def __aenter__(self) -> Self:
         for quarantine in await self._identities.silent_quarantines():
             await self._announce(quarantine, None)
+        try:
+            self._listen()
+        except BaseException:
+            await self._close_listeners()
+            raise
+        self.tasks.start(self._keep_renewed(), "the hub's certificate")
+        log.info("The hub listens at %s, for enrolment at %s", self.url, self.enrol_url)
+        return self
+
+    def _listen(self) -> None:
         served = [*self._routes, *hub_routes(self), *peer_routes(self)]
         served.append(openapi_route([*served, *enrol_routes(self)]))
         self._listener = Listener(
@@ -107,9 +117,11 @@ class Hub:
             self._application(mount(enrol_routes(self), _nobody), _nobody),
             self._host, self.config.enrol_port, self._pki.enrolment_context(),
         )  # fmt: skip
-        self.tasks.start(self._keep_renewed(), "the hub's certificate")
-        log.info("The hub listens at %s, for enrolment at %s", self.url, self.enrol_url)
-        return self
+
+    async def _close_listeners(self) -> None:
+        for listener in (self._listener, self._enrolment):
+            if listener is not None:
+                await listener.close()
 
     async def __aexit__(
         self,
@@ -118,15 +130,15 @@ class Hub:
         trace: TracebackType | None,
     ) -> None:
         await self.sessions.close()
-        for listener in (self._listener, self._enrolment):
-            if listener is not None:
-                await listener.close()
+        await self._close_listeners()
         await self.tasks.close()
 
     # -- who is there ------------------------------------------------------------------------
 
     async def peer_of(self, request: HTTPServerRequest) -> Peer:
         """Return who sends a request, by his certificate; raise `Unauthenticated`."""
+        if request.connection is None or request.connection.stream.closed():  # pyright: ignore[reportAttributeAccessIssue]
+            raise Unauthenticated("The connection is gone, and who it was with it.")
         der = request.get_ssl_certificate(binary_form=True)
         principal, serial = identity_of(der if isinstance(der, bytes) else None)
         peer = await self._identities.check(principal, serial)
@@ -257,7 +269,7 @@ class Hub:
                 renew_at = self._pki.renew_server()
                 for listener in (self._listener, self._enrolment):
                     self._pki.load_server_chain(_listening(listener).context)
-            except (OSError, AngelError):
+            except Exception:  # whatever it was: without a certificate nobody gets in
                 log.exception("The hub's certificate was not renewed")
                 renew_at = self._clock.time() + _RETRY_S
 

@@ -25,7 +25,7 @@ from angelos.core.messages import Fact, Kind, decode, encode
 from angelos.core.permissions import Role
 from angelos.core.ports import Clock, Delivery, Envelope, Journal, Queue
 from angelos.hub.config import HubConfig
-from angelos.hub.models import Expects, Peer, check_fact, everything
+from angelos.hub.models import MAX_FACT_BYTES, Expects, Peer, check_fact, everything
 from angelos.hub.tasks import Tasks
 
 log = logging.getLogger(__name__)
@@ -130,6 +130,10 @@ class Session:
         for envelope in batch:
             try:
                 if envelope.kind == "fact":
+                    if len(envelope.body) > MAX_FACT_BYTES:
+                        return TooLarge(
+                            f"A fact of {self.id} is larger than {MAX_FACT_BYTES} bytes."
+                        )
                     fact = decode(envelope.body, Fact)
                     check_fact(fact, self.id, self.peer.principal.role)
                     facts.append(fact)

@@ -26,7 +26,7 @@ VIEW = {
         {
             "id": "prop-1", "digest": "digest-1", "repo": "study", "base": "b" * 12,
             "author": ATTACK, "message": "first " + ATTACK, "reason": ATTACK, "needs": 1,
-            "approvals": [], "notice": "", "hidden": 0,
+            "approvals": [], "notice": "", "failures": 0, "hidden": 0,
             "changes": [{"path": ATTACK, "diff": f"-old\n+{ATTACK}\n", "cut": False}],
             "steps": [{"name": ATTACK, "status": "ok", "seconds": 1.0, "output": ATTACK}],
         }
@@ -121,7 +121,12 @@ async def test_the_keyboard_alone_approves_exactly_what_is_shown(page):
     button = page.get_by_role("button", name="Approve: first")
     assert await button.is_disabled()
     refused = json.loads(json.dumps(VIEW["approvals"]))
-    refused[0]["notice"] = "You may not."
+    refused[0] |= {"notice": "You may not.", "failures": 1}
+    await page.evaluate("items => window.model.set('approvals', items)", refused)
+    assert not await button.is_disabled()
+    await button.click()
+    assert await button.is_disabled()
+    refused[0]["failures"] = 2  # the same words once more
     await page.evaluate("items => window.model.set('approvals', items)", refused)
     assert not await button.is_disabled()
     assert await page.get_by_role("alert").filter(has_text="You may not.").count() == 1

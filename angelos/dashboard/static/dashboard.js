@@ -172,7 +172,7 @@ const createApproval = (model) => (item) => {
   const send = (word) => {
     const { id, digest } = card.item;
     model.send({ word, proposal: id, digest, comment: comment.value });
-    card.sent = { word, notice: card.item.notice };
+    card.sent = { word };
     card.show();
   };
   card.show = () => {
@@ -187,11 +187,12 @@ const createApproval = (model) => (item) => {
 };
 
 const updateApproval = (card, item) => {
-  // What was asked is answered when the text of the proposal, its approvals or a notice change.
+  // What was asked is answered when the text of the proposal or its approvals change, or when it
+  // failed once more, in the same words or others.
   const before = card.item;
   const answered =
     before &&
-    (before.notice !== item.notice ||
+    (before.failures !== item.failures ||
       before.digest !== item.digest ||
       before.approvals.length !== item.approvals.length);
   if (answered) card.sent = null;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 import msgspec
 import pytest
@@ -164,6 +165,8 @@ async def test_a_node_may_speak_only_for_itself_and_of_its_work(database, journa
         make_fact(Kind.task_started, "task-9", actor="node/other"),
         make_fact(Kind.branch_advanced, "study:main", actor=NODE),
         make_fact(Kind.task_started, "task-9", actor=NODE, on_behalf_of=PrincipalId("agent/a")),
+        make_fact(Kind.task_started, "task-9", actor=NODE, data={"text": "\0" * 3_000_000}),
+        make_fact(Kind.task_started, "task-9", actor=NODE, data={"attempt": math.inf}),
     ]
     async with running_hub(database, journal, queue, tmp_path) as hub:
         identity = await join(hub, "node", "exec1", tmp_path / "exec1")
@@ -231,3 +234,32 @@ async def test_a_connection_ends_with_its_certificate_and_goes_on_with_the_next(
             await channel.send([started("task-1")])
             await next_fact(journal, kind=Kind.task_started)
             assert hub.sessions._sessions[NODE] is session
+
+
+async def test_a_peer_that_hangs_up_before_it_is_let_in_is_no_error(
+    database, journal, queue, tmp_path, caplog, monkeypatch
+):
+    async with running_hub(database, journal, queue, tmp_path) as hub:
+        identity = await join(hub, "node", "exec1", tmp_path / "exec1")
+        asked, known, real = asyncio.Event(), asyncio.Event(), hub.peer_of
+
+        async def slowly(request):
+            asked.set()
+            await known.wait()
+            return await real(request)
+
+        monkeypatch.setattr(hub, "peer_of", slowly)
+        host, port = hub.url.removeprefix("https://").split(":")
+        _, writer = await asyncio.open_connection(host, int(port), ssl=identity.client_context())
+        writer.write(
+            b"GET /angelos/channel HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
+            b"Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+        )
+        await asked.wait()
+        streams = hub._listener._server.streams
+        writer.close()
+        await eventually(lambda: all(stream.closed() for stream in streams))
+        known.set()
+        await eventually(lambda: not hub.sessions._sessions)
+    assert [r.getMessage() for r in caplog.records if r.levelname == "ERROR"] == []

@@ -24,8 +24,8 @@ TEXT = "one\ntwo\n"
 
 
 class Served:
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, root: str = "workspace") -> None:
+        self.folder, self.root = folder, folder / root
         self.workspace, self.log = folder / "workspace", folder / "log.jsonl"
         (self.workspace / "study").mkdir(parents=True)
         (folder / "jupyter").mkdir()
@@ -41,7 +41,7 @@ class Served:
             self.process = subprocess.Popen(
                 [
                     sys.executable, HERE / "served.py", self.workspace, self.log,
-                    self.url.rpartition(":")[2],
+                    self.url.rpartition(":")[2], self.root,
                 ],
                 env=env, cwd=self.folder, stdout=log, stderr=log,
             )  # fmt: skip
@@ -110,6 +110,18 @@ class Served:
 @pytest.fixture(scope="module")
 def served(tmp_path_factory):
     server = Served(tmp_path_factory.mktemp("served"))
+    server.start()
+    yield server
+    server.end()
+
+
+@pytest.fixture(scope="module")
+def above(tmp_path_factory):
+    """A server whose root is the folder above the data directory."""
+    folder = tmp_path_factory.mktemp("above")
+    server = Served(folder / "data", root="..")
+    (folder / "data" / "system.json").write_text(json.dumps({"token": "secret-of-the-owner"}))
+    (folder / "link").symlink_to(folder / "data")
     server.start()
     yield server
     server.end()

@@ -1,6 +1,6 @@
 """A real Jupyter Server with our extension over a log that is a plain file: run as a program.
 
-    python served.py WORKSPACE LOG PORT   # prints nothing; ends on SIGTERM
+    python served.py WORKSPACE LOG PORT ROOT   # prints nothing; ends on SIGTERM
 
 Every file below WORKSPACE/study is a managed document. The log keeps one JSON object a line, each
 written with fsync before `ingest` returns, as AngelGit promises.
@@ -18,7 +18,7 @@ from pathlib import Path
 
 from pycrdt import Doc, Text
 
-from angelos.core.errors import InvalidInput
+from angelos.core.errors import InvalidInput, Unavailable
 from angelos.core.ids import PrincipalId
 from angelos.core.permissions import Permission, Principal, Role
 from angelos.core.routes import Call, Route
@@ -92,13 +92,24 @@ class FileLog:
 
 class Everybody:
     def __init__(self, journal) -> None:
-        self.known, self.journal = dict(PEOPLE), journal
+        self.known, self.journal, self.away = dict(PEOPLE), journal, False
 
     async def authenticate(self, token):
+        self._ask()
         return self.known.get(token)
 
     async def list(self):
+        self._ask()
         return list(self.known.values())
+
+    def _ask(self) -> None:
+        if self.away:
+            raise Unavailable("PostgreSQL does not answer.")
+
+    async def go_away(self, call: Call) -> dict:
+        """Be a database that does not answer, or does again."""
+        self.away = call.params["away"] == "away"
+        return {}
 
     async def remove(self, call: Call) -> dict:
         who = f"person/{call.params['name']}"
@@ -111,6 +122,21 @@ class Everybody:
         who = f"person/{call.params['name']}"
         await self.journal.append([make_fact("principal.quarantined", who)])
         return {}
+
+
+async def rooms(call: Call) -> dict:
+    """Return all rooms: how many are in there, and whether it is to be taken away."""
+    from jupyter_server.serverapp import ServerApp
+
+    (extension,) = ServerApp.instance().extension_manager.extension_apps["jupyter_server_ydoc"]
+    return {
+        name: {
+            "clients": len(room.clients),
+            "doomed": (cleaner := getattr(room, "cleaner", None)) is not None
+            and not (cleaner.done() or cleaner.cancelling()),
+        }
+        for name, room in extension.ywebsocket_server.rooms.items()
+    }
 
 
 class FakeServer:
@@ -142,13 +168,17 @@ class FakeServer:
             ),
             Route("DELETE", "/people/{name}", Permission.people_manage, people.remove),
             Route("POST", "/quarantine/{name}", Permission.people_manage, people.quarantine),
+            Route("GET", "/rooms", Permission.people_manage, rooms),
+            Route("POST", "/database/{away}", Permission.people_manage, people.go_away),
         ]
 
 
 def main() -> None:
-    workspace, log, port = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+    workspace, log, port, root = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
 
-    from jupyter_ext import extension
+    from jupyter_ext import extension, room_handler
+
+    room_handler.MAX_BUFFERED_BYTES = 8_000_000
 
     @asynccontextmanager
     async def open_server(settings, binding):
@@ -160,7 +190,7 @@ def main() -> None:
 
     ServerApp.launch_instance(
         [
-            f"--port={port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={workspace}",
+            f"--port={port}", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={root}",
             "--IdentityProvider.token=t-owner", "--no-browser", "--allow-root",
             "--YDocExtension.document_cleanup_delay=0.2", "--YDocExtension.document_save_delay=0.1",
             "--ServerApp.jpserver_extensions={'jupyter_ext': True}",

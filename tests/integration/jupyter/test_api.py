@@ -11,6 +11,7 @@ from tornado.httpclient import HTTPRequest
 from tornado.websocket import websocket_connect
 
 from angelos.core.routes import MAX_BODY_BYTES
+from angelos.testing import eventually
 
 API = "/angelos/api"
 
@@ -118,6 +119,8 @@ async def test_a_person_signs_in_on_the_login_page(served):
         ("POST", "/api/terminals", 403, 200),
         ("GET", "/api/kernelspecs", 200, 200),
         ("GET", "/api/status", 200, 200),
+        ("GET", "/api/nbconvert", 200, 200),
+        ("GET", "/nbconvert/html/none.ipynb", 403, 404),  # it runs programs over the file
         ("POST", "/api/shutdown", 403, 403),
     ],
 )
@@ -206,6 +209,12 @@ async def test_a_fork_of_a_managed_document_is_refused(served, path):
     assert answer.code == 409
 
 
+async def test_a_viewer_has_the_server_keep_no_copies(served, path):
+    timeline = f"/api/collaboration/timeline/{path}?format=text&type=file"
+    assert (await served.ask(timeline, "t-viewer")).code == 403
+    assert (await served.ask(timeline, "t-researcher")).code == 404  # nobody has it open
+
+
 async def leave(link) -> None:
     link.close()
     while await link.read_message() is not None:
@@ -268,6 +277,57 @@ async def test_a_removed_person_is_out_at_once_with_token_and_cookie(served):
     else:
         await asyncio.sleep(1.1)  # the list of people is cached for a second
         assert (await served.ask(f"{API}/echo/x", None, headers=headers)).code == 401
+
+
+@pytest.fixture
+async def away(served):
+    """A database of people that does not answer."""
+    login = await served.ask("/lab?token=t-researcher", None)
+    cookies = "; ".join(c.partition(";")[0] for c in login.headers.get_list("Set-Cookie"))
+    assert (await served.ask(f"{API}/database/away", method="POST")).code == 200
+    yield {"Cookie": cookies, "Referer": served.url}
+    assert (await served.ask(f"{API}/database/back", method="POST")).code == 200
+
+
+@pytest.mark.parametrize(
+    "path", [f"{API}/echo/x", f"{API}/events", "/api/contents", "/lab", "/api/kernels"]
+)
+async def test_who_cannot_be_looked_up_is_told_so_and_keeps_the_cookie(served, away, path):
+    await eventually_away(served, away)
+    for token, headers in ((None, away), ("t-researcher", {})):
+        answer = await served.ask(path, token, headers=headers)
+        assert answer.code == 503, answer.body
+        assert b"PostgreSQL does not answer." in answer.body
+        assert not [c for c in answer.headers.get_list("Set-Cookie") if "username-" in c]
+    assert (await served.ask(f"{API}/echo/x")).code == 200, "the owner is the server's own"
+
+
+async def test_the_login_page_is_there_while_nobody_can_be_looked_up(served, away):
+    await eventually_away(served, away)
+    page = await served.ask("/login", None, headers=away)
+    assert page.code == 200
+    assert not [c for c in page.headers.get_list("Set-Cookie") if "username-" in c]
+    page = await served.ask("/login", None)
+    xsrf = next(c for c in page.headers.get_list("Set-Cookie") if c.startswith("_xsrf"))
+    value = xsrf.partition(";")[0].partition("=")[2]
+    for password, code in (("t-researcher", 503), ("t-owner", 302)):
+        answer = await served.ask(
+            "/login", None, "POST", body=f"password={password}&_xsrf={value}",
+            headers={
+                "Cookie": f"_xsrf={value}",
+                "Content-Type": "application/x-www-form-urlencoded",
+            },
+        )  # fmt: skip
+        assert answer.code == code, answer.body
+
+
+async def eventually_away(served, cookie) -> None:
+    """Wait until the list of people, which is kept for a second, is asked for again."""
+
+    async def asked() -> bool:
+        return (await served.ask(f"{API}/echo/x", None, headers=cookie)).code != 200
+
+    await eventually(asked)
 
 
 @pytest.mark.parametrize("token", ["t-viewer", "t-owner"])

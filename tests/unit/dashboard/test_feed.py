@@ -7,9 +7,10 @@ import queue
 import threading
 from contextlib import asynccontextmanager
 
+import msgspec
 import pytest
 
-from angelos.core.errors import Forbidden, Unavailable
+from angelos.core.errors import Forbidden, NotFound, Unavailable
 from angelos.dashboard import service
 from angelos.dashboard.service import Feed
 
@@ -20,6 +21,7 @@ class FakeSystem:
         self.facts: queue.Queue = queue.Queue()
         self.known = {"task-001": self.make.task(), "prop-001": self.make.proposal()}
         self.asked: list[str] = []
+        self.after: list[str] = []
         self.connects = 0
         self.threads: set[str] = set()
 
@@ -42,6 +44,10 @@ class FakeSystem:
 
     async def task(self, name, wait=0):
         self.asked.append(name)
+        if name == "task-bug":
+            raise ValueError("a bug")
+        if name not in self.known:
+            raise NotFound(f"There is no task {name}.")
         return self.known[name]
 
     async def proposal(self, name, wait=0):
@@ -58,7 +64,7 @@ class FakeSystem:
         raise AssertionError
 
     async def events(self, after):
-        assert after == "1-0"
+        self.after.append(after)
         while True:
             try:
                 found = self.facts.get_nowait()
@@ -119,6 +125,74 @@ def test_it_comes_back_after_the_link_broke(shown):
     screen.until(lambda v: "The link broke." in v["system"]["detail"])
     screen.until(lambda v: v["system"]["connected"])
     assert system.connects == 3
+
+
+def test_what_came_while_it_was_away_is_not_left_out(shown, make):
+    system, screen, _ = shown
+    screen.until(lambda v: v["system"]["connected"])
+    first = msgspec.structs.replace(make.fact("task.output", "task-001", text="a"), offset="5-0")
+    system.facts.put(first)
+    system.facts.put(None)
+    screen.until(lambda v: not v["system"]["connected"])
+    system.facts.put(make.fact("task.output", "task-001", text="b"))
+    screen.until(lambda v: v["system"]["connected"] and v["tasks"][0]["output"] == "ab")
+    system.facts.put(None)
+    screen.until(lambda v: not v["system"]["connected"])
+    screen.until(lambda v: v["system"]["connected"])
+    assert system.after[:2] == ["1-0", "5-0"]
+
+
+def test_it_does_not_go_on_for_ever_from_where_nothing_comes(shown, make):
+    system, screen, _ = shown
+    screen.until(lambda v: v["system"]["connected"])
+    first = msgspec.structs.replace(make.fact("task.output", "task-001", text="a"), offset="5-0")
+    system.facts.put(first)
+    for _ in range(2):
+        system.facts.put(None)
+        screen.until(lambda v: not v["system"]["connected"])
+        screen.until(lambda v: v["system"]["connected"])
+    system.facts.put(make.fact("task.output", "task-001", text="b"))
+    screen.until(lambda v: v["tasks"][0]["output"] == "ab")
+    assert system.after == ["1-0", "5-0", "1-0"]
+
+
+def test_a_task_that_is_long_over_is_no_lost_connection(shown, make):
+    system, screen, _ = shown
+    screen.until(lambda v: v["system"]["connected"])
+    system.facts.put(make.fact("task.finished", "task-000"))
+    system.facts.put(make.fact("task.output", "task-001", text="hello"))
+    screen.until(lambda v: v["tasks"][0]["output"] == "hello")
+    system.known["task-002"] = make.task(2)
+    system.facts.put(make.fact("task.accepted", "task-002"))
+    screen.until(lambda v: len(v["tasks"]) == 2)
+    assert system.asked == ["task-000", "task-002"]
+    assert system.connects == 2
+
+
+def test_a_bug_is_told_in_words_and_does_not_freeze_the_screen(shown, make):
+    system, screen, _ = shown
+    screen.until(lambda v: v["system"]["connected"])
+    system.facts.put(make.fact("task.accepted", "task-bug"))
+    view = screen.until(lambda v: not v["system"]["connected"])
+    assert view["system"]["detail"].startswith("The dashboard failed (ValueError('a bug'))")
+    screen.until(lambda v: v["system"]["connected"])
+
+
+def test_the_same_refusal_twice_is_two_answers(shown):
+    _, screen, feed = shown
+    screen.until(lambda v: v["system"]["connected"])
+    for times in (1, 2):
+        feed.review("prop-001", "another", "approve")
+        view = screen.until(lambda v, n=times: v["approvals"][0]["failures"] == n)
+        assert view["approvals"][0]["notice"] == "That is not what you saw."
+
+
+def test_a_review_that_meets_a_bug_is_answered(shown):
+    _, screen, feed = shown
+    screen.until(lambda v: v["system"]["connected"])
+    feed.review("prop-001", "d" * 64, "reject")
+    view = screen.until(lambda v: v["approvals"][0]["failures"])
+    assert view["approvals"][0]["notice"].startswith("The dashboard failed (AssertionError()")
 
 
 def test_a_review_is_carried_out_and_a_refusal_is_told(shown):

@@ -17,6 +17,7 @@ from angelos.dashboard.state import (
     loaded,
     lost,
     noticed,
+    to_ask,
     view,
     visible,
     with_proposal,
@@ -101,6 +102,26 @@ def test_lists_and_texts_are_bounded_and_the_newest_stay(make):
     assert shown["tasks"][0]["label"] == "task 199"
     assert len(shown["tasks"][0]["output"]) == MAX_OUTPUT
     assert shown["recent"][0]["message"] == "change 199"
+
+
+def test_of_thousands_of_tasks_only_those_that_are_shown_are_asked_for(make):
+    state, stale = State(), Stale()
+    for number in range(5000):
+        state, more = followed(state, make.fact("task.accepted", f"task-{number:05}"))
+        stale |= more
+        state, _ = followed(state, make.fact("task.output", f"task-{number:05}", text="x" * 9000))
+    assert to_ask(stale) == [f"task-{number:05}" for number in range(5000 - MAX_TASKS, 5000)]
+    assert len(state.output) == MAX_TASKS
+
+
+def test_live_output_that_is_cut_says_so(make):
+    state, _ = followed(
+        with_task(State(), make.task()), make.fact("task.output", "task-001", text="x" * MAX_OUTPUT)
+    )
+    assert not view(state)["tasks"][0]["cut"]
+    state, _ = followed(state, make.fact("task.output", "task-001", text="y"))
+    shown = view(state)["tasks"][0]
+    assert (shown["cut"], len(shown["output"]), shown["output"][-2:]) == (True, MAX_OUTPUT, "xy")
 
 
 def test_what_waits_for_a_person_is_never_pushed_out_by_what_does_not(make):

@@ -8,10 +8,10 @@ import msgspec
 import pytest
 
 from angelos.adapters.memory import MemoryJournal
-from angelos.core.errors import Busy, InvalidInput
+from angelos.core.errors import Busy, InvalidInput, Unavailable
 from angelos.core.ids import START, Offset
 from angelos.core.messages import Fact, Kind
-from angelos.hub.events import EventsQuery, events_query, pump
+from angelos.hub.events import FAILED, SLOW, EventsQuery, events_query, pump, stream
 from angelos.testing import make_fact
 
 
@@ -51,6 +51,15 @@ async def test_filters_leave_out(memory) -> None:
     assert {f.subject for f in await read(memory, 3, subject="task-1")} == {"task-1"}
 
 
+async def test_the_grant_and_code_of_a_command_are_for_its_node_alone(memory) -> None:
+    data = {"node": "node/exec1", "label": "train", "body": b"a command with a signed grant"}
+    await memory.append([make_fact(Kind.task_accepted, "task-7", data=data)])
+    (seen,) = await read(memory, 1, subject="task-7")
+    assert seen.data == {"node": "node/exec1", "label": "train"}
+    (kept,) = await memory.read(START, kinds=(), subject="task-7")
+    assert kept.data == data
+
+
 async def test_what_comes_later_comes(memory) -> None:
     last = await memory.last()
     reading = asyncio.create_task(read(memory, 1, after=last))
@@ -71,6 +80,40 @@ async def test_a_slow_reader_is_told_where_to_go_on(memory) -> None:
         await pump(memory, START, (), "", send, patience_s=0.01)
     assert caught.value.extra["after"] == taken[-1].offset
     assert len(await read(memory, 5, after=Offset(caught.value.extra["after"]))) == 5
+
+
+class Socket:
+    def __init__(self) -> None:
+        self.closed: tuple[int, str] | None = None
+
+    async def write_message(self, message: bytes) -> None:
+        await asyncio.Event().wait()
+
+    def close(self, code: int, reason: str) -> None:
+        assert len(reason.encode()) <= 123, "a close frame holds no more"
+        self.closed = code, reason
+
+
+@pytest.mark.parametrize(
+    "error", [Unavailable("No store " + "ä" * 200), RuntimeError("a bug"), ValueError("bad bytes")]
+)
+async def test_a_reader_whom_the_journal_fails_is_let_go_and_told(memory, monkeypatch, error):
+    async def follow(*_):
+        raise error
+        yield
+
+    monkeypatch.setattr(memory, "follow", follow)
+    socket = Socket()
+    await stream(memory, EventsQuery(), socket)
+    assert socket.closed is not None
+    assert socket.closed[0] == FAILED
+
+
+async def test_a_reader_that_does_not_read_is_let_go_and_told(memory) -> None:
+    socket = Socket()
+    await stream(memory, EventsQuery(), socket, patience_s=0.01)
+    assert socket.closed is not None
+    assert socket.closed[0] == SLOW
 
 
 @pytest.mark.parametrize(

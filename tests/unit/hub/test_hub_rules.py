@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import math
+
+import msgspec
 import pytest
 from tornado.util import import_object
 from tornado.websocket import _websocket_mask  # pyright: ignore[reportAttributeAccessIssue]
 
 from angelos.core.errors import Forbidden
-from angelos.core.ids import FactId, Offset, PrincipalId
+from angelos.core.ids import FactId, Offset, PrincipalId, Revision
 from angelos.core.messages import Kind
 from angelos.core.permissions import Role
 from angelos.hub.models import check_fact, released_id, role_of
@@ -45,14 +49,26 @@ def test_a_node_says_only_what_its_work_is(kind) -> None:
         {"on_behalf_of": PrincipalId("person/root")},
         {"subject": "x" * 1000},
         {"trace": "x" * 1000},
+        {"revision": Revision("x" * 1000)},
+        {"at": math.nan},
+        {"at": math.inf},
+        {"data": {"attempt": math.inf}},
+        {"data": {"evidence": [{"seconds": math.nan}]}},
+        {"data": {"text": msgspec.msgpack.Ext(5, b"x")}},
+        {"data": {"text": b"bytes"}},
+        {"data": {"evidence": {7: "x"}}},
+        {"data": {"evidence": functools.reduce(lambda below, _: [below], range(400), 1)}},
     ],
 )
 def test_a_fact_of_the_wrong_form_is_refused(change) -> None:
-    import msgspec
-
     fact = make_fact(Kind.task_started, "task-1", actor=NODE)
     with pytest.raises(Forbidden):
         check_fact(msgspec.structs.replace(fact, **change), NODE, Role.node)
+
+
+def test_what_programs_print_and_boxes_measure_is_taken() -> None:
+    data = {"stdout": "\x00\x1b[31m", "evidence": {"rss": 2**40, "steps": [0.5, None, True]}}
+    check_fact(make_fact(Kind.task_finished, "task-1", actor=NODE, data=data), NODE, Role.node)
 
 
 def test_roles_follow_from_the_name() -> None:

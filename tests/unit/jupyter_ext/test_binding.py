@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from angelos.core.errors import Unavailable
+from jupyter_ext.authorizer import _managed
 from jupyter_ext.binding import Binding
 from jupyter_ext.room_handler import canonical_room
 
@@ -31,6 +32,16 @@ def binding(tmp_path):
 )
 def test_a_path_is_seen_as_the_file_that_it_opens(binding, path, relative):
     assert binding.workspace_path(path) == relative
+
+
+@pytest.mark.parametrize(
+    ("path", "above"),
+    [("data", True), ("", True), ("data/x/..", True), ("data/workspace", False), ("dat", False)],
+)
+async def test_a_folder_above_the_workspace_is_managed_too(binding, path, above):
+    assert binding.holds_workspace(path) == above
+    if above:
+        assert await _managed(binding, path)
 
 
 async def test_nothing_of_the_workspace_is_opened_before_the_system_runs(binding):

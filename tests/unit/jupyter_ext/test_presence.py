@@ -70,18 +70,23 @@ async def test_only_what_happens_from_now_on_counts_also_after_the_journal_was_a
     monkeypatch.setattr(module, "_RETRY_S", 0)
     journal, presence, socket = MemoryJournal(), Presence(), Socket()
     await journal.append([make_fact(Kind.person_removed, ADA)])
-    real, away = journal.follow, [True]
+    real, away = journal.follow, [Unavailable(), RuntimeError("a bug"), ValueError("bad bytes")]
 
     async def follow(*args):
-        if away.pop() if away else False:
-            raise Unavailable
+        if away:
+            raise away.pop()
         async for fact in real(*args):
             yield fact
 
     monkeypatch.setattr(journal, "follow", follow)
+    now = await journal.last()
     presence.enter(ADA, socket, time.monotonic())
-    watching = asyncio.create_task(presence.watch(journal))
-    await eventually(lambda: not away)
+    other = Socket()
+    presence.enter(BOB, other, time.monotonic())
+    await journal.append([make_fact(Kind.person_removed, BOB)])  # before anybody looks
+    watching = asyncio.create_task(presence.watch(journal, now))
+    await eventually(lambda: other.closed == [(1008, "person/bob was removed.")])
+    assert not away
     assert not socket.closed
     await journal.append([make_fact(Kind.principal_quarantined, ADA)])
     await eventually(lambda: socket.closed == [(1008, "person/ada was quarantined.")])

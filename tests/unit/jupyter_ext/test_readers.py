@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pycrdt import Array, Doc, Map, Text
 
 from jupyter_ext.readers import NOT_KEPT, READ_ONLY, Reader, Told
-from jupyter_ext.room_handler import message_body
+from jupyter_ext.room_messages import message_body
 
 
 def page(document: Doc) -> tuple[Doc, list[bytes]]:

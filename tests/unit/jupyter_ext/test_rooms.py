@@ -6,12 +6,13 @@ import asyncio
 import logging
 
 import pytest
-from pycrdt import Doc, Text
+from pycrdt import Doc, Text, create_update_message
 
 from angelos.core.errors import Refused, TooLarge
 from angelos.testing import eventually
 from jupyter_ext import rooms
 from jupyter_ext.live import JupyterLiveDocuments
+from jupyter_ext.readers import NOT_KEPT
 from jupyter_ext.room_client import _clock
 from jupyter_ext.rooms import ManagedRoom
 from jupyter_ext.ystore import AngelYStore
@@ -81,6 +82,18 @@ class Client:
 
     def close(self, code, reason):
         self.closed = (code, reason)
+
+
+class Channel(Client):
+    """A client that says a few things and goes."""
+
+    def __init__(self, says: list[bytes]) -> None:
+        super().__init__()
+        self.says = says
+
+    async def __aiter__(self):
+        for message in self.says:
+            yield message
 
 
 @pytest.fixture
@@ -195,6 +208,57 @@ async def test_an_edit_that_cannot_be_kept_closes_the_room_and_says_so(made):
     assert client.closed[0] == 1003
     assert live.rooms() == []
     room.clients.remove(client)
+
+
+async def test_a_room_that_is_stopped_while_the_store_is_away_says_what_becomes_of_its_edits(
+    made, monkeypatch, caplog
+):
+    room, log, _ = made
+    await room.initialize()
+    await room.flush()
+
+    async def away(*_):
+        raise ConnectionError("away")
+
+    monkeypatch.setattr(rooms, "FLUSH_S", 0.01)
+    monkeypatch.setattr(log, "ingest", away)
+    source(room).insert(0, "lost? ")
+    await room.stop()
+    (said,) = [r.getMessage() for r in caplog.records if r.levelname == "ERROR"]
+    assert said.startswith("study/notes.md: stopped while its last edits cannot be stored.")
+
+
+async def test_what_others_typed_is_kept_when_one_edit_cannot_be(made, monkeypatch):
+    room, log, _ = made
+    await room.initialize()
+    await room.flush()
+    real = log.ingest
+
+    async def ingest(repo, path, update):
+        if b"huge" in update:
+            raise TooLarge("An update of notes.md is too large.")
+        await real(repo, path, update)
+
+    monkeypatch.setattr(log, "ingest", ingest)
+    for text in ("one ", "huge ", "two "):
+        page = Doc()
+        page.apply_update(log.updates[0])
+        page.observe(lambda event: room.ydoc.apply_update(event.update))
+        page.get("source", type=Text).insert(0, text)
+    await room.flush()
+    assert room.refused
+    assert sorted(log.text().split()) == ["base", "one", "two"]
+
+
+async def test_an_edit_that_cannot_be_applied_sends_its_author_away_and_nobody_else(made):
+    room, _, _ = made
+    await room.initialize()
+    sender, other = Channel([create_update_message(b"\x01\x01\xff\xff"), b"\x01\x01x"]), Client()
+    room.clients.add(other)
+    await room.serve(sender)
+    assert sender.closed == (1003, NOT_KEPT)
+    assert other.closed is None
+    room.clients.remove(other)
 
 
 async def test_what_was_typed_is_stored_before_the_file_is_written(made):

@@ -1,0 +1,180 @@
+"""What no editor sends to a room: bytes that are no message, floods, invented names, silence."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+
+import pytest
+from pycrdt import Doc, Map, create_sync_message, create_update_message
+from tornado.httpclient import HTTPRequest
+from tornado.websocket import websocket_connect
+
+from angelos.testing import eventually
+from jupyter_ext.room_client import RoomClient
+from jupyter_ext.room_handler import MAX_READERS_BYTES
+
+UPGRADE = {
+    "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "eHh4eHh4eHh4eHh4eHh4eA==",
+}  # fmt: skip
+
+
+async def room_of(served, path) -> str:
+    """Return the address of a document's room."""
+    answer = await served.ask(
+        f"/api/collaboration/session/{path}", method="PUT", json={"format": "text", "type": "file"}
+    )
+    known = json.loads(answer.body)
+    room = f"text:file:{known['fileId']}"
+    return f"/api/collaboration/room/{room}?sessionId={known['sessionId']}"
+
+
+@asynccontextmanager
+async def connected(served, path, token):
+    """A WebSocket of a document's room, and nothing that speaks its protocol."""
+    link = await websocket_connect(
+        HTTPRequest(
+            f"ws{served.url[4:]}{await room_of(served, path)}",
+            headers={"Authorization": f"token {token}"},
+        )
+    )
+    try:
+        yield link
+    finally:
+        here = link.close_code is None
+        link.close()
+        if here:
+            await ended(link)
+
+
+async def ended(link) -> tuple[int, str]:
+    async with asyncio.timeout(20):
+        while await link.read_message() is not None:
+            pass
+    return link.close_code, link.close_reason
+
+
+async def rooms(served) -> dict:
+    return json.loads((await served.ask("/angelos/api/rooms")).body)
+
+
+@pytest.mark.parametrize("token", ["t-viewer", "t-researcher"])
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"",
+        b"\0",
+        b"\0\x09",
+        b"\0\2",
+        b"\1",
+        b"\2\4save",
+        b"\2\xff\xff",
+        b"\2\2\xff\xfe",
+        "text",
+    ],
+    ids=repr,
+)
+async def test_bytes_that_are_no_message_end_the_connection_and_say_so(
+    served, path, token, message
+):
+    before = served.said().count("Traceback")
+    async with RoomClient(served.url, "t-owner", path) as other:
+        async with connected(served, path, token) as link:
+            await link.write_message(message, binary=isinstance(message, bytes))
+            assert await ended(link) == (1007, "This is no message of the room's protocol.")
+        await other.insert(0, "x")
+    assert served.said().count("Traceback") == before
+
+
+async def test_an_edit_that_cannot_be_applied_is_told_to_its_author_and_nobody_else(served, path):
+    async with RoomClient(served.url, "t-owner", path) as other:
+        async with connected(served, path, "t-researcher") as link:
+            await link.write_message(create_update_message(b"\1\1\xff\xff\xff"), binary=True)
+            code, reason = await ended(link)
+        assert code == 1003
+        assert "Your last edit cannot be kept" in reason
+        await other.insert(0, "x")
+        assert served.logged(path) == "xone\ntwo\n"
+
+
+@pytest.mark.parametrize("name", ["anything", "JupyterLab:another", "a:b"])
+async def test_nobody_makes_a_room_by_naming_it(served, name):
+    answer = await served.ask(f"/api/collaboration/room/{name}", "t-viewer", headers=UPGRADE)
+    assert answer.code == 404
+    assert name not in await rooms(served)
+
+
+async def test_a_request_that_becomes_no_websocket_leaves_no_room(served, path):
+    address = await room_of(served, path)
+    assert (await served.ask(address, "t-viewer")).code == 400
+    room = address.rpartition("/")[2].partition("?")[0]
+
+    async def gone() -> bool:
+        return room not in await rooms(served)
+
+    await eventually(gone)
+
+
+async def test_a_client_that_hangs_up_while_it_is_let_in_leaves_no_room(served, path):
+    async with RoomClient(served.url, "t-owner", served.document("other.md")):
+        pass  # the first room of a server takes its time
+    address = await room_of(served, path)
+    room = address.rpartition("/")[2].partition("?")[0]
+    made, before = served.said().count("Creating FileLoader"), served.said().count("Traceback")
+    for _ in range(10):
+        _, writer = await asyncio.open_connection("127.0.0.1", int(served.url.rpartition(":")[2]))
+        head = [f"GET {address} HTTP/1.1", "Host: 127.0.0.1", "Authorization: token t-viewer"]
+        writer.write("\r\n".join([*head, *map(": ".join, UPGRADE.items()), "", ""]).encode())
+        await writer.drain()
+        writer.transport.abort()
+    await eventually(lambda: served.said().count("Creating FileLoader") > made)
+
+    async def gone() -> bool:
+        return room not in await rooms(served)
+
+    await eventually(gone)
+    assert served.said().count("Traceback") == before
+
+
+async def test_a_room_that_somebody_enters_as_the_last_one_leaves_stays(served, path):
+    address = await room_of(served, path)
+    room = address.rpartition("/")[2].partition("?")[0]
+    for number in range(30):
+        leaves = RoomClient(served.url, "t-owner", path)
+        await leaves.__aenter__()
+        enters = RoomClient(served.url, "t-researcher", path)
+        await asyncio.gather(leaves.__aexit__(None, None, None), enters.__aenter__())
+        try:
+            assert (await rooms(served))[room] == {"clients": 1, "doomed": False}, number
+        finally:
+            await enters.__aexit__(None, None, None)
+
+
+async def test_a_client_that_does_not_read_is_let_go(served):
+    path = served.document("long.md", "x" * 999_999 + "\n")
+    address = await room_of(served, path)
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(served.url.rpartition(":")[2]))
+    head = [f"GET {address} HTTP/1.1", "Host: 127.0.0.1", "Authorization: token t-viewer"]
+    writer.write("\r\n".join([*head, *map(": ".join, UPGRADE.items()), "", ""]).encode())
+    assert b"101" in await reader.readline()
+    asking = create_sync_message(Doc())
+    frame = bytes([0x82, 0x80 | len(asking), 0, 0, 0, 0]) + asking  # RFC 6455: binary, masked by 0
+    writer.write(frame * 100)  # what do you have? a hundred times a megabyte
+    await eventually(lambda: "does not read and is let go" in served.said())
+    writer.close()
+
+
+async def test_a_reader_who_floods_is_let_go(served, path):
+    async with connected(served, path, "t-viewer") as link:
+        page = Doc()
+        said: list[bytes] = []
+        page.observe(lambda event: said.append(bytes(event.update)))
+        mine = page.get("mine", type=Map)
+        for number in range(6):
+            mine[str(number)] = "x" * (MAX_READERS_BYTES // 5)
+            await link.write_message(create_update_message(said[-1]), binary=True)
+        code, reason = await ended(link)
+    assert code == 1003
+    assert "You may only read here" in reason
