@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -16,6 +15,12 @@ from angelos.core.ids import uuid7
 from angelos.core.paths import safe_path
 
 CONFIG = "angelos.toml"
+CheckConfig = Callable[[bytes], object]
+"""Raises `InvalidInput` for a configuration that nothing could be tested with later."""
+
+
+def no_check(body: bytes) -> None:
+    """Take any configuration."""
 
 
 class Imported(msgspec.Struct, frozen=True):
@@ -26,7 +31,9 @@ class Imported(msgspec.Struct, frozen=True):
     blobs: tuple[bytes, ...]
 
 
-def import_files(repo: str, files: Mapping[str, bytes]) -> Imported:
+def import_files(
+    repo: str, files: Mapping[str, bytes], check_config: CheckConfig = no_check
+) -> Imported:
     """Return documents for `files`; raise `InvalidInput` or `TooLarge` for what cannot be one."""
     for path in files:
         safe_path(path)
@@ -39,7 +46,7 @@ def import_files(repo: str, files: Mapping[str, bytes]) -> Imported:
         text = documents.check_text(path, files[path])
         text = documents.check_text(path, documents.canonical(path, text))
         if path == CONFIG:
-            _check_config(text)
+            check_config(text.encode())
         content, state, document = text.encode(), documents.build(path, text), uuid7()
         hashes = (sha256(content), sha256(state))
         made.append(
@@ -61,13 +68,3 @@ def import_files(repo: str, files: Mapping[str, bytes]) -> Imported:
         )
         blobs += [content, state]
     return Imported(with_files((), made), tuple(rows), tuple(blobs))
-
-
-def _check_config(text: str) -> None:
-    """Refuse a configuration that nothing could be tested with later."""
-    try:
-        tomllib.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InvalidInput(
-            f"{CONFIG} is not valid TOML: {error}.", hint="The line is counted in that file."
-        ) from error

@@ -21,7 +21,7 @@ from redis.asyncio import Redis
 from angelos.adapters.postgres import Database
 from angelos.angelgit.edited import EditedFacts
 from angelos.angelgit.files import WorkingFiles
-from angelos.angelgit.importing import Imported, import_files
+from angelos.angelgit.importing import CheckConfig, Imported, import_files, no_check
 from angelos.angelgit.live import Live
 from angelos.angelgit.log import DocumentLog
 from angelos.angelgit.mainline import Mainline
@@ -43,7 +43,7 @@ _BRANCHES: tuple[Branch, ...] = ("dev", "main")
 class AngelGit(Reading):
     """Version control of live documents; an async context manager."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - six stores and ports, two hooks
         self,
         database: Database,
         valkey: Redis,
@@ -52,9 +52,16 @@ class AngelGit(Reading):
         journal: Journal,
         workspace: Path,
         live: LiveDocuments | None = None,
+        *,
+        check_config: CheckConfig = no_check,
     ) -> None:
-        """Take the stores, the key that signs commits, and the rooms that are open."""
+        """Take the stores, the key that signs commits, and the rooms that are open.
+
+        `check_config` raises `InvalidInput` for an `angelos.toml` that nothing could be tested
+        with.
+        """
         super().__init__(database)
+        self._check_config = check_config
         self._live = Live(database, DocumentLog(valkey))
         self._edited = EditedFacts(journal, clock)
         self._printer = Printer(
@@ -143,7 +150,7 @@ class AngelGit(Reading):
         """
         async with self._database.transaction() as conn:
             await Store(conn).check_free(check_name(repo))
-        made = await asyncio.to_thread(import_files, repo, files)
+        made = await asyncio.to_thread(import_files, repo, files, self._check_config)
         return await self._owned(self._create(repo, made, author, message))
 
     async def propose(

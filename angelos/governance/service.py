@@ -91,7 +91,7 @@ class Governance:
         self._projected, self._size = head.offset, head.tree.size
         for work in (self._read(head.offset), self._write()):
             self._tasks.append(asyncio.create_task(self._guarded(work, keeps_log=True)))
-        for work in (self._sign_often(), self._watch()):
+        for work in (self._sign_often(), self._watch_on()):
             self._tasks.append(asyncio.create_task(self._guarded(work, keeps_log=False)))
         return self
 
@@ -205,6 +205,17 @@ class Governance:
 
     def _unsigned(self) -> int:
         return self._size - (self._seen.size if self._seen else 0)
+
+    async def _watch_on(self) -> None:
+        """Watch for ever: what fails is begun again, and owed quarantines are asked for again."""
+        while True:
+            try:
+                await self._watch()
+            except Tampered:
+                raise
+            except Exception:
+                log.critical("the watch over principals failed; it begins again", exc_info=True)
+                await asyncio.sleep(_RETRY_S[-1])
 
     async def _watch(self) -> None:
         watch, found, after = Watch(), [], START

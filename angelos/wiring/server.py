@@ -26,6 +26,7 @@ from angelos.adapters.sockets import free_port
 from angelos.adapters.valkey import ValkeyJournal, ValkeyQueue, check_server, connect
 from angelos.angelgit.routes import routes as angelgit_routes
 from angelos.angelgit.service import AngelGit
+from angelos.control import repo_config
 from angelos.control.config import ControlConfig
 from angelos.control.people import People
 from angelos.control.routes import routes as control_routes
@@ -105,7 +106,16 @@ async def serve(
             Governance(journal, database, log_key, clock, hub, trim=journal.trim)
         )
         repository = await stack.enter_async_context(
-            AngelGit(database, client, revision_key, clock, journal, data.workspace, live)
+            AngelGit(
+                database,
+                client,
+                revision_key,
+                clock,
+                journal,
+                data.workspace,
+                live,
+                check_config=repo_config.parse,
+            )
         )
         control = await stack.enter_async_context(
             Control(

@@ -10,7 +10,7 @@ import pytest
 
 from angelos.adapters.valkey import ValkeyJournal
 from angelos.core.api import AuditEntries, CheckpointView
-from angelos.core.errors import InvalidInput, Tampered, Unavailable
+from angelos.core.errors import AngelError, InvalidInput, Tampered, Unavailable
 from angelos.core.ids import START, PrincipalId
 from angelos.core.messages import Fact, Kind, decode
 from angelos.core.permissions import Permission, Principal, Role
@@ -254,6 +254,25 @@ async def test_a_quarantine_that_a_crash_prevented_is_made_up_for(start, journal
     async with start():
         await next_fact(journal, kind=Kind.principal_quarantined, subject=EVE)
     assert [who for who, _ in signals.asked] == [EVE]
+
+
+async def test_a_quarantine_that_fails_is_asked_for_again_and_others_too(start, journal, signals):
+    """Whatever went wrong, the watch over principals goes on."""
+    ask, broken = signals.quarantine, iter([RuntimeError("a bug"), AngelError("a refusal")])
+
+    async def quarantine(principal, reason):
+        if (error := next(broken, None)) is not None:
+            raise error
+        await ask(principal, reason)
+
+    signals.quarantine = quarantine
+    mallory = PrincipalId("agent/mallory")
+    async with start():
+        await journal.append([refusal()])
+        await next_fact(journal, kind=Kind.principal_quarantined, subject=EVE)
+        await journal.append([refusal(mallory)])
+        await next_fact(journal, kind=Kind.principal_quarantined, subject=mallory)
+    assert [who for who, _ in signals.asked] == [EVE, mallory]
 
 
 async def test_repeated_denials_are_flagged_in_the_journal_once(start, journal, signals):

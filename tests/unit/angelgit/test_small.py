@@ -14,6 +14,7 @@ from angelos.angelgit.importing import import_files
 from angelos.angelgit.models import FileState, PathMove, check_name, decode, proposal_digest, sha256
 from angelos.angelgit.replica import Replica
 from angelos.angelgit.state import clash, dev_moves, differing, entangled, plan_rollback, with_files
+from angelos.control.repo_config import parse
 from angelos.core.errors import InvalidInput, Tampered
 from angelos.core.ids import START
 from angelos.core.ports import DeleteFile, NewText, UnifiedDiff
@@ -49,12 +50,14 @@ def test_files_and_folders_cannot_share_a_name():
     [
         ({"a": "", "a/b": ""}, "a/b cannot be beside a"),
         ({"angelos.toml": "[pipeline]\nsteps = [\n= 1\n"}, "line 3"),
-        ({"angelos.toml": f"x = {'1' * 5000}\n"}, "not valid TOML"),
+        ({"angelos.toml": f"x = {'1' * 5000}\n"}, "cannot be read"),
+        ({"angelos.toml": "[pipelines]\n"}, "unknown field `pipelines`"),
+        ({"angelos.toml": "[review]\nprotected = 3\n"}, "review.protected"),
     ],
 )
 def test_an_import_that_could_never_be_used_is_refused(files, says):
     with pytest.raises(InvalidInput, match=says):
-        import_files("r", {path: text.encode() for path, text in files.items()})
+        import_files("r", {path: text.encode() for path, text in files.items()}, parse)
 
 
 def test_a_rollback_deletes_before_it_revives():
