@@ -19,7 +19,6 @@ import logging
 import os
 import signal
 import subprocess
-import threading
 import time
 from abc import ABC, abstractmethod
 from pathlib import Path
@@ -28,6 +27,7 @@ from typing import ClassVar, Literal, Self
 import msgspec
 
 from angelos.adapters import cluster
+from angelos.adapters.aof import AofKeeper
 from angelos.adapters.children import end_recorded, spawn, start_ticks
 from angelos.core.errors import Conflict, Unavailable
 
@@ -221,8 +221,7 @@ class EmbeddedValkey(_Server):
         super().__init__(data_dir, runtime_dir)
         self._durability = durability
         self._path = self.runtime_dir / "valkey.sock"
-        self._stopping = threading.Event()
-        self._syncer: threading.Thread | None = None
+        self._keeper: AofKeeper | None = None
 
     @property
     def url(self) -> str:
@@ -255,9 +254,8 @@ class EmbeddedValkey(_Server):
         for name, value in options.items():
             argv += [f"--{name}", value]
         if self._durability == "everysec":
-            self._stopping.clear()
-            self._syncer = threading.Thread(target=self._sync, name="valkey-fsync", daemon=True)
-            self._syncer.start()
+            self._keeper = AofKeeper(self.data_dir / "appendonlydir", self._path)
+            self._keeper.start()
         return spawn(argv, log=self._log, end_with=self.end_with, cwd=str(self.data_dir))
 
     async def _ready(self) -> bool:
@@ -278,21 +276,9 @@ class EmbeddedValkey(_Server):
     async def stop(self) -> None:
         """End the server in good order; it writes and syncs all it has first."""
         await super().stop()
-        syncer, self._syncer = self._syncer, None
-        if syncer is not None:
-            self._stopping.set()
-            await asyncio.to_thread(syncer.join)
-
-    def _sync(self) -> None:
-        folder = self.data_dir / "appendonlydir"
-        while not self._stopping.wait(1.0):
-            for path in folder.glob("*.incr.aof"):
-                try:
-                    _fdatasync(path)
-                except FileNotFoundError:  # rewritten meanwhile
-                    continue
-                except OSError as error:  # tried again in a second
-                    log.warning("what %s has written may not be on the disk: %s", self.name, error)
+        keeper, self._keeper = self._keeper, None
+        if keeper is not None:
+            await asyncio.to_thread(keeper.stop)
 
 
 def _package(name: str) -> Path:
@@ -320,14 +306,6 @@ def _valkey_version() -> str:
         [_valkey_binary(), "--version"], capture_output=True, text=True, check=True
     ).stdout  # "Valkey server v=9.1.2 sha=..."
     return next(word[2:] for word in said.split() if word.startswith("v="))
-
-
-def _fdatasync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fdatasync(fd)
-    finally:
-        os.close(fd)
 
 
 def _write(path: Path, body: bytes) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import os
 import signal
 import stat
@@ -19,7 +18,6 @@ import msgspec
 import psycopg
 import pytest
 
-from angelos.adapters import embedded
 from angelos.adapters.children import end_recorded, start_ticks
 from angelos.adapters.embedded import EmbeddedPostgres, EmbeddedValkey, Recorded
 from angelos.adapters.postgres import Database
@@ -367,23 +365,6 @@ async def test_end_recorded_says_so_when_it_cannot_end_a_process(monkeypatch):
         with pytest.raises(Unavailable, match="does not end"):
             await end_recorded(child.pid, start_ticks(child.pid), timeout_s=0.1)
         child.kill()
-
-
-async def test_a_disk_that_refuses_a_sync_is_told_and_asked_again(
-    embedded_valkey, monkeypatch, caplog
-):
-    answers = iter([OSError(errno.ENOSPC, "No space left on device")])
-    synced = threading.Event()
-
-    def fdatasync(path):
-        if error := next(answers, None):
-            raise error
-        synced.set()
-
-    monkeypatch.setattr(embedded, "_fdatasync", fdatasync)
-    async with embedded_valkey:
-        assert await asyncio.to_thread(synced.wait, 20)
-    assert "may not be on the disk" in caplog.text
 
 
 async def test_a_start_that_is_cancelled_leaves_nobody_at_work(postgres, monkeypatch):
