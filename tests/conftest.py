@@ -10,10 +10,12 @@ from angelos.testing import clock, database, journal, queue, stores, valkey
 
 __all__ = ["clock", "database", "journal", "queue", "stores", "valkey"]
 
+# Started in the background by a shell, or under nohup: programs that are started here would ignore
+# the Ctrl-C and the closed terminal that they are tested with.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # Started in the background by a shell, as under nohup: programs that are started here would
-    # ignore the Ctrl-C that they are tested with.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
-from tornado.httpclient import HTTPRequest
+from tornado.httpclient import HTTPRequest, HTTPResponse
 from tornado.iostream import IOStream, StreamClosedError
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 from tornado.tcpclient import TCPClient
@@ -48,20 +48,42 @@ def _not_wanted(connecting: asyncio.Future[WebSocketClientConnection]) -> None:
 
 
 @asynccontextmanager
-async def caller(max_body: int) -> AsyncGenerator[SimpleAsyncHTTPClient, None]:
+async def caller(max_body: int) -> AsyncGenerator[Caller, None]:
     """Give a client for one request after the other; on leaving, its connection is closed.
 
     Answers of more than `max_body` bytes are refused.
     """
-    made = SimpleAsyncHTTPClient(force_instance=True, max_body_size=max_body)
-    http = cast("SimpleAsyncHTTPClient", made)
-    http.tcp_client.close()
-    http.tcp_client = line = _Line()
+    made = Caller(max_body)
     try:
-        yield http
+        yield made
     finally:
-        line.hang_up()
-        http.close()
+        made.hang_up()
+
+
+class Caller:
+    """An HTTP client of Tornado's that can hang up."""
+
+    def __init__(self, max_body: int) -> None:
+        self._line = _Line()
+        made = SimpleAsyncHTTPClient(force_instance=True, max_body_size=max_body)
+        self._http = cast("SimpleAsyncHTTPClient", made)
+        self._http.tcp_client.close()
+        self._http.tcp_client = self._line
+
+    async def fetch(self, request: HTTPRequest, *, raise_error: bool = True) -> HTTPResponse:
+        """Send a request and return its answer, as `AsyncHTTPClient.fetch` does."""
+        asking = asyncio.ensure_future(self._http.fetch(request, raise_error=raise_error))
+        try:
+            return await asyncio.shield(asking)
+        except asyncio.CancelledError:
+            # Cancelled itself, it would log what becomes of the request.
+            asking.add_done_callback(lambda done: done.cancelled() or done.exception())
+            raise
+
+    def hang_up(self) -> None:
+        """End the connection, and with it a request that is under way."""
+        self._line.hang_up()
+        self._http.close()
 
 
 class _Line(TCPClient):

@@ -15,11 +15,11 @@ from typing import Any, TypeVar
 from urllib.parse import quote, urlencode, urlsplit
 
 import msgspec
-from tornado.httpclient import AsyncHTTPClient, HTTPRequest, HTTPResponse
+from tornado.httpclient import HTTPRequest, HTTPResponse
 from tornado.httputil import HTTPHeaders
 from tornado.simple_httpclient import HTTPStreamClosedError, HTTPTimeoutError
 
-from angelos.adapters.dial import caller
+from angelos.adapters.dial import Caller, caller
 from angelos.core.errors import (
     BY_CODE,
     AngelError,
@@ -128,7 +128,7 @@ class Transport:
         async with self._free, caller(MAX_ANSWER_BYTES) as http:
             return _body(await self.send(request, http), method, path)
 
-    async def send(self, request: HTTPRequest, http: AsyncHTTPClient) -> HTTPResponse:
+    async def send(self, request: HTTPRequest, http: Caller) -> HTTPResponse:
         """Send a request; whatever keeps its answer away is an error of ours."""
         try:
             return await http.fetch(request, raise_error=False)

@@ -143,7 +143,7 @@ async def test_what_cannot_be_measured_is_ended(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("cgroups", [True, False], ids=["cgroup", "sampler"])
 async def test_without_a_box_what_a_program_leaves_behind_ends_with_it(
-    no_bwrap: None, *, cgroups: bool
+    no_bwrap: None, children: Children, *, cgroups: bool
 ) -> None:
     code = (
         "import os, signal, time\nsignal.signal(15, signal.SIG_IGN)\n"
@@ -156,7 +156,7 @@ async def test_without_a_box_what_a_program_leaves_behind_ends_with_it(
         need(box.tier is Tier.landlock, "no Landlock here")
         async with aclosing(box.run(RunSpec(argv=(), code=code, limits=Limits()))) as events:  # type: ignore[type-var]
             folder = (await anext(events)).data.split()[0].decode()
-            running = [*tree(os.getpid())][1:]
+            running = children.now()
             (Path(folder) / "go").touch()
             async for event in events:
                 if isinstance(event, Exit):

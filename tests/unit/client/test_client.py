@@ -266,7 +266,7 @@ async def test_the_connection_has_ended_when_its_reader_has(world, angelos, monk
     await asyncio.wait_for(world.closed.wait(), 20)
 
 
-async def test_who_no_longer_waits_for_an_answer_hangs_up(world, angelos):
+async def test_who_no_longer_waits_for_an_answer_hangs_up(world, angelos, caplog):
     world.answer_now = asyncio.Event()
     world.answers["GET /status"] = (200, b"{}")
     asking = asyncio.ensure_future(angelos.status())
@@ -275,6 +275,7 @@ async def test_who_no_longer_waits_for_an_answer_hangs_up(world, angelos):
     await asyncio.wait({asking})
     await asyncio.wait_for(world.hung_up.wait(), 20)
     world.answer_now.set()
+    assert not caplog.records
 
 
 async def test_a_link_that_comes_after_its_reader_has_gone_is_closed(world, angelos):
