@@ -89,10 +89,11 @@ def settle(
     """Return `update` and what else `dev` needs to hold `before` -> `after` in its lines.
 
     Where people changed the same lines, what they wrote must be left: `keep` leaves these lines
-    as they are, otherwise `Conflict` is raised, unless the update itself is gentle enough.
+    as they are, otherwise `Conflict` is raised, unless the update itself is gentle enough. What
+    `keep` left through a rollback is there already when that is undone, and stands there once.
     """
     text = documents.text_of(path, state)
-    merged = merge(path, before, text, after)
+    merged = merge(path, before, text, after, same=keep)
     result = documents.union(path, state, update)
     if merged.accepts(documents.text_of(path, result)):
         return update

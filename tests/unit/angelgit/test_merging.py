@@ -202,3 +202,13 @@ def test_a_change_made_on_both_sides_does_not_move_what_comes_behind_it():
     merged = merge_text(base, theirs, yours, same=True)
     assert merged.clashes
     assert [p.other for p in merged.pieces if p.clash] == ["new\n"]
+
+
+def test_lines_that_a_rollback_left_in_dev_stand_there_once_when_it_is_undone():
+    base = documents.build("a.txt", "a\n")
+    dev = documents.union("a.txt", base, documents.change("a.txt", base, "a\nkept\n"))
+    undo = documents.change("a.txt", base, "a\nkept\n")  # of main, by other items
+    assert documents.text_of("a.txt", dev, undo) == "a\nkept\nkept\n"
+    update = fit.settle("a.txt", dev, undo, "a\n", "a\nkept\n", keep=True)
+    assert documents.text_of("a.txt", dev, update) == "a\nkept\n"
+    assert documents.holds("a.txt", documents.union("a.txt", dev, update), undo)
