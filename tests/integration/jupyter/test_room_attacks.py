@@ -138,20 +138,6 @@ async def test_a_client_that_hangs_up_while_it_is_let_in_leaves_no_room(served, 
     assert served.said().count("Traceback") == before
 
 
-async def test_a_room_that_somebody_enters_as_the_last_one_leaves_stays(served, path):
-    address = await room_of(served, path)
-    room = address.rpartition("/")[2].partition("?")[0]
-    for number in range(30):
-        leaves = RoomClient(served.url, "t-owner", path)
-        await leaves.__aenter__()
-        enters = RoomClient(served.url, "t-researcher", path)
-        await asyncio.gather(leaves.__aexit__(None, None, None), enters.__aenter__())
-        try:
-            assert (await rooms(served))[room] == {"clients": 1, "doomed": False}, number
-        finally:
-            await enters.__aexit__(None, None, None)
-
-
 async def test_a_client_that_does_not_read_is_let_go(served):
     path = served.document("long.md", "x" * 999_999 + "\n")
     address = await room_of(served, path)
