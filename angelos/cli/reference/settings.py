@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from importlib import resources
+from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
@@ -67,12 +67,20 @@ def _reads() -> dict[str, set[str]]:
     """Return each environment variable that our code reads, with the files that do."""
     found: dict[str, set[str]] = {}
     for package in _PACKAGES:
-        root = Path(str(resources.files(package)))
+        root = _folder(package)
         for path in sorted(root.rglob("*.py")):
             for name in _names(ast.parse(path.read_text(encoding="utf-8"))):
                 place = (Path(package) / path.relative_to(root)).as_posix()
                 found.setdefault(name, set()).add(place)
     return found
+
+
+def _folder(package: str) -> Path:
+    # Found, not imported: `llm` needs more than is installed everywhere.
+    found = find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise ModuleNotFoundError(f"There is no package {package}.")
+    return Path(found.submodule_search_locations[0])
 
 
 def _names(tree: ast.Module) -> Iterator[str]:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from llm.__main__ import main
-from tests.unit.llm.needs import need
+from tests.unit.llm.needs import need_ml
 
-need("torch", "lightning", "safetensors", "matplotlib", "tqdm", "tomli_w")
+need_ml()
+
+from llm.__main__ import main  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[3]
 TOML = """

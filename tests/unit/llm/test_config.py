@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.llm.needs import need
+from tests.unit.llm.needs import need_ml
 
-need("torch", "tomli_w")
+need_ml()
 
 from llm.config import ConfigError, ModelConfig, RunConfig, Sampling, TrainingConfig  # noqa: E402
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.unit.llm.needs import need
+from tests.unit.llm.needs import need_ml
 
-need("torch")
+need_ml()
 
 import torch  # noqa: E402
 from torch import nn  # noqa: E402

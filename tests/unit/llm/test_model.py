@@ -6,9 +6,9 @@ import math
 
 import pytest
 
-from tests.unit.llm.needs import need
+from tests.unit.llm.needs import need_ml
 
-need("torch")
+need_ml()
 
 import torch  # noqa: E402
 from torch import nn  # noqa: E402

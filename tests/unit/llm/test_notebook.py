@@ -8,9 +8,9 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from tests.unit.llm.needs import need
+from tests.unit.llm.needs import need_ml
 
-need("torch", "lightning", "matplotlib", "tqdm")
+need_ml()
 
 NOTEBOOK = Path(__file__).resolve().parents[3] / "notebooks/10_llm.ipynb"
 

@@ -6,8 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llm.config import TrainingConfig
-from llm.train import batch_seed, is_due, learning_rate, should_stop
+from tests.unit.llm.needs import need_ml
+
+need_ml()
+
+from llm.config import TrainingConfig  # noqa: E402
+from llm.train import batch_seed, is_due, learning_rate, should_stop  # noqa: E402
 
 
 @settings(deadline=None)

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.llm.needs import need
+from tests.unit.llm.needs import need_ml
 
-need("torch", "lightning", "safetensors", "matplotlib", "tqdm")
+need_ml()
 
 import torch  # noqa: E402
 
