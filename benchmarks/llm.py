@@ -200,7 +200,7 @@ def main() -> None:
             print(line, flush=True)
 
     rows = training_speed(peer, 15 if quick else 100)
-    rows += generation_speed(peer, 1 if quick else 5, 200 if quick else 1000)
+    rows += generation_speed(peer, 1 if quick else 5, 1000)
     rounds = min(arguments.rounds or (1 if quick else 3), len(SEEDS))
     rows.insert(0, time_to_loss(peer, rounds, 0.1 if quick else 1.0, say))
     for found in rows:

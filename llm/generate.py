@@ -11,7 +11,7 @@ def narrow(logits: Tensor, how: Sampling) -> Tensor:
     ``top_k`` keeps the k largest; ``top_p`` (Holtzman et al. 2019) keeps the fewest whose
     probabilities reach p, and always the largest.
     """
-    logits = logits / how.temperature
+    logits = logits if how.temperature == 1 else logits / how.temperature
     if how.top_k is not None:
         kth = logits.topk(min(how.top_k, logits.size(-1))).values[:, -1:]  # (B, 1)
         logits = logits.masked_fill(logits < kth, -inf)
