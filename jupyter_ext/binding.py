@@ -88,10 +88,9 @@ class Binding:
     def require(self) -> Server:
         """Return the running system; raise `Unavailable`, with the reason, when there is none."""
         if self.server is None:
-            raise Unavailable(
-                self.failure or "The system is starting.",
-                hint="Try again in a moment; the server's log says more.",
-            )
+            if self.failure:
+                raise Unavailable(self.failure, hint="The server's log says more.")
+            raise Unavailable("The system is starting.", hint="Try again in a moment.")
         return self.server
 
     def workspace_path(self, path: str) -> str | None:

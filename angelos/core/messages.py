@@ -83,7 +83,7 @@ class Limits(Input, frozen=True, kw_only=True):
         for name, (low, high) in bounds.items():
             value = getattr(self, name)
             if not low <= value <= high:
-                told = f"{value:g}" if abs(value) < _TELLABLE else "a number of many digits"
+                told = "a number of many digits" if abs(value) >= _TELLABLE else f"{value:g}"
                 msg = f"{name} must lie between {low:g} and {high:g}, not {told}"
                 raise ValueError(msg)
 

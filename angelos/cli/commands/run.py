@@ -134,6 +134,9 @@ class _Printer:
             click.echo()
 
 
+_OPTION_OF = {"wall_s": "--timeout", "cpu_s": "--timeout", "memory_mb": "--memory"}
+
+
 def _limits(timeout: float | None, memory: int | None) -> Limits:
     from angelos.core.errors import InvalidInput
     from angelos.core.messages import Limits
@@ -146,7 +149,10 @@ def _limits(timeout: float | None, memory: int | None) -> Limits:
             memory_mb=memory if memory is not None else asked.memory_mb,
         )
     except ValueError as error:
-        raise InvalidInput(f"{error}.") from error
+        said = f"{error}."
+        for field, option in _OPTION_OF.items():
+            said = said.replace(field, option)
+        raise InvalidInput(said) from error
 
 
 def _why(result: TaskResult) -> str:

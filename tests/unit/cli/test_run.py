@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from angelos.cli.commands.run import _Printer
+import pytest
+
+from angelos.cli.commands.run import _limits, _Printer
 from angelos.client import Restarted
+from angelos.core.errors import InvalidInput
 from angelos.core.ports import Output
 
 
@@ -16,3 +19,17 @@ def test_a_task_that_begins_anew_is_announced_on_standard_error(capfdbinary):
     out, err = capfdbinary.readouterr()
     assert out == b"half a li\na whole line\n"
     assert err == b"[exec1 was restarted: running again, attempt 2]\n"
+
+
+@pytest.mark.parametrize(
+    ("timeout", "memory", "says"),
+    [
+        (-1.0, None, "--timeout must lie between 0.05 and 3600, not -1"),
+        (float("nan"), None, "--timeout must lie between 0.05 and 3600, not nan"),
+        (1e300, None, "--timeout .* not a number of many digits"),
+        (None, 1, "--memory must lie between 16 and 65536, not 1"),
+    ],
+)
+def test_limits_are_refused_by_the_names_of_their_options(timeout, memory, says):
+    with pytest.raises(InvalidInput, match=says):
+        _limits(timeout, memory)
