@@ -4,144 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from contextlib import aclosing
-from typing import ClassVar
 
 import msgspec
 import pytest
-from tornado.httpserver import HTTPServer
-from tornado.netutil import bind_sockets
-from tornado.web import Application, RequestHandler
-from tornado.websocket import WebSocketHandler
 
 from angelos.adapters.children import start_ticks
 from angelos.adapters.datadir import DataDir, SystemFile
-from angelos.client import Angelos, Restarted, events
+from angelos.client import Angelos, Restarted
 from angelos.core import errors
 from angelos.core.api import SubmitTask
-from angelos.core.ids import offset_key
 from angelos.core.messages import TaskResult
 from angelos.core.ports import NewText, Output
 from angelos.testing import eventually
+from tests.unit.client.fake_server import RESULT, angelos, world
 
-RESULT = {
-    "status": "ok", "exit_code": 0, "stdout": "ab", "stderr": "", "duration_s": 0.1,
-    "node": "exec1", "tier": "full", "evidence": {},
-}  # fmt: skip
-
-
-class World:
-    """What the handlers saw and what they shall say."""
-
-    def __init__(self) -> None:
-        self.requests: list[tuple[str, str, str, bytes]] = []
-        self.answers: dict[str, tuple[int, bytes]] = {}
-        self.facts: list[dict[str, object]] = []
-        self.drop_after: list[int] = []
-        """For each connection: how many facts it gets before it is cut."""
-        self.followed: list[str] = []
-        self.refuse_events = 0
-        self.close_code = 1011
-        self.open_events: asyncio.Event | None = None
-        """If there is one, a link is opened when it is set."""
-        self.answer_now: asyncio.Event | None = None
-        """If there is one, requests are answered when it is set."""
-        self.asked = False
-        self.closed = asyncio.Event()
-        self.hung_up = asyncio.Event()
-        """Set when somebody goes before the answer."""
-
-    def fact(self, offset: str, kind: str, **data: object) -> None:
-        self.facts.append(
-            {
-                "id": f"fact-{offset}",
-                "at": 1.0,
-                "actor": "node/exec1",
-                "kind": kind,
-                "subject": "task-1",
-                "data": data,
-                "offset": offset,
-            }
-        )
-
-    def task(self, **changes: object) -> bytes:
-        view = {
-            "id": "task-1", "state": "accepted", "by": "person/owner", "node": "exec1",
-            "label": "", "at": 1.0, "offset": "5-0",
-        }  # fmt: skip
-        return msgspec.json.encode(view | changes)
-
-
-class Api(RequestHandler):
-    world: ClassVar[World]
-
-    async def _answer(self) -> None:
-        path = self.request.path.removeprefix("/angelos/api")
-        token = self.request.headers.get("Authorization", "")
-        self.world.requests.append(
-            (f"{self.request.method} {path}", self.request.query, token, self.request.body)
-        )
-        if self.world.answer_now is not None:
-            await self.world.answer_now.wait()
-        code, body = self.world.answers[f"{self.request.method} {path}"]
-        self.set_status(code)
-        self.write(body)
-
-    get = post = delete = _answer
-
-    def on_connection_close(self) -> None:
-        self.world.hung_up.set()
-
-
-class Events(WebSocketHandler):
-    world: ClassVar[World]
-
-    async def prepare(self) -> None:
-        self.world.asked = True
-        if self.world.open_events is not None:
-            await self.world.open_events.wait()
-        if self.world.refuse_events:
-            self.set_status(self.world.refuse_events)
-            self.finish(errors.Forbidden("not you").problem())
-
-    def open(self) -> None:
-        after = self.get_query_argument("after")
-        self.world.followed.append(after)
-        left = self.world.drop_after.pop(0) if self.world.drop_after else -1
-        for fact in self.world.facts:
-            if offset_key(fact["offset"]) <= offset_key(after):
-                continue
-            if left == 0:
-                self.close(self.world.close_code, "cut")
-                return
-            left -= 1
-            self.write_message(msgspec.json.encode(fact))
-        if left >= 0:
-            self.close(self.world.close_code, "cut")
-
-    def on_close(self) -> None:
-        self.world.closed.set()
-
-
-@pytest.fixture
-async def world():
-    world = World()
-    api = type("BoundApi", (Api,), {"world": world})
-    events = type("BoundEvents", (Events,), {"world": world})
-    app = Application([("/angelos/api/events", events), ("/angelos/api/.*", api)])
-    server = HTTPServer(app)
-    sockets = bind_sockets(0, "127.0.0.1", family=socket.AF_INET)
-    server.add_sockets(sockets)
-    world.url = f"http://127.0.0.1:{sockets[0].getsockname()[1]}"
-    yield world
-    server.stop()
-    await server.close_all_connections()
-
-
-@pytest.fixture
-async def angelos(world):
-    async with Angelos(world.url, token="secret") as client:
-        yield client
+__all__ = ["angelos", "world"]
 
 
 async def test_a_request_carries_the_token_and_the_struct(world, angelos):
@@ -221,51 +98,6 @@ def test_only_http_addresses_are_taken(url):
         Angelos(url)
 
 
-async def test_events_go_on_after_the_last_one_when_the_link_breaks(world, angelos):
-    for n in range(1, 6):
-        world.fact(f"{n}-0", "task.output", n=n)
-    world.drop_after = [2, 0, 1]
-    got = []
-    async with aclosing(angelos.events()) as facts:
-        async for fact in facts:
-            got.append(fact.data["n"])
-            if len(got) == 5:
-                break
-    assert got == [1, 2, 3, 4, 5]
-    assert world.followed == ["0-0", "2-0", "2-0", "3-0"]
-
-
-async def test_events_give_up_when_the_server_stays_away(world, angelos):
-    world.drop_after = [0] * 1000
-    with pytest.raises(errors.Unavailable, match="keeps closing"):
-        await anext(angelos.events(patience_s=0))
-
-
-@pytest.mark.parametrize("status", [401, 403])
-async def test_events_that_are_refused_raise(world, angelos, status):
-    world.refuse_events = status
-    with pytest.raises((errors.Forbidden, errors.Unauthenticated)):
-        await anext(angelos.events())
-
-
-async def test_the_connection_has_ended_when_its_reader_has(world, angelos, monkeypatch):
-    links = []
-
-    async def dial(*args, **kwargs):
-        links.append(await dialled(*args, **kwargs))
-        return links[-1]
-
-    dialled = events.dial
-    monkeypatch.setattr(events, "dial", dial)
-    world.fact("1-0", "task.output")
-    async with aclosing(angelos.events()) as facts:
-        await anext(facts)
-        (stream,) = [link.protocol.stream for link in links]
-        assert not stream.closed()
-    assert stream.closed()
-    await asyncio.wait_for(world.closed.wait(), 20)
-
-
 async def test_who_no_longer_waits_for_an_answer_hangs_up(world, angelos, caplog):
     world.answer_now = asyncio.Event()
     world.answers["GET /status"] = (200, b"{}")
@@ -278,26 +110,10 @@ async def test_who_no_longer_waits_for_an_answer_hangs_up(world, angelos, caplog
     assert not caplog.records
 
 
-async def test_a_link_that_comes_after_its_reader_has_gone_is_closed(world, angelos):
-    world.open_events = asyncio.Event()
-    reading = asyncio.ensure_future(anext(angelos.events()))
-    await eventually(lambda: world.asked, "the request")
-    reading.cancel()
-    await asyncio.wait({reading})
-    world.open_events.set()
-    await asyncio.wait_for(world.closed.wait(), 20)
-
-
 @pytest.mark.parametrize("token", ["a\nb", "a b", "\udcff", "ü"])
 def test_a_token_that_is_no_header_is_refused_here(token):
     with pytest.raises(errors.InvalidInput, match="token"):
         Angelos("http://127.0.0.1:1", token=token)
-
-
-async def test_an_end_for_good_is_not_tried_again(world, angelos):
-    world.drop_after, world.close_code = [0], 1008
-    with pytest.raises(errors.Forbidden, match="cut"):
-        await anext(angelos.events())
 
 
 async def test_run_yields_output_and_result(world, angelos):
