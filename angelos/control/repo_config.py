@@ -172,6 +172,6 @@ def parse(body: bytes) -> RepoConfig:
         return msgspec.toml.decode(body, type=RepoConfig)
     except (msgspec.DecodeError, ValueError, RecursionError, InvalidInput) as error:
         raise InvalidInput(
-            f"{FILE} cannot be read: {error}",
+            f"{FILE} cannot be read: {str(error).rstrip('.')}.",
             hint="It knows the tables [pipeline], [health] and [review].",
         ) from error

@@ -52,7 +52,8 @@ def import_folder(
     view = out.ask(create)
     if left_out:
         click.echo(f"angelos: left out, because not text: {_named(left_out)}.", err=True)
-    out.show(view, f"{len(files)} files are the repository {view.name}; main is {view.main}.")
+    count = "1 file is" if len(files) == 1 else f"{len(files)} files are"
+    out.show(view, f"{count} the repository {view.name}; main is {view.main}.")
 
 
 def read_files(root: Path) -> tuple[dict[str, str], list[str]]:
