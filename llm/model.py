@@ -102,7 +102,7 @@ class GPTDecoder(nn.Module):
         start = end - ids.size(1)
         if end > self.config.block_size or end > start + 1 > 1:
             raise ValueError(f"ids {start}..{end} overrun the block: generate slides over them")
-        x = self.tokens(ids) + self.positions(torch.arange(start, end, device=ids.device))
+        x = self.tokens(ids) + self.positions.weight[start:end]
         x = self.dropout(x)  # (B, T, C)
         for i, block in enumerate(self.layers):
             x = block(x, None if past is None else past[i])
