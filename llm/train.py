@@ -116,7 +116,7 @@ class Run:
             {"text": (c.tokenizer, c.tokens)} | vars(c.model_config) | vars(c.training_config)
             for c in (self.kept, saved)
         )
-        for name in asked.keys() - FREE:
+        for name in sorted(asked.keys() - FREE):
             if (mine := asked[name]) != (old := found[name]):
                 raise ConfigError(f"{name} = {mine!r}, but the checkpoint has {old!r}")
         self.kept = replace(saved, training_config=self.config)
