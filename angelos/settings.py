@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from angelos.adapters.datadir import DataDir, absolute, find_data_dir
+from angelos.adapters.host.datadir import DataDir, absolute, find_data_dir
 from angelos.core.errors import InvalidInput
 
 

@@ -28,7 +28,7 @@ import psycopg
 import pytest
 import pytest_asyncio
 
-from angelos.adapters.embedded import EmbeddedPostgres, EmbeddedValkey
+from angelos.adapters.host.embedded import EmbeddedPostgres, EmbeddedValkey
 from angelos.adapters.memory import ManualClock, MemoryJournal, MemoryQueue
 from angelos.adapters.postgres import Database
 from angelos.adapters.valkey import Client, ValkeyJournal, ValkeyQueue, connect

@@ -27,8 +27,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from tornado.httpclient import HTTPClientError, HTTPRequest
 
-from angelos.adapters.datadir import write_private
 from angelos.adapters.dial import caller
+from angelos.adapters.host.datadir import write_private
 from angelos.adapters.pki import client_context, key_pem, signing_request
 from angelos.core.api import Enrol, Enrolled, Renew
 from angelos.core.errors import AngelError, InvalidInput, NotFound, Unavailable, from_problem

@@ -12,7 +12,7 @@ from collections.abc import AsyncGenerator, Collection, Sequence
 
 import msgspec
 
-from angelos.adapters.clock import SystemClock
+from angelos.adapters.host.clock import SystemClock
 from angelos.core.errors import Busy
 from angelos.core.ids import START, CommandId, FactId, Offset, PrincipalId, offset_key
 from angelos.core.messages import Command, Fact

@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from angelos.adapters.datadir import write_private
+from angelos.adapters.host.datadir import write_private
 from angelos.core.errors import InvalidInput, Tampered, Unauthenticated
 from angelos.core.ids import PrincipalId, is_principal
 from angelos.core.ports import Clock

@@ -181,7 +181,7 @@ async def unavailable() -> AsyncIterator[None]:
     except ResponseError as error:
         if not isinstance(error, _REFUSALS) and not str(error).startswith(_NOT_NOW):
             raise
-        full = str(error).startswith("NOREPLICAS")  # see adapters/aof.py
+        full = str(error).startswith("NOREPLICAS")  # see adapters/host/aof.py
         raise Unavailable(
             f"Valkey does not take it: {'its disk is nearly full' if full else error}".strip(),
             hint="Its disk or memory may be full, or its user may lack a right.",

@@ -19,7 +19,7 @@ import time
 from collections.abc import Container
 from pathlib import Path, PurePosixPath
 
-from angelos.adapters.rename import exchange, move
+from angelos.adapters.host.rename import exchange, move
 from angelos.angelgit.outside import Disk
 from angelos.core.errors import Refused
 from angelos.core.paths import safe_path

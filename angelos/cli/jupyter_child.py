@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from angelos.adapters.datadir import DataDir, write_private
+from angelos.adapters.host.datadir import DataDir, write_private
 
 _DROPPED = ("JPY_", "JUPYTER", "IPYTHON")
 

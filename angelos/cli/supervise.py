@@ -6,7 +6,7 @@
     await child.stop()
 
 A child has a session of its own, so a Ctrl-C of the terminal reaches `up` alone, which ends its
-children in order. When `up` is killed the kernel sends them SIGTERM (`adapters/launch.py`).
+children in order. When `up` is killed the kernel sends them SIGTERM (`host/exec_child.py`).
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from pathlib import Path
 
 import msgspec
 
-from angelos.adapters import launch
-from angelos.adapters.children import start_ticks
-from angelos.adapters.datadir import Process
+from angelos.adapters.host import exec_child
+from angelos.adapters.host.children import start_ticks
+from angelos.adapters.host.datadir import Process
 from angelos.core.errors import Unavailable
 
 _LOG_BYTES = 5_000_000
@@ -120,7 +120,7 @@ class Child:
         reading, writing = os.pipe()
         try:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-I", "-S", launch.__file__, json.dumps(order),
+                sys.executable, "-I", "-S", exec_child.__file__, json.dumps(order),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=writing,
                 stderr=writing,

@@ -24,9 +24,9 @@ from typing import Self
 
 import msgspec
 
-from angelos.adapters.children import end_recorded, start_ticks
-from angelos.adapters.datadir import Process, ServerFile, SystemFile
-from angelos.adapters.embedded import EmbeddedPostgres, EmbeddedValkey
+from angelos.adapters.host.children import end_recorded, start_ticks
+from angelos.adapters.host.datadir import Process, ServerFile, SystemFile
+from angelos.adapters.host.embedded import EmbeddedPostgres, EmbeddedValkey
 from angelos.adapters.sockets import free_port
 from angelos.cli import jupyter_child
 from angelos.cli.nodes import LOCAL_NODES, LocalNode

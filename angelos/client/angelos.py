@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import msgspec
 
-from angelos.adapters.clock import SystemClock
+from angelos.adapters.host.clock import SystemClock
 from angelos.client import events as _events
 from angelos.client import tasks as _tasks
 from angelos.client.download import download
@@ -54,7 +54,7 @@ class Angelos:
 
         Raises `Unavailable` when none runs there.
         """
-        from angelos.adapters.datadir import DataDir, find_data_dir
+        from angelos.adapters.host.datadir import DataDir, find_data_dir
 
         system = DataDir(data_dir or find_data_dir()).system()
         if not system.url:

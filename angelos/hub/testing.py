@@ -13,8 +13,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Literal
 
-from angelos.adapters.clock import SystemClock
 from angelos.adapters.enrolment import Identity, enrol
+from angelos.adapters.host.clock import SystemClock
 from angelos.adapters.pki import Pki
 from angelos.adapters.postgres import Database
 from angelos.adapters.websocket import ClientChannel, connect_channel

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import msgspec
 
-from angelos.adapters.trees import remove_tree
+from angelos.adapters.host.trees import remove_tree
 from angelos.core.errors import InvalidInput, NotFound
 from angelos.core.ids import Revision, is_revision
 from angelos.core.revision import Bundle, verify_bundle

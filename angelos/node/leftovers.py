@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from angelos.adapters.trees import remove_tree
+from angelos.adapters.host.trees import remove_tree
 from angelos.node.proc import start_ticks
 
 log = logging.getLogger(__name__)

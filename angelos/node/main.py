@@ -19,8 +19,8 @@ from pathlib import Path
 
 import msgspec
 
-from angelos.adapters.clock import SystemClock
 from angelos.adapters.enrolment import Identity, enrol, problem_of
+from angelos.adapters.host.clock import SystemClock
 from angelos.adapters.websocket import connect_channel
 from angelos.core.errors import AngelError, InvalidInput, Unavailable
 from angelos.core.ids import Revision

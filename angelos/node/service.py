@@ -22,7 +22,7 @@ from typing import Any, Self
 
 import msgspec
 
-from angelos.adapters.datadir import write_private
+from angelos.adapters.host.datadir import write_private
 from angelos.core.errors import (
     AngelError,
     Busy,

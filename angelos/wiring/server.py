@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from angelos import __version__
-from angelos.adapters.children import start_ticks
-from angelos.adapters.clock import SystemClock
-from angelos.adapters.datadir import ServerFile, SystemFile
+from angelos.adapters.host.children import start_ticks
+from angelos.adapters.host.clock import SystemClock
+from angelos.adapters.host.datadir import ServerFile, SystemFile
 from angelos.adapters.keys import load_or_create
 from angelos.adapters.pki import Pki
 from angelos.adapters.postgres import Database

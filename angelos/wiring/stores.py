@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import NamedTuple
 
-from angelos.adapters.embedded import EmbeddedPostgres, EmbeddedValkey
+from angelos.adapters.host.embedded import EmbeddedPostgres, EmbeddedValkey
 from angelos.core.errors import Conflict, Unavailable
 from angelos.settings import Settings
 

@@ -16,8 +16,8 @@ import psycopg
 import redis
 import zstandard
 
-from angelos.adapters.datadir import DataDir
-from angelos.adapters.embedded import EmbeddedPostgres, EmbeddedValkey
+from angelos.adapters.host.datadir import DataDir
+from angelos.adapters.host.embedded import EmbeddedPostgres, EmbeddedValkey
 from tests.acceptance.independent import sha256
 
 EPHEMERAL = {"task.output", "document.edited"}

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from angelos.adapters.children import start_ticks
-from angelos.adapters.datadir import DataDir
+from angelos.adapters.host.children import start_ticks
+from angelos.adapters.host.datadir import DataDir
 from tests.acceptance.demo_process import demo_process
 from tests.acceptance.up_process import alive, descendants
 

@@ -14,7 +14,7 @@ from typing import Self
 
 import pytest
 
-from angelos.adapters.datadir import DataDir
+from angelos.adapters.host.datadir import DataDir
 from angelos.testing import need
 from tests.acceptance.up_process import Up, alive, cli, running
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from angelos.adapters.children import start_ticks
-from angelos.adapters.datadir import DataDir
+from angelos.adapters.host.children import start_ticks
+from angelos.adapters.host.datadir import DataDir
 
 READY_S = 120
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from tornado.httpclient import AsyncHTTPClient
 
-from angelos.adapters.datadir import DataDir
+from angelos.adapters.host.datadir import DataDir
 from angelos.cli.demo import patches, study
 from angelos.cli.demo.world import World, start_agent, start_up
 from angelos.core.api import SubmitTask

@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
-from angelos.adapters.datadir import DataDir
+from angelos.adapters.host.datadir import DataDir
 from angelos.cli.demo.world import start_up
 from angelos.core.permissions import Role
 from jupyter_ext.room_client import RoomClient

@@ -15,9 +15,9 @@ from tornado.simple_httpclient import SimpleAsyncHTTPClient
 from tornado.websocket import websocket_connect
 
 from angelos.adapters import enrolment
-from angelos.adapters.clock import SystemClock
-from angelos.adapters.datadir import write_private
 from angelos.adapters.enrolment import Identity, Token, decode_token, encode_token, enrol
+from angelos.adapters.host.clock import SystemClock
+from angelos.adapters.host.datadir import write_private
 from angelos.adapters.memory import ManualClock
 from angelos.adapters.pki import Pki, client_context, key_pem, signing_request
 from angelos.adapters.websocket import CHANNEL_PATH, connect_channel

@@ -88,7 +88,7 @@ def export_log(out: Out, file: str | None) -> None:
     if file is None or file == "-":
         out.ask(lambda angelos: _save(angelos, sys.stdout.buffer))
         return
-    from angelos.adapters.datadir import private_file
+    from angelos.adapters.host.datadir import private_file
     from angelos.core.errors import InvalidInput
 
     place = Path(file).resolve()  # a link stays one
@@ -167,7 +167,7 @@ def _opened(name: str) -> Iterator[Iterable[bytes]]:
 
 
 def _key(out: Out, given: str | None) -> bytes | None:
-    from angelos.adapters.datadir import DataDir, find_data_dir
+    from angelos.adapters.host.datadir import DataDir, find_data_dir
     from angelos.adapters.keys import load_or_create
     from angelos.core.errors import InvalidInput
 

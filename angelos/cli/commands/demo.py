@@ -14,7 +14,7 @@ from typing import Any
 import click
 import msgspec
 
-from angelos.adapters.trees import remove_tree
+from angelos.adapters.host.trees import remove_tree
 from angelos.cli.common import FAILED, ending_signals
 from angelos.core.ids import is_id, is_revision
 

@@ -92,8 +92,8 @@ async def _sandbox() -> list[Check]:
 
 
 async def _stores() -> Check:
-    from angelos.adapters.datadir import DataDir
-    from angelos.adapters.embedded import EmbeddedPostgres, EmbeddedValkey
+    from angelos.adapters.host.datadir import DataDir
+    from angelos.adapters.host.embedded import EmbeddedPostgres, EmbeddedValkey
     from angelos.core.errors import AngelError
 
     with tempfile.TemporaryDirectory(prefix="angelos-doctor-") as folder:

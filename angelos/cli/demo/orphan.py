@@ -2,8 +2,8 @@
 
     python -m angelos.cli.demo.orphan DEMO_PID DATA_DIR [--temporary]
 
-Started by `adapters/launch.py`, so the kernel sends it SIGTERM when the demo is gone, and `up`
-then ends all that it started in good order. A temporary data directory, which nobody else would
+Started by `adapters/host/exec_child.py`, so the kernel sends it SIGTERM when the demo is gone, and
+`up` then ends all that it started in good order. A temporary data directory, which nobody else would
 remove now, is removed.
 """
 
@@ -16,8 +16,8 @@ import signal
 import sys
 from pathlib import Path
 
-from angelos.adapters import launch
-from angelos.adapters.trees import remove_tree
+from angelos.adapters.host import exec_child as launch
+from angelos.adapters.host.trees import remove_tree
 
 
 def argv(data_dir: str, *, temporary: bool) -> list[str]:

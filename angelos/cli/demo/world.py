@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from angelos.adapters.datadir import DataDir, find_data_dir
+from angelos.adapters.host.datadir import DataDir, find_data_dir
 from angelos.cli.demo import orphan, study
 from angelos.client import Angelos
 from angelos.core.api import ProposalView

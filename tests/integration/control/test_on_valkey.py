@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from angelos.adapters.clock import SystemClock
+from angelos.adapters.host.clock import SystemClock
 from angelos.core.api import SubmitTask
 from angelos.core.messages import Kind, Status
 from tests.unit.control.fakes import ADA, PERSON, World, edit

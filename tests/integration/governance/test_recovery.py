@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from angelos.adapters.embedded import EmbeddedPostgres, EmbeddedValkey
+from angelos.adapters.host.embedded import EmbeddedPostgres, EmbeddedValkey
 from angelos.adapters.memory import ManualClock
 from angelos.adapters.postgres import Database
 from angelos.adapters.valkey import ValkeyJournal, connect

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from angelos.adapters.datadir import DataDir
+from angelos.adapters.host.datadir import DataDir
 from angelos.client import Angelos
 from angelos.core.errors import Unavailable
 from angelos.core.ports import NewText

@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from angelos.adapters.clock import SystemClock
+from angelos.adapters.host.clock import SystemClock
 from angelos.core.grants import Grant, digest, sign_grant
 from angelos.core.ids import PrincipalId, Revision, TaskId, new_command_id, new_grant_id
 from angelos.core.messages import Checkout, Command, Fact, Payload, RunTask, Tier, decode, encode

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from angelos.adapters import aof
-from angelos.adapters.aof import MIN_FREE, AofKeeper
-from angelos.adapters.embedded import EmbeddedValkey
+from angelos.adapters.host import aof
+from angelos.adapters.host.aof import MIN_FREE, AofKeeper
+from angelos.adapters.host.embedded import EmbeddedValkey
 from angelos.adapters.valkey import ValkeyJournal, connect
 from angelos.core.errors import Unavailable
 from angelos.core.ids import START

@@ -18,8 +18,8 @@ import msgspec
 import psycopg
 import pytest
 
-from angelos.adapters.children import end_recorded, start_ticks
-from angelos.adapters.embedded import EmbeddedPostgres, EmbeddedValkey, Recorded
+from angelos.adapters.host.children import end_recorded, start_ticks
+from angelos.adapters.host.embedded import EmbeddedPostgres, EmbeddedValkey, Recorded
 from angelos.adapters.postgres import Database
 from angelos.adapters.valkey import ValkeyJournal, ValkeyQueue, connect
 from angelos.core.errors import Conflict, Unavailable

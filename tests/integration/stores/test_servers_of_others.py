@@ -11,7 +11,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from angelos.adapters.embedded import _valkey_binary
+from angelos.adapters.host.embedded import _valkey_binary
 from angelos.adapters.postgres import Database
 from angelos.adapters.valkey import ValkeyJournal, check_server, connect
 from angelos.core.errors import Conflict, InvalidInput, Unavailable

@@ -9,8 +9,8 @@ import stat
 
 import pytest
 
-from angelos.adapters.datadir import DataDir
-from angelos.adapters.embedded import EmbeddedPostgres, EmbeddedValkey
+from angelos.adapters.host.datadir import DataDir
+from angelos.adapters.host.embedded import EmbeddedPostgres, EmbeddedValkey
 from angelos.adapters.postgres import Database
 from angelos.client import Angelos
 from angelos.core.errors import Unavailable
@@ -122,8 +122,8 @@ async def test_a_store_that_cannot_be_reached_is_named(settings, tmp_path):
 async def test_under_up_it_waits_for_the_stores_of_up(settings):
     import asyncio
 
-    from angelos.adapters.children import start_ticks
-    from angelos.adapters.datadir import SystemFile
+    from angelos.adapters.host.children import start_ticks
+    from angelos.adapters.host.datadir import SystemFile
 
     settings.data.create()
     supervised = load({"ANGELOS_SUPERVISED": "1"}, data_dir=settings.data_dir)

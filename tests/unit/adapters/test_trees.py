@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from angelos.adapters.trees import remove_tree
+from angelos.adapters.host.trees import remove_tree
 
 
 def test_what_is_read_only_is_removed_too_and_links_are_not_followed(tmp_path: Path) -> None:

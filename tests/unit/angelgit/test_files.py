@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from angelos.adapters import rename
+from angelos.adapters.host import rename
 from angelos.angelgit import files as module
 from angelos.angelgit.files import WorkingFiles
 from angelos.angelgit.outside import Disk

@@ -10,7 +10,7 @@ import sys
 from hypothesis import given
 from hypothesis import strategies as st
 
-from angelos.adapters.children import start_ticks
+from angelos.adapters.host.children import start_ticks
 from angelos.cli.supervise import BoundedLog, Child, Restarts, ended
 
 STUBBORN = (

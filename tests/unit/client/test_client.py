@@ -8,8 +8,8 @@ import socket
 import msgspec
 import pytest
 
-from angelos.adapters.children import start_ticks
-from angelos.adapters.datadir import DataDir, SystemFile
+from angelos.adapters.host.children import start_ticks
+from angelos.adapters.host.datadir import DataDir, SystemFile
 from angelos.client import Angelos, Restarted
 from angelos.core import errors
 from angelos.core.api import SubmitTask

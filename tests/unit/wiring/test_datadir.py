@@ -11,8 +11,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from angelos.adapters.children import start_ticks
-from angelos.adapters.datadir import (
+from angelos.adapters.host.children import start_ticks
+from angelos.adapters.host.datadir import (
     DataDir,
     Process,
     ServerFile,
@@ -110,7 +110,7 @@ def test_a_place_that_cannot_be_used_is_bad_input(tmp_path):
 
 def test_the_second_is_refused_and_told_who_has_it(data):
     code = (
-        "import sys\nfrom angelos.adapters.datadir import DataDir\n"
+        "import sys\nfrom angelos.adapters.host.datadir import DataDir\n"
         f"with DataDir({str(data.root)!r}).locked():\n"
         "    print('locked', flush=True)\n    sys.stdin.read()\n"
     )

@@ -27,7 +27,7 @@ from typing import IO, TypeVar
 
 import msgspec
 
-from angelos.adapters.children import start_ticks
+from angelos.adapters.host.children import start_ticks
 from angelos.core.errors import Conflict, InvalidInput, Unavailable
 
 T = TypeVar("T")

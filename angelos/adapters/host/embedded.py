@@ -26,9 +26,9 @@ from typing import ClassVar, Literal, Self
 
 import msgspec
 
-from angelos.adapters import cluster
-from angelos.adapters.aof import AofKeeper
-from angelos.adapters.children import end_recorded, spawn, start_ticks
+from angelos.adapters.host import cluster
+from angelos.adapters.host.aof import AofKeeper
+from angelos.adapters.host.children import end_recorded, spawn, start_ticks
 from angelos.core.errors import Conflict, Unavailable
 
 log = logging.getLogger(__name__)

@@ -21,7 +21,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from angelos.adapters import launch
+from angelos.adapters.host import exec_child as launch
 from angelos.core.errors import Unavailable
 
 _STAT_START_TIME = 19  # field 22 of /proc/<pid>/stat, counted after the command's name

@@ -17,7 +17,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from angelos.adapters.children import spawn
+from angelos.adapters.host.children import spawn
 from angelos.core.errors import Conflict, Unavailable
 
 SERVER_UID = 60_600  # in a range that systemd's UIDS document lists as unused

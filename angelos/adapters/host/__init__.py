@@ -1,0 +1,1 @@
+"""This machine: the data directory, child processes, embedded stores, the clock."""
