@@ -2,8 +2,8 @@
 
 Tornado's handlers are registered before the system runs, so `ApiHandler` takes everything below
 `/angelos/api/` and looks the route up at each request. Parsing, permission and errors are the
-code that the hub's listener uses too (`adapters/http.py`); signing in, XSRF and origin checks are
-Jupyter's.
+code that the hub's listener uses too (`adapters/net/http.py`); signing in, XSRF and origin checks
+are Jupyter's.
 
     401 nobody is signed in     403 role or XSRF check      404 no such route
     405 no such method there    413 the body is too large   503 the system is not running
@@ -21,7 +21,7 @@ from jupyter_server.auth.decorator import allow_unauthenticated
 from jupyter_server.base.handlers import JupyterHandler
 from tornado.web import HTTPError, stream_request_body
 
-from angelos.adapters.http import (
+from angelos.adapters.net.http import (
     HEADERS,
     Answer,
     answer,

@@ -22,7 +22,7 @@ from pycrdt import Decoder, Doc, Text, YMessageType, YSyncMessageType
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import WebSocketClientConnection
 
-from angelos.adapters.dial import caller, dial
+from angelos.adapters.net.dial import caller, dial
 from angelos.core.errors import NotFound, Unavailable
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024

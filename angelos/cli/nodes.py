@@ -40,7 +40,7 @@ class LocalNode:
 
     def enrolled(self, hub_url: str) -> bool:
         """Tell whether it has a certificate of this hub that is valid for some minutes yet."""
-        from angelos.adapters.enrolment import Identity
+        from angelos.adapters.identity.enrolment import Identity
 
         try:
             identity = Identity.load(self.folder)
@@ -59,7 +59,7 @@ class LocalNode:
         The token stays in this process: in a command line every user of the machine could read
         it and be first to use it.
         """
-        from angelos.adapters.enrolment import enrol
+        from angelos.adapters.identity.enrolment import enrol
 
         if not self.enrolled(hub_url):
             name, role = self.local

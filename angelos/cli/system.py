@@ -27,7 +27,7 @@ import msgspec
 from angelos.adapters.host.children import end_recorded, start_ticks
 from angelos.adapters.host.datadir import Process, ServerFile, SystemFile
 from angelos.adapters.host.embedded import EmbeddedPostgres, EmbeddedValkey
-from angelos.adapters.sockets import free_port
+from angelos.adapters.net.sockets import free_port
 from angelos.cli import jupyter_child
 from angelos.cli.nodes import LOCAL_NODES, LocalNode
 from angelos.cli.supervise import Child, Restarts, ended

@@ -27,7 +27,7 @@ from angelos.core.ports import Change, Edit, Output
 from angelos.core.revision import Bundle
 
 if TYPE_CHECKING:
-    from angelos.adapters.enrolment import Identity
+    from angelos.adapters.identity.enrolment import Identity
 
 
 class Angelos:
@@ -67,7 +67,7 @@ class Angelos:
 
         While it is open it renews the certificate at half its life.
         """
-        from angelos.adapters.enrolment import Identity
+        from angelos.adapters.identity.enrolment import Identity
 
         identity = Identity.load(Path(folder))
         transport = Transport(identity.hub_url, tls=identity.client_context())

@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, Awaitable
 
 from tornado.httpclient import HTTPRequest, HTTPResponse
 
-from angelos.adapters.dial import caller
+from angelos.adapters.net.dial import caller
 from angelos.client.transport import CONNECT_S, Transport, problem_of
 from angelos.core.errors import DeadlineExceeded
 

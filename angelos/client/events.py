@@ -16,7 +16,7 @@ import msgspec
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import WebSocketClientConnection
 
-from angelos.adapters.dial import dial, hang_up
+from angelos.adapters.net.dial import dial, hang_up
 from angelos.client.transport import CONNECT_S, Transport, problem_of, unreachable
 from angelos.core.errors import AngelError, Forbidden, Unauthenticated, Unavailable
 from angelos.core.ids import Offset

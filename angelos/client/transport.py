@@ -19,7 +19,7 @@ from tornado.httpclient import HTTPRequest, HTTPResponse
 from tornado.httputil import HTTPHeaders
 from tornado.simple_httpclient import HTTPStreamClosedError, HTTPTimeoutError
 
-from angelos.adapters.dial import Caller, caller
+from angelos.adapters.net.dial import Caller, caller
 from angelos.core.errors import (
     BY_CODE,
     AngelError,

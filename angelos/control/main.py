@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from angelos.adapters.host.clock import SystemClock
-from angelos.adapters.keys import load_or_create
+from angelos.adapters.identity.keys import load_or_create
 from angelos.adapters.postgres import Database
 from angelos.control.config import ControlConfig
 from angelos.control.service import Control

@@ -1,6 +1,6 @@
 """The channel protocol as a pure machine: frames and wishes in, effects out, time as an argument.
 
-Hub and peer run the same `Machine`; sockets are somebody else's (`adapters/link.py`). What it
+Hub and peer run the same `Machine`; sockets are somebody else's (`adapters/net/link.py`). What it
 promises, for each pair of sessions (a session is one life of one end):
 
 - each envelope is delivered once and in order, however often the connection is lost;

@@ -1,7 +1,7 @@
 """A route as data: method, path, permission, types and handler in one line.
 
 Planes list their routes; `jupyter_ext` mounts them behind Jupyter's sign-in and the hub behind
-mutual TLS, with the same code for parsing, permission and errors (`adapters/http.py`). The
+mutual TLS, with the same code for parsing, permission and errors (`adapters/net/http.py`). The
 OpenAPI document is generated from the same list (`core/openapi.py`).
 
     Route("POST", "/tasks", Permission.tasks_run, submit, request=SubmitTask, response=TaskView,

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from tornado.websocket import WebSocketHandler
 
-from angelos.adapters.http import HEADERS, new_trace, permit, problem
-from angelos.adapters.websocket import SocketWire
+from angelos.adapters.net.http import HEADERS, new_trace, permit, problem
+from angelos.adapters.net.websocket import SocketWire
 from angelos.core.errors import AngelError
 from angelos.core.frames import MAX_FRAME_BYTES, Bye, Hello, read_frame, write_frame
 from angelos.core.permissions import Permission

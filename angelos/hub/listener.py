@@ -16,7 +16,7 @@ from tornado.iostream import IOStream
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
-from angelos.adapters.pki import identity_of
+from angelos.adapters.identity.authority import identity_of
 from angelos.core.errors import Unauthenticated, Unavailable
 from angelos.core.ids import PrincipalId
 

@@ -15,11 +15,11 @@ from typing import Self
 from tornado.httputil import HTTPServerRequest
 from tornado.web import Application
 
-from angelos.adapters.enrolment import Token, encode_token
-from angelos.adapters.http import NoSuchRoute, PrincipalOf, mount
-from angelos.adapters.link import Wire
-from angelos.adapters.pki import LIFETIME_S, Issued, Pki, identity_of
-from angelos.adapters.websocket import CHANNEL_PATH
+from angelos.adapters.identity.authority import LIFETIME_S, Issued, Pki, identity_of
+from angelos.adapters.identity.enrolment import Token, encode_token
+from angelos.adapters.net.http import NoSuchRoute, PrincipalOf, mount
+from angelos.adapters.net.link import Wire
+from angelos.adapters.net.websocket import CHANNEL_PATH
 from angelos.core.api import CreateEnrolment, Enrol, Enrolled, EnrolmentView, Renew
 from angelos.core.errors import InvalidInput, Unauthenticated
 from angelos.core.frames import Hello

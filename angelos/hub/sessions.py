@@ -16,7 +16,7 @@ import secrets
 from contextlib import aclosing
 from typing import Any, cast
 
-from angelos.adapters.link import Link, Wire
+from angelos.adapters.net.link import Link, Wire
 from angelos.core.channel import Machine
 from angelos.core.errors import AngelError, Forbidden, InvalidInput, TooLarge, Unavailable
 from angelos.core.frames import Hello

@@ -14,7 +14,7 @@ import hashlib
 from collections.abc import Callable
 from typing import Any
 
-from angelos.adapters.pki import Issued
+from angelos.adapters.identity.authority import Issued
 from angelos.adapters.postgres import Connection, Database, load_queries
 from angelos.core.errors import Unauthenticated
 from angelos.core.ids import FactId, PrincipalId, new_fact_id

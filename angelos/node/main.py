@@ -19,9 +19,10 @@ from pathlib import Path
 
 import msgspec
 
-from angelos.adapters.enrolment import Identity, enrol, problem_of
 from angelos.adapters.host.clock import SystemClock
-from angelos.adapters.websocket import connect_channel
+from angelos.adapters.identity.enrolment import Identity, enrol
+from angelos.adapters.net.dial import problem_of
+from angelos.adapters.net.websocket import connect_channel
 from angelos.core.errors import AngelError, InvalidInput, Unavailable
 from angelos.core.ids import Revision
 from angelos.core.ports import Channel, Clock
@@ -163,7 +164,7 @@ async def fetch_bundle(identity: Identity, repo: str, revision: Revision) -> Bun
     """Return a revision's bundle from the hub; the caller verifies it."""
     from tornado.httpclient import HTTPClientError, HTTPRequest
 
-    from angelos.adapters.dial import caller
+    from angelos.adapters.net.dial import caller
 
     url = f"{identity.hub_url}{PREFIX}/repos/{repo}/revisions/{revision}/bundle"
     request = HTTPRequest(

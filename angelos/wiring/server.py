@@ -19,10 +19,10 @@ from angelos import __version__
 from angelos.adapters.host.children import start_ticks
 from angelos.adapters.host.clock import SystemClock
 from angelos.adapters.host.datadir import ServerFile, SystemFile
-from angelos.adapters.keys import load_or_create
-from angelos.adapters.pki import Pki
+from angelos.adapters.identity.authority import Pki
+from angelos.adapters.identity.keys import load_or_create
+from angelos.adapters.net.sockets import free_port
 from angelos.adapters.postgres import Database
-from angelos.adapters.sockets import free_port
 from angelos.adapters.valkey import ValkeyJournal, ValkeyQueue, check_server, connect
 from angelos.angelgit.routes import routes as angelgit_routes
 from angelos.angelgit.service import AngelGit

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 from tornado.httpclient import HTTPClient, HTTPClientError
 
-from angelos.adapters.sockets import free_port
+from angelos.adapters.net.sockets import free_port
 from tests.acceptance.up_process import cli, running
 
 TOKEN = "a-token-of-forty-characters-for-this-test"

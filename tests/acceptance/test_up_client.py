@@ -8,7 +8,7 @@ import signal
 
 import pytest
 
-from angelos.adapters.enrolment import enrol
+from angelos.adapters.identity.enrolment import enrol
 from angelos.client import Angelos
 from angelos.core.errors import Forbidden, Unauthenticated
 from angelos.core.ids import START

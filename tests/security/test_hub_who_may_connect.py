@@ -14,13 +14,24 @@ from tornado.iostream import StreamClosedError
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 from tornado.websocket import websocket_connect
 
-from angelos.adapters import enrolment
-from angelos.adapters.enrolment import Identity, Token, decode_token, encode_token, enrol
 from angelos.adapters.host.clock import SystemClock
 from angelos.adapters.host.datadir import write_private
+from angelos.adapters.identity import enrolment
+from angelos.adapters.identity.authority import (
+    Pki,
+    client_context,
+    key_pem,
+    signing_request,
+)
+from angelos.adapters.identity.enrolment import (
+    Identity,
+    Token,
+    decode_token,
+    encode_token,
+    enrol,
+)
 from angelos.adapters.memory import ManualClock
-from angelos.adapters.pki import Pki, client_context, key_pem, signing_request
-from angelos.adapters.websocket import CHANNEL_PATH, connect_channel
+from angelos.adapters.net.websocket import CHANNEL_PATH, connect_channel
 from angelos.core.api import CreateEnrolment, Ok
 from angelos.core.errors import InvalidInput, Unauthenticated, Unavailable
 from angelos.core.frames import Bye, Ping, read_frame, write_frame

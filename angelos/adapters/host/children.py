@@ -21,7 +21,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from angelos.adapters.host import exec_child as launch
+from angelos.adapters.host import exec_child
 from angelos.core.errors import Unavailable
 
 _STAT_START_TIME = 19  # field 22 of /proc/<pid>/stat, counted after the command's name
@@ -90,7 +90,7 @@ def spawn(
     """Start a program in a session of its own, with an almost empty environment.
 
     When the *thread* that calls this ends, the kernel sends the child `end_with`: call it from
-    the thread that runs the loop. `uid` 0 stays who we are; see `launch.py` for `binds`.
+    the thread that runs the loop. `uid` 0 stays who we are; see `exec_child.py` for `binds`.
     Output is appended to `log`.
     """
     order = {
@@ -99,7 +99,7 @@ def spawn(
     }  # fmt: skip
     with log.open("ab") as output:
         return subprocess.Popen(
-            [sys.executable, "-I", "-S", launch.__file__, json.dumps(order)],
+            [sys.executable, "-I", "-S", exec_child.__file__, json.dumps(order)],
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -1,6 +1,6 @@
 """Become another program that ends with its parent, perhaps as another user.
 
-Run as a script (`python -I -S launch.py JSON`), never imported by the system; it execs, so the
+Run as a script (`python -I -S exec_child.py JSON`), never imported by the system; it execs, so the
 process id and start time of the caller's child stay those of the server. The JSON is
 `{"parent", "signal", "uid", "binds": [[from, to]], "argv"}`.
 

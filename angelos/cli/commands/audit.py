@@ -168,7 +168,7 @@ def _opened(name: str) -> Iterator[Iterable[bytes]]:
 
 def _key(out: Out, given: str | None) -> bytes | None:
     from angelos.adapters.host.datadir import DataDir, find_data_dir
-    from angelos.adapters.keys import load_or_create
+    from angelos.adapters.identity.keys import load_or_create
     from angelos.core.errors import InvalidInput
 
     if given is not None:

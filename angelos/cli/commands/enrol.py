@@ -62,7 +62,7 @@ def agent() -> None:
 @common
 def agent_enrol(out: Out, token: str, folder: str) -> None:
     """Use TOKEN (- to read it from standard input) to get a certificate into DIR."""
-    from angelos.adapters.enrolment import enrol as get_certificate
+    from angelos.adapters.identity.enrolment import enrol as get_certificate
 
     word = sys.stdin.readline().strip() if token == "-" else token  # noqa: S105 - no secret
     identity = asyncio.run(get_certificate(word, Path(folder)))

@@ -3,8 +3,8 @@
     python -m angelos.cli.demo.orphan DEMO_PID DATA_DIR [--temporary]
 
 Started by `adapters/host/exec_child.py`, so the kernel sends it SIGTERM when the demo is gone, and
-`up` then ends all that it started in good order. A temporary data directory, which nobody else would
-remove now, is removed.
+`up` then ends all that it started in good order. A temporary data directory, which nobody else
+would remove now, is removed.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import signal
 import sys
 from pathlib import Path
 
-from angelos.adapters.host import exec_child as launch
+from angelos.adapters.host import exec_child
 from angelos.adapters.host.trees import remove_tree
 
 
@@ -27,7 +27,7 @@ def argv(data_dir: str, *, temporary: bool) -> list[str]:
         "parent": os.getpid(), "signal": int(signal.SIGTERM), "uid": 0, "binds": [],
         "argv": [*me, "--temporary"] if temporary else me,
     }  # fmt: skip
-    return [sys.executable, "-I", "-S", launch.__file__, json.dumps(order)]
+    return [sys.executable, "-I", "-S", exec_child.__file__, json.dumps(order)]
 
 
 def main(demo: int, data_dir: str, *, temporary: bool) -> None:

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import msgspec
 
-from angelos.adapters.websocket import CHANNEL_PATH
+from angelos.adapters.net.websocket import CHANNEL_PATH
 from angelos.angelgit.routes import routes as angelgit_routes
 from angelos.cli.reference.source import code, first, head, table, texts
 from angelos.control.routes import routes as control_routes

@@ -8,7 +8,7 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
-from angelos.adapters.http import mount
+from angelos.adapters.net.http import mount
 from angelos.client import Angelos
 from angelos.core.ids import PrincipalId
 from angelos.core.messages import Kind

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from angelos.adapters.pki import Pki
+from angelos.adapters.identity.authority import Pki
 from angelos.core.errors import Unavailable
 from angelos.hub import service
 from angelos.hub.testing import running_hub

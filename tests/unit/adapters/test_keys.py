@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from angelos.adapters.keys import load_or_create
+from angelos.adapters.identity.keys import load_or_create
 from angelos.core.errors import Tampered
 
 

@@ -10,7 +10,7 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application
 
-from angelos.adapters.http import Answer, mount, send
+from angelos.adapters.net.http import Answer, mount, send
 from angelos.client import Angelos
 from angelos.core.errors import Tampered, Unavailable
 from angelos.core.ids import PrincipalId

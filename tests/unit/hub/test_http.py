@@ -13,7 +13,7 @@ from tornado.httpclient import HTTPRequest
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 from tornado.web import Application
 
-from angelos.adapters.http import Answer, NoSuchRoute, answer, compile_path, mount
+from angelos.adapters.net.http import Answer, NoSuchRoute, answer, compile_path, mount
 from angelos.core.errors import Stale, Unauthenticated, from_problem
 from angelos.core.ids import PrincipalId
 from angelos.core.messages import Input

@@ -10,8 +10,14 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from angelos.adapters.identity.authority import (
+    LIFETIME_S,
+    Pki,
+    client_context,
+    identity_of,
+    signing_request,
+)
 from angelos.adapters.memory import ManualClock
-from angelos.adapters.pki import LIFETIME_S, Pki, client_context, identity_of, signing_request
 from angelos.core.errors import InvalidInput, Tampered, Unauthenticated
 from angelos.core.ids import PrincipalId
 

@@ -14,11 +14,14 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
-from tornado.httpclient import HTTPRequest, HTTPResponse
+import msgspec
+from tornado.httpclient import HTTPClientError, HTTPRequest, HTTPResponse
 from tornado.iostream import IOStream, StreamClosedError
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 from tornado.tcpclient import TCPClient
 from tornado.websocket import WebSocketClientConnection, websocket_connect
+
+from angelos.core.errors import AngelError, Unavailable, from_problem
 
 
 async def dial(request: HTTPRequest, **options: Any) -> WebSocketClientConnection:
@@ -105,3 +108,13 @@ class _Line(TCPClient):
         self._left = True
         if self._stream is not None:
             self._stream.close()
+
+
+def problem_of(error: HTTPClientError) -> AngelError:
+    """Return the error that a refused request's problem document describes."""
+    body = error.response.body if error.response is not None else b""
+    try:
+        problem = msgspec.json.decode(body, type=dict[str, Any])
+    except (msgspec.DecodeError, RecursionError):
+        return Unavailable(f"No usable answer: {error.message} ({error.code}).")
+    return from_problem(problem)

@@ -27,11 +27,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from tornado.httpclient import HTTPClientError, HTTPRequest
 
-from angelos.adapters.dial import caller
 from angelos.adapters.host.datadir import write_private
-from angelos.adapters.pki import client_context, key_pem, signing_request
+from angelos.adapters.identity.authority import client_context, key_pem, signing_request
+from angelos.adapters.net.dial import caller, problem_of
 from angelos.core.api import Enrol, Enrolled, Renew
-from angelos.core.errors import AngelError, InvalidInput, NotFound, Unavailable, from_problem
+from angelos.core.errors import AngelError, InvalidInput, NotFound, Unavailable
 from angelos.core.ids import PrincipalId
 from angelos.core.ports import Clock
 from angelos.core.routes import PREFIX
@@ -206,13 +206,3 @@ async def _post(url: str, body: Any, context: ssl.SSLContext) -> Enrolled:
         raise Unavailable(f"{url} cannot be reached: {error}") from error
     except msgspec.DecodeError as error:
         raise Unavailable(f"{url} answered something else: {error}") from error
-
-
-def problem_of(error: HTTPClientError) -> AngelError:
-    """Return the error that a refused request's problem document describes."""
-    body = error.response.body if error.response is not None else b""
-    try:
-        problem = msgspec.json.decode(body, type=dict[str, Any])
-    except (msgspec.DecodeError, RecursionError):
-        return Unavailable(f"No usable answer: {error.message} ({error.code}).")
-    return from_problem(problem)

@@ -1,6 +1,6 @@
 """A `Channel` on the protocol machine, over one connection after the other.
 
-Both ends use it: the hub keeps one `Link` per peer, `adapters/websocket.py` one for itself. A
+Both ends use it: the hub keeps one `Link` per peer, `adapters/net/websocket.py` one for itself. A
 connection is a `Wire`; when it is gone the link waits for the next and everything that the other
 end has not processed is sent again.
 

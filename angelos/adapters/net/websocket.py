@@ -30,9 +30,8 @@ from tornado.websocket import (
     WebSocketHandler,
 )
 
-from angelos.adapters.dial import dial
-from angelos.adapters.enrolment import problem_of
-from angelos.adapters.link import Link
+from angelos.adapters.net.dial import dial, problem_of
+from angelos.adapters.net.link import Link
 from angelos.core.channel import FATAL, Config, End, Machine
 from angelos.core.errors import AngelError, Forbidden, InvalidInput, Unauthenticated, Unavailable
 from angelos.core.frames import MAX_FRAME_BYTES

@@ -1,0 +1,1 @@
+"""Who a peer is: the certificate authority, enrolment, signing keys."""

@@ -1,0 +1,1 @@
+"""The network: HTTP, WebSockets, the link of a channel, dialling."""
