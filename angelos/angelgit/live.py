@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Iterable
 
 import msgspec
 
-from angelos.adapters.postgres import Database
+from angelos.adapters.stores.postgres import Database
 from angelos.angelgit import documents
 from angelos.angelgit.log import DocumentLog, LogEntry
 from angelos.angelgit.models import sha256

@@ -12,7 +12,7 @@ from functools import partial
 
 import msgspec
 
-from angelos.adapters.postgres import Database
+from angelos.adapters.stores.postgres import Database
 from angelos.angelgit import documents, fit, promote, state
 from angelos.angelgit.live import Live
 from angelos.angelgit.models import FileState, MainMove, Manifest, Move, PathMove

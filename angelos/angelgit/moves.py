@@ -26,7 +26,7 @@ from typing import Any
 
 import msgspec
 
-from angelos.adapters.postgres import Database
+from angelos.adapters.stores.postgres import Database
 from angelos.angelgit import documents, recovery
 from angelos.angelgit.live import Live, Snapshot, snapshot
 from angelos.angelgit.models import (

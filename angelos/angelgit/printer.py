@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Self
 
-from angelos.adapters.postgres import Database
+from angelos.adapters.stores.postgres import Database
 from angelos.angelgit import documents, promote
 from angelos.angelgit.edited import EditedFacts
 from angelos.angelgit.files import SETTLE_S, WorkingFiles

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from angelos.adapters.postgres import Database
+from angelos.adapters.stores.postgres import Database
 from angelos.angelgit import documents, drafts, fit, promote, state
 from angelos.angelgit.live import Live
 from angelos.angelgit.models import Move, PathMove, ProposalRecord, proposal_digest, sha256

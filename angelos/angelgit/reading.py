@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from angelos.adapters.postgres import Database
+from angelos.adapters.stores.postgres import Database
 from angelos.angelgit.edits import is_cut, unified_diff
 from angelos.angelgit.models import Manifest
 from angelos.angelgit.state import by_path, differing

@@ -18,7 +18,7 @@ from typing import Any, Self, TypeVar
 
 from redis.asyncio import Redis
 
-from angelos.adapters.postgres import Database
+from angelos.adapters.stores.postgres import Database
 from angelos.angelgit.edited import EditedFacts
 from angelos.angelgit.files import WorkingFiles
 from angelos.angelgit.importing import CheckConfig, Imported, import_files, no_check

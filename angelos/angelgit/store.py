@@ -16,7 +16,7 @@ from typing import Any, LiteralString
 import msgspec
 import zstandard
 
-from angelos.adapters.postgres import Connection, load_queries
+from angelos.adapters.stores.postgres import Connection, load_queries
 from angelos.angelgit import documents
 from angelos.angelgit.fit import Undone
 from angelos.angelgit.models import (

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from angelos.adapters.host.clock import SystemClock
 from angelos.adapters.identity.keys import load_or_create
-from angelos.adapters.postgres import Database
+from angelos.adapters.stores.postgres import Database
 from angelos.control.config import ControlConfig
 from angelos.control.service import Control
 from angelos.core.ports import Journal, Queue, Repository, Signals

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 
-from angelos.adapters.postgres import Database, load_queries
+from angelos.adapters.stores.postgres import Database, load_queries
 from angelos.core.api import PersonView
 from angelos.core.errors import Conflict, InvalidInput, NotFound
 from angelos.core.ids import PrincipalId, is_principal

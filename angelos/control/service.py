@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack
 from typing import Self
 
 from angelos import __version__
-from angelos.adapters.postgres import Database
+from angelos.adapters.stores.postgres import Database
 from angelos.control import effects
 from angelos.control.config import ControlConfig
 from angelos.control.ledger import Ledger

@@ -1,7 +1,8 @@
 """The seams of the system: small protocols that everything else depends on.
 
 Real adapters live in `angelos/adapters` and in the planes; fakes for tests in
-`angelos/adapters/memory.py` and `angelos/testing.py`. What each promises is in its docstring.
+`angelos/testing/`. What each promises is in its
+docstring.
 """
 
 from __future__ import annotations

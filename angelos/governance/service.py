@@ -14,7 +14,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing
 from typing import Any, Protocol, Self, TypeVar
 
-from angelos.adapters.postgres import Database
+from angelos.adapters.stores.postgres import Database
 from angelos.core.errors import AngelError, Tampered, Unavailable
 from angelos.core.ids import START, Offset, PrincipalId, offset_key
 from angelos.core.messages import Fact, Kind

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from angelos.adapters.postgres import Connection, Database, load_queries
+from angelos.adapters.stores.postgres import Connection, Database, load_queries
 from angelos.core.errors import Tampered
 from angelos.core.ids import Offset, offset_key
 from angelos.core.messages import Fact

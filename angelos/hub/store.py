@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 from angelos.adapters.identity.authority import Issued
-from angelos.adapters.postgres import Connection, Database, load_queries
+from angelos.adapters.stores.postgres import Connection, Database, load_queries
 from angelos.core.errors import Unauthenticated
 from angelos.core.ids import FactId, PrincipalId, new_fact_id
 from angelos.core.permissions import Principal

@@ -22,8 +22,8 @@ from angelos.adapters.host.datadir import ServerFile, SystemFile
 from angelos.adapters.identity.authority import Pki
 from angelos.adapters.identity.keys import load_or_create
 from angelos.adapters.net.sockets import free_port
-from angelos.adapters.postgres import Database
-from angelos.adapters.valkey import ValkeyJournal, ValkeyQueue, check_server, connect
+from angelos.adapters.stores.postgres import Database
+from angelos.adapters.stores.valkey import ValkeyJournal, ValkeyQueue, check_server, connect
 from angelos.angelgit.routes import routes as angelgit_routes
 from angelos.angelgit.service import AngelGit
 from angelos.control import repo_config

@@ -30,7 +30,6 @@ from angelos.adapters.identity.enrolment import (
     encode_token,
     enrol,
 )
-from angelos.adapters.memory import ManualClock
 from angelos.adapters.net.websocket import CHANNEL_PATH, connect_channel
 from angelos.core.api import CreateEnrolment, Ok
 from angelos.core.errors import InvalidInput, Unauthenticated, Unavailable
@@ -39,8 +38,8 @@ from angelos.core.ids import PrincipalId
 from angelos.core.messages import Kind
 from angelos.core.permissions import Permission
 from angelos.core.routes import Call, Nothing, Route
-from angelos.hub.testing import OPERATOR, connect, join, running_hub
-from angelos.testing import eventually, facts_until, next_fact
+from angelos.testing import ManualClock, eventually, facts_until, next_fact
+from angelos.testing.hub import OPERATOR, connect, join, running_hub
 
 NODE, ADA = PrincipalId("node/exec1"), PrincipalId("agent/ada")
 

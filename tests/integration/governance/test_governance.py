@@ -8,7 +8,7 @@ import logging
 import psycopg
 import pytest
 
-from angelos.adapters.valkey import ValkeyJournal
+from angelos.adapters.stores.valkey import ValkeyJournal
 from angelos.core.api import AuditEntries, CheckpointView
 from angelos.core.errors import AngelError, InvalidInput, Tampered, Unavailable
 from angelos.core.ids import START, PrincipalId

@@ -11,16 +11,15 @@ from pathlib import Path
 import pytest
 
 from angelos.adapters.host.embedded import EmbeddedPostgres, EmbeddedValkey
-from angelos.adapters.memory import ManualClock
-from angelos.adapters.postgres import Database
-from angelos.adapters.valkey import ValkeyJournal, connect
+from angelos.adapters.stores.postgres import Database
+from angelos.adapters.stores.valkey import ValkeyJournal, connect
 from angelos.core.errors import Unavailable
 from angelos.core.messages import Fact, Kind, decode
 from angelos.core.signing import SigningKey
 from angelos.governance.config import GovernanceConfig
 from angelos.governance.service import Governance
 from angelos.governance.verify import verify
-from angelos.testing import eventually, make_fact
+from angelos.testing import ManualClock, eventually, make_fact
 
 KEY = SigningKey(bytes(range(32)))
 

@@ -14,8 +14,8 @@ from angelos.core.ids import PrincipalId, TaskId, new_command_id
 from angelos.core.messages import CancelTask, Command, Kind, decode, encode
 from angelos.core.ports import Envelope
 from angelos.hub.config import HubConfig
-from angelos.hub.testing import connect, join, running_hub
 from angelos.testing import eventually, facts_until, make_fact, next_fact
+from angelos.testing.hub import connect, join, running_hub
 
 NODE = PrincipalId("node/exec1")
 

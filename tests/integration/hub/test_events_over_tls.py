@@ -12,8 +12,8 @@ from tornado.websocket import websocket_connect
 
 from angelos.core.messages import Fact, Kind
 from angelos.hub.config import HubConfig
-from angelos.hub.testing import join, running_hub
 from angelos.testing import eventually, make_fact
+from angelos.testing.hub import join, running_hub
 
 
 async def test_events_come_in_order_and_go_on_from_an_offset(database, journal, queue, tmp_path):

@@ -9,8 +9,8 @@ import pytest
 from angelos.adapters.identity.authority import Pki
 from angelos.core.errors import Unavailable
 from angelos.hub import service
-from angelos.hub.testing import running_hub
 from angelos.testing import eventually
+from angelos.testing.hub import running_hub
 
 
 async def test_a_start_that_fails_leaves_no_open_port(

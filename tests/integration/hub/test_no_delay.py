@@ -6,7 +6,7 @@ import socket
 
 from tornado.iostream import IOStream
 
-from angelos.hub.testing import connect, join, running_hub
+from angelos.testing.hub import connect, join, running_hub
 
 
 async def test_both_ends_of_a_channel_send_without_delay(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from angelos.adapters.memory import MemoryJournal, MemoryQueue
-from angelos.adapters.valkey import ValkeyJournal, ValkeyQueue
+from angelos.adapters.stores.valkey import ValkeyJournal, ValkeyQueue
+from angelos.testing import MemoryJournal, MemoryQueue
 
 CAPACITY = 20
 

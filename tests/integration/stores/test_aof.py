@@ -14,7 +14,7 @@ import pytest
 from angelos.adapters.host import aof
 from angelos.adapters.host.aof import MIN_FREE, AofKeeper
 from angelos.adapters.host.embedded import EmbeddedValkey
-from angelos.adapters.valkey import ValkeyJournal, connect
+from angelos.adapters.stores.valkey import ValkeyJournal, connect
 from angelos.core.errors import Unavailable
 from angelos.core.ids import START
 from angelos.testing import make_fact

@@ -10,7 +10,7 @@ import asyncio
 
 import pytest
 
-from angelos.adapters.valkey import ValkeyJournal, ValkeyQueue
+from angelos.adapters.stores.valkey import ValkeyJournal, ValkeyQueue
 from angelos.core.ids import START, PrincipalId
 from angelos.testing import make_fact
 

@@ -20,8 +20,8 @@ import pytest
 
 from angelos.adapters.host.children import end_recorded, start_ticks
 from angelos.adapters.host.embedded import EmbeddedPostgres, EmbeddedValkey, Recorded
-from angelos.adapters.postgres import Database
-from angelos.adapters.valkey import ValkeyJournal, ValkeyQueue, connect
+from angelos.adapters.stores.postgres import Database
+from angelos.adapters.stores.valkey import ValkeyJournal, ValkeyQueue, connect
 from angelos.core.errors import Conflict, Unavailable
 from angelos.core.grants import SignedGrant
 from angelos.core.ids import START, PrincipalId, new_command_id

@@ -123,7 +123,7 @@ def test_any_order_of_batches_and_repeats(batches):
     """The memory journal against the simplest model: a dictionary of first occurrences."""
 
     async def story():
-        from angelos.adapters.memory import MemoryJournal
+        from angelos.testing import MemoryJournal
 
         journal = MemoryJournal()
         facts = [make_fact("task.output", f"task-{i}") for i in range(13)]

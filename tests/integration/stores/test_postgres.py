@@ -7,8 +7,8 @@ import asyncio
 import psycopg
 import pytest
 
-from angelos.adapters import postgres
-from angelos.adapters.postgres import Database, Migration, migrations
+from angelos.adapters.stores import postgres
+from angelos.adapters.stores.postgres import Database, Migration, migrations
 from angelos.core.errors import Conflict, Unavailable
 
 

@@ -12,8 +12,8 @@ import psycopg
 import pytest
 
 from angelos.adapters.host.embedded import _valkey_binary
-from angelos.adapters.postgres import Database
-from angelos.adapters.valkey import ValkeyJournal, check_server, connect
+from angelos.adapters.stores.postgres import Database
+from angelos.adapters.stores.valkey import ValkeyJournal, check_server, connect
 from angelos.core.errors import Conflict, InvalidInput, Unavailable
 from angelos.testing import eventually, make_fact
 

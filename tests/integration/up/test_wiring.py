@@ -11,7 +11,7 @@ import pytest
 
 from angelos.adapters.host.datadir import DataDir
 from angelos.adapters.host.embedded import EmbeddedPostgres, EmbeddedValkey
-from angelos.adapters.postgres import Database
+from angelos.adapters.stores.postgres import Database
 from angelos.client import Angelos
 from angelos.core.errors import Unavailable
 from angelos.core.ids import START, PrincipalId

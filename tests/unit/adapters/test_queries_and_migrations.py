@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from angelos.adapters.postgres import Migration, load_queries, migrations, pending
+from angelos.adapters.stores.postgres import Migration, load_queries, migrations, pending
 from angelos.core.errors import Conflict
 
 

@@ -4,8 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from angelos.adapters.memory import MemoryJournal
-from angelos.testing import ManualClock, eventually, facts_until, make_fact, need, next_fact
+from angelos.testing import (
+    ManualClock,
+    MemoryJournal,
+    eventually,
+    facts_until,
+    make_fact,
+    need,
+    next_fact,
+)
 
 
 def test_need(monkeypatch):

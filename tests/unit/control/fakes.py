@@ -10,7 +10,6 @@ from typing import Any
 
 import msgspec
 
-from angelos.adapters.memory import MemoryJournal, MemoryQueue
 from angelos.control.config import ControlConfig
 from angelos.control.service import Control
 from angelos.core.api import SubmitProposal
@@ -32,7 +31,7 @@ from angelos.core.permissions import Principal, Role
 from angelos.core.ports import Candidate, Change, NewText, Proposed
 from angelos.core.revision import Entry, entry_for
 from angelos.core.signing import SigningKey
-from angelos.testing import eventually, make_fact
+from angelos.testing import MemoryJournal, MemoryQueue, eventually, make_fact
 
 TOML = b"""
 [pipeline]

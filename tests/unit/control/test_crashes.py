@@ -11,12 +11,11 @@ import contextlib
 
 import pytest
 
-from angelos.adapters.memory import ManualClock
 from angelos.core.api import SubmitTask
 from angelos.core.errors import AngelError
 from angelos.core.ids import CommandId, ProposalId
 from angelos.core.messages import Kind, Status
-from angelos.testing import eventually
+from angelos.testing import ManualClock, eventually
 from tests.unit.control.fakes import ADA, PERSON, FakeNode, World, edit
 
 PROPOSAL = ProposalId("prop-" + "1" * 32)

@@ -7,12 +7,11 @@ import asyncio
 import msgspec
 import pytest
 
-from angelos.adapters.memory import MemoryJournal
 from angelos.core.errors import Busy, InvalidInput, Unavailable
 from angelos.core.ids import START, Offset
 from angelos.core.messages import Fact, Kind
 from angelos.hub.events import FAILED, SLOW, EventsQuery, events_query, pump, stream
-from angelos.testing import make_fact
+from angelos.testing import MemoryJournal, make_fact
 
 
 class Enough(Exception):

@@ -17,9 +17,9 @@ from angelos.adapters.identity.authority import (
     identity_of,
     signing_request,
 )
-from angelos.adapters.memory import ManualClock
 from angelos.core.errors import InvalidInput, Tampered, Unauthenticated
 from angelos.core.ids import PrincipalId
+from angelos.testing import ManualClock
 
 NODE = PrincipalId("node/exec1")
 

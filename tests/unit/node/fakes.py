@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from angelos.adapters.memory import ManualClock
 from angelos.core.errors import NotFound
 from angelos.core.grants import Grant, digest, sign_grant
 from angelos.core.ids import (
@@ -36,6 +35,7 @@ from angelos.core.revision import Bundle
 from angelos.core.signing import SigningKey
 from angelos.node.config import NodeConfig
 from angelos.node.service import Keys, Node
+from angelos.testing import ManualClock
 
 KEY = SigningKey(bytes(range(32)))
 NODE = PrincipalId("node/exec1")

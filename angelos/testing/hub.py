@@ -17,7 +17,7 @@ from angelos.adapters.host.clock import SystemClock
 from angelos.adapters.identity.authority import Pki
 from angelos.adapters.identity.enrolment import Identity, enrol
 from angelos.adapters.net.websocket import ClientChannel, connect_channel
-from angelos.adapters.postgres import Database
+from angelos.adapters.stores.postgres import Database
 from angelos.core.api import CreateEnrolment
 from angelos.core.ids import PrincipalId
 from angelos.core.ports import Clock, Journal, Queue

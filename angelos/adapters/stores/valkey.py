@@ -21,15 +21,16 @@ from typing import Any, cast
 
 import msgspec
 
-from angelos.adapters.history import History
-from angelos.adapters.memory import busy, wanted
-from angelos.adapters.postgres import Database
-from angelos.adapters.streams import (
+from angelos.adapters.stores.history import History
+from angelos.adapters.stores.postgres import Database
+from angelos.adapters.stores.streams import (
     PAGE,
     Client,
     Stream,
+    busy,
     check_server,
     connect,
+    matches,
     patiently,
     unavailable,
 )
@@ -156,7 +157,7 @@ class ValkeyJournal:
         while len(found) < limit and (page := await self._stream.after(position, PAGE)):
             position = Offset(page[-1][0])
             facts = (_fact(*row) for row in page)
-            found += [fact for fact in facts if wanted(fact, kinds, subject)]
+            found += [fact for fact in facts if matches(fact, kinds, subject)]
         return found[:limit]
 
     async def follow(
@@ -170,7 +171,7 @@ class ValkeyJournal:
                 while page := await patiently(self._history.read, after, start, PAGE):
                     for fact in page:
                         after = fact.offset
-                        if wanted(fact, kinds, subject):
+                        if matches(fact, kinds, subject):
                             yield fact
             async with contextlib.aclosing(self._stream.follow(after)) as pages:
                 async for page in pages:
@@ -180,7 +181,7 @@ class ValkeyJournal:
                     for row in page:
                         fact = _fact(*row)
                         after = fact.offset
-                        if wanted(fact, kinds, subject):
+                        if matches(fact, kinds, subject):
                             yield fact
 
     async def last(self) -> Offset:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from angelos.adapters.postgres import Database, load_queries
+from angelos.adapters.stores.postgres import Database, load_queries
 from angelos.core.ids import Offset, offset_key
 from angelos.core.messages import Fact, decode
 
-_QUERIES = load_queries("angelos.adapters")
+_QUERIES = load_queries("angelos.adapters.stores")
 
 
 class History:

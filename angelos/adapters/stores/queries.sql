@@ -1,4 +1,4 @@
--- Lasting facts that the stream may no longer hold (adapters/history.py).
+-- Lasting facts that the stream may no longer hold (adapters/stores/history.py).
 
 -- name: history
 select body from audit_entry

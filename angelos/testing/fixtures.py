@@ -1,16 +1,4 @@
-"""Fakes and fixtures for people who test what they build on AngelOS.
-
-In a `conftest.py`:
-
-    from angelos.testing import clock, database, journal, queue, stores, valkey  # noqa: F401
-
-    async def test_it_says_so(journal, clock):
-        await journal.append([make_fact("task.accepted", "task-1", clock=clock)])
-        fact = await next_fact(journal, kind="task.accepted")
-
-`stores` starts a real PostgreSQL and Valkey once a session; each test gets a fresh database and
-an empty Valkey. The fakes (`MemoryJournal`, `MemoryQueue`, `ManualClock`) need neither.
-"""
+"""Fixtures for pytest: real stores, a fresh database for each test, and waiting for facts."""
 
 from __future__ import annotations
 
@@ -29,17 +17,12 @@ import pytest
 import pytest_asyncio
 
 from angelos.adapters.host.embedded import EmbeddedPostgres, EmbeddedValkey
-from angelos.adapters.memory import ManualClock, MemoryJournal, MemoryQueue
-from angelos.adapters.postgres import Database
-from angelos.adapters.valkey import Client, ValkeyJournal, ValkeyQueue, connect
+from angelos.adapters.stores.postgres import Database
+from angelos.adapters.stores.valkey import Client, ValkeyJournal, ValkeyQueue, connect
 from angelos.core.ids import START, Offset, PrincipalId, new_fact_id
 from angelos.core.messages import Fact
 from angelos.core.ports import Clock, Journal
-
-__all__ = [
-    "ManualClock", "MemoryJournal", "MemoryQueue", "Stores", "clock", "database", "eventually",
-    "facts_until", "journal", "make_fact", "need", "next_fact", "queue", "stores", "valkey",
-]  # fmt: skip
+from angelos.testing.memory import ManualClock
 
 PATIENCE_S = 20.0
 _TEMPLATE = "angelos_template"

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
 from typing import Any, TypeVar
 
 import redis.asyncio
@@ -29,7 +29,9 @@ from redis.exceptions import (
 )
 from redis.exceptions import TimeoutError as Late
 
-from angelos.core.errors import Conflict, InvalidInput, Unavailable
+from angelos.core.errors import Busy, Conflict, InvalidInput, Unavailable
+from angelos.core.ids import PrincipalId
+from angelos.core.messages import Fact
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -186,3 +188,17 @@ async def unavailable() -> AsyncIterator[None]:
             f"Valkey does not take it: {'its disk is nearly full' if full else error}".strip(),
             hint="Its disk or memory may be full, or its user may lack a right.",
         ) from error
+
+
+def matches(fact: Fact, kinds: Collection[str], subject: str) -> bool:
+    """Return whether `fact` passes these filters; an empty filter passes all."""
+    return (not kinds or fact.kind in kinds) and (not subject or fact.subject == subject)
+
+
+def busy(to: PrincipalId, capacity: int) -> Busy:
+    """Return the error of a full queue."""
+    return Busy(
+        f"{capacity} commands wait for {to} already; this one was not accepted.",
+        hint="Try again when some are done, or cancel some.",
+        to=to,
+    )

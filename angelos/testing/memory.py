@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Collection, Sequence
 import msgspec
 
 from angelos.adapters.host.clock import SystemClock
-from angelos.core.errors import Busy
+from angelos.adapters.stores.streams import busy, matches
 from angelos.core.ids import START, CommandId, FactId, Offset, PrincipalId, offset_key
 from angelos.core.messages import Command, Fact
 from angelos.core.ports import Clock, Receipt
@@ -78,7 +78,7 @@ class MemoryJournal:
         self, after: Offset, limit: int = 1000, kinds: Collection[str] = (), subject: str = ""
     ) -> list[Fact]:
         """Return at most `limit` facts after `after` that are there now."""
-        return [f for f in self._after(after) if wanted(f, kinds, subject)][:limit]
+        return [f for f in self._after(after) if matches(f, kinds, subject)][:limit]
 
     async def follow(
         self, after: Offset, kinds: Collection[str] = (), subject: str = ""
@@ -90,7 +90,7 @@ class MemoryJournal:
                     await self._more.wait()
             for fact in batch:
                 after = fact.offset
-                if wanted(fact, kinds, subject):
+                if matches(fact, kinds, subject):
                     yield fact
 
     async def last(self) -> Offset:
@@ -100,11 +100,6 @@ class MemoryJournal:
     def _after(self, after: Offset) -> list[Fact]:
         key = offset_key(after)
         return [fact for fact in self._facts if offset_key(fact.offset) > key]
-
-
-def wanted(fact: Fact, kinds: Collection[str], subject: str) -> bool:
-    """Tell whether a reader with these filters wants `fact`; an empty filter wants all."""
-    return (not kinds or fact.kind in kinds) and (not subject or fact.subject == subject)
 
 
 class MemoryDelivery:
@@ -187,12 +182,3 @@ class MemoryQueue:
         for position in positions:
             del self.waiting(to)[position]
         return len(positions)
-
-
-def busy(to: PrincipalId, capacity: int) -> Busy:
-    """Return the error of a full queue."""
-    return Busy(
-        f"{capacity} commands wait for {to} already; this one was not accepted.",
-        hint="Try again when some are done, or cancel some.",
-        to=to,
-    )

@@ -1,0 +1,1 @@
+"""PostgreSQL and Valkey behind the ports."""

@@ -1,0 +1,47 @@
+"""Fakes and fixtures for people who test what they build on AngelOS.
+
+In a `conftest.py`:
+
+    from angelos.testing import clock, database, journal, queue, stores, valkey  # noqa: F401
+
+    async def test_it_says_so(journal, clock):
+        await journal.append([make_fact("task.accepted", "task-1", clock=clock)])
+        fact = await next_fact(journal, kind="task.accepted")
+
+`stores` starts a real PostgreSQL and Valkey once a session; each test gets a fresh database and
+an empty Valkey. The fakes (`MemoryJournal`, `MemoryQueue`, `ManualClock`) need neither.
+"""
+
+from angelos.testing.fixtures import (
+    Stores,
+    clock,
+    database,
+    eventually,
+    facts_until,
+    journal,
+    make_fact,
+    need,
+    next_fact,
+    queue,
+    stores,
+    valkey,
+)
+from angelos.testing.memory import ManualClock, MemoryJournal, MemoryQueue
+
+__all__ = [
+    "ManualClock",
+    "MemoryJournal",
+    "MemoryQueue",
+    "Stores",
+    "clock",
+    "database",
+    "eventually",
+    "facts_until",
+    "journal",
+    "make_fact",
+    "need",
+    "next_fact",
+    "queue",
+    "stores",
+    "valkey",
+]
