@@ -1,4 +1,4 @@
--- Queries of AngelGit's store, by name (angelgit/store.py).
+-- Queries of AngelGit's store, by name (angelgit/storage/store.py).
 
 -- name: add_repo
 insert into angelgit_repo (name) values (%(repo)s) on conflict do nothing returning name

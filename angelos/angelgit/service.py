@@ -19,18 +19,18 @@ from typing import Any, Self, TypeVar
 from redis.asyncio import Redis
 
 from angelos.adapters.stores.postgres import Database
-from angelos.angelgit.edited import EditedFacts
-from angelos.angelgit.files import WorkingFiles
-from angelos.angelgit.importing import CheckConfig, Imported, import_files, no_check
-from angelos.angelgit.live import Live
-from angelos.angelgit.log import DocumentLog
-from angelos.angelgit.mainline import Mainline
-from angelos.angelgit.models import check_name
-from angelos.angelgit.moves import Moves
-from angelos.angelgit.printer import Printer
-from angelos.angelgit.proposals import Proposals
-from angelos.angelgit.reading import Reading
-from angelos.angelgit.store import Store
+from angelos.angelgit.changes.importing import CheckConfig, Imported, import_files, no_check
+from angelos.angelgit.changes.mainline import Mainline
+from angelos.angelgit.changes.proposals import Proposals
+from angelos.angelgit.changes.transactions import Moves
+from angelos.angelgit.storage.live import Live
+from angelos.angelgit.storage.log import DocumentLog
+from angelos.angelgit.storage.models import check_name
+from angelos.angelgit.storage.queries import Reading
+from angelos.angelgit.storage.store import Store
+from angelos.angelgit.worktree.activity import EditedFacts
+from angelos.angelgit.worktree.files import WorkingFiles
+from angelos.angelgit.worktree.writer import Printer
 from angelos.core.ids import PrincipalId, ProposalId, Revision
 from angelos.core.ports import Branch, Candidate, Clock, Edit, Journal, LiveDocuments, Proposed
 from angelos.core.signing import SigningKey

@@ -10,7 +10,7 @@ import click
 
 from angelos.cli import COMMANDS, cli
 from angelos.cli.reference.source import code, doc, head, table
-from angelos.node import main as node
+from angelos.node import main
 
 _TOP = """\
 `angelos COMMAND --help` says the same in a terminal. Errors go to standard error in one line, what
@@ -64,7 +64,7 @@ def _section(name: str, command: click.Command) -> str:
 def _node() -> str:
     """Return the node's own program, whose options argparse keeps to itself."""
     rows: list[tuple[str, str, str]] = []
-    for call in ast.walk(ast.parse(inspect.getsource(node))):
+    for call in ast.walk(ast.parse(inspect.getsource(main))):
         if not (isinstance(call, ast.Call) and ast.unparse(call.func).endswith("add_argument")):
             continue
         said = {word.arg: ast.unparse(word.value) for word in call.keywords}
@@ -74,5 +74,5 @@ def _node() -> str:
         text = str(ast.literal_eval(said["help"])) if "help" in said else choices
         rows.append((code(option), default if default == "required" else code(default), text))
     return "\n\n".join(
-        ["## python -m angelos.node", doc(node), table(("option", "default", ""), rows)]
+        ["## python -m angelos.node", doc(main), table(("option", "default", ""), rows)]
     )

@@ -10,11 +10,11 @@ import sys
 
 import pytest
 
-from angelos.angelgit.edited import EditedFacts
-from angelos.angelgit.live import Live
-from angelos.angelgit.log import DocumentLog
-from angelos.angelgit.models import ROOM
-from angelos.angelgit.moves import Moves
+from angelos.angelgit.changes.transactions import Moves
+from angelos.angelgit.storage.live import Live
+from angelos.angelgit.storage.log import DocumentLog
+from angelos.angelgit.storage.models import ROOM
+from angelos.angelgit.worktree.activity import EditedFacts
 from angelos.core.errors import Stale, Unavailable
 from angelos.core.ids import START, new_proposal_id
 from angelos.core.messages import Kind
@@ -151,7 +151,7 @@ async def test_an_edit_that_was_not_logged_is_not_there(start, rooms, monkeypatc
 
 
 async def test_long_typing_is_compacted_and_replays_the_same(start, rooms, monkeypatch, valkey):
-    monkeypatch.setattr("angelos.angelgit.live._COMPACT_AFTER", 10)
+    monkeypatch.setattr("angelos.angelgit.storage.live._COMPACT_AFTER", 10)
     async with start() as git:
         await git.create("study", {"a.txt": FILE.encode()}, EVE, "import")
         room = await rooms.enter(git, "study", "a.txt")
@@ -164,7 +164,7 @@ async def test_long_typing_is_compacted_and_replays_the_same(start, rooms, monke
 
 
 async def test_no_snapshot_is_taken_over_a_gap(start, rooms, monkeypatch):
-    monkeypatch.setattr("angelos.angelgit.live._COMPACT_AFTER", 1)
+    monkeypatch.setattr("angelos.angelgit.storage.live._COMPACT_AFTER", 1)
     updates = []
     async with start() as git:
         base = await git.create("study", {"a.txt": FILE.encode()}, EVE, "import")

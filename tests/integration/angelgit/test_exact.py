@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from angelos.angelgit.documents import canonical
-from angelos.angelgit.edits import lines
-from angelos.angelgit.merging import merge_text
+from angelos.angelgit.documents.documents import canonical
+from angelos.angelgit.documents.edits import lines
+from angelos.angelgit.merge.three_way import merge_text
 from angelos.core.errors import Conflict, InvalidInput, Stale
 from angelos.core.ids import new_proposal_id
 from angelos.core.ports import NewText

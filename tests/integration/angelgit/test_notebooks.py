@@ -8,8 +8,8 @@ import pycrdt
 import pytest
 from jupyter_ydoc import YNotebook
 
-from angelos.angelgit.documents import canonical
-from angelos.angelgit.edits import unified_diff
+from angelos.angelgit.documents.documents import canonical
+from angelos.angelgit.documents.edits import unified_diff
 from angelos.core.errors import InvalidInput, Stale
 from angelos.core.ids import new_proposal_id
 from angelos.core.ports import DeleteFile, NewText, UnifiedDiff

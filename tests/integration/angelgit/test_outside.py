@@ -10,11 +10,11 @@ import time
 import pycrdt
 import pytest
 
-from angelos.angelgit.files import WorkingFiles
-from angelos.angelgit.live import Live
-from angelos.angelgit.models import DISK
-from angelos.angelgit.printer import Printer
-from angelos.angelgit.store import Store
+from angelos.angelgit.storage.live import Live
+from angelos.angelgit.storage.models import DISK
+from angelos.angelgit.storage.store import Store
+from angelos.angelgit.worktree.files import WorkingFiles
+from angelos.angelgit.worktree.writer import Printer
 from angelos.core.errors import NotFound, Unavailable
 from angelos.core.ids import START, new_proposal_id
 from angelos.core.messages import Kind

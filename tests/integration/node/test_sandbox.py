@@ -15,7 +15,7 @@ import pytest
 
 from angelos.core.messages import Limits, Status, Tier
 from angelos.core.ports import Exit, Output, RunSpec
-from angelos.node import launch as launch_module
+from angelos.node import launch
 from angelos.node.config import SandboxConfig
 from angelos.node.launch import Launcher, Started
 from angelos.node.sandbox import BubblewrapSandbox
@@ -255,7 +255,7 @@ async def test_a_stage_that_somebody_tidied_away_is_made_anew(
     monkeypatch: pytest.MonkeyPatch, study: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     need(os.geteuid() == 0, "only root needs a stage")
-    monkeypatch.setattr(launch_module, "reachable", lambda *_: False)
+    monkeypatch.setattr(launch, "reachable", lambda *_: False)
     work = RunSpec(
         argv=(), code="import study.maths as m; print(m.double(4))", limits=Limits(),
         read_only={"/work": str(study)}, chdir="/work",

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jupyter_ydoc import YNotebook, YUnicode
 
-from angelos.angelgit import documents, notebook
-from angelos.angelgit.merging import merge
+from angelos.angelgit.documents import documents, notebook
+from angelos.angelgit.merge.three_way import merge
 from angelos.core.errors import InvalidInput, TooLarge
 from angelos.core.revision import MAX_FILE_BYTES
 

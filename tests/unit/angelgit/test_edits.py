@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from angelos.angelgit.edits import (
+from angelos.angelgit.documents.edits import (
     apply_diff,
     is_cut,
     line_hunks,

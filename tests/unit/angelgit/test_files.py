@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from angelos.adapters.host import rename
-from angelos.angelgit import files as module
-from angelos.angelgit.files import WorkingFiles
-from angelos.angelgit.outside import Disk
+from angelos.angelgit.worktree import files as module
+from angelos.angelgit.worktree.files import WorkingFiles
+from angelos.angelgit.worktree.reconcile import Disk
 from angelos.core.errors import Refused
 from angelos.core.revision import MAX_FILE_BYTES
 

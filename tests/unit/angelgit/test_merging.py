@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from angelos.angelgit import documents, fit
-from angelos.angelgit.merging import merge, merge_text
-from angelos.angelgit.stale import notebook_conflicts, text_conflicts
+from angelos.angelgit.documents import documents
+from angelos.angelgit.merge import rebase
+from angelos.angelgit.merge.conflicts import notebook_conflicts, text_conflicts
+from angelos.angelgit.merge.three_way import merge, merge_text
 from angelos.core.errors import Conflict, Stale
 
 LINES = st.lists(st.sampled_from("abc"), max_size=6).map(
@@ -113,8 +114,8 @@ def test_an_update_gives_the_merge_or_is_made_anew_or_refused(path, texts, data)
     dev = documents.union(path, main, documents.change(path, main, data.draw(texts)))
     on_main, on_dev = documents.text_of(path, main), documents.text_of(path, dev)
     try:
-        fitted = fit.onto(path, main, update, base, proposed)
-        whole = fit.settle(path, dev, fitted, base, proposed)
+        fitted = rebase.onto(path, main, update, base, proposed)
+        whole = rebase.settle(path, dev, fitted, base, proposed)
     except (Stale, Conflict):
         assert (
             merge(path, base, on_main, proposed).clashes
@@ -132,7 +133,7 @@ def test_an_update_gives_the_merge_or_is_made_anew_or_refused(path, texts, data)
     back = documents.inverse(path, main, fitted)
     state = documents.union(path, dev, whole)
     try:
-        undone = fit.settle(path, state, back, proposed, base)
+        undone = rebase.settle(path, state, back, proposed, base)
     except Conflict:
         assert merge(path, proposed, documents.text_of(path, state), base).clashes
         return
@@ -155,14 +156,14 @@ def test_the_lines_around_a_clash_are_exact():
     main = documents.build("a", base)
     update = documents.change("a", main, target)
     state = documents.union("a", main, documents.change("a", main, dev))
-    gentle = fit.settle("a", state, update, base, target)
+    gentle = rebase.settle("a", state, update, base, target)
     assert documents.text_of("a", state, gentle) == "1\ngood <typed>\n3\nmore\n"
     # The same text of other items: the update alone would mix both lines up.
     other = documents.union("a", state, documents.change("a", state, "x\n"))
     other = documents.union("a", other, documents.change("a", other, dev))
     with pytest.raises(Conflict):
-        fit.settle("a", other, update, base, target)
-    kept = fit.settle("a", other, update, base, target, keep=True)
+        rebase.settle("a", other, update, base, target)
+    kept = rebase.settle("a", other, update, base, target, keep=True)
     assert documents.text_of("a", other, kept) == dev
 
 
@@ -209,6 +210,6 @@ def test_lines_that_a_rollback_left_in_dev_stand_there_once_when_it_is_undone():
     dev = documents.union("a.txt", base, documents.change("a.txt", base, "a\nkept\n"))
     undo = documents.change("a.txt", base, "a\nkept\n")  # of main, by other items
     assert documents.text_of("a.txt", dev, undo) == "a\nkept\nkept\n"
-    update = fit.settle("a.txt", dev, undo, "a\n", "a\nkept\n", keep=True)
+    update = rebase.settle("a.txt", dev, undo, "a\n", "a\nkept\n", keep=True)
     assert documents.text_of("a.txt", dev, update) == "a\nkept\n"
     assert documents.holds("a.txt", documents.union("a.txt", dev, update), undo)

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from angelos.angelgit.documents import canonical
-from angelos.angelgit.outside import Disk, Known, decide
+from angelos.angelgit.documents.documents import canonical
+from angelos.angelgit.storage.models import Known
+from angelos.angelgit.worktree.reconcile import Disk, decide
 
 BASE = "".join(f"{i}\n" for i in range(1, 9))
 

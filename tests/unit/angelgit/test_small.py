@@ -8,12 +8,26 @@ from pathlib import Path
 import pycrdt
 import pytest
 
-from angelos.angelgit import documents
-from angelos.angelgit.drafts import Base, conflicts, draft
-from angelos.angelgit.importing import import_files
-from angelos.angelgit.models import FileState, PathMove, check_name, decode, proposal_digest, sha256
-from angelos.angelgit.replica import Replica
-from angelos.angelgit.state import clash, dev_moves, differing, entangled, plan_rollback, with_files
+from angelos.angelgit.changes.importing import import_files
+from angelos.angelgit.changes.prepare import Base, draft, find_conflicts
+from angelos.angelgit.documents import documents
+from angelos.angelgit.documents.replica import Replica
+from angelos.angelgit.storage.models import (
+    FileState,
+    PathMove,
+    check_name,
+    decode,
+    proposal_digest,
+    sha256,
+)
+from angelos.angelgit.storage.trees import (
+    clash,
+    dev_moves,
+    differing,
+    entangled,
+    plan_rollback,
+    with_files,
+)
 from angelos.control.repo_config import parse
 from angelos.core.errors import InvalidInput, Tampered
 from angelos.core.ids import START
@@ -104,7 +118,7 @@ def test_edits_become_moves():
 def test_what_stands_against_a_merge():
     def against(op, dev, base="1\n", theirs="1\n", yours="2\n"):
         move = PathMove(path="p", document="d", op=op)
-        found = conflicts((move,), dev, {"p": base}, {"p": theirs}, {"p": yours})
+        found = find_conflicts((move,), dev, {"p": base}, {"p": theirs}, {"p": yours})
         return [c.what for c in found]
 
     assert against("edit", {"p": "d"}) == []

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from angelos.angelgit.stale import evidence, notebook_conflicts, text_conflicts
+from angelos.angelgit.merge.conflicts import evidence, notebook_conflicts, text_conflicts
 
 BASE = "1\n2\n3\n4\n5\n"
 

@@ -5,49 +5,51 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from angelos.core import messages as m
+from angelos.core import messages
 from angelos.core.errors import InvalidInput
 from angelos.core.ids import FactId, PrincipalId, TaskId
 
 
 def test_payloads_round_trip_by_their_kind() -> None:
-    payloads: list[m.Payload] = [
-        m.RunTask(task=TaskId("task-1"), code="print(1)"),
-        m.CancelTask(task=TaskId("task-1")),
-        m.Checkout(repo="study", branch="main", revision="0" * 64),
-        m.RevokeGrants(principal=PrincipalId("agent/eve")),
+    payloads: list[messages.Payload] = [
+        messages.RunTask(task=TaskId("task-1"), code="print(1)"),
+        messages.CancelTask(task=TaskId("task-1")),
+        messages.Checkout(repo="study", branch="main", revision="0" * 64),
+        messages.RevokeGrants(principal=PrincipalId("agent/eve")),
     ]
     for payload in payloads:
-        assert m.decode_payload(m.encode(payload)) == payload
+        assert messages.decode_payload(messages.encode(payload)) == payload
 
 
 def test_an_unknown_kind_is_refused_by_name() -> None:
     with pytest.raises(InvalidInput, match="launch_missiles"):
-        m.decode_payload(msgspec.msgpack.encode({"kind": "launch_missiles"}))
+        messages.decode_payload(msgspec.msgpack.encode({"kind": "launch_missiles"}))
 
 
 @given(st.binary(max_size=200))
 def test_junk_is_invalid_input_and_nothing_else(junk: bytes) -> None:
     with pytest.raises(InvalidInput):
-        m.decode_payload(junk)
+        messages.decode_payload(junk)
     with pytest.raises(InvalidInput):
-        m.decode(junk, m.Fact)
+        messages.decode(junk, messages.Fact)
 
 
 def test_deep_nesting_is_invalid_input() -> None:
     with pytest.raises(InvalidInput):
-        m.decode(b"\x91" * 100_000, m.Fact)
+        messages.decode(b"\x91" * 100_000, messages.Fact)
 
 
 def test_between_our_own_parts_an_unknown_field_is_ignored() -> None:
-    fact = m.Fact(id=FactId("f"), at=1.0, actor=PrincipalId("system/x"), kind="k", subject="s")
-    body = msgspec.msgpack.decode(m.encode(fact)) | {"of_a_later_version": 1}
-    assert m.decode(msgspec.msgpack.encode(body), m.Fact) == fact
+    fact = messages.Fact(
+        id=FactId("f"), at=1.0, actor=PrincipalId("system/x"), kind="k", subject="s"
+    )
+    body = msgspec.msgpack.decode(messages.encode(fact)) | {"of_a_later_version": 1}
+    assert messages.decode(msgspec.msgpack.encode(body), messages.Fact) == fact
 
 
 def test_from_outside_an_unknown_field_is_refused() -> None:
     with pytest.raises(msgspec.ValidationError, match="wall"):
-        msgspec.json.decode(b'{"wall": 1}', type=m.Limits)
+        msgspec.json.decode(b'{"wall": 1}', type=messages.Limits)
 
 
 @pytest.mark.parametrize(
@@ -58,15 +60,15 @@ def test_from_outside_an_unknown_field_is_refused() -> None:
 )  # fmt: skip
 def test_limits_have_bounds(limits: bytes) -> None:
     with pytest.raises(msgspec.ValidationError):
-        msgspec.json.decode(limits, type=m.Limits)
+        msgspec.json.decode(limits, type=messages.Limits)
 
 
 def test_equal_facts_have_equal_bytes() -> None:
-    def fact(data: dict) -> m.Fact:
-        return m.Fact(
+    def fact(data: dict) -> messages.Fact:
+        return messages.Fact(
             id=FactId("f"), at=1.0, actor=PrincipalId("system/x"), kind="k", subject="s", data=data
         )
 
-    assert m.encode(fact({"a": 1, "b": {"c": 2, "d": 3}})) == m.encode(
+    assert messages.encode(fact({"a": 1, "b": {"c": 2, "d": 3}})) == messages.encode(
         fact({"b": {"d": 3, "c": 2}, "a": 1})
     )

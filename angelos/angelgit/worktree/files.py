@@ -20,7 +20,7 @@ from collections.abc import Container
 from pathlib import Path, PurePosixPath
 
 from angelos.adapters.host.rename import exchange, move
-from angelos.angelgit.outside import Disk
+from angelos.angelgit.worktree.reconcile import Disk
 from angelos.core.errors import Refused
 from angelos.core.paths import safe_path
 from angelos.core.revision import MAX_FILE_BYTES

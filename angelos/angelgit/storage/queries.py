@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from angelos.adapters.stores.postgres import Database
-from angelos.angelgit.edits import is_cut, unified_diff
-from angelos.angelgit.models import Manifest
-from angelos.angelgit.state import by_path, differing
-from angelos.angelgit.store import Store
+from angelos.angelgit.documents.edits import is_cut, unified_diff
+from angelos.angelgit.storage.models import Manifest
+from angelos.angelgit.storage.store import Store
+from angelos.angelgit.storage.trees import by_path, differing
 from angelos.core.errors import NotFound
 from angelos.core.ids import Revision
 from angelos.core.ports import Branch, Change

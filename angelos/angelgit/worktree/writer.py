@@ -22,13 +22,14 @@ from datetime import UTC, datetime
 from typing import Self
 
 from angelos.adapters.stores.postgres import Database
-from angelos.angelgit import documents, promote
-from angelos.angelgit.edited import EditedFacts
-from angelos.angelgit.files import SETTLE_S, WorkingFiles
-from angelos.angelgit.live import Live
-from angelos.angelgit.models import sha256
-from angelos.angelgit.outside import Disk, Known, Verdict, decide
-from angelos.angelgit.store import DocumentRow, Store
+from angelos.angelgit.documents import documents
+from angelos.angelgit.storage.live import Live
+from angelos.angelgit.storage.models import Known, sha256
+from angelos.angelgit.storage.store import DocumentRow, Store
+from angelos.angelgit.threads import in_thread
+from angelos.angelgit.worktree.activity import EditedFacts
+from angelos.angelgit.worktree.files import SETTLE_S, WorkingFiles
+from angelos.angelgit.worktree.reconcile import Disk, Verdict, decide
 from angelos.core.errors import AngelError, InvalidInput, NotFound
 from angelos.core.ports import Clock, LiveDocuments
 
@@ -177,12 +178,10 @@ class Printer:
             replica = await self._live.replica(repo, document, path)
             text, state = replica.text(), replica.state()
             size = len(text) + len(disk.content)
-            verdict = await promote.in_thread(size, decide, path, disk, known, text)
+            verdict = await in_thread(size, decide, path, disk, known, text)
             if verdict.do == "take":
                 try:
-                    taken = await promote.in_thread(
-                        size, documents.change, path, state, verdict.text
-                    )
+                    taken = await in_thread(size, documents.change, path, state, verdict.text)
                 except InvalidInput as error:
                     verdict = Verdict("aside", why=error.detail)
                 else:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from angelos.angelgit import documents
-from angelos.angelgit.models import FileState, Manifest, sha256
-from angelos.angelgit.state import BESIDE, entangled, with_files
-from angelos.angelgit.store import DocumentRow
+from angelos.angelgit.documents import documents
+from angelos.angelgit.storage.models import FileState, Manifest, sha256
+from angelos.angelgit.storage.store import DocumentRow
+from angelos.angelgit.storage.trees import BESIDE, entangled, with_files
 from angelos.core.errors import InvalidInput
 from angelos.core.ids import uuid7
 from angelos.core.paths import safe_path

@@ -27,8 +27,9 @@ from typing import Literal
 
 import msgspec
 
-from angelos.angelgit import documents
-from angelos.angelgit.merging import merge
+from angelos.angelgit.documents import documents
+from angelos.angelgit.merge.three_way import merge
+from angelos.angelgit.storage.models import Known
 from angelos.core.errors import InvalidInput, TooLarge
 
 
@@ -43,15 +44,6 @@ class Disk(msgspec.Struct, frozen=True):
     """It was changed a moment ago; whoever did may not be finished."""
     written: bool = False
     """Somebody has it open for writing."""
-
-
-class Known(msgspec.Struct, frozen=True):
-    """What we did to a working file."""
-
-    body: bytes | None = None
-    """What it held when we had last written it, or taken it in; None: we never did."""
-    next: bytes | None = None
-    """What we were about to write when we were cut off."""
 
 
 class Verdict(msgspec.Struct, frozen=True):

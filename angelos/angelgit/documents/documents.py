@@ -22,7 +22,7 @@ from typing import Any
 import pycrdt
 from pycrdt import Array, Doc, Map, Text, UndoManager
 
-from angelos.angelgit import notebook
+from angelos.angelgit.documents import notebook
 from angelos.core.errors import AngelError, InvalidInput, Tampered, TooLarge
 from angelos.core.revision import MAX_FILE_BYTES
 

@@ -21,7 +21,7 @@ from typing import Any, cast
 
 from pycrdt import Array, Doc, Map, Text
 
-from angelos.angelgit.edits import text_edits
+from angelos.angelgit.documents.edits import text_edits
 from angelos.core.errors import InvalidInput
 
 Json = dict[str, Any]

@@ -13,11 +13,15 @@ from functools import partial
 import msgspec
 
 from angelos.adapters.stores.postgres import Database
-from angelos.angelgit import documents, fit, promote, state
-from angelos.angelgit.live import Live
-from angelos.angelgit.models import FileState, MainMove, Manifest, Move, PathMove
-from angelos.angelgit.moves import Moves
-from angelos.angelgit.store import Store
+from angelos.angelgit.changes import candidates
+from angelos.angelgit.changes.transactions import Moves
+from angelos.angelgit.documents import documents
+from angelos.angelgit.merge import rebase
+from angelos.angelgit.storage import trees
+from angelos.angelgit.storage.live import Live
+from angelos.angelgit.storage.models import FileState, MainMove, Manifest, Move, PathMove
+from angelos.angelgit.storage.store import Store
+from angelos.angelgit.threads import in_thread
 from angelos.core.errors import Conflict, NotFound, Tampered
 from angelos.core.ids import PrincipalId, ProposalId, Revision, uuid7
 from angelos.core.revision import SignedCommit
@@ -56,8 +60,8 @@ class Mainline:
             revision = await store.find_candidate(proposal, main)
             if revision is None:
                 _, manifest = await store.commit(record.repo, main)
-                put, gone = await promote.merge_onto(store, stored, manifest)
-                files = state.with_files(manifest, [b.file for b in put], gone)
+                put, gone = await candidates.merge_onto(store, stored, manifest)
+                files = trees.with_files(manifest, [b.file for b in put], gone)
                 signed = self._moves.sign(
                     record.repo, (main,), files, record.author, record.message
                 )
@@ -122,9 +126,9 @@ class Mainline:
             if now.commit.tree == then.commit.tree:
                 raise Conflict(f"main of {repo} has the tree of {to[:12]} already.")
             newest = await _newest(store, repo, history, main, target)
-            plan = state.plan_rollback(main, target, newest)
-            put = [made for step in plan if (made := await promote.rewind(store, step))]
-            files = state.with_files(main, [b.file for b in put], {s.document for s in plan})
+            plan = trees.plan_rollback(main, target, newest)
+            put = [made for step in plan if (made := await candidates.rewind(store, step))]
+            files = trees.with_files(main, [b.file for b in put], {s.document for s in plan})
             message = f"Roll back to {to[:12]}: {reason}".removesuffix(": ")
             signed = self._moves.sign(repo, (head,), files, author, message)
             await store.add_blobs(blob for b in put for blob in b.blobs)
@@ -137,7 +141,7 @@ class Mainline:
             raise Tampered(f"The rollback to {to[:12]} did not give its tree; nothing was moved.")
         updates = {b.file.document: b.update for b in put}
         alive = set(self._live.paths(repo).values())
-        return _Rewound(head, signed, files, state.dev_moves(plan, updates, alive), texts)
+        return _Rewound(head, signed, files, trees.dev_moves(plan, updates, alive), texts)
 
     async def _settled(
         self, repo: str, path: PathMove, texts: Mapping[str, tuple[str, str]]
@@ -151,14 +155,14 @@ class Mainline:
             return path
         now = (await self._live.replica(repo, path.document, path.path)).state()
         args = (path.path, now, path.update or documents.EMPTY, *texts[path.document])
-        update = await promote.in_thread(len(now), partial(fit.settle, keep=True), *args)
+        update = await in_thread(len(now), partial(rebase.settle, keep=True), *args)
         return msgspec.structs.replace(path, update=b"" if update == documents.EMPTY else update)
 
     def _check_free(self, repo: str, paths: Sequence[PathMove]) -> None:
         gone = {p.document for p in paths if p.op == "delete"}
         dev = {path: d for path, d in self._live.paths(repo).items() if d not in gone}
         for move in paths:
-            other = move.path if move.path in dev else state.clash(dev, move.path)
+            other = move.path if move.path in dev else trees.clash(dev, move.path)
             if move.op == "revive" and other is not None:
                 raise Conflict(
                     f"dev has another file at {other}.",

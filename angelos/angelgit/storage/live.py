@@ -15,11 +15,11 @@ from collections.abc import AsyncIterator, Iterable
 import msgspec
 
 from angelos.adapters.stores.postgres import Database
-from angelos.angelgit import documents
-from angelos.angelgit.log import DocumentLog, LogEntry
-from angelos.angelgit.models import sha256
-from angelos.angelgit.replica import Replica
-from angelos.angelgit.store import DocumentRow, Store
+from angelos.angelgit.documents import documents
+from angelos.angelgit.documents.replica import Replica
+from angelos.angelgit.storage.log import DocumentLog, LogEntry
+from angelos.angelgit.storage.models import sha256
+from angelos.angelgit.storage.store import DocumentRow, Store
 from angelos.core.errors import AngelError, NotFound, Tampered, TooLarge
 from angelos.core.ids import START, Offset, offset_key
 from angelos.core.revision import MAX_FILE_BYTES

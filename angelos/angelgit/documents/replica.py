@@ -11,7 +11,7 @@ from typing import Any
 
 from pycrdt import Doc
 
-from angelos.angelgit import documents
+from angelos.angelgit.documents import documents
 from angelos.core.errors import InvalidInput
 from angelos.core.ids import Offset
 

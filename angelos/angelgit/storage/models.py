@@ -148,3 +148,21 @@ def proposal_digest(repo: str, base: Revision, author: PrincipalId, edits: Seque
     except UnicodeEncodeError as error:
         raise InvalidInput(f"The edits hold text that is not Unicode: {error}") from error
     return hashlib.sha256(b"angelos.proposal.v1\0" + body).hexdigest()
+
+
+class Undone(msgspec.Struct, frozen=True):
+    """A proposal that was taken out of `dev`, as far as it concerns one document."""
+
+    update: bytes
+    inverse: bytes
+    before: str
+    after: str
+
+
+class Known(msgspec.Struct, frozen=True):
+    """What we did to a working file."""
+
+    body: bytes | None = None
+    """What it held when we had last written it, or taken it in; None: we never did."""
+    next: bytes | None = None
+    """What we were about to write when we were cut off."""

@@ -11,7 +11,7 @@ import logging
 from collections import Counter, deque
 from typing import Any, Self
 
-from angelos.angelgit.models import DISK, ROOM
+from angelos.angelgit.storage.models import DISK, ROOM
 from angelos.core.errors import AngelError
 from angelos.core.ids import PrincipalId, new_fact_id
 from angelos.core.messages import Fact, Kind

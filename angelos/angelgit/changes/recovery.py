@@ -14,10 +14,13 @@ from functools import partial
 
 import msgspec
 
-from angelos.angelgit import documents, drafts, fit, promote
-from angelos.angelgit.live import Live
-from angelos.angelgit.models import Move, PathMove
-from angelos.angelgit.store import Store
+from angelos.angelgit.changes import prepare
+from angelos.angelgit.documents import documents
+from angelos.angelgit.merge import rebase
+from angelos.angelgit.storage.live import Live
+from angelos.angelgit.storage.models import Move, PathMove
+from angelos.angelgit.storage.store import Store
+from angelos.angelgit.threads import in_thread
 from angelos.core.errors import Conflict
 
 Texts = dict[str, tuple[str, str]]
@@ -47,9 +50,9 @@ async def checked(store: Store, live: Live, move: Move) -> Move | None:
         replica = await live.replica(move.repo, path.document, path.path)
         if path.op == "edit" and path.path in wanted:
             try:
-                update = await promote.in_thread(
+                update = await in_thread(
                     len(replica.state()),
-                    partial(fit.settle, keep=move.cause == "rollback"),
+                    partial(rebase.settle, keep=move.cause == "rollback"),
                     *(path.path, replica.state(), path.update or documents.EMPTY),
                     *wanted[path.path],
                 )
@@ -81,7 +84,7 @@ async def _stale(store: Store, live: Live, move: Move, wanted: Texts) -> bool:
     yours = {path: after for path, (_, after) in wanted.items() if path in record.after}
     size = sum(map(len, theirs.values()))
     return bool(
-        await promote.in_thread(size, drafts.conflicts, record.paths, dev, base, theirs, yours)
+        await in_thread(size, prepare.find_conflicts, record.paths, dev, base, theirs, yours)
     )
 
 

@@ -12,21 +12,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 import pycrdt
 
-from angelos.angelgit import documents, notebook, stale
-from angelos.angelgit.merging import merge
+from angelos.angelgit.documents import documents, notebook
+from angelos.angelgit.merge import conflicts
+from angelos.angelgit.merge.three_way import merge
+from angelos.angelgit.storage.models import Undone
 from angelos.core.errors import Conflict, Stale
-
-
-class Undone(msgspec.Struct, frozen=True):
-    """A proposal that was taken out of `dev`, as far as it concerns one document."""
-
-    update: bytes
-    inverse: bytes
-    before: str
-    after: str
 
 
 def ground(
@@ -125,7 +117,7 @@ def _check(path: str, state: bytes, texts: tuple[str, str, str], *, same: bool =
 def _evidence(path: str, base: str, theirs: str, yours: str) -> list[dict[str, Any]]:
     if documents.is_notebook(path):
         books = [notebook.parse(text, path) for text in (base, theirs, yours)]
-        found = stale.notebook_conflicts(path, *books)
+        found = conflicts.notebook_conflicts(path, *books)
     else:
-        found = stale.text_conflicts(path, base, theirs, yours)
-    return stale.evidence(found or [stale.file_conflict(path, base, theirs, yours, "text")])
+        found = conflicts.text_conflicts(path, base, theirs, yours)
+    return conflicts.evidence(found or [conflicts.file_conflict(path, base, theirs, yours, "text")])

@@ -16,8 +16,8 @@ from typing import Any
 
 import msgspec
 
-from angelos.angelgit.edits import Hunk, line_hunks, lines
-from angelos.angelgit.notebook import moved_cells, same
+from angelos.angelgit.documents.edits import Hunk, line_hunks, lines
+from angelos.angelgit.documents.notebook import moved_cells, same
 
 _MAX_TEXT = 4_000
 

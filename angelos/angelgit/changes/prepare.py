@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from angelos.angelgit import documents, notebook, stale
-from angelos.angelgit.edits import apply_diff, unified_diff
-from angelos.angelgit.models import FileState, PathMove, sha256
-from angelos.angelgit.stale import Conflict
-from angelos.angelgit.state import clash
+from angelos.angelgit.documents import documents, notebook
+from angelos.angelgit.documents.edits import apply_diff, unified_diff
+from angelos.angelgit.merge import conflicts
+from angelos.angelgit.merge.conflicts import Conflict
+from angelos.angelgit.storage.models import FileState, PathMove, sha256
+from angelos.angelgit.storage.trees import clash
 from angelos.core.errors import InvalidInput, Stale
 from angelos.core.ids import Revision, uuid7
 from angelos.core.ports import DeleteFile, Edit, NewText
@@ -90,7 +91,7 @@ def _new_text(edit: Edit, before: str | None) -> str | None:
     return documents.check_text(path, documents.canonical(path, text, before))
 
 
-def conflicts(
+def find_conflicts(
     moves: tuple[PathMove, ...],
     dev: Mapping[str, str],
     base: Mapping[str, str],
@@ -106,17 +107,17 @@ def conflicts(
             other = path if path in dev else clash(dev, path)
             if other is not None:
                 what = "file exists" if other == path else f"{other} stands in the way"
-                found.append(stale.file_conflict(path, *texts, what))
+                found.append(conflicts.file_conflict(path, *texts, what))
         elif dev.get(path) != move.document:
-            found.append(stale.file_conflict(path, *texts, "file deleted"))
+            found.append(conflicts.file_conflict(path, *texts, "file deleted"))
         elif move.op == "delete":
             if texts[0] != texts[1]:
-                found.append(stale.file_conflict(path, *texts, "deleted file changed"))
+                found.append(conflicts.file_conflict(path, *texts, "deleted file changed"))
         elif documents.is_notebook(path):
             books = [notebook.parse(text, path) for text in texts]
-            found += stale.notebook_conflicts(path, *books)
+            found += conflicts.notebook_conflicts(path, *books)
         else:
-            found += stale.text_conflicts(path, *texts)
+            found += conflicts.text_conflicts(path, *texts)
     return found
 
 
@@ -134,7 +135,7 @@ def refuse(found: list[Conflict], base: Revision) -> None:
         + (f", and {len(found) - 1} more places" if len(found) > 1 else "")
         + "; nothing was merged.",
         hint="Make the change again on the present dev or main.",
-        conflicts=stale.evidence(found),
+        conflicts=conflicts.evidence(found),
     )
 
 

@@ -19,8 +19,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from angelos.angelgit import notebook, stale
-from angelos.angelgit.edits import line_hunks, lines, text_edits
+from angelos.angelgit.documents import notebook
+from angelos.angelgit.documents.edits import line_hunks, lines, text_edits
+from angelos.angelgit.merge import conflicts
 from angelos.core.errors import InvalidInput
 
 _MISSING: Any = object()
@@ -156,10 +157,10 @@ def merge_text(base: str, theirs: str, yours: str, *, same: bool = False) -> Tex
         alike = {(h.start, h.end, *t[h.new_start : h.new_end]) for h in others}
         ours = [h for h in every if (h.start, h.end, *y[h.new_start : h.new_end]) not in alike]
     changes: list[tuple[int, int, Piece]] = []
-    groups = stale.clusters(ours, others, y, t)
+    groups = conflicts.clusters(ours, others, y, t)
     for low, high, mine, their in groups:
         sides = [
-            "".join(text[slice(*stale.changed_range(hunks, inside, low, high))])
+            "".join(text[slice(*conflicts.changed_range(hunks, inside, low, high))])
             for text, hunks, inside in ((t, others, their), (y, every, mine))
         ]
         old = "".join(b[low:high])

@@ -17,21 +17,21 @@ import msgspec
 import zstandard
 
 from angelos.adapters.stores.postgres import Connection, load_queries
-from angelos.angelgit import documents
-from angelos.angelgit.fit import Undone
-from angelos.angelgit.models import (
+from angelos.angelgit.documents import documents
+from angelos.angelgit.storage.models import (
     FileState,
+    Known,
     MainMove,
     Manifest,
     Move,
     PathMove,
     ProposalRecord,
     ProposalStatus,
+    Undone,
     decode,
     encode,
     sha256,
 )
-from angelos.angelgit.outside import Known
 from angelos.core.errors import Conflict, NotFound, Tampered
 from angelos.core.ids import START, Offset, ProposalId, Revision
 from angelos.core.messages import Fact

@@ -8,22 +8,20 @@ Each step is held against the merge of the texts (`fit.py`).
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import msgspec
 
-from angelos.angelgit import documents, fit
-from angelos.angelgit.models import FileState, Manifest, PathMove, sha256
-from angelos.angelgit.stale import evidence, file_conflict
-from angelos.angelgit.state import Rewind, by_path, clash
-from angelos.angelgit.store import Store, StoredProposal
+from angelos.angelgit.documents import documents
+from angelos.angelgit.merge import rebase
+from angelos.angelgit.merge.conflicts import evidence, file_conflict
+from angelos.angelgit.storage.models import FileState, Manifest, PathMove, sha256
+from angelos.angelgit.storage.store import Store, StoredProposal
+from angelos.angelgit.storage.trees import Rewind, by_path, clash
+from angelos.angelgit.threads import in_thread
 from angelos.core.errors import Stale
 
-T = TypeVar("T")
-_THREAD_ABOVE = 16_000
 _HISTORY = 200
 """So far back is looked for what a base on `dev` and `main` have in common."""
 
@@ -112,7 +110,7 @@ async def _fit(  # noqa: C901 - one path's cases, in their order
     older: list[bytes] = []
     if now is not None and not await in_thread(size, documents.holds, path, ours, mine):
         older = await _older(store, record.repo, move.document)
-    state = await in_thread(size, fit.ground, path, ours, mine, older, undone)
+    state = await in_thread(size, rebase.ground, path, ours, mine, older, undone)
     shas = [side[path] for side in (record.before, record.after) if path in side]
     blobs = await store.blobs(shas)
     before = blobs[record.before[path]].decode()
@@ -124,7 +122,7 @@ async def _fit(  # noqa: C901 - one path's cases, in their order
     after = blobs[record.after[path]].decode()
     args = (path, state or documents.EMPTY, move.update, before, after)
     known = stored.state != "proposed"
-    update = await in_thread(size, partial(fit.onto, known=known), *args)
+    update = await in_thread(size, partial(rebase.onto, known=known), *args)
     if update == move.update:
         return Fitted(move, state)
     text = documents.text_of(path, state or documents.EMPTY)
@@ -174,13 +172,6 @@ def _rewind(target: FileState, state: bytes, wanted: bytes) -> Built:
         update = documents.change(target.path, state, text)
         state = documents.union(target.path, state, update)
     return built(state, path=target.path, mode=target.mode, document=target.document, update=update)
-
-
-async def in_thread(size: int, work: Callable[..., T], *args: Any) -> T:
-    """Run pure work, in a thread where it is large enough to hold up the loop."""
-    if size > _THREAD_ABOVE:
-        return await asyncio.to_thread(work, *args)
-    return work(*args)
 
 
 def _stale(path: str, what: str, texts: tuple[str, str, str] = ("", "", "")) -> Stale:

@@ -13,11 +13,21 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from angelos.adapters.stores.postgres import Database
-from angelos.angelgit import documents, drafts, fit, promote, state
-from angelos.angelgit.live import Live
-from angelos.angelgit.models import Move, PathMove, ProposalRecord, proposal_digest, sha256
-from angelos.angelgit.moves import Moves
-from angelos.angelgit.store import Store, StoredProposal
+from angelos.angelgit.changes import candidates, prepare
+from angelos.angelgit.changes.transactions import Moves
+from angelos.angelgit.documents import documents
+from angelos.angelgit.merge import rebase
+from angelos.angelgit.storage import trees
+from angelos.angelgit.storage.live import Live
+from angelos.angelgit.storage.models import (
+    Move,
+    PathMove,
+    ProposalRecord,
+    proposal_digest,
+    sha256,
+)
+from angelos.angelgit.storage.store import Store, StoredProposal
+from angelos.angelgit.threads import in_thread
 from angelos.core.errors import Conflict, InvalidInput, NotFound
 from angelos.core.ids import PrincipalId, ProposalId, Revision
 from angelos.core.paths import safe_path
@@ -76,25 +86,25 @@ class Proposals:
             added = await store.add_proposal(record)
         if not added and (known := await self._same(proposal, digest)) is not None:
             return known
-        return state.proposed(record)
+        return trees.proposed(record)
 
-    async def _draft(self, repo: str, base: Revision, edits: Sequence[Edit]) -> list[drafts.Draft]:
+    async def _draft(self, repo: str, base: Revision, edits: Sequence[Edit]) -> list[prepare.Draft]:
         async with self._database.transaction() as conn:
             store = Store(conn)
             _, manifest = await store.commit(repo, base)
-            files = state.by_path(manifest)
+            files = trees.by_path(manifest)
             touched = [files[p] for p in (safe_path(e.path) for e in edits) if p in files]
             blobs = await store.blobs([s for f in touched for s in (f.sha256, f.state)])
         new = {e.path for e in edits} - files.keys()
-        if new and (pair := state.entangled({*files, *new})):
-            raise InvalidInput(f"{pair[1]} cannot be beside {pair[0]}.", hint=state.BESIDE)
-        made: list[drafts.Draft] = []
+        if new and (pair := trees.entangled({*files, *new})):
+            raise InvalidInput(f"{pair[1]} cannot be beside {pair[0]}.", hint=trees.BESIDE)
+        made: list[prepare.Draft] = []
         for edit in edits:
             file = files.get(edit.path)
             text = blobs[file.sha256].decode() if file else ""
-            known = drafts.Base(file, text, blobs[file.state]) if file else None
-            one = await promote.in_thread(
-                len(text) + len(getattr(edit, "text", "")), drafts.draft, edit, known
+            known = prepare.Base(file, text, blobs[file.state]) if file else None
+            one = await in_thread(
+                len(text) + len(getattr(edit, "text", "")), prepare.draft, edit, known
             )
             made += [one] if one else []
         return made
@@ -104,7 +114,7 @@ class Proposals:
             stored = await Store(conn).find_proposal(proposal)
         if stored is not None and stored.record.digest != digest:
             raise Conflict(f"Proposal {proposal} exists already with other edits.")
-        return state.proposed(stored.record) if stored else None
+        return trees.proposed(stored.record) if stored else None
 
     async def _refuse_stale(
         self,
@@ -115,10 +125,10 @@ class Proposals:
     ) -> None:
         size = sum(len(text) for side in (base, theirs, yours) for text in side.values())
         dev = self._live.paths(record.repo)
-        found = await promote.in_thread(
-            size, drafts.conflicts, record.paths, dev, base, theirs, yours
+        found = await in_thread(
+            size, prepare.find_conflicts, record.paths, dev, base, theirs, yours
         )
-        drafts.refuse(found, record.base)
+        prepare.refuse(found, record.base)
 
     async def merge(self, proposal: ProposalId) -> Revision:
         """Merge a proposal into the live documents of `dev`; merging twice is once."""
@@ -201,7 +211,7 @@ class Proposals:
             if path.update:
                 sha = made_on.get(path.document)
                 base = states[sha] if sha else documents.EMPTY
-                inverses[path.document] = await promote.in_thread(
+                inverses[path.document] = await in_thread(
                     len(base), documents.inverse, path.path, base, path.update
                 )
         return inverses
@@ -212,7 +222,7 @@ class Proposals:
             store = Store(conn)
             repo = stored.record.repo
             _, main = await store.commit(repo, await store.head(repo, "main"))
-            fitted = await promote.fit_onto(store, stored, main)
+            fitted = await candidates.fit_onto(store, stored, main)
             await store.add_blobs(f.state or documents.EMPTY for f in fitted if f.anew)
         return tuple(f.move for f in fitted)
 
@@ -222,9 +232,9 @@ class Proposals:
         """Return a path with all that `dev` needs to hold the expected text; its lock is held."""
         if path.op != "edit":
             return path
-        state = (await self._live.replica(repo, path.document, path.path)).state()
-        update = await promote.in_thread(
-            len(state), fit.settle, path.path, state, path.update, before[path.path],
+        trees = (await self._live.replica(repo, path.document, path.path)).state()
+        update = await in_thread(
+            len(trees), rebase.settle, path.path, trees, path.update, before[path.path],
             after[path.path],
         )  # fmt: skip
         return msgspec.structs.replace(path, update=update)
@@ -242,8 +252,8 @@ class Proposals:
         if path.op == "delete":
             if here is not None:
                 raise Conflict(f"{path.path} was made anew in dev since it was deleted.")
-            if other := state.clash(self._live.paths(repo), path.path):
-                raise Conflict(f"dev has {other} since {path.path} was deleted.", hint=state.BESIDE)
+            if other := trees.clash(self._live.paths(repo), path.path):
+                raise Conflict(f"dev has {other} since {path.path} was deleted.", hint=trees.BESIDE)
             return PathMove(path=path.path, document=path.document, op="revive", mode=path.mode)
         update = inverses[path.document]
         if path.op == "create" and here == path.document:

@@ -27,9 +27,10 @@ from typing import Any
 import msgspec
 
 from angelos.adapters.stores.postgres import Database
-from angelos.angelgit import documents, recovery
-from angelos.angelgit.live import Live, Snapshot, snapshot
-from angelos.angelgit.models import (
+from angelos.angelgit.changes import recovery
+from angelos.angelgit.documents import documents
+from angelos.angelgit.storage.live import Live, Snapshot, snapshot
+from angelos.angelgit.storage.models import (
     ROOM,
     SYSTEM,
     FileState,
@@ -38,9 +39,9 @@ from angelos.angelgit.models import (
     PathMove,
     sha256,
 )
-from angelos.angelgit.printer import Printer
-from angelos.angelgit.state import with_files
-from angelos.angelgit.store import OUTBOX_PAGE, DocumentRow, Store
+from angelos.angelgit.storage.store import OUTBOX_PAGE, DocumentRow, Store
+from angelos.angelgit.storage.trees import with_files
+from angelos.angelgit.worktree.writer import Printer
 from angelos.core.errors import AngelError, InvalidInput, Tampered, TooLarge
 from angelos.core.ids import PrincipalId, Revision, new_fact_id
 from angelos.core.messages import Fact, Kind

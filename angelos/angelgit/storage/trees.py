@@ -10,8 +10,14 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
-from angelos.angelgit.edits import is_cut
-from angelos.angelgit.models import FileState, Manifest, Op, PathMove, ProposalRecord
+from angelos.angelgit.documents.edits import is_cut
+from angelos.angelgit.storage.models import (
+    FileState,
+    Manifest,
+    Op,
+    PathMove,
+    ProposalRecord,
+)
 from angelos.core.errors import InvalidInput
 from angelos.core.ports import Change, Proposed
 from angelos.core.revision import MAX_FILES

@@ -1,0 +1,1 @@
+"""Pure decisions on text: three-way merge, conflicts, rebase."""

@@ -1,0 +1,1 @@
+"""What is kept: the mutation log, live documents, trees, snapshots, and the rows in PostgreSQL."""

@@ -1,0 +1,1 @@
+"""The workspace folder: `dev` on disk, and what others write there."""
