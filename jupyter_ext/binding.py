@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class People(Protocol):
-    """What sign-in needs of `control/people.py`."""
+    """What sign-in needs of `control/identity/people.py`."""
 
     async def authenticate(self, token: str) -> Principal | None:
         """Return whose token this is."""

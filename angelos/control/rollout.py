@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import logging
 
-from angelos.control.effects import AskCheckout, PutCheckout, Revoke, RollBack
-from angelos.control.models import SUPERVISOR
-from angelos.control.parts import Parts, hash_id
-from angelos.control.pipeline import Pipeline
-from angelos.control.repo_config import RepoConfig
-from angelos.control.state import canaries
+from angelos.control.context import Parts, hash_id
+from angelos.control.proposals.pipeline import Pipeline
+from angelos.control.proposals.repo_config import RepoConfig
+from angelos.control.state.decide import canaries
+from angelos.control.state.effects import AskCheckout, PutCheckout, Revoke, RollBack
+from angelos.control.state.models import SUPERVISOR
 from angelos.core.api import Rollback
 from angelos.core.errors import Conflict, InvalidInput
 from angelos.core.ids import PrincipalId, Revision, is_revision

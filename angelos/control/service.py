@@ -16,20 +16,20 @@ from typing import Self
 
 from angelos import __version__
 from angelos.adapters.stores.postgres import Database
-from angelos.control import effects
 from angelos.control.config import ControlConfig
-from angelos.control.ledger import Ledger
-from angelos.control.parts import Parts
-from angelos.control.people import People
-from angelos.control.pipeline import Pipeline
-from angelos.control.policy import Policy
-from angelos.control.proposals import Proposals
+from angelos.control.context import Parts
+from angelos.control.effect_runner import Handler, Supervisor
+from angelos.control.identity.people import People
+from angelos.control.policy.engine import Policy
+from angelos.control.projection import Ledger
+from angelos.control.proposals.pipeline import Pipeline
+from angelos.control.proposals.service import Proposals
 from angelos.control.rollout import Rollout
-from angelos.control.state import outstanding, overdue
-from angelos.control.supervisor import Handler, Supervisor
-from angelos.control.task_keeper import TaskKeeper
-from angelos.control.task_state import expected
-from angelos.control.tasks import Tasks
+from angelos.control.state import effects
+from angelos.control.state.decide import outstanding, overdue
+from angelos.control.state.tasks import expected
+from angelos.control.tasks.dispatch import TaskKeeper
+from angelos.control.tasks.service import Tasks
 from angelos.control.views import banner, node_view, weakest
 from angelos.core.api import NodeView, RepoView, StatusView
 from angelos.core.messages import Fact, Kind

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
-from angelos.control.models import NodeRecord, ProposalRecord, State, TaskRecord
-from angelos.control.state import awaited
-from angelos.control.task_state import waits_for
+from angelos.control.state.decide import awaited
+from angelos.control.state.models import NodeRecord, ProposalRecord, State, TaskRecord
+from angelos.control.state.tasks import waits_for
 from angelos.core.api import NodeView, ProposalView, TaskView
 from angelos.core.ids import PrincipalId
 from angelos.core.messages import Tier

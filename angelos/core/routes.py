@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, TypeVar, get_args
 
 import msgspec
 
@@ -23,6 +23,7 @@ from angelos.core.permissions import Permission, Principal
 
 B = TypeVar("B")
 MAX_BODY_BYTES = 16_000_000
+MAX_LIMIT = 500
 PREFIX = "/angelos/api"
 _WHOLE = re.compile(r"-?[0-9]{1,19}")
 """Read only where it is short: `int` refuses 5000 digits with another error than ours."""
@@ -117,3 +118,28 @@ def render(route: Route, answer: Any) -> bytes:
         msg = f"{route.path} must answer with bytes, not {type(answer).__name__}"
         raise TypeError(msg)
     return answer
+
+
+def choice(query: Mapping[str, str], name: str, words: Any) -> str | None:
+    """Return a query parameter that is one of a Literal's words, or None."""
+    word = query.get(name)
+    if word is not None and word not in get_args(words):
+        raise InvalidInput(f"{name}={word!r} is none of {', '.join(get_args(words))}.")
+    return word
+
+
+def limit(call: Call[Any]) -> int:
+    """Return how many entries of a list are asked for; raise `InvalidInput` out of bounds."""
+    return whole_number(call, "limit", 50, MAX_LIMIT)
+
+
+def wait_seconds(call: Call[Any]) -> float:
+    """Return the seconds to wait; more than the bound means the bound."""
+    text = call.query.get("wait", "0")
+    try:
+        seconds = float(text)
+    except ValueError as error:
+        raise InvalidInput(f"wait must be a number of seconds, not {text!r}.") from error
+    if not seconds >= 0:
+        raise InvalidInput(f"wait must be a number of seconds from 0, not {text!r}.")
+    return seconds

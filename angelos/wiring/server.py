@@ -26,9 +26,9 @@ from angelos.adapters.stores.postgres import Database
 from angelos.adapters.stores.valkey import ValkeyJournal, ValkeyQueue, check_server, connect
 from angelos.angelgit.routes import routes as angelgit_routes
 from angelos.angelgit.service import AngelGit
-from angelos.control import repo_config
 from angelos.control.config import ControlConfig
-from angelos.control.people import People
+from angelos.control.identity.people import People
+from angelos.control.proposals import repo_config
 from angelos.control.routes import routes as control_routes
 from angelos.control.service import Control
 from angelos.core.errors import AngelError

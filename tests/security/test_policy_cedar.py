@@ -6,7 +6,7 @@ import cedarpy
 import pytest
 
 from angelos.control.config import POLICY_DIR, ControlConfig
-from angelos.control.policy import SCHEMA, Policy, Request
+from angelos.control.policy.engine import SCHEMA, Policy, Request
 from angelos.control.service import Control
 from angelos.core.errors import Forbidden, Refused
 from angelos.core.ids import PrincipalId

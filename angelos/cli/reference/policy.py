@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 
 from angelos.cli.reference.source import doc, first, head, table
-from angelos.control import policy, repo_config, risk
 from angelos.control.config import POLICY_DIR
+from angelos.control.policy import engine
+from angelos.control.proposals import repo_config, risk
 
 _RULE = re.compile(r'((?://[^\n]*\n)*)@id\("([^"]+)"\)\n(.*?;)\n', re.DOTALL)
 _EFFECT = re.compile(r"^(permit|forbid)\b", re.MULTILINE)
@@ -29,7 +30,7 @@ def page() -> str:
             sections += [f"### {name}", why, f"```cedar\n{body}\n```"]
     schema = (POLICY_DIR / "schema.cedarschema").read_text(encoding="utf-8")
     parts = [
-        head("Policy", f"{first(policy)}\n\nNothing is allowed that no rule permits, and a rule "
+        head("Policy", f"{first(engine)}\n\nNothing is allowed that no rule permits, and a rule "
              "that forbids goes before all that permit. A decision names the rule it rests on; the "
              "hash of the files in force stands in `angelos status`."),
         table(("rule", "effect", ""), rows),

@@ -12,8 +12,8 @@ import msgspec
 
 from angelos import settings
 from angelos.cli.reference.source import code, described, doc, first, head, table
-from angelos.control import repo_config
 from angelos.control.config import ControlConfig
+from angelos.control.proposals import repo_config
 from angelos.governance.config import GovernanceConfig
 from angelos.hub.config import HubConfig
 from angelos.node.config import NodeConfig, SandboxConfig

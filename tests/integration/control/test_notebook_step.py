@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from angelos.control.notebook_step import program
+from angelos.control.proposals.notebook_step import program
 
 
 def notebook(*sources):

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from angelos.control.people import People
+from angelos.control.identity.people import People
 from angelos.core.errors import Conflict, InvalidInput, NotFound
 from angelos.core.permissions import Role
 

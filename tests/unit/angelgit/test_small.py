@@ -28,7 +28,7 @@ from angelos.angelgit.storage.trees import (
     plan_rollback,
     with_files,
 )
-from angelos.control.repo_config import parse
+from angelos.control.proposals.repo_config import parse
 from angelos.core.errors import InvalidInput, Tampered
 from angelos.core.ids import START
 from angelos.core.ports import DeleteFile, NewText, UnifiedDiff

@@ -1,8 +1,9 @@
 """Exactly one task.finished for each task, in whatever order things happen.
 
-Control's and the node's decisions are the real ones (`control/state.py`, `control/task_state.py`,
-`node/ledger.py`); queue, hub, journal and the two shells are played here, one step at a time, so
-that any step can come between any two others. At the end everybody is back and has time.
+Control's and the node's decisions are the real ones (`control/state/decide.py`,
+`control/state/tasks.py`, `node/ledger.py`); queue, hub, journal and the two shells are played
+here, one step at a time, so that any step can come between any two others. At the end everybody is
+back and has time.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from angelos.control.effects import EndTask, PutTask, StopTask
-from angelos.control.models import State
-from angelos.control.state import decide, fold, outstanding, overdue
-from angelos.control.task_state import ended_by_node, expected, last_moment, task_for
+from angelos.control.state.decide import decide, fold, outstanding, overdue
+from angelos.control.state.effects import EndTask, PutTask, StopTask
+from angelos.control.state.models import State
+from angelos.control.state.tasks import ended_by_node, expected, last_moment, task_for
 from angelos.core.ids import CommandId, FactId, Offset, PrincipalId, TaskId, fact_of, new_fact_id
 from angelos.core.messages import Fact, Kind, Status, TaskResult, Tier
 from angelos.node.ledger import Ledger

@@ -7,9 +7,9 @@ import json
 import pytest
 
 from angelos.cli.demo.study import ANGELOS_TOML
-from angelos.control.proposal_state import short_diffs
-from angelos.control.repo_config import MAX_BYTES, RepoConfig, parse
-from angelos.control.risk import risk, touched
+from angelos.control.proposals.repo_config import MAX_BYTES, RepoConfig, parse
+from angelos.control.proposals.risk import risk, touched
+from angelos.control.state.proposals import short_diffs
 from angelos.core.errors import InvalidInput
 from angelos.core.ports import Change
 

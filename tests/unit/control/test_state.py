@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from angelos.control import task_state
-from angelos.control.effects import EndTask, Promote, RollBack
-from angelos.control.models import MainRecord, RepoRecord, State
-from angelos.control.node_state import contents
-from angelos.control.state import KINDS, decide, fold, outstanding, overdue, turn
+from angelos.control.state import tasks
+from angelos.control.state.decide import KINDS, decide, fold, outstanding, overdue, turn
+from angelos.control.state.effects import EndTask, Promote, RollBack
+from angelos.control.state.models import MainRecord, RepoRecord, State
+from angelos.control.state.nodes import contents
 from angelos.core.messages import Kind
 from angelos.testing import make_fact
 
@@ -185,7 +185,7 @@ def test_a_task_does_not_wait_long_for_a_node_that_is_gone():
 
 
 def test_finished_tasks_are_kept_up_to_bounds(monkeypatch):
-    monkeypatch.setattr(task_state, "KEEP_TASKS", 2)
+    monkeypatch.setattr(tasks, "KEEP_TASKS", 2)
     history = [accepted("task-0")]
     for number in range(1, 6):
         end = DATA[Kind.task_finished]
@@ -197,7 +197,7 @@ def test_finished_tasks_are_kept_up_to_bounds(monkeypatch):
 
 
 def test_large_results_are_kept_up_to_a_bound(monkeypatch):
-    monkeypatch.setattr(task_state, "KEEP_RESULT_BYTES", 10)
+    monkeypatch.setattr(tasks, "KEEP_RESULT_BYTES", 10)
     history = []
     for task in ("task-1", "task-2"):
         end = DATA[Kind.task_finished] | {"stdout": "x" * 6}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from angelos.control import task_state
+from angelos.control.state import tasks
 from angelos.core.api import SubmitTask
 from angelos.core.messages import Kind, Status
 from tests.unit.control.fakes import ADA, PERSON, edit
@@ -64,7 +64,7 @@ async def test_a_step_is_tried_again_for_its_node_not_for_what_its_author_says(w
 
 async def test_many_tasks_of_others_do_not_push_a_finished_step_out(world, monkeypatch):
     """What is forgotten cannot be run again: the proposal would never be decided on."""
-    monkeypatch.setattr(task_state, "KEEP_TASKS", 3)
+    monkeypatch.setattr(tasks, "KEEP_TASKS", 3)
     async with world.running() as control:
         node = await world.node()
         node.program = lambda t: None if t.label.endswith("unit") else (Status.ok, "")

@@ -17,9 +17,9 @@ from typing import Any
 import msgspec
 
 from angelos.control.config import ControlConfig
-from angelos.control.effects import Effect
-from angelos.control.models import SUPERVISOR, State, replace
-from angelos.control.state import KINDS, decide, fold
+from angelos.control.state.decide import KINDS, decide, fold
+from angelos.control.state.effects import Effect
+from angelos.control.state.models import SUPERVISOR, State, replace
 from angelos.core.errors import AngelError, Unavailable
 from angelos.core.ids import START, FactId, PrincipalId, new_fact_id, offset_key
 from angelos.core.messages import Fact

@@ -11,11 +11,11 @@ from typing import Literal
 
 import msgspec
 
-from angelos.control.models import SUPERVISOR, State, TaskRecord
-from angelos.control.notebook_step import program
-from angelos.control.parts import hash_id
-from angelos.control.repo_config import Pipeline, Step
-from angelos.control.task_state import quarantine_reason, task_for
+from angelos.control.context import hash_id
+from angelos.control.proposals.notebook_step import program
+from angelos.control.proposals.repo_config import Pipeline, Step
+from angelos.control.state.models import SUPERVISOR, State, TaskRecord
+from angelos.control.state.tasks import quarantine_reason, task_for
 from angelos.core.api import StepResult, SubmitTask
 from angelos.core.ids import CommandId, ProposalId, Revision
 from angelos.core.messages import Status

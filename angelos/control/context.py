@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from angelos.control.config import ControlConfig
-from angelos.control.ledger import Ledger
-from angelos.control.models import SUPERVISOR
-from angelos.control.policy import Decision, Policy, Request
+from angelos.control.policy.engine import Decision, Policy, Request
+from angelos.control.projection import Ledger
+from angelos.control.state.models import SUPERVISOR
 from angelos.core.grants import Grant, digest, sign_grant
 from angelos.core.ids import CommandId, PrincipalId, new_command_id, new_grant_id
 from angelos.core.messages import Command, Payload, encode

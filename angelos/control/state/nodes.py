@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from angelos.control.models import (
+from angelos.control.state.models import (
     HEALTH,
     KEEP_MAINS,
     CheckoutRecord,

@@ -12,12 +12,12 @@ from typing import Any
 
 import msgspec
 
-from angelos.control.models import ProposalRecord
-from angelos.control.parts import Parts, hash_id
-from angelos.control.pipeline import Pipeline, under_way
-from angelos.control.policy import Decision
-from angelos.control.proposal_state import short_diffs, without_diffs
-from angelos.control.risk import POLICY_PATHS, touched
+from angelos.control.context import Parts, hash_id
+from angelos.control.policy.engine import Decision
+from angelos.control.proposals.pipeline import Pipeline, under_way
+from angelos.control.proposals.risk import POLICY_PATHS, touched
+from angelos.control.state.models import ProposalRecord
+from angelos.control.state.proposals import short_diffs, without_diffs
 from angelos.control.views import proposal_view
 from angelos.core.api import ProposalState, ProposalView, Review, SubmitProposal
 from angelos.core.errors import (

@@ -13,8 +13,13 @@ from typing import Any
 
 import msgspec
 
-from angelos.control import repo_config, steps
-from angelos.control.effects import (
+from angelos.control.context import Parts
+from angelos.control.proposals import repo_config, steps
+from angelos.control.proposals.repo_config import RepoConfig
+from angelos.control.proposals.risk import POLICY_PATHS, touched
+from angelos.control.proposals.supervisor import Judgement, judge
+from angelos.control.state.decide import turn
+from angelos.control.state.effects import (
     Judge,
     MakeCandidate,
     Merge,
@@ -23,14 +28,9 @@ from angelos.control.effects import (
     Revert,
     RunSteps,
 )
-from angelos.control.judgement import Judgement, judge
-from angelos.control.models import SUPERVISOR, ProposalRecord, State
-from angelos.control.parts import Parts
-from angelos.control.proposal_state import short_diffs
-from angelos.control.repo_config import RepoConfig
-from angelos.control.risk import POLICY_PATHS, touched
-from angelos.control.state import turn
-from angelos.control.tasks import Origin, Tasks
+from angelos.control.state.models import SUPERVISOR, ProposalRecord, State
+from angelos.control.state.proposals import short_diffs
+from angelos.control.tasks.service import Origin, Tasks
 from angelos.core.errors import (
     AngelError,
     Busy,

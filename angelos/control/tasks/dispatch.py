@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import msgspec
 
-from angelos.control.effects import AbandonTask, EndTask, PutTask, StopTask
-from angelos.control.models import TaskRecord
-from angelos.control.parts import Parts
-from angelos.control.task_state import ended_by_node, last_moment
+from angelos.control.context import Parts
+from angelos.control.state.effects import AbandonTask, EndTask, PutTask, StopTask
+from angelos.control.state.models import TaskRecord
+from angelos.control.state.tasks import ended_by_node, last_moment
 from angelos.core.ids import fact_of
 from angelos.core.messages import CancelTask, Command, Kind, Status, TaskResult, Tier, decode
 

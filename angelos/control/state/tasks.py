@@ -10,7 +10,13 @@ from typing import Any
 
 import msgspec
 
-from angelos.control.models import KEEP_RESULT_BYTES, KEEP_TASKS, State, TaskRecord, replace
+from angelos.control.state.models import (
+    KEEP_RESULT_BYTES,
+    KEEP_TASKS,
+    State,
+    TaskRecord,
+    replace,
+)
 from angelos.core.ids import CommandId, PrincipalId, TaskId, offset_key
 from angelos.core.messages import Fact, TaskResult
 

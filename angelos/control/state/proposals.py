@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from angelos.control.models import KEEP_PROPOSALS, ProposalRecord, State, replace
+from angelos.control.state.models import KEEP_PROPOSALS, ProposalRecord, State, replace
 from angelos.core.api import StepResult
 from angelos.core.ids import ProposalId
 from angelos.core.messages import Fact, Kind

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import msgspec
 
-from angelos.control.models import SUPERVISOR, ProposalRecord
-from angelos.control.policy import Policy, Request
-from angelos.control.repo_config import RepoConfig
-from angelos.control.risk import POLICY_PATHS, risk, touched
+from angelos.control.policy.engine import Policy, Request
+from angelos.control.proposals.repo_config import RepoConfig
+from angelos.control.proposals.risk import POLICY_PATHS, risk, touched
+from angelos.control.state.models import SUPERVISOR, ProposalRecord
 
 MOST_PEOPLE = 5
 

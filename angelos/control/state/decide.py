@@ -16,8 +16,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
-from angelos.control import node_state, proposal_state, task_state
-from angelos.control.effects import (
+from angelos.control.state import (
+    nodes as node_state,
+)
+from angelos.control.state import (
+    proposals,
+    tasks,
+)
+from angelos.control.state.effects import (
     AbandonTask,
     AskCheckout,
     Effect,
@@ -35,7 +41,7 @@ from angelos.control.effects import (
     RunSteps,
     StopTask,
 )
-from angelos.control.models import (
+from angelos.control.state.models import (
     HEALTH,
     MainRecord,
     NodeRecord,
@@ -60,21 +66,21 @@ _FOLDS: dict[str, tuple[Fold, ...]] = {
     Kind.node_disconnected: (node_state.left,),
     Kind.principal_quarantined: (node_state.quarantined,),
     Kind.principal_released: (node_state.quarantined,),
-    Kind.task_accepted: (task_state.accepted,),
+    Kind.task_accepted: (tasks.accepted,),
     Kind.task_refused: (),
-    Kind.task_started: (task_state.started,),
-    Kind.task_finished: (task_state.finished,),
-    Kind.task_cancelled: (task_state.cancelled,),
-    Kind.proposal_received: (proposal_state.received,),
-    Kind.proposal_refused: (proposal_state.received,),
-    Kind.proposal_merged: (proposal_state.moved,),
-    Kind.proposal_testing: (proposal_state.moved,),
-    Kind.proposal_tested: (proposal_state.moved,),
-    Kind.proposal_waiting: (proposal_state.moved,),
-    Kind.proposal_approved: (proposal_state.moved,),
-    Kind.proposal_rejected: (proposal_state.moved,),
-    Kind.proposal_reverted: (proposal_state.moved,),
-    Kind.proposal_promoted: (proposal_state.moved, node_state.advanced),
+    Kind.task_started: (tasks.started,),
+    Kind.task_finished: (tasks.finished,),
+    Kind.task_cancelled: (tasks.cancelled,),
+    Kind.proposal_received: (proposals.received,),
+    Kind.proposal_refused: (proposals.received,),
+    Kind.proposal_merged: (proposals.moved,),
+    Kind.proposal_testing: (proposals.moved,),
+    Kind.proposal_tested: (proposals.moved,),
+    Kind.proposal_waiting: (proposals.moved,),
+    Kind.proposal_approved: (proposals.moved,),
+    Kind.proposal_rejected: (proposals.moved,),
+    Kind.proposal_reverted: (proposals.moved,),
+    Kind.proposal_promoted: (proposals.moved, node_state.advanced),
     Kind.branch_advanced: (node_state.advanced,),
     Kind.rollback_done: (node_state.rolled_back,),
     Kind.checkout_requested: (node_state.checkout_requested,),
@@ -138,7 +144,7 @@ def overdue(state: State, now: float, grace_s: float, gone_s: float) -> list[Eff
     return [
         EndTask(task.id)
         for task in state.tasks.values()
-        if task.open and now > task_state.last_moment(state, task, gone_s) + grace_s
+        if task.open and now > tasks.last_moment(state, task, gone_s) + grace_s
     ]
 
 
@@ -161,7 +167,7 @@ def _unwanted(state: State, task: TaskRecord) -> str:
     """Return why nobody wants a task any more; empty when somebody does."""
     for who in (task.by, task.on_behalf_of, task.node):
         if who is not None and who in state.quarantined:
-            return task_state.quarantine_reason(who)
+            return tasks.quarantine_reason(who)
     proposal = state.proposals.get(ProposalId(task.proposal))
     if task.proposal and (proposal is None or proposal.state != "testing"):
         return f"{task.proposal} is not tested any more"

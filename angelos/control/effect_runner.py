@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from angelos.control.config import ControlConfig
-from angelos.control.effects import Effect
+from angelos.control.state.effects import Effect
 from angelos.core.errors import AngelError, Busy, Unavailable
 
 log = logging.getLogger(__name__)

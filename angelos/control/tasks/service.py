@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import msgspec
 
-from angelos.control.models import NodeRecord, TaskRecord
-from angelos.control.parts import Parts, hash_id
-from angelos.control.policy import Decision, Request
-from angelos.control.task_state import task_for
+from angelos.control.context import Parts, hash_id
+from angelos.control.policy.engine import Decision, Request
+from angelos.control.state.models import NodeRecord, TaskRecord
+from angelos.control.state.tasks import task_for
 from angelos.control.views import task_view
 from angelos.core.api import SubmitTask, TaskState, TaskView
 from angelos.core.errors import (

@@ -1,0 +1,47 @@
+"""Routes of people."""
+
+from __future__ import annotations
+
+from angelos.control.service import Control
+from angelos.core.api import (
+    CreatePerson,
+    Ok,
+    PersonList,
+    PersonView,
+)
+from angelos.core.messages import Kind
+from angelos.core.permissions import Permission
+from angelos.core.routes import Call, Nothing, Route
+
+
+def routes(control: Control) -> list[Route]:
+    """Return the routes of people."""
+    ledger, people = control.ledger, control.people
+
+    async def list_people(_: Call[Nothing]) -> PersonList:
+        return PersonList(people=await people.list())
+
+    async def create(call: Call[CreatePerson]) -> PersonView:
+        view = await people.create(call.body.name, call.body.role)
+        data = {"role": view.role}
+        await ledger.say(
+            ledger.fact(Kind.person_added, view.id, call.principal.id, data=data, trace=call.trace)
+        )
+        return view
+
+    async def remove(call: Call[Nothing]) -> Ok:
+        name = call.params["name"]
+        await people.remove(name)
+        await ledger.say(
+            ledger.fact(Kind.person_removed, f"person/{name}", call.principal.id, trace=call.trace)
+        )
+        return Ok()
+
+    return [
+        Route("GET", "/people", Permission.people_manage, list_people, response=PersonList,
+              summary="All people"),
+        Route("POST", "/people", Permission.people_manage, create, request=CreatePerson,
+              response=PersonView, status=201, summary="Add a person; shows the token once"),
+        Route("DELETE", "/people/{name}", Permission.people_manage, remove, response=Ok,
+              summary="Remove a person; the token is void at once"),
+    ]  # fmt: skip

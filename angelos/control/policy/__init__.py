@@ -1,0 +1,1 @@
+"""What policy allows: Cedar files, and the engine that asks them."""

@@ -1,0 +1,1 @@
+"""Proposals: from their edits to main, their tests, and who decides."""

@@ -1,0 +1,56 @@
+"""Routes of proposals."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from angelos.control.service import Control
+from angelos.core.api import (
+    ProposalList,
+    ProposalState,
+    ProposalView,
+    Review,
+    SubmitProposal,
+)
+from angelos.core.ids import ProposalId
+from angelos.core.permissions import Permission
+from angelos.core.routes import Call, Nothing, Route, choice, limit, wait_seconds
+
+
+def routes(control: Control) -> list[Route]:
+    """Return the routes of proposals and their review."""
+    proposals = control.proposals
+
+    async def propose(call: Call[SubmitProposal]) -> ProposalView:
+        return await proposals.propose(call.principal, call.params["repo"], call.body, call.trace)
+
+    async def list_proposals(call: Call[Nothing]) -> ProposalList:
+        state = cast("ProposalState | None", choice(call.query, "state", ProposalState))
+        repo = call.query.get("repo", "")
+        return ProposalList(proposals=proposals.list(state, repo, limit(call)))
+
+    async def show(call: Call[Nothing]) -> ProposalView:
+        return await proposals.view(ProposalId(call.params["proposal"]), wait_seconds(call))
+
+    async def approve(call: Call[Review]) -> ProposalView:
+        proposal = ProposalId(call.params["proposal"])
+        return await proposals.approve(call.principal, proposal, call.body, call.trace)
+
+    async def reject(call: Call[Review]) -> ProposalView:
+        proposal = ProposalId(call.params["proposal"])
+        return await proposals.reject(call.principal, proposal, call.body, call.trace)
+
+    return [
+        Route("POST", "/repos/{repo}/proposals", Permission.proposals_create, propose,
+              request=SubmitProposal, response=ProposalView, status=202,
+              summary="Propose edits against a base revision"),
+        Route("GET", "/proposals", Permission.proposals_read, list_proposals, response=ProposalList,
+              query=("state", "repo", "limit"), summary="The newest proposals"),
+        Route("GET", "/proposals/{proposal}", Permission.proposals_read, show,
+        response=ProposalView,
+              query=("wait",), summary="A proposal; wait=seconds waits until it is settled"),
+        Route("POST", "/proposals/{proposal}/approve", Permission.proposals_review, approve,
+              request=Review, response=ProposalView, summary="Approve what the digest names"),
+        Route("POST", "/proposals/{proposal}/reject", Permission.proposals_review, reject,
+              request=Review, response=ProposalView, summary="Reject a proposal"),
+    ]  # fmt: skip

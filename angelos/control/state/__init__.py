@@ -1,0 +1,1 @@
+"""The pure fold of the journal: models, events in, effects out."""

@@ -1,0 +1,1 @@
+"""Tasks: from a request to a queue, and their ends."""
