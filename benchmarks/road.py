@@ -30,7 +30,7 @@ from jupyter_client.manager import start_new_async_kernel
 
 from angelos.cli.demo import study
 from angelos.cli.demo.world import World, start_up
-from angelos.core.ports import NewText
+from angelos.core.repository import NewText
 
 CODE = "print(6 * 7)"
 Timed = Callable[[int], Awaitable[None]]

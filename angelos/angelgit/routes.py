@@ -18,7 +18,7 @@ from angelos.core.routes import Call, Nothing, Route, whole_number
 
 if TYPE_CHECKING:
     from angelos.angelgit.service import AngelGit
-    from angelos.core.ports import Branch
+    from angelos.core.repository import Branch
 
 _MAX_LOG = 1_000
 

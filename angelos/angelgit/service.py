@@ -32,7 +32,8 @@ from angelos.angelgit.worktree.activity import EditedFacts
 from angelos.angelgit.worktree.files import WorkingFiles
 from angelos.angelgit.worktree.writer import Printer
 from angelos.core.ids import PrincipalId, ProposalId, Revision
-from angelos.core.ports import Branch, Candidate, Clock, Edit, Journal, LiveDocuments, Proposed
+from angelos.core.ports import Clock, Journal, LiveDocuments
+from angelos.core.repository import Branch, Candidate, Edit, Proposed
 from angelos.core.signing import SigningKey
 
 T = TypeVar("T")

@@ -10,7 +10,7 @@ import re
 
 from angelos.core.errors import InvalidInput
 from angelos.core.paths import safe_path
-from angelos.core.ports import DeleteFile, Edit, NewText, UnifiedDiff
+from angelos.core.repository import DeleteFile, Edit, NewText, UnifiedDiff
 
 _HUNK = re.compile(r"^@@ -\d{1,9}(?:,(\d{1,9}))? \+\d{1,9}(?:,(\d{1,9}))? @@", re.ASCII)
 _MORE = re.compile(r"[+ ]|-(?!-[ -])")  # not the next file's `--- `, not a mail's `-- `

@@ -23,8 +23,9 @@ from angelos.core import api
 from angelos.core.errors import AngelError, Unavailable
 from angelos.core.ids import START, Offset, Revision, new_proposal_id
 from angelos.core.messages import Fact, Limits, TaskResult
-from angelos.core.ports import Change, Edit, Output
+from angelos.core.repository import Change, Edit
 from angelos.core.revision import Bundle
+from angelos.core.runs import Output
 
 if TYPE_CHECKING:
     from angelos.adapters.identity.enrolment import Identity

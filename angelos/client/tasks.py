@@ -18,7 +18,7 @@ import msgspec
 from angelos.core.errors import AngelError
 from angelos.core.ids import new_command_id
 from angelos.core.messages import Kind, TaskResult
-from angelos.core.ports import Output
+from angelos.core.runs import Output
 
 if TYPE_CHECKING:
     from angelos.client.angelos import Angelos

@@ -43,10 +43,24 @@ def _system(control: Control) -> list[Route]:
         return RolledBack(revision=revision)
 
     return [
-        Route("GET", "/status", Permission.status_read, status, response=StatusView,
-              summary="The system at a glance"),
-        Route("GET", "/nodes", Permission.nodes_read, nodes, response=NodeList,
-        summary="All nodes"), Route("POST", "/repos/{repo}/rollback",
-        Permission.revisions_rollback, rollback, request=Rollback,
-              response=RolledBack, summary="Take main back by a new commit"),
-    ]  # fmt: skip
+        Route(
+            "GET",
+            "/status",
+            Permission.status_read,
+            status,
+            response=StatusView,
+            summary="The system at a glance",
+        ),
+        Route(
+            "GET", "/nodes", Permission.nodes_read, nodes, response=NodeList, summary="All nodes"
+        ),
+        Route(
+            "POST",
+            "/repos/{repo}/rollback",
+            Permission.revisions_rollback,
+            rollback,
+            request=Rollback,
+            response=RolledBack,
+            summary="Take main back by a new commit",
+        ),
+    ]

@@ -12,7 +12,7 @@ import msgspec
 from angelos.core.ids import CommandId, Offset, PrincipalId, ProposalId, Revision, TaskId
 from angelos.core.messages import Input, Limits, Message, TaskResult, Tier
 from angelos.core.permissions import Role
-from angelos.core.ports import Change, Edit
+from angelos.core.repository import Change, Edit
 from angelos.core.revision import Entry
 
 # Python's `$` also matches before a last newline; the lookahead does not let that pass.

@@ -34,6 +34,7 @@ from angelos.core.frames import (
     Ack,
     Batch,
     Bye,
+    Envelope,
     Frame,
     Hello,
     Ping,
@@ -43,7 +44,6 @@ from angelos.core.frames import (
     read_frame,
     write_frame,
 )
-from angelos.core.ports import Envelope
 
 FATAL = frozenset(
     {"fenced", "quarantined", "unauthenticated", "refused", "version", "protocol", "credit"}

@@ -16,12 +16,11 @@ fit is `InvalidInput`, whatever it is.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
 from angelos.core.errors import InvalidInput, TooLarge
-from angelos.core.ports import Envelope
 
 VERSION = 1
 MAX_FRAME_BYTES = 12 * 1024 * 1024
@@ -35,6 +34,14 @@ WindowBytes = Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)]
 SessionId = Annotated[str, msgspec.Meta(max_length=64)]
 Code = Annotated[str, msgspec.Meta(max_length=32)]
 Text = Annotated[str, msgspec.Meta(max_length=500)]
+
+
+class Envelope(msgspec.Struct, frozen=True, array_like=True):
+    """One message on a channel; the body is opaque to the hub."""
+
+    kind: Literal["command", "fact", "ack", "control"]
+    id: str
+    body: bytes
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello"):

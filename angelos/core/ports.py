@@ -8,13 +8,16 @@ docstring.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 import msgspec
 
+from angelos.core.frames import Envelope
 from angelos.core.ids import CommandId, Offset, PrincipalId, ProposalId, Revision
-from angelos.core.messages import Command, Fact, Input, Limits, Status, Tier
+from angelos.core.messages import Command, Fact, Tier
+from angelos.core.repository import Branch, Candidate, Change, Edit, Proposed
 from angelos.core.revision import Bundle, Entry
+from angelos.core.runs import Exit, Output, RunSpec
 
 
 class Clock(Protocol):
@@ -101,67 +104,6 @@ class Queue(Protocol):
 
 
 # -- repository ------------------------------------------------------------------------------
-
-
-class UnifiedDiff(Input, frozen=True, kw_only=True, tag="diff", tag_field="kind"):
-    """An edit as a unified diff of one file against the base revision."""
-
-    path: str
-    diff: str
-
-
-class NewText(Input, frozen=True, kw_only=True, tag="text", tag_field="kind"):
-    """An edit as the whole new text of a file (a notebook's is its JSON); creates it if absent."""
-
-    path: str
-    text: str
-
-
-class DeleteFile(Input, frozen=True, kw_only=True, tag="delete", tag_field="kind"):
-    """Remove a file."""
-
-    path: str
-
-
-Edit = UnifiedDiff | NewText | DeleteFile
-
-
-class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """How one path differs between two revisions; a missing side is None."""
-
-    path: str
-    before: str | None
-    """SHA-256 of the content before."""
-    after: str | None
-    diff: str = ""
-    """Unified diff, bounded; for people to read."""
-    cut: bool = False
-    """There is more to the difference than `diff` shows."""
-
-
-class Proposed(msgspec.Struct, frozen=True, kw_only=True):
-    """A proposal as the repository holds it."""
-
-    id: ProposalId
-    repo: str
-    base: Revision
-    author: PrincipalId
-    message: str
-    digest: str
-    """SHA-256 over base, author and the exact edits; approvals bind to it."""
-    changes: tuple[Change, ...]
-
-
-class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """What main would become: a signed commit on no branch, whose parent is `main`."""
-
-    revision: Revision
-    main: Revision
-    tree: str
-    changes: tuple[Change, ...]
-
-
-Branch = Literal["dev", "main"]
 
 
 class Repository(Protocol):
@@ -284,14 +226,6 @@ class Snapshots(Protocol):
 # -- channel and sandbox ---------------------------------------------------------------------
 
 
-class Envelope(msgspec.Struct, frozen=True, array_like=True):
-    """One message on a channel; the body is opaque to the hub."""
-
-    kind: Literal["command", "fact", "ack", "control"]
-    id: str
-    body: bytes
-
-
 class Channel(Protocol):
     """An authenticated, ordered, flow-controlled link between the hub and one peer."""
 
@@ -308,38 +242,6 @@ class Channel(Protocol):
     async def close(self, reason: str = "") -> None:
         """Close the link."""
         ...
-
-
-class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """What a sandbox runs: a program, its input, read-only folders and limits."""
-
-    argv: tuple[str, ...]
-    """`python` as the first means the sandbox's own interpreter."""
-    limits: Limits
-    code: str | None = None
-    """Python source to run in a fresh interpreter; `argv` are then its arguments."""
-    stdin: bytes = b""
-    env: dict[str, str] = {}
-    read_only: dict[str, str] = {}
-    """Path inside -> path on the host."""
-    chdir: str = "/tmp"  # noqa: S108 - the box's own tmpfs
-
-
-class Output(msgspec.Struct, frozen=True):
-    """A piece of a run's output, as it came."""
-
-    stream: Literal["stdout", "stderr"]
-    data: bytes
-
-
-class Exit(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run ended, with the evidence for the word."""
-
-    status: Status
-    exit_code: int | None
-    duration_s: float
-    tier: Tier
-    evidence: dict[str, object] = {}
 
 
 class Sandbox(Protocol):

@@ -19,11 +19,11 @@ from typing import Any, cast
 from angelos.adapters.net.link import Link, Wire
 from angelos.core.channel import Machine
 from angelos.core.errors import AngelError, Forbidden, InvalidInput, TooLarge, Unavailable
-from angelos.core.frames import Hello
+from angelos.core.frames import Envelope, Hello
 from angelos.core.ids import CommandId, PrincipalId, new_fact_id
 from angelos.core.messages import Fact, Kind, decode, encode
 from angelos.core.permissions import Role
-from angelos.core.ports import Clock, Delivery, Envelope, Journal, Queue
+from angelos.core.ports import Clock, Delivery, Journal, Queue
 from angelos.hub.config import HubConfig
 from angelos.hub.models import MAX_FACT_BYTES, Expects, Peer, check_fact, everything
 from angelos.hub.tasks import Tasks

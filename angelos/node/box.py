@@ -23,7 +23,7 @@ import msgspec
 
 from angelos.core.errors import Unavailable
 from angelos.core.messages import Limits, Status, Tier
-from angelos.core.ports import Output
+from angelos.core.runs import Output
 from angelos.node.launch import Started
 from angelos.node.models import Ending, Meter, Stop
 from angelos.node.notify import Watch

@@ -10,7 +10,8 @@ import msgspec
 
 from angelos.core.errors import Unavailable
 from angelos.core.messages import Checkout, Status
-from angelos.core.ports import Exit, Output, RunSpec, Sandbox
+from angelos.core.ports import Sandbox
+from angelos.core.runs import Exit, Output, RunSpec
 from angelos.node.layout import WORK
 
 _TAIL = 4096

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from angelos.core.errors import AngelError, Unavailable
 from angelos.core.messages import Limits, Status, Tier
-from angelos.core.ports import Exit, Output, RunSpec
+from angelos.core.runs import Exit, Output, RunSpec
 from angelos.node import cgroup, seccomp
 from angelos.node.bare import landlock_abi
 from angelos.node.config import SandboxConfig

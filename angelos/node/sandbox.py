@@ -26,7 +26,7 @@ from typing import Self
 
 from angelos.core.errors import AngelError, InvalidInput, Unavailable
 from angelos.core.messages import Limits, Status, Tier
-from angelos.core.ports import Exit, Output, RunSpec
+from angelos.core.runs import Exit, Output, RunSpec
 from angelos.node import cgroup, seccomp
 from angelos.node.bare import BareLauncher, landlock_abi
 from angelos.node.box import Box, Order

@@ -31,6 +31,7 @@ from angelos.core.errors import (
     InvalidInput,
     Unavailable,
 )
+from angelos.core.frames import Envelope
 from angelos.core.grants import Grant, check_grant, read_grant
 from angelos.core.ids import CommandId, PrincipalId, TaskId
 from angelos.core.messages import (
@@ -46,7 +47,7 @@ from angelos.core.messages import (
     decode_payload,
     encode,
 )
-from angelos.core.ports import Channel, Clock, Envelope, Sandbox
+from angelos.core.ports import Channel, Clock, Sandbox
 from angelos.core.signing import VerifyKey
 from angelos.node import ledger
 from angelos.node.attempts import Attempts

@@ -11,7 +11,8 @@ from typing import Any, Protocol, cast
 
 from angelos.core.errors import AngelError, Unavailable, first_of
 from angelos.core.messages import Kind, RunTask, Status, TaskResult, Tier
-from angelos.core.ports import Exit, RunSpec, Sandbox
+from angelos.core.ports import Sandbox
+from angelos.core.runs import Exit, RunSpec
 from angelos.node.checkout import Checkouts
 from angelos.node.runtimes.python.runtime import refused, spec_for
 from angelos.node.stream import Feed

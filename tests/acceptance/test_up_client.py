@@ -12,7 +12,7 @@ from angelos.adapters.identity.enrolment import enrol
 from angelos.client import Angelos
 from angelos.core.errors import Forbidden, Unauthenticated
 from angelos.core.ids import START
-from angelos.core.ports import NewText
+from angelos.core.repository import NewText
 from tests.acceptance.up_process import running
 
 

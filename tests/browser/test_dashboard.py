@@ -19,7 +19,7 @@ from angelos.cli.demo import patches, study
 from angelos.cli.demo.world import World, start_agent, start_up
 from angelos.core.api import SubmitTask
 from angelos.core.messages import Limits
-from angelos.core.ports import NewText
+from angelos.core.repository import NewText
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 PICTURE = Path(__file__).parents[2] / "docs" / "images" / "dashboard.png"

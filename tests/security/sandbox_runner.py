@@ -47,7 +47,7 @@ def become_nobody() -> None:
 async def run_all(how: str) -> dict[str, Any]:
     from sandbox_attacks import ATTACKS
 
-    from angelos.core.ports import Output, RunSpec
+    from angelos.core.runs import Output, RunSpec
     from angelos.node.config import SandboxConfig
     from angelos.node.sandbox import BubblewrapSandbox
 

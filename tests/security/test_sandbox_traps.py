@@ -14,7 +14,7 @@ import pytest
 
 from angelos.core.errors import InvalidInput
 from angelos.core.messages import Limits, Status, Tier
-from angelos.core.ports import Exit, Output, RunSpec
+from angelos.core.runs import Exit, Output, RunSpec
 from angelos.node.config import SandboxConfig
 from angelos.node.sandbox import BubblewrapSandbox
 from angelos.testing import need

@@ -16,8 +16,9 @@ from typing import Protocol
 
 from angelos.core.channel import Deliver, Effect, End, Established, Machine, Transmit
 from angelos.core.errors import Unavailable
+from angelos.core.frames import Envelope
 from angelos.core.ids import PrincipalId
-from angelos.core.ports import Clock, Envelope
+from angelos.core.ports import Clock
 
 
 class Wire(Protocol):

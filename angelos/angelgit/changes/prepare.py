@@ -16,7 +16,7 @@ from angelos.angelgit.storage.models import FileState, PathMove, sha256
 from angelos.angelgit.storage.trees import clash
 from angelos.core.errors import InvalidInput, Stale
 from angelos.core.ids import Revision, uuid7
-from angelos.core.ports import DeleteFile, Edit, NewText
+from angelos.core.repository import DeleteFile, Edit, NewText
 
 
 class Base(NamedTuple):

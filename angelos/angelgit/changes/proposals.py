@@ -31,7 +31,7 @@ from angelos.angelgit.threads import in_thread
 from angelos.core.errors import Conflict, InvalidInput, NotFound
 from angelos.core.ids import PrincipalId, ProposalId, Revision
 from angelos.core.paths import safe_path
-from angelos.core.ports import Edit, Proposed
+from angelos.core.repository import Edit, Proposed
 
 MAX_EDITS = 256
 

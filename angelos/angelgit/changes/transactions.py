@@ -45,7 +45,8 @@ from angelos.angelgit.worktree.writer import Printer
 from angelos.core.errors import AngelError, InvalidInput, Tampered, TooLarge
 from angelos.core.ids import PrincipalId, Revision, new_fact_id
 from angelos.core.messages import Fact, Kind
-from angelos.core.ports import Branch, Clock, Journal, LiveDocuments
+from angelos.core.ports import Clock, Journal, LiveDocuments
+from angelos.core.repository import Branch
 from angelos.core.revision import Commit, SignedCommit, sign_commit, tree_hash
 from angelos.core.signing import SigningKey
 

@@ -19,7 +19,7 @@ import msgspec
 
 from angelos.core.errors import InvalidInput, Tampered
 from angelos.core.ids import PrincipalId, ProposalId, Revision
-from angelos.core.ports import Edit
+from angelos.core.repository import Edit
 from angelos.core.revision import Entry
 
 T = TypeVar("T")

@@ -11,7 +11,7 @@ from angelos.angelgit.storage.store import Store
 from angelos.angelgit.storage.trees import by_path, differing
 from angelos.core.errors import NotFound
 from angelos.core.ids import Revision
-from angelos.core.ports import Branch, Change
+from angelos.core.repository import Branch, Change
 from angelos.core.revision import Bundle, Entry, SignedCommit
 
 _MAX_DIFFED = 8_000_000

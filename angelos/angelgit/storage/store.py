@@ -35,7 +35,7 @@ from angelos.angelgit.storage.models import (
 from angelos.core.errors import Conflict, NotFound, Tampered
 from angelos.core.ids import START, Offset, ProposalId, Revision
 from angelos.core.messages import Fact
-from angelos.core.ports import Branch
+from angelos.core.repository import Branch
 from angelos.core.revision import SignedCommit
 
 OUTBOX_PAGE = 500

@@ -19,7 +19,7 @@ from angelos.angelgit.storage.models import (
     ProposalRecord,
 )
 from angelos.core.errors import InvalidInput
-from angelos.core.ports import Change, Proposed
+from angelos.core.repository import Change, Proposed
 from angelos.core.revision import MAX_FILES
 
 BESIDE = "A path is a file or a folder, not both."

@@ -15,7 +15,7 @@ from angelos.cli.common import FAILED, Out, common, read_text
 if TYPE_CHECKING:
     from angelos.client import Angelos
     from angelos.core.api import ProposalView
-    from angelos.core.ports import Edit
+    from angelos.core.repository import Edit
 
 _BAD = frozenset({"rejected", "refused", "rolled-back"})
 
@@ -63,7 +63,7 @@ def _edits(file: str, path: str | None) -> tuple[Edit, ...]:
     from angelos.cli.patches import split
     from angelos.core.errors import InvalidInput
     from angelos.core.paths import safe_path
-    from angelos.core.ports import NewText
+    from angelos.core.repository import NewText
 
     source = Path(file)
     text = read_text(file)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from angelos.client import Restarted
     from angelos.core.api import SubmitTask, TaskView
     from angelos.core.messages import Limits, TaskResult
-    from angelos.core.ports import Output
+    from angelos.core.runs import Output
 
 _CANCEL_S = 10.0
 

@@ -26,7 +26,7 @@ import msgspec
 from angelos.client import Angelos
 from angelos.core.errors import AngelError, Forbidden, InvalidInput, Unauthenticated
 from angelos.core.ids import START
-from angelos.core.ports import Edit
+from angelos.core.repository import Edit
 
 
 def say(line: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ from angelos.core.api import ProposalView
 from angelos.core.errors import AngelError, from_problem
 from angelos.core.ids import START, Offset, Revision
 from angelos.core.messages import Fact, Kind, TaskResult
-from angelos.core.ports import Edit
+from angelos.core.repository import Edit
 
 SETTLED = ("promoted", "rejected", "refused", "rolled-back", "waiting")
 AGENTS = ("ada", "bob", "mallory")

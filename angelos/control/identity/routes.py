@@ -38,10 +38,30 @@ def routes(control: Control) -> list[Route]:
         return Ok()
 
     return [
-        Route("GET", "/people", Permission.people_manage, list_people, response=PersonList,
-              summary="All people"),
-        Route("POST", "/people", Permission.people_manage, create, request=CreatePerson,
-              response=PersonView, status=201, summary="Add a person; shows the token once"),
-        Route("DELETE", "/people/{name}", Permission.people_manage, remove, response=Ok,
-              summary="Remove a person; the token is void at once"),
-    ]  # fmt: skip
+        Route(
+            "GET",
+            "/people",
+            Permission.people_manage,
+            list_people,
+            response=PersonList,
+            summary="All people",
+        ),
+        Route(
+            "POST",
+            "/people",
+            Permission.people_manage,
+            create,
+            request=CreatePerson,
+            response=PersonView,
+            status=201,
+            summary="Add a person; shows the token once",
+        ),
+        Route(
+            "DELETE",
+            "/people/{name}",
+            Permission.people_manage,
+            remove,
+            response=Ok,
+            summary="Remove a person; the token is void at once",
+        ),
+    ]

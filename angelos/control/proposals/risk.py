@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from angelos.core.paths import matches
-from angelos.core.ports import Change
+from angelos.core.repository import Change
 
 POLICY_PATHS = ("angelos.toml", ".angelos/**")
 MAX_RISK = 1000

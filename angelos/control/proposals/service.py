@@ -33,7 +33,7 @@ from angelos.core.ids import ProposalId, Revision, is_id, is_revision, new_propo
 from angelos.core.messages import Kind
 from angelos.core.paths import safe_path
 from angelos.core.permissions import Principal
-from angelos.core.ports import Proposed
+from angelos.core.repository import Proposed
 
 SETTLED = frozenset({"promoted", "rejected", "refused", "rolled-back", "waiting"})
 KEEP_TEXT = 4_000

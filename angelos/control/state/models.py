@@ -22,7 +22,7 @@ from angelos.core.ids import (
     TaskId,
 )
 from angelos.core.messages import Message, Status, TaskResult, Tier
-from angelos.core.ports import Change
+from angelos.core.repository import Change
 
 SUPERVISOR = PrincipalId("system/supervisor")
 KEEP_TASKS = 500

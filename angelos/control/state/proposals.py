@@ -17,7 +17,7 @@ from angelos.control.state.models import KEEP_PROPOSALS, ProposalRecord, State, 
 from angelos.core.api import StepResult
 from angelos.core.ids import ProposalId
 from angelos.core.messages import Fact, Kind
-from angelos.core.ports import Change
+from angelos.core.repository import Change
 
 KEEP_DIFFS = 200_000
 KEEP_DIFF = 2_000

@@ -35,13 +35,41 @@ def routes(control: Control) -> list[Route]:
         return await control.tasks.cancel(call.principal, task, call.body.reason, call.trace)
 
     return [
-        Route("POST", "/tasks", Permission.tasks_run, submit, request=SubmitTask, response=TaskView,
-              status=202, summary="Run code on a node"),
-        Route("GET", "/tasks", Permission.tasks_read, list_tasks, response=TaskList,
-              query=("state", "limit"), summary="The newest tasks"),
-        Route("GET", "/tasks/{task}", Permission.tasks_read, show, response=TaskView,
-        query=("wait",),
-              summary="A task; wait=seconds waits for its end"),
-        Route("POST", "/tasks/{task}/cancel", Permission.tasks_cancel, cancel, request=Reason,
-              response=TaskView, summary="Stop a task"),
-    ]  # fmt: skip
+        Route(
+            "POST",
+            "/tasks",
+            Permission.tasks_run,
+            submit,
+            request=SubmitTask,
+            response=TaskView,
+            status=202,
+            summary="Run code on a node",
+        ),
+        Route(
+            "GET",
+            "/tasks",
+            Permission.tasks_read,
+            list_tasks,
+            response=TaskList,
+            query=("state", "limit"),
+            summary="The newest tasks",
+        ),
+        Route(
+            "GET",
+            "/tasks/{task}",
+            Permission.tasks_read,
+            show,
+            response=TaskView,
+            query=("wait",),
+            summary="A task; wait=seconds waits for its end",
+        ),
+        Route(
+            "POST",
+            "/tasks/{task}/cancel",
+            Permission.tasks_cancel,
+            cancel,
+            request=Reason,
+            response=TaskView,
+            summary="Stop a task",
+        ),
+    ]

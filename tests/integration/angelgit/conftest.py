@@ -7,7 +7,7 @@ import pytest
 
 from angelos.angelgit.service import AngelGit
 from angelos.core.ids import PrincipalId, new_proposal_id
-from angelos.core.ports import NewText
+from angelos.core.repository import NewText
 from angelos.core.signing import SigningKey
 from angelos.testing import eventually
 

@@ -18,7 +18,7 @@ from angelos.angelgit.worktree.activity import EditedFacts
 from angelos.core.errors import Stale, Unavailable
 from angelos.core.ids import START, new_proposal_id
 from angelos.core.messages import Kind
-from angelos.core.ports import DeleteFile, NewText
+from angelos.core.repository import DeleteFile, NewText
 from angelos.testing import need
 
 from .conftest import ADA, EVE, FILE

@@ -15,7 +15,7 @@ from angelos.angelgit.documents.edits import lines
 from angelos.angelgit.merge.three_way import merge_text
 from angelos.core.errors import Conflict, InvalidInput, Stale
 from angelos.core.ids import new_proposal_id
-from angelos.core.ports import NewText
+from angelos.core.repository import NewText
 
 from .conftest import ADA, BOB, EVE
 

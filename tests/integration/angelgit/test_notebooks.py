@@ -12,7 +12,7 @@ from angelos.angelgit.documents.documents import canonical
 from angelos.angelgit.documents.edits import unified_diff
 from angelos.core.errors import InvalidInput, Stale
 from angelos.core.ids import new_proposal_id
-from angelos.core.ports import DeleteFile, NewText, UnifiedDiff
+from angelos.core.repository import DeleteFile, NewText, UnifiedDiff
 
 from .conftest import ADA, BOB, EVE
 

@@ -18,7 +18,7 @@ from angelos.angelgit.worktree.writer import Printer
 from angelos.core.errors import NotFound, Unavailable
 from angelos.core.ids import START, new_proposal_id
 from angelos.core.messages import Kind
-from angelos.core.ports import DeleteFile, NewText
+from angelos.core.repository import DeleteFile, NewText
 from angelos.testing import eventually
 
 from .conftest import ADA, EVE, FILE, queued

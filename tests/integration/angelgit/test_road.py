@@ -10,7 +10,7 @@ from angelos.angelgit.service import AngelGit
 from angelos.core.errors import Conflict, InvalidInput, NotFound, Stale
 from angelos.core.ids import START, new_proposal_id
 from angelos.core.messages import Kind
-from angelos.core.ports import DeleteFile, NewText, UnifiedDiff
+from angelos.core.repository import DeleteFile, NewText, UnifiedDiff
 from angelos.core.revision import verify_bundle, verify_commit
 from angelos.testing import next_fact
 

@@ -9,7 +9,7 @@ import pytest
 
 from angelos.core.errors import Stale
 from angelos.core.ids import new_proposal_id
-from angelos.core.ports import NewText
+from angelos.core.repository import NewText
 
 from .conftest import ADA, BOB, EVE
 

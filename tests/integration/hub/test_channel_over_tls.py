@@ -9,10 +9,10 @@ import msgspec
 import pytest
 
 from angelos.core.errors import Unavailable
+from angelos.core.frames import Envelope
 from angelos.core.grants import SignedGrant
 from angelos.core.ids import PrincipalId, TaskId, new_command_id
 from angelos.core.messages import CancelTask, Command, Kind, decode, encode
-from angelos.core.ports import Envelope
 from angelos.hub.config import HubConfig
 from angelos.testing import eventually, facts_until, make_fact, next_fact
 from angelos.testing.hub import connect, join, running_hub

@@ -15,7 +15,7 @@ import pytest
 from angelos.adapters.host.datadir import DataDir
 from angelos.client import Angelos
 from angelos.core.errors import Unavailable
-from angelos.core.ports import NewText
+from angelos.core.repository import NewText
 from angelos.testing import eventually
 from jupyter_ext.room_client import RoomClient
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from angelos.core.errors import Unavailable
-from angelos.core.ports import Exit, Output, RunSpec
+from angelos.core.runs import Exit, Output, RunSpec
 from angelos.node import sandbox as sandbox_module
 from angelos.node.proc import parent, tree
 from angelos.node.sandbox import BubblewrapSandbox

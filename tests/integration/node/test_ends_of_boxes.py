@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from angelos.core.messages import Limits, Status, Tier
-from angelos.core.ports import Exit, Output, RunSpec
+from angelos.core.runs import Exit, Output, RunSpec
 from angelos.node.cgroup import Cgroups, Group
 from angelos.node.config import SandboxConfig
 from angelos.node.launch import Launcher, Started

@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from angelos.adapters.host.clock import SystemClock
+from angelos.core.frames import Envelope
 from angelos.core.grants import Grant, digest, sign_grant
 from angelos.core.ids import PrincipalId, Revision, TaskId, new_command_id, new_grant_id
 from angelos.core.messages import Checkout, Command, Fact, Payload, RunTask, Tier, decode, encode
-from angelos.core.ports import Envelope
 from angelos.core.revision import Bundle, Commit, entry_for, sign_commit, tree_hash
 from angelos.core.signing import SigningKey
 from angelos.node.config import NodeConfig

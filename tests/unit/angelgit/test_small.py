@@ -31,7 +31,7 @@ from angelos.angelgit.storage.trees import (
 from angelos.control.proposals.repo_config import parse
 from angelos.core.errors import InvalidInput, Tampered
 from angelos.core.ids import START
-from angelos.core.ports import DeleteFile, NewText, UnifiedDiff
+from angelos.core.repository import DeleteFile, NewText, UnifiedDiff
 
 
 def file(path, document, content="x"):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from angelos.cli.patches import split
 from angelos.core.errors import InvalidInput
-from angelos.core.ports import DeleteFile, NewText, UnifiedDiff
+from angelos.core.repository import DeleteFile, NewText, UnifiedDiff
 
 TWO = """diff --git a/x.txt b/x.txt
 index 1..2 100644

@@ -7,7 +7,7 @@ import pytest
 from angelos.cli.commands.run import _limits, _Printer
 from angelos.client import Restarted
 from angelos.core.errors import InvalidInput
-from angelos.core.ports import Output
+from angelos.core.runs import Output
 
 
 def test_a_task_that_begins_anew_is_announced_on_standard_error(capfdbinary):

@@ -14,7 +14,8 @@ from angelos.client import Angelos, Restarted
 from angelos.core import errors
 from angelos.core.api import SubmitTask
 from angelos.core.messages import TaskResult
-from angelos.core.ports import NewText, Output
+from angelos.core.repository import NewText
+from angelos.core.runs import Output
 from angelos.testing import eventually
 from tests.unit.client.fake_server import RESULT, angelos, world
 

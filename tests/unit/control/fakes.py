@@ -28,7 +28,7 @@ from angelos.core.messages import (
     decode_payload,
 )
 from angelos.core.permissions import Principal, Role
-from angelos.core.ports import Candidate, Change, NewText, Proposed
+from angelos.core.repository import Candidate, Change, NewText, Proposed
 from angelos.core.revision import Entry, entry_for
 from angelos.core.signing import SigningKey
 from angelos.testing import MemoryJournal, MemoryQueue, eventually, make_fact

@@ -11,7 +11,7 @@ from angelos.control.proposals.repo_config import MAX_BYTES, RepoConfig, parse
 from angelos.control.proposals.risk import risk, touched
 from angelos.control.state.proposals import short_diffs
 from angelos.core.errors import InvalidInput
-from angelos.core.ports import Change
+from angelos.core.repository import Change
 
 
 def test_the_demos_configuration_is_understood():

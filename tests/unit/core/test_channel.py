@@ -27,6 +27,7 @@ from angelos.core.frames import (
     Ack,
     Batch,
     Bye,
+    Envelope,
     Hello,
     Ping,
     Pong,
@@ -34,7 +35,6 @@ from angelos.core.frames import (
     read_frame,
     write_frame,
 )
-from angelos.core.ports import Envelope
 
 SMALL = Config(window=3, window_bytes=400, idle_s=10, dead_s=30, handshake_s=5)
 

@@ -8,7 +8,7 @@ import pytest
 
 from angelos.core.api import NodeView, ProposalView, RepoView, StatusView, StepResult, TaskView
 from angelos.core.messages import Fact, TaskResult, Tier
-from angelos.core.ports import Change
+from angelos.core.repository import Change
 
 
 def fact(kind: str, subject: str, **data) -> Fact:

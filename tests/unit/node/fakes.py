@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from angelos.core.errors import NotFound
+from angelos.core.frames import Envelope
 from angelos.core.grants import Grant, digest, sign_grant
 from angelos.core.ids import (
     CommandId,
@@ -30,8 +31,8 @@ from angelos.core.messages import (
     decode,
     encode,
 )
-from angelos.core.ports import Envelope, Exit, Output, RunSpec
 from angelos.core.revision import Bundle
+from angelos.core.runs import Exit, Output, RunSpec
 from angelos.core.signing import SigningKey
 from angelos.node.config import NodeConfig
 from angelos.node.service import Keys, Node

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from angelos.core.frames import Envelope
 from angelos.core.ids import (
     PrincipalId,
     TaskId,
@@ -19,7 +20,6 @@ from angelos.core.messages import (
     Command,
     RevokeGrants,
 )
-from angelos.core.ports import Envelope
 from angelos.core.signing import SigningKey
 from tests.unit.node.fakes import ADA, World, run, world
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from angelos.core.errors import Unavailable
+from angelos.core.frames import Envelope
 from angelos.core.grants import digest
 from angelos.core.ids import (
     PrincipalId,
@@ -18,7 +19,6 @@ from angelos.core.messages import (
     Checkout,
     Command,
 )
-from angelos.core.ports import Envelope
 from angelos.core.signing import SigningKey
 from tests.unit.node.fakes import NODE, World, run, world
 

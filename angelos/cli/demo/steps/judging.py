@@ -8,7 +8,7 @@ from typing import Any
 from angelos.cli.demo import patches, study
 from angelos.cli.demo.world import World, expect
 from angelos.core.errors import AngelError
-from angelos.core.ports import NewText
+from angelos.core.repository import NewText
 
 
 async def keep_broken_off(world: World) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from angelos.cli.demo import patches
 from angelos.cli.demo.world import World, expect
 from angelos.core.errors import Stale
-from angelos.core.ports import NewText, UnifiedDiff
+from angelos.core.repository import NewText, UnifiedDiff
 from jupyter_ext.room_client import RoomClient
 
 

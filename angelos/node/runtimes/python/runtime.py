@@ -17,7 +17,7 @@ import msgspec
 
 from angelos.core.errors import InvalidInput
 from angelos.core.messages import RunTask
-from angelos.core.ports import RunSpec
+from angelos.core.runs import RunSpec
 from angelos.node.layout import TMP, WORK
 from angelos.node.runtimes.python import guard
 from angelos.node.runtimes.python.guard import Finding, check

@@ -1,0 +1,41 @@
+"""A run as data: what a sandbox is told, what comes out, how it ended."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from angelos.core.messages import Limits, Status, Tier
+
+
+class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What a sandbox runs: a program, its input, read-only folders and limits."""
+
+    argv: tuple[str, ...]
+    """`python` as the first means the sandbox's own interpreter."""
+    limits: Limits
+    code: str | None = None
+    """Python source to run in a fresh interpreter; `argv` are then its arguments."""
+    stdin: bytes = b""
+    env: dict[str, str] = {}
+    read_only: dict[str, str] = {}
+    """Path inside -> path on the host."""
+    chdir: str = "/tmp"  # noqa: S108 - the box's own tmpfs
+
+
+class Output(msgspec.Struct, frozen=True):
+    """A piece of a run's output, as it came."""
+
+    stream: Literal["stdout", "stderr"]
+    data: bytes
+
+
+class Exit(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run ended, with the evidence for the word."""
+
+    status: Status
+    exit_code: int | None
+    duration_s: float
+    tier: Tier
+    evidence: dict[str, object] = {}
