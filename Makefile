@@ -47,7 +47,7 @@ bench: bench-setup ## every benchmark; each ends with one line of JSON
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
 docs: $(CORE) ## regenerate docs/reference from the code
-	$(BIN)/python -m angelos.cli.reference docs/reference
+	$(BIN)/python -m tools.reference docs/reference
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) build dist artifacts .pytest_cache .ruff_cache .hypothesis .import_linter_cache

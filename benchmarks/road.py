@@ -28,9 +28,9 @@ from typing import Any
 
 from jupyter_client.manager import start_new_async_kernel
 
-from angelos.cli.demo import study
-from angelos.cli.demo.world import World, start_up
 from angelos.core.repository import NewText
+from angelos.demo import study
+from angelos.demo.world import World, start_up
 
 CODE = "print(6 * 7)"
 Timed = Callable[[int], Awaitable[None]]

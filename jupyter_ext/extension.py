@@ -25,15 +25,15 @@ from traitlets.config import Config
 
 from angelos.core.errors import AngelError
 from angelos.core.routes import PREFIX
-from angelos.settings import Settings, load
-from jupyter_ext.authorizer import AngelAuthorizer
+from angelos.wiring.settings import Settings, load
+from jupyter_ext.api.events import EventsHandler
+from jupyter_ext.api.handlers import ApiHandler
+from jupyter_ext.auth.authorizer import AngelAuthorizer
+from jupyter_ext.auth.identity import AngelIdentityProvider
+from jupyter_ext.auth.pages import PageConfig
 from jupyter_ext.binding import Binding, Server
-from jupyter_ext.events import EventsHandler
-from jupyter_ext.handlers import ApiHandler
-from jupyter_ext.identity import AngelIdentityProvider
-from jupyter_ext.pages import PageConfig
-from jupyter_ext.room_handler import RoomHandler
-from jupyter_ext.rooms import ManagedRoom
+from jupyter_ext.rooms.handler import RoomHandler
+from jupyter_ext.rooms.room import ManagedRoom
 
 if TYPE_CHECKING:
     from jupyter_server.serverapp import ServerApp
@@ -137,8 +137,8 @@ def load_settings() -> Settings:
 
 
 def open_server(settings: Settings, binding: Binding) -> AbstractAsyncContextManager[Server]:
-    """Return the system as a context manager (`angelos/wiring.py`)."""
-    from angelos.wiring import build_server
+    """Return the system as a context manager (`angelos/wiring/`)."""
+    from angelos.wiring.build import build_server
 
     return build_server(settings, live=binding.live)
 

@@ -29,6 +29,7 @@ from angelos.core.openapi import openapi_route
 from angelos.core.permissions import Principal
 from angelos.core.ports import Clock, Journal, Queue
 from angelos.core.routes import PREFIX, Route
+from angelos.hub.background import Tasks
 from angelos.hub.config import HubConfig
 from angelos.hub.handlers import ChannelSocket, EventsSocket
 from angelos.hub.listener import Listener
@@ -37,7 +38,6 @@ from angelos.hub.routes import enrol_routes, peer_routes
 from angelos.hub.routes import routes as hub_routes
 from angelos.hub.sessions import HUB, Session, Sessions
 from angelos.hub.store import QUARANTINED, Identities
-from angelos.hub.tasks import Tasks
 
 log = logging.getLogger(__name__)
 _PING_S = 20.0

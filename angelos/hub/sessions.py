@@ -24,9 +24,9 @@ from angelos.core.ids import CommandId, PrincipalId, new_fact_id
 from angelos.core.messages import Fact, Kind, decode, encode
 from angelos.core.permissions import Role
 from angelos.core.ports import Clock, Delivery, Journal, Queue
+from angelos.hub.background import Tasks
 from angelos.hub.config import HubConfig
 from angelos.hub.models import MAX_FACT_BYTES, Expects, Peer, check_fact, everything
-from angelos.hub.tasks import Tasks
 
 log = logging.getLogger(__name__)
 HUB = PrincipalId("system/hub")

@@ -49,15 +49,15 @@ from angelos.core.messages import (
 )
 from angelos.core.ports import Channel, Clock, Sandbox
 from angelos.core.signing import VerifyKey
-from angelos.node import ledger
-from angelos.node.attempts import Attempts
-from angelos.node.checkout import Checkouts, FetchBundle
+from angelos.node.checkouts.pulls import Pulls
+from angelos.node.checkouts.store import Checkouts, FetchBundle
+from angelos.node.commands import inbox
+from angelos.node.commands.attempts import Attempts
+from angelos.node.commands.facts import Saying
+from angelos.node.commands.output import Feed
+from angelos.node.commands.runner import Runner
+from angelos.node.commands.slots import Slots
 from angelos.node.config import NodeConfig
-from angelos.node.facts import Saying
-from angelos.node.pulls import Pulls
-from angelos.node.slots import Slots
-from angelos.node.stream import Feed
-from angelos.node.tasks import Runner
 
 log = logging.getLogger(__name__)
 Connect = Callable[[dict[str, str]], AbstractAsyncContextManager[Channel]]
@@ -112,7 +112,7 @@ class Node:
         self._runner = Runner(config.name, sandbox, self.checkouts)
         self._pulls = Pulls(sandbox, self.checkouts)
         self._slots = Slots(config.slots, config.waiting, clock)
-        self._ledger = ledger.Ledger()
+        self._ledger = inbox.Ledger()
         self._attempts = Attempts(config.directory / "begun.json")
         self._work: dict[CommandId, _Work] = {}
         self._channel: Channel | None = None
@@ -121,7 +121,7 @@ class Node:
     async def __aenter__(self) -> Self:
         self._config.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         await asyncio.to_thread(self.checkouts.sweep)
-        self._ledger = await asyncio.to_thread(ledger.load, self._revoked_file)
+        self._ledger = await asyncio.to_thread(inbox.load, self._revoked_file)
         info = {"tier": self._sandbox.tier, "role": self._config.role}
         self._channel = await self._stack.enter_async_context(self._connect(info))
         return self

@@ -1,40 +1,5 @@
-"""The composition root: builds every plane of the server, in order, and ends them in reverse.
+"""The composition root: reads the environment and builds the planes.
 
-    async with build_server(load()) as server:
-        mount(server.routes)
-
-The same code serves `angelos up` (which runs the stores), a plain `jupyter lab` (which runs them
-here), and servers of one's own (ANGELOS_POSTGRES_DSN, ANGELOS_VALKEY_URL). Where a system runs on
-the data directory already, `attached.py` is a window on that one.
+`build` makes the server's side, `node` an execution node. A node's process imports nothing of
+the server, so this module imports nothing.
 """
-
-from __future__ import annotations
-
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
-from angelos.core.ports import LiveDocuments
-from angelos.settings import Settings
-from angelos.wiring.attached import Attached, attach
-from angelos.wiring.server import Server, serve
-from angelos.wiring.stores import open_stores
-
-__all__ = ["Attached", "Server", "build_server"]
-
-
-@asynccontextmanager
-async def build_server(
-    settings: Settings, live: LiveDocuments | None = None
-) -> AsyncIterator[Server | Attached]:
-    """Yield the running server side of the system.
-
-    `live` is where open documents live (the Jupyter extension's rooms). Raises `Unavailable`
-    when a store cannot be reached or started.
-    """
-    async with open_stores(settings) as stores:
-        if stores is None:
-            async with attach(settings) as attached:
-                yield attached
-        else:
-            async with serve(settings, stores, live) as server:
-                yield server

@@ -21,7 +21,7 @@ from angelos.core.ids import START, Offset
 from angelos.core.messages import Fact
 from angelos.core.permissions import Permission, Principal, Role
 from angelos.core.routes import PREFIX, Call, Route
-from angelos.settings import Settings
+from angelos.wiring.settings import Settings
 
 _LONGEST_WAIT_S = 60.0
 

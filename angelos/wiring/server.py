@@ -42,7 +42,7 @@ from angelos.hub.config import HubConfig
 from angelos.hub.routes import routes as hub_routes
 from angelos.hub.service import Hub
 from angelos.hub.store import Identities
-from angelos.settings import Settings
+from angelos.wiring.settings import Settings
 from angelos.wiring.stores import Stores
 
 log = logging.getLogger(__name__)

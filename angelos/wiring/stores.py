@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from angelos.adapters.host.embedded import EmbeddedPostgres, EmbeddedValkey
 from angelos.core.errors import Conflict, Unavailable
-from angelos.settings import Settings
+from angelos.wiring.settings import Settings
 
 log = logging.getLogger(__name__)
 _WAIT_S = 60.0

@@ -21,7 +21,7 @@ MAIN, DEV = "study:main", "study:dev"
 def demo_process(root: Path) -> Iterator[subprocess.Popen[str]]:
     """Run the demo as a shell does: in a process group of its own, as Ctrl-C would reach it."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "angelos.cli", "demo", "--json", "--keep", str(root)],
+        [sys.executable, "-m", "angelos", "demo", "--json", "--keep", str(root)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -328,7 +328,7 @@ def test_a_program_that_is_too_large_or_no_text_is_refused(system, tmp_path):
 @pytest.mark.parametrize("where", ["/dev/null", "/nope/nope", "x" * 300, "~nobody-here/x"])
 def test_where_no_system_runs_is_told(where, tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "angelos.cli", "status", "--json", "--data-dir", where],
+        [sys.executable, "-m", "angelos", "status", "--json", "--data-dir", where],
         capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode in {1, 2}
@@ -342,7 +342,7 @@ def test_where_no_system_runs_is_told(where, tmp_path):
 def test_a_reader_that_goes_away_is_no_error_worth_a_traceback(system, args):
     reading, writing = os.pipe()
     process = subprocess.Popen(
-        [sys.executable, "-m", "angelos.cli", *args, "--data-dir", str(system.data.root)],
+        [sys.executable, "-m", "angelos", *args, "--data-dir", str(system.data.root)],
         stdout=writing, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     os.close(writing)
@@ -366,7 +366,7 @@ def test_a_full_disk_is_told(system, args):
     env = {**os.environ, "ANGELOS_DATA_DIR": str(system.data.root)}
     with open("/dev/full", "w") as full:  # noqa: PTH123
         done = subprocess.run(
-            [sys.executable, "-m", "angelos.cli", *args], env=env,
+            [sys.executable, "-m", "angelos", *args], env=env,
             stdout=full, stderr=subprocess.PIPE, text=True, timeout=60, check=False,
         )  # fmt: skip
     assert (done.returncode, done.stderr) == (1, "angelos: No space left on device.\n")

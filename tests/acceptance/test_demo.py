@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from angelos.cli.demo import patches, study
+from angelos.demo import patches, study
 from tests.acceptance.demo_process import DEV, MAIN
 from tests.acceptance.independent import (
     canonical,

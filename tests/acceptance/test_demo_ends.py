@@ -47,7 +47,7 @@ def _nothing_is_left(data: DataDir, pids: dict[str, tuple[int, int]]) -> None:
 
 
 def _run(root: Path) -> subprocess.CompletedProcess[str]:
-    argv = [sys.executable, "-m", "angelos.cli", "demo", "--keep", str(root)]
+    argv = [sys.executable, "-m", "angelos", "demo", "--keep", str(root)]
     return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -90,7 +90,7 @@ def test_told_to_stop_in_the_middle_it_stops_all_it_started(tmp_path, number):
 @pytest.mark.parametrize("when", ["the first step", "a part is there"])
 def test_killed_it_leaves_no_process_and_no_temporary_directory(tmp_path, when):
     process = subprocess.Popen(
-        [sys.executable, "-m", "angelos.cli", "demo", "--json"], process_group=0, text=True,
+        [sys.executable, "-m", "angelos", "demo", "--json"], process_group=0, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "TMPDIR": str(tmp_path)},
     )  # fmt: skip
     with process:

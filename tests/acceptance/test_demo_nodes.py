@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from angelos.cli.demo.steps.boxes import ATTACKS
+from angelos.demo.steps.boxes import ATTACKS
 from tests.acceptance.demo_process import MAIN
 from tests.acceptance.independent import (
     check_command,

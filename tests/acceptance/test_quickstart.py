@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from angelos.cli.demo.steps import STEPS
+from angelos.demo.steps import STEPS
 from tests.acceptance.up_process import Up, running
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "00_quickstart.ipynb"

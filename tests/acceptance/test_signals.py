@@ -18,7 +18,7 @@ from angelos.adapters.host.datadir import DataDir
 from angelos.testing import need
 from tests.acceptance.up_process import Up, alive, cli, running
 
-ANGELOS = [sys.executable, "-m", "angelos.cli"]
+ANGELOS = [sys.executable, "-m", "angelos"]
 
 
 @pytest.fixture(scope="module")

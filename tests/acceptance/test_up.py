@@ -104,7 +104,7 @@ def test_ctrl_c_cancels_the_task_and_says_so(system):
         [
             sys.executable,
             "-m",
-            "angelos.cli",
+            "angelos",
             "run",
             "--json",
             "--data-dir",

@@ -26,7 +26,7 @@ class Up:
 
     def __init__(self, data_dir: Path, *args: str, prefix: Sequence[str] = ()) -> None:
         self.data = DataDir(data_dir)
-        command = [*prefix, sys.executable, "-m", "angelos.cli", "up", "--json", "--data-dir"]
+        command = [*prefix, sys.executable, "-m", "angelos", "up", "--json", "--data-dir"]
         self.process = subprocess.Popen(
             [*command, str(data_dir), *args],
             stdout=subprocess.PIPE,
@@ -105,7 +105,7 @@ def alive(pids: dict[str, tuple[int, int]]) -> set[str]:
 def cli(data_dir: Path, *args: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
     """Run one command as a user does."""
     return subprocess.run(
-        [sys.executable, "-m", "angelos.cli", *args, "--data-dir", str(data_dir)],
+        [sys.executable, "-m", "angelos", *args, "--data-dir", str(data_dir)],
         capture_output=True,
         text=True,
         timeout=120,

@@ -15,11 +15,11 @@ import pytest
 from tornado.httpclient import AsyncHTTPClient
 
 from angelos.adapters.host.datadir import DataDir
-from angelos.cli.demo import patches, study
-from angelos.cli.demo.world import World, start_agent, start_up
 from angelos.core.api import SubmitTask
 from angelos.core.messages import Limits
 from angelos.core.repository import NewText
+from angelos.demo import patches, study
+from angelos.demo.world import World, start_agent, start_up
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 PICTURE = Path(__file__).parents[2] / "docs" / "images" / "dashboard.png"

@@ -12,8 +12,8 @@ from contextlib import AsyncExitStack
 import pytest
 
 from angelos.adapters.host.datadir import DataDir
-from angelos.cli.demo.world import start_up
 from angelos.core.permissions import Role
+from angelos.demo.world import start_up
 from jupyter_ext.room_client import RoomClient
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

@@ -49,7 +49,7 @@ async def run_all(how: str) -> dict[str, Any]:
 
     from angelos.core.runs import Output, RunSpec
     from angelos.node.config import SandboxConfig
-    from angelos.node.sandbox import BubblewrapSandbox
+    from angelos.node.sandbox.sandbox import BubblewrapSandbox
 
     results: dict[str, Any] = {}
     async with BubblewrapSandbox(SandboxConfig(use_cgroups=how == "auto")) as sandbox:
@@ -73,7 +73,7 @@ async def run_all(how: str) -> dict[str, Any]:
 
 def left_over() -> dict[str, Any]:
     """Return what this process has left on the machine."""
-    from angelos.node.proc import start_ticks, tree
+    from angelos.node.sandbox.proc import start_ticks, tree
 
     results: dict[str, Any] = {}
     results["processes left"] = [pid for pid in tree(os.getpid()) if pid != os.getpid()]

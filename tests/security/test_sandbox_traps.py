@@ -16,7 +16,7 @@ from angelos.core.errors import InvalidInput
 from angelos.core.messages import Limits, Status, Tier
 from angelos.core.runs import Exit, Output, RunSpec
 from angelos.node.config import SandboxConfig
-from angelos.node.sandbox import BubblewrapSandbox
+from angelos.node.sandbox.sandbox import BubblewrapSandbox
 from angelos.testing import need
 
 
@@ -239,10 +239,10 @@ def test_a_killed_node_leaves_no_box(*, boxed: bool) -> None:
         "from angelos.core.messages import Limits\n"
         "from angelos.core.ports import RunSpec\n"
         "from angelos.node.config import SandboxConfig\n"
-        "from angelos.node.proc import tree\n"
+        "from angelos.node.sandbox.proc import tree\n"
         "from angelos.core.errors import Unavailable\n"
         "from angelos.node import sandbox as module\n"
-        "from angelos.node.sandbox import BubblewrapSandbox\n"
+        "from angelos.node.sandbox.sandbox import BubblewrapSandbox\n"
         "def missing():\n"
         "    raise Unavailable('none')\n"
         f"module.find_bwrap = module.find_bwrap if {boxed} else missing\n"

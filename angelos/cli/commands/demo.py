@@ -49,8 +49,8 @@ def demo(as_json: bool, keep: Path | None) -> None:  # noqa: FBT001 - click pass
 
 async def run_demo(data_dir: Path, *, as_json: bool, temporary: bool) -> dict[str, Any]:
     """Start the system, run the steps until one fails, stop the system; return the report."""
-    from angelos.cli.demo.steps import STEPS
-    from angelos.cli.demo.world import AGENTS, start_agent, start_up
+    from angelos.demo.steps import STEPS
+    from angelos.demo.world import AGENTS, start_agent, start_up
 
     _end_on_signals()
 
@@ -109,8 +109,8 @@ def _end_on_signals() -> None:
 
 def _failures() -> tuple[type[Exception], ...]:
     """Return what a step raises when it does not do what it says."""
-    from angelos.cli.demo.world import StepFailed
     from angelos.core.errors import AngelError
+    from angelos.demo.world import StepFailed
 
     return StepFailed, AngelError, TimeoutError, ExceptionGroup
 

@@ -78,7 +78,7 @@ def _packages() -> list[Check]:
 
 async def _sandbox() -> list[Check]:
     from angelos.core.messages import Tier
-    from angelos.node.probe import probe
+    from angelos.node.sandbox.probe import probe
 
     report = await probe()
     # A missing part lowers the tier and no more; what counts is the sandbox that was launched.

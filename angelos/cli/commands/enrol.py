@@ -26,7 +26,7 @@ def enrol() -> None:
 def enrol_node(out: Out, name: str, role: str, ttl: int) -> None:
     """Print a single-use token for node NAME.
 
-    Start it with `python -m angelos.node --name NAME --dir DIR --enrol TOKEN`.
+    Start it with `python -m angelos.wiring.node --name NAME --dir DIR --enrol TOKEN`.
     """
     labs = role == "labs"
     view = out.ask(

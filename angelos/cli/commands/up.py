@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import signal
     from collections.abc import Iterator
 
-    from angelos.cli.system import System
-    from angelos.settings import Settings
+    from angelos.system.system import System
+    from angelos.wiring.settings import Settings
 
 
 @click.command()
@@ -30,7 +30,7 @@ def up(out: Out, *, port: int | None, lab: bool) -> None:
 
     With --json each step is one line {"event", "seconds", ...}; `ready` comes when all runs.
     """
-    from angelos.settings import load
+    from angelos.wiring.settings import load
 
     settings = load(data_dir=out.data_dir, port=port or 0)
     sys.exit(asyncio.run(_up(settings, _Teller(out), lab=lab)))
@@ -66,7 +66,7 @@ class _Teller:
 
 
 async def _up(settings: Settings, say: _Teller, *, lab: bool) -> int:
-    from angelos.cli.system import System
+    from angelos.system.system import System
 
     # Tornado logs a request that was given up when its connection ends; nobody needs to know.
     logging.getLogger("tornado").setLevel(logging.CRITICAL)

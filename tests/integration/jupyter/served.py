@@ -176,9 +176,10 @@ class FakeServer:
 def main() -> None:
     workspace, log, port, root = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
 
-    from jupyter_ext import extension, room_handler
+    from jupyter_ext import extension
+    from jupyter_ext.rooms import handler
 
-    room_handler.MAX_BUFFERED_BYTES = 8_000_000
+    handler.MAX_BUFFERED_BYTES = 8_000_000
 
     @asynccontextmanager
     async def open_server(settings, binding):

@@ -13,7 +13,7 @@ from tornado.websocket import websocket_connect
 
 from angelos.testing import eventually
 from jupyter_ext.room_client import RoomClient
-from jupyter_ext.room_handler import MAX_READERS_BYTES
+from jupyter_ext.rooms.handler import MAX_READERS_BYTES
 
 UPGRADE = {
     "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",

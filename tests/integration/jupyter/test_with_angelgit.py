@@ -31,7 +31,7 @@ async def system(data_dir):
     env = {**os.environ, "HOME": str(data_dir.parent)}
     with (data_dir.parent / "up.log").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "angelos.cli", "up", "--json", "--data-dir", str(data_dir),
+            sys.executable, "-m", "angelos", "up", "--json", "--data-dir", str(data_dir),
             stdout=asyncio.subprocess.PIPE, stderr=log, env=env,
         )  # fmt: skip
         try:

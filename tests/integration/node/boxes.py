@@ -9,9 +9,9 @@ import pytest
 
 from angelos.core.errors import Unavailable
 from angelos.core.runs import Exit, Output, RunSpec
-from angelos.node import sandbox as sandbox_module
-from angelos.node.proc import parent, tree
-from angelos.node.sandbox import BubblewrapSandbox
+from angelos.node.sandbox import sandbox as sandbox_module
+from angelos.node.sandbox.proc import parent, tree
+from angelos.node.sandbox.sandbox import BubblewrapSandbox
 
 
 class Children:

@@ -16,7 +16,7 @@ from angelos.core.errors import InvalidInput, NotFound, Tampered
 from angelos.core.ids import PrincipalId, Revision
 from angelos.core.revision import Bundle, Commit, entry_for, sign_commit, tree_hash
 from angelos.core.signing import SigningKey
-from angelos.node.checkout import Checkouts, untouched
+from angelos.node.checkouts.store import Checkouts, untouched
 
 KEY = SigningKey(bytes(range(32)))
 

@@ -16,12 +16,12 @@ import pytest
 
 from angelos.core.messages import Limits, Status, Tier
 from angelos.core.runs import Exit, Output, RunSpec
-from angelos.node.cgroup import Cgroups, Group
 from angelos.node.config import SandboxConfig
-from angelos.node.launch import Launcher, Started
-from angelos.node.layout import this_interpreter
-from angelos.node.proc import Sampler, tree
-from angelos.node.sandbox import BubblewrapSandbox
+from angelos.node.sandbox.cgroup import Cgroups, Group
+from angelos.node.sandbox.launch import Launcher, Started
+from angelos.node.sandbox.layout import this_interpreter
+from angelos.node.sandbox.proc import Sampler, tree
+from angelos.node.sandbox.sandbox import BubblewrapSandbox
 from angelos.testing import need
 from tests.integration.node.boxes import Children, children, is_gone, no_bwrap, run
 

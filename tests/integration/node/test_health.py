@@ -16,7 +16,7 @@ from angelos.core.messages import Checkout, Command, Fact, Payload, RunTask, Tie
 from angelos.core.revision import Bundle, Commit, entry_for, sign_commit, tree_hash
 from angelos.core.signing import SigningKey
 from angelos.node.config import NodeConfig
-from angelos.node.sandbox import BubblewrapSandbox
+from angelos.node.sandbox.sandbox import BubblewrapSandbox
 from angelos.node.service import Keys, Node
 from angelos.testing import need
 

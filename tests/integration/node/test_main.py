@@ -1,4 +1,4 @@
-"""`python -m angelos.node` when it cannot begin: what it says and how it exits."""
+"""`python -m angelos.wiring.node` when it cannot begin: what it says and how it exits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,16 @@ import pytest
 )
 def test_it_cannot_begin(tmp_path: Path, more: list[str], code: int, says: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "angelos.node", "--name", "n", "--dir", str(tmp_path / "n"), *more],
+        [
+            sys.executable,
+            "-m",
+            "angelos.wiring.node",
+            "--name",
+            "n",
+            "--dir",
+            str(tmp_path / "n"),
+            *more,
+        ],
         capture_output=True,
         text=True,
         timeout=60,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from angelos.core.messages import Tier
-from angelos.node import launch, sandbox
 from angelos.node.config import SandboxConfig
-from angelos.node.probe import probe
+from angelos.node.sandbox import launch, sandbox
+from angelos.node.sandbox.probe import probe
 from angelos.testing import need
 
 

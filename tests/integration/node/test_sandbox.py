@@ -15,10 +15,10 @@ import pytest
 
 from angelos.core.messages import Limits, Status, Tier
 from angelos.core.runs import Exit, Output, RunSpec
-from angelos.node import launch
 from angelos.node.config import SandboxConfig
-from angelos.node.launch import Launcher, Started
-from angelos.node.sandbox import BubblewrapSandbox
+from angelos.node.sandbox import launch
+from angelos.node.sandbox.launch import Launcher, Started
+from angelos.node.sandbox.sandbox import BubblewrapSandbox
 from angelos.testing import need
 from tests.integration.node.boxes import Children, children, is_gone, no_bwrap, run
 
@@ -72,14 +72,14 @@ async def test_the_code_is_main_and_its_traceback_is_its_own(sandbox: Bubblewrap
     assert end.status is Status.error
     assert said.startswith("__main__ ['-c', 'a'] ['__builtins__', '__doc__', '__name__', 'sys']")
     assert "    return 1 / 0" in said
-    assert "inside.py" not in said
+    assert "shim.py" not in said
 
 
 async def test_a_syntax_error_is_the_programs_own(sandbox: BubblewrapSandbox) -> None:
     end, said = await run(sandbox, RunSpec(argv=(), code="x = (", limits=Limits()))
     assert (end.status, end.exit_code) == (Status.error, 1)
     assert 'File "<task>", line 1' in said
-    assert "inside.py" not in said
+    assert "shim.py" not in said
 
 
 @pytest.mark.parametrize("argv", [("",), ("echo", "a\0b")])

@@ -298,7 +298,7 @@ async def test_a_start_that_fails_says_why(embedded_valkey):
 OWNER = """
     import asyncio, sys
     from pathlib import Path
-    from angelos.adapters.embedded import EmbeddedPostgres, EmbeddedValkey
+    from angelos.adapters.host.embedded import EmbeddedPostgres, EmbeddedValkey
 
     async def main():
         data, run = Path(sys.argv[1]) / "data", Path(sys.argv[1]) / "run"

@@ -16,10 +16,10 @@ from angelos.client import Angelos
 from angelos.core.errors import Unavailable
 from angelos.core.ids import START, PrincipalId
 from angelos.core.messages import Kind
-from angelos.settings import load
 from angelos.testing import eventually, make_fact, next_fact
-from angelos.wiring import Server, build_server
-from angelos.wiring.server import serve
+from angelos.wiring.build import build_server
+from angelos.wiring.server import Server, serve
+from angelos.wiring.settings import load
 from angelos.wiring.stores import open_stores
 
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from angelos.adapters.host.children import start_ticks
-from angelos.cli.supervise import BoundedLog, Child, Restarts, ended
+from angelos.system.child import BoundedLog, Child, Restarts, ended
 
 STUBBORN = (
     "import signal, sys, time\n"
@@ -74,7 +74,7 @@ async def test_a_grandchild_that_holds_the_pipe_delays_nobody(tmp_path):
 def test_it_ends_with_its_parent_even_if_that_is_killed(tmp_path):
     code = (
         "import asyncio, os\nfrom pathlib import Path\n"
-        "from angelos.cli.supervise import Child\nimport sys\n"
+        "from angelos.system.child import Child\nimport sys\n"
         "async def main():\n"
         "    child = Child('c', [sys.executable, '-c', 'import time; time.sleep(600)'],"
         f" dict(os.environ), Path({str(tmp_path / 'c.log')!r}))\n"

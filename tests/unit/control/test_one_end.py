@@ -1,9 +1,9 @@
 """Exactly one task.finished for each task, in whatever order things happen.
 
 Control's and the node's decisions are the real ones (`control/state/decide.py`,
-`control/state/tasks.py`, `node/ledger.py`); queue, hub, journal and the two shells are played
-here, one step at a time, so that any step can come between any two others. At the end everybody is
-back and has time.
+`control/state/tasks.py`, `node/commands/inbox.py`); queue, hub, journal and the two shells are
+played here, one step at a time, so that any step can come between any two others. At the end
+everybody is back and has time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from angelos.control.state.models import State
 from angelos.control.state.tasks import ended_by_node, expected, last_moment, task_for
 from angelos.core.ids import CommandId, FactId, Offset, PrincipalId, TaskId, fact_of, new_fact_id
 from angelos.core.messages import Fact, Kind, Status, TaskResult, Tier
-from angelos.node.ledger import Ledger
+from angelos.node.commands.inbox import Ledger
 
 NODE, CONTROL = PrincipalId("node/exec1"), PrincipalId("system/supervisor")
 GRACE_S, GONE_S, WALL_S = 15.0, 60.0, 30.0

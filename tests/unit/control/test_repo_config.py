@@ -6,12 +6,12 @@ import json
 
 import pytest
 
-from angelos.cli.demo.study import ANGELOS_TOML
 from angelos.control.proposals.repo_config import MAX_BYTES, RepoConfig, parse
 from angelos.control.proposals.risk import risk, touched
 from angelos.control.state.proposals import short_diffs
 from angelos.core.errors import InvalidInput
 from angelos.core.repository import Change
+from angelos.demo.study import ANGELOS_TOML
 
 
 def test_the_demos_configuration_is_understood():

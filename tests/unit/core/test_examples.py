@@ -11,6 +11,6 @@ import angelos.core
 MODULES = [f"angelos.core.{module.name}" for module in pkgutil.iter_modules(angelos.core.__path__)]
 
 
-@pytest.mark.parametrize("name", [*MODULES, "angelos.cli.demo.patches", "angelos.cli.demo.study"])
+@pytest.mark.parametrize("name", [*MODULES, "angelos.demo.patches", "angelos.demo.study"])
 def test_examples(name: str) -> None:
     assert doctest.testmod(importlib.import_module(name)).failed == 0

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from angelos.cli import COMMANDS, reference
-from angelos.cli.reference import policy, settings, source
-from angelos.cli.reference.api import doors
+from angelos.cli import COMMANDS
 from angelos.core.messages import Kind, Limits
+from tools import reference
+from tools.reference import policy, settings, source
+from tools.reference.api import doors
 
 ROOT = Path(__file__).parents[3]
 FOLDER = ROOT / "docs" / "reference"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from angelos.core.permissions import ROLES, Role
-from jupyter_ext.authorizer import TABLE, permission_for
+from jupyter_ext.auth.authorizer import TABLE, permission_for
 
 
 @pytest.mark.parametrize("resource", sorted(TABLE))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from angelos.core.errors import Unavailable
-from jupyter_ext.authorizer import _managed
+from jupyter_ext.auth.authorizer import _managed
 from jupyter_ext.binding import Binding
-from jupyter_ext.room_handler import canonical_room
+from jupyter_ext.rooms.handler import canonical_room
 
 
 @pytest.fixture

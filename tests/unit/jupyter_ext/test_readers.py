@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycrdt import Array, Doc, Map, Text
 
-from jupyter_ext.readers import NOT_KEPT, READ_ONLY, Reader, Told
-from jupyter_ext.room_messages import message_body
+from jupyter_ext.rooms.messages import message_body
+from jupyter_ext.rooms.read_only import NOT_KEPT, READ_ONLY, Reader, Told
 
 
 def page(document: Doc) -> tuple[Doc, list[bytes]]:
@@ -68,7 +68,7 @@ def test_bytes_that_are_no_update_are_told_of_or_nothing(data):
 
 
 def test_a_page_is_told_once_and_the_list_is_bounded(monkeypatch):
-    monkeypatch.setattr("jupyter_ext.readers._MAX_TOLD", 2)
+    monkeypatch.setattr("jupyter_ext.rooms.read_only._MAX_TOLD", 2)
     told = Told()
     assert [told.first("r", {1}), told.first("r", {1}), told.first("s", {1})] == [True, False, True]
     assert told.first("r", set())

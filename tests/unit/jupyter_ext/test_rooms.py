@@ -10,12 +10,12 @@ from pycrdt import Doc, Text, create_update_message
 
 from angelos.core.errors import Refused, TooLarge
 from angelos.testing import eventually
-from jupyter_ext import rooms
 from jupyter_ext.live import JupyterLiveDocuments
-from jupyter_ext.readers import NOT_KEPT
 from jupyter_ext.room_client import _clock
-from jupyter_ext.rooms import ManagedRoom
-from jupyter_ext.ystore import AngelYStore
+from jupyter_ext.rooms import room as rooms
+from jupyter_ext.rooms.read_only import NOT_KEPT
+from jupyter_ext.rooms.room import ManagedRoom
+from jupyter_ext.rooms.ystore import AngelYStore
 
 
 class Log:

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 import pytest
 from jupyter_server_ydoc.rooms import DocumentRoom
 
-from jupyter_ext.room_handler import RoomHandler
-from jupyter_ext.rooms import ManagedRoom
+from jupyter_ext.rooms.handler import RoomHandler
+from jupyter_ext.rooms.room import ManagedRoom
 
 ROOM = "text:file:1"
 

@@ -10,8 +10,8 @@ import pytest
 
 from angelos.core.errors import Unavailable
 from angelos.core.messages import Limits
-from angelos.node import cgroup
-from angelos.node.cgroup import Cgroups, Group, own_groups
+from angelos.node.sandbox import cgroup
+from angelos.node.sandbox.cgroup import Cgroups, Group, own_groups
 
 LIMITS = Limits(memory_mb=64, pids=8)
 

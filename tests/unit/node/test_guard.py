@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from angelos.node.proc import tree
 from angelos.node.runtimes.python import guard
 from angelos.node.runtimes.python.guard import GuardPolicy, check
 from angelos.node.runtimes.python.runtime import INLINE, refused
+from angelos.node.sandbox.proc import tree
 from tests.unit.node.fakes import run
 
 

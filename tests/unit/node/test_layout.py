@@ -7,9 +7,15 @@ from pathlib import Path
 import pytest
 
 from angelos.core.errors import InvalidInput
-from angelos.node.cgroup import own_groups
-from angelos.node.launch import reachable
-from angelos.node.layout import Bind, flags, interpreter, task_binds, this_interpreter
+from angelos.node.sandbox.cgroup import own_groups
+from angelos.node.sandbox.launch import reachable
+from angelos.node.sandbox.layout import (
+    Bind,
+    flags,
+    interpreter,
+    task_binds,
+    this_interpreter,
+)
 
 
 def test_flags_close_what_was_once_open() -> None:

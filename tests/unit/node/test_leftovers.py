@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from angelos.node.leftovers import Leftovers
+from angelos.node.sandbox.scratch import Leftovers
 
 MAKER = """
 import sys, time
 from pathlib import Path
-from angelos.node.leftovers import Leftovers
+from angelos.node.sandbox.scratch import Leftovers
 print(Leftovers(Path(sys.argv[1])).make(), flush=True)
 time.sleep(600)
 """

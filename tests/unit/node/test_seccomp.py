@@ -7,7 +7,13 @@ import struct
 
 import pytest
 
-from angelos.node.seccomp import base_filter, fork_calls, supported, table, watch_filter
+from angelos.node.sandbox.seccomp import (
+    base_filter,
+    fork_calls,
+    supported,
+    table,
+    watch_filter,
+)
 
 ALLOW, KILL, NOTIFY, ERRNO = 0x7FFF0000, 0x80000000, 0x7FC00000, 0x00050000
 ARCHES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}

@@ -175,7 +175,7 @@ async def test_a_node_that_fails_itself_says_so(world: World, monkeypatch: Any) 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("angelos.node.checkout.untouched", full)
+    monkeypatch.setattr("angelos.node.checkouts.store.untouched", full)
     revision = Revision("a" * 64)
     commands = [
         world.command(run("task-1", repo="study", revision=revision)),

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from angelos.core.messages import Limits, Status, Tier
-from angelos.node.models import Ending, Refusal, Usage
-from angelos.node.state import MAX_REFUSALS, MIB, judge, must_stop, outside_path
+from angelos.node.sandbox.models import Ending, Refusal, Usage
+from angelos.node.sandbox.verdict import MAX_REFUSALS, MIB, judge, must_stop, outside_path
 
 KERNEL = Usage(source="kernel", cpu_s=0.1)
 INSIDE = ("/dev", "/proc", "/tmp", "/usr", "/work")

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from angelos.core.errors import Forbidden, InvalidInput
 from angelos.core.grants import Grant
 from angelos.core.ids import CommandId, PrincipalId, new_grant_id
-from angelos.node.attempts import KEPT, Attempts
-from angelos.node.ledger import Ledger, load
-from angelos.node.stream import CHUNK_CHARS, KEPT_CHARS, Feed
+from angelos.node.commands.attempts import KEPT, Attempts
+from angelos.node.commands.inbox import Ledger, load
+from angelos.node.commands.output import CHUNK_CHARS, KEPT_CHARS, Feed
 
 
 @given(st.text(), st.lists(st.integers(1, 7)))

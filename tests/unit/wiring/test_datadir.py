@@ -22,8 +22,8 @@ from angelos.adapters.host.datadir import (
     write_private,
 )
 from angelos.core.errors import Conflict, InvalidInput, Unavailable
-from angelos.settings import load
 from angelos.testing import need
+from angelos.wiring.settings import load
 
 
 @pytest.fixture

@@ -18,9 +18,9 @@ import msgspec
 from angelos.core.errors import InvalidInput
 from angelos.core.messages import RunTask
 from angelos.core.runs import RunSpec
-from angelos.node.layout import TMP, WORK
 from angelos.node.runtimes.python import guard
 from angelos.node.runtimes.python.guard import Finding, check
+from angelos.node.sandbox.layout import TMP, WORK
 
 INLINE = 16_384
 """Characters that are looked through in the node itself: at most some hundredths of a second."""

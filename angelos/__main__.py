@@ -1,0 +1,5 @@
+"""`python -m angelos`: the same as `angelos`."""
+
+from angelos.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""Revisions on the disk of a node: pulled, verified, switched to."""

@@ -1,0 +1,1 @@
+"""Commands of the hub: the inbox, the runner, output and the facts that are told."""

@@ -1,1 +1,0 @@
-"""Data of the node: the system call table and the files that stand for `/etc` in a box."""

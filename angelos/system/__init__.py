@@ -1,0 +1,1 @@
+"""What `angelos up` runs: the stores, the server, nodes, each a child that is watched."""

@@ -1,0 +1,90 @@
+"""How `angelos up` starts its Jupyter Server: configuration, environment and address.
+
+Everything Jupyter keeps lies in `<data>/jupyter`, so that no configuration of the user's own
+interferes with the system's. The token travels in the environment, which only we can read.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from angelos.adapters.host.datadir import DataDir, write_private
+
+_DROPPED = ("JPY_", "JUPYTER", "IPYTHON")
+
+
+_OVERRIDES = {
+    "@jupyterlab/apputils-extension:notification": {
+        "checkForUpdates": False,
+        "doNotDisturbMode": False,
+        "fetchNews": "false",
+    }
+}
+"""Settings of JupyterLab: nobody is asked whether to fetch news."""
+
+
+def configure(data: DataDir) -> Path:
+    """Write Jupyter's configuration into the data directory and return its folder."""
+    folder = data.jupyter / "config"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    settings = data.jupyter / "settings"
+    settings.mkdir(mode=0o700, exist_ok=True)
+    write_private(settings / "overrides.json", json.dumps(_OVERRIDES).encode())
+    config: dict[str, Any] = {
+        "ServerApp": {
+            "allow_root": os.getuid() == 0,
+            "ip": "127.0.0.1",
+            "jpserver_extensions": {"jupyter_ext": True},
+            "open_browser": False,
+            "port_retries": 0,
+            "root_dir": str(data.workspace),
+        },
+        "LabApp": {
+            "app_settings_dir": str(settings),
+            "check_for_updates_class": "jupyterlab.NeverCheckForUpdate",
+            "extension_manager": "readonly",
+            "news_url": None,
+            "open_browser": False,
+        },
+        "YDocExtension": {"document_cleanup_delay": 60},
+    }
+    for part in _extension_config():
+        for section, values in part.items():
+            config.setdefault(section, {}).update(values)
+    write_private(folder / "jupyter_server_config.json", json.dumps(config, indent=1).encode())
+    return folder
+
+
+def environment(data: DataDir, base: Mapping[str, str], token: str, config: Path) -> dict[str, str]:
+    """Return the server's whole environment; its kernels inherit it (less the token)."""
+    env = {k: v for k, v in base.items() if not k.startswith(_DROPPED)}
+    return env | {
+        "ANGELOS_DATA_DIR": str(data.root),
+        "ANGELOS_SUPERVISED": "1",
+        "IPYTHONDIR": str(data.jupyter / "ipython"),
+        "JUPYTER_CONFIG_DIR": str(config),
+        "JUPYTER_DATA_DIR": str(data.jupyter / "data"),
+        "JUPYTER_RUNTIME_DIR": str(data.jupyter / "runtime"),
+        "JUPYTER_TOKEN": token,
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def argv(port: int) -> list[str]:
+    """Return the command."""
+    return [sys.executable, "-m", "angelos.system.lab", f"--ServerApp.port={port}"]
+
+
+def _extension_config() -> list[dict[str, Any]]:
+    """Return what `jupyter_ext` says for `jupyter_server_config.d`, installed or from source."""
+    folder = resources.files("jupyter_ext") / "jupyter_server_config.d"
+    if not folder.is_dir():
+        return []
+    files = sorted(folder.iterdir(), key=lambda item: item.name)
+    return [json.loads(item.read_text()) for item in files if item.name.endswith(".json")]

@@ -1,0 +1,77 @@
+"""The nodes that `angelos up` runs on its own machine: one executes, one is the laboratory."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from angelos.core.errors import AngelError
+from angelos.system.child import Child
+
+if TYPE_CHECKING:
+    from angelos.client import Angelos
+    from angelos.wiring.settings import Settings
+
+_MARGIN_S = 300
+_TOKEN_S = 120
+_DROPPED = ("ANGELOS_POSTGRES_DSN", "ANGELOS_VALKEY_URL", "JUPYTER_TOKEN", "PYTHONPATH")
+
+
+class Local(NamedTuple):
+    """A node's name and role."""
+
+    name: str
+    role: Literal["execution", "labs"]
+
+
+LOCAL_NODES = (Local("exec1", "execution"), Local("labs1", "labs"))
+
+
+class LocalNode:
+    """One of them, as a process and as a directory."""
+
+    def __init__(self, local: Local, settings: Settings) -> None:
+        """Take which, and the settings."""
+        self.local = local
+        self.settings = settings
+        self.folder = settings.data.node(local.name)
+
+    def enrolled(self, hub_url: str) -> bool:
+        """Tell whether it has a certificate of this hub that is valid for some minutes yet."""
+        from angelos.adapters.identity.enrolment import Identity
+
+        try:
+            identity = Identity.load(self.folder)
+        except AngelError:
+            return False
+        ours = (self.settings.data.keys / "ca.pem").read_text()
+        return (
+            identity.hub_url == hub_url
+            and identity.enrolled.ca.strip() in ours
+            and identity.not_after > time.time() + _MARGIN_S
+        )
+
+    async def enrol(self, angelos: Angelos, hub_url: str) -> None:
+        """Make sure that it has a certificate, by a single-use token where it needs a new one.
+
+        The token stays in this process: in a command line every user of the machine could read
+        it and be first to use it.
+        """
+        from angelos.adapters.identity.enrolment import enrol
+
+        if not self.enrolled(hub_url):
+            name, role = self.local
+            view = await angelos.enrol_token("node", name, role, ttl_s=_TOKEN_S)
+            await enrol(view.token, self.folder)
+
+    def child(self) -> Child:
+        """Return its process."""
+        name, role = self.local
+        argv = [
+            sys.executable, "-m", "angelos.wiring.node",
+            "--name", name, "--role", role, "--dir", str(self.folder),
+        ]  # fmt: skip
+        env = {k: v for k, v in os.environ.items() if k not in _DROPPED}
+        return Child(name, argv, env, self.settings.data.logs / f"{name}.log")

@@ -1,0 +1,189 @@
+"""Builds a node from its command line: `python -m angelos.wiring.node --name N --role R --dir DIR`.
+
+With `--enrol TOKEN` it first turns the single-use token into a key and certificate kept in DIR.
+SIGTERM and SIGINT end it cleanly; it exits 0 then, 1 when the hub refuses it for good, 2 on bad
+usage. It connects again by itself and renews its certificate at half life.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from angelos.adapters.host.clock import SystemClock
+from angelos.adapters.identity.enrolment import Identity, enrol
+from angelos.adapters.net.dial import problem_of
+from angelos.adapters.net.websocket import connect_channel
+from angelos.core.errors import AngelError, InvalidInput, Unavailable
+from angelos.core.ids import Revision
+from angelos.core.ports import Channel, Clock
+from angelos.core.revision import Bundle
+from angelos.core.routes import PREFIX
+from angelos.core.signing import VerifyKey
+from angelos.node.config import NodeConfig, SandboxConfig
+from angelos.node.sandbox.layout import exposed, system_binds, this_interpreter
+from angelos.node.sandbox.sandbox import BubblewrapSandbox
+from angelos.node.service import Keys, Node
+
+log = logging.getLogger("angelos.node")
+_MAX_BUNDLE = 512_000_000
+_FETCH_S = 120.0
+_FLUSH_S = 5.0
+_MAX_SLOTS = 1024
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a node until it is told to end; return the exit code."""
+    options = _options(argv)
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    config = NodeConfig(
+        name=options.name,
+        role=options.role,
+        directory=options.dir,
+        slots=options.slots,
+        sandbox=SandboxConfig(
+            allow_unsandboxed=options.allow_unsandboxed, scratch=options.dir / "scratch"
+        ),
+    )
+    try:
+        asyncio.run(_run(config, options.enrol))
+    except InvalidInput as error:
+        sys.stderr.write(f"angelos.node: {error}\n")
+        return 2
+    except AngelError as error:
+        sys.stderr.write(f"angelos.node: {error}\n")
+        return 1
+    except OSError as error:
+        sys.stderr.write(f"angelos.node: {config.directory} cannot be used: {error}\n")
+        return 1
+    return 0
+
+
+def _options(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m angelos.wiring.node", description="An AngelOS node."
+    )
+    parser.add_argument("--name", required=True, help="the name it is enrolled under")
+    parser.add_argument("--role", choices=("execution", "labs"), default="execution")
+    parser.add_argument("--dir", type=Path, required=True, help="where it keeps key and checkouts")
+    parser.add_argument("--enrol", default="", metavar="TOKEN", help="single-use enrolment token")
+    parser.add_argument("--slots", type=_slots, default=os.cpu_count() or 1, help="tasks at once")
+    parser.add_argument(
+        "--allow-unsandboxed",
+        action="store_true",
+        default=os.environ.get("ANGELOS_ALLOW_UNSANDBOXED") == "1",
+        help="run trusted code even where no box can be made",
+    )
+    return parser.parse_args(argv)
+
+
+def _slots(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= _MAX_SLOTS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {_MAX_SLOTS}")
+    return int(text)
+
+
+async def _run(config: NodeConfig, token: str) -> None:
+    shown = exposed(config.directory, (*system_binds(), *this_interpreter().binds))
+    if shown:
+        raise InvalidInput(
+            f"{config.directory} lies in {shown}, which every task may read, and with it the"
+            " node's private key.",
+            hint="Choose another --dir.",
+        )
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    clock = SystemClock()
+    identity = await enrol(token, config.directory) if token else Identity.load(config.directory)
+    if identity.id != f"node/{config.name}":
+        raise InvalidInput(f"{config.directory} holds the identity of {identity.id}.")
+    keys = Keys(
+        grant=VerifyKey(identity.enrolled.grant_key),
+        revision=VerifyKey(identity.enrolled.revision_key),
+    )
+    async with BubblewrapSandbox(config.sandbox) as sandbox:
+        log.info("%s: isolation %s %s", identity.id, sandbox.tier, " ".join(sandbox.reasons))
+        node = Node(
+            config,
+            lambda info: _connect(identity, clock, info),
+            lambda repo, revision: fetch_bundle(identity, repo, revision),
+            sandbox,
+            clock,
+            keys,
+        )
+        async with node:
+            await _until(stop, node, identity, clock)
+
+
+async def _until(stop: asyncio.Event, node: Node, identity: Identity, clock: Clock) -> None:
+    """Run the node until it is told to stop; what ends it otherwise is raised."""
+    jobs = [
+        asyncio.create_task(node.run(), name="commands"),
+        asyncio.create_task(identity.keep_renewed(clock), name="renewal"),
+        asyncio.create_task(stop.wait(), name="stop"),
+    ]
+    try:
+        await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for job in jobs:
+            job.cancel()
+        results = await asyncio.gather(*jobs, return_exceptions=True)
+    for result in results:
+        if isinstance(result, Exception):
+            raise result
+
+
+@contextlib.asynccontextmanager
+async def _connect(
+    identity: Identity, clock: Clock, info: dict[str, str]
+) -> AsyncIterator[Channel]:
+    """Connect to the hub; on the way out let it process what was said last."""
+    said = {**info, "pid": str(os.getpid())}
+    async with connect_channel(
+        identity.hub_url, identity.client_context(), clock, info=said, patience_s=60.0
+    ) as channel:
+        yield channel
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_FLUSH_S):
+                while channel.machine.waiting and channel.ended is None:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+
+
+async def fetch_bundle(identity: Identity, repo: str, revision: Revision) -> Bundle:
+    """Return a revision's bundle from the hub; the caller verifies it."""
+    from tornado.httpclient import HTTPClientError, HTTPRequest
+
+    from angelos.adapters.net.dial import caller
+
+    url = f"{identity.hub_url}{PREFIX}/repos/{repo}/revisions/{revision}/bundle"
+    request = HTTPRequest(
+        url, ssl_options=identity.client_context(), follow_redirects=False,
+        connect_timeout=10, request_timeout=_FETCH_S,
+    )  # fmt: skip
+    try:
+        async with caller(_MAX_BUNDLE) as http:
+            answer = await http.fetch(request)
+        return msgspec.msgpack.decode(answer.body, type=Bundle)
+    except HTTPClientError as error:
+        raise problem_of(error) from error
+    except OSError as error:
+        raise Unavailable(f"{url} cannot be reached: {error}") from error
+    except (msgspec.DecodeError, ValueError) as error:
+        raise Unavailable(f"{url} answered something else: {error}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The control API and the event stream behind the sign-in of Jupyter."""

@@ -1,0 +1,188 @@
+"""What each role may do in Jupyter itself, answered from `core.permissions`.
+
+    resource                                   read              write            execute
+    -----------------------------------------  ----------------  ---------------  -----------
+    contents (files, sessions of documents)    documents:read    documents:edit   -
+    room (what is typed into a document)       documents:read    documents:edit   -
+    timeline (a copy to go back in)            documents:edit    documents:edit   -
+    kernels, sessions, terminals               documents:read    jupyter:use      jupyter:use
+    kernelspecs                                documents:read    jupyter:use      -
+    nbconvert (a conversion is execution: it   documents:read    jupyter:use      jupyter:use
+      runs LaTeX, pandoc or a browser over
+      what agents may have written, unboxed)
+    events                                     events:read       jupyter:use      events:read
+    api, config                                status:read       jupyter:use      -
+    csp (browsers' reports)                    status:read       status:read      -
+    lsp (language servers)                     jupyter:use       jupyter:use      jupyter:use
+    server (shut down)                         people:manage     people:manage    -
+    anything else                              refused           refused          refused
+
+A managed document is written through its room only. A write past the room (save, upload, rename,
+delete, restore a checkpoint, fork) is refused for everybody, the owner included: it would
+overwrite what others typed. `main` has no rooms and no files here: nobody writes it.
+
+Where the data directory lies below Jupyter's root, all of it but the workspace is there for
+admins alone: it holds the owner's token and the keys.
+
+JupyterLab's own handlers (settings, workspaces, build, and the extension manager, which installs
+packages) never ask an authorizer. What writes without asking needs jupyter:use; the identity
+provider sees to it, because every handler asks that one (`refuse_unasked`).
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from jupyter_server.auth.authorizer import Authorizer
+from jupyter_server.nbconvert.handlers import NbconvertFileHandler
+from jupyter_server.services.contents.handlers import (
+    ContentsHandler,
+    ModifyCheckpointsHandler,
+)
+from jupyter_server_ydoc.handlers import DocForkHandler, DocSessionHandler, TimelineHandler
+from jupyter_server_ydoc.utils import decode_file_path
+from tornado.web import HTTPError
+
+from angelos.core.errors import AngelError
+from angelos.core.permissions import Permission
+from jupyter_ext.auth.identity import principal_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from jupyter_server.auth.identity import User
+    from jupyter_server.base.handlers import JupyterHandler
+
+    from jupyter_ext.binding import Binding
+
+_P = Permission
+_USE = {"read": _P.documents_read, "write": _P.jupyter_use, "execute": _P.jupyter_use}
+TABLE: dict[str, dict[str, Permission]] = {
+    "contents": {"read": _P.documents_read, "write": _P.documents_edit},
+    "room": {"read": _P.documents_read, "write": _P.documents_edit},
+    "kernels": _USE,
+    "sessions": _USE,
+    "terminals": _USE,
+    "kernelspecs": {"read": _P.documents_read, "write": _P.jupyter_use},
+    "nbconvert": _USE,
+    "events": {"read": _P.events_read, "write": _P.jupyter_use, "execute": _P.events_read},
+    "api": {"read": _P.status_read, "write": _P.jupyter_use},
+    "config": {"read": _P.status_read, "write": _P.jupyter_use},
+    "csp": {"read": _P.status_read, "write": _P.status_read},
+    "lsp": {"read": _P.jupyter_use, "write": _P.jupyter_use, "execute": _P.jupyter_use},
+    "server": {"read": _P.people_manage, "write": _P.people_manage},
+}
+_HINT = (
+    "Type into it in JupyterLab, or propose a change (`angelos propose`); "
+    "a write past its room would overwrite what others typed."
+)
+
+
+def permission_for(action: str, resource: str) -> Permission | None:
+    """Return what an action on one of Jupyter's resources needs; None: nobody may.
+
+    >>> permission_for("execute", "kernels")
+    <Permission.jupyter_use: 'jupyter:use'>
+    """
+    return TABLE.get(resource, {}).get(action)
+
+
+class AngelAuthorizer(Authorizer):
+    """Answers Jupyter's questions from the roles."""
+
+    async def is_authorized(  # type: ignore[override]
+        self, handler: JupyterHandler, user: User, action: str, resource: str
+    ) -> bool:
+        """Tell whether `user` may do `action` on `resource`.
+
+        Raises `HTTPError` with the reason for a write past a managed document's room.
+        """
+        if isinstance(handler, DocSessionHandler):
+            action = "read"  # a PUT that only looks up the id of a document's room
+        elif isinstance(handler, TimelineHandler):
+            resource, action = "room", "write"  # a GET that makes a copy, which the server keeps
+        elif isinstance(handler, NbconvertFileHandler):
+            action = "execute"
+        permission, who = permission_for(action, resource), principal_of(user)
+        if permission is None or not who.may(permission):
+            return False
+        if not who.may(Permission.people_manage):
+            refuse_private(handler, asked_path(handler))
+        if action == "write" and resource == "contents":
+            await _refuse_bypass(handler)
+        return True
+
+
+def refuse_private(handler: JupyterHandler, path: str) -> None:
+    """Raise 404 for a path of the data directory outside of the workspace: it holds the keys."""
+    binding: Binding | None = handler.settings.get("angelos_binding")
+    if binding is not None and binding.is_private(path):
+        raise HTTPError(404, f"There is no file {path}.")
+
+
+async def _refuse_bypass(handler: JupyterHandler) -> None:
+    binding: Binding | None = handler.settings.get("angelos_binding")
+    if binding is None:
+        return
+    for path in written_paths(handler):
+        try:
+            managed = await _managed(binding, path)
+        except AngelError as error:
+            raise HTTPError(error.status, str(error)) from error
+        if managed:
+            raise HTTPError(409, f"{path} is managed by AngelOS. {_HINT}")
+
+
+async def _managed(binding: Binding, path: str) -> bool:
+    """Tell whether a write to `path` touches managed documents."""
+    if binding.holds_workspace(path):
+        return True
+    relative = binding.workspace_path(path)
+    if relative is None:
+        return False
+    if await binding.locate(path):
+        return True
+    folder = Path(binding.workspace) / relative
+    if not folder.is_dir():
+        return False
+    for below in _files(folder):
+        if await binding.locate(f"{path.rstrip('/')}/{below}"):
+            return True
+    return False
+
+
+def _files(folder: Path) -> Iterator[str]:
+    """Yield every file below a folder, relative to it; links are not followed."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            yield (Path(parent) / name).relative_to(folder).as_posix()
+
+
+def asked_path(handler: JupyterHandler) -> str:
+    """Return the path in a request's address, or whatever stands in its place."""
+    found = handler.path_kwargs.get("path") or next(iter(handler.path_args), "")
+    return found if isinstance(found, str) else found.decode(errors="replace")
+
+
+def written_paths(handler: JupyterHandler) -> list[str]:
+    """Return the paths of the Contents API that a request would write past a room."""
+    path = asked_path(handler)
+    method = handler.request.method
+    if isinstance(handler, DocForkHandler):
+        manager = handler.settings["file_id_manager"]
+        known = manager.get_path(decode_file_path(path)[2]) if path.count(":") > 1 else None
+        return [known] if known else []
+    if isinstance(handler, ModifyCheckpointsHandler):
+        return [path] if method == "POST" else []
+    if not isinstance(handler, ContentsHandler):
+        return []
+    if method == "PATCH":
+        body = handler.get_json_body()
+        target = body.get("path", "") if isinstance(body, dict) else None
+        if not isinstance(target, str):
+            raise HTTPError(400, 'The body of a rename is {"path": "the/new/path"}.')
+        return [path, target] if target else [path]
+    # POST makes a new file under a name that is free.
+    return [path] if method in {"PUT", "DELETE"} else []

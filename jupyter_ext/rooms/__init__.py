@@ -1,0 +1,1 @@
+"""Live documents that JupyterLab opens, kept by AngelGit."""

@@ -1,0 +1,1 @@
+"""What develops the project: reference pages, the seccomp list, the vocabulary gate."""
