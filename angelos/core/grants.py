@@ -1,6 +1,6 @@
-"""A grant: control's signed word that one exact payload may be carried out once, where and when.
+"""A grant: control's signed permission to carry one exact payload out, once, where and when.
 
-The decision is made once, in control; whoever carries it out verifies the signature instead of
+Control decides once; the node that carries the payload out verifies the signature instead of
 asking again. Change one byte of the payload and the grant no longer fits.
 
     >>> key = SigningKey.generate()
@@ -23,7 +23,7 @@ from angelos.core.signing import SigningKey, VerifyKey
 
 _CONTEXT = b"angelos.grant.v1"
 MAX_LAG_S = 300.0
-"""A node's clock may be behind control's by so much."""
+"""Seconds by which a node's clock may be behind control's."""
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +71,7 @@ def read_grant(signed: SignedGrant) -> Grant:
 
 
 def check_grant(
-    key: VerifyKey, signed: SignedGrant, payload: bytes, me: PrincipalId, now: float
+    key: VerifyKey, signed: SignedGrant, payload: bytes, where: PrincipalId, now: float
 ) -> Grant:
     """Return the grant if it allows this payload here and now; raise `Forbidden` otherwise."""
     if not key.verify(_CONTEXT, signed.body, signed.signature):
@@ -79,17 +79,17 @@ def check_grant(
     grant = read_grant(signed)
     if grant.what != digest(payload):
         raise Forbidden(f"Grant {grant.id} was made for another payload.")
-    if grant.where != me:
-        raise Forbidden(f"Grant {grant.id} is for {grant.where}, not for {me}.")
+    if grant.where != where:
+        raise Forbidden(f"Grant {grant.id} is for {grant.where}, not for {where}.")
     if not now <= grant.not_after:
         raise Forbidden(
-            f"Grant {grant.id} expired {now - grant.not_after:.0f} s ago by the clock of {me}."
+            f"Grant {grant.id} expired {now - grant.not_after:.0f} s ago by the clock of {where}."
         )
-    # A clock that lags would let what has expired in for as long.
+    # A clock that lags lets an expired grant pass for as long as it lags, so bound the lag.
     if not grant.not_before <= now + MAX_LAG_S:
         raise Forbidden(
             f"Grant {grant.id} was made {grant.not_before - now:.0f} s in the future by the clock "
-            f"of {me}.",
+            f"of {where}.",
             hint="Set the clock of that machine.",
         )
     return grant

@@ -66,10 +66,10 @@ def new_fact_id(now_ms: int | None = None) -> FactId:
 
 
 def fact_of(command: CommandId, kind: str) -> FactId:
-    """Return the id of the one fact of this kind about a command, whoever says it.
+    """Return the id of the only fact of this kind about a command, whoever reports it.
 
-    The journal takes a fact once by its id: of a node and of control, who may both say that a
-    task has finished, the first is believed and the second changes nothing.
+    The journal stores a fact once by its id: when a node and control both report that a task
+    has finished, the first report counts and the second changes nothing.
     """
     return FactId(f"fact-{hashlib.sha256(f'{command} {kind}'.encode()).hexdigest()[:32]}")
 
@@ -80,22 +80,22 @@ def new_grant_id(now_ms: int | None = None) -> GrantId:
 
 
 def is_id(text: str) -> bool:
-    """Tell whether `text` has the form of one of the ids made here."""
+    """Return whether `text` has the form of one of the ids made here."""
     return bool(_ID.fullmatch(text))
 
 
 def is_principal(text: str) -> bool:
-    """Tell whether `text` has the form of a principal's id, such as `agent/ada`."""
+    """Return whether `text` has the form of a principal's id, such as `agent/ada`."""
     return bool(_PRINCIPAL.fullmatch(text))
 
 
 def is_offset(text: str) -> bool:
-    """Tell whether `text` has the form of a journal offset."""
+    """Return whether `text` has the form of a journal offset."""
     return bool(_OFFSET.fullmatch(text))
 
 
 def is_revision(text: str) -> bool:
-    """Tell whether `text` has the form of a full revision."""
+    """Return whether `text` has the form of a full revision."""
     return bool(_REVISION.fullmatch(text))
 
 

@@ -32,7 +32,7 @@ def safe_path(path: str) -> str:
     if any(len(part.encode()) > MAX_NAME_BYTES for part in path.split("/")):
         raise InvalidInput(f"A name in the path is longer than {MAX_NAME_BYTES} bytes.")
     if "\\" in path or any(unicodedata.category(c) in {"Cc", "Cf"} for c in path):
-        raise InvalidInput(f"The path {path!r} holds a back slash or a character that is not seen.")
+        raise InvalidInput(f"The path {path!r} holds a back slash or an invisible character.")
     if unicodedata.normalize("NFC", path) != path:
         raise InvalidInput(f"The path {path!r} is not in Unicode normal form C.")
     if any(part.lower() in _RESERVED for part in path.split("/")):
@@ -44,7 +44,7 @@ def safe_path(path: str) -> str:
 
 
 def matches(path: str, patterns: tuple[str, ...]) -> bool:
-    """Tell whether `path` falls under one of `patterns`.
+    """Return whether `path` falls under one of `patterns`.
 
     Each segment is compared as with `fnmatch`, case-sensitively, so `*` stays inside one; `**` is
     any number of segments: `docs/**` is a folder and all below it, `**/a.py` is `a.py` anywhere.
@@ -56,11 +56,11 @@ def _match(parts: list[str], pattern: list[str]) -> bool:
     from fnmatch import fnmatchcase
 
     ends = {0}  # how many of `parts` the pattern so far may stand for
-    for wanted in pattern:
-        if wanted == "**":
+    for segment in pattern:
+        if segment == "**":
             ends = set(range(min(ends), len(parts) + 1))
         else:
-            ends = {at + 1 for at in ends if at < len(parts) and fnmatchcase(parts[at], wanted)}
+            ends = {at + 1 for at in ends if at < len(parts) and fnmatchcase(parts[at], segment)}
         if not ends:
             return False
     return len(parts) in ends

@@ -29,7 +29,7 @@ class VerifyKey:
         return hashlib.sha256(self.raw).hexdigest()[:16]
 
     def verify(self, context: bytes, body: bytes, signature: bytes) -> bool:
-        """Tell whether `signature` is this key's for `body` in `context`."""
+        """Return whether `signature` is this key's for `body` in `context`."""
         try:
             Ed25519PublicKey.from_public_bytes(self.raw).verify(signature, context + b"\0" + body)
         except (InvalidSignature, ValueError):
@@ -41,7 +41,6 @@ class SigningKey:
     """A private key, kept as its 32-byte seed."""
 
     def __init__(self, seed: bytes) -> None:
-        """Take the 32-byte seed."""
         self.seed = seed
         self._key = Ed25519PrivateKey.from_private_bytes(seed)
         self.public = VerifyKey(self._key.public_key().public_bytes_raw())

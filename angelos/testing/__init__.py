@@ -13,7 +13,7 @@ an empty Valkey. The fakes (`MemoryJournal`, `MemoryQueue`, `ManualClock`) need 
 """
 
 from angelos.testing.fixtures import (
-    Stores,
+    StoreUrls,
     clock,
     database,
     eventually,
@@ -32,7 +32,7 @@ __all__ = [
     "ManualClock",
     "MemoryJournal",
     "MemoryQueue",
-    "Stores",
+    "StoreUrls",
     "clock",
     "database",
     "eventually",

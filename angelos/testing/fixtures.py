@@ -29,7 +29,7 @@ _TEMPLATE = "angelos_template"
 _numbers = itertools.count(1)
 
 
-class Stores(NamedTuple):
+class StoreUrls(NamedTuple):
     """The servers of a test session."""
 
     postgres_url: str
@@ -47,25 +47,25 @@ def need(condition: object, reason: str) -> None:
 
 async def eventually(
     predicate: Callable[[], Any | Awaitable[Any]],
-    what: str = "",
+    event: str = "",
     *,
     within_s: float = PATIENCE_S,
     every_s: float = 0.01,
 ) -> Any:
     """Return the first true answer of `predicate` (which may be async); fail after `within_s`.
 
-    For state that nothing announces. Where a fact announces it, wait for the fact (`next_fact`).
+    For state that no fact announces. Where one does, wait for the fact (`next_fact`).
     """
     loop = asyncio.get_running_loop()
-    until = loop.time() + within_s
+    deadline = loop.time() + within_s
     while True:
         answer = predicate()
         if inspect.isawaitable(answer):
             answer = await answer
         if answer:
             return answer
-        if loop.time() > until:
-            name = what or getattr(predicate, "__name__", "it")
+        if loop.time() > deadline:
+            name = event or getattr(predicate, "__name__", "it")
             pytest.fail(f"{name} did not happen within {within_s:g} s")
         await asyncio.sleep(every_s)
 
@@ -78,19 +78,19 @@ async def facts_until(
     within_s: float = PATIENCE_S,
 ) -> list[Fact]:
     """Return the facts after `after` up to and with the first that is `done`."""
-    seen: list[Fact] = []
+    facts: list[Fact] = []
     try:
         async with asyncio.timeout(within_s):
-            facts = journal.follow(after)
-            async with contextlib.aclosing(facts):  # type: ignore[type-var]
-                async for fact in facts:
-                    seen.append(fact)
+            following = journal.follow(after)
+            async with contextlib.aclosing(following):  # type: ignore[type-var]
+                async for fact in following:
+                    facts.append(fact)
                     if done(fact):
-                        return seen
+                        return facts
     except TimeoutError:
         pass
-    kinds = ", ".join(fact.kind for fact in seen[-20:]) or "none"
-    return pytest.fail(f"the fact did not come within {within_s:g} s; what came: {kinds}")
+    kinds = ", ".join(fact.kind for fact in facts[-20:]) or "none"
+    return pytest.fail(f"the fact did not come within {within_s:g} s; what came instead: {kinds}")
 
 
 async def next_fact(
@@ -102,13 +102,13 @@ async def next_fact(
     within_s: float = PATIENCE_S,
 ) -> Fact:
     """Return the first fact after `after` of this kind and, if given, subject; wait for it."""
-    found = await facts_until(
+    facts = await facts_until(
         journal,
         lambda fact: fact.kind == kind and subject in {"", fact.subject},
         after=after,
         within_s=within_s,
     )
-    return found[-1]
+    return facts[-1]
 
 
 def make_fact(
@@ -127,7 +127,7 @@ def make_fact(
 
 
 @contextlib.contextmanager
-def running_stores() -> Iterator[Stores]:
+def running_stores() -> Iterator[StoreUrls]:
     """Run a PostgreSQL and a Valkey in a temporary directory, outside any event loop."""
     with (
         tempfile.TemporaryDirectory(prefix="angelos-") as folder,
@@ -141,7 +141,7 @@ def running_stores() -> Iterator[Stores]:
             stack.callback(lambda server=server: runner.run(server.stop()))
             runner.run(server.start())
         runner.run(_make_template(postgres.url))
-        yield Stores(postgres.url, valkey.url)
+        yield StoreUrls(postgres.url, valkey.url)
 
 
 async def _make_template(url: str) -> None:
@@ -156,14 +156,14 @@ def _named(url: str, name: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def stores() -> Iterator[Stores]:
+def stores() -> Iterator[StoreUrls]:
     """A real PostgreSQL and a real Valkey, for the whole session."""
     with running_stores() as running:
         yield running
 
 
 @pytest_asyncio.fixture
-async def database(stores: Stores) -> AsyncIterator[Database]:
+async def database(stores: StoreUrls) -> AsyncIterator[Database]:
     """A fresh, migrated database of its own."""
     name = f"test_{next(_numbers)}"
     async with await psycopg.AsyncConnection.connect(stores.postgres_url, autocommit=True) as admin:
@@ -174,7 +174,7 @@ async def database(stores: Stores) -> AsyncIterator[Database]:
 
 
 @pytest_asyncio.fixture
-async def valkey(stores: Stores) -> AsyncIterator[Client]:
+async def valkey(stores: StoreUrls) -> AsyncIterator[Client]:
     """A client of an empty Valkey."""
     client = connect(stores.valkey_url)
     await client.execute_command("FLUSHDB")
@@ -196,5 +196,5 @@ def queue(valkey: Client) -> ValkeyQueue:
 
 @pytest.fixture
 def clock() -> ManualClock:
-    """A clock that moves only when it is told to."""
+    """A clock that moves only by `advance`."""
     return ManualClock()

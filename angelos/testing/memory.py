@@ -1,4 +1,4 @@
-"""The ports in memory, with the promises of the real ones except that they do not last.
+"""The ports in memory, with the promises of the real adapters except durability.
 
 >>> import asyncio
 >>> asyncio.run(MemoryJournal().last())
@@ -20,10 +20,9 @@ from angelos.core.ports import Clock, Receipt
 
 
 class ManualClock:
-    """A clock that moves only when it is told to."""
+    """A clock that moves only by `advance`; it starts at `now`, in Unix seconds."""
 
     def __init__(self, now: float = 1_700_000_000.0) -> None:
-        """Start at `now`, in Unix seconds."""
         self._now = now
         self._elapsed = 0.0
 
@@ -42,7 +41,7 @@ class ManualClock:
 
 
 class _Offsets:
-    """Hands out `<ms>-<seq>` as a Valkey stream does: never back, even if the clock goes."""
+    """Makes `<ms>-<seq>` as a Valkey stream does: increasing, even if the clock goes back."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -55,17 +54,16 @@ class _Offsets:
 
 
 class MemoryJournal:
-    """`core.ports.Journal` in a list."""
+    """`core.ports.Journal` in a list; offsets are made of the clock's time."""
 
     def __init__(self, clock: Clock | None = None) -> None:
-        """Take the clock by which offsets are made."""
         self._offsets = _Offsets(clock or SystemClock())
         self._facts: list[Fact] = []
         self._ids: dict[FactId, Offset] = {}
         self._more = asyncio.Condition()
 
     async def append(self, facts: Sequence[Fact]) -> list[Offset]:
-        """Append facts in order; one whose id is known already keeps its old offset."""
+        """Append facts in order; one with an id that was appended before keeps its offset."""
         async with self._more:
             for fact in facts:
                 if fact.id not in self._ids:
@@ -106,7 +104,6 @@ class MemoryDelivery:
     """A command handed out by `MemoryQueue`."""
 
     def __init__(self, queue: MemoryQueue, to: PrincipalId, offset: Offset, body: Command) -> None:
-        """Belong to `queue`."""
         self._queue, self._to = queue, to
         self.position = offset
         self.command = body
@@ -122,10 +119,14 @@ class MemoryDelivery:
 
 
 class MemoryQueue:
-    """`core.ports.Queue` in dictionaries; one consumer per destination."""
+    """`core.ports.Queue` in dictionaries; one consumer per destination.
+
+    Args:
+        capacity: how many commands may wait for one destination.
+        clock: the time of which positions are made.
+    """
 
     def __init__(self, capacity: int = 10_000, clock: Clock | None = None) -> None:
-        """Take how many commands may wait for one destination."""
         self._capacity = capacity
         self._offsets = _Offsets(clock or SystemClock())
         self._waiting: dict[PrincipalId, dict[Offset, Command]] = {}
@@ -139,9 +140,9 @@ class MemoryQueue:
 
     async def put(self, to: PrincipalId, command: Command) -> Receipt:
         """Take a command; raise `Busy` when the destination's queue is full."""
-        known = self._ids.get((to, command.id))
-        if known is not None:
-            return Receipt(command=command.id, position=known, duplicate=True)
+        earlier = self._ids.get((to, command.id))
+        if earlier is not None:
+            return Receipt(command=command.id, position=earlier, duplicate=True)
         if len(self.waiting(to)) >= self._capacity:
             raise busy(to, self._capacity)
         async with self._changed:

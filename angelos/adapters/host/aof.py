@@ -22,17 +22,17 @@ from pathlib import Path
 log = logging.getLogger(__name__)
 EVERY_S = 1.0
 MIN_FREE = 64 << 20
-"""Bytes. What our own writers put on the disk in a second is less."""
+"""Bytes; more than our own writers put on the disk in a second."""
 _ANSWER_S = 5.0
 
 
 def free_bytes(folder: Path) -> int:
-    """Return how much may still be written where `folder` lies."""
+    """Return how many bytes are free on the file system of `folder`."""
     return shutil.disk_usage(folder).free
 
 
 def sync(path: Path) -> None:
-    """Put a file's content on the disk."""
+    """Flush a file's content to the disk."""
     fd = os.open(path, os.O_RDONLY)
     try:
         os.fdatasync(fd)
@@ -41,7 +41,14 @@ def sync(path: Path) -> None:
 
 
 class AofKeeper:
-    """One thread for one server; `start` once, `stop` once."""
+    """One thread for one server; `start` once, `stop` once.
+
+    Args:
+        folder: where the append-only files lie.
+        server: the server's Unix socket.
+        sync: flushes one file; tests pass their own.
+        free: returns the free bytes of a folder's file system.
+    """
 
     def __init__(
         self,
@@ -51,7 +58,6 @@ class AofKeeper:
         sync: Callable[[Path], None] = sync,
         free: Callable[[Path], int] = free_bytes,
     ) -> None:
-        """Take the folder of the append-only files and the server's socket."""
         self._folder = folder
         self._server = server
         self._sync = sync
@@ -65,45 +71,46 @@ class AofKeeper:
         self._thread.start()
 
     def stop(self) -> None:
-        """End, and wait for that."""
+        """End the thread and wait for it."""
         self._stopping.set()
         self._thread.join()
 
     def _keep(self) -> None:
         while True:
             try:
-                self._look()
+                self._check_space()
                 for path in self._folder.glob("*.incr.aof"):
-                    self._put(path)
+                    self._flush(path)
             except OSError as error:  # tried again in a second
                 log.warning("what Valkey has written may not be on the disk: %s", error)
             if self._stopping.wait(EVERY_S):
                 return
 
-    def _put(self, path: Path) -> None:
+    def _flush(self, path: Path) -> None:
         try:
             self._sync(path)
         except FileNotFoundError:  # rewritten meanwhile
             return
 
-    def _look(self) -> None:
-        """Have the server refuse writes, or take them again, as the disk has room."""
+    def _check_space(self) -> None:
+        """Have the server refuse writes while the disk is nearly full, and accept them after."""
         refuse = self._free(self._folder.parent) < MIN_FREE
         if refuse == self._refusing or not self._server.exists():
             return
-        # There is no switch for it, but a server that misses replicas takes no writes.
+        # Valkey has no switch for it, but a server that misses replicas refuses writes with the
+        # code NOREPLICAS.
         command = f"CONFIG SET min-replicas-to-write {int(refuse)}\r\n"
         try:
             with socket.socket(socket.AF_UNIX) as link:
                 link.settimeout(_ANSWER_S)
                 link.connect(str(self._server))
                 link.sendall(command.encode())
-                taken = link.recv(64) == b"+OK\r\n"
-        except OSError:  # not started yet, or gone
+                accepted = link.recv(64) == b"+OK\r\n"
+        except OSError:  # not started yet, or ended
             return
-        if taken:
+        if accepted:
             if refuse:
-                log.error("The disk of %s is nearly full; no facts are taken.", self._folder)
+                log.error("The disk of %s is nearly full; no facts are accepted.", self._folder)
             elif self._refusing:
                 log.warning("The disk of %s has room again.", self._folder)
             self._refusing = refuse

@@ -1,7 +1,7 @@
 """Child processes that are known by id and start time, never by name.
 
-A process id alone may be used again by a stranger; with the start time of `/proc/<pid>/stat` it
-names one process for ever.
+The kernel may give a process id to another program later; together with the start time of
+`/proc/<pid>/stat` it names one process for ever.
 
     child = spawn([binary, "--option"], log=path, end_with=signal.SIGTERM)
     record = (child.pid, start_ticks(child.pid))
@@ -28,7 +28,7 @@ _STAT_START_TIME = 19  # field 22 of /proc/<pid>/stat, counted after the command
 
 
 def start_ticks(pid: int) -> int | None:
-    """Return when a process started, in clock ticks since boot; None if it is gone or a zombie."""
+    """Return when a process started, in clock ticks since boot; None if it ended or is a zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
@@ -42,15 +42,15 @@ async def end_recorded(
 ) -> bool:
     """End the process that was recorded as (pid, ticks), with `how`, then SIGKILL.
 
-    Returns False, and signals nobody, if that process is gone already. Raises `Unavailable` if
-    it does not even end when killed: what it has open must not be opened twice.
+    Returns False, and signals nothing, if that process has ended already. Raises `Unavailable` if
+    it does not even end when killed: the files that it has open must not be opened twice.
     """
     try:
         handle = os.pidfd_open(pid)
     except ProcessLookupError:
         return False
     try:
-        # The handle is open: from here on it cannot come to mean another process.
+        # A pidfd is bound to one process, so after this check it cannot mean another.
         if start_ticks(pid) != ticks:
             return False
         for sign, wait_s in ((how, timeout_s), (signal.SIGKILL, timeout_s)):
@@ -69,9 +69,9 @@ async def end_recorded(
 
 
 async def _ended(handle: int, pid: int, ticks: int, wait_s: float) -> bool:
-    # A child of ours that is a zombie has ended: only its parent's wait() is missing.
-    until = time.monotonic() + wait_s
-    while time.monotonic() < until:
+    # A zombie has ended: only its parent's wait() is missing.
+    deadline = time.monotonic() + wait_s
+    while time.monotonic() < deadline:
         ready = await asyncio.to_thread(select.select, [handle], [], [], 0.25)
         if ready[0] or start_ticks(pid) != ticks:
             return True
@@ -90,13 +90,16 @@ def spawn(
     """Start a program in a session of its own, with an almost empty environment.
 
     When the *thread* that calls this ends, the kernel sends the child `end_with`: call it from
-    the thread that runs the loop. `uid` 0 stays who we are; see `exec_child.py` for `binds`.
+    the thread that runs the loop. `uid` 0 means the present user; see `exec_child.py` for `binds`.
     Output is appended to `log`.
     """
     order = {
-        "parent": os.getpid(), "signal": int(end_with), "uid": uid,
-        "binds": [list(bind) for bind in binds], "argv": list(argv),
-    }  # fmt: skip
+        "parent": os.getpid(),
+        "signal": int(end_with),
+        "uid": uid,
+        "binds": [list(bind) for bind in binds],
+        "argv": list(argv),
+    }
     with log.open("ab") as output:
         return subprocess.Popen(
             [sys.executable, "-I", "-S", exec_child.__file__, json.dumps(order)],

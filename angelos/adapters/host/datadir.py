@@ -37,7 +37,7 @@ _SOCKET_PATH_BYTES = 107
 
 
 class Process(msgspec.Struct, frozen=True):
-    """One process as `processes.json` records it; the pair of numbers names it for ever."""
+    """One process as `processes.json` records it; id and start time name it for ever."""
 
     name: str
     pid: int
@@ -45,12 +45,12 @@ class Process(msgspec.Struct, frozen=True):
 
 
 def is_running(pid: int, ticks: int) -> bool:
-    """Tell whether the very process that was recorded still runs."""
+    """Return whether the recorded process still runs."""
     return start_ticks(pid) == ticks
 
 
 class SystemFile(msgspec.Struct, frozen=True, kw_only=True):
-    """`system.json`: a system that starts (`url` is empty) or runs."""
+    """`system.json`: a system that is starting (`url` is empty) or runs."""
 
     pid: int
     start_ticks: int
@@ -64,7 +64,7 @@ class SystemFile(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def alive(self) -> bool:
-        """Tell whether the process that wrote the file still runs."""
+        """Whether the process that wrote the file still runs."""
         return is_running(self.pid, self.start_ticks)
 
 
@@ -78,7 +78,7 @@ class ServerFile(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def alive(self) -> bool:
-        """Tell whether the process that wrote the file still runs."""
+        """Whether the process that wrote the file still runs."""
         return is_running(self.pid, self.start_ticks)
 
 
@@ -104,10 +104,9 @@ def absolute(path: Path | str) -> Path:
 
 
 class DataDir:
-    """Paths and small files of one data directory."""
+    """Paths and small files of one data directory; nothing is created until `create`."""
 
     def __init__(self, root: Path | str) -> None:
-        """Take the root; nothing is made or read yet."""
         self.root = absolute(root)
         self.postgres = self.root / "postgres"
         self.valkey = self.root / "valkey"
@@ -123,55 +122,61 @@ class DataDir:
         return self.nodes / name
 
     def create(self) -> None:
-        """Make what is missing; raise `InvalidInput` when the place cannot be used.
+        """Create what is missing; raise `InvalidInput` when the directory cannot be used.
 
-        Others are shut out of it, so one that holds something else is refused, and so is
-        another user's, who could put links where we are about to write.
+        Its mode becomes 0700, so a directory that holds something else is refused. So is
+        another user's directory: they could plant links where we are about to write.
         """
         folders = (
-            self.postgres, self.valkey, self.keys, self.policy, self.nodes, self.logs,
-            self.jupyter, self.workspace,
-        )  # fmt: skip
+            self.postgres,
+            self.valkey,
+            self.keys,
+            self.policy,
+            self.nodes,
+            self.logs,
+            self.jupyter,
+            self.workspace,
+        )
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
             if self.root.stat().st_uid != os.geteuid():
                 raise self._unusable("it belongs to another user")
-            known = {*_FILES, *(folder.name for folder in folders)}
-            strange = sorted({path.name for path in self.root.iterdir()} - known)
-            if strange and not (self.root / "lock").exists():
-                raise self._unusable(f"it is not empty (it holds {strange[0]})")
+            names = {*_FILES, *(folder.name for folder in folders)}
+            foreign = sorted({path.name for path in self.root.iterdir()} - names)
+            if foreign and not (self.root / "lock").exists():
+                raise self._unusable(f"it is not empty (it holds {foreign[0]})")
             self.root.chmod(0o700)
             for path in folders:
                 path.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise self._unusable(str(error.strerror)) from error
 
-    def _unusable(self, why: str) -> InvalidInput:
+    def _unusable(self, reason: str) -> InvalidInput:
         return InvalidInput(
-            f"The data directory {self.root} cannot be used: {why}. Nothing was changed.",
+            f"The data directory {self.root} cannot be used: {reason}. Nothing was changed.",
             hint="Name another with --data-dir or ANGELOS_DATA_DIR.",
         )
 
     @property
     def runtime(self) -> Path:
-        """Return the directory for sockets; the same for each process of the system."""
+        """The directory for sockets; the same for each process of the system."""
         name = hashlib.sha256(os.fsencode(self.root.resolve())).hexdigest()[:12]
         base = Path(tempfile.gettempdir())
         if len(os.fsencode(base)) + len(name) + _SOCKET_NAME_BYTES > _SOCKET_PATH_BYTES:
-            base = Path("/tmp")  # noqa: S108 - checked below to be ours alone
+            base = Path("/tmp")  # noqa: S108 - `create_runtime` checks that it is private
         return base / f"angelos-{os.getuid()}-{name}"
 
     def create_runtime(self) -> Path:
-        """Make the directory for sockets; raise `Conflict` when it is not ours alone."""
+        """Create the directory for sockets; raise `Conflict` when it is not private."""
         path = self.runtime
         try:
             path.mkdir(mode=0o700)
         except FileExistsError:
-            found = path.lstat()
+            status = path.lstat()
             if (
-                not stat.S_ISDIR(found.st_mode)
-                or found.st_uid != os.getuid()
-                or found.st_mode & 0o077
+                not stat.S_ISDIR(status.st_mode)
+                or status.st_uid != os.getuid()
+                or status.st_mode & 0o077
             ):
                 raise Conflict(
                     f"{path} exists and is not a private directory of this user.",
@@ -181,7 +186,7 @@ class DataDir:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the directory for one system; raise `Conflict` naming who has it.
+        """Lock the directory for one system; raise `Conflict` naming the holder's process.
 
         The lock is the kernel's (flock): it ends with its process, `kill -9` included.
         """
@@ -206,21 +211,21 @@ class DataDir:
 
     def system(self) -> SystemFile:
         """Return how to reach the running system; raise `Unavailable` when none runs."""
-        found = self._read("system.json", SystemFile)
-        if found is None or not found.alive:
+        system = self._read("system.json", SystemFile)
+        if system is None or not system.alive:
             raise Unavailable(
                 f"No system runs on {self.root}.",
                 hint="Start one with `angelos up`, or name its directory with --data-dir.",
             )
-        return found
+        return system
 
     def server(self) -> ServerFile | None:
         """Return where the server process listens, if it runs."""
-        found = self._read("server.json", ServerFile)
-        return found if found is not None and found.alive else None
+        server = self._read("server.json", ServerFile)
+        return server if server is not None and server.alive else None
 
     def last_server(self) -> ServerFile | None:
-        """Return where the last server process listened: its ports are taken again if free."""
+        """Return where the last server process listened: it takes the same ports again if free."""
         return self._read("server.json", ServerFile)
 
     def write_system(self, system: SystemFile) -> None:
@@ -256,19 +261,19 @@ class DataDir:
             ) from error
         except msgspec.DecodeError as error:
             raise InvalidInput(
-                f"{path} is damaged: {error}.", hint="Remove it; it is written anew by a start."
+                f"{path} is damaged: {error}.", hint="Remove it; the next start writes it anew."
             ) from error
 
 
 def write_private(path: Path, body: bytes) -> None:
-    """Replace a file by one of mode 0600, so that a reader sees the old or the new one whole."""
+    """Replace a file by one of mode 0600; a reader sees the old or the new one, never a part."""
     with private_file(path) as file:
         file.write(body)
 
 
 @contextmanager
 def private_file(path: Path) -> Iterator[IO[bytes]]:
-    """Yield a new file of mode 0600 that takes the place of `path` when all went well."""
+    """Yield a new file of mode 0600 that replaces `path` unless the body raises."""
     fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(fd, "wb") as file:  # mkstemp made it 0600

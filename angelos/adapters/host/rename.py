@@ -1,10 +1,10 @@
-"""Renames that never lose what stands at the target (`renameat2(2)`).
+"""Renames that never overwrite the target (`renameat2(2)`).
 
     move(Path("new"), Path("a.txt"))        # FileExistsError if there is an a.txt
     exchange(Path("new"), Path("a.txt"))    # new is a.txt now, and what was a.txt is new
 
-Where the kernel or the file system does not know them, they are made of ordinary renames, and
-another process may see the target missing for a moment.
+Where the kernel or the file system lacks the call, ordinary renames take its place, and another
+process may see the target missing for a moment.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ def move(source: Path, target: Path) -> None:
         source.unlink()
 
 
-def exchange(one: Path, other: Path) -> None:
-    """Let two paths change places; raise `FileNotFoundError` if one is missing."""
-    if _renameat2(one, other, _EXCHANGE):
+def exchange(first: Path, second: Path) -> None:
+    """Swap two paths; raise `FileNotFoundError` if one is missing."""
+    if _renameat2(first, second, _EXCHANGE):
         return
-    with tempfile.TemporaryDirectory(prefix=".exchange-", dir=other.parent) as folder:
+    with tempfile.TemporaryDirectory(prefix=".exchange-", dir=second.parent) as folder:
         between = Path(folder) / "it"
-        other.rename(between)
+        second.rename(between)
         try:
-            one.rename(other)
+            first.rename(second)
         except OSError:
-            between.rename(other)
+            between.rename(second)
             raise
-        between.rename(one)
+        between.rename(first)
 
 
 def _renameat2(source: Path, target: Path, flags: int) -> bool:
-    """Call the kernel; False if this cannot be done here."""
+    """Call the kernel; return False where the call or the flag is not supported."""
     call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
     if call is None:
         return False

@@ -1,8 +1,8 @@
-"""Removing folders that hold read-only folders, such as a node's checkouts.
+"""Remove folders that hold read-only folders, such as a node's checkouts.
 
     remove_tree(Path("/tmp/angelos-demo-1"))
 
-`shutil.rmtree` cannot, unless it is root's.
+`shutil.rmtree` fails on those for everybody but root.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""PostgreSQL and Valkey behind the ports."""
+"""PostgreSQL and Valkey behind the ports: the journal, the queues, transactions, migrations."""

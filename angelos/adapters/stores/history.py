@@ -15,10 +15,13 @@ _QUERIES = load_queries("angelos.adapters.stores")
 
 
 class History:
-    """The part of the audit log that readers of the journal need."""
+    """Reads of the audit log for readers of the journal.
+
+    Args:
+        database: migrated, and the one that governance writes the audit log to.
+    """
 
     def __init__(self, database: Database) -> None:
-        """Take a migrated database."""
         self._database = database
 
     async def read(

@@ -30,7 +30,7 @@ CONNECT_TIMEOUT_S = 10.0
 _MIGRATION_LOCK = 0x616E67656C6F73  # "angelos"
 _MIGRATION = re.compile(r"^([0-9]{4})_[a-z0-9_]+\.sql$")
 _QUERY = re.compile(r"^-- name: ([a-z0-9_]+)[ \t]*\n", re.MULTILINE)
-_GONE = ("08", "53", "57")
+_UNAVAILABLE = ("08", "53", "57")
 """SQLSTATE classes: connection exception, insufficient resources, operator intervention."""
 _OLDEST = 15
 _REASON_S = 2
@@ -52,15 +52,22 @@ class Migration(NamedTuple):
 
 
 class Database:
-    """A pool of connections. Every error that means "not there" is `Unavailable`."""
+    """A pool of connections; enter it to open them.
+
+    Every error that means "the server cannot be reached" is raised as `Unavailable`.
+
+    Args:
+        dsn: a PostgreSQL connection string.
+        max_connections: more callers at once wait for a free one.
+        timeout_s: how long they wait, in seconds.
+
+    Raises:
+        InvalidInput: `dsn` is not a connection string.
+    """
 
     def __init__(
         self, dsn: str, *, max_connections: int = 10, timeout_s: float = CONNECT_TIMEOUT_S
     ) -> None:
-        """Take a PostgreSQL connection string; nothing is opened yet.
-
-        Raises `InvalidInput` when it is none.
-        """
         try:
             conninfo_to_dict(dsn)
         except psycopg.ProgrammingError:
@@ -77,9 +84,10 @@ class Database:
             max_size=max_connections,
             open=False,
             timeout=timeout_s,
-            # Else the pool's own attempts get rarer and rarer, long after the server is back.
+            # The pool doubles its delay between attempts; without a bound it would still be
+            # waiting long after the server is back.
             reconnect_timeout=2.0,
-            # One round trip, so that a restart of the server is not seen by whoever asks next.
+            # One round trip, so that the next caller does not get a connection that a restart cut.
             check=psycopg_pool.AsyncConnectionPool.check_connection,
         )
 
@@ -95,28 +103,28 @@ class Database:
         return self
 
     async def _reason(self) -> str:
-        """Return why there is no connection; the pool does not tell."""
+        """Return why no connection can be made; the pool does not say."""
         try:
             connection = await psycopg.AsyncConnection.connect(self.dsn, connect_timeout=_REASON_S)
         except psycopg.Error as error:
             return " ".join(str(error).split()).rstrip(".")
         await connection.close()
-        return "it was too slow"
+        return "the server answered too late"
 
     async def __aexit__(self, *_: object) -> None:
         await self._pool.close()
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        """Lend a connection (rows are tuples): commit at the end, roll back on any error."""
+        """Yield a connection (rows are tuples); commit at the end, roll back on any error."""
         try:
             async with self._pool.connection() as connection:
                 yield connection
         except psycopg_pool.PoolTimeout as error:
             raise Unavailable("No connection to PostgreSQL was free or could be made.") from error
         except psycopg.OperationalError as error:
-            if error.sqlstate is None or error.sqlstate[:2] in _GONE:
-                raise Unavailable(f"PostgreSQL cannot go on: {error}".strip()) from error
+            if error.sqlstate is None or error.sqlstate[:2] in _UNAVAILABLE:
+                raise Unavailable(f"PostgreSQL is not available: {error}".strip()) from error
             raise
 
     async def migrate(self) -> list[str]:
@@ -124,13 +132,13 @@ class Database:
 
         Raises `Conflict` when an applied migration differs from its file, when the database
         holds one that this version does not know, or when the server is too old or does not let
-        us make tables.
+        us create tables.
         """
         try:
             return await self._migrate()
         except errors.InsufficientPrivilege as error:
             raise Conflict(
-                f"PostgreSQL does not let us make tables: {error.diag.message_primary}. "
+                f"PostgreSQL does not let us create tables: {error.diag.message_primary}. "
                 "Nothing was changed.",
                 hint="Make the user of the DSN the owner of its database.",
             ) from error

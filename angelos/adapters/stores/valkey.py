@@ -6,8 +6,8 @@
     async with aclosing(journal.follow(offset)) as facts:
         async for fact in facts: ...
 
-`append` and `put` are one script each, so a batch is taken whole or not at all, and once however
-often it is sent. Ids are remembered in two hashes of bounded size that take turns.
+`append` and `put` are one script each, so a batch is stored whole or not at all, and once however
+often it is sent. The newest ids are kept in two hashes of bounded size that take turns.
 """
 
 from __future__ import annotations
@@ -40,13 +40,11 @@ from angelos.core.ports import Receipt
 
 log = logging.getLogger(__name__)
 
-__all__ = [
-    "Client", "ValkeyDelivery", "ValkeyJournal", "ValkeyQueue", "check_server", "connect",
-]  # fmt: skip
+__all__ = ["Client", "ValkeyDelivery", "ValkeyJournal", "ValkeyQueue", "check_server", "connect"]
 
 _TOGETHER = 256
 IDS_REMEMBERED = 65_536
-"""At least this many newest ids are known, at most twice as many."""
+"""At least this many of the newest ids are kept, at most twice as many."""
 
 # KEYS: stream, ids, older ids. ARGV: ids remembered, then id and body of each fact.
 _APPEND = """
@@ -89,8 +87,8 @@ return removed
 """
 
 
-class _Waiting:
-    """An `append` whose facts are still to be sent."""
+class _Append:
+    """One caller of `append` whose facts are still to be sent."""
 
     def __init__(self, facts: Sequence[Fact]) -> None:
         self.facts = facts
@@ -102,36 +100,41 @@ class ValkeyJournal:
 
     With a database, readers that start before the stream's first entry get the lasting facts
     from the audit log first, and `trim` may be used.
+
+    Args:
+        client: from `connect`.
+        database: the one that holds the audit log, if any.
     """
 
     def __init__(self, client: Client, database: Database | None = None) -> None:
-        """Take a client of `connect` and the database that holds the audit log."""
         self._stream = Stream(client, "journal")
         self._history = History(database) if database is not None else None
         self._append = client.register_script(_APPEND)
-        self._waiting: dict[_Waiting, None] = {}  # in order of arrival
+        self._waiting: dict[_Append, None] = {}  # in order of arrival
         self._sending = asyncio.Lock()
 
     async def append(self, facts: Sequence[Fact]) -> list[Offset]:
         """Append facts, all or none; raise `Unavailable`, after which it may be repeated."""
         if not facts:
             return []
-        mine = _Waiting(facts)
-        self._waiting[mine] = None
+        call = _Append(facts)
+        self._waiting[call] = None
         try:
-            # Whoever has the lock sends for all who wait: one connection, one round trip.
+            # The holder of the lock sends for all callers that wait: one connection, one round
+            # trip.
             async with self._sending:
-                if mine in self._waiting:
-                    await self._send([mine, *(w for w in self._waiting if w is not mine)])
+                if call in self._waiting:
+                    rest = (waiting for waiting in self._waiting if waiting is not call)
+                    await self._send([call, *rest])
         finally:
-            self._waiting.pop(mine, None)
-        return mine.offsets
+            self._waiting.pop(call, None)
+        return call.offsets
 
-    async def _send(self, batch: list[_Waiting]) -> None:
-        """Append for the first of `batch`, and for others as far as they fit.
+    async def _send(self, batch: list[_Append]) -> None:
+        """Append for the first of `batch`, and for the rest as far as they fit.
 
-        If it fails only the first is told; the others try for themselves. What was taken in
-        spite of that keeps its offsets.
+        Only the first sees a failure; the rest try for themselves. Facts that were stored in
+        spite of it keep their offsets, because ids are deduplicated.
         """
         batch = batch[:_TOGETHER]
         args: list[Any] = [IDS_REMEMBERED]
@@ -148,17 +151,17 @@ class ValkeyJournal:
         self, after: Offset, limit: int = 1000, kinds: Collection[str] = (), subject: str = ""
     ) -> list[Fact]:
         """Return at most `limit` facts after `after` that are there now."""
-        found: list[Fact] = []
+        facts: list[Fact] = []
         if self._history is not None:
             first = await self._first()
             if first is None or offset_key(first) > offset_key(after):
-                found = await self._history.read(after, first, limit, kinds, subject)
-        position = max(after, found[-1].offset, key=offset_key) if found else after
-        while len(found) < limit and (page := await self._stream.after(position, PAGE)):
+                facts = await self._history.read(after, first, limit, kinds, subject)
+        position = max(after, facts[-1].offset, key=offset_key) if facts else after
+        while len(facts) < limit and (page := await self._stream.after(position, PAGE)):
             position = Offset(page[-1][0])
-            facts = (_fact(*row) for row in page)
-            found += [fact for fact in facts if matches(fact, kinds, subject)]
-        return found[:limit]
+            newer = (_fact(*row) for row in page)
+            facts += [fact for fact in newer if matches(fact, kinds, subject)]
+        return facts[:limit]
 
     async def follow(
         self, after: Offset, kinds: Collection[str] = (), subject: str = ""
@@ -175,7 +178,7 @@ class ValkeyJournal:
                             yield fact
             async with contextlib.aclosing(self._stream.follow(after)) as pages:
                 async for page in pages:
-                    # `trim` keeps more than a page: only who reads a full one can have missed it.
+                    # `trim` keeps more than a page: entries can be missing only after a full one.
                     if len(page) == PAGE and await self._trimmed(after, start):
                         break
                     for row in page:
@@ -192,9 +195,9 @@ class ValkeyJournal:
         return await self._history.projected() if self._history is not None else START
 
     async def trim(self, keep: int = 100_000) -> int:
-        """Forget all but about the `keep` newest facts, but none that `history` has not taken.
+        """Remove all but about the `keep` newest facts, and none that the audit log lacks.
 
-        Returns how many were removed. Facts that do not last are gone for good.
+        Returns how many were removed. Facts that do not last are lost for good.
         """
         if self._history is None or keep <= PAGE:
             raise ValueError("trim needs a database, and to keep more than one page")
@@ -207,12 +210,12 @@ class ValkeyJournal:
         return await self._stream.ask("XTRIM", "MINID", "=", upto)
 
     async def _trimmed(self, after: Offset, start: Offset | None) -> bool:
-        """Tell whether entries after `after` went to history since the first one was `start`."""
+        """Return whether entries after `after` were trimmed since the first one was `start`."""
         if self._history is None:
             return False
         first = await patiently(self._first)
-        seen = offset_key(max(after, start or START, key=offset_key))
-        return first is None or offset_key(first) > seen
+        newest = offset_key(max(after, start or START, key=offset_key))
+        return first is None or offset_key(first) > newest
 
     async def _first(self) -> Offset | None:
         rows = await self._stream.ask("XRANGE", "-", "+", "COUNT", 1)
@@ -223,13 +226,12 @@ class ValkeyDelivery:
     """A command handed out by `ValkeyQueue`."""
 
     def __init__(self, taking: _Taking, position: Offset, command: Command) -> None:
-        """Belong to one `take`."""
         self._taking = taking
         self.position = position
         self.command = command
 
     async def ack(self) -> None:
-        """Remove it for good; raise `Unavailable`, after which it may be repeated."""
+        """Remove it for good; raise `Unavailable`, after which the call may be repeated."""
         await self._taking.stream.ask("XDEL", self.position)
         self._taking.out.discard(self.position)
 
@@ -241,7 +243,7 @@ class ValkeyDelivery:
 
 
 class _Taking:
-    """What one consumer holds: commands that are out and not acknowledged."""
+    """What one consumer holds: commands that were delivered and not acknowledged."""
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
@@ -253,18 +255,21 @@ class ValkeyQueue:
     """`core.ports.Queue`: a stream per destination, one consumer each.
 
     A new `take` begins with the oldest command that is not acknowledged, so a consumer that
-    was killed loses nothing; it sees what it had been handed again.
+    was killed loses nothing; what had been delivered to it is delivered again.
+
+    Args:
+        client: from `connect`.
+        capacity: how many commands may wait for one destination.
     """
 
     def __init__(self, client: Client, capacity: int = 10_000) -> None:
-        """Take a client of `connect` and how many commands may wait for one destination."""
         self._client = client
         self._capacity = capacity
         self._put = client.register_script(_PUT)
         self._drop = client.register_script(_DROP)
 
     async def put(self, to: PrincipalId, command: Command) -> Receipt:
-        """Take a command durably; raise `Busy` when full, or `Unavailable`."""
+        """Store a command durably; raise `Busy` when full, or `Unavailable`."""
         args = [IDS_REMEMBERED, self._capacity, command.id, encode(command)]
         async with unavailable():
             answer = await self._put(keys=self._stream(to).keys, args=args)
@@ -279,7 +284,7 @@ class ValkeyQueue:
         """Yield what is not acknowledged, oldest first, then what comes, for ever."""
         taking = _Taking(self._stream(me))
         while True:
-            # From the start: acknowledged ones are gone, those that are out are passed over.
+            # From the start: acknowledged ones were removed, delivered ones are skipped.
             taking.given_back.clear()
             async with contextlib.aclosing(taking.stream.follow(START)) as pages:
                 while (page := await _first_of(pages, taking.given_back)) is not None:
@@ -311,7 +316,7 @@ class ValkeyQueue:
 async def _first_of(
     pages: AsyncIterator[list[tuple[str, bytes]]], given_back: asyncio.Event
 ) -> list[tuple[str, bytes]] | None:
-    """Return the next page, or None as soon as something was given back."""
+    """Return the next page, or None as soon as a command was given back."""
     if given_back.is_set():
         return None
     page = asyncio.ensure_future(cast("Awaitable[list[tuple[str, bytes]]]", anext(pages)))

@@ -80,4 +80,4 @@ async def test_nothing_is_acknowledged_that_a_full_disk_could_not_keep(monkeypat
                     except Unavailable:
                         await asyncio.sleep(0.01)
             await client.aclose()
-    assert "nearly full; no facts are taken" in caplog.text
+    assert "nearly full; no facts are accepted" in caplog.text

@@ -41,7 +41,9 @@ async def test_facts_are_waited_for_or_named():
     facts = [make_fact("task.accepted", "task-1"), make_fact("task.started", "task-2")]
     await journal.append(facts)
     assert (await next_fact(journal, kind="task.started", subject="task-2")).id == facts[1].id
-    with pytest.raises(pytest.fail.Exception, match=r"what came: task\.accepted, task\.started"):
+    with pytest.raises(
+        pytest.fail.Exception, match=r"what came instead: task\.accepted, task\.started"
+    ):
         await facts_until(journal, lambda _: False, within_s=0.05)
 
 
