@@ -4,8 +4,7 @@ Control keeps no tables but people: its state is a fold of the journal's facts (
 what remains to be done is a function of that state. So it can be killed at any point and goes on
 where it was. Decisions about permission are Cedar's (`policy.py`, `policy/*.cedar`).
 
-    async with Control(journal, queue, repository, database, grant_key, signals, clock,
-                       ControlConfig()) as control:
+    async with Control(parts, People(database)) as control:
         view = await control.tasks.submit(principal, SubmitTask(code="print(6 * 7)"))
         view = await control.tasks.view(view.id, wait_s=30)
 

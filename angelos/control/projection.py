@@ -20,6 +20,7 @@ from angelos.control.config import ControlConfig
 from angelos.control.state.decide import KINDS, decide, fold
 from angelos.control.state.effects import Effect
 from angelos.control.state.models import SUPERVISOR, State, replace
+from angelos.control.state.tasks import expected
 from angelos.core.errors import AngelError, Unavailable
 from angelos.core.ids import START, FactId, PrincipalId, new_fact_id, offset_key
 from angelos.core.messages import Fact
@@ -36,13 +37,13 @@ class Ledger:
         self.state = State(offset=START)
         self.clock = clock
         self._journal = journal
-        self._config = config
+        self.config = config
         self._waiters: dict[str, set[asyncio.Future[None]]] = {}
 
     async def load(self) -> None:
         """Fold everything that is in the journal now, a page at a time."""
         while True:
-            facts = await self._journal.read(self.state.offset, self._config.page, KINDS)
+            facts = await self._journal.read(self.state.offset, self.config.page, KINDS)
             for fact in facts:
                 self._fold(fact)
             if not facts:
@@ -50,18 +51,25 @@ class Ledger:
 
     async def follow(self, on_effects: Callable[[list[Effect]], None]) -> None:
         """Fold what comes, for ever, and hand on what it makes necessary."""
-        pause = self._config.retry_s
+        pause = self.config.retry_s
         while True:
             try:
                 async for fact in self._journal.follow(self.state.offset, KINDS):
-                    pause = self._config.retry_s
+                    pause = self.config.retry_s
                     if self._fold(fact):
                         on_effects(decide(self.state, fact))
                     self._wake(fact.subject)
             except (AngelError, OSError) as error:
                 log.warning("The journal cannot be followed, trying again: %s", error)
             await asyncio.sleep(pause)
-            pause = min(pause * 2, self._config.retry_max_s)
+            pause = min(pause * 2, self.config.retry_max_s)
+
+    def accepts(self, fact: Fact) -> bool:
+        """Return whether a node's fact is accepted (`core.ports.Admission`).
+
+        Before `load`, no fact about a task is: there are no open tasks yet.
+        """
+        return expected(self.state, fact)
 
     def fact(
         self,
@@ -89,7 +97,7 @@ class Ledger:
         last = max(map(offset_key, offsets))
         seen = await self.until(
             lambda state: offset_key(state.offset) >= last,
-            timeout_s=self._config.fold_wait_s,
+            timeout_s=self.config.fold_wait_s,
         )
         if not seen:
             raise Unavailable(

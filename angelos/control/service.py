@@ -1,10 +1,9 @@
 """Control as a whole: rebuilds its state, carries on what was unfinished, and follows.
 
-    async with Control(journal, queue, repository, database, grant_key, signals, clock,
-                       ControlConfig()) as control:
+    async with Control(parts, People(database)) as control:
         await control.tasks.submit(principal, SubmitTask(code="print(1)"))
 
-It refuses to start without a policy that it can rely on.
+The policy is loaded first (`Policy.load`): without one that can be relied on, nothing starts.
 """
 
 from __future__ import annotations
@@ -15,26 +14,20 @@ from contextlib import AsyncExitStack
 from typing import Self
 
 from angelos import __version__
-from angelos.adapters.stores.postgres import Database
-from angelos.control.config import ControlConfig
 from angelos.control.context import Parts
 from angelos.control.effect_runner import Handler, Supervisor
 from angelos.control.identity.people import People
-from angelos.control.policy.engine import Policy
-from angelos.control.projection import Ledger
 from angelos.control.proposals.pipeline import Pipeline
 from angelos.control.proposals.service import Proposals
 from angelos.control.rollout import Rollout
 from angelos.control.state import effects
 from angelos.control.state.decide import outstanding, overdue
-from angelos.control.state.tasks import expected
 from angelos.control.tasks.dispatch import TaskKeeper
 from angelos.control.tasks.service import Tasks
 from angelos.control.views import banner, node_view, weakest
 from angelos.core.api import NodeView, RepoView, StatusView
-from angelos.core.messages import Fact, Kind
-from angelos.core.ports import Clock, Journal, Queue, Repository, Signals
-from angelos.core.signing import SigningKey, VerifyKey
+from angelos.core.messages import Kind
+from angelos.core.signing import VerifyKey
 
 log = logging.getLogger(__name__)
 
@@ -42,38 +35,18 @@ log = logging.getLogger(__name__)
 class Control:
     """The control plane. Its rooms: `tasks`, `proposals`, `rollout`, `people`."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - one argument for each part that it stands on
-        self,
-        journal: Journal,
-        queue: Queue,
-        repository: Repository,
-        database: Database,
-        grant_key: SigningKey,
-        signals: Signals,
-        clock: Clock,
-        config: ControlConfig | None = None,
-    ) -> None:
-        """Take the parts; raise `Refused` when the policy cannot be relied on."""
-        self.config = config or ControlConfig()
-        self.grant_key: VerifyKey = grant_key.public
-        self.ledger = Ledger(journal, clock, self.config)
-        self.policy = Policy.load(self.config.policy_dir)
-        self._parts = Parts(
-            ledger=self.ledger,
-            queue=queue,
-            repository=repository,
-            signals=signals,
-            policy=self.policy,
-            key=grant_key,
-            clock=clock,
-            config=self.config,
-        )
-        self.people = People(database)
+    def __init__(self, parts: Parts, people: People) -> None:
+        self.config = parts.config
+        self.grant_key: VerifyKey = parts.key.public
+        self.ledger = parts.ledger
+        self.policy = parts.policy
+        self.people = people
+        self._parts = parts
         self.tasks = Tasks(self._parts)
         self.pipeline = Pipeline(self._parts, self.tasks)
         self.proposals = Proposals(self._parts, self.pipeline)
         self.rollout = Rollout(self._parts, self.pipeline)
-        self.started_at = clock.time()
+        self.started_at = parts.clock.time()
         self._stack = AsyncExitStack()
         self._supervisor: Supervisor | None = None
 
@@ -128,10 +101,6 @@ class Control:
         """Return all enrolled nodes."""
         state = self.ledger.state
         return tuple(node_view(state, node) for node in state.nodes.values())
-
-    def expects(self, fact: Fact) -> bool:
-        """Tell whether a node's word is to be taken; the hub asks before it writes it down."""
-        return expected(self.ledger.state, fact)
 
     def sweep(self) -> None:
         """End what is overdue; called once every tick."""

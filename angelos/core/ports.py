@@ -254,6 +254,18 @@ class Sandbox(Protocol):
         ...
 
 
+class Admission(Protocol):
+    """Decides which facts of peers the hub writes down (control, by the state of its tasks)."""
+
+    def accepts(self, fact: Fact) -> bool:
+        """Return whether a peer's fact is accepted into the journal.
+
+        Args:
+            fact: well formed, and said by its actor in its own name: the hub has checked that.
+        """
+        ...
+
+
 class Signals(Protocol):
     """What governance and control need of whoever keeps identities (the hub)."""
 

@@ -4,7 +4,9 @@ The hub knows each node and agent by its certificate, carries commands down to n
 holds them, takes their facts up into the journal, serves the control API to them, and cuts off
 whoever is quarantined.
 
-    async with Hub(journal, queue, identities, pki, clock, routes, "127.0.0.1", config) as hub:
+    listeners = bind(pki, config)
+    async with Hub(HubParts(listeners=listeners, journal=journal, ...)) as hub:
+        serve(hub, routes)
         print(hub.url, hub.enrol_url)
         await hub.quarantine(PrincipalId("agent/rogue"), "wrote to a protected path")
 """

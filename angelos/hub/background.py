@@ -1,8 +1,8 @@
-"""Tasks that somebody owns: started here, ended here, never forgotten.
+"""Background tasks with an owner that ends them.
 
-tasks = Tasks()
-tasks.start(session.run(), "session node/exec1")
-await tasks.close()
+background = BackgroundTasks()
+background.start(session.run(), "session node/exec1")
+await background.close()
 """
 
 from __future__ import annotations
@@ -15,22 +15,21 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 
-class Tasks:
-    """Independent tasks: one that fails is logged and takes no other with it."""
+class BackgroundTasks:
+    """Independent asyncio tasks: the failure of one is logged and does not cancel the rest."""
 
     def __init__(self) -> None:
-        """Own nothing yet."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     def start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
-        """Run `work` until it ends or `close` ends it."""
+        """Run `work` until it ends or `close` cancels it."""
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
 
     async def close(self) -> None:
-        """Cancel all and wait for them."""
+        """Cancel all tasks and wait for them."""
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""What the hub can be told."""
+"""Settings of the hub."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from angelos.core.channel import Config as ChannelConfig
 
 
 class HubConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Settings of the hub; ports 0 are chosen free, others are kept if they can be had."""
+    """Settings of the hub. Port 0 means any free port; a port that is taken is replaced by one."""
 
+    host: str = "127.0.0.1"
     port: int = 0
     enrol_port: int = 0
     grant_key: bytes = b""
-    """Control's public key, handed to whoever enrols."""
+    """Control's public key, sent to every peer that enrols."""
     revision_key: bytes = b""
-    """AngelGit's public key, handed to whoever enrols."""
+    """AngelGit's public key, sent to every peer that enrols."""
     channel: ChannelConfig = ChannelConfig()
     resume_s: float = 60.0
-    """How long the session of a peer that is gone is kept for it."""
+    """How long the session of a disconnected peer is kept."""
     tick_s: float = 1.0
-    """How often links are looked after."""
+    """How often links are checked."""
     patience_s: float = 30.0
-    """How long one event may take to be read before its reader is too slow."""
+    """How long one write to a reader of events may take."""

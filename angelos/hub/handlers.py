@@ -139,7 +139,7 @@ class EventsSocket(PeerSocket):
         del args, kwargs
         self.bound_writes()
         work = stream(self.hub.journal, self.query, self, self.hub.config.patience_s)
-        self.task = self.hub.tasks.start(work, f"events for {self.peer.principal.id}")
+        self.task = self.hub.background.start(work, f"events for {self.peer.principal.id}")
 
     def on_message(self, message: str | bytes) -> None:
         """Readers have nothing to say."""

@@ -1,13 +1,16 @@
-"""A TLS listener that knows every open connection, so that a peer can be cut off at once.
+"""TLS listeners that know every open connection, so that a peer can be cut off at once.
 
-listener = Listener(application, "127.0.0.1", port, pki.server_context())
+listener = Listener("127.0.0.1", port, pki.server_context())     # the port is taken now
+listener.serve(application)                                      # connections are accepted
 listener.cut(PrincipalId("agent/rogue"))     # channel, events and keep-alive requests alike
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import ssl
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakSet
 
@@ -39,50 +42,82 @@ class _Server(HTTPServer):
 
 
 class Listener:
-    """One port with one application behind TLS."""
+    """One port behind TLS. Its address is known before its application is."""
 
-    def __init__(
-        self, application: Application, host: str, port: int, context: ssl.SSLContext
-    ) -> None:
-        """Listen at once; port 0, or one that is taken, becomes a free one."""
+    def __init__(self, host: str, port: int, context: ssl.SSLContext) -> None:
         self.context = context
+        try:
+            self._sockets = bind_sockets(port, host)
+        except OSError:
+            try:
+                self._sockets = bind_sockets(0, host)
+            except OSError as error:
+                raise Unavailable(f"The hub cannot listen on {host}: {error}") from error
+        self.url = f"https://{host}:{self._sockets[0].getsockname()[1]}"
+        self._server: _Server | None = None
+
+    def serve(self, application: Application) -> None:
+        """Accept connections, those that have been waiting since the port was taken included."""
         # Bodies of routes have limits of their own; nothing else here has a body.
-        self._server = _Server(
+        server = _Server(
             application,
-            ssl_options=context,
+            ssl_options=self.context,
             max_body_size=_HEADER_BYTES,
             max_header_size=_HEADER_BYTES,
             idle_connection_timeout=_IDLE_S,
             body_timeout=_BODY_S,
         )
-        try:
-            sockets = bind_sockets(port, host)
-        except OSError:
-            try:
-                sockets = bind_sockets(0, host)
-            except OSError as error:
-                raise Unavailable(f"The hub cannot listen on {host}: {error}") from error
-        self._server.add_sockets(sockets)
-        self.url = f"https://{host}:{sockets[0].getsockname()[1]}"
+        server.add_sockets(self._sockets)
+        self._server = server
+
+    @property
+    def streams(self) -> list[IOStream]:
+        """The connections that are open now."""
+        return list(self._server.streams) if self._server is not None else []
 
     def renew_context(self, context: ssl.SSLContext) -> None:
-        """Use a fresh context for new connections: the old one resumes sessions it has seen."""
+        """Use a fresh context for new connections.
+
+        A TLS 1.3 session ticket lets a client resume without showing its certificate again, and
+        a context honours every ticket that it has issued. Only a new one forgets them.
+        """
         self.context = context
-        self._server.ssl_options = context
+        if self._server is not None:
+            self._server.ssl_options = context
 
     def cut(self, principal: PrincipalId) -> int:
         """Close every connection of a principal and return how many there were."""
-        found = [s for s in list(self._server.streams) if _owner(s) == principal]
-        for stream in found:
+        streams = [stream for stream in self.streams if _owner(stream) == principal]
+        for stream in streams:
             stream.close()
-        return len(found)
+        return len(streams)
 
     async def close(self) -> None:
-        """Stop listening and close all connections."""
+        """Free the port and close all connections. Idempotent."""
+        if self._server is None:
+            for socket in self._sockets:
+                socket.close()
+            return
         self._server.stop()
         await self._server.close_all_connections()
-        for stream in list(self._server.streams):
+        for stream in self.streams:
             stream.close()
+
+
+@dataclass(frozen=True)
+class Listeners:
+    """The hub's two ports."""
+
+    peers: Listener
+    """Demands a certificate."""
+    enrolment: Listener
+    """For those that have no certificate yet."""
+
+    async def close(self) -> None:
+        """Close both. Idempotent."""
+        async with contextlib.AsyncExitStack() as stack:
+            stack.push_async_callback(self.enrolment.close)
+            stack.push_async_callback(self.peers.close)
 
 
 def _owner(stream: IOStream) -> PrincipalId | None:
@@ -90,5 +125,5 @@ def _owner(stream: IOStream) -> PrincipalId | None:
         return None
     try:
         return identity_of(stream.socket.getpeercert(binary_form=True))[0]
-    except (ValueError, Unauthenticated):  # still shaking hands: asked for its name later
+    except (ValueError, Unauthenticated):  # the handshake is not over: it is asked again later
         return None

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -38,18 +37,10 @@ MAX_FACT_BYTES = 2 * 1024 * 1024
 """The largest fact of a peer; as JSON it may be six times as long, and readers take 16 MB."""
 _MAX_DEPTH = 16
 """How deep the data of a fact may be nested."""
-Expects = Callable[[Fact], bool]
-"""Whether what a peer says is to be written down; control knows (`Control.expects`)."""
-
-
-def everything(fact: Fact) -> bool:
-    """Expect whatever a peer may say."""
-    del fact
-    return True
 
 
 class Peer(msgspec.Struct, frozen=True, kw_only=True):
-    """A node or agent whose certificate was checked a moment ago."""
+    """A node or agent, authenticated by its certificate."""
 
     principal: Principal
     node_role: str
@@ -57,8 +48,8 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
     """Unix seconds at which its certificate ends."""
 
 
-class Quarantine(msgspec.Struct, frozen=True, kw_only=True):
-    """A principal that is refused, and the fact that says so."""
+class QuarantineRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A quarantined principal, and the id of the fact that announces it."""
 
     principal: PrincipalId
     reason: str

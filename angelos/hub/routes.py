@@ -1,6 +1,6 @@
 """The hub's part of the control API, on three mounts.
 
-`routes` is for people (Jupyter's server) and for whoever connects by certificate; `peer_routes`
+`hub_routes` is for people (Jupyter's server) and for whoever connects by certificate; `peer_routes`
 only for the latter; `enrol_routes` only for the enrolment listener, where nobody is known yet.
 """
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _SMALL = 65_536
 
 
-def routes(hub: Hub) -> list[Route]:
+def hub_routes(hub: Hub) -> list[Route]:
     """Return the operations on identities."""
 
     async def enrolments(call: Call[CreateEnrolment]) -> EnrolmentView:

@@ -1,7 +1,8 @@
 """One session per connected peer: commands down, facts up, and the facts about the peer itself.
 
-A session lives as long as both ends remember each other: over lost connections, for `resume_s`
-without one, until the peer restarts or a second connection of the same name takes over.
+A session lives as long as both ends remember each other: across lost connections, for up to
+`resume_s` without one, until the peer restarts or a second connection of the same name takes
+over.
 
     queue.take(peer) -> Envelope "command" -> peer
     peer -> Envelope "fact" -> checked -> journal.append -> only then acknowledged
@@ -23,59 +24,50 @@ from angelos.core.frames import Envelope, Hello
 from angelos.core.ids import CommandId, PrincipalId, new_fact_id
 from angelos.core.messages import Fact, Kind, decode, encode
 from angelos.core.permissions import Role
-from angelos.core.ports import Clock, Delivery, Journal, Queue
-from angelos.hub.background import Tasks
-from angelos.hub.config import HubConfig
-from angelos.hub.models import MAX_FACT_BYTES, Expects, Peer, check_fact, everything
+from angelos.core.ports import Delivery
+from angelos.hub.background import BackgroundTasks
+from angelos.hub.models import MAX_FACT_BYTES, Peer, check_fact
+from angelos.hub.parts import HubParts
 
 log = logging.getLogger(__name__)
 HUB = PrincipalId("system/hub")
 _CONNECTED = {Role.node: Kind.node_connected, Role.agent: Kind.agent_connected}
 _DISCONNECTED = {Role.node: Kind.node_disconnected, Role.agent: Kind.agent_disconnected}
-_SAID = frozenset({"tier", "pid"})
+_INFO = frozenset({"tier", "pid"})
+"""What a peer's hello may say of itself in the journal."""
 
 
 class Session:
-    """What the hub knows of one life of one peer."""
+    """The hub's end of one peer's channel, for one life of that peer."""
 
-    def __init__(
-        self,
-        peer: Peer,
-        journal: Journal,
-        queue: Queue,
-        clock: Clock,
-        config: HubConfig,
-        expects: Expects,
-    ) -> None:
-        """Belong to `peer`; nothing runs before `run`."""
+    def __init__(self, peer: Peer, parts: HubParts) -> None:
         self.peer = peer
         self.id = peer.principal.id
-        self.link = Link(self.id, Machine(secrets.token_hex(16), config.channel), clock)
+        self.link = Link(self.id, Machine(secrets.token_hex(16), parts.config.channel), parts.clock)
         self.info: dict[str, str] = {}
         self.over = asyncio.Event()
-        self._told = asyncio.Event()  # the journal knows that the peer is here
-        self._journal, self._queue, self._clock, self._config = journal, queue, clock, config
-        self._expects = expects
-        self._open: dict[CommandId, Delivery] = {}  # handed to the peer, not finished there
+        self._announced = asyncio.Event()  # the journal has the fact that the peer connected
+        self._parts = parts
+        self._open: dict[CommandId, Delivery] = {}  # delivered to the peer, not acknowledged
 
     def attach(self, peer: Peer, hello: Hello, wire: Wire) -> None:
-        """Go on over a new connection."""
+        """Continue over a new connection."""
         self.peer = peer
-        self.info = {key: value for key, value in hello.info.items() if key in _SAID}
+        self.info = {key: value for key, value in hello.info.items() if key in _INFO}
         self.link.connected(wire, lambda now: self.link.machine.accept(hello, now))
 
     async def run(self, before: Session | None) -> None:
-        """Carry messages until the link has ended for good; first let the one `before` end."""
+        """Carry messages until the link has ended for good; first wait for `before` to end."""
         try:
             if before is not None:
-                await before.over.wait()  # its facts come first, and it holds the queue
+                await before.over.wait()  # its facts come first, and it still holds the queue
             async with asyncio.TaskGroup() as group:
-                watch = group.create_task(self._watch())
+                presence = group.create_task(self._record_presence())
                 helpers = [group.create_task(self._commands()), group.create_task(self._tick())]
                 await self._facts()
                 for helper in helpers:
                     helper.cancel()
-                await watch
+                await presence
         except* AngelError as errors:
             error = errors.exceptions[0]
             log.warning("The session of %s ends: %s", self.id, error)
@@ -88,7 +80,7 @@ class Session:
             self.over.set()
 
     async def _commands(self) -> None:
-        deliveries = self._queue.take(self.id)
+        deliveries = self._parts.queue.take(self.id)
         async with aclosing(cast("Any", deliveries)):
             async for delivery in deliveries:
                 command = delivery.command
@@ -101,7 +93,7 @@ class Session:
                     return  # the link has ended; what is not acknowledged stays in the queue
 
     async def _facts(self) -> None:
-        await self._told.wait()
+        await self._announced.wait()
         while True:
             try:
                 batch = await self.link.recv()
@@ -109,24 +101,24 @@ class Session:
                 return
             facts: list[Fact] = []
             done: list[Delivery] = []
-            refused = self._sort(batch, facts, done)
-            wanted = [fact for fact in facts if self._expects(fact)]
-            if len(wanted) < len(facts):
-                late = {f"{fact.kind} of {fact.subject}" for fact in facts if fact not in wanted}
-                log.info("%s is late, or speaks of others' tasks: %s", self.id, sorted(late))
-            if wanted:
-                await self._journal.append(wanted)
-            for delivery in done:  # after its facts are safe
+            refusal = self._sort(batch, facts, done)
+            accepted = [fact for fact in facts if self._parts.admission.accepts(fact)]
+            if len(accepted) < len(facts):
+                rest = {f"{fact.kind} of {fact.subject}" for fact in facts if fact not in accepted}
+                log.info("Not written down, late or not %s's to say: %s", self.id, sorted(rest))
+            if accepted:
+                await self._parts.journal.append(accepted)
+            for delivery in done:  # only now that its facts are durable
                 await delivery.ack()
-            if refused is not None:
-                log.warning("%s broke the rules: %s", self.id, refused)
-                self.link.end("refused", refused.detail)
+            if refusal is not None:
+                log.warning("%s broke the rules: %s", self.id, refusal)
+                self.link.end("refused", refusal.detail)
                 return
 
     def _sort(
         self, batch: list[Envelope], facts: list[Fact], done: list[Delivery]
     ) -> AngelError | None:
-        """Sort a batch out up to the first envelope that this peer may not send."""
+        """Sort a batch into facts and finished commands, up to the first that is not allowed."""
         for envelope in batch:
             try:
                 if envelope.kind == "fact":
@@ -139,7 +131,7 @@ class Session:
                     facts.append(fact)
                 elif envelope.kind == "ack":
                     delivery = self._open.pop(CommandId(envelope.id), None)
-                    if delivery is not None:  # a second ack of the same command is one
+                    if delivery is not None:  # a second ack of the same command is ignored
                         done.append(delivery)
                 else:
                     return Forbidden(f"{self.id} may not send {envelope.kind} envelopes.")
@@ -147,62 +139,57 @@ class Session:
                 return error
         return None
 
-    async def _watch(self) -> None:
-        """Tell the journal when the peer comes and goes; forget it when it stays away."""
+    async def _record_presence(self) -> None:
+        """Append a fact when the peer connects or disconnects; end the link if it stays away."""
         role = self.peer.principal.role
         while self.link.ended is None:
             try:
-                async with asyncio.timeout(self._config.resume_s):
+                async with asyncio.timeout(self._parts.config.resume_s):
                     await self.link.up.wait()
             except TimeoutError:
                 self.link.end("gone", "The peer stayed away.")
             if self.link.wire is None:
                 continue
             data = {"role": self.peer.node_role, "serial": self.peer.principal.serial, **self.info}
-            await self._say(_CONNECTED[role], data)
-            self._told.set()
+            await self._append(_CONNECTED[role], data)
+            self._announced.set()
             await self.link.down.wait()
             end = self.link.last_end
-            await self._say(_DISCONNECTED[role], {"code": end.code if end else "lost"})
-        self._told.set()
+            await self._append(_DISCONNECTED[role], {"code": end.code if end else "lost"})
+        self._announced.set()
 
     async def _tick(self) -> None:
         while True:
-            await asyncio.sleep(self._config.tick_s)
+            await asyncio.sleep(self._parts.config.tick_s)
             self.link.tick()
-            if self._clock.time() > self.peer.not_after:
+            if self._parts.clock.time() > self.peer.not_after:
                 self.link.drop("expired", "The certificate has expired; renew it.")
 
-    async def _say(self, kind: Kind, data: dict[str, Any]) -> None:
-        now = self._clock.time()
+    async def _append(self, kind: Kind, data: dict[str, Any]) -> None:
+        now = self._parts.clock.time()
         fact = Fact(
-            id=new_fact_id(int(now * 1000)), at=now, actor=HUB, kind=kind, subject=self.id,
+            id=new_fact_id(int(now * 1000)),
+            at=now,
+            actor=HUB,
+            kind=kind,
+            subject=self.id,
             data=data,
-        )  # fmt: skip
-        await self._journal.append([fact])
+        )
+        await self._parts.journal.append([fact])
 
 
 class Sessions:
-    """The sessions by principal: at most one that counts for each."""
+    """The sessions by principal: at most one current session for each."""
 
-    def __init__(
-        self,
-        journal: Journal,
-        queue: Queue,
-        clock: Clock,
-        config: HubConfig,
-        tasks: Tasks,
-        expects: Expects = everything,
-    ) -> None:
-        """Start with none; `tasks` owns what they run."""
-        self._parts = (journal, queue, clock, config, expects)
-        self._tasks = tasks
+    def __init__(self, parts: HubParts, background: BackgroundTasks) -> None:
+        self._parts = parts
+        self._background = background
         self._sessions: dict[PrincipalId, Session] = {}
 
     def admit(self, peer: Peer, hello: Hello, wire: Wire) -> Session:
-        """Return the session that a new connection continues, or begin one.
+        """Return the session that a new connection continues, or start one.
 
-        Whichever connection of that principal was there before is fenced off.
+        An earlier connection of that principal is ended.
         """
         before = self._sessions.get(peer.principal.id)
         if (
@@ -214,10 +201,10 @@ class Sessions:
             return before
         if before is not None:
             before.link.end("fenced", "Another connection with this certificate took over.")
-        session = Session(peer, *self._parts)
+        session = Session(peer, self._parts)
         self._sessions[session.id] = session
         session.attach(peer, hello, wire)
-        self._tasks.start(self._run(session, before), f"session {session.id}")
+        self._background.start(self._run(session, before), f"session {session.id}")
         return session
 
     async def _run(self, session: Session, before: Session | None) -> None:
@@ -233,9 +220,9 @@ class Sessions:
             session.link.end(code, reason)
 
     async def close(self) -> None:
-        """End all sessions; facts that have come are still written."""
+        """End all sessions; facts that have arrived are still appended."""
         sessions = list(self._sessions.values())
         for session in sessions:
-            session.link.end("shutdown", "The hub is going down.")
+            session.link.end("shutdown", "The hub is shutting down.")
         for session in sessions:
             await session.over.wait()

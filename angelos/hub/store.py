@@ -20,7 +20,7 @@ from angelos.core.errors import Unauthenticated
 from angelos.core.ids import FactId, PrincipalId, new_fact_id
 from angelos.core.permissions import Principal
 from angelos.core.ports import Clock
-from angelos.hub.models import Peer, Quarantine, role_of
+from angelos.hub.models import Peer, QuarantineRecord, role_of
 
 _Q = load_queries("angelos.hub")
 _KEEP_USED_S = 24 * 3600
@@ -118,7 +118,7 @@ class Identities:
         async with self._database.transaction() as connection:
             return await _one(connection, "find_quarantine", principal=principal) is not None
 
-    async def quarantine(self, principal: PrincipalId, reason: str) -> Quarantine:
+    async def quarantine(self, principal: PrincipalId, reason: str) -> QuarantineRecord:
         """Deny a principal's certificates and tokens; a second time changes nothing."""
         now = self._clock.time()
         async with self._database.transaction() as connection:
@@ -134,13 +134,13 @@ class Identities:
         assert found is not None  # noqa: S101 - inserted above, under the lock
         return _quarantine(found)
 
-    async def quarantine_of(self, principal: PrincipalId) -> Quarantine | None:
+    async def quarantine_of(self, principal: PrincipalId) -> QuarantineRecord | None:
         """Return a principal's quarantine, if there is one."""
         async with self._database.transaction() as connection:
             row = await _one(connection, "get_quarantine", principal=principal)
         return None if row is None else _quarantine(row)
 
-    async def silent_quarantines(self) -> list[Quarantine]:
+    async def silent_quarantines(self) -> list[QuarantineRecord]:
         """Return those whose fact may not be in the journal: we died in between."""
         async with self._database.transaction() as connection:
             rows = await (await connection.execute(_Q["silent_quarantines"])).fetchall()
@@ -151,7 +151,7 @@ class Identities:
         async with self._database.transaction() as connection:
             await connection.execute(_Q["announced"], {"fact": fact})
 
-    async def release(self, quarantine: Quarantine) -> None:
+    async def release(self, quarantine: QuarantineRecord) -> None:
         """End exactly this quarantine; certificates stay denied."""
         async with self._database.transaction() as connection:
             await self._lock(connection, quarantine.principal, refuse=False)
@@ -172,9 +172,9 @@ async def _one(connection: Connection, query: str, **values: Any) -> tuple[Any, 
     return await (await connection.execute(_Q[query], values)).fetchone()
 
 
-def _quarantine(row: tuple[Any, ...]) -> Quarantine:
+def _quarantine(row: tuple[Any, ...]) -> QuarantineRecord:
     principal, reason, at, fact, announced = row
-    return Quarantine(
+    return QuarantineRecord(
         principal=principal, reason=reason, at=at, fact=FactId(fact), announced=announced
     )
 

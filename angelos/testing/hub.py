@@ -20,14 +20,25 @@ from angelos.adapters.net.websocket import ClientChannel, connect_channel
 from angelos.adapters.stores.postgres import Database
 from angelos.core.api import CreateEnrolment
 from angelos.core.ids import PrincipalId
-from angelos.core.ports import Clock, Journal, Queue
+from angelos.core.messages import Fact
+from angelos.core.ports import Admission, Clock, Journal, Queue
 from angelos.core.routes import Route
+from angelos.hub.app import bind, serve
 from angelos.hub.config import HubConfig
-from angelos.hub.models import Expects, everything
+from angelos.hub.parts import HubParts
 from angelos.hub.service import Hub
 from angelos.hub.store import Identities
 
 OPERATOR = PrincipalId("person/operator")
+
+
+class AcceptAll:
+    """An `Admission` that accepts every fact."""
+
+    def accepts(self, fact: Fact) -> bool:
+        """Return True."""
+        del fact
+        return True
 
 
 @asynccontextmanager
@@ -40,15 +51,27 @@ async def running_hub(  # noqa: PLR0913 - what a hub is made of
     routes: Sequence[Route] = (),
     config: HubConfig | None = None,
     clock: Clock | None = None,
-    expects: Expects = everything,
+    admission: Admission | None = None,
 ) -> AsyncIterator[Hub]:
-    """Run a hub whose CA lives in `folder`; a second one there has the same CA."""
-    time = clock or SystemClock()
-    pki = Pki.open(folder / "keys", time)
-    identities = Identities(database, time)
+    """Run a hub whose CA lives in `folder`; a second one there has the same CA.
+
+    Every fact of a peer that is well formed is accepted, unless there is an `admission`.
+    """
+    clock = clock or SystemClock()
     config = config or HubConfig()
-    hub = Hub(journal, queue, identities, pki, time, routes, "127.0.0.1", config, expects)
-    async with hub:
+    pki = Pki.open(folder / "keys", clock)
+    parts = HubParts(
+        journal=journal,
+        queue=queue,
+        identities=Identities(database, clock),
+        pki=pki,
+        clock=clock,
+        listeners=bind(pki, config),
+        admission=admission or AcceptAll(),
+        config=config,
+    )
+    async with Hub(parts) as hub:
+        serve(hub, routes)
         yield hub
 
 

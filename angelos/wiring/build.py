@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 
 from angelos.core.ports import LiveDocuments
 from angelos.wiring.attached import Attached, attach
-from angelos.wiring.server import Server, serve
+from angelos.wiring.server import RunningServer, serve
 from angelos.wiring.settings import Settings
 from angelos.wiring.stores import open_stores
 
@@ -23,7 +23,7 @@ from angelos.wiring.stores import open_stores
 @asynccontextmanager
 async def build_server(
     settings: Settings, live: LiveDocuments | None = None
-) -> AsyncIterator[Server | Attached]:
+) -> AsyncIterator[RunningServer | Attached]:
     """Yield the running server side of the system.
 
     `live` is where open documents live (the Jupyter extension's rooms). Raises `Unavailable`

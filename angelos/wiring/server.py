@@ -1,8 +1,10 @@
 """Every plane of the server, built in the order in which they need each other.
 
-The hub serves the routes of all planes to nodes and agents, and control and governance need the
-hub to cut somebody off: so the hub is made first, with the list that the routes are put into, and
-entered last.
+    listeners, projection -> hub -> governance, repository -> control -> routes on the listeners
+
+Control and governance need the hub to quarantine somebody; the hub needs the projection to accept
+or drop a node's facts, and the routes only when it begins to serve, last of all. So nothing is
+bound late.
 """
 
 from __future__ import annotations
@@ -13,37 +15,45 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from angelos import __version__
 from angelos.adapters.host.children import start_ticks
 from angelos.adapters.host.clock import SystemClock
-from angelos.adapters.host.datadir import ServerFile, SystemFile
+from angelos.adapters.host.datadir import DataDir, ServerFile, SystemFile
 from angelos.adapters.identity.authority import Pki
 from angelos.adapters.identity.keys import load_or_create
 from angelos.adapters.net.sockets import free_port
 from angelos.adapters.stores.postgres import Database
-from angelos.adapters.stores.valkey import ValkeyJournal, ValkeyQueue, check_server, connect
+from angelos.adapters.stores.valkey import Client, ValkeyJournal, ValkeyQueue, check_server, connect
 from angelos.angelgit.routes import routes as angelgit_routes
 from angelos.angelgit.service import AngelGit
 from angelos.control.config import ControlConfig
+from angelos.control.context import Parts
 from angelos.control.identity.people import People
+from angelos.control.policy.engine import Policy
+from angelos.control.projection import Ledger
 from angelos.control.proposals import repo_config
 from angelos.control.routes import routes as control_routes
 from angelos.control.service import Control
 from angelos.core.errors import AngelError
 from angelos.core.ids import PrincipalId, new_fact_id
 from angelos.core.messages import Fact, Kind
-from angelos.core.ports import Clock, Journal, LiveDocuments
+from angelos.core.ports import Admission, Clock, Journal, LiveDocuments
 from angelos.core.routes import Route
+from angelos.core.signing import SigningKey
 from angelos.governance.routes import routes as governance_routes
 from angelos.governance.service import Governance
+from angelos.hub.app import bind
+from angelos.hub.app import serve as serve_hub
 from angelos.hub.config import HubConfig
-from angelos.hub.routes import routes as hub_routes
+from angelos.hub.parts import HubParts
+from angelos.hub.routes import hub_routes
 from angelos.hub.service import Hub
 from angelos.hub.store import Identities
 from angelos.wiring.settings import Settings
-from angelos.wiring.stores import Stores
+from angelos.wiring.stores import StoreUrls
 
 log = logging.getLogger(__name__)
 SYSTEM = PrincipalId("system/server")
@@ -51,7 +61,7 @@ _LAST_WORD_S = 5.0
 
 
 @dataclass(frozen=True)
-class Server:
+class RunningServer:
     """The planes, running."""
 
     routes: list[Route]
@@ -69,83 +79,54 @@ class Server:
     """
 
 
+class _Keys(NamedTuple):
+    """The server's signing keys, made at the first start."""
+
+    grant: SigningKey
+    revision: SigningKey
+    log: SigningKey
+
+
+class _Base(NamedTuple):
+    """What every plane is built on."""
+
+    settings: Settings
+    clock: Clock
+    database: Database
+    valkey: Client
+    journal: ValkeyJournal
+    queue: ValkeyQueue
+    keys: _Keys
+
+
 @asynccontextmanager
 async def serve(
-    settings: Settings, stores: Stores, live: LiveDocuments | None
-) -> AsyncIterator[Server]:
+    settings: Settings, stores: StoreUrls, live: LiveDocuments | None
+) -> AsyncIterator[RunningServer]:
     """Yield every plane, running on these stores."""
-    data, clock = settings.data, SystemClock()
     async with AsyncExitStack() as stack:
-        data.create()
-        database = await stack.enter_async_context(Database(stores.postgres))
-        applied = await database.migrate()
-        if applied:
-            log.info("applied migrations: %s", ", ".join(applied))
-        client = connect(stores.valkey)
-        stack.push_async_callback(client.aclose)
-        await check_server(client)
-        journal, queue = ValkeyJournal(client, database), ValkeyQueue(client)
-        grant_key = load_or_create(data.keys / "grant.key")
-        revision_key = load_or_create(data.keys / "revision.key")
-        log_key = load_or_create(data.keys / "log.key")
-
-        routes: list[Route] = []
-        hub = Hub(
-            journal,
-            queue,
-            Identities(database, clock),
-            Pki.open(data.keys, clock),
-            clock,
-            routes,
-            settings.server.host,
-            _hub_config(settings, grant_key.public.raw, revision_key.public.raw),
-            lambda fact: control.expects(fact),  # noqa: PLW0108 - control is made below
+        enter = stack.enter_async_context
+        base = await _open_base(stack, settings, stores)
+        journal, clock = base.journal, base.clock
+        config = ControlConfig(allow_unsandboxed=settings.nodes.allow_unsandboxed)
+        ledger = Ledger(journal, clock, config)
+        hub = _make_hub(stack, base, ledger)
+        # Entered before whatever appends facts, so that it ends after them and has their last.
+        governance = await enter(
+            Governance(journal, base.database, base.keys.log, clock, hub, trim=journal.trim)
         )
-        # Left after whoever says facts: it takes their last ones into the log.
-        governance = await stack.enter_async_context(
-            Governance(journal, database, log_key, clock, hub, trim=journal.trim)
-        )
-        repository = await stack.enter_async_context(
-            AngelGit(
-                database,
-                client,
-                revision_key,
-                clock,
-                journal,
-                data.workspace,
-                live,
-                check_config=repo_config.parse,
-            )
-        )
-        control = await stack.enter_async_context(
-            Control(
-                journal,
-                queue,
-                repository,
-                database,
-                grant_key,
-                hub,
-                clock,
-                ControlConfig(allow_unsandboxed=settings.nodes.allow_unsandboxed),
-            )
-        )
-        routes += control_routes(control)
-        routes += angelgit_routes(repository)
+        repository = await enter(_make_repository(base, live))
+        control = await enter(_make_control(base, ledger, repository, hub))
+        await enter(hub)
+        routes = [*control_routes(control), *angelgit_routes(repository)]
         routes += governance_routes(governance)
-        await stack.enter_async_context(hub)
-        await stack.enter_async_context(_told(journal, clock))
-        data.write_server(
-            ServerFile(
-                pid=os.getpid(),
-                start_ticks=start_ticks(os.getpid()) or 0,
-                hub_url=hub.url,
-                enrol_url=hub.enrol_url,
-            )
-        )
-        yield Server(
+        serve_hub(hub, routes)
+        await enter(_recorded(journal, clock))
+        _write_server_file(settings.data, hub)
+        yield RunningServer(
             routes=[*routes, *hub_routes(hub)],
             journal=journal,
-            queue=queue,
+            queue=base.queue,
             repository=repository,
             hub=hub,
             control=control,
@@ -155,15 +136,98 @@ async def serve(
         )
 
 
+async def _open_base(stack: AsyncExitStack, settings: Settings, stores: StoreUrls) -> _Base:
+    settings.data.create()
+    database = await stack.enter_async_context(Database(stores.postgres))
+    applied = await database.migrate()
+    if applied:
+        log.info("applied migrations: %s", ", ".join(applied))
+    client = connect(stores.valkey)
+    stack.push_async_callback(client.aclose)
+    await check_server(client)
+    return _Base(
+        settings=settings,
+        clock=SystemClock(),
+        database=database,
+        valkey=client,
+        journal=ValkeyJournal(client, database),
+        queue=ValkeyQueue(client),
+        keys=_Keys(*(load_or_create(settings.data.keys / f"{name}.key") for name in _Keys._fields)),
+    )
+
+
+def _make_hub(stack: AsyncExitStack, base: _Base, admission: Admission) -> Hub:
+    """Return a hub whose ports are taken but that serves nothing yet."""
+    config = _hub_config(base)
+    pki = Pki.open(base.settings.data.keys, base.clock)
+    listeners = bind(pki, config)
+    stack.push_async_callback(listeners.close)
+    return Hub(
+        HubParts(
+            journal=base.journal,
+            queue=base.queue,
+            identities=Identities(base.database, base.clock),
+            pki=pki,
+            clock=base.clock,
+            listeners=listeners,
+            admission=admission,
+            config=config,
+        )
+    )
+
+
+def _hub_config(base: _Base) -> HubConfig:
+    """Return the hub's settings, with its last ports if they are free: nodes keep its address."""
+    last = base.settings.data.last_server()
+    return HubConfig(
+        host=base.settings.server.host,
+        port=free_port(_port(last.hub_url)) if last else 0,
+        enrol_port=free_port(_port(last.enrol_url)) if last else 0,
+        grant_key=base.keys.grant.public.raw,
+        revision_key=base.keys.revision.public.raw,
+    )
+
+
+def _make_repository(base: _Base, live: LiveDocuments | None) -> AngelGit:
+    return AngelGit(
+        base.database,
+        base.valkey,
+        base.keys.revision,
+        base.clock,
+        base.journal,
+        base.settings.data.workspace,
+        live,
+        check_config=repo_config.parse,
+    )
+
+
+def _make_control(base: _Base, ledger: Ledger, repository: AngelGit, hub: Hub) -> Control:
+    parts = Parts(
+        ledger=ledger,
+        queue=base.queue,
+        repository=repository,
+        signals=hub,
+        policy=Policy.load(ledger.config.policy_dir),
+        key=base.keys.grant,
+        clock=base.clock,
+        config=ledger.config,
+    )
+    return Control(parts, People(base.database))
+
+
 @asynccontextmanager
-async def _told(journal: Journal, clock: Clock) -> AsyncIterator[None]:
-    """Say in the journal that the system has started, and at the end that it has stopped."""
+async def _recorded(journal: Journal, clock: Clock) -> AsyncIterator[None]:
+    """Append the facts that the system has started and, at the end, that it has stopped."""
 
     def fact(kind: Kind) -> Fact:
         return Fact(
-            id=new_fact_id(), at=clock.time(), actor=SYSTEM, kind=kind, subject=SYSTEM,
+            id=new_fact_id(),
+            at=clock.time(),
+            actor=SYSTEM,
+            kind=kind,
+            subject=SYSTEM,
             data={"version": __version__, "pid": os.getpid()},
-        )  # fmt: skip
+        )
 
     await journal.append([fact(Kind.system_started)])
     try:
@@ -172,12 +236,23 @@ async def _told(journal: Journal, clock: Clock) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(_LAST_WORD_S):
                 await journal.append([fact(Kind.system_stopped)])
-        except (AngelError, TimeoutError) as error:  # a store that died cannot be told
+        except (AngelError, TimeoutError) as error:  # the store may have died
             log.warning("the end of the system is not in the journal: %s", error)
 
 
+def _write_server_file(data: DataDir, hub: Hub) -> None:
+    data.write_server(
+        ServerFile(
+            pid=os.getpid(),
+            start_ticks=start_ticks(os.getpid()) or 0,
+            hub_url=hub.url,
+            enrol_url=hub.enrol_url,
+        )
+    )
+
+
 def _publish(
-    settings: Settings, stores: Stores, stack: AsyncExitStack, url: str, token: str
+    settings: Settings, stores: StoreUrls, stack: AsyncExitStack, url: str, token: str
 ) -> None:
     """Write `system.json`, to be removed first of all at the end."""
     if settings.server.supervised:
@@ -197,17 +272,6 @@ def _publish(
         )
     )
     stack.callback(settings.data.clear_system)
-
-
-def _hub_config(settings: Settings, grant_key: bytes, revision_key: bytes) -> HubConfig:
-    """Return the hub's settings: nodes keep its address, so it takes the same ports again."""
-    last = settings.data.last_server()
-    return HubConfig(
-        port=free_port(_port(last.hub_url)) if last else 0,
-        enrol_port=free_port(_port(last.enrol_url)) if last else 0,
-        grant_key=grant_key,
-        revision_key=revision_key,
-    )
 
 
 def _port(url: str) -> int:

@@ -24,7 +24,7 @@ _WAIT_S = 60.0
 _POLL_S = 0.02
 
 
-class Stores(NamedTuple):
+class StoreUrls(NamedTuple):
     """Addresses: a PostgreSQL DSN and a Valkey URL."""
 
     postgres: str
@@ -32,7 +32,7 @@ class Stores(NamedTuple):
 
 
 @asynccontextmanager
-async def open_stores(settings: Settings) -> AsyncIterator[Stores | None]:
+async def open_stores(settings: Settings) -> AsyncIterator[StoreUrls | None]:
     """Yield the stores to use, None where a running system has them."""
     if settings.server.supervised:
         yield await _from_up(settings)
@@ -55,10 +55,10 @@ async def open_stores(settings: Settings) -> AsyncIterator[Stores | None]:
                 dsn = (await stack.enter_async_context(postgres)).url
             if not url:
                 url = (await stack.enter_async_context(EmbeddedValkey(data.valkey, runtime))).url
-        yield Stores(dsn, url)
+        yield StoreUrls(dsn, url)
 
 
-async def _from_up(settings: Settings) -> Stores:
+async def _from_up(settings: Settings) -> StoreUrls:
     try:
         async with asyncio.timeout(_WAIT_S):
             while True:
@@ -67,7 +67,7 @@ async def _from_up(settings: Settings) -> Stores:
                 except Unavailable:
                     await asyncio.sleep(_POLL_S)
                 else:
-                    return Stores(system.postgres, system.valkey)
+                    return StoreUrls(system.postgres, system.valkey)
     except TimeoutError:
         raise Unavailable(
             f"`angelos up` has not started its stores within {_WAIT_S:.0f} s.",

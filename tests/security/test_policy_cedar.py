@@ -5,13 +5,11 @@ from __future__ import annotations
 import cedarpy
 import pytest
 
-from angelos.control.config import POLICY_DIR, ControlConfig
+from angelos.control.config import POLICY_DIR
 from angelos.control.policy.engine import SCHEMA, Policy, Request
-from angelos.control.service import Control
 from angelos.core.errors import Forbidden, Refused
 from angelos.core.ids import PrincipalId
 from angelos.core.permissions import ROLES, Permission, Role
-from angelos.core.signing import SigningKey
 
 RUN = {
     "quarantined": False, "pipeline": False, "code": True, "guard": True, "tier": "full",
@@ -224,15 +222,12 @@ def test_a_policy_that_cannot_be_relied_on_does_not_load(tmp_path, broken):
         Policy.load(tmp_path)
 
 
-def test_control_does_not_start_without_a_schema(tmp_path):
+def test_a_policy_without_its_schema_does_not_load(tmp_path):
     for name, body in files().items():
         if name != SCHEMA:
             (tmp_path / name).write_bytes(body)
-    parts = [None] * 4
     with pytest.raises(Refused, match=SCHEMA):
-        Control(
-            *parts, SigningKey.generate(), None, None, ControlConfig(policy_dir=tmp_path)
-        )  # fmt: skip
+        Policy.load(tmp_path)
 
 
 def test_the_hash_changes_with_every_byte_of_every_file(policy):

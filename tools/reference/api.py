@@ -15,8 +15,7 @@ from angelos.core import api, messages, openapi, permissions, ports, revision
 from angelos.core.permissions import Permission
 from angelos.core.routes import PREFIX, Nothing, Route
 from angelos.governance.routes import routes as governance_routes
-from angelos.hub.routes import enrol_routes, peer_routes
-from angelos.hub.routes import routes as hub_routes
+from angelos.hub.routes import enrol_routes, hub_routes, peer_routes
 from tools.reference.source import code, first, head, table, texts
 
 _TYPES: tuple[ModuleType, ...] = (api, messages, openapi, permissions, ports, revision)

@@ -116,7 +116,7 @@ def last_moment(state: State, task: TaskRecord, gone_s: float) -> float:
 
 
 def expected(state: State, fact: Fact) -> bool:
-    """Tell whether a node's word is to be taken: of a task, only on an open one of its own."""
+    """Return whether a node's fact is accepted: of a task, only if it runs on that node."""
     if not fact.kind.startswith("task."):
         return True
     record = state.tasks.get(TaskId(fact.subject))

@@ -70,7 +70,7 @@ async def test_a_lost_connection_loses_and_doubles_nothing(database, journal, qu
                 await channel.send([started(f"task-{i}")])
                 if i % 10 == 5:
                     await queue.put(NODE, command(f"task-{i}"))
-                    hub._listener.cut(NODE)
+                    hub.listeners.peers.cut(NODE)
             got = []
             while len(got) < 3:
                 got += [e.id for e in await channel.recv()]
@@ -136,13 +136,14 @@ async def test_a_second_connection_fences_the_first(database, journal, queue, tm
     assert facts[2].data == {"code": "fenced"}
 
 
-async def test_what_control_does_not_expect_is_passed_over_and_the_channel_goes_on(
+async def test_a_fact_that_is_not_accepted_is_left_out_and_the_channel_goes_on(
     database, journal, queue, tmp_path
 ):
-    def expects(fact):
-        return fact.subject != "task-ended"
+    class OpenTasks:
+        def accepts(self, fact):
+            return fact.subject != "task-ended"
 
-    async with running_hub(database, journal, queue, tmp_path, expects=expects) as hub:
+    async with running_hub(database, journal, queue, tmp_path, admission=OpenTasks()) as hub:
         identity = await join(hub, "node", "exec1", tmp_path / "exec1")
         sent = command()
         await queue.put(NODE, sent)
@@ -257,7 +258,7 @@ async def test_a_peer_that_hangs_up_before_it_is_let_in_is_no_error(
             b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
         )
         await asked.wait()
-        streams = hub._listener._server.streams
+        streams = hub.listeners.peers._server.streams
         writer.close()
         await eventually(lambda: all(stream.closed() for stream in streams))
         known.set()

@@ -18,7 +18,7 @@ from angelos.core.ids import START, PrincipalId
 from angelos.core.messages import Kind
 from angelos.testing import eventually, make_fact, next_fact
 from angelos.wiring.build import build_server
-from angelos.wiring.server import Server, serve
+from angelos.wiring.server import RunningServer, serve
 from angelos.wiring.settings import load
 from angelos.wiring.stores import open_stores
 
@@ -31,7 +31,7 @@ def settings(tmp_path):
 async def test_a_server_of_its_own_starts_keeps_and_ends_the_stores(settings):
     data = settings.data
     async with build_server(settings) as server:
-        assert isinstance(server, Server)
+        assert isinstance(server, RunningServer)
         where = data.server()
         assert (where.hub_url, where.enrol_url) == (server.hub.url, server.hub.enrol_url)
         paths = {(route.method, route.path) for route in server.routes}
@@ -153,7 +153,7 @@ async def test_servers_of_ones_own_may_restart_under_a_running_system(settings, 
     async with postgres, valkey:
         env = {"ANGELOS_POSTGRES_DSN": postgres.url, "ANGELOS_VALKEY_URL": valkey.url}
         async with build_server(load(env, data_dir=settings.data_dir)) as server:
-            assert isinstance(server, Server)
+            assert isinstance(server, RunningServer)
             assert not any(settings.data.postgres.iterdir())
             assert not any(settings.data.valkey.iterdir())
             for store in (postgres, valkey):

@@ -11,6 +11,10 @@ from typing import Any
 import msgspec
 
 from angelos.control.config import ControlConfig
+from angelos.control.context import Parts
+from angelos.control.identity.people import People
+from angelos.control.policy.engine import Policy
+from angelos.control.projection import Ledger
 from angelos.control.service import Control
 from angelos.core.api import SubmitProposal
 from angelos.core.errors import Conflict, NotFound, Stale
@@ -335,10 +339,17 @@ class World:
         self.config = ControlConfig(**values)
 
     def make(self, journal: Any = None) -> Control:
-        return Control(
-            journal or self.journal, self.queue, self.repository, None, self.key, self.signals,
-            self.clock, self.config,
-        )  # type: ignore[arg-type] # fmt: skip
+        parts = Parts(
+            ledger=Ledger(journal or self.journal, self.clock, self.config),
+            queue=self.queue,
+            repository=self.repository,  # type: ignore[arg-type]
+            signals=self.signals,
+            policy=Policy.load(self.config.policy_dir),
+            key=self.key,
+            clock=self.clock,
+            config=self.config,
+        )
+        return Control(parts, People(None))  # type: ignore[arg-type]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Control]:

@@ -133,12 +133,12 @@ async def test_what_a_node_says_of_a_task_that_has_ended_is_not_expected(world):
         view = await control.tasks.submit(PERSON, SubmitTask(code="1", node="one"))
         await world.settled(lambda s: s.tasks[view.id].state == "running")
         output = make_fact(Kind.task_output, view.id, actor=node.id)
-        assert control.expects(output)
-        assert not control.expects(make_fact(Kind.task_output, view.id, actor=other.id))
-        assert control.expects(make_fact(Kind.checkout_healthy, node.id, actor=node.id))
+        assert control.ledger.accepts(output)
+        assert not control.ledger.accepts(make_fact(Kind.task_output, view.id, actor=other.id))
+        assert control.ledger.accepts(make_fact(Kind.checkout_healthy, node.id, actor=node.id))
         await node.finish(node.ran[0], Status.ok)
         await control.tasks.view(view.id, wait_s=10)
-        assert not control.expects(output)
+        assert not control.ledger.accepts(output)
 
 
 async def test_a_task_that_is_started_again_is_the_second_attempt(world):

@@ -1,0 +1,67 @@
+"""What the hub serves on its two ports: TLS contexts, routes and WebSockets.
+
+listeners = bind(pki, config)               # the addresses are known from here on
+async with Hub(HubParts(listeners=listeners, ...)) as hub:
+serve(hub, routes)                      # `routes` are the other planes'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from tornado.httputil import HTTPServerRequest
+from tornado.web import Application
+
+from angelos.adapters.identity.authority import Pki
+from angelos.adapters.net.http import NoSuchRoute, PrincipalOf, mount
+from angelos.adapters.net.websocket import CHANNEL_PATH
+from angelos.core.openapi import openapi_route
+from angelos.core.permissions import Principal
+from angelos.core.routes import PREFIX, Route
+from angelos.hub.config import HubConfig
+from angelos.hub.handlers import ChannelSocket, EventsSocket
+from angelos.hub.listener import Listener, Listeners
+from angelos.hub.routes import enrol_routes, hub_routes, peer_routes
+from angelos.hub.service import Hub
+
+_PING_S = 20.0
+
+
+def bind(pki: Pki, config: HubConfig) -> Listeners:
+    """Return both listeners, their ports taken; raise `Unavailable` where that is impossible."""
+    return Listeners(
+        peers=Listener(config.host, config.port, pki.server_context()),
+        enrolment=Listener(config.host, config.enrol_port, pki.enrolment_context()),
+    )
+
+
+def serve(hub: Hub, routes: Sequence[Route] = ()) -> None:
+    """Accept connections of nodes and agents, and serve them these routes and the hub's own."""
+
+    async def principal_of(request: HTTPServerRequest) -> Principal:
+        return (await hub.peer_of(request)).principal
+
+    served = [*routes, *hub_routes(hub), *peer_routes(hub)]
+    served.append(openapi_route([*served, *enrol_routes(hub)]))
+    rules = [
+        (CHANNEL_PATH, ChannelSocket, {"hub": hub}),
+        (f"{PREFIX}/events", EventsSocket, {"hub": hub}),
+        *mount(served, principal_of),
+    ]
+    hub.listeners.peers.serve(_application(rules, principal_of))
+    hub.listeners.enrolment.serve(_application(mount(enrol_routes(hub), _nobody), _nobody))
+
+
+def _application(rules: list[Any], principal_of: PrincipalOf) -> Application:
+    return Application(
+        rules,
+        default_handler_class=NoSuchRoute,
+        default_handler_args={"principal_of": principal_of},
+        websocket_ping_interval=_PING_S,
+        log_function=lambda _: None,  # the journal and the problems' traces say more
+    )
+
+
+async def _nobody(request: HTTPServerRequest) -> None:
+    del request
