@@ -191,12 +191,12 @@ CHILD = """
 import asyncio, sys
 from pathlib import Path
 import pycrdt
-from angelos.adapters.clock import SystemClock
-from angelos.adapters.postgres import Database
-from angelos.adapters.valkey import ValkeyJournal, connect
+from angelos.adapters.host.clock import SystemClock
+from angelos.adapters.stores.postgres import Database
+from angelos.adapters.stores.valkey import ValkeyJournal, connect
 from angelos.angelgit.service import AngelGit
 from angelos.core.ids import new_proposal_id
-from angelos.core.ports import NewText
+from angelos.core.repository import NewText
 from angelos.core.signing import SigningKey
 
 async def main(dsn, url, workspace):
