@@ -29,7 +29,7 @@ class Documents(Protocol):
         """Take an update; it is durable when this returns."""
         ...
 
-    async def print(self, repo: str, path: str, /) -> str | None:
+    async def write_file(self, repo: str, path: str, /) -> str | None:
         """Make the file and its document the same, losing neither; return the file's SHA-256.
 
         None if somebody is writing the file just now; then it is done later.

@@ -11,8 +11,13 @@ propose edits against a revision, which become CRDT updates and merge around eve
         candidate = await repository.candidate(id)
         await repository.advance("study", candidate.revision, expected=base)
 
-Rooms: `edits` (text to minimal edits, diffs), `stale` (do two changes touch the same lines),
-`documents` and `notebook` (CRDT layout), `replica` (a live document in memory), `log` (Valkey),
-`store` (Postgres), `moves` and `recovery` (changes of `dev`, crash-safe), `files`, `outside` and
-`printer` (working files, and what others write into them), `service`.
+Rooms, each of which imports only those above it:
+
+- `documents`: what a document holds (CRDT states, notebooks, minimal edits, replicas in memory);
+- `merge`: pure decisions on texts (three-way merge, conflicts, rebase of an update);
+- `storage`: PostgreSQL (commits, blobs, proposals) and Valkey (the log of updates);
+- `worktree`: the working files, and what others write into them;
+- `changes`: proposals, candidates, `main`, and the crash-safe transactions that write `dev`.
+
+`service` puts them together behind the port `core.ports.Repository`.
 """

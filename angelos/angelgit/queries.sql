@@ -94,28 +94,28 @@ values (%(proposal)s, %(main)s, %(revision)s) on conflict do nothing
 -- name: candidate
 select revision from angelgit_candidate where proposal = %(proposal)s and main = %(main)s
 
--- name: prints
+-- name: write_records
 select document, body, next, taken from angelgit_print where document = any (%(documents)s)
 
--- name: begin_print
+-- name: begin_write
 insert into angelgit_print (document, next, taken) values (%(document)s, %(next)s, %(taken)s)
 on conflict (document) do update set next = excluded.next, taken = excluded.taken
 
--- name: end_prints
+-- name: end_writes
 update angelgit_print set body = next, next = null, taken = null
 where document = any (%(documents)s)
 
--- name: forget_print
+-- name: forget_file
 delete from angelgit_print where document = %(document)s
 
--- name: add_move
+-- name: add_transaction
 insert into angelgit_move (id, repo, body) values (%(id)s, %(repo)s, %(body)s)
 on conflict do nothing
 
--- name: moves
+-- name: transactions
 select body from angelgit_move where repo = %(repo)s order by id
 
--- name: end_move
+-- name: end_transaction
 delete from angelgit_move where id = %(id)s
 
 -- name: add_outbox

@@ -30,33 +30,65 @@ def routes(service: AngelGit) -> list[Route]:
     return [
         Route("GET", "/repos", read, api.repos, response=RepoList, summary="All repositories"),
         Route(
-            "POST", "/repos", Permission.repositories_create, api.create, request=CreateRepo,
-            response=RepoView, status=201, summary="Import files as a new repository",
+            "POST",
+            "/repos",
+            Permission.repositories_create,
+            api.create,
+            request=CreateRepo,
+            response=RepoView,
+            status=201,
+            summary="Import files as a new repository",
         ),
         Route("GET", "/repos/{repo}", read, api.repo, response=RepoView, summary="A repository"),
         Route("GET", one, read, api.revision, response=RevisionView, summary="A revision"),
         Route(
-            "GET", f"{one}/file", read, api.file, response=bytes, query=("path",),
-            media_type="application/octet-stream", summary="A file of a revision",
+            "GET",
+            f"{one}/file",
+            read,
+            api.file,
+            response=bytes,
+            query=("path",),
+            media_type="application/octet-stream",
+            summary="A file of a revision",
         ),
         Route(
-            "GET", f"{one}/bundle", read, api.bundle, response=Bundle,
-            media_type="application/msgpack", summary="All of a revision, signed",
+            "GET",
+            f"{one}/bundle",
+            read,
+            api.bundle,
+            response=Bundle,
+            media_type="application/msgpack",
+            summary="All of a revision, signed",
         ),
         Route(
-            "GET", "/repos/{repo}/live", Permission.documents_read, api.live, response=bytes,
-            query=("path",), media_type="application/octet-stream",
+            "GET",
+            "/repos/{repo}/live",
+            Permission.documents_read,
+            api.live,
+            response=bytes,
+            query=("path",),
+            media_type="application/octet-stream",
             summary="A file of dev as it is this moment",
         ),
         Route(
-            "GET", "/repos/{repo}/diff", read, api.diff, response=ChangeList,
-            query=("before", "after"), summary="How two revisions differ",
+            "GET",
+            "/repos/{repo}/diff",
+            read,
+            api.diff,
+            response=ChangeList,
+            query=("before", "after"),
+            summary="How two revisions differ",
         ),
         Route(
-            "GET", "/repos/{repo}/log", read, api.log, response=RevisionList,
-            query=("branch", "limit"), summary="History of a branch, newest first",
+            "GET",
+            "/repos/{repo}/log",
+            read,
+            api.log,
+            response=RevisionList,
+            query=("branch", "limit"),
+            summary="History of a branch, newest first",
         ),
-    ]  # fmt: skip
+    ]
 
 
 class _Api:
@@ -81,10 +113,16 @@ class _Api:
         signed, manifest = await self._git.commit(repo, revision)
         commit = signed.commit
         return RevisionView(
-            revision=revision, repo=repo, parents=commit.parents, tree=commit.tree,
-            author=commit.author, message=commit.message, at=commit.at,
-            signature=signed.signature, files=tuple(f.entry() for f in manifest),
-        )  # fmt: skip
+            revision=revision,
+            repo=repo,
+            parents=commit.parents,
+            tree=commit.tree,
+            author=commit.author,
+            message=commit.message,
+            at=commit.at,
+            signature=signed.signature,
+            files=tuple(f.entry() for f in manifest),
+        )
 
     async def file(self, call: Call[Nothing]) -> bytes:
         repo, revision = await self._named(call, call.params["revision"])

@@ -19,18 +19,18 @@ from typing import Any, Self, TypeVar
 from redis.asyncio import Redis
 
 from angelos.adapters.stores.postgres import Database
-from angelos.angelgit.changes.importing import CheckConfig, Imported, import_files, no_check
+from angelos.angelgit.changes.importing import CheckConfig, ImportedRepo, import_files, no_check
 from angelos.angelgit.changes.mainline import Mainline
-from angelos.angelgit.changes.proposals import Proposals
-from angelos.angelgit.changes.transactions import Moves
-from angelos.angelgit.storage.live import Live
+from angelos.angelgit.changes.proposals import DevProposals
+from angelos.angelgit.changes.transactions import Transactions
+from angelos.angelgit.storage.live import LiveReplicas
 from angelos.angelgit.storage.log import DocumentLog
 from angelos.angelgit.storage.models import check_name
-from angelos.angelgit.storage.queries import Reading
+from angelos.angelgit.storage.queries import RevisionReader
 from angelos.angelgit.storage.store import Store
-from angelos.angelgit.worktree.activity import EditedFacts
+from angelos.angelgit.worktree.activity import DocumentActivity
 from angelos.angelgit.worktree.files import WorkingFiles
-from angelos.angelgit.worktree.writer import Printer
+from angelos.angelgit.worktree.writer import WorktreeWriter
 from angelos.core.ids import PrincipalId, ProposalId, Revision
 from angelos.core.ports import Clock, Journal, LiveDocuments
 from angelos.core.repository import Branch, Candidate, Edit, Proposed
@@ -41,7 +41,7 @@ _PAGE = 200
 _BRANCHES: tuple[Branch, ...] = ("dev", "main")
 
 
-class AngelGit(Reading):
+class AngelGit(RevisionReader):
     """Version control of live documents; an async context manager."""
 
     def __init__(  # noqa: PLR0913 - six stores and ports, two hooks
@@ -63,15 +63,17 @@ class AngelGit(Reading):
         """
         super().__init__(database)
         self._check_config = check_config
-        self._live = Live(database, DocumentLog(valkey))
-        self._edited = EditedFacts(journal, clock)
-        self._printer = Printer(
-            database, self._live, WorkingFiles(workspace), live, self._edited, clock
+        self._live = LiveReplicas(database, DocumentLog(valkey))
+        self._activity = DocumentActivity(journal, clock)
+        self._writer = WorktreeWriter(
+            database, self._live, WorkingFiles(workspace), live, self._activity, clock
         )
-        self._moves = Moves(database, self._live, journal, clock, revision_key, self._printer, live)
-        self._proposals = Proposals(database, self._live, self._moves)
-        self._main = Mainline(database, self._live, self._moves)
-        self._typed: set[tuple[str, str]] = set()
+        self._transactions = Transactions(
+            database, self._live, journal, clock, revision_key, self._writer, live
+        )
+        self._proposals = DevProposals(database, self._live, self._transactions)
+        self._main = Mainline(database, self._live, self._transactions)
+        self._typed_files: set[tuple[str, str]] = set()
         self._new = asyncio.Lock()
         self._stack = AsyncExitStack()
         self._tasks: asyncio.TaskGroup
@@ -80,14 +82,14 @@ class AngelGit(Reading):
         """Finish what was begun, replay what was logged, and write the working files."""
         for repo in await self.repos():
             await self._live.load(repo)
-            self._moves.suspect(repo)
-            await self._moves.recover(repo)
+            self._transactions.expect_unfinished(repo)
+            await self._transactions.recover(repo)
             await self._materialise(repo)
-            await self._moves.tidy(repo)
-        await self._moves.flush()
-        await self._stack.enter_async_context(self._edited)
+            await self._transactions.tidy(repo)
+        await self._transactions.flush_outbox()
+        await self._stack.enter_async_context(self._activity)
         self._stack.push_async_callback(self._leave_files)
-        await self._stack.enter_async_context(self._printer)
+        await self._stack.enter_async_context(self._writer)
         self._tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
         return self
 
@@ -96,9 +98,9 @@ class AngelGit(Reading):
         await self._stack.aclose()
 
     async def _leave_files(self) -> None:
-        for repo, path in sorted(self._typed | self._printer.waiting):
+        for repo, path in sorted(self._typed_files | self._writer.waiting):
             if self._live.has(repo, path):
-                await self._printer.try_print(repo, path)
+                await self._writer.try_write(repo, path)
 
     # -- live documents ----------------------------------------------------------------------
 
@@ -113,7 +115,7 @@ class AngelGit(Reading):
         What was written into its file behind our back is taken in first.
         """
         self._live.document(repo, path)
-        await self._owned(self._printer.try_print(repo, path))
+        await self._owned(self._writer.try_write(repo, path))
         return await self._live.updates(repo, path)
 
     async def ingest(self, repo: str, path: str, update: bytes) -> None:
@@ -123,17 +125,17 @@ class AngelGit(Reading):
         """
         size = await self._live.ingest(repo, path, update)
         if size:
-            self._typed.add((repo, path))
-            self._edited.add(f"{repo}:{path}", size)
+            self._typed_files.add((repo, path))
+            self._activity.add(f"{repo}:{path}", size)
 
-    async def print(self, repo: str, path: str) -> str | None:
+    async def write_file(self, repo: str, path: str) -> str | None:
         """Make a working file and its document the same; return the SHA-256 of the file.
 
         What others wrote into the file is taken in, or kept beside it. None if somebody is
         writing it at this moment; it is printed as soon as they are done. Raises `NotFound`,
         `OSError`, `Refused`, `Unavailable`.
         """
-        return await self._owned(self._printer.print(repo, path))
+        return await self._owned(self._writer.write(repo, path))
 
     async def read_live(self, repo: str, path: str) -> bytes:
         """Return a file of `dev` as it is this moment."""
@@ -192,11 +194,11 @@ class AngelGit(Reading):
         return await self._owned(self._main.rollback(repo, to, author, reason))
 
     async def _create(
-        self, repo: str, made: Imported, author: PrincipalId, message: str
+        self, repo: str, made: ImportedRepo, author: PrincipalId, message: str
     ) -> Revision:
-        signed = self._moves.sign(repo, (), made.manifest, author, message)
+        signed = self._transactions.sign(repo, (), made.manifest, author, message)
         # One at a time, so that two names that differ in case alone cannot come together.
-        async with self._new, self._moves.lock(repo), self._database.transaction() as conn:
+        async with self._new, self._transactions.lock(repo), self._database.transaction() as conn:
             store = Store(conn)
             await store.add_repo(repo)
             await store.add_blobs(made.blobs)
@@ -206,11 +208,15 @@ class AngelGit(Reading):
             for branch in _BRANCHES:
                 await store.set_branch(repo, branch, signed.revision)
                 await store.add_facts(
-                    [self._moves.advanced(repo, branch, "", signed.revision, "import", author)]
+                    [
+                        self._transactions.advanced(
+                            repo, branch, "", signed.revision, "import", author
+                        )
+                    ]
                 )
         self._live.update(repo, made.rows)
         await self._materialise(repo)
-        await self._moves.flush()
+        await self._transactions.flush_outbox()
         return signed.revision
 
     async def _materialise(self, repo: str) -> None:
@@ -222,7 +228,7 @@ class AngelGit(Reading):
             async with self._database.transaction() as conn:
                 blobs = await Store(conn).blobs([r.sha256 for r in page if r.id not in newer])
             texts = {row.id: blobs[row.sha256] for row in page if row.id not in newer}
-            await self._printer.print_all(repo, page, texts)
+            await self._writer.write_all(repo, page, texts)
 
     async def _owned(self, work: Coroutine[Any, Any, T]) -> T:
         """Run work to its end even if the caller goes away; a request may be cancelled."""

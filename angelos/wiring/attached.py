@@ -66,7 +66,7 @@ class NoDocuments:
         """Refuse."""
         self.locate(f"{repo}/{path}")
 
-    async def print(self, repo: str, path: str) -> NoReturn:
+    async def write_file(self, repo: str, path: str) -> NoReturn:
         """Refuse."""
         self.locate(f"{repo}/{path}")
 

@@ -41,7 +41,7 @@ class AngelYStore(BaseYStore):
 
     async def print(self) -> str | None:
         """Have the file written from the log; return its SHA-256, None if that has to wait."""
-        return await self._documents.print(self.repo, self.path)
+        return await self._documents.write_file(self.repo, self.path)
 
     async def read(self) -> AsyncIterator[tuple[bytes, bytes, float]]:
         """Yield (update, metadata, time) oldest first; raise `YDocNotFound` when there is none.

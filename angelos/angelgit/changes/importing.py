@@ -23,7 +23,7 @@ def no_check(body: bytes) -> None:
     """Take any configuration."""
 
 
-class Imported(msgspec.Struct, frozen=True):
+class ImportedRepo(msgspec.Struct, frozen=True):
     """All that a new repository is made of."""
 
     manifest: Manifest
@@ -33,7 +33,7 @@ class Imported(msgspec.Struct, frozen=True):
 
 def import_files(
     repo: str, files: Mapping[str, bytes], check_config: CheckConfig = no_check
-) -> Imported:
+) -> ImportedRepo:
     """Return documents for `files`; raise `InvalidInput` or `TooLarge` for what cannot be one."""
     for path in files:
         safe_path(path)
@@ -51,10 +51,14 @@ def import_files(
         hashes = (sha256(content), sha256(state))
         made.append(
             FileState(
-                path=path, mode=0o644, sha256=hashes[0], size=len(content), document=document,
+                path=path,
+                mode=0o644,
+                sha256=hashes[0],
+                size=len(content),
+                document=document,
                 state=hashes[1],
             )
-        )  # fmt: skip
+        )
         rows.append(
             DocumentRow(
                 id=document,
@@ -67,4 +71,4 @@ def import_files(
             )
         )
         blobs += [content, state]
-    return Imported(with_files((), made), tuple(rows), tuple(blobs))
+    return ImportedRepo(with_files((), made), tuple(rows), tuple(blobs))

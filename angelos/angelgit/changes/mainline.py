@@ -14,12 +14,18 @@ import msgspec
 
 from angelos.adapters.stores.postgres import Database
 from angelos.angelgit.changes import candidates
-from angelos.angelgit.changes.transactions import Moves
+from angelos.angelgit.changes.transactions import Transactions
 from angelos.angelgit.documents import documents
 from angelos.angelgit.merge import rebase
 from angelos.angelgit.storage import trees
-from angelos.angelgit.storage.live import Live
-from angelos.angelgit.storage.models import FileState, MainMove, Manifest, Move, PathMove
+from angelos.angelgit.storage.live import LiveReplicas
+from angelos.angelgit.storage.models import (
+    FileState,
+    MainAdvance,
+    Manifest,
+    PathChange,
+    Transaction,
+)
 from angelos.angelgit.storage.store import Store
 from angelos.angelgit.threads import in_thread
 from angelos.core.errors import Conflict, NotFound, Tampered
@@ -29,7 +35,7 @@ from angelos.core.revision import SignedCommit
 _HISTORY = 100_000
 
 
-class Made(msgspec.Struct, frozen=True):
+class CandidateCommit(msgspec.Struct, frozen=True):
     """A candidate and the `main` that it was made on."""
 
     repo: str
@@ -40,13 +46,13 @@ class Made(msgspec.Struct, frozen=True):
 class Mainline:
     """`main` of all repositories."""
 
-    def __init__(self, database: Database, live: Live, moves: Moves) -> None:
+    def __init__(self, database: Database, live: LiveReplicas, transactions: Transactions) -> None:
         """Take the parts."""
         self._database = database
         self._live = live
-        self._moves = moves
+        self._transactions = transactions
 
-    async def candidate(self, proposal: ProposalId) -> Made:
+    async def candidate(self, proposal: ProposalId) -> CandidateCommit:
         """Merge a proposal onto the present `main` and commit the result on no branch."""
         async with self._database.transaction() as conn:
             store = Store(conn)
@@ -60,21 +66,21 @@ class Mainline:
             revision = await store.find_candidate(proposal, main)
             if revision is None:
                 _, manifest = await store.commit(record.repo, main)
-                put, gone = await candidates.merge_onto(store, stored, manifest)
+                put, gone = await candidates.merge_into_main(store, stored, manifest)
                 files = trees.with_files(manifest, [b.file for b in put], gone)
-                signed = self._moves.sign(
+                signed = self._transactions.sign(
                     record.repo, (main,), files, record.author, record.message
                 )
                 revision = signed.revision
                 await store.add_blobs(blob for b in put for blob in b.blobs)
                 await store.add_commit(signed, files)
                 await store.add_candidate(proposal, main, revision)
-        return Made(record.repo, main, revision)
+        return CandidateCommit(record.repo, main, revision)
 
     async def advance(self, repo: str, revision: Revision, expected: Revision) -> None:
         """Move `main` to a candidate by compare-and-set; doing so again is nothing."""
-        async with self._moves.lock(repo):
-            await self._moves.recover(repo)
+        async with self._transactions.lock(repo):
+            await self._transactions.recover(repo)
             async with self._database.transaction() as conn:
                 store = Store(conn)
                 signed, _ = await store.commit(repo, revision)
@@ -87,33 +93,41 @@ class Mainline:
                         f"{revision[:12]} is no candidate of a proposal that is in dev.",
                         hint="main moves only to candidates; make one with `candidate`.",
                     )
-                await store.move_main(repo, MainMove(revision=revision, expected=expected))
+                await store.advance_main(repo, MainAdvance(revision=revision, expected=expected))
                 author = signed.commit.author
-                fact = self._moves.advanced(repo, "main", expected, revision, "advance", author)
+                fact = self._transactions.advanced(
+                    repo, "main", expected, revision, "advance", author
+                )
                 await store.add_facts([fact])
-            await self._moves.flush()
+            await self._transactions.flush_outbox()
 
     async def rollback(self, repo: str, to: Revision, author: PrincipalId, reason: str) -> Revision:
         """Commit `to`'s tree on top of `main` and make the same change in `dev`."""
-        async with self._moves.lock(repo):
-            await self._moves.recover(repo)
+        async with self._transactions.lock(repo):
+            await self._transactions.recover(repo)
             rewound = await self._rewind(repo, to, author, reason)
             self._check_free(repo, rewound.paths)
-            held = self._moves.held(repo, rewound.paths)
+            held = self._transactions.held(repo, rewound.paths)
             async with self._live.hold(held):
-                await self._moves.commit_typed(repo, held)
-                paths = [await self._settled(repo, p, rewound.texts) for p in rewound.paths]
-                move = Move(
-                    id=f"rollback-{uuid7()}", repo=repo, cause="rollback", author=author,
-                    message=rewound.signed.commit.message, paths=tuple(paths),
-                    main=MainMove(revision=rewound.signed.revision, expected=rewound.head),
-                )  # fmt: skip
-                await self._moves.begin(move, (rewound.signed, rewound.manifest))
-                await self._moves.carry_out(move)
-            await self._moves.publish(move)
+                await self._transactions.commit_live_edits(repo, held)
+                paths = [await self._rebase_onto_dev(repo, p, rewound.texts) for p in rewound.paths]
+                transaction = Transaction(
+                    id=f"rollback-{uuid7()}",
+                    repo=repo,
+                    cause="rollback",
+                    author=author,
+                    message=rewound.signed.commit.message,
+                    paths=tuple(paths),
+                    main=MainAdvance(revision=rewound.signed.revision, expected=rewound.head),
+                )
+                await self._transactions.begin(transaction, (rewound.signed, rewound.manifest))
+                await self._transactions.execute(transaction)
+            await self._transactions.publish(transaction)
         return rewound.signed.revision
 
-    async def _rewind(self, repo: str, to: Revision, author: PrincipalId, reason: str) -> _Rewound:
+    async def _rewind(
+        self, repo: str, to: Revision, author: PrincipalId, reason: str
+    ) -> _RollbackPlan:
         """Make the commit of a rollback, on no branch yet, and what it means for `dev`."""
         async with self._database.transaction() as conn:
             store = Store(conn)
@@ -130,7 +144,7 @@ class Mainline:
             put = [made for step in plan if (made := await candidates.rewind(store, step))]
             files = trees.with_files(main, [b.file for b in put], {s.document for s in plan})
             message = f"Roll back to {to[:12]}: {reason}".removesuffix(": ")
-            signed = self._moves.sign(repo, (head,), files, author, message)
+            signed = self._transactions.sign(repo, (head,), files, author, message)
             await store.add_blobs(blob for b in put for blob in b.blobs)
             sides = {s.document: (s.source, s.target) for s in plan if s.source and s.target}
             blobs = await store.blobs([f.sha256 for pair in sides.values() for f in pair])
@@ -141,11 +155,11 @@ class Mainline:
             raise Tampered(f"The rollback to {to[:12]} did not give its tree; nothing was moved.")
         updates = {b.file.document: b.update for b in put}
         alive = set(self._live.paths(repo).values())
-        return _Rewound(head, signed, files, trees.dev_moves(plan, updates, alive), texts)
+        return _RollbackPlan(head, signed, files, trees.dev_changes(plan, updates, alive), texts)
 
-    async def _settled(
-        self, repo: str, path: PathMove, texts: Mapping[str, tuple[str, str]]
-    ) -> PathMove:
+    async def _rebase_onto_dev(
+        self, repo: str, path: PathChange, texts: Mapping[str, tuple[str, str]]
+    ) -> PathChange:
         """Return a path with all that `dev` needs to hold the expected text; its lock is held.
 
         Lines that people have changed in `dev` since stay as they are there, if need be: what
@@ -155,26 +169,26 @@ class Mainline:
             return path
         now = (await self._live.replica(repo, path.document, path.path)).state()
         args = (path.path, now, path.update or documents.EMPTY, *texts[path.document])
-        update = await in_thread(len(now), partial(rebase.settle, keep=True), *args)
+        update = await in_thread(len(now), partial(rebase.onto_dev, keep=True), *args)
         return msgspec.structs.replace(path, update=b"" if update == documents.EMPTY else update)
 
-    def _check_free(self, repo: str, paths: Sequence[PathMove]) -> None:
+    def _check_free(self, repo: str, paths: Sequence[PathChange]) -> None:
         gone = {p.document for p in paths if p.op == "delete"}
         dev = {path: d for path, d in self._live.paths(repo).items() if d not in gone}
-        for move in paths:
-            other = move.path if move.path in dev else trees.clash(dev, move.path)
-            if move.op == "revive" and other is not None:
+        for change in paths:
+            other = change.path if change.path in dev else trees.clash(dev, change.path)
+            if change.op == "revive" and other is not None:
                 raise Conflict(
                     f"dev has another file at {other}.",
                     hint="Revert the proposal that made it, then roll back.",
                 )
 
 
-class _Rewound(msgspec.Struct, frozen=True):
+class _RollbackPlan(msgspec.Struct, frozen=True):
     head: Revision
     signed: SignedCommit
     manifest: Manifest
-    paths: tuple[PathMove, ...]
+    paths: tuple[PathChange, ...]
     texts: dict[str, tuple[str, str]]
     """Document -> its text on `main` before and after."""
 

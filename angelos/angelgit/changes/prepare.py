@@ -11,15 +11,15 @@ from typing import NamedTuple
 from angelos.angelgit.documents import documents, notebook
 from angelos.angelgit.documents.edits import apply_diff, unified_diff
 from angelos.angelgit.merge import conflicts
-from angelos.angelgit.merge.conflicts import Conflict
-from angelos.angelgit.storage.models import FileState, PathMove, sha256
+from angelos.angelgit.merge.conflicts import MergeConflict
+from angelos.angelgit.storage.models import FileState, PathChange, sha256
 from angelos.angelgit.storage.trees import clash
 from angelos.core.errors import InvalidInput, Stale
 from angelos.core.ids import Revision, uuid7
 from angelos.core.repository import DeleteFile, Edit, NewText
 
 
-class Base(NamedTuple):
+class BaseFile(NamedTuple):
     """A file of the base revision."""
 
     file: FileState
@@ -27,16 +27,16 @@ class Base(NamedTuple):
     state: bytes
 
 
-class Draft(NamedTuple):
+class PreparedEdit(NamedTuple):
     """What one edit becomes."""
 
-    move: PathMove
+    change: PathChange
     before: str | None
     after: str | None
     diff: str
 
 
-def draft(edit: Edit, base: Base | None) -> Draft | None:
+def prepare_edit(edit: Edit, base: BaseFile | None) -> PreparedEdit | None:
     """Return what an edit does to a file of the base revision; None if it changes nothing.
 
     Raises `InvalidInput` when it does not fit its base.
@@ -49,16 +49,16 @@ def draft(edit: Edit, base: Base | None) -> Draft | None:
     diff = unified_diff(before, after, path)
     if base is None:
         update = documents.build(path, after or "")
-        return Draft(
-            PathMove(path=path, document=uuid7(), op="create", update=update), None, after, diff
+        return PreparedEdit(
+            PathChange(path=path, document=uuid7(), op="create", update=update), None, after, diff
         )
     document, mode = base.file.document, base.file.mode
     if after is None:
-        move = PathMove(path=path, document=document, op="delete", mode=mode)
+        change = PathChange(path=path, document=document, op="delete", mode=mode)
     else:
         update = documents.change(path, base.state, after)
-        move = PathMove(path=path, document=document, op="edit", update=update, mode=mode)
-    return Draft(move, before, after, diff)
+        change = PathChange(path=path, document=document, op="edit", update=update, mode=mode)
+    return PreparedEdit(change, before, after, diff)
 
 
 def _new_text(edit: Edit, before: str | None) -> str | None:
@@ -92,25 +92,25 @@ def _new_text(edit: Edit, before: str | None) -> str | None:
 
 
 def find_conflicts(
-    moves: tuple[PathMove, ...],
+    changes: tuple[PathChange, ...],
     dev: Mapping[str, str],
     base: Mapping[str, str],
     theirs: Mapping[str, str],
     yours: Mapping[str, str],
-) -> list[Conflict]:
+) -> list[MergeConflict]:
     """Return what stands against a merge; `dev` maps path -> document, the others path -> text."""
-    found: list[Conflict] = []
-    for move in moves:
-        path = move.path
+    found: list[MergeConflict] = []
+    for change in changes:
+        path = change.path
         texts = (base.get(path, ""), theirs.get(path, ""), yours.get(path, ""))
-        if move.op == "create":
+        if change.op == "create":
             other = path if path in dev else clash(dev, path)
             if other is not None:
                 what = "file exists" if other == path else f"{other} stands in the way"
                 found.append(conflicts.file_conflict(path, *texts, what))
-        elif dev.get(path) != move.document:
+        elif dev.get(path) != change.document:
             found.append(conflicts.file_conflict(path, *texts, "file deleted"))
-        elif move.op == "delete":
+        elif change.op == "delete":
             if texts[0] != texts[1]:
                 found.append(conflicts.file_conflict(path, *texts, "deleted file changed"))
         elif documents.is_notebook(path):
@@ -121,7 +121,7 @@ def find_conflicts(
     return found
 
 
-def refuse(found: list[Conflict], base: Revision) -> None:
+def refuse(found: list[MergeConflict], base: Revision) -> None:
     """Raise `Stale` with the evidence if there are conflicts."""
     if not found:
         return

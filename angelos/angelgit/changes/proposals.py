@@ -14,15 +14,15 @@ import msgspec
 
 from angelos.adapters.stores.postgres import Database
 from angelos.angelgit.changes import candidates, prepare
-from angelos.angelgit.changes.transactions import Moves
+from angelos.angelgit.changes.transactions import Transactions
 from angelos.angelgit.documents import documents
 from angelos.angelgit.merge import rebase
 from angelos.angelgit.storage import trees
-from angelos.angelgit.storage.live import Live
+from angelos.angelgit.storage.live import LiveReplicas
 from angelos.angelgit.storage.models import (
-    Move,
-    PathMove,
-    ProposalRecord,
+    PathChange,
+    PreparedProposal,
+    Transaction,
     proposal_digest,
     sha256,
 )
@@ -36,14 +36,14 @@ from angelos.core.repository import Edit, Proposed
 MAX_EDITS = 256
 
 
-class Proposals:
+class DevProposals:
     """Proposals of all repositories."""
 
-    def __init__(self, database: Database, live: Live, moves: Moves) -> None:
+    def __init__(self, database: Database, live: LiveReplicas, transactions: Transactions) -> None:
         """Take the parts."""
         self._database = database
         self._live = live
-        self._moves = moves
+        self._transactions = transactions
 
     async def propose(
         self,
@@ -60,25 +60,31 @@ class Proposals:
         digest = proposal_digest(repo, base, author, edits)
         if (known := await self._same(proposal, digest)) is not None:
             return known
-        made = await self._draft(repo, base, edits)
+        made = await self._prepare(repo, base, edits)
         if not made:
             raise InvalidInput("These edits change nothing in their base revision.")
-        record = ProposalRecord(
-            id=proposal, repo=repo, base=base, author=author, message=message, digest=digest,
-            edits=tuple(edits), paths=tuple(d.move for d in made),
-            before={d.move.path: sha256(d.before.encode()) for d in made if d.before is not None},
-            after={d.move.path: sha256(d.after.encode()) for d in made if d.after is not None},
-            diffs={d.move.path: d.diff for d in made},
-        )  # fmt: skip
+        record = PreparedProposal(
+            id=proposal,
+            repo=repo,
+            base=base,
+            author=author,
+            message=message,
+            digest=digest,
+            edits=tuple(edits),
+            paths=tuple(d.change for d in made),
+            before={d.change.path: sha256(d.before.encode()) for d in made if d.before is not None},
+            after={d.change.path: sha256(d.after.encode()) for d in made if d.after is not None},
+            diffs={d.change.path: d.diff for d in made},
+        )
         theirs: dict[str, str] = {}
-        for path in (d.move.path for d in made):
+        for path in (d.change.path for d in made):
             with contextlib.suppress(NotFound):  # dev does not have it, or not any more
                 theirs[path] = await self._live.text(repo, path)
         await self._refuse_stale(
             record,
-            {d.move.path: d.before for d in made if d.before is not None},
+            {d.change.path: d.before for d in made if d.before is not None},
             theirs,
-            {d.move.path: d.after for d in made if d.after is not None},
+            {d.change.path: d.after for d in made if d.after is not None},
         )
         async with self._database.transaction() as conn:
             store = Store(conn)
@@ -88,7 +94,9 @@ class Proposals:
             return known
         return trees.proposed(record)
 
-    async def _draft(self, repo: str, base: Revision, edits: Sequence[Edit]) -> list[prepare.Draft]:
+    async def _prepare(
+        self, repo: str, base: Revision, edits: Sequence[Edit]
+    ) -> list[prepare.PreparedEdit]:
         async with self._database.transaction() as conn:
             store = Store(conn)
             _, manifest = await store.commit(repo, base)
@@ -98,13 +106,13 @@ class Proposals:
         new = {e.path for e in edits} - files.keys()
         if new and (pair := trees.entangled({*files, *new})):
             raise InvalidInput(f"{pair[1]} cannot be beside {pair[0]}.", hint=trees.BESIDE)
-        made: list[prepare.Draft] = []
+        made: list[prepare.PreparedEdit] = []
         for edit in edits:
             file = files.get(edit.path)
             text = blobs[file.sha256].decode() if file else ""
-            known = prepare.Base(file, text, blobs[file.state]) if file else None
+            known = prepare.BaseFile(file, text, blobs[file.state]) if file else None
             one = await in_thread(
-                len(text) + len(getattr(edit, "text", "")), prepare.draft, edit, known
+                len(text) + len(getattr(edit, "text", "")), prepare.prepare_edit, edit, known
             )
             made += [one] if one else []
         return made
@@ -118,7 +126,7 @@ class Proposals:
 
     async def _refuse_stale(
         self,
-        record: ProposalRecord,
+        record: PreparedProposal,
         base: Mapping[str, str],
         theirs: Mapping[str, str],
         yours: Mapping[str, str],
@@ -134,16 +142,16 @@ class Proposals:
         """Merge a proposal into the live documents of `dev`; merging twice is once."""
         record = (await self._proposal(proposal)).record
         repo = record.repo
-        async with self._moves.lock(repo):
-            await self._moves.recover(repo)
+        async with self._transactions.lock(repo):
+            await self._transactions.recover(repo)
             stored = await self._proposal(proposal)
             if stored.merged is not None and stored.state != "reverted":
                 return stored.merged
             if stored.state == "reverted":
                 raise Conflict(f"Proposal {proposal} was taken out of dev; propose it anew.")
-            held = self._moves.held(repo, record.paths)
+            held = self._transactions.held(repo, record.paths)
             async with self._live.hold(held):
-                await self._moves.commit_typed(repo, held)
+                await self._transactions.commit_live_edits(repo, held)
                 base, yours = await self._texts(record.before, record.after)
                 theirs = {}
                 for path in record.paths:
@@ -153,24 +161,29 @@ class Proposals:
                             replica = await self._live.replica(repo, document, path.path)
                             theirs[path.path] = replica.text()
                 await self._refuse_stale(record, base, theirs, yours)
-                keep = await self._fit(stored)
-                paths = [await self._settled(repo, p, base, yours) for p in keep]
-                move = Move(
-                    id=proposal, repo=repo, cause="proposal", author=record.author,
-                    message=record.message, paths=tuple(paths), proposal=proposal,
+                keep = await self._rebase(stored)
+                paths = [await self._rebase_onto_dev(repo, p, base, yours) for p in keep]
+                change = Transaction(
+                    id=proposal,
+                    repo=repo,
+                    cause="proposal",
+                    author=record.author,
+                    message=record.message,
+                    paths=tuple(paths),
+                    proposal=proposal,
                     keep=keep if keep != record.paths else (),
-                )  # fmt: skip
-                await self._moves.begin(move)
-                revision = await self._moves.carry_out(move)
-            await self._moves.publish(move)
+                )
+                await self._transactions.begin(change)
+                revision = await self._transactions.execute(change)
+            await self._transactions.publish(change)
         return revision
 
     async def revert(self, proposal: ProposalId) -> Revision:
         """Take a merged proposal's edits out of `dev` again, around everybody else's."""
         record = (await self._proposal(proposal)).record
         repo = record.repo
-        async with self._moves.lock(repo):
-            await self._moves.recover(repo)
+        async with self._transactions.lock(repo):
+            await self._transactions.recover(repo)
             stored = await self._proposal(proposal)
             if stored.reverted is not None:
                 return stored.reverted
@@ -180,22 +193,27 @@ class Proposals:
                     hint="What is on main is taken back by a rollback.",
                 )
             inverses = await self._inverses(record)
-            held = self._moves.held(repo, record.paths)
+            held = self._transactions.held(repo, record.paths)
             async with self._live.hold(held):
-                await self._moves.commit_typed(repo, held)
+                await self._transactions.commit_live_edits(repo, held)
                 before, after = await self._texts(record.before, record.after)
                 paths = [await self._undo(repo, p, inverses, before, after) for p in record.paths]
-                move = Move(
-                    id=f"{proposal}.revert", repo=repo, cause="revert", author=record.author,
-                    message=f"Revert: {record.message}", paths=tuple(paths), proposal=proposal,
+                change = Transaction(
+                    id=f"{proposal}.revert",
+                    repo=repo,
+                    cause="revert",
+                    author=record.author,
+                    message=f"Revert: {record.message}",
+                    paths=tuple(paths),
+                    proposal=proposal,
                     inverses=inverses,
-                )  # fmt: skip
-                await self._moves.begin(move)
-                revision = await self._moves.carry_out(move)
-            await self._moves.publish(move)
+                )
+                await self._transactions.begin(change)
+                revision = await self._transactions.execute(change)
+            await self._transactions.publish(change)
         return revision
 
-    async def _inverses(self, record: ProposalRecord) -> dict[str, bytes]:
+    async def _inverses(self, record: PreparedProposal) -> dict[str, bytes]:
         async with self._database.transaction() as conn:
             store = Store(conn)
             _, manifest = await store.commit(record.repo, record.base)
@@ -216,37 +234,42 @@ class Proposals:
                 )
         return inverses
 
-    async def _fit(self, stored: StoredProposal) -> tuple[PathMove, ...]:
+    async def _rebase(self, stored: StoredProposal) -> tuple[PathChange, ...]:
         """Return a proposal's paths with updates that give the expected text on `main`."""
         async with self._database.transaction() as conn:
             store = Store(conn)
             repo = stored.record.repo
             _, main = await store.commit(repo, await store.head(repo, "main"))
-            fitted = await candidates.fit_onto(store, stored, main)
+            fitted = await candidates.rebase_paths(store, stored, main)
             await store.add_blobs(f.state or documents.EMPTY for f in fitted if f.anew)
-        return tuple(f.move for f in fitted)
+        return tuple(f.change for f in fitted)
 
-    async def _settled(
-        self, repo: str, path: PathMove, before: Mapping[str, str], after: Mapping[str, str]
-    ) -> PathMove:
+    async def _rebase_onto_dev(
+        self, repo: str, path: PathChange, before: Mapping[str, str], after: Mapping[str, str]
+    ) -> PathChange:
         """Return a path with all that `dev` needs to hold the expected text; its lock is held."""
         if path.op != "edit":
             return path
         trees = (await self._live.replica(repo, path.document, path.path)).state()
         update = await in_thread(
-            len(trees), rebase.settle, path.path, trees, path.update, before[path.path],
+            len(trees),
+            rebase.onto_dev,
+            path.path,
+            trees,
+            path.update,
+            before[path.path],
             after[path.path],
-        )  # fmt: skip
+        )
         return msgspec.structs.replace(path, update=update)
 
     async def _undo(
         self,
         repo: str,
-        path: PathMove,
+        path: PathChange,
         inverses: dict[str, bytes],
         before: Mapping[str, str],
         after: Mapping[str, str],
-    ) -> PathMove:
+    ) -> PathChange:
         """Return how `dev` gets rid of one path's change, given its present state."""
         here = self._live.paths(repo).get(path.path)
         if path.op == "delete":
@@ -254,18 +277,20 @@ class Proposals:
                 raise Conflict(f"{path.path} was made anew in dev since it was deleted.")
             if other := trees.clash(self._live.paths(repo), path.path):
                 raise Conflict(f"dev has {other} since {path.path} was deleted.", hint=trees.BESIDE)
-            return PathMove(path=path.path, document=path.document, op="revive", mode=path.mode)
+            return PathChange(path=path.path, document=path.document, op="revive", mode=path.mode)
         update = inverses[path.document]
         if path.op == "create" and here == path.document:
             replica = await self._live.replica(repo, path.document, path.path)
             left = documents.text_of(path.path, replica.state(), update)
             if left in ("", documents.text_of(path.path, documents.EMPTY)):
-                return PathMove(path=path.path, document=path.document, op="delete", mode=path.mode)
+                return PathChange(
+                    path=path.path, document=path.document, op="delete", mode=path.mode
+                )
         empty = documents.text_of(path.path, documents.EMPTY)
-        undo = PathMove(
+        undo = PathChange(
             path=path.path, document=path.document, op="edit", update=update, mode=path.mode
         )
-        return await self._settled(repo, undo, after, {path.path: empty, **before})
+        return await self._rebase_onto_dev(repo, undo, after, {path.path: empty, **before})
 
     async def _proposal(self, proposal: ProposalId) -> StoredProposal:
         async with self._database.transaction() as conn:

@@ -17,8 +17,8 @@ import msgspec
 from angelos.angelgit.changes import prepare
 from angelos.angelgit.documents import documents
 from angelos.angelgit.merge import rebase
-from angelos.angelgit.storage.live import Live
-from angelos.angelgit.storage.models import Move, PathMove
+from angelos.angelgit.storage.live import LiveReplicas
+from angelos.angelgit.storage.models import PathChange, Transaction
 from angelos.angelgit.storage.store import Store
 from angelos.angelgit.threads import in_thread
 from angelos.core.errors import Conflict
@@ -27,32 +27,32 @@ Texts = dict[str, tuple[str, str]]
 """Path -> its text before and after a move, as the line merge is to have it."""
 
 
-async def logged(live: Live, move: Move) -> bool:
+async def logged(live: LiveReplicas, transaction: Transaction) -> bool:
     """Tell whether a move's updates are in the log; its documents' locks are held."""
     replicas = [
-        (await live.replica(move.repo, p.document, p.path), p.update)
-        for p in move.paths
+        (await live.replica(transaction.repo, p.document, p.path), p.update)
+        for p in transaction.paths
         if p.update
     ]
     return bool(replicas) and all(replica.holds(update) for replica, update in replicas)
 
 
-async def checked(store: Store, live: Live, move: Move) -> Move | None:
+async def checked(store: Store, live: LiveReplicas, transaction: Transaction) -> Transaction | None:
     """Return a move with all that `dev` needs now to hold the expected text, None if it clashes.
 
     What people typed is committed already; the locks of the move's documents are held.
     """
-    wanted = await _texts(store, move)
-    if move.cause == "proposal" and await _stale(store, live, move, wanted):
+    wanted = await _texts(store, transaction)
+    if transaction.cause == "proposal" and await _stale(store, live, transaction, wanted):
         return None
-    paths: list[PathMove] = []
-    for path in move.paths:
-        replica = await live.replica(move.repo, path.document, path.path)
+    paths: list[PathChange] = []
+    for path in transaction.paths:
+        replica = await live.replica(transaction.repo, path.document, path.path)
         if path.op == "edit" and path.path in wanted:
             try:
                 update = await in_thread(
                     len(replica.state()),
-                    partial(rebase.settle, keep=move.cause == "rollback"),
+                    partial(rebase.onto_dev, keep=transaction.cause == "rollback"),
                     *(path.path, replica.state(), path.update or documents.EMPTY),
                     *wanted[path.path],
                 )
@@ -61,22 +61,24 @@ async def checked(store: Store, live: Live, move: Move) -> Move | None:
             update = b"" if update == documents.EMPTY else update
             paths.append(msgspec.structs.replace(path, update=update))
             continue
-        if path.op == "delete" and move.cause == "revert":
+        if path.op == "delete" and transaction.cause == "revert":
             # It was empty without the proposal's text; is it still?
-            left = documents.text_of(path.path, replica.state(), move.inverses[path.document])
+            left = documents.text_of(
+                path.path, replica.state(), transaction.inverses[path.document]
+            )
             if left not in ("", documents.text_of(path.path, documents.EMPTY)):
                 return None
         paths.append(path)
-    return msgspec.structs.replace(move, paths=tuple(paths))
+    return msgspec.structs.replace(transaction, paths=tuple(paths))
 
 
-async def _stale(store: Store, live: Live, move: Move, wanted: Texts) -> bool:
+async def _stale(store: Store, live: LiveReplicas, transaction: Transaction, wanted: Texts) -> bool:
     """Tell whether a proposal would be refused as stale now."""
-    assert move.proposal is not None  # noqa: S101 - that is what the cause says
-    record = (await store.proposal(move.proposal)).record
-    dev = live.paths(move.repo)
+    assert transaction.proposal is not None  # noqa: S101 - that is what the cause says
+    record = (await store.proposal(transaction.proposal)).record
+    dev = live.paths(transaction.repo)
     theirs = {
-        p.path: (await live.replica(move.repo, p.document, p.path)).text()
+        p.path: (await live.replica(transaction.repo, p.document, p.path)).text()
         for p in record.paths
         if dev.get(p.path) == p.document
     }
@@ -88,20 +90,22 @@ async def _stale(store: Store, live: Live, move: Move, wanted: Texts) -> bool:
     )
 
 
-async def _texts(store: Store, move: Move) -> Texts:
-    if move.main is not None:
+async def _texts(store: Store, transaction: Transaction) -> Texts:
+    if transaction.main is not None:
         sides = []
-        for revision in (move.main.expected, move.main.revision):
-            _, manifest = await store.commit(move.repo, revision)
+        for revision in (transaction.main.expected, transaction.main.revision):
+            _, manifest = await store.commit(transaction.repo, revision)
             files = {f.document: f.sha256 for f in manifest}
-            sides.append({p.path: files[p.document] for p in move.paths if p.document in files})
+            sides.append(
+                {p.path: files[p.document] for p in transaction.paths if p.document in files}
+            )
         sides = [
             {path: sha for path, sha in s.items() if all(path in o for o in sides)} for s in sides
         ]
-    elif move.proposal is not None:
-        record = (await store.proposal(move.proposal)).record
+    elif transaction.proposal is not None:
+        record = (await store.proposal(transaction.proposal)).record
         sides = [record.before, record.after]
-        if move.cause == "revert":
+        if transaction.cause == "revert":
             sides.reverse()
     else:
         return {}

@@ -29,19 +29,19 @@ import msgspec
 from angelos.adapters.stores.postgres import Database
 from angelos.angelgit.changes import recovery
 from angelos.angelgit.documents import documents
-from angelos.angelgit.storage.live import Live, Snapshot, snapshot
+from angelos.angelgit.storage.live import LiveReplicas, Snapshot, snapshot
 from angelos.angelgit.storage.models import (
     ROOM,
     SYSTEM,
     FileState,
     Manifest,
-    Move,
-    PathMove,
+    PathChange,
+    Transaction,
     sha256,
 )
 from angelos.angelgit.storage.store import OUTBOX_PAGE, DocumentRow, Store
 from angelos.angelgit.storage.trees import with_files
-from angelos.angelgit.worktree.writer import Printer
+from angelos.angelgit.worktree.writer import WorktreeWriter
 from angelos.core.errors import AngelError, InvalidInput, Tampered, TooLarge
 from angelos.core.ids import PrincipalId, Revision, new_fact_id
 from angelos.core.messages import Fact, Kind
@@ -53,17 +53,17 @@ from angelos.core.signing import SigningKey
 log = logging.getLogger(__name__)
 
 
-class Moves:
+class Transactions:
     """Carries moves out, once, whatever happens in between."""
 
     def __init__(
         self,
         database: Database,
-        live: Live,
+        live: LiveReplicas,
         journal: Journal,
         clock: Clock,
         key: SigningKey,
-        printer: Printer,
+        printer: WorktreeWriter,
         rooms: LiveDocuments | None,
     ) -> None:
         """Take the parts; `rooms` are the documents open in the running server."""
@@ -72,10 +72,10 @@ class Moves:
         self._journal = journal
         self._clock = clock
         self._key = key
-        self._printer = printer
+        self._writer = printer
         self._rooms = rooms
         self._unfinished: set[str] = set()
-        self._logged: dict[str, Move] = {}
+        self._logged: dict[str, Transaction] = {}
         """Moves of this process whose updates are logged and that nobody was shown yet."""
         self._outbox = asyncio.Lock()
         self._locks: dict[str, asyncio.Lock] = {}
@@ -123,7 +123,7 @@ class Moves:
             data={"before": before, "cause": cause, **data},
         )
 
-    async def commit_typed(self, repo: str, held: Iterable[str]) -> None:
+    async def commit_live_edits(self, repo: str, held: Iterable[str]) -> None:
         """Commit what people typed into the documents whose locks are held (step 1)."""
         dirty = sorted(self._live.dirty.get(repo, set()) & set(held))
         if not dirty:
@@ -149,47 +149,49 @@ class Moves:
                 fact = self.advanced(repo, "dev", before, signed.revision, "live edits", ROOM)
                 await store.add_facts([fact])
         self._live.update(repo, [s.row for s in shots])
-        await self._settled(repo, [s.row.id for s in shots if not _gap(s)])
+        await self._mark_clean(repo, [s.row.id for s in shots if not _gap(s)])
 
     # -- moves -------------------------------------------------------------------------------
 
-    async def begin(self, move: Move, main: tuple[SignedCommit, Manifest] | None = None) -> None:
+    async def begin(
+        self, transaction: Transaction, main: tuple[SignedCommit, Manifest] | None = None
+    ) -> None:
         """Store a move (step 2), with the commit that `main` will move to, if any."""
         async with self.database.transaction() as conn:
             store = Store(conn)
             if main is not None:
                 await store.add_commit(*main)
-            await store.add_move(move)
+            await store.add_transaction(transaction)
         # From here on it will be carried out; whoever comes next sees to it if we fail.
-        self._unfinished.add(move.repo)
+        self._unfinished.add(transaction.repo)
 
-    async def carry_out(self, move: Move) -> Revision:
+    async def execute(self, transaction: Transaction) -> Revision:
         """Do steps 3 and 4 under the locks that are held; return the commit of `dev`."""
-        updates = {p.document: (p.path, p.update) for p in move.paths if p.update}
+        updates = {p.document: (p.path, p.update) for p in transaction.paths if p.update}
         try:
-            await self._live.append(move.repo, updates, cause=move.id)
+            await self._live.append(transaction.repo, updates, cause=transaction.id)
         except (InvalidInput, Tampered, TooLarge):
             # It can never be carried out and nothing of it was logged: forget it.
             async with self.database.transaction() as conn:
-                await Store(conn).end_move(move)
+                await Store(conn).end_transaction(transaction)
             raise
-        self._logged[move.id] = move
+        self._logged[transaction.id] = transaction
         try:
-            revision, shots = await self._commit_move(move)
+            revision, shots = await self._commit(transaction)
         except BaseException:
-            self._live.drop(p.document for p in move.paths)
+            self._live.drop(p.document for p in transaction.paths)
             raise
-        self._live.update(move.repo, [s.row for s in shots])
-        await self._settled(move.repo, [s.row.id for s in shots if not _gap(s)])
+        self._live.update(transaction.repo, [s.row for s in shots])
+        await self._mark_clean(transaction.repo, [s.row.id for s in shots if not _gap(s)])
         return revision
 
-    async def publish(self, move: Move) -> None:
+    async def publish(self, transaction: Transaction) -> None:
         """Bring rooms, working files and the journal up to date (step 5); no locks are held."""
-        for path in move.paths:
-            await self._show(move.repo, path)
-        self._unfinished.discard(move.repo)
-        self._logged.pop(move.id, None)
-        await self.flush()
+        for path in transaction.paths:
+            await self._show(transaction.repo, path)
+        self._unfinished.discard(transaction.repo)
+        self._logged.pop(transaction.id, None)
+        await self.flush_outbox()
 
     async def recover(self, repo: str) -> None:
         """Carry out moves that were begun and not finished.
@@ -200,35 +202,37 @@ class Moves:
             return
         await self._live.load(repo)
         async with self.database.transaction() as conn:
-            moves = {move.id: move for move in await Store(conn).moves(repo)}
-        for begun in moves.values():
+            transactions = {
+                transaction.id: transaction for transaction in await Store(conn).transactions(repo)
+            }
+        for begun in transactions.values():
             held = self.held(repo, begun.paths)
             async with self._live.hold(held):
-                move = await self._again(begun, held)
-                if move is not None:
-                    await self.carry_out(move)
-            if move is not None:
-                await self.publish(move)
-        for move in [m for m in self._logged.values() if m.repo == repo]:
-            await self.publish(move)
+                transaction = await self._again(begun, held)
+                if transaction is not None:
+                    await self.execute(transaction)
+            if transaction is not None:
+                await self.publish(transaction)
+        for transaction in [m for m in self._logged.values() if m.repo == repo]:
+            await self.publish(transaction)
         self._unfinished.discard(repo)
 
-    async def _again(self, begun: Move, held: set[str]) -> Move | None:
+    async def _again(self, begun: Transaction, held: set[str]) -> Transaction | None:
         """Return a move to carry out as it fits now; None if it had to be forgotten."""
         if begun.id in self._logged:
             return self._logged[begun.id]
         if await recovery.logged(self._live, begun):
             return begun
-        await self.commit_typed(begun.repo, held)
+        await self.commit_live_edits(begun.repo, held)
         async with self.database.transaction() as conn:
             store = Store(conn)
-            move = await recovery.checked(store, self._live, begun)
-            if move is None:
+            transaction = await recovery.checked(store, self._live, begun)
+            if transaction is None:
                 log.warning("%s was cut off and does not fit any more: forgotten", begun.id)
-                await store.end_move(begun)
-        return move
+                await store.end_transaction(begun)
+        return transaction
 
-    def suspect(self, repo: str) -> None:
+    def expect_unfinished(self, repo: str) -> None:
         """Look for unfinished moves before the next one (after a start)."""
         self._unfinished.add(repo)
 
@@ -239,9 +243,9 @@ class Moves:
             for row in self._live.rows.values()
             if row.repo == repo and not row.alive and not self._live.has(repo, row.path)
         ]
-        await self._printer.tidy(repo, gone)
+        await self._writer.tidy(repo, gone)
 
-    async def flush(self) -> None:
+    async def flush_outbox(self) -> None:
         """Hand committed facts to the journal; what fails stays for the next time."""
         async with self._outbox:
             try:
@@ -262,46 +266,62 @@ class Moves:
         """Return the lock under which a repository's branches move."""
         return self._locks.setdefault(repo, asyncio.Lock())
 
-    def held(self, repo: str, paths: Sequence[PathMove]) -> set[str]:
+    def held(self, repo: str, paths: Sequence[PathChange]) -> set[str]:
         """Return the documents to hold for a move: its own and those with uncommitted typing."""
         return {p.document for p in paths} | self._live.dirty.get(repo, set())
 
-    async def _commit_move(self, move: Move) -> tuple[Revision, list[Snapshot]]:
+    async def _commit(self, transaction: Transaction) -> tuple[Revision, list[Snapshot]]:
         async with self.database.transaction() as conn:
             store = Store(conn)
-            before = await store.head(move.repo, "dev")
-            _, manifest = await store.commit(move.repo, before)
-            shots = [await self._shoot(store, move.repo, p.document, p) for p in move.paths]
+            before = await store.head(transaction.repo, "dev")
+            _, manifest = await store.commit(transaction.repo, before)
+            shots = [
+                await self._shoot(store, transaction.repo, p.document, p) for p in transaction.paths
+            ]
             touched = {s.row.id for s in shots}
             manifest = with_files(manifest, [_state(s) for s in shots if s.row.alive], touched)
-            parents = (before, move.main.revision) if move.main else (before,)
-            signed = self.sign(move.repo, parents, manifest, move.author, move.message)
+            parents = (before, transaction.main.revision) if transaction.main else (before,)
+            signed = self.sign(
+                transaction.repo, parents, manifest, transaction.author, transaction.message
+            )
             await store.add_commit(signed, manifest)
-            await store.move_branch(move.repo, "dev", signed.revision, before)
-            about: dict[str, Any] = {"proposal": move.proposal} if move.proposal else {}
+            await store.move_branch(transaction.repo, "dev", signed.revision, before)
+            about: dict[str, Any] = (
+                {"proposal": transaction.proposal} if transaction.proposal else {}
+            )
             facts = [
                 self.advanced(
-                    move.repo, "dev", before, signed.revision, move.cause, move.author, **about
+                    transaction.repo,
+                    "dev",
+                    before,
+                    signed.revision,
+                    transaction.cause,
+                    transaction.author,
+                    **about,
                 )
             ]
-            if move.main is not None:
-                await store.move_main(move.repo, move.main)
+            if transaction.main is not None:
+                await store.advance_main(transaction.repo, transaction.main)
                 facts.append(
                     self.advanced(
-                        move.repo, "main", move.main.expected, move.main.revision, move.cause,
-                        move.author,
+                        transaction.repo,
+                        "main",
+                        transaction.main.expected,
+                        transaction.main.revision,
+                        transaction.cause,
+                        transaction.author,
                     )
-                )  # fmt: skip
-            if move.proposal and move.cause == "proposal":
-                await store.merged(move.proposal, signed.revision, move.keep)
-            if move.proposal and move.cause == "revert":
-                await store.reverted(move.proposal, signed.revision, move.inverses)
+                )
+            if transaction.proposal and transaction.cause == "proposal":
+                await store.merged(transaction.proposal, signed.revision, transaction.keep)
+            if transaction.proposal and transaction.cause == "revert":
+                await store.reverted(transaction.proposal, signed.revision, transaction.inverses)
             await store.add_facts(facts)
-            await store.end_move(move)
+            await store.end_transaction(transaction)
         return signed.revision, shots
 
     async def _shoot(
-        self, store: Store, repo: str, document: str, path: PathMove | None = None
+        self, store: Store, repo: str, document: str, path: PathChange | None = None
     ) -> Snapshot:
         row = self._live.rows.get(document)
         if row is None:
@@ -327,25 +347,25 @@ class Moves:
             row = msgspec.structs.replace(row, mode=path.mode)
         return await snapshot(store, row, await self._live.replica(repo, document, row.path))
 
-    async def _settled(self, repo: str, ids: list[str]) -> None:
+    async def _mark_clean(self, repo: str, ids: list[str]) -> None:
         self._live.dirty[repo] -= set(ids)
         self._live.compacted(ids)
         await self._live.trim(repo, ids)
 
-    async def _show(self, repo: str, move: PathMove) -> None:
-        row = self._live.rows.get(move.document)
-        if row is None or self._live.paths(repo).get(row.path) != move.document:
-            if row is not None and not self._live.has(repo, move.path):
-                await self._printer.tidy(repo, [row])
+    async def _show(self, repo: str, transaction: PathChange) -> None:
+        row = self._live.rows.get(transaction.document)
+        if row is None or self._live.paths(repo).get(row.path) != transaction.document:
+            if row is not None and not self._live.has(repo, transaction.path):
+                await self._writer.tidy(repo, [row])
             return
-        if self._rooms is not None and move.update:
+        if self._rooms is not None and transaction.update:
             # No lock is held here: the room hands the same update to `ingest`, which knows it.
             try:
-                if await self._rooms.apply(repo, row.path, move.update):
+                if await self._rooms.apply(repo, row.path, transaction.update):
                     return  # the room saves its own file
             except Exception:
                 log.exception("the open room of %s/%s did not take an update", repo, row.path)
-        await self._printer.try_print(repo, row.path)
+        await self._writer.try_write(repo, row.path)
 
 
 def _state(shot: Snapshot) -> FileState:

@@ -31,9 +31,16 @@ _CUT = re.compile(r"\n\.\.\. [0-9]+ characters more\n\Z")
 """No line of a unified diff begins with a dot."""
 _HUNK = re.compile(r"^@@ -([0-9]{1,9})(?:,([0-9]{1,9}))? \+([0-9]{1,9})(?:,([0-9]{1,9}))? @@")
 _HEADERS = (
-    "diff ", "index ", "old mode ", "new mode ", "new file mode ", "deleted file mode ",
-    "similarity ", "--- ", "+++ ",
-)  # fmt: skip
+    "diff ",
+    "index ",
+    "old mode ",
+    "new mode ",
+    "new file mode ",
+    "deleted file mode ",
+    "similarity ",
+    "--- ",
+    "+++ ",
+)
 
 
 class TextEdit(msgspec.Struct, frozen=True):
@@ -267,9 +274,13 @@ def _patch(before: bytes, after: bytes, context: int, path: str = "file") -> pyg
     """
     # FORCE_TEXT: git would otherwise guess "binary" from a control character and show no hunks.
     return pygit2.Patch.create_from(
-        before, after, old_as_path=path, new_as_path=path,
-        flag=DiffOption.FORCE_TEXT, context_lines=context,
-    )  # fmt: skip
+        before,
+        after,
+        old_as_path=path,
+        new_as_path=path,
+        flag=DiffOption.FORCE_TEXT,
+        context_lines=context,
+    )
 
 
 def _size(text: str) -> int:

@@ -22,7 +22,7 @@ from angelos.angelgit.documents.notebook import moved_cells, same
 _MAX_TEXT = 4_000
 
 
-class Conflict(msgspec.Struct, frozen=True, kw_only=True):
+class MergeConflict(msgspec.Struct, frozen=True, kw_only=True):
     """Lines (from 1) of the base that were changed on both sides, with the three texts."""
 
     path: str
@@ -38,7 +38,7 @@ class Conflict(msgspec.Struct, frozen=True, kw_only=True):
     what: str = "text"
 
 
-def evidence(conflicts: list[Conflict]) -> list[dict[str, Any]]:
+def evidence(conflicts: list[MergeConflict]) -> list[dict[str, Any]]:
     """Return conflicts as plain data for an error's `extra`, texts bounded."""
     rows = [msgspec.structs.asdict(conflict) for conflict in conflicts[:20]]
     for row in rows:
@@ -48,27 +48,34 @@ def evidence(conflicts: list[Conflict]) -> list[dict[str, Any]]:
     return rows
 
 
-def file_conflict(path: str, base: str, theirs: str, yours: str, what: str) -> Conflict:
+def file_conflict(path: str, base: str, theirs: str, yours: str, what: str) -> MergeConflict:
     """Return a conflict that concerns a file as a whole, such as one deleted on one side."""
-    return Conflict(
+    return MergeConflict(
         path=path, start=1, end=len(lines(base)), base=base, theirs=theirs, yours=yours, what=what
     )
 
 
-def text_conflicts(path: str, base: str, theirs: str, yours: str, cell: str = "") -> list[Conflict]:
+def text_conflicts(
+    path: str, base: str, theirs: str, yours: str, cell: str = ""
+) -> list[MergeConflict]:
     """Return where `base` -> `theirs` and `base` -> `yours` overlap."""
     ours, others = line_hunks(base, yours), line_hunks(base, theirs)
     b, t, y = lines(base), lines(theirs), lines(yours)
-    found: list[Conflict] = []
+    found: list[MergeConflict] = []
     for low, high, mine, their in clusters(ours, others, y, t):
         t_low, t_high = changed_range(others, their, low, high)
         y_low, y_high = changed_range(ours, mine, low, high)
         found.append(
-            Conflict(
-                path=path, start=low + 1, end=high, base="".join(b[low:high]),
-                theirs="".join(t[t_low:t_high]), yours="".join(y[y_low:y_high]), cell=cell,
+            MergeConflict(
+                path=path,
+                start=low + 1,
+                end=high,
+                base="".join(b[low:high]),
+                theirs="".join(t[t_low:t_high]),
+                yours="".join(y[y_low:y_high]),
+                cell=cell,
             )
-        )  # fmt: skip
+        )
     return found
 
 
@@ -125,12 +132,12 @@ def _grow(hunk: Hunk) -> int:
 
 def notebook_conflicts(
     path: str, base: dict[str, Any], theirs: dict[str, Any], yours: dict[str, Any]
-) -> list[Conflict]:
+) -> list[MergeConflict]:
     """Return the cells (and metadata) that both sides changed; lines count within a cell."""
     cells = [{c["id"]: c for c in nb["cells"]} for nb in (base, theirs, yours)]
     order = [[c["id"] for c in nb["cells"]] for nb in (base, theirs, yours)]
     moved = [moved_cells(order[0], order[1]), moved_cells(order[0], order[2])]
-    found: list[Conflict] = []
+    found: list[MergeConflict] = []
     for cell_id, before in cells[0].items():
         found += _cell_conflicts(path, before, cells[1].get(cell_id), cells[2].get(cell_id))
         # A cell moves by being deleted and made anew, so whatever else happens to it is lost.
@@ -155,7 +162,7 @@ def _cell_conflicts(
     base: dict[str, Any],
     theirs: dict[str, Any] | None,
     yours: dict[str, Any] | None,
-) -> list[Conflict]:
+) -> list[MergeConflict]:
     if theirs is None or yours is None:
         rest = theirs or yours
         ran = ("outputs", "execution_count")
@@ -191,18 +198,30 @@ def _cell(
     theirs: dict[str, Any] | None,
     yours: dict[str, Any] | None,
     what: str,
-) -> Conflict:
+) -> MergeConflict:
     texts = [c["source"] if c else "" for c in (base, theirs, yours)]
     cell = next(c["id"] for c in (base, theirs, yours) if c)
-    return Conflict(
-        path=path, start=1, end=len(lines(texts[0])), base=texts[0], theirs=texts[1],
-        yours=texts[2], cell=cell, what=what,
-    )  # fmt: skip
+    return MergeConflict(
+        path=path,
+        start=1,
+        end=len(lines(texts[0])),
+        base=texts[0],
+        theirs=texts[1],
+        yours=texts[2],
+        cell=cell,
+        what=what,
+    )
 
 
-def _plain(path: str, cell: str, key: str, base: Any, theirs: Any, yours: Any) -> Conflict:
+def _plain(path: str, cell: str, key: str, base: Any, theirs: Any, yours: Any) -> MergeConflict:
     texts = [json.dumps(v, ensure_ascii=False, sort_keys=True) for v in (base, theirs, yours)]
-    return Conflict(
-        path=path, start=1, end=1, base=texts[0], theirs=texts[1], yours=texts[2],
-        cell=cell, what=key,
-    )  # fmt: skip
+    return MergeConflict(
+        path=path,
+        start=1,
+        end=1,
+        base=texts[0],
+        theirs=texts[1],
+        yours=texts[2],
+        cell=cell,
+        what=key,
+    )

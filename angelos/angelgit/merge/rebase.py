@@ -1,6 +1,6 @@
 r"""Updates held against the merge of the texts before they are written anywhere.
 
-`onto` is for `main`: an update that gives another text there is made anew. `settle` is for
+`onto_main` is for `main`: an update that gives another text there is made anew. `onto_dev` is for
 `dev`: what an update does not get right there is put right by an edit of `dev` alone, so that
 `dev` always holds all of `main` and both have the expected text.
 
@@ -17,16 +17,16 @@ import pycrdt
 from angelos.angelgit.documents import documents, notebook
 from angelos.angelgit.merge import conflicts
 from angelos.angelgit.merge.three_way import merge
-from angelos.angelgit.storage.models import Undone
+from angelos.angelgit.storage.models import RevertedEdit
 from angelos.core.errors import Conflict, Stale
 
 
-def ground(
+def new_base(
     path: str,
     main: bytes | None,
     base: bytes | None,
     older: Sequence[bytes],
-    undone: Sequence[Undone],
+    undone: Sequence[RevertedEdit],
 ) -> bytes | None:
     """Return the state that a proposal is put onto: `main`, and what its base holds beyond it.
 
@@ -54,7 +54,7 @@ def ground(
     return state
 
 
-def onto(
+def onto_main(
     path: str, state: bytes, update: bytes, before: str, after: str, *, known: bool = False
 ) -> bytes:
     """Return the update that puts `before` -> `after` onto `state`: this one if it does.
@@ -75,7 +75,7 @@ def onto(
     return documents.change(path, state, merged.text)
 
 
-def settle(
+def onto_dev(
     path: str, state: bytes, update: bytes, before: str, after: str, *, keep: bool = False
 ) -> bytes:
     """Return `update` and what else `dev` needs to hold `before` -> `after` in its lines.

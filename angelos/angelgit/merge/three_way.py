@@ -27,7 +27,7 @@ from angelos.core.errors import InvalidInput
 _MISSING: Any = object()
 
 
-class Piece(NamedTuple):
+class Chunk(NamedTuple):
     """Text of the result: `text`, in either order with `other`, or a clash."""
 
     text: str
@@ -45,7 +45,7 @@ class Piece(NamedTuple):
 class TextMerge(NamedTuple):
     """The merge of three texts."""
 
-    pieces: tuple[Piece, ...]
+    pieces: tuple[Chunk, ...]
 
     @property
     def text(self) -> str:
@@ -156,7 +156,7 @@ def merge_text(base: str, theirs: str, yours: str, *, same: bool = False) -> Tex
     if same:
         alike = {(h.start, h.end, *t[h.new_start : h.new_end]) for h in others}
         ours = [h for h in every if (h.start, h.end, *y[h.new_start : h.new_end]) not in alike]
-    changes: list[tuple[int, int, Piece]] = []
+    changes: list[tuple[int, int, Chunk]] = []
     groups = conflicts.clusters(ours, others, y, t)
     for low, high, mine, their in groups:
         sides = [
@@ -165,14 +165,14 @@ def merge_text(base: str, theirs: str, yours: str, *, same: bool = False) -> Tex
         ]
         old = "".join(b[low:high])
         same_text = same and sides[0] == sides[1]
-        piece = Piece(sides[0]) if same_text else Piece(*sides, base=old, clash=True)
+        piece = Chunk(sides[0]) if same_text else Chunk(*sides, base=old, clash=True)
         changes.append((low, high, piece))
     taken = [(mine, their) for _, _, mine, their in groups]
     free_theirs = [h for h in others if not any(h in their for _, their in taken)]
     free_ours = [h for h in ours if not any(h in mine for mine, _ in taken)]
     for hunk in free_theirs:
         text = "".join(t[hunk.new_start : hunk.new_end])
-        changes.append((hunk.start, hunk.end, Piece(text)))
+        changes.append((hunk.start, hunk.end, Chunk(text)))
     for hunk in free_ours:
         text = "".join(y[hunk.new_start : hunk.new_end])
         tied = next(
@@ -184,26 +184,26 @@ def merge_text(base: str, theirs: str, yours: str, *, same: bool = False) -> Tex
             None,
         )
         if tied is None:
-            changes.append((hunk.start, hunk.end, Piece(text)))
+            changes.append((hunk.start, hunk.end, Chunk(text)))
         else:
             changes[tied] = (hunk.start, hunk.end, _tie(changes[tied][2].text, text))
-    pieces: list[Piece] = []
+    pieces: list[Chunk] = []
     at = 0
     for low, high, piece in sorted(changes, key=lambda change: change[:2]):
-        pieces += [Piece("".join(b[at:low]))] if low > at else []
+        pieces += [Chunk("".join(b[at:low]))] if low > at else []
         pieces.append(piece)
         at = max(at, high)
-    return TextMerge((*pieces, Piece("".join(b[at:]))) if at < len(b) else tuple(pieces))
+    return TextMerge((*pieces, Chunk("".join(b[at:]))) if at < len(b) else tuple(pieces))
 
 
-def _tie(theirs: str, yours: str) -> Piece:
+def _tie(theirs: str, yours: str) -> Chunk:
     """Return two insertions at one place: a line without an end can only be the last."""
     if not theirs.endswith("\n"):
-        return Piece(yours + theirs)
-    return Piece(theirs, yours) if yours.endswith("\n") else Piece(theirs + yours)
+        return Chunk(yours + theirs)
+    return Chunk(theirs, yours) if yours.endswith("\n") else Chunk(theirs + yours)
 
 
-def _both(piece: Piece, result: str) -> bool:
+def _both(piece: Chunk, result: str) -> bool:
     """Tell whether a clash was resolved without losing or mixing up anything.
 
     What they put in must be there, piece by piece, and besides it nothing but your text: lines of
@@ -257,8 +257,10 @@ def _merge_notebooks(
         cells[cell_id], sources[cell_id] = found
         clashes |= clash
     for cell_id in moved[0] | moved[1]:
-        edited = [cell_id in moved[i] or not notebook.same(side.get(cell_id), old[cell_id])
-                  for i, side in enumerate((their, your))]  # fmt: skip
+        edited = [
+            cell_id in moved[i] or not notebook.same(side.get(cell_id), old[cell_id])
+            for i, side in enumerate((their, your))
+        ]
         clashes |= all(edited) and not (same and list(their) == list(your))
     rest: dict[str, Any] = {}
     for key in ("nbformat", "nbformat_minor"):
@@ -274,8 +276,10 @@ def _merge_cell(
     base: Mapping[str, Any], theirs: Mapping[str, Any], yours: Mapping[str, Any], *, same: bool
 ) -> tuple[tuple[dict[str, Any], TextMerge], bool]:
     source = merge_text(base["source"], theirs["source"], yours["source"], same=same)
-    flat = [{k: v for k, v in c.items() if k not in ("source", "metadata")}
-            for c in (base, theirs, yours)]  # fmt: skip
+    flat = [
+        {k: v for k, v in c.items() if k not in ("source", "metadata")}
+        for c in (base, theirs, yours)
+    ]
     plain, clash = _keys(*flat)
     outputs = [side.get("outputs") for side in flat]
     clash |= not same and not any(notebook.same(outputs[0], side) for side in outputs[1:])
@@ -291,9 +295,10 @@ def _order(
         c for c in old if c in cells and c in their and c in your and c not in moved[0] | moved[1]
     ]
     mine = {
-        c for c in cells
+        c
+        for c in cells
         if c not in stay and (c in their and (c not in old or c in moved[0] or c not in your))
-    }  # fmt: skip
+    }
     behind: list[dict[str, list[str]]] = []
     for side, own in ((their, mine), (your, cells.keys() - mine - set(stay))):
         gap: dict[str, list[str]] = {"": []}

@@ -31,7 +31,7 @@ _COMPACT_AFTER = 1_000
 """So many logged updates of one document lead to a snapshot."""
 
 
-class Live:
+class LiveReplicas:
     """All documents of all repositories' `dev`."""
 
     def __init__(self, database: Database, document_log: DocumentLog) -> None:

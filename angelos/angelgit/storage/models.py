@@ -53,7 +53,7 @@ class FileState(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 Manifest = tuple[FileState, ...]
 
 
-class PathMove(msgspec.Struct, frozen=True, kw_only=True):
+class PathChange(msgspec.Struct, frozen=True, kw_only=True):
     """What happens to one path of `dev`."""
 
     path: str
@@ -65,7 +65,7 @@ class PathMove(msgspec.Struct, frozen=True, kw_only=True):
     """SHA-256 of the state that a proposal's update was made against; "": its base's."""
 
 
-class ProposalRecord(msgspec.Struct, frozen=True, kw_only=True):
+class PreparedProposal(msgspec.Struct, frozen=True, kw_only=True):
     """A proposal: its exact edits and what they became against the base revision."""
 
     id: ProposalId
@@ -75,7 +75,7 @@ class ProposalRecord(msgspec.Struct, frozen=True, kw_only=True):
     message: str
     digest: str
     edits: tuple[Edit, ...]
-    paths: tuple[PathMove, ...]
+    paths: tuple[PathChange, ...]
     before: dict[str, str]
     """Path -> SHA-256 of its content in the base revision."""
     after: dict[str, str]
@@ -83,14 +83,14 @@ class ProposalRecord(msgspec.Struct, frozen=True, kw_only=True):
     diffs: dict[str, str]
 
 
-class MainMove(msgspec.Struct, frozen=True, kw_only=True):
+class MainAdvance(msgspec.Struct, frozen=True, kw_only=True):
     """A commit, already stored, that `main` moves to together with `dev`."""
 
     revision: Revision
     expected: Revision
 
 
-class Move(msgspec.Struct, frozen=True, kw_only=True):
+class Transaction(msgspec.Struct, frozen=True, kw_only=True):
     """A change of `dev` that is carried out completely or (after a crash) again.
 
     It is stored before the first of its effects and removed in the transaction of the last.
@@ -101,13 +101,13 @@ class Move(msgspec.Struct, frozen=True, kw_only=True):
     cause: Literal["proposal", "revert", "rollback"]
     author: PrincipalId
     message: str
-    paths: tuple[PathMove, ...]
+    paths: tuple[PathChange, ...]
     proposal: ProposalId | None = None
     inverses: dict[str, bytes] = {}
     """Document -> update that takes a proposal out (cause "revert")."""
-    keep: tuple[PathMove, ...] = ()
+    keep: tuple[PathChange, ...] = ()
     """The proposal's own paths, where one was made anew (cause "proposal")."""
-    main: MainMove | None = None
+    main: MainAdvance | None = None
 
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
@@ -150,7 +150,7 @@ def proposal_digest(repo: str, base: Revision, author: PrincipalId, edits: Seque
     return hashlib.sha256(b"angelos.proposal.v1\0" + body).hexdigest()
 
 
-class Undone(msgspec.Struct, frozen=True):
+class RevertedEdit(msgspec.Struct, frozen=True):
     """A proposal that was taken out of `dev`, as far as it concerns one document."""
 
     update: bytes
@@ -159,7 +159,7 @@ class Undone(msgspec.Struct, frozen=True):
     after: str
 
 
-class Known(msgspec.Struct, frozen=True):
+class WriteRecord(msgspec.Struct, frozen=True):
     """What we did to a working file."""
 
     body: bytes | None = None

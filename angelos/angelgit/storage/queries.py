@@ -18,7 +18,7 @@ _MAX_DIFFED = 8_000_000
 """Changes of more bytes than this together come without their diffs."""
 
 
-class Reading:
+class RevisionReader:
     """Revisions of all repositories."""
 
     def __init__(self, database: Database) -> None:
@@ -80,10 +80,13 @@ class Reading:
                 diff = unified_diff(old, new, path)
                 changes.append(
                     Change(
-                        path=path, before=a and a.sha256, after=b and b.sha256, diff=diff,
+                        path=path,
+                        before=a and a.sha256,
+                        after=b and b.sha256,
+                        diff=diff,
                         cut=not small or is_cut(diff),
                     )
-                )  # fmt: skip
+                )
             return tuple(changes)
 
         return await asyncio.to_thread(work)

@@ -20,14 +20,14 @@ from angelos.adapters.stores.postgres import Connection, load_queries
 from angelos.angelgit.documents import documents
 from angelos.angelgit.storage.models import (
     FileState,
-    Known,
-    MainMove,
+    MainAdvance,
     Manifest,
-    Move,
-    PathMove,
-    ProposalRecord,
+    PathChange,
+    PreparedProposal,
     ProposalStatus,
-    Undone,
+    RevertedEdit,
+    Transaction,
+    WriteRecord,
     decode,
     encode,
     sha256,
@@ -59,7 +59,7 @@ class DocumentRow(msgspec.Struct, frozen=True, kw_only=True):
 class StoredProposal(msgspec.Struct, frozen=True, kw_only=True):
     """A proposal and how far it has come."""
 
-    record: ProposalRecord
+    record: PreparedProposal
     state: ProposalStatus
     merged: Revision | None
     reverted: Revision | None
@@ -207,7 +207,7 @@ class Store:
 
     # -- proposals ---------------------------------------------------------------------------
 
-    async def add_proposal(self, record: ProposalRecord) -> bool:
+    async def add_proposal(self, record: PreparedProposal) -> bool:
         """Keep a proposal; False if its id is taken."""
         row = await self._one(
             "add_proposal",
@@ -224,7 +224,7 @@ class Store:
         row = await self._one("proposal", id=proposal)
         if row is None:
             return None
-        record = decode(row[0], ProposalRecord)
+        record = decode(row[0], PreparedProposal)
         return StoredProposal(record=record, state=row[1], merged=row[2], reverted=row[3])
 
     async def proposal(self, proposal: ProposalId) -> StoredProposal:
@@ -235,7 +235,7 @@ class Store:
         return stored
 
     async def merged(
-        self, proposal: ProposalId, revision: Revision, keep: tuple[PathMove, ...]
+        self, proposal: ProposalId, revision: Revision, keep: tuple[PathChange, ...]
     ) -> None:
         """Note the commit of `dev` that merged a proposal, and its updates where made anew."""
         record = (await self.proposal(proposal)).record
@@ -255,12 +255,12 @@ class Store:
         """Note that `main` became this candidate; False if it is none of a merged proposal."""
         return await self._one("proposal_promoted", revision=revision) is not None
 
-    async def reverted_on(self, repo: str, document: str) -> list[Undone]:
+    async def reverted_on(self, repo: str, document: str) -> list[RevertedEdit]:
         """Return each proposal that was taken out of a document."""
-        found: list[tuple[ProposalRecord, PathMove, bytes]] = []
+        found: list[tuple[PreparedProposal, PathChange, bytes]] = []
         for body, inverses in await self._all("reverted_on", repo=repo, documents=[document]):
             undo = decode(inverses, dict[str, bytes]).get(document)
-            record = decode(body, ProposalRecord)
+            record = decode(body, PreparedProposal)
             found += [(record, p, undo) for p in record.paths if p.document == document and undo]
         wanted = {
             side[path.path]
@@ -270,7 +270,7 @@ class Store:
         }
         texts = await self.blobs(wanted)
         return [
-            Undone(
+            RevertedEdit(
                 update=p.update,
                 inverse=undo,
                 before=_text(p.path, record.before, texts),
@@ -290,44 +290,52 @@ class Store:
 
     # -- working files -----------------------------------------------------------------------
 
-    async def prints(self, documents: Collection[str]) -> dict[str, tuple[Known, bytes | None]]:
+    async def write_records(
+        self, documents: Collection[str]
+    ) -> dict[str, tuple[WriteRecord, bytes | None]]:
         """Return what was done to working files: (contents, the edit that is being taken in)."""
-        rows = await self._all("prints", documents=list(documents))
-        return {d: (Known(_unpack(body), _unpack(after)), taken) for d, body, after, taken in rows}
+        rows = await self._all("write_records", documents=list(documents))
+        return {
+            d: (WriteRecord(_unpack(body), _unpack(after)), taken) for d, body, after, taken in rows
+        }
 
-    async def begin_prints(self, prints: Iterable[tuple[str, bytes | None, bytes | None]]) -> None:
+    async def begin_writes(
+        self, write_records: Iterable[tuple[str, bytes | None, bytes | None]]
+    ) -> None:
         """Note what files are about to hold: (document, content, edit that is being taken in)."""
         pack = zstandard.ZstdCompressor(3).compress
         rows = [
             {"document": document, "next": None if body is None else pack(body), "taken": taken}
-            for document, body, taken in prints
+            for document, body, taken in write_records
         ]
         async with self._conn.cursor() as cursor:
-            await cursor.executemany(QUERIES["begin_print"], rows)
+            await cursor.executemany(QUERIES["begin_write"], rows)
 
-    async def end_prints(self, documents: Collection[str]) -> None:
+    async def end_writes(self, documents: Collection[str]) -> None:
         """Note that files hold what they were about to hold."""
-        await self._run("end_prints", documents=list(documents))
+        await self._run("end_writes", documents=list(documents))
 
-    async def forget_print(self, document: str) -> None:
+    async def forget_file(self, document: str) -> None:
         """Note that a document has no working file."""
-        await self._run("forget_print", document=document)
+        await self._run("forget_file", document=document)
 
     # -- moves and facts ---------------------------------------------------------------------
 
-    async def add_move(self, move: Move) -> None:
+    async def add_transaction(self, transaction: Transaction) -> None:
         """Keep the intent of a move before its first effect."""
-        await self._run("add_move", id=move.id, repo=move.repo, body=encode(move))
+        await self._run(
+            "add_transaction", id=transaction.id, repo=transaction.repo, body=encode(transaction)
+        )
 
-    async def moves(self, repo: str) -> list[Move]:
+    async def transactions(self, repo: str) -> list[Transaction]:
         """Return moves that were begun and are not finished."""
-        return [decode(row[0], Move) for row in await self._all("moves", repo=repo)]
+        return [decode(row[0], Transaction) for row in await self._all("transactions", repo=repo)]
 
-    async def end_move(self, move: Move) -> None:
+    async def end_transaction(self, transaction: Transaction) -> None:
         """Forget a move; part of the transaction with its last effect."""
-        await self._run("end_move", id=move.id)
+        await self._run("end_transaction", id=transaction.id)
 
-    async def move_main(self, repo: str, main: MainMove) -> None:
+    async def advance_main(self, repo: str, main: MainAdvance) -> None:
         """Move `main` and remember its documents."""
         await self.move_branch(repo, "main", main.revision, main.expected)
         _, manifest = await self.commit(repo, main.revision)

@@ -15,8 +15,8 @@ from angelos.angelgit.storage.models import (
     FileState,
     Manifest,
     Op,
-    PathMove,
-    ProposalRecord,
+    PathChange,
+    PreparedProposal,
 )
 from angelos.core.errors import InvalidInput
 from angelos.core.repository import Change, Proposed
@@ -78,25 +78,30 @@ def entangled(paths: Collection[str]) -> tuple[str, str] | None:
     )
 
 
-def proposed(record: ProposalRecord) -> Proposed:
+def proposed(record: PreparedProposal) -> Proposed:
     """Return a proposal as the port shows it."""
     changes = tuple(
         Change(
-            path=move.path,
-            before=record.before.get(move.path),
-            after=record.after.get(move.path),
-            diff=record.diffs.get(move.path, ""),
-            cut=is_cut(record.diffs.get(move.path, "")),
+            path=change.path,
+            before=record.before.get(change.path),
+            after=record.after.get(change.path),
+            diff=record.diffs.get(change.path, ""),
+            cut=is_cut(record.diffs.get(change.path, "")),
         )
-        for move in record.paths
+        for change in record.paths
     )
     return Proposed(
-        id=record.id, repo=record.repo, base=record.base, author=record.author,
-        message=record.message, digest=record.digest, changes=changes,
-    )  # fmt: skip
+        id=record.id,
+        repo=record.repo,
+        base=record.base,
+        author=record.author,
+        message=record.message,
+        digest=record.digest,
+        changes=changes,
+    )
 
 
-class Rewind(msgspec.Struct, frozen=True, kw_only=True):
+class RollbackStep(msgspec.Struct, frozen=True, kw_only=True):
     """What a rollback does to one path of `main`."""
 
     target: FileState | None
@@ -111,7 +116,7 @@ class Rewind(msgspec.Struct, frozen=True, kw_only=True):
 
 def plan_rollback(
     main: Manifest, target: Manifest, newest: Mapping[str, FileState]
-) -> list[Rewind]:
+) -> list[RollbackStep]:
     """Return what leads from `main` back to `target`, deletions first.
 
     `newest` maps each document of `target` that `main` no longer has to its last state there.
@@ -119,7 +124,7 @@ def plan_rollback(
     have = {f.document: f for f in main}
     want = {f.document: f for f in target}
     plan = [
-        Rewind(target=None, source=None, document=f.document, path=f.path)
+        RollbackStep(target=None, source=None, document=f.document, path=f.path)
         for f in main
         if f.document not in want
     ]
@@ -127,7 +132,7 @@ def plan_rollback(
         now = have.get(f.document)
         if now is None or (now.path, now.mode, now.sha256) != (f.path, f.mode, f.sha256):
             plan.append(
-                Rewind(
+                RollbackStep(
                     target=f,
                     source=now or newest[f.document],
                     document=f.document,
@@ -138,24 +143,24 @@ def plan_rollback(
     return plan
 
 
-def dev_moves(
-    plan: Sequence[Rewind], updates: Mapping[str, bytes], alive: Collection[str]
-) -> tuple[PathMove, ...]:
+def dev_changes(
+    plan: Sequence[RollbackStep], updates: Mapping[str, bytes], alive: Collection[str]
+) -> tuple[PathChange, ...]:
     """Return the same changes for `dev`, where `alive` documents are."""
-    moves: list[PathMove] = []
+    changes: list[PathChange] = []
     for step in plan:
         update = updates.get(step.document, b"")
         if step.target is None:
             if step.document in alive:
-                moves.append(PathMove(path=step.path, document=step.document, op="delete"))
+                changes.append(PathChange(path=step.path, document=step.document, op="delete"))
             continue
         # A document that dev alone has deleted stays deleted there, but takes the edit.
         op: Op = "revive" if step.revived and step.document not in alive else "edit"
         if op == "edit" and not update:
             continue
-        moves.append(
-            PathMove(
+        changes.append(
+            PathChange(
                 path=step.path, document=step.document, op=op, update=update, mode=step.target.mode
             )
         )
-    return tuple(moves)
+    return tuple(changes)

@@ -22,7 +22,7 @@ _EVERY_S = 0.2
 _MAX_NOTES = 1_000
 
 
-class EditedFacts:
+class DocumentActivity:
     """Adds up what is typed and appends one fact per document and moment."""
 
     def __init__(self, journal: Journal, clock: Clock) -> None:
@@ -57,9 +57,14 @@ class EditedFacts:
     def _fact(self, actor: PrincipalId, subject: str, data: dict[str, Any], outcome: str) -> Fact:
         now = self._clock.time()
         return Fact(
-            id=new_fact_id(int(now * 1000)), at=now, actor=actor, kind=Kind.document_edited,
-            subject=subject, outcome=outcome, data=data,
-        )  # fmt: skip
+            id=new_fact_id(int(now * 1000)),
+            at=now,
+            actor=actor,
+            kind=Kind.document_edited,
+            subject=subject,
+            outcome=outcome,
+            data=data,
+        )
 
     async def _tell(self) -> None:
         while True:

@@ -20,7 +20,7 @@ from collections.abc import Container
 from pathlib import Path, PurePosixPath
 
 from angelos.adapters.host.rename import exchange, move
-from angelos.angelgit.worktree.reconcile import Disk
+from angelos.angelgit.worktree.reconcile import DiskFile
 from angelos.core.errors import Refused
 from angelos.core.paths import safe_path
 from angelos.core.revision import MAX_FILE_BYTES
@@ -44,11 +44,11 @@ class WorkingFiles:
         workspace.mkdir(parents=True, exist_ok=True)
         self._leases = _leases(workspace)
 
-    def look(self, repo: str, path: str) -> Disk:
+    def look(self, repo: str, path: str) -> DiskFile:
         """Return what stands at a path; raise `Refused` if a link leads out of the workspace."""
         return self._look(self._place(repo, path))
 
-    def put(self, repo: str, path: str, content: bytes, mode: int, expected: Disk) -> bool:
+    def put(self, repo: str, path: str, content: bytes, mode: int, expected: DiskFile) -> bool:
         """Make the file hold `content` if it still is as `expected`; tell whether it did."""
         target = self._place(repo, path)
         temporary = _new(target, content, mode)
@@ -112,29 +112,29 @@ class WorkingFiles:
                 break
         return True
 
-    def _look(self, target: Path) -> Disk:  # noqa: PLR0911 - one for each thing it may be
+    def _look(self, target: Path) -> DiskFile:  # noqa: PLR0911 - one for each thing it may be
         try:
             info = target.lstat()
         except FileNotFoundError:
-            return Disk("absent", fresh=_fresh(target.parent))
+            return DiskFile("absent", fresh=_fresh(target.parent))
         what = next((what for test, what in _ODD if test(info.st_mode)), "it is no file")
         if what:
-            return Disk("odd", what=what)
+            return DiskFile("odd", what=what)
         try:
             handle = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
-            return Disk("absent", fresh=True)
+            return DiskFile("absent", fresh=True)
         except OSError as error:
-            return Disk("odd", what=f"it cannot be read: {error.strerror}")
+            return DiskFile("odd", what=f"it cannot be read: {error.strerror}")
         with os.fdopen(handle, "rb") as file:
             info = os.fstat(handle)
             if not stat.S_ISREG(info.st_mode):
-                return Disk("odd", what="it is no file")
+                return DiskFile("odd", what="it is no file")
             written = self._leases and _open_for_writing(handle)
             content = file.read(MAX_FILE_BYTES + 1)
             if len(content) > MAX_FILE_BYTES:
-                return Disk("odd", what=f"it is larger than {MAX_FILE_BYTES} bytes")
-            return Disk("file", content, fresh=_recent(info.st_mtime), written=written)
+                return DiskFile("odd", what=f"it is larger than {MAX_FILE_BYTES} bytes")
+            return DiskFile("file", content, fresh=_recent(info.st_mtime), written=written)
 
     def _is(self, path: Path, content: bytes) -> bool:
         """Tell whether a path is a file with this content that nobody is writing."""

@@ -1,8 +1,8 @@
-r"""The printer: writes the live documents of `dev` into their working files, over nobody's text.
+r"""Writes the live documents of `dev` into their working files, and overwrites nobody's text.
 
-Every moment at which a file is written goes through `Printer.print`: a room saves, a proposal
-was merged while nobody had the document open, a repository is made, the system starts or stops.
-What others wrote into the file meanwhile is an edit of its own (decided in `outside.py`).
+Every write of a file goes through `WorktreeWriter.write`: a room saves, a proposal was merged
+while nobody had the document open, a repository is created, the system starts or stops. What
+others wrote into the file meanwhile is an edit of its own (decided in `reconcile.py`).
 
     on disk --look--> decide --take--> log (durable) --> open room, fact `document.edited`
                          |----write--> the file
@@ -23,13 +23,13 @@ from typing import Self
 
 from angelos.adapters.stores.postgres import Database
 from angelos.angelgit.documents import documents
-from angelos.angelgit.storage.live import Live
-from angelos.angelgit.storage.models import Known, sha256
+from angelos.angelgit.storage.live import LiveReplicas
+from angelos.angelgit.storage.models import WriteRecord, sha256
 from angelos.angelgit.storage.store import DocumentRow, Store
 from angelos.angelgit.threads import in_thread
-from angelos.angelgit.worktree.activity import EditedFacts
+from angelos.angelgit.worktree.activity import DocumentActivity
 from angelos.angelgit.worktree.files import SETTLE_S, WorkingFiles
-from angelos.angelgit.worktree.reconcile import Disk, Verdict, decide
+from angelos.angelgit.worktree.reconcile import DiskFile, FileDecision, decide
 from angelos.core.errors import AngelError, InvalidInput, NotFound
 from angelos.core.ports import Clock, LiveDocuments
 
@@ -38,16 +38,16 @@ _TRIES = 5
 """So often a file that changes under our hands is looked at before we come back later."""
 
 
-class Printer:
+class WorktreeWriter:
     """Writes working files; an async context manager, which owns those that have to wait."""
 
     def __init__(
         self,
         database: Database,
-        live: Live,
+        live: LiveReplicas,
         files: WorkingFiles,
         rooms: LiveDocuments | None,
-        edited: EditedFacts,
+        edited: DocumentActivity,
         clock: Clock,
     ) -> None:
         """Take the parts; `rooms` are the documents open in the running server."""
@@ -55,7 +55,7 @@ class Printer:
         self._live = live
         self._files = files
         self._rooms = rooms
-        self._edited = edited
+        self._activity = edited
         self._clock = clock
         self._locks: dict[str, asyncio.Lock] = {}
         self.waiting: set[tuple[str, str]] = set()
@@ -71,7 +71,7 @@ class Printer:
         self._task.cancel()
         await asyncio.wait([self._task])
 
-    async def print(self, repo: str, path: str) -> str | None:
+    async def write(self, repo: str, path: str) -> str | None:
         """Make a working file and its document the same; return the SHA-256 of the file.
 
         None if somebody is writing the file; it is looked at again in a moment. Raises
@@ -89,42 +89,42 @@ class Printer:
         self._wait(repo, path)
         return None
 
-    async def try_print(self, repo: str, path: str) -> None:
+    async def try_write(self, repo: str, path: str) -> None:
         """Print; a file that cannot be written is not worth failing a merge."""
         try:
-            await self.print(repo, path)
+            await self.write(repo, path)
         except (OSError, AngelError) as error:
             log.warning("the working file %s/%s was not written: %s", repo, path, error)
 
-    async def print_all(
+    async def write_all(
         self, repo: str, rows: Sequence[DocumentRow], texts: dict[str, bytes]
     ) -> None:
         """Print documents; `texts` has, by document, what those without newer edits hold."""
         async with self._database.transaction() as conn:
-            known = await Store(conn).prints([row.id for row in rows])
+            known = await Store(conn).write_records([row.id for row in rows])
         fresh: list[DocumentRow] = []
         for row in rows:
             text, before = texts.get(row.id), known.get(row.id)
             disk = await self._look(repo, row.path)
             if text is None or disk is None:
-                await self.try_print(repo, row.path)
+                await self.try_write(repo, row.path)
             elif before is None and disk.kind == "absent":
                 fresh.append(row)
-            elif before != (Known(text), None) or disk.content != text or disk.kind != "file":
-                await self.try_print(repo, row.path)
-        await self._print_new(repo, fresh, texts)
+            elif before != (WriteRecord(text), None) or disk.content != text or disk.kind != "file":
+                await self.try_write(repo, row.path)
+        await self._write_new(repo, fresh, texts)
 
-    async def _print_new(
+    async def _write_new(
         self, repo: str, rows: Sequence[DocumentRow], texts: dict[str, bytes]
     ) -> None:
         """Write many files that were never there."""
         async with self._database.transaction() as conn:
-            await Store(conn).begin_prints([(row.id, texts[row.id], None) for row in rows])
+            await Store(conn).begin_writes([(row.id, texts[row.id], None) for row in rows])
         written: list[str] = []
         for row in rows:
             try:
                 put = await asyncio.to_thread(
-                    self._files.put, repo, row.path, texts[row.id], row.mode, Disk("absent")
+                    self._files.put, repo, row.path, texts[row.id], row.mode, DiskFile("absent")
                 )
             except (OSError, AngelError) as error:
                 log.warning("the working file %s/%s was not written: %s", repo, row.path, error)
@@ -132,9 +132,9 @@ class Printer:
             if put:
                 written.append(row.id)
             else:
-                await self.try_print(repo, row.path)
+                await self.try_write(repo, row.path)
         async with self._database.transaction() as conn:
-            await Store(conn).end_prints(written)
+            await Store(conn).end_writes(written)
 
     async def remove(self, repo: str, path: str, document: str, content: str) -> None:
         """Remove the working file of a document that is gone, unless somebody has changed it.
@@ -144,19 +144,21 @@ class Printer:
         async with self._locks.setdefault(document, asyncio.Lock()):
             async with self._database.transaction() as conn:
                 store = Store(conn)
-                known, _ = (await store.prints([document])).get(document, (Known(), None))
+                known, _ = (await store.write_records([document])).get(
+                    document, (WriteRecord(), None)
+                )
                 last = await store.blob(content)
             ours = {body for body in (known.body, known.next, last) if body is not None}
             if not await asyncio.to_thread(self._files.remove, repo, path, ours):
                 log.warning("%s/%s is gone; its file was changed on disk and stays", repo, path)
-                self._edited.note(f"{repo}:{path}", "deleted", stays=path)
+                self._activity.note(f"{repo}:{path}", "deleted", stays=path)
             async with self._database.transaction() as conn:
-                await Store(conn).forget_print(document)
+                await Store(conn).forget_file(document)
 
     async def tidy(self, repo: str, rows: Sequence[DocumentRow]) -> None:
         """Remove the files of documents that are gone, where we had printed them."""
         async with self._database.transaction() as conn:
-            printed = await Store(conn).prints([row.id for row in rows])
+            printed = await Store(conn).write_records([row.id for row in rows])
         for row in rows:
             if row.id not in printed:
                 continue
@@ -183,7 +185,7 @@ class Printer:
                 try:
                     taken = await in_thread(size, documents.change, path, state, verdict.text)
                 except InvalidInput as error:
-                    verdict = Verdict("aside", why=error.detail)
+                    verdict = FileDecision("aside", why=error.detail)
                 else:
                     await self._begin(document, disk.content, taken)
                     await self._absorb(repo, path, document, taken)
@@ -195,14 +197,20 @@ class Printer:
             self._wait(repo, path)
             return None
         if verdict.do == "nothing":
-            if known != Known(disk.content):
+            if known != WriteRecord(disk.content):
                 await self._begin(document, disk.content)
                 await self._end(document)
             return sha256(disk.content)
-        return await self._write(repo, path, document, text.encode(), disk, verdict)
+        return await self._put(repo, path, document, text.encode(), disk, verdict)
 
-    async def _write(
-        self, repo: str, path: str, document: str, content: bytes, disk: Disk, verdict: Verdict
+    async def _put(
+        self,
+        repo: str,
+        path: str,
+        document: str,
+        content: bytes,
+        disk: DiskFile,
+        verdict: FileDecision,
     ) -> str | None:
         mode = self._live.rows[document].mode
         await self._begin(document, content)
@@ -210,27 +218,29 @@ class Printer:
             mark = f"disk-{datetime.fromtimestamp(self._clock.time(), UTC):%Y%m%dT%H%M%SZ}"
             kept = await asyncio.to_thread(self._files.put_aside, repo, path, content, mode, mark)
             log.warning("%s/%s: %s; kept as %s", repo, path, verdict.why, kept)
-            self._edited.note(f"{repo}:{path}", "aside", kept=kept, reason=verdict.why)
+            self._activity.note(f"{repo}:{path}", "aside", kept=kept, reason=verdict.why)
         elif not await asyncio.to_thread(self._files.put, repo, path, content, mode, disk):
             await self._begin(document, None)
             return None
         elif verdict.why:
             log.warning("%s/%s: %s; it was written again", repo, path, verdict.why)
-            self._edited.note(f"{repo}:{path}", "written again", reason=verdict.why)
+            self._activity.note(f"{repo}:{path}", "written again", reason=verdict.why)
         await self._end(document)
         return sha256(content)
 
-    async def _finish(self, repo: str, path: str, document: str) -> Known:
+    async def _finish(self, repo: str, path: str, document: str) -> WriteRecord:
         """Return what we did to a file; finish taking in what we were killed over."""
         async with self._database.transaction() as conn:
-            known, taken = (await Store(conn).prints([document])).get(document, (Known(), None))
+            known, taken = (await Store(conn).write_records([document])).get(
+                document, (WriteRecord(), None)
+            )
         if taken is None:
             return known
         async with self._live.hold([document]):
             await self._absorb(repo, path, document, taken)
         await self._end(document)
         await self._tell(repo, path, taken)
-        return Known(known.next)
+        return WriteRecord(known.next)
 
     async def _absorb(self, repo: str, path: str, document: str, update: bytes) -> None:
         """Log an edit that came from disk; the document's lock is held."""
@@ -240,7 +250,7 @@ class Printer:
     async def _tell(self, repo: str, path: str, update: bytes) -> None:
         """Show an edit to those who have the document open, and announce it."""
         log.info("%s/%s was changed on disk; it was taken in", repo, path)
-        self._edited.note(f"{repo}:{path}", "taken in", bytes=len(update))
+        self._activity.note(f"{repo}:{path}", "taken in", bytes=len(update))
         if self._rooms is not None:
             try:
                 await self._rooms.apply(repo, path, update)
@@ -249,13 +259,13 @@ class Printer:
 
     async def _begin(self, document: str, body: bytes | None, taken: bytes | None = None) -> None:
         async with self._database.transaction() as conn:
-            await Store(conn).begin_prints([(document, body, taken)])
+            await Store(conn).begin_writes([(document, body, taken)])
 
     async def _end(self, document: str) -> None:
         async with self._database.transaction() as conn:
-            await Store(conn).end_prints([document])
+            await Store(conn).end_writes([document])
 
-    async def _look(self, repo: str, path: str) -> Disk | None:
+    async def _look(self, repo: str, path: str) -> DiskFile | None:
         try:
             return await asyncio.to_thread(self._files.look, repo, path)
         except (OSError, AngelError):
@@ -275,4 +285,4 @@ class Printer:
             waiting, self.waiting = self.waiting, set()
             for repo, path in sorted(waiting):
                 if self._live.has(repo, path):
-                    await self.try_print(repo, path)
+                    await self.try_write(repo, path)

@@ -10,11 +10,11 @@ import sys
 
 import pytest
 
-from angelos.angelgit.changes.transactions import Moves
-from angelos.angelgit.storage.live import Live
+from angelos.angelgit.changes.transactions import Transactions
+from angelos.angelgit.storage.live import LiveReplicas
 from angelos.angelgit.storage.log import DocumentLog
 from angelos.angelgit.storage.models import ROOM
-from angelos.angelgit.worktree.activity import EditedFacts
+from angelos.angelgit.worktree.activity import DocumentActivity
 from angelos.core.errors import Stale, Unavailable
 from angelos.core.ids import START, new_proposal_id
 from angelos.core.messages import Kind
@@ -43,11 +43,12 @@ def broken(monkeypatch, owner, name, *, before: bool):
 
 
 STEPS = [
-    (Moves, "commit_typed", True), (Moves, "commit_typed", False),
-    (Moves, "begin", True), (Moves, "begin", False),
-    (Live, "append", True), (DocumentLog, "append", True), (DocumentLog, "append", False),
-    (Moves, "_commit_move", True), (Moves, "_commit_move", False),
-    (Moves, "publish", True), (Moves, "flush", True), (DocumentLog, "trim", True),
+    (Transactions, "commit_live_edits", True), (Transactions, "commit_live_edits", False),
+    (Transactions, "begin", True), (Transactions, "begin", False),
+    (LiveReplicas, "append", True), (DocumentLog, "append", True), (DocumentLog, "append", False),
+    (Transactions, "_commit", True), (Transactions, "_commit", False),
+    (Transactions, "publish", True), (Transactions, "flush_outbox", True),
+    (DocumentLog, "trim", True),
 ]  # fmt: skip
 
 
@@ -124,7 +125,7 @@ async def test_what_was_typed_is_there_after_a_kill(start, rooms, monkeypatch, t
         room = await rooms.enter(git, "study", "a.txt")
         for i in range(20):
             await room.type("line 9", f"typed {i}\n")
-        git._typed.clear()  # as if nobody had had the time to write the file
+        git._typed_files.clear()  # as if nobody had had the time to write the file
         typed = str(room.text)
     async with start() as git:
         assert (await git.read_live("study", "a.txt")).decode() == typed
@@ -255,7 +256,7 @@ async def test_what_was_acknowledged_survives_kill_9(start, database, stores, tm
 
 
 async def test_edits_in_the_last_moment_do_not_hang_the_end(journal, clock):
-    async with EditedFacts(journal, clock) as facts:
+    async with DocumentActivity(journal, clock) as facts:
         facts.add("study:a.txt", 1)
 
 
@@ -326,12 +327,12 @@ async def test_a_revert_that_is_cut_off_does_not_delete_what_was_typed_since(
         await git.propose(proposal, "study", base, [NewText(path="n.txt", text="n\n")], ADA, "")
         await git.merge(proposal)
         room = await rooms.enter(git, "study", "n.txt")
-        fault = broken(monkeypatch, Moves, "_commit_move", before=True)
+        fault = broken(monkeypatch, Transactions, "_commit", before=True)
         fault["fail"] = True
         with pytest.raises(Unavailable):
             await git.revert(proposal)  # it would delete the file, which has nothing else in it
         fault["fail"] = False
-        git._moves._logged.clear()  # as if we had been killed
+        git._transactions._logged.clear()  # as if we had been killed
         await room.type("n\n", "typed\n")
     async with start() as git:
         assert await git.read_live("study", "n.txt") == b"typed\nn\n"

@@ -10,11 +10,11 @@ import time
 import pycrdt
 import pytest
 
-from angelos.angelgit.storage.live import Live
+from angelos.angelgit.storage.live import LiveReplicas
 from angelos.angelgit.storage.models import DISK
 from angelos.angelgit.storage.store import Store
 from angelos.angelgit.worktree.files import WorkingFiles
-from angelos.angelgit.worktree.writer import Printer
+from angelos.angelgit.worktree.writer import WorktreeWriter
 from angelos.core.errors import NotFound, Unavailable
 from angelos.core.ids import START, new_proposal_id
 from angelos.core.messages import Kind
@@ -87,8 +87,8 @@ async def test_what_the_journal_did_not_take_is_announced_later(
     refused = asyncio.Event()
     outside("a.txt", THEIRS)
     with monkeypatch.context() as patch:
-        patch.setattr(git._edited._journal, "append", away)
-        await git.print("study", "a.txt")
+        patch.setattr(git._activity._journal, "append", away)
+        await git.write_file("study", "a.txt")
         await refused.wait()
     assert (await told("taken in")).subject == "study:a.txt"
 
@@ -100,7 +100,7 @@ async def test_an_edit_on_disk_of_a_file_that_is_being_deleted_stays(git, base, 
     async with git._live.hold([document]):
         merge = asyncio.create_task(git.merge(proposal))
         await queued(git, document, 1)
-        seen = asyncio.create_task(git.print("study", "b/b.txt"))
+        seen = asyncio.create_task(git.write_file("study", "b/b.txt"))
         await queued(git, document, 2)
     await merge
     with pytest.raises(NotFound):
@@ -115,14 +115,14 @@ async def test_an_edit_on_disk_is_taken_in_shown_and_announced(
     room = await rooms.enter(git, "study", "a.txt")
     await room.type("line 9", "typed\n")
     outside("a.txt", THEIRS)
-    await git.print("study", "a.txt")
+    await git.write_file("study", "a.txt")
     both = THEIRS.replace("line 9", "typed\nline 9")
     assert str(room.text) == await live(git) == (ws / "a.txt").read_text() == both
     fact = await told("taken in")
     assert (fact.actor, fact.subject) == (DISK, "study:a.txt")
     assert copies(ws) == []
     await room.type("line 20", "more\n")
-    await git.print("study", "a.txt")
+    await git.write_file("study", "a.txt")
     assert (ws / "a.txt").read_text() == both.replace("line 20", "more\nline 20")
 
 
@@ -135,7 +135,7 @@ async def test_typing_that_is_on_its_way_survives_beside_it(git, base, ws, outsi
     text = doc.get("source", type=pycrdt.Text)
     text.insert(len(FILE.partition("line 3\n")[0]), "typed before line 3\n")
     outside("a.txt", THEIRS)
-    await git.print("study", "a.txt")
+    await git.write_file("study", "a.txt")
     await git.ingest("study", "a.txt", updates[0])
     assert await live(git) == THEIRS.replace("line 3,", "typed before line 3\nline 3,")
 
@@ -158,7 +158,7 @@ async def test_the_same_lines_on_both_sides_are_kept_side_by_side(
     fact = await told("aside")
     assert (ws / fact.data["kept"]).read_text() == THEIRS
     assert git.locate(f"study/{fact.data['kept']}") is None  # a file like any other
-    await git.print("study", "a.txt")
+    await git.write_file("study", "a.txt")
     assert len(copies(ws)) == 1
 
 
@@ -213,9 +213,9 @@ async def test_notebooks_are_taken_in_by_cell(git, ws, outside):
     assert sources((ws / "n.ipynb").read_bytes()) == want
     assert sources(await git.read_live("study", "n.ipynb")) == want
     outside("n.ipynb", json.dumps(json.loads((ws / "n.ipynb").read_text()), indent=8))
-    await git.print("study", "n.ipynb")
+    await git.write_file("study", "n.ipynb")
     outside("n.ipynb", "{ half a notebook")
-    await git.print("study", "n.ipynb")
+    await git.write_file("study", "n.ipynb")
     assert sources((ws / "n.ipynb").read_bytes()) == want
     assert copies(ws, "n") == ["{ half a notebook"]
 
@@ -250,7 +250,7 @@ async def test_what_is_no_text_is_kept_aside(  # noqa: PLR0917
 
 async def test_a_deleted_file_is_written_again_and_its_document_stays(git, base, ws, told):
     (ws / "a.txt").unlink()
-    assert await git.print("study", "a.txt") is None  # an editor may be about to replace it
+    assert await git.write_file("study", "a.txt") is None  # an editor may be about to replace it
     await eventually((ws / "a.txt").exists)
     assert (ws / "a.txt").read_text() == FILE
     assert (await told("written again")).subject == "study:a.txt"
@@ -260,7 +260,7 @@ async def test_a_program_that_is_still_writing_is_waited_for(git, base, put, roo
     with (ws / "a.txt").open("w") as file:  # truncated: nothing may be taken out of dev for it
         file.flush()
         await put(base, "a.txt", FILE.replace("line 15\n", "agent\n"))
-        assert await git.print("study", "a.txt") is None
+        assert await git.write_file("study", "a.txt") is None
         assert await live(git) == FILE.replace("line 15\n", "agent\n")
         file.write(THEIRS)
     both = THEIRS.replace("line 15\n", "agent\n")
@@ -316,15 +316,15 @@ async def typed_proposal(git, proposal):
 
 
 BOTH = [
-    (Printer, "_begin", True),
-    (Printer, "_begin", False),
-    (Printer, "_end", True),
-    (Printer, "_end", False),
-    (Store, "end_prints", False),
+    (WorktreeWriter, "_begin", True),
+    (WorktreeWriter, "_begin", False),
+    (WorktreeWriter, "_end", True),
+    (WorktreeWriter, "_end", False),
+    (Store, "end_writes", False),
 ]
 CUTS = [(*cut, conflict) for cut in BOTH for conflict in (False, True)]
-CUTS += [(Live, "append", True, False), (Live, "append", False, False)]
-CUTS += [(Printer, "_tell", True, False)]
+CUTS += [(LiveReplicas, "append", True, False), (LiveReplicas, "append", False, False)]
+CUTS += [(WorktreeWriter, "_tell", True, False)]
 
 
 @pytest.mark.parametrize(("owner", "name", "before", "conflict"), CUTS)
@@ -346,9 +346,9 @@ async def test_killed_at_any_moment_nothing_is_lost_or_doubled(  # noqa: PLR0917
         outside("a.txt", THEIRS.replace("line 7", "new\nline 7"))
         monkeypatch.setattr(owner, name, cut)
         with pytest.raises(Unavailable):
-            await git.print("study", "a.txt")
-        git._typed.clear()
-        git._printer.waiting.clear()
+            await git.write_file("study", "a.txt")
+        git._typed_files.clear()
+        git._writer.waiting.clear()
         typed = str(room.text)
     monkeypatch.setattr(owner, name, real)
     async with start() as git:

@@ -58,7 +58,7 @@ class FileLog:
             file.flush()
             os.fsync(file.fileno())
 
-    async def print(self, repo, path):
+    async def write_file(self, repo, path):
         """Write the file; what AngelGit does about others' text is tested with AngelGit."""
         source = str(self.doc(path).get("source", type=Text))
         if source != (self.workspace / repo / path).read_text():

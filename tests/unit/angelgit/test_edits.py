@@ -35,7 +35,7 @@ TEXT = st.lists(st.sampled_from(PIECES), max_size=40).map("".join) | st.text(
 )
 
 
-def carry_out(before: str, edits) -> str:
+def execute(before: str, edits) -> str:
     raw = before.encode()
     for edit in edits:
         raw = raw[: edit.at] + edit.insert.encode() + raw[edit.at + edit.delete :]
@@ -45,7 +45,7 @@ def carry_out(before: str, edits) -> str:
 @given(TEXT, TEXT)
 @settings(deadline=None)
 def test_edits_turn_one_text_into_the_other(before, after):
-    assert carry_out(before, text_edits(before, after)) == after
+    assert execute(before, text_edits(before, after)) == after
 
 
 @given(TEXT, TEXT)

@@ -13,11 +13,11 @@ import pytest
 from angelos.adapters.host import rename
 from angelos.angelgit.worktree import files as module
 from angelos.angelgit.worktree.files import WorkingFiles
-from angelos.angelgit.worktree.reconcile import Disk
+from angelos.angelgit.worktree.reconcile import DiskFile
 from angelos.core.errors import Refused
 from angelos.core.revision import MAX_FILE_BYTES
 
-ABSENT = Disk("absent")
+ABSENT = DiskFile("absent")
 
 
 @pytest.fixture
@@ -146,11 +146,11 @@ def test_links_do_not_lead_out_of_the_workspace(files, ws, tmp_path):
 def test_a_file_that_is_being_written_says_so(files, ws):
     put(files, b"one")
     old(ws / "a.txt")
-    assert files.look("r", "a.txt") == Disk("file", b"one")
+    assert files.look("r", "a.txt") == DiskFile("file", b"one")
     with (ws / "a.txt").open("ab") as writer:
-        assert files.look("r", "a.txt") == Disk("file", b"one", written=True)
+        assert files.look("r", "a.txt") == DiskFile("file", b"one", written=True)
         writer.write(b"!")
-    assert files.look("r", "a.txt") == Disk("file", b"one!", fresh=True)
+    assert files.look("r", "a.txt") == DiskFile("file", b"one!", fresh=True)
 
 
 def test_a_file_opened_for_writing_before_the_exchange_is_put_back(files, ws):

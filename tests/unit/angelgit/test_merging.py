@@ -114,8 +114,8 @@ def test_an_update_gives_the_merge_or_is_made_anew_or_refused(path, texts, data)
     dev = documents.union(path, main, documents.change(path, main, data.draw(texts)))
     on_main, on_dev = documents.text_of(path, main), documents.text_of(path, dev)
     try:
-        fitted = rebase.onto(path, main, update, base, proposed)
-        whole = rebase.settle(path, dev, fitted, base, proposed)
+        fitted = rebase.onto_main(path, main, update, base, proposed)
+        whole = rebase.onto_dev(path, dev, fitted, base, proposed)
     except (Stale, Conflict):
         assert (
             merge(path, base, on_main, proposed).clashes
@@ -133,7 +133,7 @@ def test_an_update_gives_the_merge_or_is_made_anew_or_refused(path, texts, data)
     back = documents.inverse(path, main, fitted)
     state = documents.union(path, dev, whole)
     try:
-        undone = rebase.settle(path, state, back, proposed, base)
+        undone = rebase.onto_dev(path, state, back, proposed, base)
     except Conflict:
         assert merge(path, proposed, documents.text_of(path, state), base).clashes
         return
@@ -156,14 +156,14 @@ def test_the_lines_around_a_clash_are_exact():
     main = documents.build("a", base)
     update = documents.change("a", main, target)
     state = documents.union("a", main, documents.change("a", main, dev))
-    gentle = rebase.settle("a", state, update, base, target)
+    gentle = rebase.onto_dev("a", state, update, base, target)
     assert documents.text_of("a", state, gentle) == "1\ngood <typed>\n3\nmore\n"
     # The same text of other items: the update alone would mix both lines up.
     other = documents.union("a", state, documents.change("a", state, "x\n"))
     other = documents.union("a", other, documents.change("a", other, dev))
     with pytest.raises(Conflict):
-        rebase.settle("a", other, update, base, target)
-    kept = rebase.settle("a", other, update, base, target, keep=True)
+        rebase.onto_dev("a", other, update, base, target)
+    kept = rebase.onto_dev("a", other, update, base, target, keep=True)
     assert documents.text_of("a", other, kept) == dev
 
 
@@ -210,6 +210,6 @@ def test_lines_that_a_rollback_left_in_dev_stand_there_once_when_it_is_undone():
     dev = documents.union("a.txt", base, documents.change("a.txt", base, "a\nkept\n"))
     undo = documents.change("a.txt", base, "a\nkept\n")  # of main, by other items
     assert documents.text_of("a.txt", dev, undo) == "a\nkept\nkept\n"
-    update = rebase.settle("a.txt", dev, undo, "a\n", "a\nkept\n", keep=True)
+    update = rebase.onto_dev("a.txt", dev, undo, "a\n", "a\nkept\n", keep=True)
     assert documents.text_of("a.txt", dev, update) == "a\nkept\n"
     assert documents.holds("a.txt", documents.union("a.txt", dev, update), undo)

@@ -9,18 +9,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from angelos.angelgit.documents.documents import canonical
-from angelos.angelgit.storage.models import Known
-from angelos.angelgit.worktree.reconcile import Disk, decide
+from angelos.angelgit.storage.models import WriteRecord
+from angelos.angelgit.worktree.reconcile import DiskFile, decide
 
 BASE = "".join(f"{i}\n" for i in range(1, 9))
 
 
-def on_disk(text: str | bytes, **more) -> Disk:
-    return Disk("file", text.encode() if isinstance(text, str) else text, **more)
+def on_disk(text: str | bytes, **more) -> DiskFile:
+    return DiskFile("file", text.encode() if isinstance(text, str) else text, **more)
 
 
-def known(text: str) -> Known:
-    return Known(text.encode())
+def known(text: str) -> WriteRecord:
+    return WriteRecord(text.encode())
 
 
 @st.composite
@@ -71,7 +71,7 @@ def test_what_we_wrote_is_written_over(live):
 def test_content_that_is_not_ours_is_never_written_over(content, live, before):
     """Whatever the bytes are: the only ways are to take them in or to keep them."""
     base = None if before is None else before.decode(errors="replace").encode()
-    verdict = decide("a.txt", Disk("file", content), Known(base), live)
+    verdict = decide("a.txt", DiskFile("file", content), WriteRecord(base), live)
     if content == live.encode():
         assert verdict.do == "nothing"
     elif base is None:
@@ -79,7 +79,9 @@ def test_content_that_is_not_ours_is_never_written_over(content, live, before):
     elif content == base:
         assert verdict.do == "write"
     elif verdict.do == "write":  # the same edit on both sides
-        again = decide("a.txt", Disk("file", live.encode()), Known(base), content.decode())
+        again = decide(
+            "a.txt", DiskFile("file", live.encode()), WriteRecord(base), content.decode()
+        )
         assert again.do in {"write", "take"}
 
 
@@ -94,20 +96,20 @@ def test_what_was_taken_in_is_not_taken_in_again(disk, live):
 @pytest.mark.parametrize(
     ("disk", "before", "do"),
     [
-        (Disk("absent"), Known(), "write"),
-        (Disk("absent", fresh=True), Known(), "write"),
-        (Disk("absent"), known("old\n"), "write"),
-        (Disk("absent", fresh=True), known("old\n"), "wait"),
-        (Disk("odd", what="it is a folder"), known("old\n"), "aside"),
+        (DiskFile("absent"), WriteRecord(), "write"),
+        (DiskFile("absent", fresh=True), WriteRecord(), "write"),
+        (DiskFile("absent"), known("old\n"), "write"),
+        (DiskFile("absent", fresh=True), known("old\n"), "wait"),
+        (DiskFile("odd", what="it is a folder"), known("old\n"), "aside"),
         (on_disk("x\n", fresh=True), known("old\n"), "wait"),
         (on_disk("x\n", written=True), known("old\n"), "wait"),
         (on_disk("old\n", written=True), known("old\n"), "wait"),
         (on_disk("live\n", written=True), known("old\n"), "nothing"),
-        (on_disk("x\n"), Known(), "aside"),
-        (on_disk("next\n"), Known(b"old\n", b"next\n"), "write"),
-        (on_disk("old\n"), Known(b"old\n", b"next\n"), "write"),
-        (on_disk("x\n"), Known(b"old\n", b"next\n"), "aside"),
-        (on_disk("x\n"), Known(None, b"next\n"), "aside"),
+        (on_disk("x\n"), WriteRecord(), "aside"),
+        (on_disk("next\n"), WriteRecord(b"old\n", b"next\n"), "write"),
+        (on_disk("old\n"), WriteRecord(b"old\n", b"next\n"), "write"),
+        (on_disk("x\n"), WriteRecord(b"old\n", b"next\n"), "aside"),
+        (on_disk("x\n"), WriteRecord(None, b"next\n"), "aside"),
         (on_disk(b"\xff"), known("live\n"), "aside"),
         (on_disk(b"a\0b"), known("live\n"), "aside"),
         (on_disk(b""), known("live\n"), "take"),

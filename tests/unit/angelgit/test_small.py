@@ -9,12 +9,12 @@ import pycrdt
 import pytest
 
 from angelos.angelgit.changes.importing import import_files
-from angelos.angelgit.changes.prepare import Base, draft, find_conflicts
+from angelos.angelgit.changes.prepare import BaseFile, find_conflicts, prepare_edit
 from angelos.angelgit.documents import documents
 from angelos.angelgit.documents.replica import Replica
 from angelos.angelgit.storage.models import (
     FileState,
-    PathMove,
+    PathChange,
     check_name,
     decode,
     proposal_digest,
@@ -22,7 +22,7 @@ from angelos.angelgit.storage.models import (
 )
 from angelos.angelgit.storage.trees import (
     clash,
-    dev_moves,
+    dev_changes,
     differing,
     entangled,
     plan_rollback,
@@ -81,14 +81,14 @@ def test_a_rollback_deletes_before_it_revives():
     assert [(s.path, s.document, s.target is None) for s in plan] == [
         ("p", "new", True), ("p", "old", False), ("q", "2", False),
     ]  # fmt: skip
-    moves = dev_moves(plan, {"2": b"u"}, {"new", "2"})
-    assert [(m.document, m.op) for m in moves] == [
+    changes = dev_changes(plan, {"2": b"u"}, {"new", "2"})
+    assert [(m.document, m.op) for m in changes] == [
         ("new", "delete"),
         ("old", "revive"),
         ("2", "edit"),
     ]
     # What dev alone has deleted stays deleted there, but takes the edit.
-    assert [m.op for m in dev_moves(plan[2:], {"2": b"u"}, set())] == ["edit"]
+    assert [m.op for m in dev_changes(plan[2:], {"2": b"u"}, set())] == ["edit"]
 
 
 # -- drafts ----------------------------------------------------------------------------------
@@ -96,29 +96,31 @@ def test_a_rollback_deletes_before_it_revives():
 
 def test_edits_become_moves():
     state = documents.build("a.txt", "one\n")
-    base = Base(file("a.txt", "d", "one\n"), "one\n", state)
-    made = draft(NewText(path="a.txt", text="two\n"), base)
+    base = BaseFile(file("a.txt", "d", "one\n"), "one\n", state)
+    made = prepare_edit(NewText(path="a.txt", text="two\n"), base)
     assert made is not None
-    assert (made.move.op, made.move.document, made.after) == ("edit", "d", "two\n")
-    assert documents.text_of("a.txt", state, made.move.update) == "two\n"
-    assert draft(NewText(path="a.txt", text="one\n"), base) is None
-    gone = draft(DeleteFile(path="a.txt"), base)
+    assert (made.change.op, made.change.document, made.after) == ("edit", "d", "two\n")
+    assert documents.text_of("a.txt", state, made.change.update) == "two\n"
+    assert prepare_edit(NewText(path="a.txt", text="one\n"), base) is None
+    gone = prepare_edit(DeleteFile(path="a.txt"), base)
     assert gone is not None
-    assert (gone.move.op, gone.after) == ("delete", None)
-    new = draft(UnifiedDiff(path="n", diff="--- /dev/null\n+++ b/n\n@@ -0,0 +1 @@\n+x\n"), None)
+    assert (gone.change.op, gone.after) == ("delete", None)
+    new = prepare_edit(
+        UnifiedDiff(path="n", diff="--- /dev/null\n+++ b/n\n@@ -0,0 +1 @@\n+x\n"), None
+    )
     assert new is not None
-    assert (new.move.op, new.after) == ("create", "x\n")
+    assert (new.change.op, new.after) == ("create", "x\n")
     with pytest.raises(InvalidInput):
-        draft(UnifiedDiff(path="n", diff="--- /dev/null\n+++ /dev/null\n"), None)
+        prepare_edit(UnifiedDiff(path="n", diff="--- /dev/null\n+++ /dev/null\n"), None)
     creates = "--- /dev/null\n+++ b/a.txt\n@@ -0,0 +1 @@\n+x\n"
     with pytest.raises(InvalidInput, match="in the base revision already"):
-        draft(UnifiedDiff(path="a.txt", diff=creates), base)
+        prepare_edit(UnifiedDiff(path="a.txt", diff=creates), base)
 
 
 def test_what_stands_against_a_merge():
     def against(op, dev, base="1\n", theirs="1\n", yours="2\n"):
-        move = PathMove(path="p", document="d", op=op)
-        found = find_conflicts((move,), dev, {"p": base}, {"p": theirs}, {"p": yours})
+        change = PathChange(path="p", document="d", op=op)
+        found = find_conflicts((change,), dev, {"p": base}, {"p": theirs}, {"p": yours})
         return [c.what for c in found]
 
     assert against("edit", {"p": "d"}) == []

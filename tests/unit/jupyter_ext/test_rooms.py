@@ -41,7 +41,7 @@ class Log:
             raise self.failures.pop(0)
         self.updates.append(update)
 
-    async def print(self, repo, path):
+    async def write_file(self, repo, path):
         if self.refusal is not None:
             raise self.refusal
         self.printed.append(self.text())
