@@ -1,11 +1,11 @@
-"""The node: takes commands from its channel, checks each grant, carries it out, tells facts.
+"""The node: receives commands from its channel, verifies each grant and dispatches to handlers.
 
     async with Node(config, connect, fetch_bundle, sandbox, clock, keys) as node:
         await node.run()         # until the channel has ended for good, or it is cancelled
 
-Tasks run beside each other up to `slots`; cancelling, revoking and checking out never wait for
-them. A command is acknowledged when it is finished and its last fact is with the channel, so a
-command whose node died is delivered again. On the way out running tasks end as `killed`.
+Up to `slots` tasks run at once; cancelling, revoking and checking out never wait for them. A
+command is acknowledged when it has finished and its last fact is with the channel, so a command
+whose node died is delivered again. When the node stops, running tasks end as `killed`.
 """
 
 from __future__ import annotations
@@ -16,36 +16,21 @@ import logging
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
-import msgspec
-
-from angelos.adapters.host.datadir import write_private
-from angelos.core.errors import (
-    AngelError,
-    Busy,
-    DeadlineExceeded,
-    Forbidden,
-    InvalidInput,
-    Unavailable,
-)
+from angelos.core.errors import AngelError, Forbidden, InvalidInput
 from angelos.core.frames import Envelope
-from angelos.core.grants import Grant, check_grant, read_grant
-from angelos.core.ids import CommandId, PrincipalId, TaskId
+from angelos.core.grants import Grant, check_grant
+from angelos.core.ids import CommandId, PrincipalId
 from angelos.core.messages import (
     CancelTask,
     Checkout,
     Command,
-    Kind,
     RevokeGrants,
     RunTask,
-    Status,
-    TaskResult,
     decode,
     decode_payload,
-    encode,
 )
 from angelos.core.ports import Channel, Clock, Sandbox
 from angelos.core.signing import VerifyKey
@@ -53,10 +38,13 @@ from angelos.node.checkouts.pulls import Pulls
 from angelos.node.checkouts.store import Checkouts, FetchBundle
 from angelos.node.commands import inbox
 from angelos.node.commands.attempts import Attempts
-from angelos.node.commands.facts import Saying
-from angelos.node.commands.output import Feed
+from angelos.node.commands.check_out import CheckOutHandler
+from angelos.node.commands.jobs import Job, Jobs, StopCode, StopReason
+from angelos.node.commands.outbox import Outbox
+from angelos.node.commands.run import RunHandler
 from angelos.node.commands.runner import Runner
 from angelos.node.commands.slots import Slots
+from angelos.node.commands.stop import NotStored, StopHandler
 from angelos.node.config import NodeConfig
 
 log = logging.getLogger(__name__)
@@ -72,23 +60,20 @@ class Keys:
     revision: VerifyKey
 
 
-class _NotKept(AngelError):
-    """A revocation is in force but could not be written down; it is taken again when it comes."""
+@dataclass(frozen=True, slots=True)
+class _Connected:
+    """What exists while the channel is open."""
 
-
-@dataclass(slots=True)
-class _Work:
-    """A command that is being carried out."""
-
-    who: PrincipalId
-    job: asyncio.Task[None]
-    task: TaskId | None = None
-    kill: str = ""
-    """Why it is to end, once somebody wants that."""
+    channel: Channel
+    inbox: inbox.Inbox
+    outbox: Outbox
+    run: RunHandler
+    check_out: CheckOutHandler
+    stop: StopHandler
 
 
 class Node:
-    """One node's life; `async with` owns its jobs."""
+    """One node; `async with` owns its jobs and its channel."""
 
     def __init__(
         self,
@@ -99,7 +84,7 @@ class Node:
         clock: Clock,
         keys: Keys,
     ) -> None:
-        """Take the parts; `sandbox` is already entered."""
+        """Build a node that is not connected yet; `sandbox` is already entered."""
         self.id = PrincipalId(f"node/{config.name}")
         self._config = config
         self._connect = connect
@@ -109,21 +94,18 @@ class Node:
         self.checkouts = Checkouts(
             config.directory, keys.revision, fetch_bundle, config.keep_checkouts
         )
-        self._runner = Runner(config.name, sandbox, self.checkouts)
-        self._pulls = Pulls(sandbox, self.checkouts)
-        self._slots = Slots(config.slots, config.waiting, clock)
-        self._ledger = inbox.Ledger()
         self._attempts = Attempts(config.directory / "begun.json")
-        self._work: dict[CommandId, _Work] = {}
-        self._channel: Channel | None = None
+        self._jobs = Jobs()
+        self._connection: _Connected | None = None
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         self._config.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         await asyncio.to_thread(self.checkouts.sweep)
-        self._ledger = await asyncio.to_thread(inbox.load, self._revoked_file)
+        memory = await asyncio.to_thread(inbox.load, self._config.directory / "revoked.json")
         info = {"tier": self._sandbox.tier, "role": self._config.role}
-        self._channel = await self._stack.enter_async_context(self._connect(info))
+        channel = await self._stack.enter_async_context(self._connect(info))
+        self._connection = self._build(channel, memory)
         return self
 
     async def __aexit__(
@@ -132,236 +114,100 @@ class Node:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End what runs as `killed`, tell so, and close the channel."""
+        """End running tasks as `killed`, report that, and close the channel."""
         try:
-            for work in self._work.values():
-                self._kill(work, "the node was stopped")
-            jobs = [work.job for work in self._work.values()]
-            if jobs:
-                _, late = await asyncio.wait(jobs, timeout=_GOODBYE_S)
-                for job in late:  # the channel takes nothing any more
-                    job.cancel()
-                await asyncio.gather(*jobs, return_exceptions=True)
+            reason = StopReason(StopCode.shutdown, "the node was stopped")
+            await self._jobs.close(reason, _GOODBYE_S)
         finally:
             await self._stack.aclose()
 
     async def run(self) -> None:
-        """Take commands for ever; raises `Unavailable` when the channel has ended for good."""
+        """Receive commands for ever; raises `Unavailable` when the channel has ended for good."""
         while True:
-            for envelope in await self._link.recv():
+            for envelope in await self._now.channel.recv():
                 if envelope.kind == "command":
                     await self._receive(envelope)
 
-    # -- commands ------------------------------------------------------------------------
+    def _build(self, channel: Channel, memory: inbox.Inbox) -> _Connected:
+        config = self._config
+        outbox = Outbox(self.id, channel, self._clock)
+        run = RunHandler(
+            Runner(config.name, self._sandbox, self.checkouts),
+            Slots(config.slots, config.waiting, self._clock),
+            self._attempts,
+            self._jobs,
+            outbox,
+            self._clock,
+        )
+        return _Connected(
+            channel=channel,
+            inbox=memory,
+            outbox=outbox,
+            run=run,
+            check_out=CheckOutHandler(self.id, Pulls(self._sandbox, self.checkouts), outbox),
+            stop=StopHandler(memory, config.directory / "revoked.json", self._jobs, run, outbox),
+        )
+
+    @property
+    def _now(self) -> _Connected:
+        assert self._connection is not None  # noqa: S101 - inside `async with`
+        return self._connection
 
     async def _receive(self, envelope: Envelope) -> None:
         try:
             command = decode(envelope.body, Command)
         except InvalidInput as error:
             log.warning("Dropped a command that cannot be read: %s", error)
-            await self._ack(CommandId(envelope.id))
+            await self._now.outbox.acknowledge(CommandId(envelope.id))
             return
-        match self._ledger.receive(command.id):
+        match self._now.inbox.receive(command.id):
             case "finished":
-                await self._ack(command.id)
+                await self._now.outbox.acknowledge(command.id)
             case "start":
-                self._begin(command)
+                self._jobs.start(command, self._work)
             case "running":
-                log.info("Command %s came again while it runs", command.id)
+                log.info("Command %s arrived again while it runs", command.id)
 
-    def _begin(self, command: Command) -> None:
-        """Start a job for a command; its kind and grant are looked at inside."""
-        who = PrincipalId("")
-        job = asyncio.create_task(self._job(command), name=f"command {command.id}")
-        self._work[command.id] = _Work(who, job)
-
-    async def _job(self, command: Command) -> None:
-        work = self._work[command.id]
+    async def _work(self, job: Job) -> None:
+        """Carry a command out and acknowledge it."""
+        command = job.command
         try:
-            await self._carry_out(command, work)
-        except _NotKept as error:
+            await self._dispatch(job)
+        except NotStored as error:
             log.error("Command %s is not acknowledged: %s", command.id, error)  # noqa: TRY400
-            self._ledger.forget(command.id)
+            self._now.inbox.forget(command.id)
             return
         except AngelError as error:
             log.warning("Command %s was not carried out: %s", command.id, error)
         except Exception:
             log.exception("Command %s failed", command.id)
         finally:
-            self._work.pop(command.id, None)
             self._attempts.end(command.id)
-        self._ledger.finish(command.id)
+        self._now.inbox.finish(command.id)
         with contextlib.suppress(AngelError):  # the channel has ended: it is delivered again
-            await self._ack(command.id)
+            await self._now.outbox.acknowledge(command.id)
 
-    async def _carry_out(self, command: Command, work: _Work) -> None:
-        payload = decode_payload(command.payload)
-        refusal: AngelError | None = None
+    async def _dispatch(self, job: Job) -> None:
+        payload = decode_payload(job.command.payload)  # an unknown kind is refused by name
         try:
-            work.who = self._allowed(command).who
+            job.principal = self._verified(job.command).who
         except AngelError as error:
-            refusal = error
+            job.refusal = error  # its handler reports it, where a report can be believed
         match payload:
             case RunTask():
-                if refusal is not None and self._runs(payload.task):
-                    raise refusal  # said of the task, it would end what another command began
-                work.task = payload.task
-                await self._run_task(command, payload, work, refusal)
+                await self._now.run.handle(job, payload)
             case Checkout():
-                await self._check_out(command, payload, work, refusal)
-            case CancelTask() | RevokeGrants():
-                if refusal is not None:
-                    raise refusal
-                await self._stop(command, payload)
+                await self._now.check_out.handle(job, payload)
+            case CancelTask():
+                await self._now.stop.cancel(job, payload)
+            case RevokeGrants():
+                await self._now.stop.revoke(job, payload)
 
-    def _allowed(self, command: Command) -> Grant:
+    def _verified(self, command: Command) -> Grant:
+        """Return the grant if it allows the command here and now; raise `Forbidden`."""
         now = self._clock.time()
         grant = check_grant(self._keys.grant, command.grant, command.payload, self.id, now)
-        self._ledger.check(grant)
+        self._now.inbox.check(grant)
         if command.to != self.id:
             raise Forbidden(f"The command is for {command.to}, not for {self.id}.")
         return grant
-
-    async def _stop(self, command: Command, payload: CancelTask | RevokeGrants) -> None:
-        match payload:
-            case CancelTask(task=task, command=of, reason=reason):
-                reason = reason or "cancelled"
-                if of and self._ledger.cancel(of) == "end":
-                    await self._unseen(Saying(self.id, of, command.trace), task, reason)
-                    return
-                found = [work for work in self._work.values() if work.task == task]
-            case RevokeGrants(principal=principal, reason=reason):
-                self._ledger.revoke(principal, read_grant(command.grant))
-                found = [work for work in self._work.values() if work.who == principal]
-                reason = f"the grants of {principal} were revoked: {reason}".rstrip(": ")
-        jobs = [work.job for work in found if work.job is not asyncio.current_task()]
-        for work in found:
-            if work.job in jobs:
-                self._kill(work, reason)
-        if isinstance(payload, RevokeGrants):
-            try:
-                await asyncio.to_thread(write_private, self._revoked_file, self._ledger.dump())
-            except OSError as error:
-                raise _NotKept(
-                    f"It is in force, but {self._revoked_file} cannot be written: {error}"
-                ) from error
-        elif jobs:
-            # Acknowledged only then: should we die before, the end is said at the next start.
-            await asyncio.wait(jobs)
-
-    async def _unseen(self, saying: Saying, task: TaskId, reason: str) -> None:
-        """Say the end of a task whose command has not come, and is passed over if it does."""
-        evidence = {"source": "node", "reason": reason}
-        result = self._runner.result(Status.killed, Feed(), evidence=evidence)
-        await self._finished(saying, task, result)
-
-    def _runs(self, task: TaskId) -> bool:
-        return any(work.task == task for work in self._work.values())
-
-    @staticmethod
-    def _kill(work: _Work, reason: str) -> None:
-        if not work.kill:
-            work.kill = reason
-            work.job.cancel()
-
-    # -- tasks ---------------------------------------------------------------------------
-
-    async def _run_task(
-        self, command: Command, task: RunTask, work: _Work, refusal: AngelError | None
-    ) -> None:
-        feed, saying = Feed(), Saying(self.id, command.id, command.trace)
-
-        async def started() -> None:
-            await self._say(
-                saying, Kind.task_started, task.task, node=self._config.name,
-                tier=self._sandbox.tier, attempt=self._attempts.begin(command.id),
-            )  # fmt: skip
-
-        async def say(kind: Kind, **data: Any) -> None:
-            await self._say(saying, kind, task.task, **data)
-
-        begun = self._clock.monotonic()
-        try:
-            if refusal is not None:
-                raise refusal  # noqa: TRY301 - told like any other error below
-            async with self._slots.one(command.deadline):
-                result = await self._runner.run(task, started, say, feed)
-        except Forbidden as error:
-            evidence = {"source": "grant", "reason": str(error)}
-            result = self._runner.result(Status.denied, feed, evidence=evidence)
-        except (Busy, DeadlineExceeded) as error:
-            evidence = {"source": "node", "reason": str(error), "code": error.code}
-            result = self._runner.result(Status.killed, feed, evidence=evidence)
-        except Exception as error:
-            # A full disk, say. Whatever it is, the task has ended and somebody waits to hear it.
-            log.exception("Task %s failed on the node", task.task)
-            evidence = {
-                "source": "node",
-                "reason": f"The node failed: {error}",
-                "code": _code(error),
-            }
-            result = self._runner.result(Status.killed, feed, evidence=evidence)
-        except asyncio.CancelledError:
-            current = asyncio.current_task()
-            if not work.kill or current is None:
-                raise
-            current.uncancel()
-            evidence = {"source": "node", "reason": work.kill}
-            seconds = self._clock.monotonic() - begun
-            result = self._runner.result(Status.killed, feed, evidence=evidence, seconds=seconds)
-        work.kill = work.kill or "it has finished"  # too late to stop it now
-        await self._finished(saying, task.task, result)
-
-    async def _finished(self, saying: Saying, task: TaskId, result: TaskResult) -> None:
-        data = msgspec.to_builtins(result)
-        await self._say(saying, Kind.task_finished, task, outcome=result.status, once=True, **data)
-
-    # -- checkouts -----------------------------------------------------------------------
-
-    async def _check_out(
-        self, command: Command, wish: Checkout, work: _Work, refusal: AngelError | None
-    ) -> None:
-        try:
-            if refusal is not None:
-                raise refusal  # noqa: TRY301 - told like any other error below
-            told = await self._pulls.pull(wish)
-        except AngelError as error:
-            told = self._pulls.failed(wish, error.code, str(error))
-        except Exception as error:
-            log.exception("%s of %s was not checked out", wish.revision, wish.repo)
-            detail = f"The revision cannot be kept: {error}"
-            told = self._pulls.failed(wish, _code(error), detail)
-        except asyncio.CancelledError:
-            current = asyncio.current_task()
-            if not work.kill or current is None:
-                raise
-            current.uncancel()
-            told = self._pulls.failed(wish, Status.killed, work.kill)
-        await self._say(
-            Saying(self.id, command.id, command.trace), told.kind, self.id, outcome=told.outcome,
-            revision=wish.revision, once=True, **told.data,
-        )  # fmt: skip
-
-    # -- channel -------------------------------------------------------------------------
-
-    @property
-    def _link(self) -> Channel:
-        assert self._channel is not None  # noqa: S101 - inside `async with`
-        return self._channel
-
-    @property
-    def _revoked_file(self) -> Path:
-        return self._config.directory / "revoked.json"
-
-    async def _say(self, saying: Saying, kind: Kind, subject: str, **fields: Any) -> None:
-        """Tell a fact, with its `fields` and data as `Saying.fact` takes them."""
-        fact = saying.fact(self._clock.time(), kind, subject, **fields)
-        await self._link.send([Envelope("fact", fact.id, encode(fact))])
-
-    async def _ack(self, command: CommandId) -> None:
-        await self._link.send([Envelope("ack", command, b"")])
-
-
-def _code(error: Exception) -> str:
-    """Return the error code of what was not expected: a full disk may have room later."""
-    return Unavailable.code if isinstance(error, OSError) else AngelError.code

@@ -237,11 +237,11 @@ def test_a_killed_node_leaves_no_box(*, boxed: bool) -> None:
     code = (
         "import asyncio, os, sys\n"
         "from angelos.core.messages import Limits\n"
-        "from angelos.core.ports import RunSpec\n"
+        "from angelos.core.runs import RunSpec\n"
         "from angelos.node.config import SandboxConfig\n"
         "from angelos.node.sandbox.proc import tree\n"
         "from angelos.core.errors import Unavailable\n"
-        "from angelos.node import sandbox as module\n"
+        "from angelos.node.sandbox import sandbox as module\n"
         "from angelos.node.sandbox.sandbox import BubblewrapSandbox\n"
         "def missing():\n"
         "    raise Unavailable('none')\n"

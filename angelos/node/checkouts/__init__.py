@@ -1,1 +1,1 @@
-"""Revisions on the disk of a node: pulled, verified, switched to."""
+"""Revisions on the disk of a node: pulled, verified, tried, and then put in force."""

@@ -1,4 +1,4 @@
-"""Asks a new checkout whether it works: its health command, in the sandbox, in its folder."""
+"""Runs the health command of a new checkout, in the sandbox, in the checkout's folder."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ from angelos.node.sandbox.layout import WORK
 _TAIL = 4096
 
 
-class Health(msgspec.Struct, frozen=True):
-    """What came of the health command; `detail` is the last part of its output."""
+class HealthResult(msgspec.Struct, frozen=True):
+    """How the health command ended; `detail` is the last part of its output."""
 
     status: Status
     detail: str
     evidence: dict[str, Any]
 
 
-async def check(sandbox: Sandbox, folder: Path, wish: Checkout) -> Health:
+async def check(sandbox: Sandbox, folder: Path, checkout: Checkout) -> HealthResult:
     """Run the health command; without one a verified revision is healthy."""
-    if not wish.health:
-        return Health(Status.ok, "", {})
-    spec = RunSpec(argv=wish.health, limits=wish.limits, read_only={WORK: str(folder)}, chdir=WORK)
+    if not checkout.health:
+        return HealthResult(Status.ok, "", {})
+    spec = RunSpec(
+        argv=checkout.health, limits=checkout.limits, read_only={WORK: str(folder)}, chdir=WORK
+    )
     tail, end = b"", None
     async with aclosing(cast("Any", sandbox.run(spec))) as events:
         async for event in events:
@@ -39,8 +41,8 @@ async def check(sandbox: Sandbox, folder: Path, wish: Checkout) -> Health:
                 case Exit():
                     end = event
     if end is None:
-        raise Unavailable("The sandbox ended without a word.")
+        raise Unavailable("The sandbox ended without reporting how.")
     if end.status is Status.denied and end.evidence.get("source") == "node":
-        # Says something about this node and nothing about the revision.
+        # No box could be made: that says something about this node, nothing about the revision.
         raise Unavailable(str(end.evidence.get("reason", "The sandbox refused the command.")))
-    return Health(end.status, tail.decode(errors="replace"), dict(end.evidence))
+    return HealthResult(end.status, tail.decode(errors="replace"), dict(end.evidence))

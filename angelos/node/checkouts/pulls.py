@@ -1,11 +1,11 @@
-"""Pulls a revision: checked out, asked for its health, and only then made the one in force.
+"""Pulls a revision: checks it out, runs its health command, and only then puts it in force.
 
-    told = await pulls.pull(wish)
-    told.kind     # Kind.checkout_healthy
-    told.outcome  # "ok"
+    result = await pulls.pull(checkout)
+    result.kind     # Kind.checkout_healthy
+    result.outcome  # "ok"
 
-Of one repository, one after the other and in the order they were asked for: whatever a health
-command takes, the last revision asked for is the one in force.
+The pulls of one repository run one after the other, in the order in which they were asked for:
+however long a health command takes, the revision that was asked for last is the one in force.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from angelos.node.checkouts import health
 from angelos.node.checkouts.store import Checkouts
 
 
-class Told(msgspec.Struct, frozen=True):
-    """What is to be told of a pull."""
+class PullResult(msgspec.Struct, frozen=True):
+    """What the node reports of a pull."""
 
     kind: Kind
     outcome: str
+    """A `Status`, or the code of the error that prevented the pull."""
     data: dict[str, Any]
 
 
@@ -33,27 +34,26 @@ class Pulls:
     """Carries out what `Checkout` asks for."""
 
     def __init__(self, sandbox: Sandbox, checkouts: Checkouts) -> None:
-        """Take where health commands run and where revisions lie."""
         self._sandbox = sandbox
         self._checkouts = checkouts
         self._turns: dict[str, asyncio.Lock] = {}
 
-    async def pull(self, wish: Checkout) -> Told:
-        """Make a healthy revision the one in force; the errors are those of `Checkouts.use`."""
-        turn = self._turns.setdefault(wish.repo, asyncio.Lock())
-        async with turn, self._checkouts.use(wish.repo, wish.revision) as folder:
-            end = await health.check(self._sandbox, folder, wish)
+    async def pull(self, checkout: Checkout) -> PullResult:
+        """Put a healthy revision in force; the errors are those of `Checkouts.use`."""
+        turn = self._turns.setdefault(checkout.repo, asyncio.Lock())
+        async with turn, self._checkouts.use(checkout.repo, checkout.revision) as folder:
+            end = await health.check(self._sandbox, folder, checkout)
             if end.status is Status.ok:
-                await self._checkouts.switch(wish.repo, wish.revision)
-                return Told(Kind.checkout_healthy, end.status, _about(wish))
-            return self.failed(wish, end.status, end.detail, evidence=end.evidence)
+                await self._checkouts.switch(checkout.repo, checkout.revision)
+                return PullResult(Kind.checkout_healthy, end.status, _about(checkout))
+            return self.failed(checkout, end.status, end.detail, evidence=end.evidence)
 
-    def failed(self, wish: Checkout, outcome: str, detail: str, **data: Any) -> Told:
-        """Return what is told of a revision that is not put in force, and which one is."""
-        stayed = self._checkouts.current(wish.repo)
-        data = {**_about(wish), "stayed_on": stayed, "detail": detail, **data}
-        return Told(Kind.checkout_failed, outcome, data)
+    def failed(self, checkout: Checkout, outcome: str, detail: str, **data: Any) -> PullResult:
+        """Return the report of a revision that was not put in force, and which one is."""
+        current = self._checkouts.current(checkout.repo)
+        data = {**_about(checkout), "stayed_on": current, "detail": detail, **data}
+        return PullResult(Kind.checkout_failed, outcome, data)
 
 
-def _about(wish: Checkout) -> dict[str, Any]:
-    return {"repo": wish.repo, "branch": wish.branch, "canary": wish.canary}
+def _about(checkout: Checkout) -> dict[str, Any]:
+    return {"repo": checkout.repo, "branch": checkout.branch, "canary": checkout.canary}

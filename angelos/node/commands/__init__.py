@@ -1,1 +1,1 @@
-"""Commands of the hub: the inbox, the runner, output and the facts that are told."""
+"""Commands from the hub: received once, carried out by one handler each, reported as facts."""

@@ -1,8 +1,8 @@
-"""What a node says of its commands, as facts. Pure.
+"""Builds the facts that a node reports about its commands. Pure.
 
 >>> from angelos.core.ids import new_command_id
->>> saying = Saying(PrincipalId("node/exec1"), new_command_id())
->>> one, two = (saying.fact(1.0, Kind.task_finished, "task-1", once=True) for _ in range(2))
+>>> origin = Origin(PrincipalId("node/exec1"), new_command_id())
+>>> one, two = (origin.fact(1.0, Kind.task_finished, "task-1", once=True) for _ in range(2))
 >>> one.id == two.id
 True
 """
@@ -11,12 +11,13 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from angelos.core.errors import AngelError, Unavailable
 from angelos.core.ids import CommandId, PrincipalId, Revision, fact_of, new_fact_id
 from angelos.core.messages import Fact, Kind
 
 
-class Saying(NamedTuple):
-    """Who speaks, about which command."""
+class Origin(NamedTuple):
+    """The node that reports, and the command that it reports about."""
 
     actor: PrincipalId
     command: CommandId
@@ -33,7 +34,11 @@ class Saying(NamedTuple):
         once: bool = False,
         **data: Any,
     ) -> Fact:
-        """Return a fact; `once`: however often the command is carried out, it is one fact."""
+        """Return a fact about the command.
+
+        With `once`, its id follows from the command and the kind, so that a command that is
+        carried out twice still reports one fact, which the journal keeps once.
+        """
         return Fact(
             id=fact_of(self.command, kind) if once else new_fact_id(),
             at=at,
@@ -45,3 +50,10 @@ class Saying(NamedTuple):
             data=data,
             trace=self.trace,
         )
+
+
+def code_of(error: Exception) -> str:
+    """Return the code that is reported for an error; a full disk may have room again later."""
+    if isinstance(error, OSError):
+        return Unavailable.code
+    return error.code if isinstance(error, AngelError) else AngelError.code

@@ -1,8 +1,8 @@
-"""Which commands a node has seen, finished and had revoked. Pure, but for `load`.
+"""Which commands a node has received, finished and had revoked. Pure, except for `load`.
 
-Commands come at least once. One that runs is not started again, one that was finished is only
-acknowledged again. A revocation voids the grants that were made out before its own: a grant
-carries its time in its id (UUIDv7), by control's clock. A command's id may be a hash.
+Commands arrive at least once. A command that runs is not started again, and one that has finished
+is only acknowledged again. A revocation voids the grants that were made before its own: the id of
+a grant carries its time (UUIDv7), by control's clock. The id of a command may be a hash.
 """
 
 from __future__ import annotations
@@ -26,18 +26,17 @@ def time_of(identity: str) -> int:
     return int(identity.rpartition("-")[2][:_TIME_DIGITS] or "0", 16)
 
 
-class Ledger:
+class Inbox:
     """The node's memory of commands."""
 
     def __init__(self, revoked: dict[PrincipalId, int] | None = None) -> None:
-        """Start with the revocations that were kept."""
         self.revoked = dict(revoked or {})
-        """Principal -> milliseconds up to which grants are void."""
+        """Principal -> milliseconds up to which its grants are void."""
         self._open: set[CommandId] = set()
         self._finished: OrderedDict[CommandId, None] = OrderedDict()
 
     def receive(self, command: CommandId) -> Literal["start", "running", "finished"]:
-        """Note that a command has come and return what to do with it."""
+        """Record that a command has arrived and return what to do with it."""
         if command in self._finished:
             return "finished"
         if command in self._open:
@@ -46,10 +45,10 @@ class Ledger:
         return "start"
 
     def cancel(self, command: CommandId) -> Literal["stop", "end", "over"]:
-        """Note that a command is to be stopped and return what that means.
+        """Record that a command is cancelled and return what that means.
 
-        `stop` what runs; say the `end` of what has not come and will not be carried out when it
-        does; it is `over` already.
+        `stop`: it runs and has to be stopped. `end`: it has not arrived; report its end now, since
+        it will not be carried out when it does. `over`: it has finished already.
         """
         if command in self._finished:
             return "over"
@@ -59,19 +58,19 @@ class Ledger:
         return "end"
 
     def forget(self, command: CommandId) -> None:
-        """Note that a command was not carried out and is to be, when it comes again."""
+        """Record that a command was not carried out; it starts anew when it arrives again."""
         self._open.discard(command)
 
     def finish(self, command: CommandId) -> None:
-        """Note that a command is done."""
+        """Record that a command has finished."""
         self._open.discard(command)
         self._finished[command] = None
         while len(self._finished) > _REMEMBERED:
             self._finished.popitem(last=False)
 
-    def revoke(self, principal: PrincipalId, order: Grant) -> None:
-        """Void the grants made out to `principal` before that of the revocation itself."""
-        self.revoked[principal] = max(self.revoked.get(principal, 0), time_of(order.id))
+    def revoke(self, principal: PrincipalId, revocation: Grant) -> None:
+        """Void the grants of `principal` that are older than the grant of the revocation."""
+        self.revoked[principal] = max(self.revoked.get(principal, 0), time_of(revocation.id))
 
     def check(self, grant: Grant) -> None:
         """Raise `Forbidden` if a grant was revoked."""
@@ -79,19 +78,19 @@ class Ledger:
             raise Forbidden(f"The grants of {grant.who} were revoked.")
 
     def dump(self) -> bytes:
-        """Return the revocations for the node's file."""
+        """Return the revocations as the content of the node's file."""
         return msgspec.json.encode(self.revoked)
 
 
-def load(file: Path) -> Ledger:
-    """Return a ledger with what `dump` gave the file, if there is one; raise `InvalidInput`."""
+def load(file: Path) -> Inbox:
+    """Return an inbox with the revocations in `file`, if there is one; raise `InvalidInput`."""
     try:
-        return Ledger(msgspec.json.decode(file.read_bytes(), type=dict[PrincipalId, int]))
+        return Inbox(msgspec.json.decode(file.read_bytes(), type=dict[PrincipalId, int]))
     except FileNotFoundError:
-        return Ledger()
+        return Inbox()
     except msgspec.DecodeError as error:
         raise InvalidInput(
             f"The revocations in {file} cannot be read: {error}. Without them a revoked grant might"
             " be carried out.",
-            hint="Put the file back from a backup, or enrol the node anew in an empty folder.",
+            hint="Restore the file from a backup, or enrol the node again in an empty folder.",
         ) from error

@@ -1,4 +1,4 @@
-"""Carries one task out: guard, checkout, sandbox; output and result as facts."""
+"""Runs one task: guard, checkout, sandbox; its output is reported as it arrives."""
 
 from __future__ import annotations
 
@@ -14,48 +14,67 @@ from angelos.core.messages import Kind, RunTask, Status, TaskResult, Tier
 from angelos.core.ports import Sandbox
 from angelos.core.runs import Exit, RunSpec
 from angelos.node.checkouts.store import Checkouts
-from angelos.node.commands.output import Feed
+from angelos.node.commands.output import OutputBuffer
 from angelos.node.runtimes.python.runtime import refused, spec_for
 
 _COALESCE_S = 0.05
 
 
-class Say(Protocol):
-    """Tells one fact about the task."""
+class ReportFact(Protocol):
+    """Reports one fact about the task."""
 
     def __call__(self, kind: Kind, **data: Any) -> Awaitable[None]:
-        """Return when the channel has taken it."""
+        """Return when the channel has accepted the fact."""
         ...
 
 
 class Runner:
     """Runs tasks in a sandbox; knows nothing of commands, grants or channels."""
 
-    def __init__(self, name: str, sandbox: Sandbox, checkouts: Checkouts) -> None:
-        """Take the node's name for its results, and its parts."""
-        self._name = name
+    def __init__(self, node: str, sandbox: Sandbox, checkouts: Checkouts) -> None:
+        self.node = node
         self._sandbox = sandbox
         self._checkouts = checkouts
 
-    async def run(self, task: RunTask, started: Callable[[], Awaitable[None]], say: Say,
-                  feed: Feed) -> TaskResult:  # fmt: skip
-        """Run a task, telling output as it comes, and return its result."""
+    @property
+    def tier(self) -> Tier:
+        """The isolation in force."""
+        return self._sandbox.tier
+
+    async def run(
+        self,
+        task: RunTask,
+        started: Callable[[], Awaitable[None]],
+        report: ReportFact,
+        output: OutputBuffer,
+    ) -> TaskResult:
+        """Run a task and return its result.
+
+        Args:
+            task: what to run.
+            started: called once, right before the sandbox starts.
+            report: takes `task.output` facts as the task prints.
+            output: empty; holds what was printed, also when this raises.
+        """
         try:
-            return await self._run(task, started, say, feed)
+            return await self._run(task, started, report, output)
         except AngelError as error:
-            # What lies with the node or the hub may go better elsewhere; a bad task will not.
-            lost = isinstance(error, Unavailable)
-            status = Status.killed if lost else Status.denied
+            # What fails for the node or the hub may succeed elsewhere; a bad task will not.
+            status = Status.killed if isinstance(error, Unavailable) else Status.denied
             evidence = {"source": "node", "reason": str(error), "code": error.code}
-            return self.result(status, feed, evidence=evidence)
+            return self.result(status, output, evidence=evidence)
 
     async def _run(
-        self, task: RunTask, started: Callable[[], Awaitable[None]], say: Say, feed: Feed
+        self,
+        task: RunTask,
+        started: Callable[[], Awaitable[None]],
+        report: ReportFact,
+        output: OutputBuffer,
     ) -> TaskResult:
         finding = await refused(task)
         if finding is not None:
             evidence = {"source": "guard", "line": finding.line, "reason": finding.reason}
-            return self.result(Status.denied, feed, evidence=evidence)
+            return self.result(Status.denied, output, evidence=evidence)
         async with contextlib.AsyncExitStack() as stack:
             folder: Path | None = None
             if task.revision is not None:
@@ -64,32 +83,36 @@ class Runner:
                 )
             spec = spec_for(task, folder)
             await started()
-            end = await self._follow(spec, feed, say)
+            end = await self._follow(spec, output, report)
         if end is None:
-            raise Unavailable("The sandbox ended without a word.")
+            raise Unavailable("The sandbox ended without reporting how.")
         return self.result(
-            end.status, feed, exit_code=end.exit_code, seconds=end.duration_s, tier=end.tier,
+            end.status,
+            output,
             evidence=dict(end.evidence),
-        )  # fmt: skip
+            exit_code=end.exit_code,
+            seconds=end.duration_s,
+            tier=end.tier,
+        )
 
-    async def _follow(self, spec: RunSpec, feed: Feed, say: Say) -> Exit | None:
-        """Run it, telling what it prints; return its end."""
+    async def _follow(self, spec: RunSpec, output: OutputBuffer, report: ReportFact) -> Exit | None:
+        """Run a program, reporting its output; return how it ended."""
         news, room, over = asyncio.Event(), asyncio.Event(), asyncio.Event()
         end: Exit | None = None
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(_tell(feed, say, news, room, over))
+                group.create_task(_report_output(output, report, news, room, over))
                 async with aclosing(cast("Any", self._sandbox.run(spec))) as events:
                     async for event in events:
                         if isinstance(event, Exit):
                             end = event
                             continue
-                        feed.add(event.stream, event.data)
+                        output.add(event.stream, event.data)
                         news.set()
-                        if feed.full:
+                        if output.full:  # a slow hub slows the program down, not the node's memory
                             room.clear()
                             await room.wait()
-                feed.end()
+                output.end()
                 over.set()
                 news.set()
         except ExceptionGroup as group:
@@ -101,7 +124,7 @@ class Runner:
     def result(
         self,
         status: Status,
-        feed: Feed,
+        output: OutputBuffer,
         *,
         evidence: dict[str, Any],
         exit_code: int | None = None,
@@ -109,32 +132,36 @@ class Runner:
         tier: Tier | None = None,
     ) -> TaskResult:
         """Return the result of a run, however it ended."""
-        cut = {name: kept.total for name, kept in feed.kept.items() if kept.truncated}
+        cut = {name: text.total for name, text in output.excerpts.items() if text.truncated}
         if cut:
             evidence = {**evidence, "truncated": cut}
         return TaskResult(
             status=status,
             exit_code=exit_code,
-            stdout=feed.kept["stdout"].text(),
-            stderr=feed.kept["stderr"].text(),
+            stdout=output.excerpts["stdout"].text(),
+            stderr=output.excerpts["stderr"].text(),
             duration_s=seconds,
-            node=self._name,
-            tier=tier or self._sandbox.tier,
+            node=self.node,
+            tier=tier or self.tier,
             evidence=evidence,
         )
 
 
-async def _tell(
-    feed: Feed, say: Say, news: asyncio.Event, room: asyncio.Event, over: asyncio.Event
+async def _report_output(
+    output: OutputBuffer,
+    report: ReportFact,
+    news: asyncio.Event,
+    room: asyncio.Event,
+    over: asyncio.Event,
 ) -> None:
-    """Tell output: the first piece at once, then what has come in each twentieth of a second."""
+    """Report output: the first piece at once, then what arrives in each twentieth of a second."""
     index = 0
     while True:
         await news.wait()
         news.clear()
         last = over.is_set()
-        for stream, text in feed.take():
-            await say(Kind.task_output, stream=stream, text=text, index=index)
+        for stream, text in output.take():
+            await report(Kind.task_output, stream=stream, text=text, index=index)
             index += 1
         room.set()
         if last:

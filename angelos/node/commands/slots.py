@@ -1,7 +1,7 @@
-"""How many tasks run at once on a node, and how many may wait for it.
+"""How many tasks run at once on a node, and how many may wait for their turn.
 
-async with slots.one(deadline=None):
-...  # one of those that run
+async with slots.hold(deadline=None):
+    ...  # one of those that run
 """
 
 from __future__ import annotations
@@ -15,19 +15,23 @@ from angelos.core.ports import Clock
 
 
 class Slots:
-    """Places to run in, given out in the order they were asked for."""
+    """A fixed number of slots, given out in the order in which they were asked for."""
 
-    def __init__(self, places: int, waiting: int, clock: Clock) -> None:
-        """Take how many may run and how many may wait beside them."""
-        self._free = asyncio.Semaphore(places)
-        self._bound = waiting
+    def __init__(self, slots: int, waiting: int, clock: Clock) -> None:
+        self._free = asyncio.Semaphore(slots)
+        self._max_waiting = waiting
         self._waiting = 0
         self._clock = clock
 
     @contextlib.asynccontextmanager
-    async def one(self, deadline: float | None) -> AsyncIterator[None]:
-        """Hold a place; `Busy` if too many wait, `DeadlineExceeded` if its turn comes too late."""
-        if self._free.locked() and self._waiting >= self._bound:
+    async def hold(self, deadline: float | None) -> AsyncIterator[None]:
+        """Hold a slot.
+
+        Raises:
+            Busy: as many tasks wait already as may.
+            DeadlineExceeded: the slot became free after `deadline`.
+        """
+        if self._free.locked() and self._waiting >= self._max_waiting:
             raise Busy(f"{self._waiting} tasks wait on this node already.")
         self._waiting += 1
         try:

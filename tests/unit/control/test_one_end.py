@@ -21,7 +21,7 @@ from angelos.control.state.models import State
 from angelos.control.state.tasks import ended_by_node, expected, last_moment, task_for
 from angelos.core.ids import CommandId, FactId, Offset, PrincipalId, TaskId, fact_of, new_fact_id
 from angelos.core.messages import Fact, Kind, Status, TaskResult, Tier
-from angelos.node.commands.inbox import Ledger
+from angelos.node.commands.inbox import Inbox
 
 NODE, CONTROL = PrincipalId("node/exec1"), PrincipalId("system/supervisor")
 GRACE_S, GONE_S, WALL_S = 15.0, 60.0, 30.0
@@ -63,7 +63,7 @@ class OneEnd(RuleBasedStateMachine):
 
     def born(self) -> None:
         """Let the node begin without any memory."""
-        self.ledger, self.inbox, self.outbox = Ledger(), [], []
+        self.memory, self.inbox, self.outbox = Inbox(), [], []
         self.running: set[CommandId] = set()
 
     # -- the journal and control's fold ------------------------------------------------------
@@ -219,13 +219,13 @@ class OneEnd(RuleBasedStateMachine):
         item = self.inbox.pop(0)
         what, command = item
         if what == "run":
-            match self.ledger.receive(command):
+            match self.memory.receive(command):
                 case "start":
                     self.running.add(command)
                 case "finished":
                     self.outbox.append(("ack", item, "", {}))
             return
-        match self.ledger.cancel(command):
+        match self.memory.cancel(command):
             case "end":
                 self.finish(command)
             case "stop":
@@ -246,7 +246,7 @@ class OneEnd(RuleBasedStateMachine):
 
     def finish(self, command) -> None:
         self.running.discard(command)
-        self.ledger.finish(command)
+        self.memory.finish(command)
         one = fact_of(command, Kind.task_finished)
         self.outbox.append((Kind.task_finished, task_for(command), one, result("node")))
 

@@ -146,6 +146,12 @@ class World:
     async def acked(self, *commands: Command) -> None:
         await self.channel.until(lambda: {c.id for c in commands} <= set(self.channel.acks))
 
+    async def over(self, command: Command) -> None:
+        """Wait until the node's job for a command has ended, acknowledged or not."""
+        name = f"command {command.id}"
+        if jobs := [task for task in asyncio.all_tasks() if task.get_name() == name]:
+            await asyncio.wait(jobs)
+
     def finished(self, task: str) -> dict[str, Any]:
         (fact,) = self.channel.of("task.finished", task)
         assert fact.outcome == fact.data["status"]

@@ -36,6 +36,7 @@ async def test_cancelling_passes_by_running_tasks(world: World) -> None:
     for task in ("task-0", "task-2"):
         result = world.finished(task)
         assert (result["status"], result["evidence"]["reason"]) == ("killed", "asked")
+        assert result["evidence"]["code"] == "cancelled"
     assert world.channel.of("task.finished", "task-1") == []
     world.sandbox.release.set()
 
@@ -156,7 +157,8 @@ async def test_revoked_grants_end_what_runs_and_refuse_what_comes(
     revoke = world.command(RevokeGrants(principal=bad, reason="rogue"), who=PrincipalId("system/c"))
     await world.put(revoke)
     await world.acked(commands[0], revoke)
-    assert world.finished("task-1")["status"] == "killed"
+    result = world.finished("task-1")
+    assert (result["status"], result["evidence"]["code"]) == ("killed", "revoked")
     await world.put(old)
     await world.acked(old)
     assert world.finished("task-3")["status"] == "denied"
@@ -188,9 +190,10 @@ async def test_a_revocation_holds_on_a_full_disk_and_is_asked_for_again(
     old = world.command(run("task-2"))
     revoke = world.command(RevokeGrants(principal=ADA), who=PrincipalId("system/control"))
     with monkeypatch.context() as patch:
-        patch.setattr("angelos.node.service.write_private", full)
+        patch.setattr("angelos.node.commands.stop.write_private", full)
         await world.put(revoke, old)
         await world.acked(running, old)
+        await world.over(revoke)
     assert world.finished("task-1")["status"] == "killed"
     assert world.finished("task-2")["status"] == "denied"
     assert revoke.id not in world.channel.acks

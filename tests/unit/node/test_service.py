@@ -141,7 +141,8 @@ async def test_shutting_down_ends_tasks_as_killed(tmp_path: Path) -> None:
         await world.channel.until(lambda: world.channel.of("task.output"))
         job.cancel()
         await asyncio.gather(job, return_exceptions=True)
-    assert world.finished("task-1")["status"] == "killed"
+    result = world.finished("task-1")
+    assert (result["status"], result["evidence"]["code"]) == ("killed", "shutdown")
     assert world.channel.acks == [command.id]
     assert world.sandbox.running == 0
 

@@ -1,0 +1,33 @@
+"""Sends what a node has to say to the hub: facts about its commands, and acknowledgements."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from angelos.core.frames import Envelope
+from angelos.core.ids import CommandId, PrincipalId
+from angelos.core.messages import Command, Kind, encode
+from angelos.core.ports import Channel, Clock
+from angelos.node.commands.facts import Origin
+
+
+class Outbox:
+    """Sends facts and acknowledgements of one node over its channel."""
+
+    def __init__(self, actor: PrincipalId, channel: Channel, clock: Clock) -> None:
+        self._actor = actor
+        self._channel = channel
+        self._clock = clock
+
+    def origin(self, command: Command, of: CommandId | None = None) -> Origin:
+        """Return the origin of facts about `command`, or about command `of` in its trace."""
+        return Origin(self._actor, of or command.id, command.trace)
+
+    async def report(self, origin: Origin, kind: Kind, subject: str, **fields: Any) -> None:
+        """Send a fact; `fields` are those of `Origin.fact`."""
+        fact = origin.fact(self._clock.time(), kind, subject, **fields)
+        await self._channel.send([Envelope("fact", fact.id, encode(fact))])
+
+    async def acknowledge(self, command: CommandId) -> None:
+        """Tell the hub that a command must not be delivered again."""
+        await self._channel.send([Envelope("ack", command, b"")])

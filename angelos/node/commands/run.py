@@ -1,0 +1,112 @@
+"""Handles `RunTask`: waits for a slot, runs the task, and reports its end, whatever happens."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import msgspec
+
+from angelos.core.errors import Busy, DeadlineExceeded, Forbidden
+from angelos.core.ids import TaskId
+from angelos.core.messages import Kind, RunTask, Status, TaskResult
+from angelos.core.ports import Clock
+from angelos.node.commands.attempts import Attempts
+from angelos.node.commands.facts import Origin, code_of
+from angelos.node.commands.jobs import Job, Jobs, StopReason
+from angelos.node.commands.outbox import Outbox
+from angelos.node.commands.output import OutputBuffer
+from angelos.node.commands.runner import Runner
+from angelos.node.commands.slots import Slots
+
+log = logging.getLogger(__name__)
+
+
+class RunHandler:
+    """Carries out `RunTask`."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        slots: Slots,
+        attempts: Attempts,
+        jobs: Jobs,
+        outbox: Outbox,
+        clock: Clock,
+    ) -> None:
+        self._runner = runner
+        self._slots = slots
+        self._attempts = attempts
+        self._jobs = jobs
+        self._outbox = outbox
+        self._clock = clock
+
+    async def handle(self, job: Job, task: RunTask) -> None:
+        """Run a task and report it from `task.started` to `task.finished`."""
+        if job.refusal is not None and self._jobs.of_task(task.task):
+            raise job.refusal  # reported as the task's end, it would end another command's task
+        job.task = task.task
+        result = await self._result(job, task)
+        job.finished = True
+        await self._finish(self._outbox.origin(job.command), task.task, result)
+
+    async def report_unseen(self, origin: Origin, task: TaskId, reason: StopReason) -> None:
+        """Report the end of a task whose command was cancelled before it arrived."""
+        result = self._runner.result(Status.killed, OutputBuffer(), evidence=reason.evidence)
+        await self._finish(origin, task, result)
+
+    async def _result(self, job: Job, task: RunTask) -> TaskResult:
+        output, origin = OutputBuffer(), self._outbox.origin(job.command)
+
+        async def started() -> None:
+            attempt = self._attempts.begin(job.command.id)
+            await report(
+                Kind.task_started, node=self._runner.node, tier=self._runner.tier, attempt=attempt
+            )
+
+        async def report(kind: Kind, **data: Any) -> None:
+            await self._outbox.report(origin, kind, task.task, **data)
+
+        begin = self._clock.monotonic()
+        try:
+            job.allowed()
+            async with self._slots.hold(job.command.deadline):
+                return await self._runner.run(task, started, report, output)
+        except asyncio.CancelledError:
+            reason = job.take_stop()
+            if reason is None:
+                raise
+            return self._runner.result(
+                Status.killed,
+                output,
+                evidence=reason.evidence,
+                seconds=self._clock.monotonic() - begin,
+            )
+        except Exception as error:
+            if not isinstance(error, Forbidden | Busy | DeadlineExceeded):
+                # Perhaps a full disk. The task has ended all the same, and a caller waits for it.
+                log.exception("Task %s failed on the node", task.task)
+            status, evidence = failure(error)
+            return self._runner.result(status, output, evidence=evidence)
+
+    async def _finish(self, origin: Origin, task: TaskId, result: TaskResult) -> None:
+        data = msgspec.to_builtins(result)
+        await self._outbox.report(
+            origin, Kind.task_finished, task, outcome=result.status, once=True, **data
+        )
+
+
+def failure(error: Exception) -> tuple[Status, dict[str, Any]]:
+    """Return the status and the evidence of a task that the node could not run. Pure.
+
+    >>> failure(Forbidden("no grant"))
+    (<Status.denied: 'denied'>, {'source': 'grant', 'reason': 'no grant'})
+    """
+    match error:
+        case Forbidden():
+            return Status.denied, {"source": "grant", "reason": str(error)}
+        case Busy() | DeadlineExceeded():
+            return Status.killed, {"source": "node", "reason": str(error), "code": error.code}
+    reason = f"The node failed: {error}"
+    return Status.killed, {"source": "node", "reason": reason, "code": code_of(error)}
