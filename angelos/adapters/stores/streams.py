@@ -42,7 +42,17 @@ TIMEOUT_S = 10.0
 _BLOCK_MS = 5_000
 _REFUSALS = (NoPermissionError, OutOfMemoryError, ReadOnlyError)
 _REFUSAL_CODES = frozenset(
-    ["CLUSTERDOWN", "MASTERDOWN", "MISCONF", "NOPERM", "NOREPLICAS", "OOM", "READONLY", "TRYAGAIN"]
+    [
+        "ACL",
+        "CLUSTERDOWN",
+        "MASTERDOWN",
+        "MISCONF",
+        "NOPERM",
+        "NOREPLICAS",
+        "OOM",
+        "READONLY",
+        "TRYAGAIN",
+    ]
 )
 """Error codes of a server that runs and refuses the write: a full disk, no memory, no right.
 
