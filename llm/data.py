@@ -29,10 +29,11 @@ class CharacterTokenizer:
     def __init__(self, corpus: Iterable[str], unknown: Unknown = "error") -> None:
         if isinstance(corpus, str):
             raise ConfigError("the corpus is a list of texts: write [text], not text")
-        found = set[str]().union(*corpus)
-        if not found:
+        characters = set[str]().union(*corpus)
+        if not characters:
             raise ConfigError("the corpus is empty: it must hold at least one character")
-        self.characters = "".join(sorted(found | {REPLACEMENT} if unknown == "replace" else found))
+        extra = {REPLACEMENT} if unknown == "replace" else set[str]()
+        self.characters = "".join(sorted(characters | extra))
         self.unknown: Unknown = unknown
         self.vocab_size = len(self.characters)
         self.dtype = torch.uint8 if self.vocab_size < 256 else torch.int32  # noqa: PLR2004
@@ -44,8 +45,8 @@ class CharacterTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return one id a character; characters outside the vocabulary follow the rule."""
-        other = self._ids[REPLACEMENT] if self.unknown == "replace" else None
-        ids = [self._ids.get(character, other) for character in text]
+        unknown = self._ids[REPLACEMENT] if self.unknown == "replace" else None
+        ids = [self._ids.get(character, unknown) for character in text]
         if self.unknown == "error" and None in ids:
             where = f"the corpus held no character {text[ids.index(None)]!r} at {ids.index(None)}"
             raise ValueError(f"{where}: leave it out, or make the tokenizer with unknown='replace'")

@@ -18,8 +18,8 @@ def narrow(logits: Tensor, how: Sampling) -> Tensor:
     if how.top_p is not None:
         ordered, order = logits.sort(descending=True)  # (B, V)
         mass = ordered.softmax(-1)
-        kept = ordered.masked_fill(mass.cumsum(-1) - mass >= how.top_p, -inf)
-        logits = kept.gather(1, order.argsort())
+        masked = ordered.masked_fill(mass.cumsum(-1) - mass >= how.top_p, -inf)
+        logits = masked.gather(1, order.argsort())
     return logits
 
 
@@ -28,5 +28,5 @@ def choose(logits: Tensor, how: Sampling, generator: Generator | None) -> Tensor
     if how.temperature == 0:
         return logits.argmax(-1)
     rates = narrow(logits, how).softmax(-1)
-    # Whose exponential wait is over first is a draw: torch.multinomial's own way, less its checks.
+    # The first of exponential waiting times is a draw: as torch.multinomial does, less its checks.
     return (rates / empty_like(rates).exponential_(generator=generator)).argmax(-1)

@@ -33,7 +33,7 @@ def train(  # noqa: PLR0913 - each option has a name of its own
 ) -> GPTDecoder:
     """Train a model on texts, or the file of one, and return it with its tokenizer.
 
-    ``block_size`` overrides that of the shape. ``checkpoint_path`` says where the run is kept (see
+    ``block_size`` overrides that of the shape. ``checkpoint_path`` says where the run is saved (see
     ``llm.checkpoint``), and ``resume`` goes on from there with the losses of an unbroken run.
     ``unknown`` is the tokenizer's rule, ``on_point`` gets each point of the loss curve. After a
     ``ConfigError`` (settings, texts or checkpoint cannot work) nothing was written.
@@ -48,24 +48,24 @@ def train(  # noqa: PLR0913 - each option has a name of its own
         run = Run(tokens, tokenizer, shape, config)
         if resume:
             run.restore(load_checkpoint(path or "checkpoint_path=None"))
-        kept, main = run.kept, run.fabric.is_global_zero
-        with tqdm(total=config.max_steps, initial=kept.step, disable=not main or None) as bar:
+        checkpoint, main = run.checkpoint, run.fabric.is_global_zero
+        with tqdm(total=config.max_steps, initial=checkpoint.step, disable=not main or None) as bar:
             while not run.is_over():
                 loss = run.advance()
                 bar.update()
-                validates = is_due(kept.step, config.validation_interval, config)
-                if validates or is_due(kept.step, config.log_interval, config):
+                validates = is_due(checkpoint.step, config.validation_interval, config)
+                if validates or is_due(checkpoint.step, config.log_interval, config):
                     point = run.measure(loss, validates=validates)
                     bar.set_postfix(loss=f"{point.train_loss:.3f}", refresh=False)
                     if on_point and main:
                         on_point(point)
-                if run.is_over() and kept.best:
-                    run.model.load_state_dict(kept.best)
-                due = run.is_over() or is_due(kept.step, config.checkpoint_interval, config)
+                if run.is_over() and checkpoint.best:
+                    run.model.load_state_dict(checkpoint.best)
+                due = run.is_over() or is_due(checkpoint.step, config.checkpoint_interval, config)
                 if due and main and path:
                     run.save(path)
     if main and path and path.suffix != ".pt":
-        save_curve(kept.curve, path)
+        save_curve(checkpoint.curve, path)
     return run.model.eval()
 
 
@@ -75,27 +75,27 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
     if step < warmup:
         return config.learning_rate * (step + 1) / warmup
     done = (step - warmup) / max(1, config.max_steps - warmup)  # 0 .. 1
-    left = 1 - done if config.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
-    return config.learning_rate * left
+    remaining = 1 - done if config.schedule == "linear" else (1 + math.cos(math.pi * done)) / 2
+    return config.learning_rate * remaining
 
 
 def batch_seed(config: TrainingConfig, step: int, part: int) -> int:
-    """Return what a turn's or device's part of a step draws from: no other chance plays a part."""
+    """Return the seed of one part of a step: nothing else may influence which windows it draws."""
     return config.seed * 1_000_003 + step * config.accumulation * config.devices + part
 
 
 def should_stop(losses: Sequence[float], patience: int) -> bool:
-    """Say whether the last ``patience`` validation losses all failed to beat an earlier one."""
+    """Return whether the last ``patience`` validation losses all failed to beat an earlier one."""
     return 0 < patience < len(losses) and min(losses[-patience:]) >= min(losses[:-patience])
 
 
 def is_due(step: int, interval: int, config: TrainingConfig) -> bool:
-    """Say whether something is due after ``step`` steps: at each interval, and at the end."""
+    """Return whether something is due after ``step`` steps: at each interval, and at the end."""
     return step == config.max_steps or (interval > 0 and step % interval == 0)
 
 
 class Run:
-    """A run: the model and its optimizer, as Fabric wraps them, and what is kept of them."""
+    """A run: the model and its optimizer, as Fabric wraps them, and what is saved of them."""
 
     def __init__(
         self, tokens: Tensor, tokenizer: CharacterTokenizer, shape: ModelConfig, c: TrainingConfig
@@ -108,18 +108,18 @@ class Run:
         self.model = GPTDecoder(shape)
         self.model.tokenizer = tokenizer
         self.wrapped, self.optimizer = self.fabric.setup(self.model, make_optimizer(self.model, c))
-        self.config, self.kept = c, Checkpoint(shape, c, tokenizer.to_dict(), len(tokens))
+        self.config, self.checkpoint = c, Checkpoint(shape, c, tokenizer.to_dict(), len(tokens))
 
     def restore(self, saved: Checkpoint) -> None:
         """Go back to a checkpoint; refuse one that would not go on with the same losses."""
-        asked, found = (
+        present, saved_values = (
             {"text": (c.tokenizer, c.tokens)} | vars(c.model_config) | vars(c.training_config)
-            for c in (self.kept, saved)
+            for c in (self.checkpoint, saved)
         )
-        for name in sorted(asked.keys() - FREE):
-            if (mine := asked[name]) != (old := found[name]):
-                raise ConfigError(f"{name} = {mine!r}, but the checkpoint has {old!r}")
-        self.kept = replace(saved, training_config=self.config)
+        for name in sorted(present.keys() - FREE):
+            if (new := present[name]) != (old := saved_values[name]):
+                raise ConfigError(f"{name} = {new!r}, but the checkpoint has {old!r}")
+        self.checkpoint = replace(saved, training_config=self.config)
         self.model.load_state_dict(saved.model)
         state: dict[int, State] = {}
         for key, value in saved.optimizer.items():
@@ -131,16 +131,18 @@ class Run:
         """Write all that the run needs to go on."""
         states = self.optimizer.state_dict()["state"].items()
         flat = {f"{i}.{name}": value for i, state in states for name, value in state.items()}
-        save_checkpoint(path, replace(self.kept, model=self.model.state_dict(), optimizer=flat))
+        save_checkpoint(
+            path, replace(self.checkpoint, model=self.model.state_dict(), optimizer=flat)
+        )
 
     def is_over(self) -> bool:
-        """Say whether all steps are done or validation has stopped improving."""
-        stops = should_stop(self.kept.losses(), self.config.patience)
-        return stops or self.kept.step >= self.config.max_steps
+        """Return whether all steps are done or validation has stopped improving."""
+        stops = should_stop(self.checkpoint.losses(), self.config.patience)
+        return stops or self.checkpoint.step >= self.config.max_steps
 
     def advance(self) -> Tensor:
         """Do one optimizer step and return the loss of its windows, as it was before."""
-        config, fabric, step = self.config, self.fabric, self.kept.step
+        config, fabric, step = self.config, self.fabric, self.checkpoint.step
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, config)
         total = torch.zeros((), device=fabric.device)
@@ -159,19 +161,24 @@ class Run:
         fabric.clip_gradients(self.wrapped, self.optimizer, max_norm=config.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.kept.step += 1
+        self.checkpoint.step += 1
         return total
 
     def measure(self, loss: Tensor, *, validates: bool) -> Point:
         """Add a point to the curve; with patience, keep the weights of the best validation."""
-        kept, mean, found = self.kept, self.fabric.all_reduce(loss, reduce_op="mean"), None
+        checkpoint, mean, validation_loss = (
+            self.checkpoint,
+            self.fabric.all_reduce(loss, reduce_op="mean"),
+            None,
+        )
         if validates and self.held_out is not None:
-            found = evaluate(self.model, self.held_out, limit=256)
-            if self.config.patience and found <= min(kept.losses(), default=found):
-                kept.best = deepcopy(self.model.state_dict())
-        rate = learning_rate(kept.step - 1, self.config)
-        kept.curve.append(Point(kept.step, float(mean), found, rate))
-        return kept.curve[-1]
+            validation_loss = evaluate(self.model, self.held_out, limit=256)
+            best = min(checkpoint.losses(), default=math.inf)
+            if self.config.patience and validation_loss <= best:
+                checkpoint.best = deepcopy(self.model.state_dict())
+        rate = learning_rate(checkpoint.step - 1, self.config)
+        checkpoint.curve.append(Point(checkpoint.step, float(mean), validation_loss, rate))
+        return checkpoint.curve[-1]
 
 
 @torch.no_grad()
