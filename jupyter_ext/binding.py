@@ -15,6 +15,7 @@ from inspect import isawaitable
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
+from angelos.adapters.net.http import RouteTable
 from angelos.core.errors import Unavailable
 from angelos.core.openapi import openapi_route
 from jupyter_ext.live import Documents, JupyterLiveDocuments
@@ -27,11 +28,11 @@ if TYPE_CHECKING:
     from angelos.core.routes import Route
 
 
-class People(Protocol):
+class PeopleDirectory(Protocol):
     """What sign-in needs of `control/identity/people.py`."""
 
     async def authenticate(self, token: str) -> Principal | None:
-        """Return whose token this is."""
+        """Return the owner of a token."""
         ...
 
     async def list(self) -> Any:
@@ -39,8 +40,8 @@ class People(Protocol):
         ...
 
 
-class Server(Protocol):
-    """What `angelos.wiring.build_server` gives."""
+class Backend(Protocol):
+    """What the extension needs of the system that `angelos.wiring.build_server` yields."""
 
     @property
     def routes(self) -> Sequence[Route]:
@@ -58,7 +59,7 @@ class Server(Protocol):
         ...
 
     @property
-    def people(self) -> People:
+    def people(self) -> PeopleDirectory:
         """Return who may sign in."""
         ...
 
@@ -69,8 +70,8 @@ class Binding:
     def __init__(self, workspace: Path, root_dir: Path) -> None:
         """Take the directory of the live files and the root of Jupyter's own paths."""
         self.live = JupyterLiveDocuments()
-        self.server: Server | None = None
-        self.routes: list[Route] = []
+        self.server: Backend | None = None
+        self.routes = RouteTable([])
         self.failure = ""
         self.presence = Presence()
         self.streams: set[asyncio.Task[None]] = set()
@@ -78,14 +79,14 @@ class Binding:
         self.workspace = os.path.realpath(workspace)
         self._root = os.path.realpath(root_dir)
 
-    def bind(self, server: Server) -> None:
-        """Take the system that runs now, and describe its routes."""
+    def bind(self, server: Backend) -> None:
+        """Use the running system; its routes are described at `/openapi.json`."""
         routes = list(server.routes)
         if not any(route.path == "/openapi.json" for route in routes):
             routes.append(openapi_route(routes))
-        self.server, self.routes, self.failure = server, routes, ""
+        self.server, self.routes, self.failure = server, RouteTable(routes), ""
 
-    def require(self) -> Server:
+    def require(self) -> Backend:
         """Return the running system; raise `Unavailable`, with the reason, when there is none."""
         if self.server is None:
             if self.failure:

@@ -31,7 +31,7 @@ from jupyter_ext.api.handlers import ApiHandler
 from jupyter_ext.auth.authorizer import AngelAuthorizer
 from jupyter_ext.auth.identity import AngelIdentityProvider
 from jupyter_ext.auth.pages import PageConfig
-from jupyter_ext.binding import Binding, Server
+from jupyter_ext.binding import Backend, Binding
 from jupyter_ext.rooms.handler import RoomHandler
 from jupyter_ext.rooms.room import ManagedRoom
 
@@ -136,7 +136,7 @@ def load_settings() -> Settings:
     return load()
 
 
-def open_server(settings: Settings, binding: Binding) -> AbstractAsyncContextManager[Server]:
+def open_server(settings: Settings, binding: Binding) -> AbstractAsyncContextManager[Backend]:
     """Return the system as a context manager (`angelos/wiring/`)."""
     from angelos.wiring.build import build_server
 

@@ -30,10 +30,13 @@ _PING_S = 20.0
 
 def bind(pki: Pki, config: HubConfig) -> Listeners:
     """Return both listeners, their ports taken; raise `Unavailable` where that is impossible."""
-    return Listeners(
-        peers=Listener(config.host, config.port, pki.server_context()),
-        enrolment=Listener(config.host, config.enrol_port, pki.enrolment_context()),
-    )
+    peers = Listener(config.host, config.port, pki.server_context())
+    try:
+        enrolment = Listener(config.host, config.enrol_port, pki.enrolment_context())
+    except BaseException:
+        peers.release()
+        raise
+    return Listeners(peers, enrolment)
 
 
 def serve(hub: Hub, routes: Sequence[Route] = ()) -> None:

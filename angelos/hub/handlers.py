@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tornado.websocket import WebSocketHandler
 
-from angelos.adapters.net.http import HEADERS, new_trace, permit, problem
+from angelos.adapters.net.http import ProblemHandler, permit
 from angelos.adapters.net.websocket import SocketWire
 from angelos.core.errors import AngelError
 from angelos.core.frames import MAX_FRAME_BYTES, Bye, Hello, read_frame, write_frame
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _WRITE_BUFFER_BYTES = 64 * 1024 * 1024
 
 
-class PeerSocket(WebSocketHandler):
+class PeerSocket(ProblemHandler, WebSocketHandler):
     """What both have in common: the peer is known before anything else happens."""
 
     peer: Peer
@@ -40,13 +40,11 @@ class PeerSocket(WebSocketHandler):
             self.peer = await self.hub.peer_of(self.request)
             self.check()
         except Exception as error:  # noqa: BLE001 - the border: everything becomes a problem
-            trace = new_trace()
-            result = problem(error, trace, f"GET {self.request.path}")
-            self.set_status(result.status)
-            for name, value in {**HEADERS, "X-Trace-Id": trace}.items():
-                self.set_header(name, value)
-            self.set_header("Content-Type", result.media_type)
-            self.finish(result.body)
+            self.give_up(error)
+
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        """Log: once the socket is open, no problem document follows that would."""
+        WebSocketHandler.log_exception(self, typ, value, tb)
 
     def check(self) -> None:
         """Raise an `AngelError` if this peer may not have this socket."""

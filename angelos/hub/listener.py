@@ -92,11 +92,15 @@ class Listener:
             stream.close()
         return len(streams)
 
+    def release(self) -> None:
+        """Free the port of a listener that does not serve yet."""
+        for socket in self._sockets:
+            socket.close()
+
     async def close(self) -> None:
         """Free the port and close all connections. Idempotent."""
         if self._server is None:
-            for socket in self._sockets:
-                socket.close()
+            self.release()
             return
         self._server.stop()
         await self._server.close_all_connections()

@@ -1,7 +1,7 @@
 """`/angelos/api/events`: the journal as a WebSocket, one JSON object of a fact per message.
 
-Signed in by Jupyter, sent by the hub's code (`hub/events.py`). A reader who is too slow is
-closed with 1013, one whom the journal fails with 1011; either goes on from its last offset.
+Jupyter signs the reader in; the hub's code sends (`hub/events.py`). A reader that is too slow is
+closed with 1013, every reader with 1011 when the journal fails; it continues from its last offset.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from jupyter_server.auth.decorator import allow_unauthenticated
 from jupyter_server.base.websocket import WebSocketMixin
 from tornado.websocket import WebSocketHandler
 
-from angelos.core.errors import Forbidden, Unauthenticated
+from angelos.adapters.net.http import permit
+from angelos.core.errors import Forbidden
 from angelos.core.permissions import Permission
 from angelos.hub.events import events_query, stream
-from jupyter_ext.api.handlers import JUPYTERS_OWN, ProblemHandler
+from jupyter_ext.api.handlers import JupyterProblemHandler
 
 MAX_MESSAGE_BYTES = 4096
-"""Readers have nothing to say."""
+"""Readers send nothing."""
 
 
-class EventsHandler(WebSocketMixin, WebSocketHandler, ProblemHandler):  # pyright: ignore[reportIncompatibleMethodOverride] - Jupyter's own classes
+class EventsHandler(WebSocketMixin, WebSocketHandler, JupyterProblemHandler):  # pyright: ignore[reportIncompatibleMethodOverride] - Jupyter's own classes
     """One reader of the journal."""
 
     _pumping: asyncio.Task[None] | None = None
@@ -34,21 +35,16 @@ class EventsHandler(WebSocketMixin, WebSocketHandler, ProblemHandler):  # pyrigh
 
     @allow_unauthenticated
     async def get(self, *args: Any, **kwargs: Any) -> None:
-        """Check who asks and for what before the connection is upgraded."""
-        who = self.principal()
-        if who is None:
-            raise Unauthenticated(hint="Send a token: Authorization: token ...")
-        if not who.may(Permission.events_read):
-            raise Forbidden(f"{who.id} is {who.role} and may not {Permission.events_read}.")
+        """Check the caller and the query before the connection is upgraded."""
+        permit(Permission.events_read, self.signed_in())
         if not self.check_origin():
             raise Forbidden("A page of another origin may not read the events with your cookie.")
         self._journal = self.binding.require().journal
-        arguments = self.request.query_arguments
-        self._query = events_query({k: v for k, v in arguments.items() if k not in JUPYTERS_OWN})
+        self._query = events_query(self.own_query())
         await super().get(*args, **kwargs)
 
     def open(self, *args: Any, **kwargs: Any) -> None:
-        """Begin to send."""
+        """Start to send."""
         super().open(*args, **kwargs)
         self.set_nodelay(True)
         self._pumping = asyncio.create_task(stream(self._journal, self._query, self), name="events")
@@ -56,7 +52,7 @@ class EventsHandler(WebSocketMixin, WebSocketHandler, ProblemHandler):  # pyrigh
         self._pumping.add_done_callback(self.binding.streams.discard)
 
     def on_message(self, message: str | bytes) -> None:
-        """Ignore what a reader says."""
+        """Ignore it: readers send nothing."""
 
     def on_close(self) -> None:
         """Stop sending."""

@@ -1,13 +1,17 @@
 """Routes on Tornado: parsing, permission, limits and problems, the same wherever they are served.
 
-`answer` turns one request into status, media type and bytes and never raises; Jupyter's handlers
-use it as it is. `mount` serves routes on a plain Tornado application (the hub's listeners):
+`mount` serves routes on a plain Tornado application (the hub's listeners):
 
     app = Application(mount(routes, principal_of), default_handler_class=NoSuchRoute,
                       default_handler_args={"principal_of": principal_of})
 
-Errors are `application/problem+json` (RFC 9457) with a stable `code` and a trace id; what was not
-expected is logged with that id and answered as `internal`, without details.
+`jupyter_ext` serves them behind Jupyter's sign-in with the same handler (`RouteHandler`); only
+`sign_in` is its own. A request is refused as early as possible: before its body is read when
+nobody is signed in, the route is missing, the role lacks the permission or the body is announced
+as too large; while it is read when it grows too large.
+
+Errors are `application/problem+json` (RFC 9457) with a stable `code` and a trace id; an unexpected
+error is logged with that id and answered as `internal`, without details.
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import unicodedata
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import msgspec
 from tornado.http1connection import HTTP1Connection
@@ -34,6 +39,7 @@ from angelos.core.errors import (
     NotFound,
     TooLarge,
     Unauthenticated,
+    Unavailable,
 )
 from angelos.core.ids import PrincipalId
 from angelos.core.permissions import Permission, Principal, Role
@@ -44,19 +50,94 @@ PROBLEM = "application/problem+json"
 HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 PrincipalOf = Callable[[HTTPServerRequest], Awaitable[Principal | None]]
-"""Who is asking, None for nobody; raises `Unauthenticated` for somebody who is refused."""
+"""Returns the caller, None for nobody; raises `Unauthenticated` for a caller that is refused."""
 ANONYMOUS = Principal(id=PrincipalId("system/anonymous"), role=Role.node)
-_TORNADO: dict[int, type[AngelError]] = {403: Forbidden, 405: MethodNotAllowed}
+_BY_STATUS: dict[int, type[AngelError]] = {
+    401: Unauthenticated,
+    403: Forbidden,
+    404: NotFound,
+    405: MethodNotAllowed,
+    413: TooLarge,
+    503: Unavailable,
+}
+"""Errors that Tornado and Jupyter raise by status, as ours."""
 _PARAMETER = re.compile(r"\{([a-z_]+)\}")
 
 
 class Answer(NamedTuple):
-    """What goes back: the body, or its first piece and the generator of the others."""
+    """A response: the body, or its first piece and the generator of the rest."""
 
     status: int
     media_type: str
     body: bytes
     more: AsyncGenerator[bytes, None] | None = None
+
+
+class Match(NamedTuple):
+    """The route of a request and the parameters in its path."""
+
+    route: Route
+    params: Mapping[str, str]
+
+
+class RouteTable:
+    """Finds the route of a request.
+
+    >>> async def ping(call): ...
+    >>> table = RouteTable([Route("GET", "/tasks/{id}", Permission.tasks_read, ping)])
+    >>> table.find("GET", "/angelos/api/tasks/task-1").params
+    {'id': 'task-1'}
+    """
+
+    def __init__(self, routes: Sequence[Route]) -> None:
+        by_path: dict[str, dict[str, Route]] = {}
+        # A path without parameters goes before one with: /things/special before /things/{thing}.
+        for route in sorted(routes, key=lambda route: (route.path.count("{"), route.path)):
+            methods = by_path.setdefault(compile_path(route), {})
+            if route.method in methods:
+                msg = f"{route.method} {route.path} stands twice among the routes"
+                raise ValueError(msg)
+            methods[route.method] = route
+        self._paths = [(re.compile(path), methods) for path, methods in by_path.items()]
+
+    def find(self, method: str, path: str) -> Match:
+        """Return the route of a method and a percent-encoded path.
+
+        Raises:
+            NotFound: no route has this path.
+            MethodNotAllowed: one has, with other methods (`extra["allow"]`).
+            InvalidInput: a parameter in the path is not UTF-8.
+        """
+        allowed: set[str] = set()
+        for pattern, methods in self._paths:
+            match = pattern.fullmatch(path)
+            if match is not None and method in methods:
+                return Match(methods[method], _decoded(match.groupdict()))
+            if match is not None:
+                allowed |= methods.keys()
+        if allowed:
+            allow = ", ".join(sorted(allowed))
+            raise MethodNotAllowed(hint=f"It knows {allow}.", allow=allow)
+        raise NotFound(
+            f"There is no {path[:200]} here.",
+            hint=f"What there is, is described at {PREFIX}/openapi.json.",
+        )
+
+    def allows_anyone(self, path: str) -> bool:
+        """Return whether some method of a path needs no sign-in."""
+        return any(
+            route.permission is Permission.anyone
+            for pattern, methods in self._paths
+            if pattern.fullmatch(path)
+            for route in methods.values()
+        )
+
+
+def _decoded(params: Mapping[str, str]) -> dict[str, str]:
+    try:
+        return {name: unquote(text, errors="strict") for name, text in params.items()}
+    except UnicodeDecodeError as error:
+        raise InvalidInput("A parameter in the path is not UTF-8.") from error
 
 
 def new_trace() -> str:
@@ -74,24 +155,24 @@ def compile_path(route: Route) -> str:
 
 
 def problem(error: BaseException, trace: str, where: str = "") -> Answer:
-    """Return the answer that tells of `error`; details of an unexpected one stay in the log."""
+    """Return the problem document of `error`; details of an unexpected one stay in the log."""
     if not isinstance(error, AngelError):
         log.error("%s failed (trace %s)", where or "A request", trace, exc_info=error)
         error = AngelError(
-            "Something went wrong inside; nothing more is known to the caller.",
+            "The server failed on this request.",
             hint=f"The server's log has more under trace {trace}.",
         )
     body = {**error.problem(), "trace": trace}
     return Answer(error.status, PROBLEM, msgspec.json.encode(body, enc_hook=str))
 
 
-def authorize(route: Route, principal: Principal | None) -> Principal:
-    """Return the principal if it may use the route; raise `Unauthenticated` or `Forbidden`."""
-    return permit(route.permission, principal)
-
-
 def permit(permission: Permission, principal: Principal | None) -> Principal:
-    """Return the principal if it holds `permission`; what anyone may, `ANONYMOUS` may too."""
+    """Return the principal if it holds `permission`, `ANONYMOUS` for nobody where anyone may.
+
+    Raises:
+        Unauthenticated: nobody is signed in.
+        Forbidden: the role of the principal lacks the permission.
+    """
     if principal is None:
         if permission is Permission.anyone:
             return ANONYMOUS
@@ -113,16 +194,15 @@ async def answer(
     peer_url: str = "",
     trace: str = "",
 ) -> Answer:
-    """Carry one request out: permission, parameters, body, handler, answer; never raises.
+    """Carry out one request: permission, parameters, body, handler, answer.
 
-    Cancellation alone passes through. `principal` is who the server found the caller to be,
-    None for nobody.
+    Every error becomes a problem document; only cancellation passes through. `principal` is the
+    caller as the server established it, None for nobody.
     """
     trace = trace or new_trace()
     try:
-        who = authorize(route, principal)
         call = Call(
-            principal=who,
+            principal=permit(route.permission, principal),
             params={name: _plain(name, value) for name, value in params.items()},
             query={k: _plain(k, v) for k, v in parse_query(route, query).items()},
             body=parse_body(route, body),
@@ -131,7 +211,7 @@ async def answer(
         )
         result = await route.handler(call)
         if isinstance(result, AsyncGenerator):
-            # The first piece is awaited here: what goes wrong before it is still a problem.
+            # The first piece is awaited here, so that an error before it is still a problem.
             return Answer(route.status, route.media_type, await anext(result, b""), result)
         return Answer(route.status, route.media_type, render(route, result))
     except Exception as error:  # noqa: BLE001 - the border: everything becomes a problem
@@ -139,9 +219,10 @@ async def answer(
 
 
 async def send(handler: RequestHandler, result: Answer, where: str) -> None:
-    """Write an answer's body and finish; the next piece is made when the last one has gone out.
+    """Write an answer's body and finish; a piece is made only when the last one was sent.
 
-    An answer that fails on its way breaks off, so that nobody takes its beginning for all of it.
+    An answer that fails half way breaks off the connection, so that the reader does not take the
+    first half for all of it.
     """
     if result.more is None:
         handler.finish(result.body)
@@ -174,145 +255,155 @@ def _plain(name: str, value: str) -> str:
     return value
 
 
-def query_of(request: HTTPServerRequest) -> dict[str, list[bytes]]:
-    """Return a request's query arguments, without those of its body."""
-    return dict(request.query_arguments)
+class ProblemHandler(RequestHandler):
+    """A handler that answers errors with problem documents."""
 
+    _trace = ""
 
-@stream_request_body
-class RouteHandler(RequestHandler):
-    """All methods of one path. Who asks, and whether he may, is settled before the body is read."""
+    @property
+    def trace(self) -> str:
+        """The id of this request in the log."""
+        self._trace = self._trace or new_trace()
+        return self._trace
 
-    SUPPORTED_METHODS = METHODS  # pyright: ignore[reportAssignmentType] - Tornado's is narrower
-
-    def initialize(self, table: Mapping[str, Route], principal_of: PrincipalOf) -> None:
-        """Take the routes of this path by method."""
-        self.table = table
-        self.principal_of = principal_of
-        self.trace = new_trace()
-        self.body = bytearray()
-        self.principal: Principal | None = None
+    @property
+    def operation(self) -> str:
+        """The method and path of this request, for the log."""
+        return f"{self.request.method} {self.request.path}"
 
     def set_default_headers(self) -> None:
-        """Say nothing about the server and let nothing be cached or guessed."""
+        """Disclose nothing about the server; let nothing be cached or guessed."""
+        super().set_default_headers()
         self.clear_header("Server")
         for name, value in HEADERS.items():
             self.set_header(name, value)
 
-    async def prepare(self) -> None:
-        """Refuse early: unknown method, nobody, not permitted, announced as too large."""
-        try:
-            self.route = self._route()
-            self.principal = await self.principal_of(self.request)
-            authorize(self.route, self.principal)
-            self._check_length()
-        except Exception as error:  # noqa: BLE001 - the border
-            self._give_up(error)
-
-    def _route(self) -> Route:
-        route = self.table.get(self.request.method or "")
-        if route is None:
-            self.set_header("Allow", ", ".join(sorted(self.table)))
-            raise MethodNotAllowed(hint=f"It knows {', '.join(sorted(self.table))}.")
-        return route
-
-    def _check_length(self) -> None:
-        length = self.request.headers.get("Content-Length", "0")
-        if length.isdigit() and int(length) > self.route.max_body:
-            raise _too_large(self.route)
-        # Chunked bodies are counted as they come; Tornado must not end them with a 400 before us.
-        self.request.connection.set_max_body_size(2 * self.route.max_body + 65_536)  # pyright: ignore[reportOptionalMemberAccess, reportAttributeAccessIssue]
-
-    def data_received(self, chunk: bytes) -> None:
-        """Keep the body up to its limit and not a byte more."""
-        if self._finished:
-            return
-        if len(self.body) + len(chunk) > self.route.max_body:
-            self.body.clear()
-            self._give_up(_too_large(self.route))
-        else:
-            self.body += chunk
-
-    async def _answer(self, **params: str) -> None:
-        if self._finished:
-            return
-        request = self.request
-        result = await answer(
-            self.route, self.principal, params, query_of(request), bytes(self.body),
-            f"{request.protocol}://{request.host}", self.trace,
-        )  # fmt: skip
-        self._head(result)
-        await send(self, result, f"{request.method} {request.path}")
-
-    get = head = post = put = patch = delete = options = _answer  # pyright: ignore[reportAssignmentType]
-
-    def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Tell of what Tornado itself refused."""
-        info = kwargs.get("exc_info")
-        error = info[1] if info else None
-        if isinstance(error, HTTPError):
-            kind = _TORNADO.get(error.status_code, InvalidInput)
-            error = kind(error.log_message or None)
-        where = f"{self.request.method} {self.request.path}"
-        self._write(
-            problem(error or InvalidInput(f"Refused with {status_code}."), self.trace, where)
-        )
-
-    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
-        """Leave logging to `problem`, which knows the trace id."""
-
-    def _give_up(self, error: Exception) -> None:
-        # Whatever of the body is still to come is not read: the connection ends.
-        headers = self.request.headers
-        if headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in headers:
-            self.set_header("Connection", "close")
-        self._write(problem(error, self.trace, f"{self.request.method} {self.request.path}"))
-
-    def _write(self, result: Answer) -> None:
-        self._head(result)
-        self.finish(result.body)
-
-    def _head(self, result: Answer) -> None:
+    def start(self, result: Answer) -> None:
+        """Set status and headers of an answer."""
         self.set_status(result.status)
         self.set_header("Content-Type", result.media_type)
         self.set_header("X-Trace-Id", self.trace)
 
+    def give_up(self, error: BaseException) -> None:
+        """Finish with an error; the connection ends if the request's body is not read."""
+        headers = self.request.headers
+        if headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in headers:
+            # The rest of the body would be taken for the next request on this connection.
+            self.set_header("Connection", "close")
+        self._finish_with(error)
 
-class NoSuchRoute(RouteHandler):
-    """What is not there, told as a problem; to strangers only that they are strangers."""
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Answer an error that Tornado or Jupyter raised."""
+        error = kwargs.get("exc_info", (None, None))[1]
+        self._finish_with(error or _BY_STATUS.get(status_code, InvalidInput)())
 
-    def initialize(self, principal_of: PrincipalOf) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Take who asks."""
-        super().initialize({}, principal_of)
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+        """Do nothing: `problem` logs, with the trace id."""
+
+    def _finish_with(self, error: BaseException) -> None:
+        if isinstance(error, HTTPError):
+            error = _BY_STATUS.get(error.status_code, InvalidInput)(error.log_message or None)
+        if isinstance(error, MethodNotAllowed) and "allow" in error.extra:
+            self.set_header("Allow", error.extra["allow"])
+        result = problem(error, self.trace, self.operation)
+        self.start(result)
+        self.finish(result.body)
+
+
+@stream_request_body
+class RouteHandler(ProblemHandler):
+    """Every route of a table, from the early refusals to the answer."""
+
+    SUPPORTED_METHODS = METHODS  # pyright: ignore[reportAssignmentType] - Tornado's is narrower
+    routes: RouteTable
+    principal_of: PrincipalOf
+    principal: Principal | None = None
+    match: Match | None = None
+
+    def initialize(self, routes: RouteTable, principal_of: PrincipalOf) -> None:
+        """Serve `routes` to the callers that `principal_of` finds."""
+        self.routes = routes
+        self.principal_of = principal_of
+        self.body = bytearray()
+
+    async def sign_in(self) -> Principal | None:
+        """Return the caller, None for nobody; raise an `AngelError` to refuse the request."""
+        return await self.principal_of(self.request)
+
+    @property
+    def route_path(self) -> str:
+        """The path of this request as routes have it."""
+        return self.request.path
+
+    @property
+    def query_arguments(self) -> Mapping[str, list[bytes]]:
+        """The parameters in the query, without those of the body."""
+        return self.request.query_arguments
 
     async def prepare(self) -> None:
-        """Answer at once."""
+        """Refuse early: nobody, no such route, not permitted, announced as too large."""
         try:
-            await self.principal_of(self.request)
-        except Exception as error:  # noqa: BLE001 - the border
-            self._give_up(error)
+            # First of all, so that a stranger does not learn which routes there are.
+            self.principal = await self.sign_in()
+            self.match = self.routes.find(self.request.method or "", self.route_path)
+            permit(self.match.route.permission, self.principal)
+            self._check_length(self.match.route)
+        except Exception as error:  # noqa: BLE001 - the border: everything becomes a problem
+            self.give_up(error)
+
+    def _check_length(self, route: Route) -> None:
+        length = self.request.headers.get("Content-Length", "0")
+        if length.isdigit() and int(length) > route.max_body:
+            raise _too_large(route)
+        # Chunked bodies are counted as they come; Tornado must not end them with a 400 before us.
+        connection = self.request.connection
+        if isinstance(connection, HTTP1Connection):
+            connection.set_max_body_size(2 * route.max_body + 65_536)
+
+    def data_received(self, chunk: bytes) -> None:
+        """Keep the body up to its limit and not a byte more."""
+        if self._finished or self.match is None:
+            return
+        route = self.match.route
+        if len(self.body) + len(chunk) > route.max_body:
+            self.body.clear()
+            self.give_up(_too_large(route))
         else:
-            self._give_up(
-                NotFound(
-                    f"There is no {self.request.path[:200]} here.",
-                    hint=f"What there is, is described at {PREFIX}/openapi.json.",
-                )
-            )
+            self.body += chunk
+
+    async def carry_out(self, *_: str) -> None:
+        """Answer the request."""
+        if self._finished or self.match is None:
+            return
+        route, params = self.match
+        origin = f"{self.request.protocol}://{self.request.host}"
+        body = bytes(self.body)
+        result = await answer(
+            route, self.principal, params, self.query_arguments, body, origin, self.trace
+        )
+        self.start(result)
+        await send(self, result, self.operation)
+
+    get = head = post = put = patch = delete = options = carry_out  # pyright: ignore[reportAssignmentType]
+
+
+class NoSuchRoute(RouteHandler):
+    """The answer for every path outside the control API."""
+
+    def initialize(self, principal_of: PrincipalOf) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Have no routes."""
+        super().initialize(RouteTable([]), principal_of)
 
 
 def mount(routes: Sequence[Route], principal_of: PrincipalOf) -> list[tuple[str, type, dict]]:
-    """Return Tornado's rules for `routes`, paths without parameters first."""
-    tables: dict[str, dict[str, Route]] = {}
-    for route in routes:
-        table = tables.setdefault(compile_path(route), {})
-        if route.method in table:
-            msg = f"{route.method} {route.path} stands twice among the routes"
-            raise ValueError(msg)
-        table[route.method] = route
-    ordered = sorted(tables, key=lambda path: (path.count("(?P<"), path))
+    """Return Tornado's rule for `routes`.
+
+    Raises:
+        ValueError: an operation stands twice among them.
+    """
+    table = RouteTable(routes)
     return [
-        (path, RouteHandler, {"table": tables[path], "principal_of": principal_of})
-        for path in ordered
+        (rf"{PREFIX}(?:/.*)?", RouteHandler, {"routes": table, "principal_of": principal_of}),
     ]
 
 

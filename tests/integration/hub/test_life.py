@@ -8,7 +8,7 @@ import pytest
 
 from angelos.adapters.identity.authority import Pki
 from angelos.core.errors import Unavailable
-from angelos.hub import service
+from angelos.hub import app, service
 from angelos.testing import eventually
 from angelos.testing.hub import running_hub
 
@@ -18,14 +18,14 @@ async def test_a_start_that_fails_leaves_no_open_port(
 ):
     urls: list[str] = []
 
-    class OnlyOne(service.Listener):
+    class OnlyOne(app.Listener):
         def __init__(self, *args) -> None:
             if urls:
                 raise Unavailable("The hub cannot listen.")
             super().__init__(*args)
             urls.append(self.url)
 
-    monkeypatch.setattr(service, "Listener", OnlyOne)
+    monkeypatch.setattr(app, "Listener", OnlyOne)
     with pytest.raises(Unavailable, match="cannot listen"):
         async with running_hub(database, journal, queue, tmp_path):
             pytest.fail("it started")
