@@ -96,7 +96,7 @@ def test_the_block_blocks_and_lets_plain_dependencies_pass():
     [
         (("angelos.core", "angelos.client", "angelos.cli.commands"), PLAIN),
         (("angelos.adapters.net", "angelos.adapters.identity", "angelos.adapters.host"), PLAIN),
-        (("angelos.node", "angelos.governance.verify"), PLAIN),
+        (("angelos.node", "angelos.wiring.node", "angelos.governance.verify"), PLAIN),
     ],
     ids=["client", "adapters", "node"],
 )
@@ -108,9 +108,9 @@ def test_modules_need_no_more_than_plain_angelos(packages, allowed):
 def test_a_node_imports_nothing_of_jupyter_or_postgres():
     program = """
 import runpy
-sys.argv = ["angelos.node", "--help"]
+sys.argv = ["angelos.wiring.node", "--help"]
 try:
-    runpy.run_module("angelos.node", run_name="__main__")
+    runpy.run_module("angelos.wiring.node", run_name="__main__")
 except SystemExit:
     names = {name.partition(".")[0] for name in sys.modules}
     print(sorted(names & set("jupyter_server jupyterlab jupyter_ext psycopg redis pycrdt".split())))
