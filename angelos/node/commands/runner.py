@@ -15,7 +15,7 @@ from angelos.core.ports import Sandbox
 from angelos.core.runs import Exit, RunSpec
 from angelos.node.checkouts.store import Checkouts
 from angelos.node.commands.output import OutputBuffer
-from angelos.node.runtimes.python.runtime import refused, spec_for
+from angelos.node.runtimes import RUNTIMES
 
 _COALESCE_S = 0.05
 
@@ -71,7 +71,8 @@ class Runner:
         report: ReportFact,
         output: OutputBuffer,
     ) -> TaskResult:
-        finding = await refused(task)
+        runtime = RUNTIMES[task.language]
+        finding = await runtime.refused(task)
         if finding is not None:
             evidence = {"source": "guard", "line": finding.line, "reason": finding.reason}
             return self.result(Status.denied, output, evidence=evidence)
@@ -81,7 +82,7 @@ class Runner:
                 folder = await stack.enter_async_context(
                     self._checkouts.use(task.repo, task.revision)
                 )
-            spec = spec_for(task, folder)
+            spec = runtime.spec_for(task, folder)
             await started()
             end = await self._follow(spec, output, report)
         if end is None:
