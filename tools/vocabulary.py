@@ -44,7 +44,6 @@ PATHS = 15
 Reasons = Mapping[str, str]  # "package:qualified name" -> why
 
 COMPLEX: Reasons = {
-    "angelgit:_fit": "the cases of one path, in the order in which they exclude each other",
     "angelgit:merge_text": "one pass of a line merge; its halves would share every variable",
     "angelgit:_merge_notebooks": "one case for each way in which two sides can change a cell",
     "angelgit:_order": "the order of cells is one relation over three sides",
@@ -57,7 +56,7 @@ COMPLEX: Reasons = {
 }
 
 PROSE: Reasons = {
-    "adapters:unavailable": "the first word of a Valkey error is its code; it has no other",
+    "adapters:_code": "the first word of a Valkey error is its code; it has no other",
 }
 
 
