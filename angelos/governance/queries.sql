@@ -1,4 +1,4 @@
--- The audit log (adapters/sql/0001_audit.sql).
+-- The audit log (migrations/0001_audit.sql).
 
 -- name: head
 select size, frontier, offset_ms, offset_seq from audit_head;

@@ -1,4 +1,4 @@
--- Queries of the hub's identities; the tables are made by adapters/sql/0002_identities.sql.
+-- Queries of the hub's identities; the tables are made by migrations/0001_identities.sql.
 
 -- name: lock
 -- Whatever changes one principal's standing happens one after the other.

@@ -23,6 +23,7 @@ from angelos.core.ids import START, Offset, PrincipalId, new_fact_id
 from angelos.core.messages import Fact
 from angelos.core.ports import Clock, Journal
 from angelos.testing.memory import ManualClock
+from angelos.wiring.stores import PLANES
 
 PATIENCE_S = 20.0
 _TEMPLATE = "angelos_template"
@@ -148,7 +149,7 @@ async def _make_template(url: str) -> None:
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         await connection.execute(f"create database {_TEMPLATE}")
     async with Database(_named(url, _TEMPLATE), max_connections=1) as template:
-        await template.migrate()
+        await template.migrate(PLANES)
 
 
 def _named(url: str, name: str) -> str:

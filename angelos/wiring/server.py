@@ -53,7 +53,7 @@ from angelos.hub.routes import hub_routes
 from angelos.hub.service import Hub
 from angelos.hub.store import Identities
 from angelos.wiring.settings import Settings
-from angelos.wiring.stores import StoreUrls
+from angelos.wiring.stores import PLANES, StoreUrls
 
 log = logging.getLogger(__name__)
 SYSTEM = PrincipalId("system/server")
@@ -139,7 +139,7 @@ async def serve(
 async def _open_base(stack: AsyncExitStack, settings: Settings, stores: StoreUrls) -> _Base:
     settings.data.create()
     database = await stack.enter_async_context(Database(stores.postgres))
-    applied = await database.migrate()
+    applied = await database.migrate(PLANES)
     if applied:
         log.info("applied migrations: %s", ", ".join(applied))
     client = connect(stores.valkey)

@@ -20,6 +20,8 @@ from angelos.core.errors import Conflict, Unavailable
 from angelos.wiring.settings import Settings
 
 log = logging.getLogger(__name__)
+PLANES = ("angelos.governance", "angelos.hub", "angelos.angelgit", "angelos.control")
+"""The packages that keep tables, in the order of their migrations."""
 _WAIT_S = 60.0
 _POLL_S = 0.02
 

@@ -1,5 +1,6 @@
 """The data directory: where each part keeps its files, and how a running system is found.
 
+    format          the number of this layout; another number is refused
     lock            held (flock) by whoever runs the system
     system.json     how to reach it: addresses and token (0600)
     server.json     the hub's addresses, written by the server process (0600)
@@ -31,7 +32,9 @@ from angelos.adapters.host.children import start_ticks
 from angelos.core.errors import Conflict, InvalidInput, Unavailable
 
 T = TypeVar("T")
-_FILES = ("lock", "system.json", "server.json", "processes.json")
+FORMAT = 2
+"""Changes when this version can no longer read what an earlier one has written."""
+_FILES = ("format", "lock", "system.json", "server.json", "processes.json")
 _SOCKET_NAME_BYTES = 40
 _SOCKET_PATH_BYTES = 107
 
@@ -125,7 +128,8 @@ class DataDir:
         """Create what is missing; raise `InvalidInput` when the directory cannot be used.
 
         Its mode becomes 0700, so a directory that holds something else is refused. So is
-        another user's directory: they could plant links where we are about to write.
+        another user's directory: they could plant links where we are about to write. So is one
+        of another format, which is left as it is.
         """
         folders = (
             self.postgres,
@@ -145,11 +149,34 @@ class DataDir:
             foreign = sorted({path.name for path in self.root.iterdir()} - names)
             if foreign and not (self.root / "lock").exists():
                 raise self._unusable(f"it is not empty (it holds {foreign[0]})")
+            self._check_format()
             self.root.chmod(0o700)
+            if not (self.root / "format").exists():
+                write_private(self.root / "format", f"{FORMAT}\n".encode())
             for path in folders:
                 path.mkdir(mode=0o700, exist_ok=True)
         except OSError as error:
             raise self._unusable(str(error.strerror)) from error
+
+    def _check_format(self) -> None:
+        """Raise `InvalidInput` where another version has written; a new directory has no mark."""
+        try:
+            mark = (self.root / "format").read_text(encoding="utf-8").strip() or "unknown"
+        except FileNotFoundError:
+            # The first format had no mark, but a lock or something in its stores.
+            stores = (self.postgres, self.valkey, self.keys)
+            used = (self.root / "lock").exists() or any(
+                folder.is_dir() and any(folder.iterdir()) for folder in stores
+            )
+            mark = "1" if used else str(FORMAT)
+        except UnicodeDecodeError:
+            mark = "unknown"
+        if mark != str(FORMAT):
+            raise InvalidInput(
+                f"The data directory {self.root} has format {mark[:20]}, which this version of "
+                f"AngelOS (format {FORMAT}) does not read; nothing was changed.",
+                hint="Name another with --data-dir or ANGELOS_DATA_DIR.",
+            )
 
     def _unusable(self, reason: str) -> InvalidInput:
         return InvalidInput(

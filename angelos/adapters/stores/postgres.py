@@ -1,18 +1,19 @@
-"""PostgreSQL: a pool, transactions, migrations from `sql/`, and queries from `.sql` files.
+"""PostgreSQL: a pool, transactions, each plane's migrations and its queries in `.sql` files.
 
     async with Database(dsn) as db:
-        await db.migrate()
+        await db.migrate(["angelos.hub", "angelos.control"])
         async with db.transaction() as conn:
             await conn.execute(QUERIES["add_person"], {"name": "ada"})
 
-Migrations go forwards only: `sql/NNNN_name.sql`, all that are missing in one transaction.
+Migrations go forwards only. A plane keeps its own in `migrations/NNNN_name.sql`, numbered from
+0001; all that are missing, of all planes, are applied in one transaction.
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from importlib import resources
 from typing import Any, LiteralString, NamedTuple, Self, cast
@@ -37,14 +38,22 @@ _REASON_S = 2
 
 _CREATE_TABLE = """
 create table if not exists schema_migration (
-    number integer primary key, name text not null, sha256 text not null,
-    applied_at timestamptz not null default now()
+    plane text, number integer, name text not null, sha256 text not null,
+    applied_at timestamptz not null default now(),
+    primary key (plane, number)
+)"""
+_IS_OLDER = """
+select to_regclass('schema_migration') is not null and not exists (
+    select from pg_attribute
+    where attrelid = to_regclass('schema_migration') and attname = 'plane' and not attisdropped
 )"""
 
 
 class Migration(NamedTuple):
-    """One file of `sql/`."""
+    """One file of a plane's `migrations/`."""
 
+    plane: str
+    """The last word of its package: `hub`."""
     number: int
     name: str
     sha256: str
@@ -127,15 +136,22 @@ class Database:
                 raise Unavailable(f"PostgreSQL is not available: {error}".strip()) from error
             raise
 
-    async def migrate(self) -> list[str]:
-        """Apply what is missing, all or nothing, and return the names of what was applied.
+    async def migrate(self, packages: Sequence[str]) -> list[str]:
+        """Apply the missing migrations, all or none.
 
-        Raises `Conflict` when an applied migration differs from its file, when the database
-        holds one that this version does not know, or when the server is too old or does not let
-        us create tables.
+        Args:
+            packages: the planes that have a `migrations` folder, in the order in which theirs are
+                applied.
+
+        Returns:
+            What was applied, as `hub/0001_identities.sql`.
+
+        Raises:
+            Conflict: an applied migration differs from its file; the database was made by another
+                version; or the server is too old or does not let us create tables.
         """
         try:
-            return await self._migrate()
+            return await self._migrate(migrations(packages))
         except errors.InsufficientPrivilege as error:
             raise Conflict(
                 f"PostgreSQL does not let us create tables: {error.diag.message_primary}. "
@@ -143,8 +159,7 @@ class Database:
                 hint="Make the user of the DSN the owner of its database.",
             ) from error
 
-    async def _migrate(self) -> list[str]:
-        known = migrations()
+    async def _migrate(self, known: list[Migration]) -> list[str]:
         async with self.transaction() as connection:
             if connection.info.server_version < _OLDEST * 10_000:
                 raise Conflict(
@@ -152,55 +167,75 @@ class Database:
                     f"{_OLDEST} or newer is needed. Nothing was changed."
                 )
             await connection.execute("select pg_advisory_xact_lock(%s)", (_MIGRATION_LOCK,))
+            if (await (await connection.execute(_IS_OLDER)).fetchone()) == (True,):
+                raise Conflict(
+                    "The database was made by an earlier version of AngelOS, whose tables this "
+                    "version does not read; nothing was changed.",
+                    hint="Name another database in ANGELOS_POSTGRES_DSN.",
+                )
             await connection.execute(_CREATE_TABLE)
-            rows = await connection.execute("select number, name, sha256 from schema_migration")
+            rows = await connection.execute(
+                "select plane, number, name, sha256 from schema_migration"
+            )
             missing = pending(known, await rows.fetchall())
             for migration in missing:
                 await connection.execute(migration.text)
                 await connection.execute(
-                    "insert into schema_migration (number, name, sha256) values (%s, %s, %s)",
-                    migration[:3],
+                    "insert into schema_migration (plane, number, name, sha256)"
+                    " values (%s, %s, %s, %s)",
+                    migration[:4],
                 )
-        return [migration.name for migration in missing]
+        return [f"{migration.plane}/{migration.name}" for migration in missing]
 
 
-def migrations() -> list[Migration]:
-    """Return the migrations of this version in order."""
-    found = []
-    for file in resources.files("angelos.adapters").joinpath("sql").iterdir():
+def migrations(packages: Sequence[str]) -> list[Migration]:
+    """Return the migrations of these packages: package by package, each in order."""
+    return [migration for package in packages for migration in _migrations_of(package)]
+
+
+def _migrations_of(package: str) -> list[Migration]:
+    plane = package.rpartition(".")[2]
+    result = []
+    for file in resources.files(package).joinpath("migrations").iterdir():
         if match := _MIGRATION.match(file.name):
             text = file.read_text(encoding="utf-8")
             sha256 = hashlib.sha256(text.encode()).hexdigest()
             number = int(match.group(1))
             # Files of this package are as trusted as its code.
-            found.append(Migration(number, file.name, sha256, cast("LiteralString", text)))
-    found.sort()
-    return found
+            result.append(Migration(plane, number, file.name, sha256, cast("LiteralString", text)))
+    return sorted(result)
 
 
-def pending(known: list[Migration], applied: list[tuple[Any, ...]]) -> list[Migration]:
-    """Return the migrations to apply, given rows (number, name, sha256); raise `Conflict`."""
-    by_number = {migration.number: migration for migration in known}
-    newest = 0
-    for number, name, sha256 in applied:
-        migration = by_number.pop(number, None)
-        newest = max(newest, number)
+def pending(known: Sequence[Migration], applied: list[tuple[Any, ...]]) -> list[Migration]:
+    """Return the migrations to apply, given rows (plane, number, name, sha256).
+
+    Raises:
+        Conflict: an applied one is unknown or was changed, or one to apply comes before it.
+    """
+    missing = {(migration.plane, migration.number): migration for migration in known}
+    newest: dict[str, int] = {}
+    for plane, number, name, sha256 in applied:
+        migration = missing.pop((plane, number), None)
+        newest[plane] = max(newest.get(plane, 0), number)
         if migration is None:
             raise Conflict(
-                f"The database has migration {name}, which this version does not know.",
+                f"The database has migration {plane}/{name}, which this version does not know.",
                 hint="It was made by a newer version of AngelOS; install that one.",
             )
         if migration.sha256 != sha256:
             raise Conflict(
-                f"Migration {name} was changed after it was applied.",
+                f"Migration {plane}/{name} was changed after it was applied.",
                 hint="Restore the file; put the change into a new migration.",
             )
-    if late := [migration.name for number, migration in by_number.items() if number < newest]:
-        raise Conflict(
-            f"Migration {late[0]} comes before one that is applied already ({newest:04d}).",
-            hint="Give it a number after the newest.",
-        )
-    return sorted(by_number.values())
+    for migration in missing.values():
+        last = newest.get(migration.plane, 0)
+        if migration.number < last:
+            raise Conflict(
+                f"Migration {migration.plane}/{migration.name} comes before one that is applied "
+                f"already ({last:04d}).",
+                hint="Give it a number after the newest.",
+            )
+    return list(missing.values())
 
 
 def load_queries(package: str) -> dict[str, LiteralString]:

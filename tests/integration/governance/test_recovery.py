@@ -20,6 +20,7 @@ from angelos.governance.config import GovernanceConfig
 from angelos.governance.service import Governance
 from angelos.governance.verify import verify
 from angelos.testing import ManualClock, eventually, make_fact
+from angelos.wiring.stores import PLANES
 
 KEY = SigningKey(bytes(range(32)))
 
@@ -67,7 +68,7 @@ async def test_a_log_through_kills_of_both_stores(folder):
         EmbeddedValkey(folder / "valkey", folder / "run") as valkey,
         Database(postgres.url) as database,
     ):
-        await database.migrate()
+        await database.migrate(PLANES)
         client = connect(valkey.url)
         journal = ValkeyJournal(client, database)
         stop = asyncio.Event()

@@ -27,6 +27,7 @@ from angelos.core.grants import SignedGrant
 from angelos.core.ids import START, PrincipalId, new_command_id
 from angelos.core.messages import Command
 from angelos.testing import eventually, make_fact
+from angelos.wiring.stores import PLANES
 
 NODE = PrincipalId("node/exec1")
 
@@ -122,7 +123,7 @@ async def test_postgres_killed_starts_again_with_all_that_was_committed(postgres
 
 async def test_a_database_object_survives_a_killed_server(postgres):
     async with postgres, Database(postgres.url, timeout_s=1.0) as database:
-        assert await database.migrate()
+        assert await database.migrate(PLANES)
         await killed(postgres)
         with pytest.raises(Unavailable):
             async with database.transaction() as connection:
@@ -131,7 +132,7 @@ async def test_a_database_object_survives_a_killed_server(postgres):
 
             async def back():
                 with contextlib.suppress(Unavailable):
-                    return await database.migrate() == []
+                    return await database.migrate(PLANES) == []
 
             await eventually(back, "the way back")
 

@@ -10,6 +10,7 @@ import pytest
 from angelos.adapters.stores import postgres
 from angelos.adapters.stores.postgres import Database, Migration, migrations
 from angelos.core.errors import Conflict, Unavailable
+from angelos.wiring.stores import PLANES
 
 
 @pytest.fixture
@@ -31,19 +32,19 @@ async def tables(database):
 
 
 def pretend(monkeypatch, *found):
-    monkeypatch.setattr(postgres, "migrations", lambda: list(found))
+    monkeypatch.setattr(postgres, "migrations", lambda _: list(found))
 
 
-ONE = Migration(1, "0001_a.sql", "aa", "create table a (x int)")
-TWO = Migration(2, "0002_b.sql", "bb", "create table b (x int); create table c (x int);")
-BAD = Migration(3, "0003_bad.sql", "cc", "create table d (x int); create table a (x int);")
+ONE = Migration("hub", 1, "0001_a.sql", "aa", "create table a (x int)")
+TWO = Migration("hub", 2, "0002_b.sql", "bb", "create table b (x int); create table c (x int);")
+BAD = Migration("hub", 3, "0003_bad.sql", "cc", "create table d (x int); create table a (x int);")
 
 
 async def test_all_migrations_apply_once(empty):
-    names = [migration.name for migration in migrations()]
-    assert "0001_audit.sql" in names
-    assert await empty.migrate() == names
-    assert await empty.migrate() == []
+    names = [f"{migration.plane}/{migration.name}" for migration in migrations(PLANES)]
+    assert "governance/0001_audit.sql" in names
+    assert await empty.migrate(PLANES) == names
+    assert await empty.migrate(PLANES) == []
     assert "audit_entry" in await tables(empty)
 
 
@@ -51,31 +52,50 @@ async def test_many_processes_at_once_migrate_once(empty):
     others = [Database(empty.dsn, max_connections=1) for _ in range(4)]
     for other in others:
         await other.__aenter__()
-    applied = await asyncio.gather(*(other.migrate() for other in others))
+    applied = await asyncio.gather(*(other.migrate(PLANES) for other in others))
     for other in others:
         await other.__aexit__()
-    assert sorted(map(len, applied)) == [0, 0, 0, len(migrations())]
+    assert sorted(map(len, applied)) == [0, 0, 0, len(migrations(PLANES))]
 
 
 async def test_a_failing_migration_leaves_nothing_of_any(empty, monkeypatch):
     pretend(monkeypatch, ONE, TWO, BAD)
     with pytest.raises(psycopg.errors.DuplicateTable):
-        await empty.migrate()
+        await empty.migrate(PLANES)
     assert await tables(empty) == set()
     pretend(monkeypatch, ONE, TWO)
-    assert await empty.migrate() == ["0001_a.sql", "0002_b.sql"]
+    assert await empty.migrate(PLANES) == ["hub/0001_a.sql", "hub/0002_b.sql"]
     assert await tables(empty) == {"a", "b", "c", "schema_migration"}
 
 
 async def test_a_changed_migration_and_a_newer_database_are_refused(empty, monkeypatch):
     pretend(monkeypatch, ONE, TWO)
-    await empty.migrate()
+    await empty.migrate(PLANES)
     pretend(monkeypatch, ONE, TWO._replace(sha256="changed"))
     with pytest.raises(Conflict, match=r"0002_b.sql was changed after it was applied"):
-        await empty.migrate()
+        await empty.migrate(PLANES)
     pretend(monkeypatch, ONE)
     with pytest.raises(Conflict, match=r"0002_b.sql, which this version does not know"):
-        await empty.migrate()
+        await empty.migrate(PLANES)
+
+
+async def test_a_database_of_an_earlier_version_is_refused_and_untouched(empty):
+    async with empty.transaction() as connection:
+        await connection.execute(
+            "create table schema_migration (number integer primary key, name text not null,"
+            " sha256 text not null, applied_at timestamptz not null default now())"
+        )
+        await connection.execute("insert into schema_migration values (1, '0001_audit.sql', 'aa')")
+
+    async def rows():
+        async with empty.transaction() as connection:
+            return await (await connection.execute("select * from schema_migration")).fetchall()
+
+    before = await rows()
+    with pytest.raises(Conflict, match=r"earlier version of AngelOS.*nothing was changed"):
+        await empty.migrate(PLANES)
+    assert await tables(empty) == {"schema_migration"}
+    assert await rows() == before
 
 
 async def test_an_error_rolls_back(database):

@@ -16,6 +16,7 @@ from angelos.adapters.stores.postgres import Database
 from angelos.adapters.stores.valkey import ValkeyJournal, check_server, connect
 from angelos.core.errors import Conflict, InvalidInput, Unavailable
 from angelos.testing import eventually, make_fact
+from angelos.wiring.stores import PLANES
 
 KEEPS = ("--appendonly", "yes")
 
@@ -126,7 +127,7 @@ async def test_a_role_that_may_make_no_tables_is_told_what_it_needs(stores):
         weak = stores.postgres_url.replace("postgres@/postgres", f"{name}@/{name}", 1)
         async with Database(weak) as database:
             with pytest.raises(Conflict, match=r"permission denied.*owner"):
-                await database.migrate()
+                await database.migrate(PLANES)
         await admin.execute(f"drop database {name} with (force)".encode())
         await admin.execute(f"drop role {name}".encode())
 

@@ -13,6 +13,7 @@ import pytest
 
 from angelos.adapters.host.children import start_ticks
 from angelos.adapters.host.datadir import (
+    FORMAT,
     DataDir,
     Process,
     ServerFile,
@@ -69,6 +70,7 @@ def test_a_folder_of_somebody_elses_files_is_left_as_it_is(tmp_path, lock):
     (tmp_path / "logs").mkdir()
     if lock:  # ours, into which something was put later
         (tmp_path / "lock").write_text("")
+        (tmp_path / "format").write_text(f"{FORMAT}\n")
     tmp_path.chmod(0o755)
     if lock:
         DataDir(tmp_path).create()
@@ -83,6 +85,36 @@ def test_one_that_was_made_half_way_is_made_whole(tmp_path):
     (tmp_path / "postgres").mkdir()
     DataDir(tmp_path).create()
     assert (tmp_path / "workspace").is_dir()
+
+
+def _snapshot(root: Path) -> dict[str, tuple[int, bytes]]:
+    return {
+        str(path.relative_to(root)): (
+            path.stat().st_mode,
+            path.read_bytes() if path.is_file() else b"",
+        )
+        for path in (root, *root.rglob("*"))
+    }
+
+
+@pytest.mark.parametrize("used", ["lock", "keys/ca.pem", "postgres/PG_VERSION"])
+def test_a_directory_of_the_first_format_is_refused_and_untouched(tmp_path, used):
+    for folder in ("postgres", "valkey", "keys", "policy", "nodes", "logs", "workspace"):
+        (tmp_path / folder).mkdir(mode=0o755)
+    (tmp_path / used).write_text("4711\n")
+    before = _snapshot(tmp_path)
+    with pytest.raises(InvalidInput, match=r"has format 1, .* does not read; nothing was changed"):
+        DataDir(tmp_path).create()
+    assert _snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("mark", [b"3\n", b"", b"\xff"])
+def test_a_directory_of_another_format_is_refused_and_untouched(data, mark):
+    (data.root / "format").write_bytes(mark)
+    before = _snapshot(data.root)
+    with pytest.raises(InvalidInput, match="does not read; nothing was changed"):
+        data.create()
+    assert _snapshot(data.root) == before
 
 
 def test_another_users_folder_is_refused_by_root_too(tmp_path):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 
+import angelos
 from angelos.adapters.stores.postgres import Migration, load_queries, migrations, pending
 from angelos.core.errors import Conflict
+from angelos.wiring.stores import PLANES
 
 
 @pytest.fixture
@@ -42,15 +45,24 @@ def test_text_before_the_first_name(package):
         load_queries(package("select 1;\n-- name: one\nselect 1;\n"))
 
 
-def test_numbers_stand_once():
-    numbers = [migration.number for migration in migrations()]
-    assert numbers == sorted(set(numbers))
+def test_each_plane_counts_from_one():
+    for plane in PLANES:
+        numbers = [migration.number for migration in migrations([plane])]
+        assert numbers == list(range(1, len(numbers) + 1)), plane
+        assert numbers, plane
+
+
+def test_no_plane_is_forgotten():
+    folders = Path(angelos.__file__).parent.glob("*/migrations")
+    assert {f"angelos.{folder.parent.name}" for folder in folders} == set(PLANES)
 
 
 def test_pending():
-    known = [Migration(n, f"000{n}_x.sql", str(n), "") for n in (1, 2, 3)]
-    rows = [migration[:3] for migration in known]
+    known = [Migration(plane, n, f"000{n}_x.sql", str(n), "") for plane in "ab" for n in (1, 2, 3)]
+    rows = [migration[:4] for migration in known]
     assert pending(known, []) == known
-    assert pending(known, rows[:2]) == known[2:]
-    with pytest.raises(Conflict, match=r"0001_x\.sql comes before"):
+    assert pending(known, rows[:2]) == known[2:], "a plane that is ahead holds no other up"
+    with pytest.raises(Conflict, match=r"a/0001_x\.sql comes before"):
         pending(known, rows[1:2])
+    with pytest.raises(Conflict, match=r"b/0001_x\.sql, which this version does not know"):
+        pending(known[:3], rows)

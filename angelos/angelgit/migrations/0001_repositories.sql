@@ -65,6 +65,15 @@ create table angelgit_candidate (
 
 create index angelgit_candidate_revision on angelgit_candidate (revision);
 
+-- What the working file of each document holds by our doing, so that a write of somebody else can
+-- be told from ours, also after a kill. Contents are compressed with zstd.
+create table angelgit_print (
+    document text primary key references angelgit_document,
+    body bytea,                                                  -- what it holds
+    next bytea,                                                  -- what it is about to hold
+    taken bytea                                                  -- `next` is on disk already, and
+);                                                               -- this update takes it in
+
 -- A change of dev: written before its first effect, gone with its last.
 create table angelgit_move (
     id text primary key,
