@@ -1,1 +1,1 @@
-"""The box in which a program runs, and the word for how it ended."""
+"""The box in which a program runs, and the status that its end deserves."""

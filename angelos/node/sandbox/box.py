@@ -1,9 +1,9 @@
-"""One box, from its start to the last trace of it: handshake, run, watch, kill, clean up.
+"""One box, from its start to its last trace: handshake, run, limits, kill, clean-up.
 
-The event loop's callbacks read output, serve the seccomp listener and look at the meter; no task
-is started, so there is nothing that a cancelled caller could leave behind. Killing is one signal
-to the first process of the box's process namespace: the kernel then ends all the others,
-whatever sessions they made and signals they ignore, before that process itself is gone.
+The event loop's callbacks read the output, serve the seccomp listener and read the meter. The box
+starts no asyncio task, so a cancelled caller cannot leave one behind. Killing is one signal to the
+first process of the box's process namespace: the kernel then kills all the others, whatever
+sessions they made and signals they ignore, before that process itself ends (pid_namespaces(7)).
 """
 
 from __future__ import annotations
@@ -24,25 +24,26 @@ import msgspec
 from angelos.core.errors import Unavailable
 from angelos.core.messages import Limits, Status, Tier
 from angelos.core.runs import Output
-from angelos.node.sandbox.launch import Started
+from angelos.node.sandbox.launch import LaunchedBox
 from angelos.node.sandbox.models import Ending, Meter, Stop
-from angelos.node.sandbox.proc import end_descendants, parent
-from angelos.node.sandbox.seccomp_notify import Watch
+from angelos.node.sandbox.proc import kill_descendants, parent
+from angelos.node.sandbox.seccomp_notify import SeccompListener
+from angelos.node.sandbox.shim import START, Reply
 from angelos.node.sandbox.verdict import must_stop
 
 _START_S = 10.0
 _KERNEL_TICK_S, _SAMPLER_TICK_S = 0.04, 0.01
-_PATIENCE = 9
-"""At most a tenth of the node's time goes into looking at one box."""
+_TICK_RATIO = 9
+"""A tick is followed by nine times its own duration: one box takes a tenth of the node at most."""
 _CHUNK = 65536
-_AHEAD = 16
-"""Chunks of output kept for a slow reader before the box has to wait."""
+_MAX_CHUNKS = 16
+"""Chunks of output that wait for a slow reader before the box has to wait."""
 _TAIL = 4096
 _CREDENTIALS = struct.Struct("3i")
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What `shim.py` is told to become."""
+class ExecRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What `shim.py` has to run, and the restrictions that it installs before."""
 
     argv: tuple[str, ...]
     code: str | None
@@ -53,18 +54,25 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     notify_filter: str
     refuse_filter: str
     base_filter: str = ""
-    bare: bool = False
-    """There is no process namespace: a first process has to stay behind for the others."""
+    unsandboxed: bool = False
+    """There is no process namespace: the shim stays behind as the parent of the task's orphans."""
+
+
+class _Reply(msgspec.Struct, frozen=True):
+    """One message of the shim."""
+
+    code: Reply
+    detail: str = ""
 
 
 class Box:
-    """A started box: `ready()`, then at most one `run()`, then `close()`."""
+    """A started box: `ready()`, then at most one `begin()` and `output()`, then `close()`."""
 
-    def __init__(self, started: Started, meter: Meter) -> None:
-        """Take over what the launcher started, and what is to count for it."""
-        self._started = started
-        self._process = started.process
-        self._link = started.link
+    def __init__(self, launched: LaunchedBox, meter: Meter) -> None:
+        """Take ownership of what the launcher started and of the meter that counts for it."""
+        self._launched = launched
+        self._process = launched.process
+        self._link = launched.link
         self._link.setblocking(False)  # noqa: FBT003
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
@@ -74,14 +82,14 @@ class Box:
         self._streams: dict[int, str] = {}
         self._paused: list[int] = []
         self._pidfds: dict[int, int] = {}
-        self._watch: Watch | None = None
+        self._listener: SeccompListener | None = None
         self._meter = meter
         self._timer: asyncio.TimerHandle | None = None
         self._limits = Limits()
-        self._begun = self._over = time.monotonic()
+        self._started_at = self._ended_at = time.monotonic()
         self._stdin = b""
-        self._written = 0
-        self._tail = b""
+        self._output_bytes = 0
+        self._stderr_tail = b""
         self.stop: Stop | None = None
         self.reason = ""
         self._watch_process(self._process.pid)
@@ -89,58 +97,67 @@ class Box:
     @property
     def scratch(self) -> str:
         """The task's folder on the host where there are no namespaces, else empty."""
-        return self._started.scratch
+        return self._launched.scratch
 
     @property
     def alive(self) -> bool:
-        """Tell whether the box still waits or runs."""
+        """Return whether the box still waits or runs."""
         return self._first in self._pidfds
 
     # -- handshake -----------------------------------------------------------------------
 
     async def ready(self) -> None:
-        """Wait until the box waits for its order; raise `Unavailable` with what went wrong."""
+        """Wait until the box waits for its request; raise `Unavailable` if it does not start."""
         try:
             async with asyncio.timeout(_START_S):
-                word, _, pid = await self._hear()
-                if word != b"ready":
-                    raise Unavailable(f"The box did not start: {self._complaint()}")
+                reply, _, pid = await self._receive()
+                if reply is None or reply.code is not Reply.ready:
+                    raise Unavailable(f"The box did not start: {self._bwrap_error()}")
+            # The kernel names the sender (SCM_CREDENTIALS), by its process id in our namespace:
+            # nothing in the box could. Its parent is the first process of the box's namespace.
             self._shim = pid
             self._first = pid if self.scratch else parent(pid)
             if self._first not in self._pidfds:
                 self._watch_process(self._first)
-            # Ahead of the order: the kernel may take 10 ms to move a process (an RCU grace period).
+            # Before the request: the kernel may take 10 ms to move a process that has been idle
+            # into a version 1 control group (it waits for an RCU grace period).
             self._meter.add(self._first, self._shim)
         except (TimeoutError, OSError) as error:
             raise Unavailable(f"The box did not start: {error or 'no answer'}") from error
 
-    async def begin(self, order: Order, limits: Limits, stdin: bytes) -> bool:
-        """Hand the order over and start the clock; False if refused calls go unreported."""
+    async def begin(self, request: ExecRequest, limits: Limits, stdin: bytes) -> bool:
+        """Send the request and start the clock; return whether refused calls are reported."""
         self._limits, self._stdin = limits, stdin
         try:
             self._meter.limit(limits)
-            body = msgspec.json.encode(order)
+            body = msgspec.json.encode(request)
             async with asyncio.timeout(_START_S):
                 head = len(body).to_bytes(8, "big")
                 await self._loop.sock_sendall(self._link, head + body)
-                word, fds, _ = await self._hear()
-                if word not in {b"go", b"blind"}:
-                    text = word.decode(errors="replace") or self._complaint()
-                    raise Unavailable(f"The box could not be closed: {text}")
+                reply, fds, _ = await self._receive()
+                if reply is None or reply.code not in {Reply.sealed, Reply.unreported}:
+                    detail = reply.detail if reply is not None else self._bwrap_error()
+                    raise Unavailable(f"The box could not be closed: {detail}")
                 if fds:
-                    self._watch = Watch(fds[0], platform.machine(), self._meter.may_fork)
+                    self._listener = SeccompListener(
+                        fds[0], platform.machine(), self._meter.may_fork
+                    )
                 self._read_streams()
-                await self._loop.sock_sendall(self._link, b"start")
+                await self._loop.sock_sendall(self._link, START)
         except (TimeoutError, OSError) as error:
             raise Unavailable(f"The box could not be closed: {error or 'no answer'}") from error
         self._link.close()
-        self._begun = time.monotonic()
+        self._started_at = time.monotonic()
         self._write_stdin()
         self._tick()
-        return word == b"go"
+        return reply.code is Reply.sealed
 
-    async def _hear(self) -> tuple[bytes, list[int], int]:
-        """Return one message of the box with its descriptors and the sender's process id."""
+    async def _receive(self) -> tuple[_Reply | None, list[int], int]:
+        """Return one message of the shim with its descriptors and the sender's process id.
+
+        The message is None if the box has ended. Each message fits into one read, because the
+        shim waits for the node's answer before it sends the next.
+        """
         readable = asyncio.Event()
         self._loop.add_reader(self._link, readable.set)
         try:
@@ -156,19 +173,22 @@ class Box:
                 fds += [fd for (fd,) in struct.iter_unpack("i", content[: len(content) & ~3])]
             elif level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
                 pid = _CREDENTIALS.unpack(content)[0]
-        return data, fds, pid
+        try:
+            return msgspec.json.decode(data, type=_Reply), fds, pid
+        except msgspec.DecodeError:
+            return None, fds, pid
 
-    def _complaint(self) -> str:
-        """Return what bubblewrap wrote before it gave up."""
+    def _bwrap_error(self) -> str:
+        """Return what bubblewrap wrote before it gave up, for people to read."""
         assert self._process.stderr is not None  # noqa: S101 - a pipe, see launch.py
         os.set_blocking(self._process.stderr.fileno(), False)
         text = self._process.stderr.read(_TAIL) or b""
-        return text.decode(errors="replace").strip() or "it ended without a word"
+        return text.decode(errors="replace").strip() or "it ended without a message"
 
     # -- run -----------------------------------------------------------------------------
 
     async def output(self) -> AsyncIterator[Output]:
-        """Yield output as it comes until the whole box is gone."""
+        """Yield output as it arrives, until every process of the box has ended."""
         while self._chunks or self._streams or self._pidfds:
             if self._chunks:
                 yield self._chunks.popleft()
@@ -179,36 +199,36 @@ class Box:
             else:
                 self._drain()
 
-    def ending(self, tier: Tier, inside: tuple[str, ...]) -> Ending:
-        """Return how it went, once `output` is at its end."""
+    def ending(self, tier: Tier, visible: tuple[str, ...]) -> Ending:
+        """Return the evidence of how the run ended; call it after `output` has finished."""
         return Ending(
             exit_code=self._process.wait() if self.stop is None else None,
-            duration_s=self._over - self._begun,
+            duration_s=self._ended_at - self._started_at,
             tier=tier,
             usage=self._meter.read(),
             stop=self.stop,
             reason=self.reason,
-            refusals=self._watch.refusals() if self._watch else (),
-            output_bytes=self._written,
-            stderr_tail=self._tail.decode(errors="replace"),
-            inside=inside,
+            refusals=self._listener.refusals() if self._listener else (),
+            output_bytes=self._output_bytes,
+            stderr_tail=self._stderr_tail.decode(errors="replace"),
+            visible=visible,
         )
 
     def kill(self, stop: Stop, reason: str = "") -> None:
-        """End all processes of the box now; the first reason counts, if it still ran."""
+        """Kill all processes of the box now; the first reason counts, if the box still ran."""
         outer = self._pidfds.get(self._process.pid)
         if outer is not None and self.stop is None:
             self.stop, self.reason = stop, reason
         if outer is not None and (self._first < 0 or self.scratch):
             # Still starting: bubblewrap killed alone would leave its child waiting for it.
-            # Without a process namespace there is nobody else to end the descendants.
-            end_descendants(self._process.pid)
+            # Without a process namespace nobody else kills the descendants.
+            kill_descendants(self._process.pid)
         for pidfd in (self._pidfds.get(self._first), outer):
             if pidfd is not None:
                 _signal(pidfd, signal.SIGKILL)
 
     async def close(self) -> tuple[str, ...]:
-        """End what is left, wait until it is gone, free everything; return the mounts to free."""
+        """Kill what still runs, wait for its end, free everything; return the mounts to free."""
         if self._pidfds:
             self.kill(Status.killed)
         try:
@@ -216,16 +236,16 @@ class Box:
                 self._wake.clear()
                 await self._wake.wait()
             while not self._meter.close():  # noqa: ASYNC110
-                await asyncio.sleep(0.002)  # the kernel is still taking the last process apart
+                await asyncio.sleep(0.002)  # the kernel is still removing the last process
         finally:
             self._release()
-        return self._started.staged
+        return self._launched.staged
 
     def _release(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if self._watch is not None:
-            self._watch.close()
+        if self._listener is not None:
+            self._listener.close()
         for fd in (*self._streams, *self._pidfds.values()):
             self._loop.remove_reader(fd)
         self._streams.clear()
@@ -238,39 +258,41 @@ class Box:
     # -- callbacks -----------------------------------------------------------------------
 
     def _watch_process(self, pid: int) -> None:
+        """Be called when a process ends; a pidfd, since a process id may be used again."""
         pidfd = os.pidfd_open(pid)
         self._pidfds[pid] = pidfd
-        self._loop.add_reader(pidfd, self._process_gone, pid)
+        self._loop.add_reader(pidfd, self._process_ended, pid)
 
-    def _process_gone(self, pid: int) -> None:
+    def _process_ended(self, pid: int) -> None:
         pidfd = self._pidfds.pop(pid)
         self._loop.remove_reader(pidfd)
         os.close(pidfd)
         if pid == self._process.pid:
             self._process.wait()
-            self._over = time.monotonic()
+            self._ended_at = time.monotonic()
         self._wake.set()
 
     def _tick(self) -> None:
-        """Look at the meter and the clock, while there is something to stop."""
+        """Compare the meter and the clock with the limits, while the program runs."""
         if self._process.pid not in self._pidfds:
-            return  # what is left is to hand its output over, however long the reader takes
-        began = time.monotonic()
+            return  # only its output is left to read, however long the reader takes
+        begin = time.monotonic()
         try:
             usage = self._meter.read()
         except (OSError, ValueError) as error:  # what cannot be measured cannot be limited
             self.kill(Status.killed, f"what it uses could not be measured: {error}")
             return
         now = time.monotonic()
-        elapsed = now - self._begun
-        stop = must_stop(usage, self._limits, elapsed, self._watch.total if self._watch else 0)
+        elapsed = now - self._started_at
+        refused = self._listener.total if self._listener else 0
+        stop = must_stop(usage, self._limits, elapsed, refused)
         if stop is not None:
             self.kill(stop)
             return
-        every = _KERNEL_TICK_S if usage.source == "kernel" else _SAMPLER_TICK_S
-        every = max(every, _PATIENCE * (now - began))  # many processes take long to look at
-        left = max(self._limits.wall_s - elapsed, 0.0)
-        self._timer = self._loop.call_later(min(every, left), self._tick)
+        pause = _KERNEL_TICK_S if usage.source == "kernel" else _SAMPLER_TICK_S
+        pause = max(pause, _TICK_RATIO * (now - begin))  # many processes take long to read
+        remaining = max(self._limits.wall_s - elapsed, 0.0)
+        self._timer = self._loop.call_later(min(pause, remaining), self._tick)
 
     def _read_streams(self) -> None:
         for name, pipe in (("stdout", self._process.stdout), ("stderr", self._process.stderr)):
@@ -280,7 +302,7 @@ class Box:
             self._loop.add_reader(pipe.fileno(), self._readable, pipe.fileno())
 
     def _readable(self, fd: int) -> bool:
-        """Read once; False if there was nothing to read."""
+        """Read once; return False if there was nothing to read."""
         try:
             data = os.read(fd, _CHUNK)
         except BlockingIOError:
@@ -289,34 +311,34 @@ class Box:
             self._loop.remove_reader(fd)
             del self._streams[fd]
         else:
-            self._take(fd, data)
+            self._append(fd, data)
         self._wake.set()
         return True
 
     def _drain(self) -> None:
-        """Read what is left, once all processes are gone; nobody of the box can add to it."""
+        """Read what remains after all processes have ended: the box cannot add to it any more."""
         for fd in [*self._streams]:
-            if not self._readable(fd):  # something that got away holds it open
+            if not self._readable(fd):  # a process that escaped the box holds the pipe open
                 self._loop.remove_reader(fd)
                 del self._streams[fd]
 
-    def _take(self, fd: int, data: bytes) -> None:
-        kept = data[: max(self._limits.output_bytes - self._written, 0)]
-        self._written += len(data)
-        if kept:
+    def _append(self, fd: int, data: bytes) -> None:
+        accepted = data[: max(self._limits.output_bytes - self._output_bytes, 0)]
+        self._output_bytes += len(data)
+        if accepted:
             stream = "stdout" if self._streams[fd] == "stdout" else "stderr"
-            self._chunks.append(Output(stream, kept))
+            self._chunks.append(Output(stream, accepted))
             if stream == "stderr":
-                self._tail = (self._tail + kept)[-_TAIL:]
-        if self._written > self._limits.output_bytes:
+                self._stderr_tail = (self._stderr_tail + accepted)[-_TAIL:]
+        if self._output_bytes > self._limits.output_bytes:
             self.kill(Status.output)
-            self.stop = self.stop or Status.output  # it may have ended before it was read
-        if len(self._chunks) >= _AHEAD:
+            self.stop = self.stop or Status.output  # it may have ended before this was read
+        if len(self._chunks) >= _MAX_CHUNKS:
             self._loop.remove_reader(fd)
             self._paused.append(fd)
 
     def _resume(self) -> None:
-        if self._paused and len(self._chunks) < _AHEAD:
+        if self._paused and len(self._chunks) < _MAX_CHUNKS:
             for fd in self._paused:
                 self._loop.add_reader(fd, self._readable, fd)
             self._paused.clear()
@@ -325,11 +347,11 @@ class Box:
         pipe = self._process.stdin
         assert pipe is not None  # noqa: S101 - a pipe, see launch.py
         os.set_blocking(pipe.fileno(), False)
-        if self._feed():
-            self._loop.add_writer(pipe.fileno(), self._feed)
+        if self._write_some():
+            self._loop.add_writer(pipe.fileno(), self._write_some)
 
-    def _feed(self) -> bool:
-        """Write what the pipe takes; True while there is more."""
+    def _write_some(self) -> bool:
+        """Write what the pipe accepts; return whether more remains."""
         pipe = self._process.stdin
         assert pipe is not None  # noqa: S101 - a pipe, see launch.py
         try:

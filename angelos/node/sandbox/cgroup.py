@@ -1,8 +1,8 @@
-"""Limits by control groups, version 2 or 1: a child group for each box.
+"""Limits by control groups, version 2 or 1 (cgroups(7)): a child group for each box.
 
-`find(...)` tries by doing: it makes a child of the node's own group, sets limits on it and takes
-it away again; only then is there a `Cgroups`. Names carry the owner's process id and start time,
-so that a later node removes what one that was killed has left.
+`find(...)` tries by doing: it makes a child of the node's own group, sets limits on it and removes
+it again; only if all of that works does it return a `Cgroups`. The name of a group carries the
+owner's process id and start time, so that a later node can remove the groups of a killed one.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def own_groups(text: str, root: Path = ROOT) -> tuple[int, dict[str, Path]]:
     unified = next((path for number, names, path in rows if number == "0" and not names), None)
     if unified is None:
         raise Unavailable("This process is in no control group.")
-    # An earlier look of this process, or of its parent, has moved it to the leaf.
+    # `find` has run before, in this process or its parent, and moved it to the leaf.
     return 2, {"unified": root / unified.removesuffix(f"/{_LEAF}").lstrip("/")}
 
 
@@ -55,18 +55,22 @@ class Group:
         """Make the folders (one for version 2, one for each controller of version 1)."""
         self.version = version
         self._at = folders
-        made: list[Path] = []
+        undo: list[Path] = []
         try:
             for folder in folders.values():
                 folder.mkdir()
-                made.append(folder)
+                undo.append(folder)
         except OSError:
-            for folder in made:
+            for folder in undo:
                 folder.rmdir()
             raise
 
     def limit(self, limits: Limits) -> None:
-        """Set memory (no swap) and the number of tasks."""
+        """Set the limits of memory (without swap) and of tasks.
+
+        In version 2, `memory.oom.group` kills the whole box when it is out of memory; otherwise it
+        would go on without one of its processes.
+        """
         memory = str(limits.memory_mb * MIB)
         if self.version == 1:
             self._write("memory", "memory.limit_in_bytes", memory)
@@ -81,13 +85,13 @@ class Group:
         self._write("unified", "pids.max", str(limits.pids))
 
     def add(self, first: int, task: int) -> None:
-        """Move the task's process in; what it starts is in from the start."""
+        """Move the task's process into the group; the processes that it starts are born in it."""
         del first
         for name in self._at:
             self._write(name, "cgroup.procs", str(task))
 
     def may_fork(self) -> bool:
-        """Leave it to the kernel."""
+        """Return True: the kernel refuses by `pids.max`."""
         return True
 
     def read(self) -> Usage:
@@ -110,17 +114,17 @@ class Group:
         )
 
     def close(self) -> bool:
-        """End what is in it and remove the folders; False while something is still alive."""
-        gone = True
+        """Kill all members and remove the folders; return False while a member is alive."""
+        removed = True
         for folder in self._at.values():
             try:
                 folder.rmdir()
             except FileNotFoundError:
                 continue
             except OSError:
-                gone = False
-                _end_members(folder)
-        return gone
+                removed = False
+                _kill_members(folder)
+        return removed
 
     def _write(self, name: str, file: str, text: str) -> None:
         (self._at[name] / file).write_text(text)
@@ -133,7 +137,7 @@ class Cgroups:
     """Makes groups below the node's own."""
 
     def __init__(self, version: int, parents: Mapping[str, Path]) -> None:
-        """Take the version and the parent folders."""
+        """Make groups below `parents`: controller -> folder, as `own_groups` returns them."""
         self.version = version
         self._parents = dict(parents)
         self._owner = f"{_PREFIX}-{os.getpid()}-{start_ticks(os.getpid())}"
@@ -145,7 +149,7 @@ class Cgroups:
         return Group(self.version, {k: path / name for k, path in self._parents.items()})
 
     def sweep(self) -> int:
-        """Remove groups whose owner is dead, and what is left in them; return how many."""
+        """Remove the groups of dead nodes and kill their members; return how many there were."""
         swept = 0
         for parent in self._parents.values():
             for folder in parent.glob(f"{_PREFIX}-*-*-*"):
@@ -153,18 +157,18 @@ class Cgroups:
                 if start_ticks(int(pid)) == int(ticks):
                     continue
                 with contextlib.suppress(OSError):
-                    _end_members(folder)
+                    _kill_members(folder)
                     folder.rmdir()
                     swept += 1
         return swept
 
 
 def find(root: Path = ROOT) -> Cgroups:
-    """Return working control groups; raise `Unavailable` with the reason otherwise."""
+    """Return control groups that work; raise `Unavailable` with the reason if there are none."""
     try:
         version, folders = own_groups(Path("/proc/self/cgroup").read_text(), root)
         if version != 1:
-            folders = {"unified": _shared_out(folders["unified"], root)}
+            folders = {"unified": _limitable(folders["unified"], root)}
         groups = Cgroups(version, folders)
         groups.sweep()
         group = groups.new()
@@ -181,11 +185,12 @@ def find(root: Path = ROOT) -> Cgroups:
     return groups
 
 
-def _shared_out(own: Path, root: Path) -> Path:
+def _limitable(own: Path, root: Path) -> Path:
     """Return a version 2 group whose children can be limited.
 
-    The own one, unless others are in it (a login session, `angelos up`): then root can still use
-    the topmost, which alone may have both processes and limited children (cgroups(7)).
+    That is the node's own group, unless it has other members (a login session, `angelos up`): a
+    group with processes may not have limited children (cgroups(7), "no internal processes"). The
+    root group is the one exception, so root can still use that.
     """
     try:
         _delegate(own)
@@ -198,25 +203,25 @@ def _shared_out(own: Path, root: Path) -> Path:
 
 
 def _delegate(folder: Path) -> None:
-    """Let children of a version 2 group be limited; its own process moves to a leaf for that."""
+    """Let children of a version 2 group be limited; this process moves to a leaf for that."""
     control = folder / "cgroup.subtree_control"
-    wanted = "+memory +pids"  # cpu.stat is there without the cpu controller, which few delegate
+    controllers = "+memory +pids"  # cpu.stat needs no cpu controller, which few systems delegate
     try:
-        control.write_text(wanted)
+        control.write_text(controllers)
     except OSError:
         if (folder / "cgroup.procs").read_text().split() != [str(os.getpid())]:
             raise
         leaf = folder / _LEAF
         leaf.mkdir(exist_ok=True)
         (leaf / "cgroup.procs").write_text(str(os.getpid()))
-        control.write_text(wanted)
+        control.write_text(controllers)
 
 
-def _end_members(folder: Path) -> None:
-    """Kill what is in a group; a member of another process namespace reads as 0."""
-    with contextlib.suppress(OSError):  # it was removed meanwhile
+def _kill_members(folder: Path) -> None:
+    """Kill the members of a group; a member that our process namespace cannot see reads as 0."""
+    with contextlib.suppress(OSError):  # the group was removed meanwhile
         for pid in map(int, (folder / "cgroup.procs").read_text().split()):
-            if pid > 0:  # 0 would be our own process group
+            if pid > 0:  # kill(0) would kill our own process group
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 

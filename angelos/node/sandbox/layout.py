@@ -1,8 +1,8 @@
-"""What a box looks like inside: which folders of the host it holds, and bubblewrap's flags. Pure.
+"""What a box looks like inside: the host's folders that it shows, and bubblewrap's flags.
 
 The box has the host's `/usr`, the node's interpreter and virtual environment at their own paths
 (so that `python -m ruff` and notebooks work), a few files of `/etc`, a `/tmp` of its own, and the
-folders of the task. `/work` belongs to the task: an interpreter that lies below it on the host is
+task's folders. `/work` belongs to the task: an interpreter that lies below `/work` on the host is
 moved to `/opt/angelos`.
 
     >>> inside_path("/work/venv", "/work/venv/bin/python")
@@ -40,7 +40,7 @@ BASE_ENV = {
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """A file or folder of the host and where it is inside, always read-only."""
+    """A file or folder of the host and its path inside; it is read-only there."""
 
     source: str
     inside: str
@@ -51,17 +51,21 @@ class Interpreter:
     """A Python and everything that it needs from the host."""
 
     executable: str
-    """Inside."""
+    """Its path inside."""
     binds: tuple[Bind, ...]
 
 
 def this_interpreter() -> Interpreter:
-    """Return the interpreter and virtual environment that run this very program."""
+    """Return the interpreter and virtual environment that run this program."""
     return interpreter(sys.executable, (sys.prefix, sys.base_prefix, sys.base_exec_prefix))
 
 
 def interpreter(executable: str, prefixes: Sequence[str]) -> Interpreter:
-    """Return what an interpreter needs: its prefixes, and where its chain of links leads."""
+    """Return an interpreter with the folders it needs: its prefixes and those of its links.
+
+    The executable of a virtual environment may be a link to a link (pyenv, uv): every folder on
+    the way has to exist inside.
+    """
     roots = list(prefixes)
     hop = executable
     while True:
@@ -77,35 +81,38 @@ def interpreter(executable: str, prefixes: Sequence[str]) -> Interpreter:
             hint="Run the node in a virtual environment of its own.",
         )
     outer = sorted({r for r in roots if not any(_below(r, s) for s in _SYSTEM)})
-    kept = [r for r in outer if not any(r != o and _below(r, o) for o in outer)]
-    binds = tuple(Bind(root, inside_path(root, root)) for root in kept)
-    home = next((root for root in kept if _below(executable, root)), executable)
+    outermost = [r for r in outer if not any(r != o and _below(r, o) for o in outer)]
+    binds = tuple(Bind(root, inside_path(root, root)) for root in outermost)
+    home = next((root for root in outermost if _below(executable, root)), executable)
     return Interpreter(inside_path(home, executable), binds)
 
 
 def inside_path(root: str, path: str) -> str:
-    """Return where `path`, which lies below `root`, is inside the box."""
+    """Return the path inside the box of `path`, which lies below `root`."""
     if not _below(root, WORK):
         return path
     return f"{_MOVED}/{Path(root).name}{path[len(root) :]}"
 
 
 def system_binds() -> tuple[Bind, ...]:
-    """Return what every box has of the host, and the files that take the place of `/etc`'s."""
-    found = [Bind(n, n) for n in _SYSTEM if Path(n).is_dir() and not Path(n).is_symlink()]
-    found += [Bind(f"/etc/{n}", f"/etc/{n}") for n in _ETC if Path("/etc", n).exists()]
-    found += [Bind(str(file), f"/etc/{file.name}") for file in sorted(_DATA.iterdir())]
-    found.append(Bind(str(Path(__file__).with_name("shim.py")), SHIM))
-    return tuple(found)
+    """Return the binds of every box, with our own files in place of some of `/etc`."""
+    binds = [Bind(n, n) for n in _SYSTEM if Path(n).is_dir() and not Path(n).is_symlink()]
+    binds += [Bind(f"/etc/{n}", f"/etc/{n}") for n in _ETC if Path("/etc", n).exists()]
+    binds += [Bind(str(file), f"/etc/{file.name}") for file in sorted(_DATA.iterdir())]
+    binds.append(Bind(str(Path(__file__).with_name("shim.py")), SHIM))
+    return tuple(binds)
 
 
 def system_links() -> tuple[tuple[str, str], ...]:
-    """Return (target, path) of the links at the root of a merged-/usr system."""
+    """Return (target, path) of the links in the root folder of a system with a merged /usr."""
     return tuple((str(Path(n).readlink()), n) for n in _SYSTEM if Path(n).is_symlink())
 
 
 def task_binds(read_only: Mapping[str, str]) -> tuple[Bind, ...]:
-    """Return the task's folders; only `/work` and what is below it may be the task's."""
+    """Return the binds of a task's folders; raise `InvalidInput` for one not at `/work` or below.
+
+    Elsewhere a bind could cover a part of the system that the box relies on.
+    """
     for inside, source in read_only.items():
         if not (_below(inside, WORK) and os.path.normpath(inside) == inside):
             raise InvalidInput(f"A task's folder must be {WORK} or below it, not {inside}.")
@@ -119,17 +126,21 @@ def flags(
 ) -> list[str]:
     """Return bubblewrap's flags for a box, to be passed by `--args`.
 
-    The root and `/dev` are tmpfs of half the machine's memory and so are made read-only last;
-    `/tmp` and `/dev/shm` have a size. A tmpfs comes before binds below it.
+    The order of the flags is the order of the mounts: a tmpfs comes before the binds below it, and
+    whatever has to be written first is made read-only last.
     """
-    out = [
-        "--unshare-user", "--unshare-all", "--disable-userns", "--assert-userns-disabled",
-        "--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv",
-        "--uid", str(UID), "--gid", str(UID), "--hostname", "box",
-        "--proc", "/proc", "--dev", "/dev",
-        "--size", str(_SHM_BYTES), "--tmpfs", "/dev/shm", "--remount-ro", "/dev",  # noqa: S108
-        "--size", str(disk_mb * 1024 * 1024), "--tmpfs", TMP,
-    ]  # fmt: skip
+    # --disable-userns: in a user namespace of its own, code would have every capability there, and
+    # could use kernel interfaces that otherwise only root may use (user_namespaces(7)).
+    namespaces = ["--unshare-user", "--unshare-all", "--disable-userns", "--assert-userns-disabled"]
+    # --new-session: no controlling terminal into which input could be injected (TIOCSTI).
+    process = ["--die-with-parent", "--new-session", "--cap-drop", "ALL", "--clearenv"]
+    identity = ["--uid", str(UID), "--gid", str(UID), "--hostname", "box"]
+    # Every tmpfs has half the machine's memory unless it is given a size. The root and /dev are
+    # tmpfs too and take no size, so they are made read-only. --tmp-overlay would ignore --size.
+    devices = ["--proc", "/proc", "--dev", "/dev"]
+    shm = ["--size", str(_SHM_BYTES), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]  # noqa: S108
+    tmp = ["--size", str(disk_mb * 1024 * 1024), "--tmpfs", TMP]
+    out = [*namespaces, *process, *identity, *devices, *shm, *tmp]
     for target, path in links:
         out += ["--symlink", target, path]
     for bind in binds:
@@ -140,13 +151,13 @@ def flags(
 
 
 def exposed(path: Path, binds: Sequence[Bind]) -> str:
-    """Return the folder that every box may read and that `path` lies in; empty if none does."""
+    """Return the folder that contains `path` and that every box may read, or an empty string."""
     real = os.path.realpath(path)
     return next((b.source for b in binds if _below(real, os.path.realpath(b.source))), "")
 
 
 def visible(binds: Sequence[Bind]) -> tuple[str, ...]:
-    """Return the files and folders that exist inside, for messages and for Landlock."""
+    """Return the files and folders that exist inside, for Landlock and for the verdict."""
     folders = {bind.inside for bind in binds if bind.inside != SHIM}
     return tuple(sorted({*folders, TMP, "/dev", "/proc"}))
 

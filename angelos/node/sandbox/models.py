@@ -1,4 +1,4 @@
-"""What the node measures of a run and how it ended: plain values for `state.py`."""
+"""What the node measures of a run and how it ended: plain values for `verdict.py`. Pure."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class Usage:
     source: Literal["kernel", "sampler"]
     cpu_s: float = 0.0
     memory_bytes: int = 0
-    """The highest seen."""
+    """The highest value measured."""
     tasks: int = 0
-    """The highest number of processes and threads seen; 0 where only refusals are counted."""
+    """The highest number of processes and threads; 0 where the kernel counts only refusals."""
     oom_kills: int = 0
     pids_refused: int = 0
 
@@ -39,7 +39,7 @@ class Meter(Protocol):
         ...
 
     def may_fork(self) -> bool:
-        """Tell whether one more process or thread may be started; asked where nothing else can."""
+        """Return whether one more process or thread may start; asked only without a cgroup."""
         ...
 
     def read(self) -> Usage:
@@ -47,7 +47,7 @@ class Meter(Protocol):
         ...
 
     def close(self) -> bool:
-        """Forget the run; False if something of it is still alive (try again)."""
+        """Forget the run; return False if a process of it is still alive (call again)."""
         ...
 
 
@@ -63,10 +63,10 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """Everything known when a run is over."""
+    """All the evidence of how a run ended."""
 
     exit_code: int | None
-    """As a shell says it: 128 + n for signal n. None when the node ended the run."""
+    """As a shell reports it: 128 + n for signal n. None when the node ended the run."""
     duration_s: float
     tier: Tier
     usage: Usage
@@ -76,5 +76,5 @@ class Ending:
     refusals: tuple[Refusal, ...] = ()
     output_bytes: int = 0
     stderr_tail: str = ""
-    inside: tuple[str, ...] = ()
-    """Folders that exist in the box."""
+    visible: tuple[str, ...] = ()
+    """Files and folders that exist in the box."""

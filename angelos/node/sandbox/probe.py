@@ -1,8 +1,11 @@
-"""Finds out what isolation this machine gives, by launching a real sandbox: `angelos doctor`.
+"""Finds out which isolation this machine gives, by launching a real sandbox: `angelos doctor`.
 
-report = await probe()
-report.tier      # Tier.full
-report.reasons   # why it is not more, in sentences
+    report = await probe()
+    report.tier      # Tier.full
+    report.reasons   # why it is not higher, in sentences
+
+It reads no error message of bubblewrap, whose words change with its versions: a box starts and
+refuses what it has to refuse, or it does not.
 """
 
 from __future__ import annotations
@@ -27,8 +30,8 @@ _NETWORK = "import socket\nsocket.socket()\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
-    """One thing that was looked at."""
+class ProbeCheck:
+    """One capability of the machine, and whether it is there."""
 
     name: str
     ok: bool
@@ -38,27 +41,27 @@ class Check:
 
 @dataclass(frozen=True, slots=True)
 class ProbeReport:
-    """The tier in force here, why it is not higher, and everything that was looked at."""
+    """The tier in force here, why it is not higher, and everything that was checked."""
 
     tier: Tier
     reasons: list[str] = field(default_factory=list)
-    checks: list[Check] = field(default_factory=list)
+    checks: list[ProbeCheck] = field(default_factory=list)
 
 
 async def probe(config: SandboxConfig | None = None) -> ProbeReport:
-    """Launch a sandbox, run honest and forbidden code in it, and report."""
+    """Launch a sandbox, run allowed and forbidden code in it, and report."""
     checks = [_kernel(), _bwrap(), _user_namespaces(), _landlock(), _seccomp(), _cgroups()]
     async with BubblewrapSandbox(config or SandboxConfig(ready_boxes=0)) as sandbox:
         boxed = sandbox.tier in {Tier.full, Tier.reduced}
         detail = "a program ran in a box" if boxed else "; ".join(sandbox.reasons)
-        checks.append(Check("sandbox", boxed, detail, "" if boxed else _hint()))
+        checks.append(ProbeCheck("sandbox", boxed, detail, "" if boxed else _hint()))
         if boxed:
             checks.append(await _forbidden(sandbox))
         return ProbeReport(sandbox.tier, list(sandbox.reasons), checks)
 
 
-async def _forbidden(sandbox: BubblewrapSandbox) -> Check:
-    """Check that the box really refuses, and that the refusal is seen."""
+async def _forbidden(sandbox: BubblewrapSandbox) -> ProbeCheck:
+    """Check that the box refuses a socket, and that the refusal is reported."""
     spec = RunSpec(argv=(), code=_NETWORK, limits=Limits(wall_s=10))
     status: Status | None = None
     async for event in sandbox.run(spec):
@@ -68,54 +71,56 @@ async def _forbidden(sandbox: BubblewrapSandbox) -> Check:
             case Output():
                 continue
     ok = status is Status.denied
-    return Check("refusal", ok, f"code that opens a socket ends as {status}")
+    return ProbeCheck("refusal", ok, f"code that opens a socket ends as {status}")
 
 
-def _kernel() -> Check:
-    return Check("kernel", True, f"{platform.release()} {platform.machine()}")  # noqa: FBT003
+def _kernel() -> ProbeCheck:
+    return ProbeCheck("kernel", ok=True, detail=f"{platform.release()} {platform.machine()}")
 
 
-def _bwrap() -> Check:
+def _bwrap() -> ProbeCheck:
     try:
         path = find_bwrap()
         done = subprocess.run(
             [path, "--version"], capture_output=True, text=True, check=True, timeout=10, env={}
         )
     except AngelError as error:
-        return Check("bubblewrap", False, error.detail, error.hint)  # noqa: FBT003
+        return ProbeCheck("bubblewrap", ok=False, detail=error.detail, hint=error.hint)
     except (OSError, subprocess.SubprocessError) as error:
-        return Check("bubblewrap", False, str(error))  # noqa: FBT003
-    return Check("bubblewrap", True, f"{done.stdout.strip()} at {path}")  # noqa: FBT003
+        return ProbeCheck("bubblewrap", ok=False, detail=str(error))
+    return ProbeCheck("bubblewrap", ok=True, detail=f"{done.stdout.strip()} at {path}")
 
 
-def _user_namespaces() -> Check:
+def _user_namespaces() -> ProbeCheck:
     if not _USERNS.exists() or int(_USERNS.read_text()) == 0:
-        return Check("user namespaces", ok=False, detail="switched off", hint=_hint())
+        return ProbeCheck("user namespaces", ok=False, detail="switched off", hint=_hint())
     if _APPARMOR.exists() and _APPARMOR.read_text().strip() == "1":
         detail = "AppArmor restricts them (kernel.apparmor_restrict_unprivileged_userns = 1)"
-        return Check("user namespaces", ok=False, detail=detail, hint=_hint())
-    return Check("user namespaces", ok=True, detail=f"up to {_USERNS.read_text().strip()}")
+        return ProbeCheck("user namespaces", ok=False, detail=detail, hint=_hint())
+    return ProbeCheck("user namespaces", ok=True, detail=f"up to {_USERNS.read_text().strip()}")
 
 
-def _landlock() -> Check:
+def _landlock() -> ProbeCheck:
     abi = landlock_abi()
     hint = "" if abi else "Landlock needs Linux 5.13 with it switched on (lsm=landlock,...)."
-    return Check("landlock", bool(abi), f"ABI {abi}" if abi else "not in this kernel", hint)
+    return ProbeCheck("landlock", bool(abi), f"ABI {abi}" if abi else "not in this kernel", hint)
 
 
-def _seccomp() -> Check:
+def _seccomp() -> ProbeCheck:
     machine = platform.machine()
     ok = seccomp.supported(machine)
     detail = f"{len(seccomp.base_filter(machine)) // 8} instructions" if ok else f"not on {machine}"
-    return Check("seccomp", ok, detail)
+    return ProbeCheck("seccomp", ok, detail)
 
 
-def _cgroups() -> Check:
+def _cgroups() -> ProbeCheck:
     try:
         groups = cgroup.find()
     except Unavailable as error:
-        return Check("control groups", ok=False, detail=error.detail, hint=error.hint)
-    return Check("control groups", ok=True, detail=f"version {groups.version}, made and limited")
+        return ProbeCheck("control groups", ok=False, detail=error.detail, hint=error.hint)
+    return ProbeCheck(
+        "control groups", ok=True, detail=f"version {groups.version}, made and limited"
+    )
 
 
 def _hint() -> str:

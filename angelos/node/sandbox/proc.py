@@ -1,4 +1,4 @@
-"""Reads /proc: who descends from whom, and what they use; ends what descends from a process."""
+"""Reads /proc (proc(5)): the descendants of a process and what they use; kills descendants."""
 
 from __future__ import annotations
 
@@ -42,16 +42,17 @@ def tree(root: int) -> Iterator[int]:
             continue
 
 
-def end_descendants(root: int) -> None:
-    """Kill everything below a process of ours, which is left stopped.
+def kill_descendants(root: int) -> None:
+    """Kill all descendants of a process and leave that process stopped.
 
-    A process with SIGKILL pending cannot fork, and the orphans of the killed are seen in the next
-    look: when one shows nobody new, there is nobody left.
+    A process with SIGKILL pending cannot fork, and the orphans of killed processes show in the
+    next walk of the tree: a walk that shows no new process proves that none is left. The root is
+    stopped first, because it could fork between two walks.
     """
     os.kill(root, signal.SIGSTOP)
-    known = {root}
-    while new := {*tree(root)} - known:
-        known |= new
+    visited = {root}
+    while new := {*tree(root)} - visited:
+        visited |= new
         for pid in new:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -63,46 +64,45 @@ def _fields(pid: int) -> list[str]:
 
 
 class Sampler:
-    """A `Meter` for machines without control groups: looks at the tree every few milliseconds.
+    """A `Meter` for machines without control groups: reads the process tree at every tick.
 
-    In a process namespace every orphan becomes a child of its first process, so nothing leaves
-    the tree. What a process used before it was reaped is in its parent's sums, unless that parent
-    ignores SIGCHLD: for this, what was seen of each process is kept.
+    In a process namespace every orphan becomes a child of the first process, so nothing leaves the
+    tree. What a process used before it was reaped is in its parent's sums, unless the parent
+    ignores SIGCHLD (getrusage(2)): for that case the last reading of each process is kept.
     """
 
     def __init__(self) -> None:
-        """Start with no process."""
         self._first = 0
         self._own = 0
         self._limits = Limits()
         self._forks = self._refused = 0
         self._memory = self._tasks = 0
         self._cpu = 0.0
-        self._seen: dict[tuple[int, str], int] = {}
-        self._gone = 0
+        self._alive_ticks: dict[tuple[int, str], int] = {}
+        self._ended_ticks = 0
 
     def limit(self, limits: Limits) -> None:
-        """Remember the limits; `state.must_stop` says when they are passed."""
+        """Remember the limits; `verdict.must_stop` compares the usage with them."""
         self._limits = limits
 
     def add(self, first: int, task: int) -> None:
-        """Count everything below the box's first process, and that too if it is the task."""
+        """Count all descendants of the box's first process, and itself if it is the task."""
         self._first = first
         self._own = int(first != task)
 
     def may_fork(self) -> bool:
-        """Tell whether there is room; counts only once there might be none."""
+        """Return whether the limit allows one more; the tree is read only where it might not."""
         self._forks += 1
-        if self._forks < self._limits.pids or self._count(self._look()) < self._limits.pids:
+        if self._forks < self._limits.pids or self._count(self._snapshot()) < self._limits.pids:
             return True
         self._refused += 1
         return False
 
     def read(self) -> Usage:
-        """Look once, and return the highest values seen."""
-        rows = self._look()
+        """Read the tree once and return the highest values measured so far."""
+        rows = self._snapshot()
         memory = sum(_resident(pid) for pid in rows)
-        if memory > self._limits.memory_mb * MIB:  # what children share was counted for each
+        if memory > self._limits.memory_mb * MIB:  # shared pages were counted for each process
             memory = sum(_proportional(pid) for pid in rows)
         self._memory = max(self._memory, memory)
         self._tasks = max(self._tasks, self._count(rows))
@@ -116,31 +116,32 @@ class Sampler:
         )
 
     def _ticks(self, rows: dict[int, list[str]]) -> int:
-        """Return the processor time of what lives and of what has lived, in clock ticks."""
+        """Return the processor time of all processes, alive and ended, in clock ticks."""
         now: dict[tuple[int, str], int] = {}
         reaped = 0
         for pid, fields in rows.items():
             now[pid, fields[19]] = int(fields[11]) + int(fields[12])
             reaped += int(fields[13]) + int(fields[14])
-        self._gone += sum(ticks for process, ticks in self._seen.items() if process not in now)
-        self._seen = now
-        return sum(now.values()) + max(reaped, self._gone)
+        before = self._alive_ticks
+        self._ended_ticks += sum(ticks for process, ticks in before.items() if process not in now)
+        self._alive_ticks = now
+        return sum(now.values()) + max(reaped, self._ended_ticks)
 
     def close(self) -> bool:
-        """There is nothing to take away; whoever started the processes waits for their end."""
+        """Return True: there is nothing to remove, and the launcher waits for the processes."""
         return True
 
-    def _look(self) -> dict[int, list[str]]:
-        """Return the fields of everything that lives in the box now."""
+    def _snapshot(self) -> dict[int, list[str]]:
+        """Return the fields of every process that is alive in the box."""
         return {pid: fields for pid in tree(self._first) if (fields := _row(pid))}
 
     def _count(self, rows: dict[int, list[str]]) -> int:
-        """Return how many processes and threads there are, bubblewrap's own left out."""
+        """Return the number of processes and threads, without bubblewrap's own."""
         return sum(int(fields[17]) for fields in rows.values()) - self._own
 
 
 def _row(pid: int) -> list[str]:
-    """Return the fields of a process; none for one that has ended meanwhile."""
+    """Return the fields of a process, or an empty list if it has ended meanwhile."""
     try:
         return _fields(pid)
     except OSError:
@@ -148,12 +149,12 @@ def _row(pid: int) -> list[str]:
 
 
 def _resident(pid: int) -> int:
-    """Return the bytes of memory that are not a file's; 0 for a process that has ended."""
+    """Return the bytes of memory that back no file; 0 for a process that has ended."""
     return _sum_kib(pid, "status", ("RssAnon:", "RssShmem:"))
 
 
 def _proportional(pid: int) -> int:
-    """Return the same with shared pages divided among their users."""
+    """Return the same, with shared pages divided among the processes that share them."""
     exact = _sum_kib(pid, "smaps_rollup", ("Pss_Anon:", "Pss_Shmem:"))
     return exact or _resident(pid)
 

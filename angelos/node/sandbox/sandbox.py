@@ -1,10 +1,9 @@
-r"""Boxes by bubblewrap: the real `core.ports.Sandbox`.
+r"""Boxes made by bubblewrap: the real `core.ports.Sandbox`.
 
-Every run gets a box of its own that is thrown away afterwards: user, mount, process, network,
-IPC, UTS and control-group namespaces, no capability, seccomp, Landlock, limits by a control group
-(tier `full`) or by resource limits and a sampler (tier `reduced`). Where no box can be made the
-tier is `landlock` or `none` and every run is `denied`, unless the operator has set
-`allow_unsandboxed`.
+Every run gets a new box: user, mount, process, network, IPC, UTS and control-group namespaces, no
+capability, seccomp, Landlock, and limits by a control group (tier `full`) or by resource limits
+and a sampler (tier `reduced`). Where no box can be made, the tier is `landlock` or `none`, and
+every run is `denied` unless the operator has set `allow_unsandboxed`.
 
     async with BubblewrapSandbox(SandboxConfig()) as sandbox:
         async for event in sandbox.run(RunSpec(argv=(), code="print(1)", limits=Limits())):
@@ -29,7 +28,7 @@ from angelos.core.messages import Limits, Status, Tier
 from angelos.core.runs import Exit, Output, RunSpec
 from angelos.node.config import SandboxConfig
 from angelos.node.sandbox import cgroup, seccomp
-from angelos.node.sandbox.box import Box, Order
+from angelos.node.sandbox.box import Box, ExecRequest
 from angelos.node.sandbox.launch import Launcher, find_bwrap
 from angelos.node.sandbox.layout import (
     BASE_ENV,
@@ -43,8 +42,8 @@ from angelos.node.sandbox.layout import (
 )
 from angelos.node.sandbox.models import Meter
 from angelos.node.sandbox.proc import Sampler
-from angelos.node.sandbox.scratch import Leftovers
-from angelos.node.sandbox.unsandboxed import BareLauncher, landlock_abi
+from angelos.node.sandbox.scratch import ScratchFolders
+from angelos.node.sandbox.unsandboxed import UnsandboxedLauncher, landlock_abi
 from angelos.node.sandbox.verdict import MIB, judge
 
 log = logging.getLogger(__name__)
@@ -52,38 +51,37 @@ log = logging.getLogger(__name__)
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 _OPEN_FILES = 512
 _SELF_TEST = "print('in the box')"
-_GIVE_WAY_S = 0.1
+_REFILL_DELAY_S = 0.1
 
 
 class BubblewrapSandbox:
-    """Runs programs in boxes; `async with` owns whatever is started."""
+    """Runs programs in boxes; `async with` owns all of them, and finds out the tier."""
 
     def __init__(self, config: SandboxConfig | None = None) -> None:
-        """Take the configuration; nothing is tried before `async with`."""
         self._config = config or SandboxConfig()
         self.tier = Tier.none
         self.reasons: list[str] = []
         """Why the tier is not `full`."""
-        self._folders = Leftovers(self._config.scratch)
+        self._folders = ScratchFolders(self._config.scratch)
         self._groups: cgroup.Cgroups | None = None
-        self._launcher: Launcher | BareLauncher | None = None
+        self._launcher: Launcher | UnsandboxedLauncher | None = None
         self._python: Interpreter = this_interpreter()
         self._binds: tuple[Bind, ...] = ()
         self._landlock = 0
         self._ready: deque[Box] = deque()
         self._open: set[Box] = set()
         self._ends: dict[Box, asyncio.Task[None]] = {}
-        self._want = asyncio.Event()
-        self._keeper: asyncio.Task[None] | None = None
+        self._refill = asyncio.Event()
+        self._refiller: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        """Find out, by making a box and running in it, which tier this machine gives."""
+        """Determine the tier of this machine, by making a box and running a program in it."""
         try:
             await asyncio.to_thread(self._folders.sweep)
             await self._choose()
             if self._config.ready_boxes and self.tier in {Tier.full, Tier.reduced}:
-                self._want.set()
-                self._keeper = asyncio.create_task(self._keep_ready(), name="ready boxes")
+                self._refill.set()
+                self._refiller = asyncio.create_task(self._keep_ready(), name="ready boxes")
         except BaseException:
             await self._close()
             raise
@@ -95,14 +93,14 @@ class BubblewrapSandbox:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End every box and wait until they are gone."""
+        """Kill every box and wait until all of them have ended."""
         await self._close()
 
     async def _close(self) -> None:
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
-            self._keeper = None
+        if self._refiller is not None:
+            self._refiller.cancel()
+            await asyncio.gather(self._refiller, return_exceptions=True)
+            self._refiller = None
         self._ready.clear()
         for box in tuple(self._open):
             box.kill(Status.killed, "the node was stopped")
@@ -134,7 +132,7 @@ class BubblewrapSandbox:
             self._launcher = Launcher(find_bwrap(), self._python, base)
             try:
                 await self._self_test(tier)
-            except Unavailable as error:  # a machine under load deserves a second try
+            except Unavailable as error:  # a busy machine may only have been too slow
                 log.warning("%s", error)
                 await self._self_test(tier)
         except AngelError as error:
@@ -147,24 +145,24 @@ class BubblewrapSandbox:
             self._launcher.close()
             self._launcher = None
         if self._config.allow_unsandboxed:
-            self._launcher = BareLauncher(self._folders)
+            self._launcher = UnsandboxedLauncher(self._folders)
 
     async def _self_test(self, tier: Tier) -> None:
         self.tier = tier
         spec = RunSpec(argv=(), code=_SELF_TEST, limits=Limits(wall_s=20))
-        said = b""
+        output = b""
         async for event in self.run(spec):
             if isinstance(event, Output):
-                said += event.data
+                output += event.data
             elif event.status is not Status.ok:
-                text = said.decode(errors="replace").strip()
-                why = event.evidence.get("reason", event.status)
-                raise Unavailable(f"The box's self-test failed: {why} {text}".strip())
+                text = output.decode(errors="replace").strip()
+                cause = event.evidence.get("reason", event.status)
+                raise Unavailable(f"The box's self-test failed: {cause} {text}".strip())
 
     # -- run -----------------------------------------------------------------------------
 
     async def run(self, spec: RunSpec) -> AsyncIterator[Output | Exit]:
-        """Yield output as it comes and one `Exit` last. Closing the iterator kills the run."""
+        """Yield output as it arrives and one `Exit` last. Closing the iterator kills the run."""
         if self._launcher is None:
             yield self._refuse("no box can be made on this node: " + " ".join(self.reasons))
             return
@@ -176,12 +174,12 @@ class BubblewrapSandbox:
             return
         ending, reported, refusal = None, True, self._refuse("it has not started")
         try:
-            inside = visible((*self._binds, *own))
-            order = self._order(spec, box, inside)
-            reported = await box.begin(order, spec.limits, spec.stdin)
+            paths = visible((*self._binds, *own))
+            request = self._request(spec, box, paths)
+            reported = await box.begin(request, spec.limits, spec.stdin)
             async for output in box.output():
                 yield output
-            ending = box.ending(self.tier, inside)
+            ending = box.ending(self.tier, paths)
         except Unavailable as error:
             refusal = self._refuse(str(error))
         finally:
@@ -202,13 +200,13 @@ class BubblewrapSandbox:
         )
 
     def _refuse(self, reason: str) -> Exit:
-        hint = "`angelos doctor` names what is missing"
+        hint = "run `angelos doctor`: it names what is missing"
         evidence: dict[str, object] = {"source": "node", "reason": reason, "hint": hint}
         return Exit(
             status=Status.denied, exit_code=None, duration_s=0.0, tier=self.tier, evidence=evidence
         )
 
-    def _order(self, spec: RunSpec, box: Box, inside: tuple[str, ...]) -> Order:
+    def _request(self, spec: RunSpec, box: Box, paths: tuple[str, ...]) -> ExecRequest:
         if spec.code is None and not spec.argv:
             raise InvalidInput("There is neither code nor a program to run.")
         program = sys.executable if box.scratch else self._python.executable
@@ -216,44 +214,48 @@ class BubblewrapSandbox:
         if spec.code is None and argv[0] in {"python", "python3"}:
             argv = (program, *argv[1:])
         env = {**BASE_ENV, "PATH": f"{Path(program).parent}:{_PATH}", **spec.env}
-        read, write, chdir = [i for i in inside if i not in {TMP, "/dev"}], TMP, spec.chdir
+        read, write, chdir = [p for p in paths if p not in {TMP, "/dev"}], TMP, spec.chdir
         machine = platform.machine()
         base = ""
-        if box.scratch:  # nothing is bound to another place: name the places themselves
+        if box.scratch:  # nothing is bound to another path, so name the paths on the host
             env = {k: v.replace(TMP, box.scratch) if v == TMP else v for k, v in env.items()}
-            here = {TMP: box.scratch, **spec.read_only}
+            host_path = {TMP: box.scratch, **spec.read_only}
             read = [bind.source for bind in self._binds] + list(spec.read_only.values())
             read, write = [*read, "/bin", "/lib", "/lib64", "/proc"], box.scratch
-            chdir = here.get(spec.chdir, spec.chdir)
+            chdir = host_path.get(spec.chdir, spec.chdir)
             base = seccomp.base_filter(machine, counted=self._groups is not None).hex()
-        return Order(
+        return ExecRequest(
             argv=argv,
             code=spec.code,
             env=env,
             chdir=chdir,
-            rlimits=self._rlimits(spec.limits, bare=bool(box.scratch)),
+            rlimits=self._rlimits(spec.limits, unsandboxed=bool(box.scratch)),
             landlock={"read": tuple(read), "write": (write, "/dev")} if self._landlock else None,
             notify_filter=seccomp.watch_filter(
                 machine, action="notify", forks=self._groups is None
             ).hex(),
             refuse_filter=seccomp.watch_filter(machine, action="refuse").hex(),
             base_filter=base,
-            bare=bool(box.scratch),
+            unsandboxed=bool(box.scratch),
         )
 
-    def _rlimits(self, limits: Limits, *, bare: bool) -> dict[str, int]:
-        """Return what the kernel counts for each process: a backstop, or all there is."""
-        found = {
+    def _rlimits(self, limits: Limits, *, unsandboxed: bool) -> dict[str, int]:
+        """Return the limits that the kernel enforces for each process (getrlimit(2)).
+
+        They are a second line: a fork starts a new RLIMIT_CPU, and RLIMIT_AS is not used at all,
+        because it counts address space, of which Node.js reserves gigabytes.
+        """
+        rlimits = {
             "RLIMIT_CORE": 0,
             "RLIMIT_NOFILE": _OPEN_FILES,
             "RLIMIT_MSGQUEUE": 0,
             "RLIMIT_CPU": math.ceil(limits.cpu_s) + 1,
         }
         if self._groups is None:
-            if not bare:  # there the kernel would count everything that its user runs
-                found["RLIMIT_NPROC"] = limits.pids + 8  # the sampler says when it is above `pids`
-            found["RLIMIT_FSIZE"] = limits.disk_mb * MIB
-        return found
+            if not unsandboxed:  # there the kernel would count every process of the user
+                rlimits["RLIMIT_NPROC"] = limits.pids + 8  # the sampler enforces `pids` itself
+            rlimits["RLIMIT_FSIZE"] = limits.disk_mb * MIB
+        return rlimits
 
     def _meter(self) -> Meter:
         return self._groups.new() if self._groups is not None else Sampler()
@@ -264,7 +266,7 @@ class BubblewrapSandbox:
         if not own and limits.disk_mb == Limits().disk_mb:
             while self._ready:
                 box = self._ready.popleft()
-                self._want.set()
+                self._refill.set()
                 if box.alive:
                     return box
                 await self._discard(box)
@@ -277,11 +279,11 @@ class BubblewrapSandbox:
         except OSError as error:
             raise Unavailable(f"The box's control group cannot be made: {error}") from error
         try:
-            started = await self._launcher.start(self._binds, own, disk_mb)
+            launched = await self._launcher.start(self._binds, own, disk_mb)
         except BaseException:
             meter.close()
             raise
-        box = Box(started, meter)
+        box = Box(launched, meter)
         self._open.add(box)
         try:
             await box.ready()
@@ -291,7 +293,7 @@ class BubblewrapSandbox:
         return box
 
     async def _discard(self, box: Box) -> None:
-        """End a box. A caller who is cancelled meanwhile leaves the rest of it to us."""
+        """Close a box. If the caller is cancelled meanwhile, the box is closed all the same."""
         if box in self._open:
             if box not in self._ends:
                 self._ends[box] = asyncio.create_task(self._end(box), name="end of a box")
@@ -309,14 +311,14 @@ class BubblewrapSandbox:
     async def _keep_ready(self) -> None:
         """Start boxes ahead, one after the other, whenever some were taken.
 
-        Not at once while others are ready: a start takes the processor from the run for which a
-        box was just taken, which is over before that if it is short.
+        With others still ready it waits a moment: a start takes the processor from the run for
+        which a box was just taken, and a short run is over by then.
         """
         while True:
-            await self._want.wait()
-            self._want.clear()
+            await self._refill.wait()
+            self._refill.clear()
             if self._ready:
-                await asyncio.sleep(_GIVE_WAY_S)
+                await asyncio.sleep(_REFILL_DELAY_S)
             while len(self._ready) < self._config.ready_boxes:
                 try:
                     self._ready.append(await self._start((), Limits().disk_mb))

@@ -1,11 +1,11 @@
-"""Folders outside the node's own one that a killed node would leave behind, noted on disk.
+"""Temporary folders outside the node's own one, recorded so that a killed node leaves none.
 
-    folders = Leftovers(directory / "scratch")
-    folders.sweep()                    # at the start: what a killed process of ours has left
-    path = folders.make()              # noted first, then made
+    folders = ScratchFolders(directory / "scratch")
+    folders.sweep()                    # at the start: remove what killed nodes have left
+    path = folders.make()              # recorded first, then made
     folders.remove(path)
 
-Only what was noted is ever removed, and only when the process that made it is gone.
+Only a recorded folder is ever removed, and only after the process that made it has ended.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 _PREFIX = "angelos-task-"
 
 
-class _Note(msgspec.Struct, frozen=True):
+class _Record(msgspec.Struct, frozen=True):
     """Where a folder is and which process made it."""
 
     path: str
@@ -33,45 +33,47 @@ class _Note(msgspec.Struct, frozen=True):
     start_ticks: int
 
 
-class Leftovers:
-    """Makes, removes and sweeps temporary folders; without `notes` nothing can be swept."""
+class ScratchFolders:
+    """Makes, removes and sweeps temporary folders."""
 
-    def __init__(self, notes: Path | None) -> None:
-        """Take the folder for the notes, one small file for each temporary folder."""
-        self._notes = notes
+    def __init__(self, records: Path | None) -> None:
+        """Keep one small file for each folder in `records`; without it nothing can be swept."""
+        self._records = records
 
     def make(self) -> Path:
         """Return a new, private temporary folder; raises `OSError`."""
         path = Path(tempfile.gettempdir()) / f"{_PREFIX}{secrets.token_hex(8)}"
-        if self._notes is not None:
-            self._notes.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if self._records is not None:
+            self._records.mkdir(parents=True, exist_ok=True, mode=0o700)
             pid = os.getpid()
-            note = _Note(str(path), pid, start_ticks(pid))
-            (self._notes / path.name).write_bytes(msgspec.json.encode(note))
+            record = _Record(str(path), pid, start_ticks(pid))
+            (self._records / path.name).write_bytes(msgspec.json.encode(record))
         path.mkdir(mode=0o700)
         return path
 
     def remove(self, path: Path) -> None:
-        """Remove a folder and its note; one that cannot be removed stays noted."""
+        """Remove a folder and its record; a folder that cannot be removed stays recorded."""
         try:
             remove_tree(path)
         except FileNotFoundError:
             pass
         except OSError as error:
-            log.warning("%s cannot be removed, left for the next start: %s", path, error)
+            log.warning("%s cannot be removed, the next start tries again: %s", path, error)
             return
-        if self._notes is not None:
-            (self._notes / path.name).unlink(missing_ok=True)
+        if self._records is not None:
+            (self._records / path.name).unlink(missing_ok=True)
 
     def sweep(self) -> None:
-        """Remove what processes that are gone have left."""
-        if self._notes is None or not self._notes.is_dir():
+        """Remove the folders of processes that have ended."""
+        if self._records is None or not self._records.is_dir():
             return
-        for file in self._notes.iterdir():
+        for file in self._records.iterdir():
             try:
-                note = msgspec.json.decode(file.read_bytes(), type=_Note)
-            except (OSError, msgspec.DecodeError):  # it died while it wrote: nothing was made yet
+                record = msgspec.json.decode(file.read_bytes(), type=_Record)
+            except (OSError, msgspec.DecodeError):  # it died while it wrote: no folder was made yet
                 file.unlink(missing_ok=True)
                 continue
-            if start_ticks(note.pid) != note.start_ticks and Path(note.path).name == file.name:
-                self.remove(Path(note.path))
+            # A process id may be in use again; its start time tells two processes apart.
+            ended = start_ticks(record.pid) != record.start_ticks
+            if ended and Path(record.path).name == file.name:
+                self.remove(Path(record.path))

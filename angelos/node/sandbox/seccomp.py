@@ -1,12 +1,17 @@
 """System call filters: a small table of names and numbers turned into BPF (seccomp(2)).
 
-Two filters stand in a box. The *base* filter is loaded by bubblewrap and allows moby's list
-(`data/seccomp.json`); what it does not know fails with EPERM, calls that programs can do without
-(`clone3`, `io_uring_*`) and calls newer than the table with ENOSYS, and a foreign ABI (32 bit,
-x32) kills the process. The *notify* filter is installed inside: sockets other than AF_UNIX and
-calls that no innocent program makes are refused with EPERM by the node, which so has the kernel's
-own evidence of the attempt. The base filter lets those through, because in the kernel an ERRNO
-outranks a notification; where no listener can be had, the *refuse* filter takes its place.
+A box has two filters. Bubblewrap loads the *base* filter, which allows moby's list
+(`data/seccomp.json`). Other calls fail with EPERM; calls that programs can do without (`clone3`,
+`io_uring_*`) and calls newer than the table fail with ENOSYS, upon which programs fall back to
+older ones; a foreign ABI (32 bit, x32), whose numbers mean other calls, kills the process.
+
+The shim installs the *notify* filter: the node refuses sockets other than AF_UNIX, and calls that
+no innocent program makes, and so has the kernel's own evidence of the attempt. The base filter
+allows these calls, because in the kernel an ERRNO outranks a notification. Where the kernel gives
+no listener, the *refuse* filter replaces the notify filter.
+
+Filters see arguments only as numbers: they cannot read memory that an argument points to. So
+`clone3`, whose flags are in memory, cannot be filtered and is refused as a whole.
 
     >>> len(base_filter("x86_64")) % 8
     0
@@ -40,7 +45,7 @@ Instruction = tuple[int, int, int, int]
 
 
 def supported(machine: str) -> bool:
-    """Tell whether there is a table for this machine (`platform.machine()`)."""
+    """Return whether there is a table for this machine (`platform.machine()`)."""
     return machine in _ARCH
 
 
@@ -53,14 +58,14 @@ def table(machine: str) -> dict[str, dict[str, int]]:
 
 
 def name_of(machine: str, number: int) -> str:
-    """Return a call's name for people."""
+    """Return a call's name, or `#number` for a call that the table does not have."""
     groups = table(machine).values()
     return next((n for group in groups for n, nr in group.items() if nr == number), f"#{number}")
 
 
 @cache
 def base_filter(machine: str, *, counted: bool = True) -> bytes:
-    """Return the allow list as BPF; `counted`: a cgroup counts all memory of the box."""
+    """Return the base filter; `counted`: a control group counts all memory of the box."""
     groups = table(machine)
     allowed = dict(groups["allow"])
     if not counted:
@@ -87,10 +92,10 @@ def base_filter(machine: str, *, counted: bool = True) -> bytes:
 def watch_filter(
     machine: str, *, action: Literal["notify", "refuse"], forks: bool = False
 ) -> bytes:
-    """Return the filter for calls that are refused and, with `notify`, reported.
+    """Return the filter of the calls that are refused and, with `notify`, reported.
 
-    With `forks` the node is asked for each new process and thread: without a control group
-    nobody else could tell that one was refused.
+    With `forks` the node is asked for each new process and thread: without a control group nothing
+    else could report that one was refused.
     """
     groups = table(machine)
     verdict = _give(_NOTIFY) if action == "notify" else _fail(errno.EPERM)
@@ -110,15 +115,15 @@ def watch_filter(
 def fork_calls(machine: str) -> frozenset[int]:
     """Return the numbers of the calls that start a process or thread."""
     groups = table(machine)
-    known = {**groups["allow"], **groups["checked"]}
-    return frozenset(known[name] for name in ("clone", "fork", "vfork") if name in known)
+    calls = {**groups["allow"], **groups["checked"]}
+    return frozenset(calls[name] for name in ("clone", "fork", "vfork") if name in calls)
 
 
 def refusal_errno(call: str, family: int) -> int:
     """Return the error with which a call is refused.
 
-    EPERM, but for netlink: there ZeroMQ, which asks for the machine's addresses even where it
-    uses Unix sockets only, aborts its process unless it is told that this is not supported.
+    EPERM, except for netlink: ZeroMQ asks for the machine's addresses even where it uses only Unix
+    sockets, and aborts its process (any Jupyter kernel) unless netlink is "not supported".
     """
     return errno.EOPNOTSUPP if call == "socket" and family == _AF_NETLINK else errno.EPERM
 
@@ -135,7 +140,7 @@ def _prologue(machine: str) -> list[Instruction]:
 
 
 def _when(number: int, block: list[Instruction]) -> list[Instruction]:
-    """Run `block`, which must end in a verdict, for one call."""
+    """Run `block`, which must end in a verdict, for one call (BPF only jumps forward)."""
     return [(_JUMP_EQ, 0, len(block), number), *block]
 
 

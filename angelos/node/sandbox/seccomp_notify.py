@@ -1,7 +1,11 @@
-"""Answers the system calls that a box's filter reports: no, and counts them.
+"""Refuses the system calls that a box's filter reports, and counts them (seccomp_unotify(2)).
 
-Sees seccomp_unotify(2). The answer is EPERM, so that a library which only probes for a network
-goes on; the count is the kernel's own evidence that the attempt was made.
+The answer is EPERM, so that a library which only probes for a network goes on; the count is the
+kernel's own evidence that the attempt was made.
+
+The listener never lets a refused call continue after looking at memory of the box: another thread
+could change that memory in between. The only calls that it lets continue are forks, of which it
+counts the number and reads nothing.
 """
 
 from __future__ import annotations
@@ -25,42 +29,44 @@ _NOTIFICATION = struct.Struct("=QIIiIQ6Q")
 _ANSWER = struct.Struct("=QqiI")
 
 
-class Watch:
+class SeccompListener:
     """The listener of one box, served by the event loop."""
 
     def __init__(self, fd: int, machine: str, may_fork: Callable[[], bool]) -> None:
-        """Take the listener's descriptor and start to serve it."""
+        """Serve the listener with descriptor `fd`; `may_fork` is asked for each new process."""
         self._may_fork = may_fork
         self._fd = fd
         self._machine = machine
-        self._seen: Counter[tuple[str, str]] = Counter()
+        self._refused: Counter[tuple[str, str]] = Counter()
         self.total = 0
         asyncio.get_running_loop().add_reader(fd, self._serve)
 
     def refusals(self) -> tuple[Refusal, ...]:
-        """Return what was refused until now."""
-        return tuple(Refusal(call, family, n) for (call, family), n in sorted(self._seen.items()))
+        """Return the calls that were refused until now."""
+        return tuple(
+            Refusal(call, family, n) for (call, family), n in sorted(self._refused.items())
+        )
 
     def close(self) -> None:
-        """Stop serving; what still asks gets ENOSYS from the kernel."""
+        """Stop serving; further calls fail with ENOSYS, which the kernel answers itself."""
         if self._fd >= 0:
             asyncio.get_running_loop().remove_reader(self._fd)
             os.close(self._fd)
             self._fd = -1
 
     def _serve(self) -> None:
-        """Answer one call; one for each turn of the loop, so that no box can hog it."""
+        """Answer one call: one for each turn of the loop, so that no box can keep it busy."""
         ready = select.poll()
         ready.register(self._fd, select.POLLIN)
         events = ready.poll(0)
         if not events or not events[0][1] & select.POLLIN:
-            if events:  # the last process of the box is gone
+            if events:  # POLLHUP: the last process of the box has ended
                 self.close()
             return
         notification = bytearray(_NOTIFICATION.size)
         try:
             fcntl.ioctl(self._fd, _RECEIVE, notification)
-        except OSError:  # whoever asked was killed meanwhile
+        except OSError:  # ENOENT: the caller was killed meanwhile
             return
         identity, _, _, number, _, _, *args = _NOTIFICATION.unpack(notification)
         answer = bytearray(_ANSWER.pack(identity, 0, *self._decide(number, args[0])))
@@ -74,7 +80,7 @@ class Watch:
         if number in fork_calls(self._machine):
             return (0, _CONTINUE) if self._may_fork() else (-errno.EAGAIN, 0)
         call = name_of(self._machine, number)
-        self._seen[call, _family(first_argument) if call == "socket" else ""] += 1
+        self._refused[call, _family(first_argument) if call == "socket" else ""] += 1
         self.total += 1
         return -refusal_errno(call, first_argument & 0xFFFFFFFF), 0
 

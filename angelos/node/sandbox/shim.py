@@ -1,20 +1,22 @@
-"""The first program inside a box: closes the last doors, then becomes the task.
+"""The first program inside a box: restricts itself, then becomes the task.
 
 It is started by bubblewrap (or alone, where there are no user namespaces) as
-`python -I shim.py FD`, where FD is a Unix socket to the node. It says `ready`, waits for
-one order, installs the second seccomp filter and the Landlock rules, sets limits, says `go` and
-then either executes the order's program in its place or, for Python code, runs that code in this
-very interpreter. One box serves one order.
+`python -I shim.py FD`, where FD is a Unix socket to the node. It replies `ready`, waits for one
+request, sets resource limits, installs the Landlock rules and the second seccomp filter, replies
+`sealed`, and then either executes the requested program in its place or, for Python code, runs
+that code in this very interpreter. One box serves one request.
 
-Only the standard library: nothing of AngelOS is inside the box. It imports all it needs before it
-is ready, which is off a task's path. Anything that fails here ends the box before the task has
-run a line (exit 120 and a message on the socket).
+It uses only the standard library: nothing of AngelOS is inside the box. It imports all it needs
+before it is ready, which a task does not wait for. If anything fails here, the box ends before the
+task has run a line (exit code 120 and the reply `failed`).
 
-    node                         inside
-     | <------- b"ready" ---------  |   (SCM_CREDENTIALS: the kernel says which process)
-     | ---- order, as JSON ------>  |
-     | <- b"go" or b"blind" + fd -  |   (SCM_RIGHTS: the listener of refused system calls)
-     | -------- b"start" -------->  |
+    node                                     shim
+     | <------ {"code": "ready"} ------------ |   SCM_CREDENTIALS: the kernel names the process
+     | ------- length + ExecRequest --------> |   JSON, see box.py
+     | <- {"code": "sealed" | "unreported"} - |   SCM_RIGHTS: the listener of refused calls
+     | ------- START -----------------------> |
+
+Replies are JSON with a code of `Reply` and, for `failed`, a text for people.
 """
 
 from __future__ import annotations
@@ -32,8 +34,27 @@ import signal
 import socket
 import struct
 import sys
+from enum import StrEnum
 from types import TracebackType
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:  # importing `typing` would make every box start later
+    from typing import TypedDict
+
+    class _Request(TypedDict):
+        argv: list[str]
+        code: str | None
+        env: dict[str, str]
+        chdir: str
+        rlimits: dict[str, int]
+        landlock: dict[str, list[str]] | None
+        notify_filter: str
+        refuse_filter: str
+        base_filter: str
+        unsandboxed: bool
+
+
+START = b"start"
 SETUP_FAILED = 120
 _SECCOMP = {"x86_64": 317, "aarch64": 277}
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
@@ -41,6 +62,19 @@ _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS, _PR_SET_CHILD_SUBREAPER = 1, 38, 36
 _NEW_LISTENER = 1 << 3
 _READ = 1 | 4 | 8  # execute, read file, read dir (linux/landlock.h)
 _FILE_RIGHTS = 1 | 2 | 4 | 1 << 14 | 1 << 15  # the ones that may stand on a file
+
+
+class Reply(StrEnum):
+    """What the shim reports to the node."""
+
+    ready = "ready"
+    """It waits for its request."""
+    sealed = "sealed"
+    """All restrictions are in force; refused system calls are reported to the listener."""
+    unreported = "unreported"
+    """All restrictions are in force, but the kernel gave no listener."""
+    failed = "failed"
+    """A restriction could not be installed, so the task does not run."""
 
 
 class _Filter(ctypes.Structure):
@@ -68,21 +102,26 @@ def _seccomp(program: bytes, flags: int) -> int:
 
 
 def _landlock(read: list[str], write: list[str]) -> None:
-    """Restrict this process to the paths given; no TCP, no signals out (kernel docs, ABI 1-7)."""
+    """Restrict this process to the given paths; no TCP, no signals to processes outside.
+
+    A kernel refuses rights that it does not know, so only those of its own version (ABI 1-7) are
+    named (docs.kernel.org/userspace-api/landlock.html). Landlock is a second layer inside the
+    namespaces, and the only one for files where there are none.
+    """
     abi = _syscall(_LANDLOCK_CREATE, 0, 0, 1)
     rights = (1 << {1: 13, 2: 14, 3: 15, 4: 15}.get(abi, 16)) - 1
     tcp, scope = (3 if abi >= 4 else 0), (3 if abi >= 6 else 0)  # noqa: PLR2004
     attr = struct.pack("QQQ", rights, tcp, scope)
     size = 24 if abi >= 6 else 16 if abi >= 4 else 8  # noqa: PLR2004
     ruleset = _syscall(_LANDLOCK_CREATE, ctypes.c_char_p(attr), size, 0)
-    for paths, wanted in ((read, _READ), (write, rights)):
+    for paths, granted in ((read, _READ), (write, rights)):
         for path in paths:
             try:
                 fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
             except FileNotFoundError:
                 continue
-            may = wanted if os.path.isdir(path) else wanted & _FILE_RIGHTS  # noqa: PTH112
-            rule = struct.pack("=Qi", may & rights, fd)
+            allowed = granted if os.path.isdir(path) else granted & _FILE_RIGHTS  # noqa: PTH112
+            rule = struct.pack("=Qi", allowed & rights, fd)
             _syscall(_LANDLOCK_ADD, ruleset, 1, ctypes.c_char_p(rule), 0)
             os.close(fd)
     _syscall(_LANDLOCK_RESTRICT, ruleset, 0)
@@ -91,14 +130,14 @@ def _landlock(read: list[str], write: list[str]) -> None:
 
 def _limit(limits: dict[str, int]) -> None:
     for name, value in limits.items():
-        which = getattr(resource, name)
-        hard = resource.getrlimit(which)[1]
+        number = getattr(resource, name)
+        hard = resource.getrlimit(number)[1]
         limit = value if hard == resource.RLIM_INFINITY else min(value, hard)
-        resource.setrlimit(which, (limit, limit))
+        resource.setrlimit(number, (limit, limit))
 
 
-def _receive(link: socket.socket) -> dict[str, object]:
-    """Read one order: eight bytes of length and as much JSON; no order means no task."""
+def _receive(link: socket.socket) -> _Request:
+    """Read one request: eight bytes of length and as much JSON; end if the node hangs up."""
     with link.makefile("rb") as stream:
         head = stream.read(8)
         if len(head) < 8:  # noqa: PLR2004
@@ -106,23 +145,34 @@ def _receive(link: socket.socket) -> dict[str, object]:
         return json.loads(stream.read(int.from_bytes(head, "big")))
 
 
-def _close_doors(order: dict[str, object]) -> tuple[bytes, list[int]]:
-    """Install limits, Landlock and the filter; return what to say and the listener to pass."""
+def _reply(code: Reply, detail: str = "") -> bytes:
+    return json.dumps({"code": code, "detail": detail}).encode()
+
+
+def _seal(request: _Request) -> tuple[Reply, list[int]]:
+    """Install limits, Landlock and the filters; return the reply and the listener to pass on.
+
+    The order matters: /proc can be written only before Landlock is in force, and both Landlock and
+    seccomp need NO_NEW_PRIVS. None of it can be taken back, by this process or by the task.
+    """
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
-        file.write("1000")  # should the whole machine run short, the box goes first
-    _limit(order["rlimits"])  # type: ignore[arg-type]
+        file.write("1000")  # if the whole machine runs out of memory, the box is killed first
+    _limit(request["rlimits"])
+    # An unprivileged process may restrict itself only if it can never gain privileges by executing
+    # a set-user-ID program (seccomp(2), landlock_restrict_self(2)).
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    landlock: dict[str, list[str]] | None = order["landlock"]  # type: ignore[assignment]
+    landlock = request["landlock"]
     if landlock is not None:
         _landlock(landlock["read"], landlock["write"])
-    if order["base_filter"]:
-        _seccomp(bytes.fromhex(str(order["base_filter"])), 0)
+    if request["base_filter"]:
+        _seccomp(bytes.fromhex(request["base_filter"]), 0)
     try:
-        return b"go", [_seccomp(bytes.fromhex(str(order["notify_filter"])), _NEW_LISTENER)]
+        return Reply.sealed, [_seccomp(bytes.fromhex(request["notify_filter"]), _NEW_LISTENER)]
     except OSError:
-        # Inside some containers there may be no second listener: refuse without reporting.
-        _seccomp(bytes.fromhex(str(order["refuse_filter"])), 0)
-        return b"blind", []
+        # A process has one listener at most, and a container may have set its own before
+        # (seccomp(2), EBUSY): then refuse the same calls without reporting them.
+        _seccomp(bytes.fromhex(request["refuse_filter"]), 0)
+        return Reply.unreported, []
 
 
 def _show(
@@ -133,7 +183,7 @@ def _show(
 ) -> None:
     """Print an uncaught exception with the code's own lines and without this file's frames.
 
-    This module's names are gone by then: they made room for the task's.
+    It uses no global name of this module: `_run_code` has removed them all.
     """
     import traceback
 
@@ -145,14 +195,15 @@ def _show(
 def _stay_behind() -> None:
     """Go on as a child whose orphans come to this process, which ends when the child does.
 
-    Stands in for the process namespace: whatever the task starts stays below one process, so
-    that the node finds it all, and is ended when the task itself, or the node, has ended.
+    Replaces the process namespace: a child subreaper (prctl(2)) keeps whatever the task starts
+    below one process, so that the node can find all of it, and kills all of it when the task
+    itself, or the node, has ended.
     """
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     child = os.fork()
     if child == 0:
         return
-    signal.signal(signal.SIGTERM, lambda *_: _end_children())
+    signal.signal(signal.SIGTERM, lambda *_: _kill_children())
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)  # when the node is killed
     for fd in (0, 1, 2):
         os.close(fd)
@@ -161,13 +212,13 @@ def _stay_behind() -> None:
         pid, status = os.wait()
         code = os.waitstatus_to_exitcode(status)
     with contextlib.suppress(ChildProcessError):
-        while True:  # each that is killed hands its own children over
-            _end_children()
+        while True:  # the children of a killed process become ours, to be killed in turn
+            _kill_children()
             os.wait()
     os._exit(code if code >= 0 else 128 - code)
 
 
-def _end_children() -> None:
+def _kill_children() -> None:
     with open(f"/proc/self/task/{os.getpid()}/children") as file:  # noqa: PTH123
         for child in file.read().split():
             os.kill(int(child), signal.SIGKILL)
@@ -183,7 +234,7 @@ def _run_code(code: str, args: list[str], chdir: str) -> None:
         sys.path.insert(0, chdir)
     sys.excepthook = _show
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # a reader is waiting, as at a terminal
+        sys.stdout.reconfigure(line_buffering=True)  # its output is read live, as at a terminal
     main = sys.modules["__main__"].__dict__
     keep = {"__name__": "__main__", "__builtins__": __builtins__, "__doc__": None}
     main.clear()
@@ -192,39 +243,41 @@ def _run_code(code: str, args: list[str], chdir: str) -> None:
 
 
 def main() -> None:
-    """Serve one order."""
+    """Serve one request."""
     link = socket.socket(fileno=int(sys.argv[1]))
     os.set_inheritable(link.fileno(), False)  # noqa: FBT003
-    link.sendall(b"ready")
-    order = _receive(link)
+    link.sendall(_reply(Reply.ready))
+    request = _receive(link)
     try:
-        word, listener = _close_doors(order)
+        code, listener = _seal(request)
         os.environ.clear()
-        os.environ.update(order["env"])  # type: ignore[arg-type]
-        os.chdir(str(order["chdir"]))
+        os.environ.update(request["env"])
+        os.chdir(request["chdir"])
     except (OSError, ValueError) as error:
-        link.sendall(f"failed {error}".encode())
+        link.sendall(_reply(Reply.failed, str(error)))
         os._exit(SETUP_FAILED)
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", listener))]
-    link.sendmsg([word], rights if listener else [])
+    link.sendmsg([_reply(code)], rights if listener else [])
     for fd in listener:
         os.close(fd)
-    if link.recv(16) != b"start":
+    if link.recv(16) != START:
         os._exit(SETUP_FAILED)
-    argv: list[str] = order["argv"]  # type: ignore[assignment]
-    code = order["code"]
-    chdir = str(order["chdir"])
     link.close()
-    if order["bare"]:
+    if request["unsandboxed"]:
         _stay_behind()
-    if code is not None:
-        _run_code(str(code), argv, chdir)
-        return
+    if request["code"] is not None:
+        _run_code(request["code"], request["argv"], request["chdir"])
+    else:
+        _execute(request["argv"])
+
+
+def _execute(argv: list[str]) -> None:
+    """Become the program; end with a shell's exit codes if it is not there or cannot be run."""
     try:
         os.execvpe(argv[0], argv, dict(os.environ))  # noqa: S606
     except (OSError, ValueError) as error:  # ValueError: an empty name, a null byte
-        why = error.strerror if isinstance(error, OSError) else error
-        sys.stderr.write(f"{argv[0]}: {why}\n")
+        reason = error.strerror if isinstance(error, OSError) else error
+        sys.stderr.write(f"{argv[0]}: {reason}\n")
         os._exit(127 if isinstance(error, FileNotFoundError) else 126)
 
 

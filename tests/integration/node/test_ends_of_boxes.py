@@ -18,7 +18,7 @@ from angelos.core.messages import Limits, Status, Tier
 from angelos.core.runs import Exit, Output, RunSpec
 from angelos.node.config import SandboxConfig
 from angelos.node.sandbox.cgroup import Cgroups, Group
-from angelos.node.sandbox.launch import Launcher, Started
+from angelos.node.sandbox.launch import LaunchedBox, Launcher
 from angelos.node.sandbox.layout import this_interpreter
 from angelos.node.sandbox.proc import Sampler, tree
 from angelos.node.sandbox.sandbox import BubblewrapSandbox
@@ -93,12 +93,12 @@ async def test_a_box_abandoned_while_it_starts_is_gone_with_all_its_processes(
     program.chmod(0o755)
     real, begun, pids = Launcher._start, threading.Event(), list[int]()
 
-    def start(self: Launcher, *args: Any) -> Started:
+    def start(self: Launcher, *args: Any) -> LaunchedBox:
         begun.set()
-        started = real(self, *args)
+        launched = real(self, *args)
         while len(pids) < 2:
-            pids[:] = tree(started.process.pid)
-        return started
+            pids[:] = tree(launched.process.pid)
+        return launched
 
     monkeypatch.setattr(Launcher, "_start", start)
     launcher = Launcher(program, this_interpreter(), b"")
@@ -196,8 +196,8 @@ async def test_trouble_with_boxes_ahead_hinders_neither_runs_nor_the_end(
         box._config = SandboxConfig(ready_boxes=1)
         with monkeypatch.context() as patch:
             patch.setattr(BubblewrapSandbox, "_start", fail)
-            box._keeper = asyncio.create_task(box._keep_ready())
-            box._want.set()
+            box._refiller = asyncio.create_task(box._keep_ready())
+            box._refill.set()
             await tried.wait()
         assert (await run(box, RunSpec(argv=(), code="1", limits=Limits())))[0].status is Status.ok
         waiting = await box._start((), 1)

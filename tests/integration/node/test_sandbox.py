@@ -17,7 +17,7 @@ from angelos.core.messages import Limits, Status, Tier
 from angelos.core.runs import Exit, Output, RunSpec
 from angelos.node.config import SandboxConfig
 from angelos.node.sandbox import launch
-from angelos.node.sandbox.launch import Launcher, Started
+from angelos.node.sandbox.launch import LaunchedBox, Launcher
 from angelos.node.sandbox.sandbox import BubblewrapSandbox
 from angelos.testing import need
 from tests.integration.node.boxes import Children, children, is_gone, no_bwrap, run
@@ -188,7 +188,7 @@ async def test_whoever_is_cancelled_while_a_box_starts_leaves_nothing(
     begun, go = threading.Event(), threading.Event()
     real = Launcher._start
 
-    def slow(self: Launcher, *args: Any) -> Started:
+    def slow(self: Launcher, *args: Any) -> LaunchedBox:
         begun.set()
         go.wait(30)
         return real(self, *args)
@@ -237,21 +237,21 @@ async def test_scratch_folders_of_a_killed_node_are_gone_after_its_next_start(
     no_bwrap: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    notes, left = tmp_path / "scratch", tmp_path / "angelos-task-left"
-    notes.mkdir()
-    left.mkdir()
-    note = {"path": str(left), "pid": 2**22 + 1, "start_ticks": 1}
-    (notes / left.name).write_text(json.dumps(note))
-    async with BubblewrapSandbox(SandboxConfig(allow_unsandboxed=True, scratch=notes)) as box:
-        assert not left.exists()
+    records, old = tmp_path / "scratch", tmp_path / "angelos-task-old"
+    records.mkdir()
+    old.mkdir()
+    record = {"path": str(old), "pid": 2**22 + 1, "start_ticks": 1}
+    (records / old.name).write_text(json.dumps(record))
+    async with BubblewrapSandbox(SandboxConfig(allow_unsandboxed=True, scratch=records)) as box:
+        assert not old.exists()
         need(box.tier is Tier.landlock, "no Landlock here")
         end, said = await run(box, RunSpec(argv=(), code="print(1)", limits=Limits()))
         assert end.status is Status.ok, said
-    outside = notes.parent
-    assert [path for path in (*notes.iterdir(), *outside.iterdir()) if path != notes] == []
+    outside = records.parent
+    assert [path for path in (*records.iterdir(), *outside.iterdir()) if path != records] == []
 
 
-async def test_a_stage_that_somebody_tidied_away_is_made_anew(
+async def test_a_stage_that_somebody_tidied_away_is_made_again(
     monkeypatch: pytest.MonkeyPatch, study: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     need(os.geteuid() == 0, "only root needs a stage")
@@ -277,4 +277,4 @@ async def test_a_stage_that_somebody_tidied_away_is_made_anew(
             assert launcher._stage is not None
         assert isinstance(await anext(running), Exit)
         launcher._stage.rmdir()
-    assert "made anew" in caplog.text
+    assert "made again" in caplog.text

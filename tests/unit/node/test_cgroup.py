@@ -109,8 +109,8 @@ def test_root_in_a_group_with_others_uses_the_topmost(
     (own / "cgroup.procs").write_text(f"1\n{os.getpid()}\n")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(OSError, match="subtree_control"):
-        cgroup._shared_out(own, tmp_path)
+        cgroup._limitable(own, tmp_path)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
-    assert cgroup._shared_out(own, tmp_path) == tmp_path
+    assert cgroup._limitable(own, tmp_path) == tmp_path
     assert files(tmp_path) == {"cgroup.subtree_control": "+memory +pids"}
     assert (own / "cgroup.procs").read_text() == f"1\n{os.getpid()}\n", "nobody was moved"

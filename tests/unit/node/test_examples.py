@@ -12,6 +12,7 @@ MODULES = (
     "runtimes.python.guard",
     "sandbox.layout",
     "sandbox.seccomp",
+    "sandbox.tracebacks",
     "sandbox.verdict",
 )
 

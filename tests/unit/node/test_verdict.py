@@ -1,4 +1,4 @@
-"""The words for endings, decided without any box."""
+"""The status that an ending deserves, decided without any box."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from hypothesis import strategies as st
 
 from angelos.core.messages import Limits, Status, Tier
 from angelos.node.sandbox.models import Ending, Refusal, Usage
+from angelos.node.sandbox.tracebacks import OsError, os_error
 from angelos.node.sandbox.verdict import MAX_REFUSALS, MIB, judge, must_stop, outside_path
 
 KERNEL = Usage(source="kernel", cpu_s=0.1)
-INSIDE = ("/dev", "/proc", "/tmp", "/usr", "/work")
+VISIBLE = ("/dev", "/proc", "/tmp", "/usr", "/work")
 LIMITS = Limits(wall_s=2, cpu_s=1, memory_mb=64, pids=8, output_bytes=100)
 SOCKET = Refusal("socket", "AF_INET", 1)
 
 
 def ending(**changes: object) -> Ending:
-    end = Ending(exit_code=0, duration_s=0.1, tier=Tier.full, usage=KERNEL, inside=INSIDE)
+    end = Ending(exit_code=0, duration_s=0.1, tier=Tier.full, usage=KERNEL, visible=VISIBLE)
     return dataclasses.replace(end, **changes)  # type: ignore[arg-type]
 
 
@@ -55,21 +56,36 @@ def test_an_attack_is_denied_whatever_it_says() -> None:
     assert word(exit_code=3, refusals=(Refusal("ptrace", "", 1),)) is Status.denied
 
 
+def test_a_foreign_word_for_a_refusal_is_not_read() -> None:
+    spoken = "ping: socket: Operation not permitted"
+    assert word(exit_code=2, refusals=(SOCKET,), stderr_tail=spoken) is Status.error
+
+
 def test_outside_and_inside() -> None:
     missing = "FileNotFoundError: [Errno 2] No such file or directory: {!r}\n"
     closed = "x\nPermissionError: [Errno 13] Permission denied: {!r}"
-    assert outside_path(missing.format("/etc/shadow"), INSIDE) == "/etc/shadow"
-    assert outside_path(missing.format("/usr/lib/none"), INSIDE) == ""
-    assert outside_path(missing.format("/tmp/none"), INSIDE) == ""
-    assert outside_path(missing.format("relative"), INSIDE) == ""
-    assert outside_path(closed.format("/work/secret"), INSIDE) == "/work/secret"
-    assert outside_path(closed.format("/tmp/mine"), INSIDE) == ""
-    assert outside_path("", INSIDE) == ""
+
+    def outside(form: str, path: str) -> str:
+        return outside_path(os_error(form.format(path)), VISIBLE)
+
+    assert outside(missing, "/etc/shadow") == "/etc/shadow"
+    assert outside(missing, "/usr/lib/none") == ""
+    assert outside(missing, "/tmp/none") == ""
+    assert outside(missing, "relative") == ""
+    assert outside(closed, "/work/secret") == "/work/secret"
+    assert outside(closed, "/tmp/own") == ""
+    assert outside_path(None, VISIBLE) == ""
+
+
+def test_the_number_of_an_error_is_read_wherever_the_last_line_has_it() -> None:
+    wrapped = "urllib.error.URLError: <urlopen error [Errno 1] Operation not permitted>\n"
+    assert os_error(wrapped) == OsError(1)
+    assert os_error("[Errno 1] earlier\nValueError: 3") is None
 
 
 @given(st.text(max_size=300))
 def test_no_text_upsets_it(text: str) -> None:
-    assert isinstance(outside_path(text, INSIDE), str)
+    assert isinstance(outside_path(os_error(text), VISIBLE), str)
 
 
 def test_when_to_stop() -> None:
