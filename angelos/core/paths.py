@@ -43,6 +43,33 @@ def safe_path(path: str) -> str:
     return path
 
 
+def safe_link(path: str, target: str) -> str:
+    """Return `target` if a symbolic link at `path` may point there: nowhere outside the tree.
+
+    A target is relative, of the form `../../a/b`: first any number of `..`, fewer than would leave
+    the repository, then plain names. So a chain of links cannot leave it either: a link is read
+    from the real directory that holds it, and a name that is itself a link was checked there. What
+    it points at need not exist.
+
+    >>> safe_link("study/data", "../shared/data")
+    '../shared/data'
+
+    Raises:
+        InvalidInput: The path or target is not safe; nothing of it may be written.
+    """
+    depth = safe_path(path).count("/")
+    segments = target.split("/")
+    up = next((at for at, name in enumerate(segments) if name != ".."), len(segments))
+    if up > depth:
+        raise InvalidInput(
+            f"The link {path} points out of the repository: {target[:80]!r}.",
+            hint="Only links to paths of the same repository are kept.",
+        )
+    if rest := segments[up:]:
+        safe_path("/".join(rest))
+    return target
+
+
 def matches(path: str, patterns: tuple[str, ...]) -> bool:
     """Return whether `path` falls under one of `patterns`.
 
