@@ -7,7 +7,7 @@
     +-- NotFound            404 not-found           +-- Busy               429 busy
     +-- Refused             422 refused             +-- Unavailable        503 unavailable
     +-- Tampered            422 tampered            +-- DeadlineExceeded   504 deadline-exceeded
-    +-- MethodNotAllowed    405 method-not-allowed
+    +-- MethodNotAllowed    405 method-not-allowed  +-- Fenced             409 fenced
 
 A docstring *is* the default message. On the wire an error is an RFC 9457 problem whose `code` is
 looked up in `BY_CODE`; a class path never crosses the wire.
@@ -95,6 +95,12 @@ class Conflict(AngelError):
     code, status = "conflict", 409
 
 
+class Fenced(AngelError):
+    """Another process owns this now; nothing was written."""
+
+    code, status = "fenced", 409
+
+
 class TooLarge(AngelError):
     """The input is larger than the limit; nothing was written."""
 
@@ -135,7 +141,7 @@ BY_CODE: dict[str, type[AngelError]] = {
     cls.code: cls
     for cls in (
         AngelError, InvalidInput, Unauthenticated, Forbidden, NotFound, MethodNotAllowed, Stale,
-        Conflict, TooLarge, Refused, Tampered, Busy, Unavailable, DeadlineExceeded,
+        Conflict, Fenced, TooLarge, Refused, Tampered, Busy, Unavailable, DeadlineExceeded,
     )
 }  # fmt: skip
 

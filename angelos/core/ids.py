@@ -26,6 +26,11 @@ Offset = NewType("Offset", str)
 Revision = NewType("Revision", str)
 """SHA-256 of a commit, 64 lower-case hex digits."""
 
+DocumentId = NewType("DocumentId", str)
+"""A document of a repository, whatever its path is now; never used again."""
+HunkId = NewType("HunkId", str)
+"""One piece of a proposal, 16 hex digits; equal pieces of equal proposals have equal ids."""
+
 START: Offset = Offset("0-0")
 """Before the first entry of every journal."""
 

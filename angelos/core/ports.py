@@ -12,11 +12,24 @@ from typing import Protocol
 
 import msgspec
 
+from angelos.core.branches import BranchName
+from angelos.core.fencing import FencingToken
 from angelos.core.frames import Envelope
 from angelos.core.ids import CommandId, Offset, PrincipalId, ProposalId, Revision
 from angelos.core.messages import Command, Fact, Tier
-from angelos.core.repository import Branch, Candidate, Change, Edit, Proposed
+from angelos.core.pending import Acceptance, BatchCandidate, Part, Pending, ProposalDraft
+from angelos.core.repository import (
+    BlobRef,
+    Branch,
+    BranchHead,
+    Candidate,
+    Change,
+    Edit,
+    FileEntry,
+    Proposed,
+)
 from angelos.core.revision import Bundle, Entry
+from angelos.core.revision_v2 import SignedCommitObject
 from angelos.core.runs import Exit, Output, RunSpec
 
 
@@ -220,6 +233,329 @@ class Snapshots(Protocol):
 
     async def get(self, key: str) -> tuple[bytes, Offset] | None:
         """Return the newest state and the offset that it covers."""
+        ...
+
+
+# -- the repository to come (docs/explanation/decisions/NUMBER) ------------------------------
+#
+# AngelGit's issue implements these, small protocol by small protocol, and then replaces
+# `Repository` by `BranchingRepository`. All of them: `NotFound` for a repository, revision or
+# proposal that does not exist; `Fenced` from every method that writes once another process owns
+# the repository; `Unavailable` when a store does not answer, after which the call may be repeated.
+# What a method has returned survives `kill -9` of every process; a call that was cut off was
+# carried out whole or not at all, and repeating it tells which.
+
+
+class Branches(Protocol):
+    """Open-ended branches; who may move which is decided before, by policy."""
+
+    async def branches(self, repo: str, after: str = "", limit: int = 100) -> list[BranchHead]:
+        """Return branches in the order of their names.
+
+        Args:
+            repo: The repository.
+            after: Only names that sort after this one, by code points; the last one of a page
+                gives the next.
+            limit: At most so many, 1 to 1,000.
+        """
+        ...
+
+    async def branch(self, repo: str, name: BranchName) -> BranchHead:
+        """Return one branch; `dev` is its last commit, without what is typed since.
+
+        Raises:
+            NotFound: There is no such branch.
+        """
+        ...
+
+    async def create_branch(
+        self, repo: str, name: BranchName, at: Revision, owner: PrincipalId
+    ) -> BranchHead:
+        """Make a branch at a revision.
+
+        Making it again, by the same owner at the revision where it is, changes nothing.
+
+        Raises:
+            Conflict: The name is taken, or cannot stand beside another (`core.branches`).
+            Refused: `main`, `dev` and `proposals/...` are not made by anybody.
+            NotFound: The repository does not have the revision.
+        """
+        ...
+
+    async def move_branch(
+        self, repo: str, name: BranchName, to: Revision, expected: Revision
+    ) -> BranchHead:
+        """Move a branch by compare-and-set, forward or not.
+
+        Moving it to where it is already changes nothing, whatever was expected.
+
+        Raises:
+            Conflict: It is not at `expected`; `extra["revision"]` says where it is.
+            Refused: `main` moves by `advance`, `dev` by acceptance, `proposals/...` by `propose`.
+            NotFound: There is no such branch or revision.
+        """
+        ...
+
+    async def delete_branch(self, repo: str, name: BranchName, expected: Revision) -> None:
+        """Delete a branch; its revisions stay readable by their hashes until garbage collection.
+
+        Deleting what is not there changes nothing.
+
+        Raises:
+            Conflict: It is not at `expected`.
+            Refused: `main`, `dev` and `proposals/...` are not deleted by anybody.
+        """
+        ...
+
+
+class PendingEdits(Protocol):
+    """Proposals that are tried against `dev`, kept beside it, and enter when a person says so.
+
+    While a proposal is pending, `dev`'s live documents, files on disk and commits are as if it
+    did not exist. Each answer is tried against the live text as it is at that moment, what was
+    typed a moment ago included.
+    """
+
+    async def propose(self, draft: ProposalDraft) -> Pending:
+        """Try edits against the present `dev` and keep them; nothing enters it.
+
+        The same draft again returns the proposal as it is now, and nothing else happens. Equal
+        texts are no conflict: an edit that `dev` has already is kept and fits. Two insertions at
+        one place are none either: both survive.
+
+        Raises:
+            Stale: The same lines (cell, file, mode) have changed in `dev` since the base;
+                `core.pending.conflicts_of` gives the newer texts. Nothing is kept.
+            InvalidInput: An edit does not fit its base, changes nothing, or is malformed: its
+                path or link is not safe, its blob is not stored, a `before` is not the base's;
+                more than 256 edits. Nothing is kept.
+            Conflict: The id has other content and `replaces` is not its digest; or a hunk of the
+                version to be replaced is in `dev` or `main` already.
+            NotFound: There is no such base, or proposal in `depends_on` or `reverts`.
+        """
+        ...
+
+    async def pending(self, proposal: ProposalId) -> Pending:
+        """Return a proposal in any state, tried against the present `dev`."""
+        ...
+
+    async def list_pending(
+        self,
+        repo: str,
+        path: str = "",
+        after: ProposalId | None = None,
+        limit: int = 100,
+    ) -> list[Pending]:
+        """Return the proposals that have open hunks, in the order in which they first came.
+
+        Args:
+            repo: The repository.
+            path: Only those with a hunk of this file, which may be its new path; empty: all.
+            after: Only those that came after this one; the last one of a page gives the next.
+                It need not be open any more.
+            limit: At most so many, 1 to 1,000.
+        """
+        ...
+
+    async def accept(self, part: Part, by: PrincipalId) -> Acceptance:
+        """Merge a part into the live documents of `dev` and commit it.
+
+        What people have typed until then is committed first, under their names. The part's commit
+        has the proposal's author as its first author; `by` is one of its trailers' values. Open
+        rooms show the part when this returns. The rest of the proposal stays open, and is tried
+        again. Accepting hunks that are in `dev` already is no change; of a part that holds nothing
+        else the answer names the commit that brought the last of them in.
+
+        Raises:
+            Stale: A hunk of the part no longer fits; nothing of the part entered.
+            Conflict: A hunk was withdrawn, or the proposal has a newer version.
+            InvalidInput: This is no part of the proposal.
+        """
+        ...
+
+    async def withdraw(self, part: Part, by: PrincipalId, reason: str) -> Pending:
+        """Close a part for good: its hunks that are open will not enter.
+
+        Hunks that are in `dev` stay there (`revert` takes them out); withdrawing twice is once.
+
+        Raises:
+            Conflict: The proposal has a newer version.
+            InvalidInput: This is no part of the proposal.
+        """
+        ...
+
+
+class Landing(Protocol):
+    """How accepted and approved edits reach `main`, and how one proposal is taken back."""
+
+    async def merge_many(self, repo: str, parts: Sequence[Part]) -> BatchCandidate:
+        """Commit parts one upon the other on top of the present `main`, on no branch.
+
+        Each part that fits `main` and the parts before it becomes one commit, of exactly its own
+        edits; the others are left out and named, and stand in nobody's way. Nothing else changes,
+        `dev` included. The same parts in the same order on the same `main` give the same
+        candidate. The result depends on the parts, their order and `main` alone, so any
+        part of a batch that failed can be tried again.
+
+        Args:
+            repo: The repository.
+            parts: 1 to 512, each of another proposal.
+
+        Raises:
+            InvalidInput: There are none or too many, a proposal twice, or no such part.
+        """
+        ...
+
+    async def advance(self, repo: str, revision: Revision, expected: Revision) -> None:
+        """Move `main` to a candidate; `dev` then contains it, by a commit with both as parents.
+
+        `main`'s tree is exactly the candidate's. In `dev` a hunk that was not there yet enters;
+        where people have since changed the same lines `dev` keeps their text. The hunks of all
+        members become `promoted`. Advancing to where `main` is already changes nothing.
+
+        Raises:
+            Conflict: `main` is not at `expected`, or the candidate was not made on `expected`;
+                nothing moved. `extra["revision"]` says where `main` is.
+            NotFound: There is no such candidate.
+        """
+        ...
+
+    async def revert(
+        self, proposal: ProposalId, revert_id: ProposalId, author: PrincipalId, reason: str
+    ) -> Pending:
+        """Propose to take one proposal's edits back, around everybody's later work.
+
+        The answer is a proposal like any other, with `reverts` set: it enters `dev` by
+        acceptance and `main` by its tests. It is based on `main` where the edits are in `main`,
+        else on `dev`. Reverting a revert brings the edits back, once. The same call again
+        returns the same proposal.
+
+        Args:
+            proposal: What to take back; all its hunks that are in `main`, or else in `dev`.
+            revert_id: Id of the new proposal.
+            author: Whose proposal it is.
+            reason: Its message.
+
+        Raises:
+            Stale: Later work changed the same lines; nothing is kept.
+            Conflict: Nothing of the proposal is in `dev` or `main`; it is withdrawn, not
+                reverted. Or `revert_id` is another proposal.
+        """
+        ...
+
+
+class Blobs(Protocol):
+    """Binary content by its hash, streamed and bounded."""
+
+    async def put_blob(self, repo: str, content: AsyncIterator[bytes]) -> BlobRef:
+        """Store content and return its SHA-256 and size; storing it again is no change.
+
+        A blob that no revision or pending edit names is kept for at least a day. Peak memory does
+        not grow with the content. If `content` raises, nothing is stored and its error comes out.
+
+        Raises:
+            TooLarge: There is more than the configured limit; no more is read, nothing is stored.
+        """
+        ...
+
+    def read_blob(self, repo: str, sha256: str) -> AsyncIterator[bytes]:
+        """Yield a blob in pieces of at most 1 MiB, none of them empty.
+
+        Raises:
+            NotFound: There is no such blob, before the first piece.
+            Tampered: At the end: what was read is not what the hash names. Nothing of it may be
+                used.
+        """
+        ...
+
+
+class RevisionReader(Protocol):
+    """Revisions of format 2 (`core.revision_v2`), for nodes and for whoever looks at history."""
+
+    async def signed(self, repo: str, revision: Revision) -> SignedCommitObject:
+        """Return a commit's exact bytes and signature."""
+        ...
+
+    async def directory(self, repo: str, digest: str) -> bytes:
+        """Return a directory object of any revision by its hash; a node asks for what it lacks.
+
+        Raises:
+            NotFound: No revision that may be read has such an object.
+            Tampered: The stored object is not the one that its hash names.
+        """
+        ...
+
+    async def files(
+        self, repo: str, revision: Revision, under: str = "", after: str = "", limit: int = 1000
+    ) -> list[FileEntry]:
+        """Return files and links of a revision in the order of their paths (by code points).
+
+        Args:
+            repo: The repository.
+            revision: Which one.
+            under: Only those in this folder and below it; empty: all.
+            after: Only paths after this one; the last one of a page gives the next.
+            limit: At most so many, 1 to 10,000.
+        """
+        ...
+
+    async def read(self, repo: str, revision: Revision, path: str) -> bytes:
+        """Return a file's content, or a link's target, with its hash checked.
+
+        Raises:
+            NotFound: There is no such file.
+            TooLarge: It is a blob of more than `MAX_READ_BYTES`; `Blobs.read_blob` streams it.
+            Tampered: The content is not what the revision names.
+        """
+        ...
+
+
+class BranchingRepository(Branches, PendingEdits, Landing, Blobs, RevisionReader, Protocol):
+    """All of the repository to come; today's is `Repository`."""
+
+
+class Leases(Protocol):
+    """Who owns what at present, so that of several processes one at a time writes.
+
+    Time is the lease store's own, never a holder's clock. An epoch is never given twice for one
+    resource, over restarts too; whoever writes checks it in the same transaction or script.
+    """
+
+    async def acquire(self, resource: str, holder: str, ttl_s: float) -> FencingToken:
+        """Take a free or expired resource and return a token with a higher epoch than any before.
+
+        The same holder takes it again at once, with a new epoch: its earlier self is fenced.
+
+        Args:
+            resource: For example `repo/study`; at most 200 bytes.
+            holder: One life of one process; a restarted one has another name.
+            ttl_s: It is free again so long after the last renewal.
+
+        Raises:
+            Conflict: Another holder has it; `extra` has `holder` and `free_in_s`.
+        """
+        ...
+
+    async def renew(self, token: FencingToken, ttl_s: float) -> None:
+        """Keep a resource for `ttl_s` more from now on.
+
+        A lease that has expired is kept as long as nobody else has taken it.
+
+        Raises:
+            Fenced: A higher epoch was given, or it was released. The holder must stop writing.
+        """
+        ...
+
+    async def release(self, token: FencingToken) -> None:
+        """Give a resource back; it is free at once. A token that is fenced changes nothing."""
+        ...
+
+    async def check(self, token: FencingToken) -> None:
+        """Return if the token has the highest epoch that was given, expired or not.
+
+        Raises:
+            Fenced: It has not, or it was released.
+        """
         ...
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Literal
 
 import msgspec
 
-from angelos.core.ids import PrincipalId, ProposalId, Revision
+from angelos.core.branches import BranchName
+from angelos.core.ids import DocumentId, PrincipalId, ProposalId, Revision
 from angelos.core.messages import Input
+from angelos.core.revision_v2 import EntryMode
+
+MAX_READ_BYTES = 16_000_000
+"""Of one file in one answer; larger blobs are streamed."""
 
 
 class UnifiedDiff(Input, frozen=True, kw_only=True, tag="diff", tag_field="kind"):
@@ -31,6 +37,121 @@ class DeleteFile(Input, frozen=True, kw_only=True, tag="delete", tag_field="kind
 
 
 Edit = UnifiedDiff | NewText | DeleteFile
+"""The edits that today's API and AngelGit take."""
+
+
+class PutBlob(Input, frozen=True, kw_only=True, tag="blob", tag_field="kind"):
+    """Put binary content, stored before by `Blobs.put_blob`, at a path."""
+
+    path: str
+    sha256: str
+    size: int
+    executable: bool = False
+
+
+class PutLink(Input, frozen=True, kw_only=True, tag="link", tag_field="kind"):
+    """Put a symbolic link at a path; `core.paths.safe_link` says which targets are taken."""
+
+    path: str
+    target: str
+
+
+class MoveFile(Input, frozen=True, kw_only=True, tag="move", tag_field="kind"):
+    """Move a file, link or blob; a document stays the same document."""
+
+    path: str
+    to: str
+    """A path at which nothing is."""
+
+
+class SetMode(Input, frozen=True, kw_only=True, tag="mode", tag_field="kind"):
+    """Make a file executable, or not."""
+
+    path: str
+    executable: bool
+
+
+class InsertCell(Input, frozen=True, kw_only=True, tag="cell-insert", tag_field="kind"):
+    """Put a new cell into a notebook."""
+
+    path: str
+    cell: str
+    """Its id, new in this notebook."""
+    after: str = ""
+    """Id of the cell before it; empty: it becomes the first."""
+    cell_type: Literal["code", "markdown", "raw"] = "code"
+    source: str
+
+
+class ReplaceCell(Input, frozen=True, kw_only=True, tag="cell-replace", tag_field="kind"):
+    """Give a cell another source; its outputs and metadata stay."""
+
+    path: str
+    cell: str
+    before: str
+    """SHA-256 of the source that the author saw; it must be the base's."""
+    source: str
+
+
+class DeleteCell(Input, frozen=True, kw_only=True, tag="cell-delete", tag_field="kind"):
+    """Take a cell out of a notebook."""
+
+    path: str
+    cell: str
+    before: str
+    """SHA-256 of the source that the author saw; it must be the base's."""
+
+
+class MoveCell(Input, frozen=True, kw_only=True, tag="cell-move", tag_field="kind"):
+    """Move a cell within its notebook; it stays the same cell."""
+
+    path: str
+    cell: str
+    after: str = ""
+    """Id of the cell before it; empty: it becomes the first."""
+
+
+CellEdit = InsertCell | ReplaceCell | DeleteCell | MoveCell
+TreeEdit = Edit | PutBlob | PutLink | MoveFile | SetMode | CellEdit
+"""Every kind of edit. A proposal has one edit a path, or any number of `CellEdit`s, in order."""
+
+
+class EntryKind(StrEnum):
+    """How the repository keeps a file."""
+
+    text = "text"
+    notebook = "notebook"
+    blob = "blob"
+    """Content that is not text, or too long to be a live document."""
+    link = "link"
+
+
+class FileEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A file or link of a revision."""
+
+    path: str
+    kind: EntryKind
+    mode: EntryMode
+    sha256: str
+    size: int
+    document: DocumentId | None = None
+    """The live document of a text or notebook."""
+
+
+class BlobRef(msgspec.Struct, frozen=True, kw_only=True):
+    """Binary content that is stored."""
+
+    sha256: str
+    size: int
+
+
+class BranchHead(msgspec.Struct, frozen=True, kw_only=True):
+    """A branch and where it is."""
+
+    name: BranchName
+    revision: Revision
+    owner: PrincipalId | None = None
+    """Who made it; None for `main`, `dev` and the branches of proposals."""
 
 
 class Change(msgspec.Struct, frozen=True, kw_only=True):

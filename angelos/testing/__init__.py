@@ -27,11 +27,13 @@ from angelos.testing.fixtures import (
     valkey,
 )
 from angelos.testing.memory import ManualClock, MemoryJournal, MemoryQueue
+from angelos.testing.repository import MemoryRepository
 
 __all__ = [
     "ManualClock",
     "MemoryJournal",
     "MemoryQueue",
+    "MemoryRepository",
     "StoreUrls",
     "clock",
     "database",
