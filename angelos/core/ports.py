@@ -13,9 +13,10 @@ from typing import Protocol
 import msgspec
 
 from angelos.core.branches import BranchName
+from angelos.core.envelopes import DeadLetter, PutReceipt, QueueDelivery, QueueDepth, RoutedEnvelope
 from angelos.core.fencing import FencingToken
 from angelos.core.frames import Envelope
-from angelos.core.ids import CommandId, Offset, PrincipalId, ProposalId, Revision
+from angelos.core.ids import START, CommandId, Offset, PrincipalId, ProposalId, Revision
 from angelos.core.messages import Command, Fact, Tier
 from angelos.core.pending import Acceptance, BatchCandidate, Part, Pending, ProposalDraft
 from angelos.core.repository import (
@@ -113,6 +114,120 @@ class Queue(Protocol):
 
     async def drop(self, to: PrincipalId, commands: Collection[CommandId]) -> int:
         """Remove waiting commands by id and return how many were removed."""
+        ...
+
+
+class EnvelopeQueue(Protocol):
+    """Envelopes to each destination, bodies opaque; it replaces `Queue` in the hub's issue.
+
+    At least once; deduplicated by (source, id) over at least the newest 65,536 ids of a
+    destination, acknowledged ones included; in the order of `put` for each (source, destination,
+    lane); bounded in each lane. What a receipt was given for survives `kill -9` of every process
+    of ours, and with `durability = "always"` of the store and the host. One consumer a
+    destination: whoever claims it last. Every method raises `Unavailable` when the store does not
+    answer, after which it may be repeated.
+    """
+
+    async def put(self, envelope: RoutedEnvelope) -> PutReceipt:
+        """Take an envelope durably.
+
+        Putting it again, acknowledged or not, is no change and says `duplicate`; a duplicate is
+        never refused for want of room. Calls may run beside each other: those of one sender keep
+        the order in which they were made.
+
+        Raises:
+            Busy: The lane is full and not lossy; `extra["retry_after_s"]` says when to try
+                again. Other lanes and destinations are not affected.
+            InvalidInput: The header has the wrong form.
+            TooLarge: The body is larger than a frame holds.
+        """
+        ...
+
+    async def claim(self, destination: PrincipalId, holder: str) -> FencingToken:
+        """Become the one consumer of a destination; whoever was it before is fenced at once.
+
+        Args:
+            destination: Whose envelopes to take; it need not exist yet.
+            holder: One life of one process.
+        """
+        ...
+
+    def take(self, token: FencingToken) -> AsyncIterator[QueueDelivery]:
+        """Yield all that is not acknowledged, then what comes, for ever; close it by `aclosing`.
+
+        It begins with the oldest that is not acknowledged, also if it was handed out before: a
+        consumer that was killed loses nothing. Envelopes of `Lane.control` that wait come first.
+        What expired or cannot be read is set aside as a dead letter, and what is behind it comes.
+        After an envelope was given back, those of the same source and lane that were not handed
+        out yet wait until it is acknowledged or dead; all others come.
+
+        Raises:
+            Fenced: From the next step, and out of a wait within 2 s, once there is another
+                consumer. What it would have yielded goes to that one.
+            Conflict: A `take` of this token is not closed yet.
+        """
+        ...
+
+    async def ack(self, token: FencingToken, positions: Collection[Offset]) -> int:
+        """Forget envelopes for good, all in one call, and return how many were there.
+
+        Raises:
+            Fenced: There is another consumer; nothing was forgotten.
+        """
+        ...
+
+    async def nack(
+        self, token: FencingToken, position: Offset, detail: str, *, final: bool = False
+    ) -> None:
+        """Give one envelope back: it comes again after a delay, or not at all.
+
+        The delay grows by the retry policy, with jitter; after as many as it allows the envelope
+        is dead (`attempts`). Giving back what is not there is no change.
+
+        Args:
+            token: The consumer's.
+            position: Of the delivery.
+            detail: Why, in words, kept with a dead letter; at most 500 characters are kept.
+            final: It would never succeed: it is dead at once (`refused`).
+
+        Raises:
+            Fenced: There is another consumer; nothing was changed.
+        """
+        ...
+
+    async def depth(self, destination: PrincipalId) -> QueueDepth:
+        """Return what waits for a destination."""
+        ...
+
+    async def remove(
+        self, destination: PrincipalId, source: PrincipalId, ids: Collection[str]
+    ) -> int:
+        """Remove waiting envelopes of one source by their ids, and return how many there were.
+
+        What is handed out already may be carried out all the same. Removed ids stay known: to
+        put one again is a duplicate.
+        """
+        ...
+
+    async def dead_letters(
+        self, destination: PrincipalId, after: Offset = START, limit: int = 100
+    ) -> list[DeadLetter]:
+        """Return dead letters with a position after `after`, in the order of their positions."""
+        ...
+
+    async def replay(self, destination: PrincipalId, positions: Collection[Offset]) -> int:
+        """Put dead letters at the end of their lanes again, as if they had never been given back.
+
+        They get new positions, and no deadline if they had expired. Unreadable ones stay where
+        they are. Returns how many were put. All or none:
+
+        Raises:
+            Busy: There is no room for all of them.
+        """
+        ...
+
+    async def drop_dead(self, destination: PrincipalId, positions: Collection[Offset]) -> int:
+        """Forget dead letters for good and return how many there were."""
         ...
 
 

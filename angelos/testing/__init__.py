@@ -27,11 +27,14 @@ from angelos.testing.fixtures import (
     valkey,
 )
 from angelos.testing.memory import ManualClock, MemoryJournal, MemoryQueue
+from angelos.testing.queue import MemoryEnvelopeQueue, MemoryLeases
 from angelos.testing.repository import MemoryRepository
 
 __all__ = [
     "ManualClock",
+    "MemoryEnvelopeQueue",
     "MemoryJournal",
+    "MemoryLeases",
     "MemoryQueue",
     "MemoryRepository",
     "StoreUrls",
