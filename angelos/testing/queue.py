@@ -125,8 +125,6 @@ class MemoryEnvelopeQueue:
         """Become the one consumer of a destination."""
         queue = self._queue(destination)
         queue.epoch += 1
-        for row in queue.waiting.values():
-            row.out = False
         await self._notify()
         return FencingToken(destination, holder, queue.epoch)
 

@@ -167,7 +167,8 @@ async def test_an_id_is_the_sources_own(queue):
     """Nobody keeps another's envelope from being taken by guessing its id."""
     sent = envelope()
     forged = RoutedEnvelope(msgspec.structs.replace(sent.header, source=BOB), b"forged")
-    assert [r.duplicate for r in await put(queue, forged, sent)] == [False, False]
+    receipts = await put(queue, forged, sent, forged, sent)
+    assert [r.duplicate for r in receipts] == [False, False, True, True]
     elsewhere = RoutedEnvelope(msgspec.structs.replace(sent.header, destination=OTHER), b"")
     assert not (await queue.put(elsewhere)).duplicate
 
