@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
 from angelos.adapters.net.http import RouteTable
-from angelos.core.errors import Unavailable
+from angelos.core.errors import ServerState, Unavailable
 from angelos.core.openapi import openapi_route
 from jupyter_ext.live import Documents, JupyterLiveDocuments
 from jupyter_ext.presence import Presence
@@ -72,6 +72,7 @@ class Binding:
         self.live = JupyterLiveDocuments()
         self.server: Backend | None = None
         self.routes = RouteTable([])
+        self.state = ServerState.starting
         self.failure = ""
         self.presence = Presence()
         self.streams: set[asyncio.Task[None]] = set()
@@ -85,13 +86,31 @@ class Binding:
         if not any(route.path == "/openapi.json" for route in routes):
             routes.append(openapi_route(routes))
         self.server, self.routes, self.failure = server, RouteTable(routes), ""
+        self.state = ServerState.running
+
+    def unbind(self) -> None:
+        """Have no system any more: it has been stopped, or has failed."""
+        self.server = None
+        if self.state is ServerState.running:
+            self.state = ServerState.starting
+
+    def fail(self, detail: str) -> None:
+        """Note that the system could not start, or has failed since."""
+        started = self.state is ServerState.running
+        self.state = ServerState.failed if started else ServerState.not_started
+        verb = "has failed" if started else "could not start"
+        self.failure = f"The system {verb}: {detail}"
 
     def require(self) -> Backend:
         """Return the running system; raise `Unavailable`, with the reason, when there is none."""
         if self.server is None:
             if self.failure:
-                raise Unavailable(self.failure, hint="The server's log says more.")
-            raise Unavailable("The system is starting.", hint="Try again in a moment.")
+                raise Unavailable(
+                    self.failure, hint="The server's log says more.", state=self.state
+                )
+            raise Unavailable(
+                "The system is starting.", hint="Try again in a moment.", state=self.state
+            )
         return self.server
 
     def workspace_path(self, path: str) -> str | None:

@@ -107,12 +107,10 @@ class AngelExtension(ExtensionApp):
                     watching.cancel()
                     await asyncio.wait([watching])
         except Exception as error:
-            detail = str(error) if isinstance(error, AngelError) else repr(error)
-            word = "has failed" if started.is_set() else "could not start"
-            self.binding.failure = f"The system {word}: {detail}"
-            log.exception("AngelOS %s", word)
+            self.binding.fail(str(error) if isinstance(error, AngelError) else repr(error))
+            log.exception("AngelOS: %s", self.binding.state)
         finally:
-            self.binding.server = None
+            self.binding.unbind()
             started.set()
 
     async def stop_extension(self) -> None:

@@ -18,6 +18,7 @@ looked up in `BY_CODE`; a class path never crosses the wire.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any, ClassVar
 
 
@@ -129,6 +130,17 @@ class Unavailable(AngelError):
     """A part of the system that this needs is not running."""
 
     code, status = "unavailable", 503
+
+
+class ServerState(StrEnum):
+    """How far the system behind a server is: `extra["state"]` of that server's `Unavailable`."""
+
+    starting = "starting"
+    running = "running"
+    not_started = "not-started"
+    """It could not start, and trying again will not help."""
+    failed = "failed"
+    """It ran, and has failed."""
 
 
 class DeadlineExceeded(AngelError):

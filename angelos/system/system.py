@@ -29,7 +29,7 @@ from angelos.adapters.host.datadir import Process, ServerFile, SystemFile
 from angelos.adapters.host.embedded import EmbeddedPostgres, EmbeddedValkey
 from angelos.adapters.net.sockets import free_port
 from angelos.client import Angelos
-from angelos.core.errors import AngelError, Unavailable, first_of
+from angelos.core.errors import AngelError, ServerState, Unavailable, first_of
 from angelos.system import jupyter
 from angelos.system.child import Child, Restarts, ended
 from angelos.system.nodes import LOCAL_NODES, LocalNode
@@ -211,7 +211,7 @@ class System:
                     try:
                         await angelos.status()
                     except Unavailable as error:
-                        if "could not start" in error.detail:  # it will not get better
+                        if error.extra.get("state") == ServerState.not_started:
                             raise
                         await asyncio.sleep(pause)
                         pause = min(pause * 1.2, 0.25)
@@ -306,7 +306,7 @@ class System:
                     await angelos.status()
                     self._follow_hub()
                 except Unavailable as error:
-                    if "has failed" in error.detail:
+                    if error.extra.get("state") == ServerState.failed:
                         self._children["server"].terminate()
                 except AngelError as error:
                     log.warning("the server answers with %s", error)

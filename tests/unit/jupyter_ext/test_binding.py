@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
+import msgspec
 import pytest
 
-from angelos.core.errors import Unavailable
+from angelos.core.errors import ServerState, Unavailable, from_problem
 from jupyter_ext.auth.authorizer import _managed
 from jupyter_ext.binding import Binding
 from jupyter_ext.rooms.handler import canonical_room
@@ -48,9 +51,31 @@ async def test_nothing_of_the_workspace_is_opened_before_the_system_runs(binding
     with pytest.raises(Unavailable, match="starting"):
         await binding.locate("data/workspace/study/a.py")
     assert await binding.locate("elsewhere/a.py") is None
-    binding.failure = "The system could not start: no disk."
-    with pytest.raises(Unavailable, match="no disk"):
+    binding.fail("no disk.")
+    with pytest.raises(Unavailable, match="no disk") as caught:
         binding.require()
+    assert caught.value.extra["state"] == ServerState.not_started
+
+
+def test_the_state_of_the_system_crosses_to_up_as_data(binding):
+    backend = SimpleNamespace(routes=[])
+    assert _state(binding) == ServerState.starting
+    binding.bind(backend)
+    binding.unbind()
+    assert _state(binding) == ServerState.starting, "it was stopped"
+    binding.bind(backend)
+    binding.fail("the disk is full")
+    binding.unbind()
+    assert _state(binding) == ServerState.failed
+
+
+def _state(binding) -> str:
+    """Return what another process reads in the problem document."""
+    with pytest.raises(Unavailable) as caught:
+        binding.require()
+    return from_problem(msgspec.json.decode(msgspec.json.encode(caught.value.problem()))).extra[
+        "state"
+    ]
 
 
 def test_a_document_has_one_room():

@@ -1,0 +1,53 @@
+"""`angelos up` waits for its server, and knows when waiting is over."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from angelos.core.errors import ServerState, Unavailable
+from angelos.system.system import System
+from angelos.wiring.settings import load
+
+
+class Running:
+    """A child process that goes on."""
+
+    async def wait(self) -> int:
+        await asyncio.Event().wait()
+        return 0
+
+    def tail(self) -> str:
+        return "its last words"
+
+
+class Answers:
+    """A client of a server that answers with these errors, then is ready."""
+
+    def __init__(self, *errors: Unavailable) -> None:
+        self.errors = list(errors)
+
+    async def status(self) -> None:
+        if self.errors:
+            raise self.errors.pop(0)
+
+
+@pytest.fixture
+def system(tmp_path):
+    return System(load({}, data_dir=tmp_path), lambda *_, **__: None)
+
+
+async def test_a_server_that_starts_is_waited_for(system):
+    angelos = Answers(Unavailable("refused"), Unavailable(state=ServerState.starting.value))
+    await system._server_ready(Running(), angelos)
+    assert angelos.errors == []
+
+
+async def test_a_server_that_could_not_start_is_not_waited_for(system):
+    # Whatever the sentence is: the state decides.
+    failed = Unavailable("Kaputt.", state=ServerState.not_started.value)
+    angelos = Answers(Unavailable("refused"), failed, Unavailable("never asked for"))
+    with pytest.raises(Unavailable, match="Kaputt"):
+        await system._server_ready(Running(), angelos)
+    assert len(angelos.errors) == 1
