@@ -50,7 +50,6 @@ COMPLEX: Reasons = {
     "angelgit:apply_diff": "a strict parser: one refusal for each way in which a diff can be wrong",
     "angelgit:_hunks": "a strict parser: one refusal for each way in which a hunk can be wrong",
     "angelgit:notebook_conflicts": "one case for each way in which two sides can meet in a cell",
-    "node:interpreter": "walks a chain of links, then removes nested folders",
     "llm:GPTDecoder.stream": "the loop of generation, with its cache and its stop string",
     "llm:train": "the loop of training, to be read from top to bottom",
 }

@@ -1,8 +1,9 @@
-"""The node plane: runs tasks in boxes and keeps checkouts, wherever there is Linux.
+"""The node plane: runs tasks in boxes and keeps checkouts, on any Linux machine.
 
-A node is a process of its own (`python -m angelos.wiring.node`). It takes signed commands from its
-channel to the hub, verifies each grant itself, and tells facts. `sandbox.py` makes the boxes,
-`state.py` decides the status word from the evidence, `checkout.py` keeps verified revisions.
+A node is a process of its own (`python -m angelos.wiring.node`). `service` receives signed
+commands from the hub and verifies each grant itself; `commands` carries them out and reports
+facts; `sandbox` makes the boxes and judges how a run ended; `checkouts` keeps verified revisions;
+`runtimes` knows the languages.
 
     async with BubblewrapSandbox() as sandbox:
         async for event in sandbox.run(RunSpec(argv=("python", "-V"), limits=Limits())):

@@ -1,4 +1,4 @@
-"""What a node can be told: one small frozen struct for each part of it."""
+"""The settings of a node: one small frozen struct for each part of it."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
     ready_boxes: int = 2
     """Boxes started ahead for plain Python code; each holds about 12 MB."""
     use_cgroups: bool = True
-    """Off: count with the sampler even where control groups work."""
+    """If false, the sampler counts even where control groups work."""
     scratch: Path | None = None
-    """Where folders outside are noted, so that those of a killed node are removed; else never."""
+    """Where temporary folders are recorded, so that those of a killed node can be removed."""
 
 
 class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +33,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     slots: int = os.cpu_count() or 1
     """Tasks that run at the same time."""
     waiting: int = 256
-    """Tasks that may wait for a slot; one more ends as `killed` with the code `busy`."""
+    """Tasks that may wait for a slot; the next ends as `killed` with the code `busy`."""
     keep_checkouts: int = 4
-    """Old revisions kept beside the current one, for a quick way back."""
+    """Old revisions kept beside the current one, so that a rollback is quick."""
     sandbox: SandboxConfig = SandboxConfig()

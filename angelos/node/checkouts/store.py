@@ -1,12 +1,13 @@
 """Revisions on this node's disk: fetched, verified, read-only, one of them current.
 
     <dir>/checkouts/<repo>/<revision>/...        the files, 0444 or 0555
-    <dir>/checkouts/<repo>/<revision>.manifest   what `stat` said of each when it was verified
+    <dir>/checkouts/<repo>/<revision>.manifest   the `lstat` of each file when it was verified
     <dir>/checkouts/<repo>/current               link to the revision in force
 
 A revision appears whole or not at all (written beside, synced, renamed). Signature and hashes are
-checked before a byte is written; on each later use the manifest shows whether anything was
-touched since, and then the revision is fetched anew.
+checked before a byte is written. On each later use the manifest shows whether a file was changed
+since; if so, the revision is fetched again. The inode's change time is part of it, because a
+program can set back the modification time but not that (inode(7)).
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ _REPO = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _FILE, _PROGRAM, _FOLDER = 0o444, 0o555, 0o555
 
 
-class Seen(msgspec.Struct, frozen=True, array_like=True):
-    """What `lstat` said of one file when its content was verified."""
+class FileStat(msgspec.Struct, frozen=True, array_like=True):
+    """The `lstat` of one file when its content was verified."""
 
     path: str
     size: int
@@ -52,7 +53,14 @@ class Checkouts:
     def __init__(
         self, directory: Path, key: VerifyKey, fetch_bundle: FetchBundle, keep: int = 4
     ) -> None:
-        """Take where they lie, who signs them, and where they come from."""
+        """Keep revisions in `directory`.
+
+        Args:
+            directory: the node's own folder.
+            key: AngelGit's public key, which every revision must be signed with.
+            fetch_bundle: fetches a revision from the hub.
+            keep: how many revisions stay beside the current one.
+        """
         self._root = directory / "checkouts"
         self._key = key
         self._fetch = fetch_bundle
@@ -61,14 +69,18 @@ class Checkouts:
         self._locks: dict[str, asyncio.Lock] = {}
 
     def sweep(self) -> None:
-        """Remove what a node that was killed had not finished writing."""
+        """Remove the unfinished revisions of a node that was killed."""
         _remove_all(list(self._root.glob("*/.new-*")))
 
     @contextlib.asynccontextmanager
     async def use(self, repo: str, revision: Revision) -> AsyncIterator[Path]:
-        """Yield the folder of a verified revision, which is kept while it is in use.
+        """Yield the folder of a verified revision, which is not removed while it is in use.
 
-        Raises `Tampered` or `InvalidInput` for a bad bundle, `NotFound`, `Unavailable`.
+        Raises:
+            Tampered: a hash or the signature of the bundle does not match.
+            InvalidInput: the name is not one of a repository or revision, or the bundle is bad.
+            NotFound: the hub has no such revision.
+            Unavailable: the hub cannot be reached.
         """
         path = self._path(repo, revision)
         self._used[path] += 1
@@ -88,7 +100,7 @@ class Checkouts:
                 del self._used[path]
 
     def current(self, repo: str) -> Revision | None:
-        """Return the revision in force."""
+        """Return the revision in force, or None."""
         try:
             name = (self._folder(repo) / "current").readlink().name
         except (OSError, InvalidInput):
@@ -96,7 +108,7 @@ class Checkouts:
         return Revision(name) if is_revision(name) else None
 
     async def switch(self, repo: str, revision: Revision) -> None:
-        """Make a revision that is there the one in force, and remove old ones not in use."""
+        """Put a checked-out revision in force, and remove old ones that are not in use."""
         if not self._path(repo, revision).is_dir():
             raise NotFound(f"{revision[:12]} of {repo} is not checked out.")
         await asyncio.to_thread(_point, self._folder(repo), revision)
@@ -105,11 +117,11 @@ class Checkouts:
             await asyncio.to_thread(_remove_all, old)
 
     def _old(self, repo: str) -> list[Path]:
-        """Return revisions to remove: not current, not in use, not among the newest."""
+        """Return the revisions to remove: not current, not in use, not among the newest."""
         current = self.current(repo)
-        found = [path for path in self._folder(repo).iterdir() if is_revision(path.name)]
-        found.sort(key=lambda path: path.stat().st_ctime_ns, reverse=True)
-        idle = [path for path in found if path.name != current and path not in self._used]
+        folders = [path for path in self._folder(repo).iterdir() if is_revision(path.name)]
+        folders.sort(key=lambda path: path.stat().st_ctime_ns, reverse=True)
+        idle = [path for path in folders if path.name != current and path not in self._used]
         return idle[self._keep :]
 
     def _folder(self, repo: str) -> Path:
@@ -124,7 +136,7 @@ class Checkouts:
 
 
 def write(path: Path, files: Mapping[str, bytes], modes: Mapping[str, int]) -> None:
-    """Put a tree at `path`, whole or not at all; what was there before is replaced."""
+    """Write a tree to `path`, whole or not at all, in place of what was there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=".new-", dir=path.parent))
     try:
@@ -137,40 +149,43 @@ def write(path: Path, files: Mapping[str, bytes], modes: Mapping[str, int]) -> N
             folder.chmod(_FOLDER)
             _sync(folder)
         manifest = msgspec.json.encode(scan(fresh))
-        _remove_all([path])  # whatever it is, a link to nowhere too
+        _remove_all([path])  # whatever it is, perhaps a broken link
         fresh.rename(path)
     except BaseException:
         _remove_all([fresh])
         raise
-    mark = _manifest(path)
-    part = mark.with_suffix(".part")
+    # The manifest comes last: a revision without one counts as changed and is fetched again.
+    target = _manifest(path)
+    part = target.with_suffix(".part")
     part.write_bytes(manifest)
     _sync(part)
-    part.rename(mark)
+    part.rename(target)
     _sync(path.parent)
 
 
-def scan(path: Path) -> list[Seen]:
-    """Return what `lstat` says of every file below `path`, sorted."""
-    found = []
+def scan(path: Path) -> list[FileStat]:
+    """Return the `lstat` of every file below `path`, sorted."""
+    stats = []
     for folder, names, files in os.walk(path):
         for name in (*files, *(n for n in names if Path(folder, n).is_symlink())):
             full = Path(folder, name)
             info = full.lstat()
             relative = full.relative_to(path).as_posix()
-            found.append(Seen(relative, info.st_size, info.st_mode, info.st_ino, info.st_ctime_ns))
-    return sorted(found, key=lambda seen: seen.path)
+            stats.append(
+                FileStat(relative, info.st_size, info.st_mode, info.st_ino, info.st_ctime_ns)
+            )
+    return sorted(stats, key=lambda stat: stat.path)
 
 
 def untouched(path: Path) -> bool:
-    """Tell whether a revision is there and just as it was when it was verified."""
+    """Return whether a revision is there and unchanged since it was verified."""
     try:
-        manifest = msgspec.json.decode(_manifest(path).read_bytes(), type=list[Seen])
+        manifest = msgspec.json.decode(_manifest(path).read_bytes(), type=list[FileStat])
     except (OSError, msgspec.DecodeError):
         return False
     same = path.is_dir() and not path.is_symlink() and scan(path) == manifest
     if not same:
-        log.warning("%s is not as it was verified; it is fetched again", path)
+        log.warning("%s was changed since it was verified; it is fetched again", path)
     return same
 
 
@@ -179,8 +194,8 @@ def _manifest(path: Path) -> Path:
 
 
 def _write_file(target: Path, content: bytes, mode: int) -> None:
-    how = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    with os.fdopen(os.open(target, how, mode), "wb") as file:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+    with os.fdopen(os.open(target, flags, mode), "wb") as file:
         file.write(content)
         file.flush()
         os.fchmod(file.fileno(), mode)
@@ -188,8 +203,8 @@ def _write_file(target: Path, content: bytes, mode: int) -> None:
 
 
 def _point(folder: Path, revision: Revision) -> None:
-    """Set `current` in one step."""
-    fresh = folder / f".new-current-{secrets.token_hex(8)}"  # of its own, and swept if we die
+    """Set `current` in one step; the name is unique, and swept if the node dies here."""
+    fresh = folder / f".new-current-{secrets.token_hex(8)}"
     fresh.symlink_to(revision)
     fresh.rename(folder / "current")
     _sync(folder)

@@ -4,7 +4,7 @@
     attempts.begin(command.id)     # 1; 2 if the node died after it had started the command once
 
 A command is delivered until it is acknowledged, so one whose node was killed is carried out
-again; whoever reads its output has to know that the output starts from the beginning.
+again; a reader of its output has to know that the output starts from the beginning.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Builds the facts that a node reports about its commands. Pure.
 
 >>> from angelos.core.ids import new_command_id
->>> origin = Origin(PrincipalId("node/exec1"), new_command_id())
+>>> origin = FactOrigin(PrincipalId("node/exec1"), new_command_id())
 >>> one, two = (origin.fact(1.0, Kind.task_finished, "task-1", once=True) for _ in range(2))
 >>> one.id == two.id
 True
@@ -16,7 +16,7 @@ from angelos.core.ids import CommandId, PrincipalId, Revision, fact_of, new_fact
 from angelos.core.messages import Fact, Kind
 
 
-class Origin(NamedTuple):
+class FactOrigin(NamedTuple):
     """The node that reports, and the command that it reports about."""
 
     actor: PrincipalId

@@ -58,7 +58,7 @@ class Inbox:
         return "end"
 
     def forget(self, command: CommandId) -> None:
-        """Record that a command was not carried out; it starts anew when it arrives again."""
+        """Record that a command was not carried out; it starts when it arrives again."""
         self._open.discard(command)
 
     def finish(self, command: CommandId) -> None:

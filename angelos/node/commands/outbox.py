@@ -8,7 +8,7 @@ from angelos.core.frames import Envelope
 from angelos.core.ids import CommandId, PrincipalId
 from angelos.core.messages import Command, Kind, encode
 from angelos.core.ports import Channel, Clock
-from angelos.node.commands.facts import Origin
+from angelos.node.commands.facts import FactOrigin
 
 
 class Outbox:
@@ -19,12 +19,12 @@ class Outbox:
         self._channel = channel
         self._clock = clock
 
-    def origin(self, command: Command, of: CommandId | None = None) -> Origin:
+    def origin(self, command: Command, of: CommandId | None = None) -> FactOrigin:
         """Return the origin of facts about `command`, or about command `of` in its trace."""
-        return Origin(self._actor, of or command.id, command.trace)
+        return FactOrigin(self._actor, of or command.id, command.trace)
 
-    async def report(self, origin: Origin, kind: Kind, subject: str, **fields: Any) -> None:
-        """Send a fact; `fields` are those of `Origin.fact`."""
+    async def report(self, origin: FactOrigin, kind: Kind, subject: str, **fields: Any) -> None:
+        """Send a fact; `fields` are those of `FactOrigin.fact`."""
         fact = origin.fact(self._clock.time(), kind, subject, **fields)
         await self._channel.send([Envelope("fact", fact.id, encode(fact))])
 

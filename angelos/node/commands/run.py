@@ -13,7 +13,7 @@ from angelos.core.ids import TaskId
 from angelos.core.messages import Kind, RunTask, Status, TaskResult
 from angelos.core.ports import Clock
 from angelos.node.commands.attempts import Attempts
-from angelos.node.commands.facts import Origin, code_of
+from angelos.node.commands.facts import FactOrigin, code_of
 from angelos.node.commands.jobs import Job, Jobs, StopReason
 from angelos.node.commands.outbox import Outbox
 from angelos.node.commands.output import OutputBuffer
@@ -51,7 +51,7 @@ class RunHandler:
         job.finished = True
         await self._finish(self._outbox.origin(job.command), task.task, result)
 
-    async def report_unseen(self, origin: Origin, task: TaskId, reason: StopReason) -> None:
+    async def report_unseen(self, origin: FactOrigin, task: TaskId, reason: StopReason) -> None:
         """Report the end of a task whose command was cancelled before it arrived."""
         result = self._runner.result(Status.killed, OutputBuffer(), evidence=reason.evidence)
         await self._finish(origin, task, result)
@@ -90,7 +90,7 @@ class RunHandler:
             status, evidence = failure(error)
             return self._runner.result(status, output, evidence=evidence)
 
-    async def _finish(self, origin: Origin, task: TaskId, result: TaskResult) -> None:
+    async def _finish(self, origin: FactOrigin, task: TaskId, result: TaskResult) -> None:
         data = msgspec.to_builtins(result)
         await self._outbox.report(
             origin, Kind.task_finished, task, outcome=result.status, once=True, **data

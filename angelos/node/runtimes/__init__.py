@@ -16,17 +16,17 @@ from angelos.node.runtimes.python.guard import Finding
 
 
 class Runtime(Protocol):
-    """What a language needs."""
+    """What a node needs to know of a language."""
 
     async def refused(self, task: RunTask) -> Finding | None:
-        """Return why the language's guard refuses the code, if it does."""
+        """Return why the language's guard refuses a task's code, or None."""
         ...
 
     def spec_for(self, task: RunTask, checkout: Path | None) -> RunSpec:
-        """Return what the sandbox is to run; with a checkout, in it.
+        """Return the run of a task, in its checkout if there is one.
 
         Raises:
-            InvalidInput: The task cannot be run so.
+            InvalidInput: the task has neither code nor a program, or both.
         """
         ...
 

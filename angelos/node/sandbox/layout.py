@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,25 +66,34 @@ def interpreter(executable: str, prefixes: Sequence[str]) -> Interpreter:
     The executable of a virtual environment may be a link to a link (pyenv, uv): every folder on
     the way has to exist inside.
     """
-    roots = list(prefixes)
-    hop = executable
-    while True:
-        if not any(_below(hop, root) for root in (*roots, *_SYSTEM)):
-            roots.append(str(Path(hop).parent.parent))
-        if not Path(hop).is_symlink():
-            break
-        hop = os.path.normpath(Path(hop).parent / Path(hop).readlink())
+    roots = [*prefixes, *_link_roots(executable, prefixes)]
     roots += [os.path.realpath(root) for root in roots]
     if "/" in roots:
         raise InvalidInput(
             f"{executable} is installed in the root folder, which no box may see.",
             hint="Run the node in a virtual environment of its own.",
         )
-    outer = sorted({r for r in roots if not any(_below(r, s) for s in _SYSTEM)})
-    outermost = [r for r in outer if not any(r != o and _below(r, o) for o in outer)]
+    outermost = _outermost({r for r in roots if not _below_any(r, _SYSTEM)})
     binds = tuple(Bind(root, inside_path(root, root)) for root in outermost)
     home = next((root for root in outermost if _below(executable, root)), executable)
     return Interpreter(inside_path(home, executable), binds)
+
+
+def _link_roots(executable: str, prefixes: Sequence[str]) -> list[str]:
+    """Return the prefix of each link on the way to the real executable, if not bound yet."""
+    roots: list[str] = []
+    hop = executable
+    while True:
+        if not _below_any(hop, (*prefixes, *roots, *_SYSTEM)):
+            roots.append(str(Path(hop).parent.parent))
+        if not Path(hop).is_symlink():
+            return roots
+        hop = os.path.normpath(Path(hop).parent / Path(hop).readlink())
+
+
+def _outermost(folders: Collection[str]) -> list[str]:
+    """Return the folders that lie in no other of them, sorted."""
+    return sorted(f for f in folders if not _below_any(f, [o for o in folders if o != f]))
 
 
 def inside_path(root: str, path: str) -> str:
@@ -160,6 +169,10 @@ def visible(binds: Sequence[Bind]) -> tuple[str, ...]:
     """Return the files and folders that exist inside, for Landlock and for the verdict."""
     folders = {bind.inside for bind in binds if bind.inside != SHIM}
     return tuple(sorted({*folders, TMP, "/dev", "/proc"}))
+
+
+def _below_any(path: str, folders: Iterable[str]) -> bool:
+    return any(_below(path, folder) for folder in folders)
 
 
 def _below(path: str, folder: str) -> bool:

@@ -90,7 +90,7 @@ def test_code_that_takes_the_parser_too_long_is_refused(
     monkeypatch.setattr(guard, "__file__", str(tmp_path / "guard.py"))
     found = asyncio.run(refused(run("task-1", "f'" + "{x}" * 300_000 + "'")))
     assert found is not None
-    assert "cannot be looked through" in found.reason
+    assert "cannot be checked" in found.reason
 
 
 async def test_who_is_cancelled_leaves_no_guard() -> None:

@@ -1,1 +1,1 @@
-"""SHAMSHEL, the runtime for Python: the guard before a run, and what is run."""
+"""SHAMSHEL, the runtime for Python: the guard before a run, and the program that runs."""

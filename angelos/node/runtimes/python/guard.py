@@ -1,9 +1,9 @@
-r"""Refuses Python code that could only fail or harm in the box, before anything is started.
+r"""Refuses Python code that could only fail or do harm in the box, before anything starts.
 
-A guard is a fast answer with a line and a reason, and a signal of risk. It is never the boundary:
-what it lets through still meets namespaces, seccomp and Landlock. Only the standard library: as a
-program it reads code on its standard input and prints what `check` returns as JSON (`runtime.py`
-gives it what is too long to be looked through beside other tasks).
+The guard gives a fast answer, with a line and a reason, and a signal of risk. It is never the
+boundary: code that it allows still meets namespaces, seccomp and Landlock. It uses only the
+standard library: as a program, it reads code from its standard input and prints what `check`
+returns as JSON (`runtime.py` runs it so for code that would hold up other tasks).
 
     >>> check("import math\nimport ctypes\n")
     Finding(line=2, reason='import of ctypes is not allowed: it reaches past the interpreter')
@@ -19,20 +19,18 @@ import warnings
 from dataclasses import asdict, dataclass, field
 
 MAX_BYTES = 1_000_000
-_PAST = "it reaches past the interpreter"
+_BYPASS = "it reaches past the interpreter"
 _NET = "there is no network in the box"
 DENIED_MODULES = {
-    **dict.fromkeys(("ctypes", "_ctypes", "cffi", "_cffi_backend", "_posixsubprocess"), _PAST),
+    **dict.fromkeys(("ctypes", "_ctypes", "cffi", "_cffi_backend", "_posixsubprocess"), _BYPASS),
     **dict.fromkeys(
-        (
-            "socket", "_socket", "socketserver", "ftplib", "smtplib", "poplib", "imaplib",
-            "nntplib", "telnetlib", "xmlrpc", "urllib.request", "http.client", "http.server",
-            "requests", "httpx", "aiohttp", "paramiko",
-        ),
+        ("socket", "_socket", "socketserver", "ftplib", "smtplib", "poplib", "imaplib", "nntplib"),
         _NET,
     ),
+    **dict.fromkeys(("telnetlib", "xmlrpc", "urllib.request", "http.client", "http.server"), _NET),
+    **dict.fromkeys(("requests", "httpx", "aiohttp", "paramiko"), _NET),
     "pty": "there is no terminal in the box",
-}  # fmt: skip
+}
 DENIED_CALLS = {
     "eval": "it hides what is run",
     "exec": "it hides what is run",
@@ -51,13 +49,13 @@ DENIED_ATTRIBUTES = {
     "__builtins__": "it reaches past the guard",
 }
 MAX_CPU_S, MAX_MEMORY = 5, 1 << 30
-"""Of the program, for one code: CPython needs 97 s for an f-string with 300,000 fields."""
+"""Of the guard's own process: CPython needs 97 s to parse an f-string with 300,000 fields."""
 _IMPORTERS = frozenset({"importlib.import_module", "import_module"})
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Why code is refused, and where. `line` counts from 1; 0 stands for the whole text."""
+    """Why code is refused, and where: `line` counts from 1, and 0 means the whole text."""
 
     line: int
     reason: str
@@ -65,7 +63,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class GuardPolicy:
-    """What is refused. With `only`, other imports than those are refused as well."""
+    """What is refused; with `only`, every other import is refused as well."""
 
     modules: dict[str, str] = field(default_factory=lambda: dict(DENIED_MODULES))
     calls: dict[str, str] = field(default_factory=lambda: dict(DENIED_CALLS))
@@ -77,10 +75,10 @@ _DEFAULT = GuardPolicy()
 
 
 def check(code: str, policy: GuardPolicy = _DEFAULT) -> Finding | None:
-    """Return the first thing in `code` that is refused, or None.
+    """Return the first line of `code` that is refused, with the reason, or None.
 
-    Code that does not parse is let through: the interpreter's own message says it better. Code
-    that no parser should be given (null bytes, nesting or size beyond bounds) is refused.
+    Code that does not parse is allowed: the interpreter's own message explains it better. Code
+    that no parser should have to read (null bytes, too long, nested too deeply) is refused.
     """
     if len(code) > MAX_BYTES:
         return Finding(0, f"the code has more than {MAX_BYTES} characters")
@@ -90,7 +88,7 @@ def check(code: str, policy: GuardPolicy = _DEFAULT) -> Finding | None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             tree = ast.parse(code)
-        findings = [found for node in ast.walk(tree) for found in _inspect(node, policy)]
+        findings = [finding for node in ast.walk(tree) for finding in _inspect(node, policy)]
     except (RecursionError, MemoryError):
         return Finding(0, "the code is nested too deeply, or too much of it")
     except (SyntaxError, ValueError):
@@ -117,17 +115,18 @@ def _inspect(node: ast.AST, policy: GuardPolicy) -> list[Finding]:
 
 
 def _imports(line: int, names: list[str], policy: GuardPolicy) -> list[Finding]:
-    found = []
+    findings = []
     for name in names:
         parts = name.split(".")
         above = [".".join(parts[: i + 1]) for i in range(len(parts))]
         denied = next((module for module in above if module in policy.modules), None)
         if denied is not None:
             reason = f"import of {name} is not allowed: {policy.modules[denied]}"
-            found.append(Finding(line, reason))
+            findings.append(Finding(line, reason))
         elif policy.only and not policy.only.intersection(above):
-            found.append(Finding(line, f"import of {name} is not on the list of allowed modules"))
-    return found
+            reason = f"import of {name} is not on the list of allowed modules"
+            findings.append(Finding(line, reason))
+    return findings
 
 
 def _call(line: int, name: str, args: list[ast.expr], policy: GuardPolicy) -> list[Finding]:
@@ -143,23 +142,23 @@ def _call(line: int, name: str, args: list[ast.expr], policy: GuardPolicy) -> li
 
 
 def _dotted(node: ast.expr) -> str:
-    """Return `os.fork` for that expression, nothing for one that is no plain name."""
+    """Return the name of an expression such as `os.fork`, or "" if it is not a dotted name."""
     match node:
         case ast.Name(id=name):
             return name
         case ast.Attribute(value=value, attr=attr):
-            left = _dotted(value)
-            return f"{left}.{attr}" if left else ""
+            prefix = _dotted(value)
+            return f"{prefix}.{attr}" if prefix else ""
     return ""
 
 
 def main() -> None:
-    """Look through the code on standard input, within limits of this process's own."""
+    """Check the code on standard input, within limits of this process's own."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU_S, MAX_CPU_S))
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
-    found = check(sys.stdin.buffer.read().decode("utf-8", "surrogatepass"))
-    sys.stdout.write(json.dumps(asdict(found) if found else None))
+    finding = check(sys.stdin.buffer.read().decode("utf-8", "surrogatepass"))
+    sys.stdout.write(json.dumps(asdict(finding) if finding else None))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
-"""What is run for a Python task (SHAMSHEL).
+"""Builds the run of a Python task.
 
-Code goes to the box's interpreter over a socket, never on a command line. It is started as
-`python -I`: no PYTHON* variables, no user site, output line by line, no byte code written. A
-program (`argv`) is run as it is, and `python` means the node's interpreter with its packages.
+The box's interpreter receives code over a socket, never on a command line. It runs as `python -I`:
+no PYTHON* variables, no user site, output line by line, no byte code written. A program (`argv`)
+runs as it is; `python` means the node's interpreter with its packages.
 """
 
 from __future__ import annotations
@@ -23,37 +23,37 @@ from angelos.node.runtimes.python.guard import Finding, check
 from angelos.node.sandbox.layout import TMP, WORK
 
 INLINE = 16_384
-"""Characters that are looked through in the node itself: at most some hundredths of a second."""
+"""Longer code is checked in a process of its own; this much takes some hundredths of a second."""
 
 
 async def refused(task: RunTask) -> Finding | None:
-    """Return why the guard refuses a task's code, if it does."""
+    """Return why the guard refuses a task's code, or None."""
     if not (task.guard and task.code):
         return None
     if len(task.code) <= INLINE:
         return check(task.code)
-    return await _apart(task.code)
+    return await _check_in_child(task.code)
 
 
-async def _apart(code: str) -> Finding | None:
-    """Look through long code in a process of its own; refuse what even that cannot."""
+async def _check_in_child(code: str) -> Finding | None:
+    """Check long code in a process of its own; refuse code that cannot be checked within limits."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-I", guard.__file__, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, cwd="/"
     )
     try:
-        said, _ = await process.communicate(code.encode("utf-8", "surrogatepass"))
+        output, _ = await process.communicate(code.encode("utf-8", "surrogatepass"))
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await process.wait()
     if process.returncode:
-        return Finding(0, f"the code cannot be looked through in {guard.MAX_CPU_S} s")
-    return msgspec.json.decode(said, type=Finding | None)
+        return Finding(0, f"the code cannot be checked in {guard.MAX_CPU_S} s")
+    return msgspec.json.decode(output, type=Finding | None)
 
 
 def spec_for(task: RunTask, checkout: Path | None) -> RunSpec:
-    """Return what the sandbox is to run; with a checkout, in it. Raises `InvalidInput`."""
+    """Return the run of a task, in its checkout if there is one; raise `InvalidInput`."""
     if bool(task.code) == bool(task.argv):
         raise InvalidInput("A task has either code or argv.")
     return RunSpec(
