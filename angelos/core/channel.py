@@ -1,11 +1,11 @@
-"""The channel protocol as a pure machine: frames and wishes in, effects out, time as an argument.
+"""The channel protocol as a pure machine: frames and calls in, effects out, time as an argument.
 
-Hub and peer run the same `Machine`; sockets are somebody else's (`adapters/net/link.py`). What it
-promises, for each pair of sessions (a session is one life of one end):
+Hub and peer run the same `Machine`; `adapters/net/link.py` connects it to sockets. A session is
+one life of one end. For each pair of sessions the machine guarantees:
 
 - each envelope is delivered once and in order, however often the connection is lost;
-- an envelope stays here until the other end says that it has *processed* it, so a new session
-  of the other end gets everything again that was not (at least once across restarts);
+- an envelope is kept until the other end has *processed* it, so a new session of the other end
+  receives again everything that was not (at least once across restarts);
 - neither end ever holds more than one window of envelopes and bytes.
 
     >>> hub, node = Machine("h"), Machine("n")
@@ -34,6 +34,7 @@ from angelos.core.frames import (
     Ack,
     Batch,
     Bye,
+    EndCode,
     Envelope,
     Frame,
     Hello,
@@ -45,26 +46,34 @@ from angelos.core.frames import (
     write_frame,
 )
 
-FATAL = frozenset(
-    {"fenced", "quarantined", "unauthenticated", "refused", "version", "protocol", "credit"}
+FATAL: frozenset[str] = frozenset(
+    {
+        EndCode.fenced,
+        EndCode.quarantined,
+        EndCode.unauthenticated,
+        EndCode.refused,
+        EndCode.version,
+        EndCode.protocol,
+        EndCode.credit,
+    }
 )
-"""Codes after which connecting again is pointless; after others (`timeout`, `shutdown`,
-`unavailable`, `gone`, `lost`, `expired`) it is not."""
+"""Codes after which connecting again is pointless."""
 _BATCH_ENVELOPES = 256
 _BATCH_BYTES = 1024 * 1024
 _PONG_EVERY_S = 1.0
+_VERSIONS = f"This end speaks version {VERSION}, not {{}}."
 
 
 @dataclass(frozen=True)
 class Config:
-    """What one end takes and how long it waits (seconds)."""
+    """How much one end accepts at once, and how long it waits (seconds)."""
 
     window: int = 2048
     window_bytes: int = 2 * MAX_ENVELOPE_BYTES
     idle_s: float = 10.0
-    """Send a ping after hearing nothing for so long."""
+    """Send a ping after this much silence."""
     dead_s: float = 30.0
-    """Give the connection up after hearing nothing for so long."""
+    """Give up the connection after this much silence."""
     handshake_s: float = 10.0
 
 
@@ -93,7 +102,7 @@ class Deliver:
 
 @dataclass(frozen=True)
 class End:
-    """Close the connection; `by_peer` if the other end said so."""
+    """Close the connection; `by_peer` if the other end did."""
 
     code: str
     reason: str
@@ -105,94 +114,110 @@ Phase = Literal["down", "opening", "up"]
 
 
 class Machine:
-    """One end of a channel over any number of connections, one after the other."""
+    """One end of a channel over any number of connections, one after the other.
+
+    Args:
+        session: the id of this life of this end; new, and hard to guess.
+        config: windows and times.
+    """
 
     def __init__(self, session: str, config: Config | None = None) -> None:
-        """Begin a life; `session` must be new and hard to guess."""
         self.session = session
         self.config = config or Config()
         self.peer = ""
         self.phase: Phase = "down"
         self._heard = self._pinged = 0.0
         self._ponged = float("-inf")
-        # What goes out: `_flight` is transmitted on this connection, `_queue` is not yet.
+        # Outgoing. `_flight` was transmitted on the present connection, `_queue` was not yet.
+        # Both keep an envelope until it is acknowledged, and `_queue` follows `_flight`: so when
+        # a connection is lost, `_down` joins them and the next connection sends all again.
         self._flight: deque[tuple[Envelope, int]] = deque()
         self._queue: deque[tuple[Envelope, int]] = deque()
         self._flight_bytes = self._queue_bytes = 0
         self._acked = 0  # sequence number before the first of `_flight`
         self._highest = 0  # ever transmitted in this pair of sessions
         self._peer_window, self._peer_bytes = 0, 0
-        # What comes in: delivered up to `_seen`, processed up to `_done`.
-        # `_epoch` counts the pairs of sessions; sequence numbers begin anew with each.
-        self._epoch = self._seen = self._done = 0
+        # Incoming: delivered up to `_delivered`, processed up to `_done`.
+        # `_epoch` counts the pairs of sessions; sequence numbers start anew with each, so a late
+        # `done` for an earlier pair must not acknowledge anything in this one.
+        self._epoch = self._delivered = self._done = 0
         self._undone: deque[int] = deque()
         self._undone_bytes = 0
 
     @property
     def waiting(self) -> int:
-        """How many envelopes are kept because the other end has not processed them yet."""
+        """How many envelopes the other end has not processed yet."""
         return len(self._flight) + len(self._queue)
 
     @property
-    def seen(self) -> int:
-        """Sequence number up to which envelopes were delivered to the application."""
-        return self._seen
+    def delivered(self) -> int:
+        """The last sequence number that was delivered to the application."""
+        return self._delivered
 
     # -- connections -------------------------------------------------------------------------
 
     def hello(self, now: float, info: dict[str, str] | None = None) -> list[Effect]:
-        """A connection is there and we opened it: say hello."""
+        """Begin on a connection that this end has opened."""
         self._down()
         self.phase, self._heard, self._pinged = "opening", now, now
         return [
             Transmit(
                 write_frame(
                     Hello(
-                        VERSION, self.session, self.peer, self._done,
-                        self.config.window, self.config.window_bytes, info or {},
+                        VERSION,
+                        self.session,
+                        self.peer,
+                        self._done,
+                        self.config.window,
+                        self.config.window_bytes,
+                        info or {},
                     )
                 )
             )
-        ]  # fmt: skip
+        ]
 
     def remembers(self, hello: Hello) -> bool:
-        """Tell whether `hello` continues the pair of sessions that this machine is in."""
+        """Return whether `hello` continues the present pair of sessions."""
         return bool(self.peer) and hello.session == self.peer and hello.peer == self.session
 
     def accept(self, frame: Frame, now: float) -> list[Effect]:
-        """A connection is there and the other end opened it: answer its hello."""
+        """Begin on a connection that the other end has opened: answer its hello."""
         if not isinstance(frame, Hello):
-            return self.end("protocol", "The first frame must be a hello.")
+            return self.end(EndCode.protocol, "The first frame must be a hello.")
         if frame.version != VERSION:
-            return self.end("version", f"This end speaks version {VERSION}, not {frame.version}.")
+            return self.end(EndCode.version, _VERSIONS.format(frame.version))
         self._down()
         self._heard = self._pinged = now
         resumed = self.remembers(frame)
         welcome = Welcome(
-            VERSION, self.session, resumed, self._done if resumed else 0,
-            self.config.window, self.config.window_bytes,
-        )  # fmt: skip
+            VERSION,
+            self.session,
+            resumed,
+            self._done if resumed else 0,
+            self.config.window,
+            self.config.window_bytes,
+        )
         effects = self._join(frame, frame.session, resumed=resumed)
         return [Transmit(write_frame(welcome)), *effects] if self.phase == "up" else effects
 
     def lost(self) -> None:
-        """The connection is gone; everything not acknowledged is kept for the next."""
+        """Note that the connection is lost; what is not acknowledged is kept for the next."""
         self._down()
 
     def end(self, code: str, reason: str = "") -> list[Effect]:
-        """Say goodbye and close the connection."""
+        """Close the connection with a goodbye."""
         self._down()
         return [Transmit(write_frame(Bye(code[:32], reason[:500]))), End(code, reason)]
 
     def tick(self, now: float) -> list[Effect]:
-        """Time has passed: ping or give up."""
+        """Ping, or give up, when the other end has been silent."""
         silent = now - self._heard
         if self.phase == "opening" and silent > self.config.handshake_s:
-            return self.end("timeout", "The other end did not finish the handshake.")
+            return self.end(EndCode.timeout, "The other end did not finish the handshake.")
         if self.phase != "up":
             return []
         if silent > self.config.dead_s:
-            return self.end("timeout", f"Nothing heard for {silent:.0f} s.")
+            return self.end(EndCode.timeout, f"Nothing heard for {silent:.0f} s.")
         if silent > self.config.idle_s and now - self._pinged > self.config.idle_s:
             self._pinged = now
             return [Transmit(write_frame(Ping()))]
@@ -201,9 +226,10 @@ class Machine:
     # -- the application's side --------------------------------------------------------------
 
     def offer(self, envelope: Envelope) -> bool:
-        """Keep an envelope for sending; False when one window is kept already, try again later.
+        """Queue an envelope; False when a whole window is queued already.
 
-        Raises `TooLarge` for one that no window takes.
+        Raises:
+            TooLarge: no window can hold it.
         """
         size = envelope_size(envelope)
         if size < 0:
@@ -211,9 +237,9 @@ class Machine:
                 f"The envelope {envelope.id[:64]!r} has {len(envelope.body)} bytes; "
                 f"{MAX_ENVELOPE_BYTES} are allowed with its id."
             )
-        kept = self._flight_bytes + self._queue_bytes
+        queued = self._flight_bytes + self._queue_bytes
         if self.waiting and (
-            self.waiting >= self.config.window or kept + size > self.config.window_bytes
+            self.waiting >= self.config.window or queued + size > self.config.window_bytes
         ):
             return False
         self._queue.append((envelope, size))
@@ -221,7 +247,7 @@ class Machine:
         return True
 
     def flush(self) -> list[Effect]:
-        """Transmit as much of what is kept as the other end has given credit for."""
+        """Transmit as many queued envelopes as the other end's window allows."""
         effects: list[Effect] = []
         while self.phase == "up" and self._queue:
             batch: list[Envelope] = []
@@ -243,17 +269,19 @@ class Machine:
         return effects
 
     def _credit(self, size: int) -> bool:
-        # One envelope may always be under way, however small the window in bytes.
+        # One envelope may always be in flight, or one larger than the window would block for ever.
         return not self._flight or (
             len(self._flight) < self._peer_window and self._flight_bytes + size <= self._peer_bytes
         )
 
     def done(self, epoch: int, upto: int) -> list[Effect]:
-        """The application has processed everything up to `upto` durably: acknowledge it.
+        """Acknowledge everything up to `upto`: the application has processed it durably.
 
-        `epoch` is the delivery's: what an earlier session of the other end sent is not counted.
+        Args:
+            epoch: the delivery's; one of an earlier pair of sessions is ignored.
+            upto: the delivery's last sequence number.
         """
-        if epoch != self._epoch or not self._done < upto <= self._seen:
+        if epoch != self._epoch or not self._done < upto <= self._delivered:
             return []
         for _ in range(upto - self._done):
             self._undone_bytes -= self._undone.popleft()
@@ -263,13 +291,13 @@ class Machine:
     # -- the other end's side ----------------------------------------------------------------
 
     def receive(self, data: bytes, now: float) -> list[Effect]:
-        """A message has come; whatever is wrong with it ends the connection with a code."""
+        """Take a message from the other end; an invalid one ends the connection with a code."""
         if self.phase == "down":
             return []
         try:
             frame = read_frame(data)
         except AngelError as error:
-            return self.end("protocol", error.detail)
+            return self.end(EndCode.protocol, error.detail)
         self._heard = now
         if isinstance(frame, Bye):
             self._down()
@@ -289,10 +317,10 @@ class Machine:
             case Pong():
                 return []
             case _:
-                return self.end("protocol", "The handshake is over.")
+                return self.end(EndCode.protocol, "The handshake is over.")
 
     def _pong(self, now: float) -> list[Effect]:
-        # Seldom, so that a flood of pings that nobody reads the answers to buffers nothing.
+        # At most one a second: a peer that floods pings and never reads must not fill our buffers.
         if now - self._ponged < _PONG_EVERY_S:
             return []
         self._ponged = now
@@ -300,23 +328,25 @@ class Machine:
 
     def _welcomed(self, frame: Frame) -> list[Effect]:
         if not isinstance(frame, Welcome):
-            return self.end("protocol", "The answer to a hello must be a welcome.")
+            return self.end(EndCode.protocol, "The answer to a hello must be a welcome.")
         if frame.version != VERSION:
-            return self.end("version", f"This end speaks version {VERSION}, not {frame.version}.")
+            return self.end(EndCode.version, _VERSIONS.format(frame.version))
         if frame.resumed and frame.session != self.peer:
-            return self.end("protocol", "Resumed a session that was never begun.")
+            return self.end(EndCode.protocol, "Resumed a session that was never started.")
         return self._join(frame, frame.session, resumed=frame.resumed)
 
     def _join(self, terms: Hello | Welcome, peer: str, *, resumed: bool) -> list[Effect]:
-        """Take the other end's terms; go on where we were, or number everything anew."""
+        """Accept the other end's window; continue the numbering, or start it anew."""
         if not resumed:
             self.peer = peer
             self._epoch += 1
             self._acked = self._highest = 0
-            self._seen = self._done = self._undone_bytes = 0
+            self._delivered = self._done = self._undone_bytes = 0
             self._undone.clear()
+        # More than was ever acknowledged is fine (acks were lost with the connection); less than
+        # that, or more than was ever sent, is a lie.
         elif not self._acked <= terms.received <= self._highest:
-            return self.end("protocol", "Acknowledged what was never sent.")
+            return self.end(EndCode.protocol, "Acknowledged what was never sent.")
         else:
             self._forget(terms.received)
         self._peer_window, self._peer_bytes = terms.window, terms.window_bytes
@@ -325,29 +355,32 @@ class Machine:
 
     def _batch(self, batch: Batch) -> list[Effect]:
         last = batch.first + len(batch.envelopes) - 1
-        if not 1 <= batch.first <= self._seen + 1:
-            return self.end("protocol", f"Expected envelope {self._seen + 1}, got {batch.first}.")
-        if last <= self._seen:
+        if not 1 <= batch.first <= self._delivered + 1:
+            return self.end(
+                EndCode.protocol, f"Envelope {batch.first} does not follow {self._delivered}."
+            )
+        if last <= self._delivered:
             return []
-        fresh = batch.envelopes[self._seen + 1 - batch.first :]
+        # A batch may overlap with what came over the last connection: only its end is new.
+        fresh = batch.envelopes[self._delivered + 1 - batch.first :]
         sizes = [envelope_size(envelope) for envelope in fresh]
         self._undone.extend(sizes)
         self._undone_bytes += sum(sizes)
-        self._seen = last
+        self._delivered = last
         if len(self._undone) > 1 and (
             len(self._undone) > self.config.window or self._undone_bytes > self.config.window_bytes
         ):
-            return self.end("credit", "More was sent than there was credit for.")
+            return self.end(EndCode.credit, "More was sent than there was credit for.")
         return [Deliver(self._epoch, last, fresh)]
 
     def _ack(self, upto: int) -> list[Effect]:
         if not self._acked <= upto <= self._acked + len(self._flight):
-            return self.end("protocol", "Acknowledged what was never sent.")
+            return self.end(EndCode.protocol, "Acknowledged what was never sent.")
         self._forget(upto)
         return self.flush()
 
     def _forget(self, upto: int) -> None:
-        """Drop what the other end has processed."""
+        """Drop the envelopes that the other end has processed."""
         for _ in range(upto - self._acked):
             if self._flight:
                 self._flight_bytes -= self._flight.popleft()[1]

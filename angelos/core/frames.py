@@ -1,14 +1,14 @@
 """The frames of the channel protocol: what one WebSocket message between hub and peer holds.
 
-    peer -> hub   Hello     who I am in this life, what I remember of yours, how much I take
-    hub -> peer   Welcome   the same, and whether we go on where we were
+    peer -> hub   Hello     my session, the session of yours that I remember, my window
+    hub -> peer   Welcome   the same, and whether numbering continues
     both          Batch     envelopes, numbered from `first`
-    both          Ack       everything up to here is processed durably
-    both          Ping/Pong is anybody there
+    both          Ack       everything up to this number is processed durably
+    both          Ping/Pong a sign of life
     both          Bye       the end, with a code
 
-A frame is one MessagePack array whose first item is its name. Types are strict; what does not
-fit is `InvalidInput`, whatever it is.
+A frame is one MessagePack array whose first item is its name. Types are strict; anything that
+does not fit is `InvalidInput`.
 
     >>> read_frame(write_frame(Ack(7)))
     Ack(upto=7)
@@ -16,6 +16,7 @@ fit is `InvalidInput`, whatever it is.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated, Literal
 
 import msgspec
@@ -26,7 +27,7 @@ VERSION = 1
 MAX_FRAME_BYTES = 12 * 1024 * 1024
 MAX_ENVELOPE_BYTES = 8 * 1024 * 1024
 ENVELOPE_OVERHEAD = 64
-"""What an empty envelope counts against a window in bytes."""
+"""How many bytes of a window an empty envelope uses."""
 
 Counter = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 Window = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
@@ -34,6 +35,31 @@ WindowBytes = Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)]
 SessionId = Annotated[str, msgspec.Meta(max_length=64)]
 Code = Annotated[str, msgspec.Meta(max_length=32)]
 Text = Annotated[str, msgspec.Meta(max_length=500)]
+
+
+class EndCode(StrEnum):
+    """Why a connection or a whole channel ends."""
+
+    fenced = "fenced"
+    """Another connection with the same certificate took over."""
+    quarantined = "quarantined"
+    unauthenticated = "unauthenticated"
+    refused = "refused"
+    """The peer sent what it may not."""
+    version = "version"
+    protocol = "protocol"
+    credit = "credit"
+    """The peer sent more than its window."""
+    timeout = "timeout"
+    shutdown = "shutdown"
+    unavailable = "unavailable"
+    """The hub failed, or cannot reach its stores."""
+    gone = "gone"
+    """The peer did not come back in time."""
+    lost = "lost"
+    """The connection broke without a goodbye."""
+    expired = "expired"
+    """The certificate has expired."""
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True):
@@ -45,18 +71,18 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello"):
-    """The first frame of whoever connects."""
+    """The first frame of the end that connects."""
 
     version: int
     session: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
     peer: SessionId
-    """The other end's session as this one remembers it; empty at first."""
+    """The other end's session as this end remembers it; empty at first."""
     received: Counter
-    """Sequence number up to which this end has processed in that pair of sessions."""
+    """The last sequence number that this end has processed in that pair of sessions."""
     window: Window
     window_bytes: WindowBytes
     info: dict[Code, Text] = {}
-    """What the peer says of itself (role, tier, pid); never trusted."""
+    """What the peer reports about itself (role, tier, pid); never trusted."""
 
 
 class Welcome(msgspec.Struct, frozen=True, array_like=True, tag="welcome"):
@@ -65,7 +91,7 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, tag="welcome"):
     version: int
     session: Annotated[str, msgspec.Meta(min_length=1, max_length=64)]
     resumed: bool
-    """Both ends remember each other: sequence numbers go on. Otherwise they begin at 1."""
+    """Both ends remember each other: sequence numbers continue. Otherwise they start at 1."""
     received: Counter
     window: Window
     window_bytes: WindowBytes
@@ -93,7 +119,7 @@ class Pong(msgspec.Struct, frozen=True, array_like=True, tag="pong"):
 
 
 class Bye(msgspec.Struct, frozen=True, array_like=True, tag="bye"):
-    """The end. `code` is one of `core.channel`'s words."""
+    """The end. A `code` that is not an `EndCode` is a newer peer's; it is not fatal."""
 
     code: Code
     reason: Text = ""
@@ -123,6 +149,6 @@ def read_frame(data: bytes) -> Frame:
 
 
 def envelope_size(envelope: Envelope) -> int:
-    """Return what an envelope counts against a window, in bytes; -1 when it is too large."""
+    """Return how many bytes of a window an envelope uses; -1 when it is too large."""
     size = len(envelope.body) + len(envelope.id) + ENVELOPE_OVERHEAD
     return size if size <= MAX_ENVELOPE_BYTES and len(envelope.id) <= ENVELOPE_OVERHEAD * 2 else -1

@@ -13,7 +13,7 @@ from tornado.websocket import WebSocketHandler
 from angelos.adapters.net.http import ProblemHandler, permit
 from angelos.adapters.net.websocket import SocketWire
 from angelos.core.errors import AngelError
-from angelos.core.frames import MAX_FRAME_BYTES, Bye, Hello, read_frame, write_frame
+from angelos.core.frames import MAX_FRAME_BYTES, Bye, EndCode, Hello, read_frame, write_frame
 from angelos.core.permissions import Permission
 from angelos.hub.events import REFUSED, EventsQuery, events_query, stream
 from angelos.hub.models import Peer
@@ -84,7 +84,7 @@ class ChannelSocket(PeerSocket):
         self.wire = SocketWire(self)
         loop = asyncio.get_running_loop()
         patience = self.hub.config.channel.handshake_s
-        self.late = loop.call_later(patience, self._refuse, "timeout", "No hello has come.")
+        self.late = loop.call_later(patience, self._refuse, EndCode.timeout, "No hello has come.")
 
     def on_message(self, message: str | bytes) -> None:
         """Hand a frame to the session; the first one finds or begins it."""
@@ -96,15 +96,15 @@ class ChannelSocket(PeerSocket):
         try:
             hello = read_frame(data)
         except AngelError as error:
-            self._refuse("protocol", error.detail)
+            self._refuse(EndCode.protocol, error.detail)
             return
         if not isinstance(hello, Hello):
-            self._refuse("protocol", "The first frame must be a hello.")
+            self._refuse(EndCode.protocol, "The first frame must be a hello.")
             return
         try:
             self.session = self.hub.admit(self.peer, hello, self.wire)
         except AngelError as error:
-            self._refuse("quarantined", error.detail)
+            self._refuse(EndCode.quarantined, error.detail)
 
     def on_close(self) -> None:
         """Tell the session; it waits for the next connection."""

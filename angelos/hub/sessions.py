@@ -20,7 +20,7 @@ from typing import Any, cast
 from angelos.adapters.net.link import Link, Wire
 from angelos.core.channel import Machine
 from angelos.core.errors import AngelError, Forbidden, InvalidInput, TooLarge, Unavailable
-from angelos.core.frames import Envelope, Hello
+from angelos.core.frames import EndCode, Envelope, Hello
 from angelos.core.ids import CommandId, PrincipalId, new_fact_id
 from angelos.core.messages import Fact, Kind, decode, encode
 from angelos.core.permissions import Role
@@ -71,12 +71,12 @@ class Session:
         except* AngelError as errors:
             error = errors.exceptions[0]
             log.warning("The session of %s ends: %s", self.id, error)
-            self.link.end("unavailable", str(error)[:300])
+            self.link.end(EndCode.unavailable, str(error)[:300])
         except* Exception:
             log.exception("The session of %s failed", self.id)
-            self.link.end("unavailable", "The hub failed; its log has more.")
+            self.link.end(EndCode.unavailable, "The hub failed; its log has more.")
         finally:
-            self.link.end("shutdown")
+            self.link.end(EndCode.shutdown)
             self.over.set()
 
     async def _commands(self) -> None:
@@ -112,7 +112,7 @@ class Session:
                 await delivery.ack()
             if refusal is not None:
                 log.warning("%s broke the rules: %s", self.id, refusal)
-                self.link.end("refused", refusal.detail)
+                self.link.end(EndCode.refused, refusal.detail)
                 return
 
     def _sort(
@@ -147,7 +147,7 @@ class Session:
                 async with asyncio.timeout(self._parts.config.resume_s):
                     await self.link.up.wait()
             except TimeoutError:
-                self.link.end("gone", "The peer stayed away.")
+                self.link.end(EndCode.gone, "The peer stayed away.")
             if self.link.wire is None:
                 continue
             data = {"role": self.peer.node_role, "serial": self.peer.principal.serial, **self.info}
@@ -155,7 +155,7 @@ class Session:
             self._announced.set()
             await self.link.down.wait()
             end = self.link.last_end
-            await self._append(_DISCONNECTED[role], {"code": end.code if end else "lost"})
+            await self._append(_DISCONNECTED[role], {"code": end.code if end else EndCode.lost})
         self._announced.set()
 
     async def _tick(self) -> None:
@@ -163,7 +163,7 @@ class Session:
             await asyncio.sleep(self._parts.config.tick_s)
             self.link.tick()
             if self._parts.clock.time() > self.peer.not_after:
-                self.link.drop("expired", "The certificate has expired; renew it.")
+                self.link.drop(EndCode.expired, "The certificate has expired; renew it.")
 
     async def _append(self, kind: Kind, data: dict[str, Any]) -> None:
         now = self._parts.clock.time()
@@ -200,7 +200,7 @@ class Sessions:
             before.attach(peer, hello, wire)
             return before
         if before is not None:
-            before.link.end("fenced", "Another connection with this certificate took over.")
+            before.link.end(EndCode.fenced, "Another connection with this certificate took over.")
         session = Session(peer, self._parts)
         self._sessions[session.id] = session
         session.attach(peer, hello, wire)
@@ -223,6 +223,6 @@ class Sessions:
         """End all sessions; facts that have arrived are still appended."""
         sessions = list(self._sessions.values())
         for session in sessions:
-            session.link.end("shutdown", "The hub is shutting down.")
+            session.link.end(EndCode.shutdown, "The hub is shutting down.")
         for session in sessions:
             await session.over.wait()

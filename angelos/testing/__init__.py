@@ -27,7 +27,7 @@ from angelos.testing.fixtures import (
     valkey,
 )
 from angelos.testing.memory import ManualClock, MemoryJournal, MemoryQueue
-from angelos.testing.queue import MemoryEnvelopeQueue, MemoryLeases
+from angelos.testing.queues import MemoryEnvelopeQueue, MemoryLeases
 from angelos.testing.repository import MemoryRepository
 
 __all__ = [

@@ -26,7 +26,7 @@ _WAIT_S = 60.0
 _POLL_S = 0.02
 
 
-class StoreUrls(NamedTuple):
+class StoreAddresses(NamedTuple):
     """Addresses: a PostgreSQL DSN and a Valkey URL."""
 
     postgres: str
@@ -34,7 +34,7 @@ class StoreUrls(NamedTuple):
 
 
 @asynccontextmanager
-async def open_stores(settings: Settings) -> AsyncIterator[StoreUrls | None]:
+async def open_stores(settings: Settings) -> AsyncIterator[StoreAddresses | None]:
     """Yield the stores to use, None where a running system has them."""
     if settings.server.supervised:
         yield await _from_up(settings)
@@ -57,10 +57,10 @@ async def open_stores(settings: Settings) -> AsyncIterator[StoreUrls | None]:
                 dsn = (await stack.enter_async_context(postgres)).url
             if not url:
                 url = (await stack.enter_async_context(EmbeddedValkey(data.valkey, runtime))).url
-        yield StoreUrls(dsn, url)
+        yield StoreAddresses(dsn, url)
 
 
-async def _from_up(settings: Settings) -> StoreUrls:
+async def _from_up(settings: Settings) -> StoreAddresses:
     try:
         async with asyncio.timeout(_WAIT_S):
             while True:
@@ -69,7 +69,7 @@ async def _from_up(settings: Settings) -> StoreUrls:
                 except Unavailable:
                     await asyncio.sleep(_POLL_S)
                 else:
-                    return StoreUrls(system.postgres, system.valkey)
+                    return StoreAddresses(system.postgres, system.valkey)
     except TimeoutError:
         raise Unavailable(
             f"`angelos up` has not started its stores within {_WAIT_S:.0f} s.",

@@ -16,7 +16,7 @@ from typing import Protocol
 
 from angelos.core.channel import Deliver, Effect, End, Established, Machine, Transmit
 from angelos.core.errors import Unavailable
-from angelos.core.frames import Envelope
+from angelos.core.frames import EndCode, Envelope
 from angelos.core.ids import PrincipalId
 from angelos.core.ports import Clock
 
@@ -91,14 +91,14 @@ class Link:
 
     async def close(self, reason: str = "") -> None:
         """End the link for good."""
-        self.end("shutdown", reason)
+        self.end(EndCode.shutdown, reason)
 
     # -- connections -------------------------------------------------------------------------
 
     def connected(self, wire: Wire, begin: Callable[[float], list[Effect]]) -> None:
         """Go on over `wire`; `begin(now)` is the machine's first word on it."""
         if self.wire is not None and self.wire is not wire:
-            self._carry_out(self.machine.end("fenced", "Another connection took over."))
+            self._carry_out(self.machine.end(EndCode.fenced, "Another connection took over."))
         self.wire, self.last_end = wire, None
         self.down.clear()
         self._carry_out(begin(self.clock.monotonic()))

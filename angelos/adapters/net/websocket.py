@@ -34,7 +34,7 @@ from angelos.adapters.net.dial import dial, problem_of
 from angelos.adapters.net.link import Link
 from angelos.core.channel import FATAL, Config, End, Machine
 from angelos.core.errors import AngelError, Forbidden, InvalidInput, Unauthenticated, Unavailable
-from angelos.core.frames import MAX_FRAME_BYTES
+from angelos.core.frames import MAX_FRAME_BYTES, EndCode
 from angelos.core.ids import PrincipalId
 from angelos.core.ports import Clock
 
@@ -84,7 +84,7 @@ class SocketWire:
             written = self._socket.write_message(data, binary=True)
         except (WebSocketClosedError, StreamBufferFullError) as error:
             log.debug("Not written: %s", error)
-            self.close("lost", "The other end does not read.")
+            self.close(EndCode.lost, "The other end does not read.")
         else:
             # A failure shows as the end of the connection as well; here it is only taken note of.
             written.add_done_callback(lambda f: f.cancelled() or f.exception())
@@ -143,7 +143,7 @@ class ClientChannel(Link):
 
     async def close(self, reason: str = "") -> None:
         """Say goodbye, close the connection and end the task."""
-        self.end("shutdown", reason)
+        self.end(EndCode.shutdown, reason)
         await self._stop()
 
     async def _stop(self) -> None:
@@ -167,9 +167,9 @@ class ClientChannel(Link):
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
         except AngelError as error:  # refused: trying again would not help
             self._error = error
-            self.finish(End("unauthenticated", str(error)))
+            self.finish(End(EndCode.unauthenticated, str(error)))
         except Exception:
-            self.finish(End("lost", "The channel failed; see the log."))
+            self.finish(End(EndCode.lost, "The channel failed; see the log."))
             log.exception("The channel to %s failed", self._address)
 
     async def _one_connection(self) -> None:
@@ -241,6 +241,6 @@ class ClientChannel(Link):
 def refusal(end: End) -> AngelError:
     """Return the error for a link that the hub ended for good."""
     text = end.reason or f"The hub ended the channel ({end.code})."
-    if end.code in ("quarantined", "unauthenticated"):
+    if end.code in {EndCode.quarantined, EndCode.unauthenticated}:
         return Unauthenticated(text)
     return Unavailable(text, code=end.code)
