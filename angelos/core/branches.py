@@ -91,7 +91,7 @@ def branch_clash(names: Collection[str], name: BranchName) -> str | None:
     Git keeps a branch in a file of its name, so `ada` and `ada/faster` exclude each other.
     """
     above = {"/".join(name.split("/")[:end]) for end in range(1, name.count("/") + 1)}
-    clashing = (other for other in names if other in above or other.startswith(f"{name}/"))
+    clashing = (taken for taken in names if taken in above or taken.startswith(f"{name}/"))
     return min(clashing, default=None)
 
 

@@ -11,6 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from angelos.core.ids import PrincipalId
+from angelos.core.principals import Generation
 
 
 class Permission(StrEnum):
@@ -83,6 +84,8 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     role: Role
     serial: str = ""
     """Serial number of the certificate, hex; empty for people."""
+    generation: Generation = Generation(0)
+    """Under which it acts (`core.principals`); 0 until ADAM keeps generations."""
 
     def may(self, permission: Permission) -> bool:
         """Tell whether this principal's role holds `permission`."""

@@ -8,7 +8,7 @@ docstring.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, Self
 
 import msgspec
 
@@ -17,8 +17,11 @@ from angelos.core.envelopes import DeadLetter, PutReceipt, QueueDelivery, QueueD
 from angelos.core.fencing import FencingToken
 from angelos.core.frames import Envelope
 from angelos.core.ids import START, CommandId, Offset, PrincipalId, ProposalId, Revision
+from angelos.core.intake import IntakeReceipt, Submission
 from angelos.core.messages import Command, Fact, Tier
 from angelos.core.pending import Acceptance, BatchCandidate, Part, Pending, ProposalDraft
+from angelos.core.principals import ActingSession, EndCause, Generation, Standing
+from angelos.core.reports import RunReport
 from angelos.core.repository import (
     BlobRef,
     Branch,
@@ -32,6 +35,13 @@ from angelos.core.repository import (
 from angelos.core.revision import Bundle, Entry
 from angelos.core.revision_v2 import SignedCommitObject
 from angelos.core.runs import Exit, Output, RunSpec
+from angelos.core.sessions import (
+    Collected,
+    CollectLimits,
+    SessionSignal,
+    SessionSpec,
+    TerminalSize,
+)
 
 
 class Clock(Protocol):
@@ -713,6 +723,233 @@ class Admission(Protocol):
 
         Args:
             fact: well formed, and said by its actor in its own name: the hub has checked that.
+        """
+        ...
+
+
+class SandboxSession(Protocol):
+    """One program in a box of its own; `async with` ends it, whatever it is doing.
+
+    Leaving the `async with` kills every process of the box and removes all that it left, and so
+    does a cancelled task. Methods may be called from several tasks, and after the end; none of
+    them raises because the program has ended.
+    """
+
+    tier: Tier
+
+    async def __aenter__(self) -> Self:
+        """Return the session, which runs already."""
+        ...
+
+    async def __aexit__(self, *error: object) -> None:
+        """End every process and remove the box; what `wait` returned stays true."""
+        ...
+
+    async def write_stdin(self, data: bytes) -> bool:
+        """Give the program input; return False if it no longer reads (the data is dropped).
+
+        Waits while the program does not read; what is given by one caller arrives in order.
+
+        Args:
+            data: At most 1 MiB.
+
+        Raises:
+            Conflict: The session is not interactive, or its input was closed.
+            TooLarge: There is more; nothing was given.
+        """
+        ...
+
+    async def close_stdin(self) -> None:
+        """End the program's input after what was given; on a terminal, type Ctrl-D. Idempotent."""
+        ...
+
+    def output(self) -> AsyncIterator[Output]:
+        """Yield what the program writes as it writes it, in order for each stream; not empty.
+
+        It ends when every process of the box that could write has ended. A program waits while
+        nobody reads and a bounded buffer is full; so somebody must read it to its end. Over
+        `limits.output_bytes` in all the program is ended, and what was within the limit comes.
+
+        Raises:
+            Conflict: It is being read already, or has been.
+        """
+        ...
+
+    async def signal(self, signal: SessionSignal) -> None:
+        """Send a signal; after the end, nothing happens.
+
+        A paused session gets it when it is resumed; only `kill` ends it at once.
+        """
+        ...
+
+    async def resize(self, size: TerminalSize) -> None:
+        """Set the terminal's size; the program gets SIGWINCH.
+
+        Raises:
+            Conflict: The session has no terminal.
+        """
+        ...
+
+    async def pause(self) -> None:
+        """Stop every process of the box until `resume`; idempotent.
+
+        A paused session uses no CPU, and its time is not wall time. Its memory stays.
+
+        Raises:
+            Unavailable: The box could not be stopped as a whole; it runs on.
+        """
+        ...
+
+    async def resume(self) -> None:
+        """Let a paused session go on; idempotent."""
+        ...
+
+    async def wait(self) -> Exit:
+        """Return how the program ended, as soon as every process of the box has; always the same.
+
+        `status` rests on counters of the kernel or the sampler, never on the program's own text.
+        """
+        ...
+
+    async def collect(
+        self,
+        patterns: tuple[str, ...],
+        limits: CollectLimits = CollectLimits(),  # noqa: B008
+    ) -> Collected:
+        """Return files of the writable folder after the end, in the order of their paths.
+
+        Only regular files are taken, by a walk that follows no link; what matches a pattern and
+        is not taken is named with the reason. A folder without a match gives nothing.
+
+        Args:
+            patterns: As in `core.paths.matches`, relative to the writable folder; 1 to 100.
+            limits: What is within them, in the order of paths, is taken.
+
+        Raises:
+            Conflict: The program has not ended, or the session has no writable folder.
+            InvalidInput: A pattern could name something outside the folder.
+            Unavailable: The session was left; the folder is gone.
+        """
+        ...
+
+    async def report(self) -> RunReport:
+        """Return what came over the report channel, after the end; always the same.
+
+        A report that is cut off, forged or garbage is an incomplete report, never an error.
+
+        Raises:
+            Conflict: The session has no report channel.
+        """
+        ...
+
+
+class SessionSandbox(Protocol):
+    """Starts programs in boxes of their own; it replaces `Sandbox`, whose `run` is `run_session`.
+
+    What one session does to its box no other session can see, and nothing outside the box changes
+    except what its spec names. Between sessions nothing is left.
+    """
+
+    tier: Tier
+    """The isolation in force; each session and exit repeats it."""
+
+    async def start(self, spec: SessionSpec) -> SandboxSession:
+        """Start a program and return at once; it may have ended already.
+
+        A program that cannot be started (not there, not executable, refused by a guard) is a
+        session all the same, whose `Exit` says so. Cancelling `start` leaves nothing behind.
+
+        Raises:
+            InvalidInput: There is neither code nor a program, or a path in the spec is wrong.
+            Unavailable: No box can be made on this machine, now or ever; it says why.
+            Busy: As many boxes as allowed are open; `extra["retry_after_s"]` says when to try.
+            Refused: The tier in force cannot give what the spec asks for.
+        """
+        ...
+
+
+# -- who acts, and what they hand in --------------------------------------------------------
+
+
+class Generations(Protocol):
+    """Keeps the generation of each principal; ADAM's issue implements it.
+
+    What a method has returned survives `kill -9` and holds for every process that asks
+    afterwards: nothing that was made under an older generation counts from then on. Whoever keeps
+    an answer keeps it for 2 s at most. Each change is a fact, by which others cut open sockets.
+    """
+
+    async def begin(self, principal: PrincipalId) -> Standing:
+        """Let a new principal act, or one whose quarantine has ended, and return its standing.
+
+        A new one has generation 1. One that is released keeps the generation that its quarantine
+        began, so nothing from before it counts again. Beginning what is active is no change.
+
+        Raises:
+            Conflict: The principal was removed: its id is never used again.
+            InvalidInput: This is no principal's id.
+        """
+        ...
+
+    async def standing(self, principal: PrincipalId) -> Standing:
+        """Return how a principal stands.
+
+        Raises:
+            NotFound: Nobody has had this id.
+        """
+        ...
+
+    async def end(
+        self, principal: PrincipalId, generation: Generation, cause: EndCause
+    ) -> Standing:
+        """End a generation and return the standing of the next.
+
+        Ending one that is over already is no change, except that `quarantined` and `removed`
+        still take hold of whatever generation is the present one: two who end it at once do not
+        cancel each other. What was removed stays removed.
+
+        Raises:
+            NotFound: Nobody has had this id.
+            InvalidInput: There has been no such generation yet.
+        """
+        ...
+
+
+class ProposalIntake(Protocol):
+    """Takes proposals in, whichever way they come; ADAM implements it.
+
+    Every refusal is a fact as well (bounded in rate), before its error comes out. What a receipt
+    was given for survives `kill -9`; a call that was cut off has taken the proposal in or not, and
+    the same submission again tells which.
+    """
+
+    async def submit(self, submission: Submission) -> IntakeReceipt:
+        """Decide whether the author may propose this, keep it, and set its tests going.
+
+        Returns when it is kept, not when it is decided. The same submission again (of the same
+        principal, whatever the session) returns the same digest and says `duplicate`; a base that
+        is a branch is not resolved anew.
+
+        Raises:
+            Unauthenticated: The session is over, or its generation (`core.principals`).
+            Forbidden: Policy does not let this principal propose this, or enter it `live`.
+            Stale: The same lines changed since the base; `core.pending.conflicts_of` has the
+                newer texts.
+            InvalidInput: An edit does not fit its base, or a field has the wrong form.
+            NotFound: There is no such repository, branch, revision or stored blob.
+            Conflict: The id is another's or has other edits, and `replaces` is not its digest;
+                or it is too late to replace it.
+            Busy: The author has as many open proposals, or made as many in the last hour, as
+                allowed; `extra["retry_after_s"]` says when to try. Others are not affected.
+        """
+        ...
+
+    async def find(self, proposal: ProposalId, session: ActingSession) -> IntakeReceipt:
+        """Return the receipt of a proposal as it is now, to its author or whoever may read it.
+
+        Raises:
+            Unauthenticated: The session is over.
+            NotFound: There is no such proposal, or the caller may not know of it.
         """
         ...
 

@@ -383,13 +383,13 @@ def _is_hash(text: str) -> bool:
     return bool(_SHA256.fullmatch(text))
 
 
-def _decoded(decoder: msgspec.msgpack.Decoder[Any], body: bytes, what: str) -> Any:
+def _decoded(decoder: msgspec.msgpack.Decoder[Any], body: bytes, kind: str) -> Any:
     if len(body) > MAX_OBJECT_BYTES:
-        raise TooLarge(f"A {what} object has at most {MAX_OBJECT_BYTES} bytes, not {len(body)}.")
+        raise TooLarge(f"A {kind} object has at most {MAX_OBJECT_BYTES} bytes, not {len(body)}.")
     try:
         return decoder.decode(body)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise Tampered(f"Not a {what} object of format {FORMAT}: {error}") from error
+        raise Tampered(f"Not a {kind} object of format {FORMAT}: {error}") from error
 
 
 def _in_one_form(encode: Callable[[Any], bytes], value: Any, body: bytes) -> bool:
@@ -400,8 +400,8 @@ def _in_one_form(encode: Callable[[Any], bytes], value: Any, body: bytes) -> boo
         return False
 
 
-def _not_in_form(what: str) -> Tampered:
-    return Tampered(f"A {what} object is not in its one form.")
+def _not_in_form(kind: str) -> Tampered:
+    return Tampered(f"A {kind} object is not in its one form.")
 
 
 # -- trees -----------------------------------------------------------------------------------
@@ -453,8 +453,8 @@ def update_tree(root: str, load: Load, changes: Mapping[str, TreeEntry | None]) 
         return _NOTHING[digest] if digest in _NOTHING else load(digest)
 
     change = _TreeChange(load_or_empty)
-    made = change.update(root, changes, "")
-    return BuiltTree(made.hash, _reachable(made.hash, change.objects))
+    changed = change.update(root, changes, "")
+    return BuiltTree(changed.hash, _reachable(changed.hash, change.objects))
 
 
 def read_tree(root: str, load: Load) -> tuple[TreeEntry, ...]:

@@ -26,17 +26,23 @@ from angelos.testing.fixtures import (
     stores,
     valkey,
 )
+from angelos.testing.intake import MemoryGenerations, MemoryIntake
 from angelos.testing.memory import ManualClock, MemoryJournal, MemoryQueue
 from angelos.testing.queues import MemoryEnvelopeQueue, MemoryLeases
 from angelos.testing.repository import MemoryRepository
+from angelos.testing.sandbox import ScriptedBox, ScriptedSandbox
 
 __all__ = [
     "ManualClock",
     "MemoryEnvelopeQueue",
+    "MemoryGenerations",
+    "MemoryIntake",
     "MemoryJournal",
     "MemoryLeases",
     "MemoryQueue",
     "MemoryRepository",
+    "ScriptedBox",
+    "ScriptedSandbox",
     "StoreUrls",
     "clock",
     "database",

@@ -279,8 +279,8 @@ def text_at(files: Files, path: str, cell: str = "") -> str | None:
         return None
     if not cell:
         return content.body.decode()
-    found = find_cell(notebook_of(content.body), cell)
-    return found["source"] if found else None
+    row = find_cell(notebook_of(content.body), cell)
+    return row["source"] if row else None
 
 
 def _with_text(files: Files, path: str, cell: str, text: str) -> None:
@@ -437,8 +437,8 @@ def _place_lines(
         low, high, after = hunk.start - 1, hunk.end, lines_of(hunk.after.encode())
         same = (c for c in changes if c[:2] == (low, high) and new[c[2] : c[3]] == after)
         fits = (b for b in blocks if b[0] <= low and high <= b[0] + b[2])
-        if (there := next(same, None)) is not None:
-            at[hunk.id] = there[2] + 1
+        if (already := next(same, None)) is not None:
+            at[hunk.id] = already[2] + 1
         elif (block := next(fits, None)) is not None:
             position = block[1] + low - block[0]
             at[hunk.id] = position + 1

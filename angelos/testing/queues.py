@@ -100,9 +100,9 @@ class MemoryEnvelopeQueue:
         check_envelope(envelope)
         header = envelope.header
         queue = self._queue(header.destination)
-        known = queue.positions.get((header.source, header.id))
-        if known is not None:
-            return PutReceipt(id=header.id, position=known, duplicate=True)
+        earlier = queue.positions.get((header.source, header.id))
+        if earlier is not None:
+            return PutReceipt(id=header.id, position=earlier, duplicate=True)
         dropped = self._make_room(queue, header)
         position = queue.next_position()
         queue.positions[header.source, header.id] = position
@@ -229,8 +229,8 @@ class MemoryEnvelopeQueue:
     ) -> int:
         """Remove waiting envelopes of one source by their ids."""
         queue = self._queue(destination)
-        known = (queue.positions.get((source, one), START) for one in {*ids})
-        present = [position for position in known if position in queue.waiting]
+        positions = (queue.positions.get((source, one), START) for one in {*ids})
+        present = [position for position in positions if position in queue.waiting]
         for position in present:
             del queue.waiting[position]
         await self._notify()
@@ -325,9 +325,9 @@ class MemoryLeases:
     async def acquire(self, resource: str, holder: str, ttl_s: float) -> FencingToken:
         """Take a free or expired resource."""
         now = self._clock.monotonic()
-        other, until = self._holders.get(resource, ("", 0.0))
-        if other not in ("", holder) and until > now:
-            raise Conflict(f"{resource} belongs to {other}.", holder=other, free_in_s=until - now)
+        owner, until = self._holders.get(resource, ("", 0.0))
+        if owner not in ("", holder) and until > now:
+            raise Conflict(f"{resource} belongs to {owner}.", holder=owner, free_in_s=until - now)
         self._epochs[resource] = self._epochs.get(resource, 0) + 1
         self._holders[resource] = (holder, now + ttl_s)
         return FencingToken(resource, holder, self._epochs[resource])

@@ -284,9 +284,9 @@ class MemoryRepository:
             return self._pending(store, held)
         self._check_replaced(held, draft)
         base = self._state(store, draft.base)
-        for other in (draft.depends_on, draft.reverts):
-            if other is not None:
-                self._held(other)
+        for named in (draft.depends_on, draft.reverts):
+            if named is not None:
+                self._held(named)
         if not 0 < len(draft.edits) <= MAX_EDITS:
             raise InvalidInput(f"A proposal has 1 to {MAX_EDITS} edits.")
         proposed = apply_edits(base.files, draft.edits, store.blobs)

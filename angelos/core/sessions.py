@@ -1,0 +1,167 @@
+r"""Sessions: a program in a box that one talks to while it runs.
+
+One seam carries programs, compilers, test steps, kernels and terminals: `SessionSandbox.start`
+gives a `SandboxSession`. A plain run is a session that nobody talks to:
+
+    async for event in run_session(sandbox, RunSpec(argv=(), code="print(1)", limits=Limits())):
+        ...  # Output(stream="stdout", data=b"1\n"), then Exit(status=Status.ok, ...)
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import msgspec
+
+from angelos.core.errors import InvalidInput, Unavailable
+from angelos.core.messages import Input, Status
+from angelos.core.paths import safe_path
+from angelos.core.reports import Nonce
+from angelos.core.runs import Exit, Output, RunSpec
+
+if TYPE_CHECKING:
+    from angelos.core.ports import SessionSandbox
+
+MAX_STDIN_PIECE = 1024 * 1024
+_Cells = Annotated[int, msgspec.Meta(ge=1, le=1_000)]
+
+
+class TerminalSize(Input, frozen=True, kw_only=True):
+    """The size of a terminal in characters."""
+
+    rows: _Cells = 24
+    columns: _Cells = 80
+
+
+class SessionSignal(StrEnum):
+    """What a session can be sent."""
+
+    interrupt = "interrupt"
+    """SIGINT, as Ctrl-C: to the foreground of a terminal, else to the program itself."""
+    terminate = "terminate"
+    """SIGTERM to the program."""
+    hangup = "hangup"
+    """SIGHUP to the program."""
+    kill = "kill"
+    """The end of every process in the box; the status is `killed`."""
+
+
+class SessionSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """What a sandbox starts, and what one may do with it then."""
+
+    run: RunSpec
+    """Program, first input, environment, read-only folders, limits."""
+    interactive: bool = False
+    """Standard input stays open after `run.stdin`, for `write_stdin`."""
+    terminal: TerminalSize | None = None
+    """Standard input, output and error are one terminal; its output comes as `stdout`."""
+    writable: str = ""
+    """Path inside of one folder, empty at first, in which the program may write and from which
+    `collect` takes; it counts as disk. Empty: there is none but /tmp."""
+    report: Nonce | None = None
+    """Give the program a report channel (its descriptor's number is in `ANGELOS_REPORT_FD`, not
+    inherited by what it starts) for this run."""
+
+    def __post_init__(self) -> None:
+        """Refuse a terminal whose input would end at once, and a relative folder."""
+        if self.terminal is not None and not self.interactive:
+            raise ValueError("A terminal is interactive.")
+        if self.writable and not self.writable.startswith("/"):
+            raise ValueError("The writable folder is an absolute path inside the box.")
+
+
+class CollectLimits(Input, frozen=True, kw_only=True):
+    """How much of what a program wrote is taken out of its box."""
+
+    files: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 1_000
+    file_bytes: Annotated[int, msgspec.Meta(ge=1, le=64_000_000)] = 16_000_000
+    total_bytes: Annotated[int, msgspec.Meta(ge=1, le=256_000_000)] = 64_000_000
+
+
+class CollectedFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A regular file that a program wrote."""
+
+    path: str
+    """Below the writable folder; a safe path."""
+    sha256: str
+    content: bytes
+    executable: bool = False
+
+
+class NotCollectedReason(StrEnum):
+    """Why a file that was asked for was not taken."""
+
+    link = "link"
+    """A symbolic link, or it lies below one: links are never followed."""
+    special = "special"
+    """A device, pipe, socket or directory."""
+    too_large = "too-large"
+    too_many = "too-many"
+    """The limit of files or of bytes in all was reached before it."""
+    unsafe_name = "unsafe-name"
+    changed = "changed"
+    """Something still wrote to it while it was read."""
+
+
+class NotCollected(msgspec.Struct, frozen=True, kw_only=True):
+    """A file that was not taken, by the name it has (what is no Unicode is replaced)."""
+
+    path: str
+    reason: NotCollectedReason
+
+
+class Collected(msgspec.Struct, frozen=True, kw_only=True):
+    """What was taken out of a box and what was left, each in the order of paths."""
+
+    files: tuple[CollectedFile, ...]
+    left_out: tuple[NotCollected, ...] = ()
+
+
+def check_patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
+    """Return patterns of `core.paths.matches` if each can only name files below a folder.
+
+    Raises:
+        InvalidInput: There is none, there are over 100, or one is absolute or holds `..`.
+    """
+    if not 0 < len(patterns) <= 100:  # noqa: PLR2004
+        raise InvalidInput("Name 1 to 100 patterns of files to collect.")
+    for pattern in patterns:
+        safe_path(pattern)
+    return patterns
+
+
+async def run_session(
+    sandbox: SessionSandbox, spec: SessionSpec | RunSpec
+) -> AsyncIterator[Output | Exit]:
+    """Start a program that nobody talks to; yield output as it comes and one `Exit` last.
+
+    This is `Sandbox.run` over any sandbox that has sessions. Closing the iterator ends the
+    program. Where no box can be had the only event is an `Exit` that says `denied` and why.
+
+    Args:
+        sandbox: Where to run it.
+        spec: What to run; not `interactive`, since nothing could end its input.
+
+    Raises:
+        InvalidInput: The spec is wrong.
+        Busy: The sandbox has no room now.
+    """
+    if isinstance(spec, RunSpec):
+        spec = SessionSpec(run=spec)
+    if spec.interactive:
+        raise InvalidInput("A run has nobody who would end its input.")
+    try:
+        session = await sandbox.start(spec)
+    except Unavailable as error:
+        evidence: dict[str, object] = {"source": "node", "reason": str(error)}
+        yield Exit(
+            status=Status.denied, exit_code=None, duration_s=0.0, tier=sandbox.tier,
+            evidence=evidence,
+        )  # fmt: skip
+        return
+    async with session:
+        async for output in session.output():
+            yield output
+        yield await session.wait()
