@@ -98,7 +98,7 @@ select revision from angelgit_candidate where proposal = %(proposal)s and main =
 select document, body, next, taken from angelgit_print where document = any (%(documents)s)
 
 -- name: begin_write
-insert into angelgit_print (document, next, taken) values (%(document)s, %(next)s, %(taken)s)
+insert into angelgit_print (document, next, taken) values (%(document)s, %(intended)s, %(edit)s)
 on conflict (document) do update set next = excluded.next, taken = excluded.taken
 
 -- name: end_writes

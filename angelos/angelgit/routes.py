@@ -126,23 +126,23 @@ class _Api:
 
     async def file(self, call: Call[Nothing]) -> bytes:
         repo, revision = await self._named(call, call.params["revision"])
-        return await self._git.read(repo, revision, _needed(call, "path"))
+        return await self._git.read(repo, revision, _required(call, "path"))
 
     async def bundle(self, call: Call[Nothing]) -> Bundle:
         return await self._git.bundle(*await self._named(call, call.params["revision"]))
 
     async def live(self, call: Call[Nothing]) -> bytes:
-        return await self._git.read_live(call.params["repo"], _needed(call, "path"))
+        return await self._git.read_live(call.params["repo"], _required(call, "path"))
 
     async def diff(self, call: Call[Nothing]) -> ChangeList:
-        repo, before = await self._named(call, _needed(call, "before"))
-        _, after = await self._named(call, _needed(call, "after"))
+        repo, before = await self._named(call, _required(call, "before"))
+        _, after = await self._named(call, _required(call, "after"))
         return ChangeList(changes=await self._git.changed(repo, before, after))
 
     async def log(self, call: Call[Nothing]) -> RevisionList:
         branch = _branch(call.query.get("branch", "main"))
         if branch is None:
-            raise InvalidInput("`branch` is `dev` or `main`.")
+            raise InvalidInput("`branch` must be `dev` or `main`.")
         limit = whole_number(call, "limit", 50, _MAX_LOG)
         history = await self._git.history(call.params["repo"], branch, limit)
         return RevisionList(revisions=tuple(history))
@@ -157,19 +157,21 @@ class _Api:
             return repo, await self._git.head(repo, branch)
         if not is_revision(name):
             raise NotFound(
-                f"{name[:80]!r} is no revision.",
+                f"{name[:80]!r} is not a revision.",
                 hint="A revision is 64 hex digits; `dev` and `main` name branches.",
             )
         return repo, Revision(name)
 
 
 def _branch(name: str) -> Branch | None:
-    return "dev" if name == "dev" else "main" if name == "main" else None
+    if name == "dev":
+        return "dev"
+    return "main" if name == "main" else None
 
 
-def _needed(call: Call[Nothing], name: str) -> str:
+def _required(call: Call[Nothing], name: str) -> str:
     if not call.query.get(name):
-        raise InvalidInput(f"The query parameter {name!r} is needed.")
+        raise InvalidInput(f"The query parameter {name!r} is required.")
     return call.query[name]
 
 

@@ -1,11 +1,11 @@
-"""AngelGit itself: `core.ports.Repository`, and the live documents for open rooms.
+"""AngelGit itself: `core.ports.Repository`, and the live documents of open rooms.
 
     async with AngelGit(database, valkey, key, clock, journal, Path("workspace")) as repository:
         await repository.ingest("study", "study/difflib.py", update)     # from a room
         revision = await repository.merge(proposal)
 
-Changes of one repository's branches are made one after the other; typing goes on beside them.
-One AngelGit at a time works on a database: it is the only writer of `dev`.
+The branches of a repository move one change at a time; typing goes on beside that. One AngelGit
+at a time works on a database: it is the only writer of `dev`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,20 @@ from typing import Any, Self, TypeVar
 from redis.asyncio import Redis
 
 from angelos.adapters.stores.postgres import Database
-from angelos.angelgit.changes.importing import CheckConfig, ImportedRepo, import_files, no_check
+from angelos.angelgit.changes.commits import CommitWriter
+from angelos.angelgit.changes.importing import (
+    CheckConfig,
+    ImportedRepo,
+    import_files,
+    no_check,
+)
 from angelos.angelgit.changes.mainline import Mainline
+from angelos.angelgit.changes.outbox import Outbox
 from angelos.angelgit.changes.proposals import DevProposals
 from angelos.angelgit.changes.transactions import Transactions
 from angelos.angelgit.storage.live import LiveReplicas
 from angelos.angelgit.storage.log import DocumentLog
-from angelos.angelgit.storage.models import check_name
+from angelos.angelgit.storage.models import AdvanceCause, check_name
 from angelos.angelgit.storage.queries import RevisionReader
 from angelos.angelgit.storage.store import Store
 from angelos.angelgit.worktree.activity import DocumentActivity
@@ -56,10 +63,18 @@ class AngelGit(RevisionReader):
         *,
         check_config: CheckConfig = no_check,
     ) -> None:
-        """Take the stores, the key that signs commits, and the rooms that are open.
+        """Build the parts; nothing is read or written yet.
 
-        `check_config` raises `InvalidInput` for an `angelos.toml` that nothing could be tested
-        with.
+        Args:
+            database: commits, documents and proposals.
+            valkey: the log of the live documents; a client that returns bytes.
+            revision_key: signs commits.
+            clock: the time of commits and facts.
+            journal: gets the facts.
+            workspace: the directory of the working files.
+            live: the rooms that are open in the running server.
+            check_config: raises `InvalidInput` for an `angelos.toml` with which no proposal could
+                be tested.
         """
         super().__init__(database)
         self._check_config = check_config
@@ -68,38 +83,43 @@ class AngelGit(RevisionReader):
         self._writer = WorktreeWriter(
             database, self._live, WorkingFiles(workspace), live, self._activity, clock
         )
+        self._commits = CommitWriter(database, self._live, clock, revision_key)
+        self._outbox = Outbox(database, journal)
         self._transactions = Transactions(
-            database, self._live, journal, clock, revision_key, self._writer, live
+            database, self._live, self._commits, self._outbox, self._writer, live
         )
-        self._proposals = DevProposals(database, self._live, self._transactions)
-        self._main = Mainline(database, self._live, self._transactions)
+        self._proposals = DevProposals(database, self._live, self._transactions, self._commits)
+        self._mainline = Mainline(
+            database, self._live, self._transactions, self._commits, self._outbox
+        )
         self._typed_files: set[tuple[str, str]] = set()
-        self._new = asyncio.Lock()
+        """(Repository, path) of the documents that rooms have edited since the start."""
+        self._creating = asyncio.Lock()
         self._stack = AsyncExitStack()
         self._tasks: asyncio.TaskGroup
 
     async def __aenter__(self) -> Self:
-        """Finish what was begun, replay what was logged, and write the working files."""
+        """Recover transactions, replay the logs, and write the working files."""
         for repo in await self.repos():
             await self._live.load(repo)
             self._transactions.expect_unfinished(repo)
             await self._transactions.recover(repo)
-            await self._materialise(repo)
-            await self._transactions.tidy(repo)
-        await self._transactions.flush_outbox()
+            await self._write_files(repo)
+            await self._transactions.remove_deleted_files(repo)
+        await self._outbox.flush()
         await self._stack.enter_async_context(self._activity)
-        self._stack.push_async_callback(self._leave_files)
+        self._stack.push_async_callback(self._write_typed_files)
         await self._stack.enter_async_context(self._writer)
         self._tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Wait for what is under way and leave the working files as the documents are."""
+        """Wait for running changes, and leave the working files equal to the documents."""
         await self._stack.aclose()
 
-    async def _leave_files(self) -> None:
+    async def _write_typed_files(self) -> None:
         for repo, path in sorted(self._typed_files | self._writer.waiting):
-            if self._live.has(repo, path):
+            if self._live.exists(repo, path):
                 await self._writer.try_write(repo, path)
 
     # -- live documents ----------------------------------------------------------------------
@@ -107,21 +127,38 @@ class AngelGit(RevisionReader):
     def locate(self, workspace_path: str) -> tuple[str, str] | None:
         """Return (repository, path) of a live document by its path below the workspace."""
         repo, _, path = workspace_path.lstrip("/").partition("/")
-        return (repo, path) if self._live.has(repo, path) else None
+        return (repo, path) if self._live.exists(repo, path) else None
 
     async def room_updates(self, repo: str, path: str) -> list[bytes]:
-        """Return the updates from which a room builds a document; raise `NotFound`.
+        """Return the updates from which a room builds a document.
 
-        What was written into its file behind our back is taken in first.
+        Edits of the document's working file are taken in first.
+
+        Args:
+            repo: the repository's name.
+            path: the document's path in it.
+
+        Raises:
+            NotFound: `dev` has no such file.
+            Unavailable: a store does not answer.
         """
         self._live.document(repo, path)
-        await self._owned(self._writer.try_write(repo, path))
+        await self._run_to_end(self._writer.try_write(repo, path))
         return await self._live.updates(repo, path)
 
     async def ingest(self, repo: str, path: str, update: bytes) -> None:
-        """Take an update from a room; it is durable when this returns.
+        """Log an update from a room; it is durable when this returns.
 
-        Raises `InvalidInput` for bytes that are no update, `NotFound`, `Unavailable`.
+        Args:
+            repo: the repository's name.
+            path: the document's path in it.
+            update: a yjs update (version 1).
+
+        Raises:
+            InvalidInput: the bytes are no update.
+            NotFound: `dev` has no such file.
+            TooLarge: the update is larger than a document may be.
+            Unavailable: the log does not answer.
         """
         size = await self._live.ingest(repo, path, update)
         if size:
@@ -129,16 +166,37 @@ class AngelGit(RevisionReader):
             self._activity.add(f"{repo}:{path}", size)
 
     async def write_file(self, repo: str, path: str) -> str | None:
-        """Make a working file and its document the same; return the SHA-256 of the file.
+        """Make a working file and its document equal; return the SHA-256 of the file.
 
-        What others wrote into the file is taken in, or kept beside it. None if somebody is
-        writing it at this moment; it is printed as soon as they are done. Raises `NotFound`,
-        `OSError`, `Refused`, `Unavailable`.
+        What others wrote into the file is taken in, or kept beside it.
+
+        Args:
+            repo: the repository's name.
+            path: the file's path in it.
+
+        Returns:
+            The SHA-256 of the file; None if somebody is writing it. It is written as soon as they
+            are done.
+
+        Raises:
+            NotFound: `dev` has no such file.
+            OSError: the file cannot be written.
+            Refused: a link leads out of the workspace.
+            Unavailable: a store does not answer.
         """
-        return await self._owned(self._writer.write(repo, path))
+        return await self._run_to_end(self._writer.write(repo, path))
 
     async def read_live(self, repo: str, path: str) -> bytes:
-        """Return a file of `dev` as it is this moment."""
+        """Return the current content of a file of `dev`.
+
+        Args:
+            repo: the repository's name.
+            path: the file's path in it.
+
+        Raises:
+            NotFound: `dev` has no such file.
+            Unavailable: a store does not answer.
+        """
         return (await self._live.text(repo, path)).encode()
 
     # -- changes -----------------------------------------------------------------------------
@@ -148,13 +206,26 @@ class AngelGit(RevisionReader):
     ) -> Revision:
         """Import files as a new repository; `dev` and `main` both start at the revision.
 
-        Notebooks are kept in their canonical JSON. Raises `Conflict` if the name is taken
-        (upper and lower case are one name).
+        Notebooks are kept in their canonical JSON.
+
+        Args:
+            repo: the name of the new repository.
+            files: path -> content.
+            author: the principal who imports them.
+            message: the message of the commit.
+
+        Returns:
+            The first revision.
+
+        Raises:
+            Conflict: the name is taken; names that differ in case alone are the same.
+            InvalidInput: the name, a path, a content or the configuration is not allowed.
+            TooLarge: a file, or the repository, is too large.
         """
         async with self._database.transaction() as conn:
             await Store(conn).check_free(check_name(repo))
-        made = await asyncio.to_thread(import_files, repo, files, self._check_config)
-        return await self._owned(self._create(repo, made, author, message))
+        imported = await asyncio.to_thread(import_files, repo, files, self._check_config)
+        return await self._run_to_end(self._create(repo, imported, author, message))
 
     async def propose(
         self,
@@ -165,73 +236,156 @@ class AngelGit(RevisionReader):
         author: PrincipalId,
         message: str,
     ) -> Proposed:
-        """Take edits against `base` durably and return what they change; see the port."""
+        """Store edits against `base` and return what they change; nothing is merged yet.
+
+        The same id with the same edits returns the same answer again.
+
+        Args:
+            proposal: the id of the new proposal.
+            repo: the repository's name.
+            base: the revision that the edits were made against.
+            edits: at most one for each path.
+            author: the principal who proposes them.
+            message: the message of the later commits.
+
+        Raises:
+            Conflict: the id is taken by a proposal with other edits.
+            InvalidInput: an edit does not fit its base, or they change nothing.
+            NotFound: there is no such revision.
+            Stale: the same lines have changed in `dev`; `extra["conflicts"]` has the texts.
+            TooLarge: a file would become too large.
+        """
         return await self._proposals.propose(proposal, repo, base, edits, author, message)
 
     async def merge(self, proposal: ProposalId) -> Revision:
-        """Merge a proposal into the live documents of `dev`; merging twice is once."""
-        return await self._owned(self._proposals.merge(proposal))
+        """Merge a proposal into the live documents of `dev`; a second time does nothing.
+
+        Args:
+            proposal: the id of the proposal.
+
+        Returns:
+            The commit of `dev`.
+
+        Raises:
+            Conflict: the proposal was reverted.
+            NotFound: there is no such proposal.
+            Stale: the same lines have changed in `dev`, or on `main`, since the base.
+            Unavailable: a store does not answer. The merge may happen all the same; merge again.
+        """
+        return await self._run_to_end(self._proposals.merge(proposal))
 
     async def revert(self, proposal: ProposalId) -> Revision:
-        """Take a merged proposal's edits out of `dev` again, around everybody else's."""
-        return await self._owned(self._proposals.revert(proposal))
+        """Take a merged proposal's edits out of `dev`, and leave everybody else's.
+
+        Args:
+            proposal: the id of the proposal.
+
+        Returns:
+            The commit of `dev`.
+
+        Raises:
+            Conflict: the proposal is not in `dev`, or others have changed the same lines since;
+                nothing is written.
+            NotFound: there is no such proposal.
+            Unavailable: a store does not answer. The revert may happen all the same.
+        """
+        return await self._run_to_end(self._proposals.revert(proposal))
 
     async def candidate(self, proposal: ProposalId) -> Candidate:
-        """Merge a proposal onto the present `main` and commit the result on no branch."""
-        made = await self._owned(self._main.candidate(proposal))
-        signed, _ = await self.commit(made.repo, made.revision)
-        changes = await self.changed(made.repo, made.main, made.revision)
+        """Merge a proposal onto the current `main`, and commit the result on no branch.
+
+        Args:
+            proposal: the id of a merged proposal.
+
+        Raises:
+            Conflict: the proposal is not in the state "merged".
+            NotFound: there is no such proposal.
+            Stale: the same lines have changed on `main`.
+        """
+        candidate = await self._run_to_end(self._mainline.candidate(proposal))
+        signed, _ = await self.commit(candidate.repo, candidate.revision)
+        changes = await self.changed(candidate.repo, candidate.main, candidate.revision)
         return Candidate(
-            revision=made.revision, main=made.main, tree=signed.commit.tree, changes=changes
+            revision=candidate.revision,
+            main=candidate.main,
+            tree=signed.commit.tree,
+            changes=changes,
         )
 
     async def advance(self, repo: str, revision: Revision, expected: Revision) -> None:
-        """Move `main` to a candidate; raise `Conflict` unless it still is at `expected`."""
-        await self._owned(self._main.advance(repo, revision, expected))
+        """Advance `main` to a candidate; a second time does nothing.
+
+        Args:
+            repo: the repository's name.
+            revision: the candidate.
+            expected: the revision that `main` is at, and that the candidate was made on.
+
+        Raises:
+            Conflict: `main` is not at `expected`, or the revision is no candidate.
+            NotFound: there is no such revision.
+        """
+        await self._run_to_end(self._mainline.advance(repo, revision, expected))
 
     async def rollback(self, repo: str, to: Revision, author: PrincipalId, reason: str) -> Revision:
-        """Commit `to`'s tree on top of `main`; the same change is applied to `dev`."""
-        return await self._owned(self._main.rollback(repo, to, author, reason))
+        """Commit the tree of `to` on top of `main`, and make the same change in `dev`.
+
+        Args:
+            repo: the repository's name.
+            to: an earlier revision of `main`.
+            author: the principal who rolls back.
+            reason: goes into the message of the commit.
+
+        Returns:
+            The new revision of `main`.
+
+        Raises:
+            Conflict: `main` has that tree already, or `dev` has another file at a restored path.
+            NotFound: `to` is not in the history of `main`.
+        """
+        return await self._run_to_end(self._mainline.rollback(repo, to, author, reason))
 
     async def _create(
-        self, repo: str, made: ImportedRepo, author: PrincipalId, message: str
+        self, repo: str, imported: ImportedRepo, author: PrincipalId, message: str
     ) -> Revision:
-        signed = self._transactions.sign(repo, (), made.manifest, author, message)
-        # One at a time, so that two names that differ in case alone cannot come together.
-        async with self._new, self._transactions.lock(repo), self._database.transaction() as conn:
+        signed = self._commits.sign(repo, (), imported.manifest, author, message)
+        revision = signed.revision
+        # One at a time, so that two names that differ in case alone cannot be added together.
+        async with (
+            self._creating,
+            self._transactions.branch_lock(repo),
+            self._database.transaction() as conn,
+        ):
             store = Store(conn)
             await store.add_repo(repo)
-            await store.add_blobs(made.blobs)
-            await store.add_commit(signed, made.manifest)
-            await store.put_documents(made.rows)
-            await store.mark_on_main([row.id for row in made.rows])
+            await store.add_blobs(imported.blobs)
+            await store.add_commit(signed, imported.manifest)
+            await store.put_documents(imported.rows)
+            await store.mark_on_main([row.id for row in imported.rows])
             for branch in _BRANCHES:
-                await store.set_branch(repo, branch, signed.revision)
-                await store.add_facts(
-                    [
-                        self._transactions.advanced(
-                            repo, branch, "", signed.revision, "import", author
-                        )
-                    ]
-                )
-        self._live.update(repo, made.rows)
-        await self._materialise(repo)
-        await self._transactions.flush_outbox()
-        return signed.revision
+                await store.set_branch(repo, branch, revision)
+                cause = AdvanceCause.created
+                fact = self._commits.branch_fact(repo, branch, None, revision, cause, author)
+                await store.add_facts([fact])
+        self._live.update(repo, imported.rows)
+        await self._write_files(repo)
+        await self._outbox.flush()
+        return revision
 
-    async def _materialise(self, repo: str) -> None:
-        """Write every working file of a repository that is not as its document is."""
+    async def _write_files(self, repo: str) -> None:
+        """Write every working file of a repository that differs from its document."""
         rows = [self._live.rows[document] for document in self._live.paths(repo).values()]
         for start in range(0, len(rows), _PAGE):
             page = rows[start : start + _PAGE]
             newer = await self._live.log.newer(repo, {row.id: row.upto for row in page})
+            # Only documents that were edited since their snapshot have to be replayed.
+            settled = [row for row in page if row.id not in newer]
             async with self._database.transaction() as conn:
-                blobs = await Store(conn).blobs([r.sha256 for r in page if r.id not in newer])
-            texts = {row.id: blobs[row.sha256] for row in page if row.id not in newer}
+                blobs = await Store(conn).blobs([row.sha256 for row in settled])
+            texts = {row.id: blobs[row.sha256] for row in settled}
             await self._writer.write_all(repo, page, texts)
 
-    async def _owned(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run work to its end even if the caller goes away; a request may be cancelled."""
+    async def _run_to_end(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run work to its end even if the caller is cancelled, as a request may be."""
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 
         async def run() -> None:
@@ -242,7 +396,7 @@ class AngelGit(RevisionReader):
                 raise
             except Exception as error:  # noqa: BLE001 - handed to the caller
                 done.set_exception(error)
-                done.exception()  # seen, even if the caller has left
+                done.exception()  # retrieved here, in case the caller no longer waits
             else:
                 done.set_result(result)
 

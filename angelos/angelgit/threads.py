@@ -1,18 +1,19 @@
-"""Work that would block the event loop runs in a thread."""
+"""Work that would block the event loop for long runs in a thread."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar, TypeVarTuple
 
 T = TypeVar("T")
-_THREAD_ABOVE = 16_000
-"""Bytes; smaller work takes less time than the hand-over to a thread."""
+Args = TypeVarTuple("Args")
+_MIN_SIZE = 16_000
+"""Bytes. Work on less takes less time than the switch to a thread."""
 
 
-async def in_thread(size: int, work: Callable[..., T], *args: Any) -> T:
-    """Run pure work, in a thread where it is large enough to hold up the loop."""
-    if size > _THREAD_ABOVE:
+async def in_thread(size: int, work: Callable[[*Args], T], *args: *Args) -> T:
+    """Return `work(*args)`, computed in a thread if `size` bytes would hold up the loop."""
+    if size > _MIN_SIZE:
         return await asyncio.to_thread(work, *args)
     return work(*args)

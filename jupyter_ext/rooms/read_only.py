@@ -20,7 +20,7 @@ from typing import Any
 
 from pycrdt import Array, Decoder, Doc, Text
 
-from angelos.angelgit.documents.documents import guarded
+from angelos.angelgit.documents.crdt import guarded
 from angelos.core.errors import InvalidInput
 
 CLOSED = 1003

@@ -1,33 +1,49 @@
-"""What `main` may become: candidates (main + one proposal) and rollbacks.
+"""What `main` may become: candidates (main and one proposal) and rollbacks.
 
-A candidate is the union of main's document, the base's and the proposal's update, so it holds
-exactly `main` and the proposal when the base is an ancestor of `main`. Where the base holds
-edits of a proposal that was since taken out of `dev`, the update that took it out is added.
-Each step is held against the merge of the texts (`fit.py`).
+A candidate is the union of main's document, the base's, and the proposal's update. So it holds
+exactly `main` and the proposal if the base is an ancestor of `main`. If the base holds edits of a
+proposal that was since taken out of `dev`, the inverse update is added. Each step is checked
+against the merge of the texts (`merge/rebase.py`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import NamedTuple
 
 import msgspec
 
-from angelos.angelgit.documents import documents
+from angelos.angelgit.documents import crdt
 from angelos.angelgit.merge import rebase
-from angelos.angelgit.merge.conflicts import evidence, file_conflict
-from angelos.angelgit.storage.models import FileState, Manifest, PathChange, sha256
+from angelos.angelgit.merge.conflicts import ConflictKind, evidence, file_conflict
+from angelos.angelgit.storage.models import (
+    FileState,
+    Manifest,
+    PathChange,
+    PathOp,
+    ProposalStatus,
+    sha256,
+)
 from angelos.angelgit.storage.store import Store, StoredProposal
-from angelos.angelgit.storage.trees import RollbackStep, by_path, clash
+from angelos.angelgit.storage.trees import RollbackStep, by_path, path_clash
 from angelos.angelgit.threads import in_thread
 from angelos.core.errors import Stale
 
 _HISTORY = 200
-"""So far back is looked for what a base on `dev` and `main` have in common."""
+"""How many commits of `main` are searched for a merge base of `main` and a base on `dev`."""
+_REFUSALS = {
+    ConflictKind.file_recreated: "was recreated on main",
+    ConflictKind.file_deleted: "was deleted on main",
+    ConflictKind.path_blocked: "cannot be created on main beside {detail}",
+    ConflictKind.path_taken: "is on main already",
+    ConflictKind.deleted_file_changed: "changed on main",
+    ConflictKind.file_rewritten: "was rewritten on main",
+}
 
 
 class MergedFile(NamedTuple):
-    """A file of a new `main` and the blobs that it needs."""
+    """A file of a new `main`, with the blobs that it needs."""
 
     file: FileState
     blobs: tuple[bytes, ...]
@@ -37,104 +53,129 @@ class MergedFile(NamedTuple):
 async def merge_into_main(
     store: Store, stored: StoredProposal, main: Manifest
 ) -> tuple[list[MergedFile], set[str]]:
-    """Return the files that a proposal puts onto `main`, and the documents it takes away.
+    """Return the files that a proposal writes on `main`, and the documents that it deletes.
 
-    Raises `Stale` where the result would not be the line merge of the texts.
+    Raises:
+        Stale: the result would not be the line merge of the texts.
     """
-    put: list[MergedFile] = []
-    gone: set[str] = set()
-    have = by_path(main)
-    for fitted in await rebase_paths(store, stored, main):
-        change, now = fitted.change, have.get(fitted.change.path)
-        if change.op == "delete":
-            gone |= {now.document} if now else set()
+    files: list[MergedFile] = []
+    deleted: set[str] = set()
+    present = by_path(main)
+    for rebased in await rebase_paths(store, stored, main):
+        change = rebased.change
+        file = present.get(change.path)
+        if change.op is PathOp.delete:
+            deleted |= {file.document} if file else set()
             continue
-        if fitted.anew:
-            # Its own update is in `dev` by now, so it cannot be another one here.
-            raise _stale(change.path, "is laid out in another way on main", fitted.texts)
-        mode = now.mode if now else change.mode
-        state = fitted.state or documents.EMPTY
-        put.append(
-            await in_thread(
-                len(state), _merge_file, change.path, state, change.update, mode, change.document
-            )
-        )
-    return put, gone
+        if rebased.rewritten:
+            # `dev` has the proposal's own update already, and would not contain another one.
+            raise _stale(change.path, ConflictKind.file_rewritten, texts=rebased.texts)
+        state = rebased.state or crdt.EMPTY
+        mode = file.mode if file else change.mode
+        args = (change.path, state, change.update, mode, change.document)
+        files.append(await in_thread(len(state), _merge_file, *args))
+    return files, deleted
 
 
 class RebasedPath(NamedTuple):
-    """A path of a proposal with the update that gives the expected text on `main`."""
+    """A change of a proposal whose update gives the expected text on `main`."""
 
     change: PathChange
     state: bytes | None
-    """What it is put onto: `main`, with what the base holds beyond it."""
-    anew: bool = False
+    """What it is rebased onto: `main`, and what the base has beyond it."""
+    rewritten: bool = False
+    """The update is not the prepared one."""
     texts: tuple[str, str, str] = ("", "", "")
-    """Base, main and proposed text, where the update was made anew."""
+    """Of a rewritten one: base, main's and proposed text."""
 
 
 async def rebase_paths(store: Store, stored: StoredProposal, main: Manifest) -> list[RebasedPath]:
-    """Return a proposal's paths as they go onto `main`; raise `Stale` if one cannot."""
+    """Return a proposal's changes rebased onto `main`; raise `Stale` if one conflicts."""
     _, base = await store.commit(stored.record.repo, stored.record.base)
-    have, old = by_path(main), by_path(base)
+    present, old = by_path(main), by_path(base)
     return [
-        await _rebase_path(store, stored, change, have, old.get(change.path))
+        await _rebase_path(store, stored, change, present, old.get(change.path))
         for change in stored.record.paths
     ]
 
 
-async def _rebase_path(  # noqa: C901 - one path's cases, in their order
+async def _rebase_path(
     store: Store,
     stored: StoredProposal,
     change: PathChange,
-    have: dict[str, FileState],
+    main: Mapping[str, FileState],
     base: FileState | None,
 ) -> RebasedPath:
-    record, path, now = stored.record, change.path, have.get(change.path)
-    if now is not None and now.document != change.document:
-        raise _stale(path, "was made anew on main")
-    if now is None and change.op != "delete":
-        if await store.was_on_main(change.document):
-            raise _stale(path, "was deleted on main")
-        if other := clash(have, path):
-            raise _stale(path, f"cannot be made on main beside {other}")
-    if base is None or base.document != change.document:  # the proposal makes the file
-        state = await store.blob(now.state) if now else None
-        if state is not None and not documents.holds(path, state, change.update):
-            raise _stale(path, "is there on main already")
+    path = change.path
+    file = main.get(path)
+    await _check_path(store, change, main)
+    if base is None or base.document != change.document:  # the proposal creates the file
+        state = await store.blob(file.state) if file else None
+        if state is not None and not crdt.contains(path, state, change.update):
+            raise _stale(path, ConflictKind.path_taken)
         return RebasedPath(change, state)
-    if now is None and change.op == "delete":
+    if file is None and change.op is PathOp.delete:
         return RebasedPath(change, None)
-    states = await store.blobs([f.state for f in (now, base) if f])
-    mine, ours = states[base.state], states[now.state] if now else None
-    undone = await store.reverted_on(record.repo, change.document)
-    undone = [one for one in undone if one.update != change.update]
-    size = sum(map(len, states.values()))
-    older: list[bytes] = []
-    if now is not None and not await in_thread(size, documents.holds, path, ours, mine):
-        older = await _older(store, record.repo, change.document)
-    state = await in_thread(size, rebase.new_base, path, ours, mine, older, undone)
+    state = await _new_base(store, stored.record.repo, change, file, base)
+    record = stored.record
     shas = [side[path] for side in (record.before, record.after) if path in side]
     blobs = await store.blobs(shas)
     before = blobs[record.before[path]].decode()
-    if change.op == "delete":
-        text = documents.text_of(path, state or documents.EMPTY)
+    if change.op is PathOp.delete:
+        text = crdt.text_of(path, state or crdt.EMPTY)
         if text != before:
-            raise _stale(path, "changed on main", (before, text, ""))
+            raise _stale(path, ConflictKind.deleted_file_changed, texts=(before, text, ""))
         return RebasedPath(change, state)
     after = blobs[record.after[path]].decode()
-    args = (path, state or documents.EMPTY, change.update, before, after)
-    known = stored.state != "proposed"
-    update = await in_thread(size, partial(rebase.onto_main, known=known), *args)
+    in_dev = stored.status is not ProposalStatus.proposed
+    args = (path, state or crdt.EMPTY, change.update, before, after)
+    size = len(state or b"") + len(before) + len(after)
+    update = await in_thread(size, partial(rebase.onto_main, in_dev=in_dev), *args)
     if update == change.update:
         return RebasedPath(change, state)
-    text = documents.text_of(path, state or documents.EMPTY)
-    anew = msgspec.structs.replace(change, update=update, made_on=sha256(state or documents.EMPTY))
-    return RebasedPath(anew, state, anew=True, texts=(before, text, after))
+    text = crdt.text_of(path, state or crdt.EMPTY)
+    rewritten = msgspec.structs.replace(
+        change, update=update, update_base=sha256(state or crdt.EMPTY)
+    )
+    return RebasedPath(rewritten, state, rewritten=True, texts=(before, text, after))
 
 
-async def _older(store: Store, repo: str, document: str) -> list[bytes]:
-    """Return the states that a document had on `main`, newest first."""
+async def _check_path(store: Store, change: PathChange, main: Mapping[str, FileState]) -> None:
+    """Raise `Stale` if the path of a change is not free, or has another document, on `main`."""
+    file = main.get(change.path)
+    if file is not None:
+        if file.document != change.document:
+            raise _stale(change.path, ConflictKind.file_recreated)
+        return
+    if change.op is PathOp.delete:
+        return
+    if await store.was_on_main(change.document):
+        raise _stale(change.path, ConflictKind.file_deleted)
+    if blocker := path_clash(main, change.path):
+        raise _stale(change.path, ConflictKind.path_blocked, blocker)
+
+
+async def _new_base(
+    store: Store, repo: str, change: PathChange, file: FileState | None, base: FileState
+) -> bytes | None:
+    """Return the state that a change is rebased onto; see `rebase.new_base`."""
+    path = change.path
+    states = await store.blobs([f.state for f in (file, base) if f])
+    main_state, base_state = states[file.state] if file else None, states[base.state]
+    reverted = await store.reverted_on(repo, change.document)
+    # The edit that is being rebased must not be taken out of its own base.
+    reverted = [edit for edit in reverted if edit.update != change.update]
+    size = sum(map(len, states.values()))
+    history: list[bytes] = []
+    if main_state is not None and not await in_thread(
+        size, crdt.contains, path, main_state, base_state
+    ):
+        history = await _states_on_main(store, repo, change.document)
+    return await in_thread(size, rebase.new_base, path, main_state, base_state, history, reverted)
+
+
+async def _states_on_main(store: Store, repo: str, document: str) -> list[bytes]:
+    """Return the states that a document had on `main`, the newest first."""
     shas: list[str] = []
     for revision in await store.history(repo, await store.head(repo, "main"), _HISTORY):
         _, manifest = await store.commit(repo, revision)
@@ -144,15 +185,14 @@ async def _older(store: Store, repo: str, document: str) -> list[bytes]:
 
 
 def _merge_file(path: str, state: bytes, update: bytes, mode: int, document: str) -> MergedFile:
-    state = documents.union(path, state, update)
-    return file_from_state(state, path=path, mode=mode, document=document)
+    return merged_file(crdt.union(path, state, update), path=path, mode=mode, document=document)
 
 
-def file_from_state(
+def merged_file(
     state: bytes, *, path: str, mode: int, document: str, update: bytes = b""
 ) -> MergedFile:
-    """Return a file from its state; what is kept is what a fresh replay gave."""
-    content = documents.text_of(path, state).encode()
+    """Return a file from its state; its content is what a fresh replay of the state gives."""
+    content = crdt.text_of(path, state).encode()
     file = FileState(
         path=path,
         mode=mode,
@@ -164,30 +204,31 @@ def file_from_state(
     return MergedFile(file, (content, state), update)
 
 
-async def rewind(store: Store, step: RollbackStep) -> MergedFile | None:
-    """Return the file that a rollback puts onto `main`, with the update that leads to it."""
+async def restored_file(store: Store, step: RollbackStep) -> MergedFile | None:
+    """Return the file that a rollback writes on `main`; None if it deletes one."""
     if step.target is None or step.source is None:
         return None
-    shas = [step.source.state, step.target.sha256]
-    blobs = await store.blobs(shas)
-    state, wanted = blobs[shas[0]], blobs[shas[1]]
-    return await in_thread(len(state) + len(wanted), _rewind, step.target, state, wanted)
+    blobs = await store.blobs([step.source.state, step.target.sha256])
+    state, content = blobs[step.source.state], blobs[step.target.sha256]
+    return await in_thread(len(state) + len(content), _restore, step.target, state, content)
 
 
-def _rewind(target: FileState, state: bytes, wanted: bytes) -> MergedFile:
-    text = wanted.decode()
+def _restore(target: FileState, state: bytes, content: bytes) -> MergedFile:
+    text = content.decode()
     update = b""
-    if documents.text_of(target.path, state) != text:
-        update = documents.change(target.path, state, text)
-        state = documents.union(target.path, state, update)
-    return file_from_state(
+    if crdt.text_of(target.path, state) != text:
+        update = crdt.change(target.path, state, text)
+        state = crdt.union(target.path, state, update)
+    return merged_file(
         state, path=target.path, mode=target.mode, document=target.document, update=update
     )
 
 
-def _stale(path: str, what: str, texts: tuple[str, str, str] = ("", "", "")) -> Stale:
+def _stale(
+    path: str, kind: ConflictKind, detail: str = "", texts: tuple[str, str, str] = ("", "", "")
+) -> Stale:
     return Stale(
-        f"{path} {what} since the base; nothing was merged.",
+        f"{path} {_REFUSALS[kind].format(detail=detail)} since the base; nothing was merged.",
         hint="Make the change again on the present main.",
-        conflicts=evidence([file_conflict(path, *texts, what)]),
+        conflicts=evidence([file_conflict(path, *texts, kind, detail)]),
     )

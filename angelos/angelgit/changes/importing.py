@@ -1,4 +1,4 @@
-"""The first commit of a repository: files become documents, each made exactly once."""
+"""The first commit of a repository: every file becomes a document, built exactly once."""
 
 from __future__ import annotations
 
@@ -6,25 +6,26 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from angelos.angelgit.documents import documents
+from angelos.angelgit.documents import crdt
+from angelos.angelgit.documents.canonical import canonical, check_text
 from angelos.angelgit.storage.models import FileState, Manifest, sha256
 from angelos.angelgit.storage.store import DocumentRow
-from angelos.angelgit.storage.trees import BESIDE, entangled, with_files
+from angelos.angelgit.storage.trees import BESIDE, file_below_file, with_files
 from angelos.core.errors import InvalidInput
 from angelos.core.ids import uuid7
 from angelos.core.paths import safe_path
 
 CONFIG = "angelos.toml"
 CheckConfig = Callable[[bytes], object]
-"""Raises `InvalidInput` for a configuration that nothing could be tested with later."""
+"""Raises `InvalidInput` for an `angelos.toml` with which no proposal could be tested."""
 
 
 def no_check(body: bytes) -> None:
-    """Take any configuration."""
+    """Accept any configuration."""
 
 
 class ImportedRepo(msgspec.Struct, frozen=True):
-    """All that a new repository is made of."""
+    """The documents, files and blobs of a new repository."""
 
     manifest: Manifest
     rows: tuple[DocumentRow, ...]
@@ -34,22 +35,32 @@ class ImportedRepo(msgspec.Struct, frozen=True):
 def import_files(
     repo: str, files: Mapping[str, bytes], check_config: CheckConfig = no_check
 ) -> ImportedRepo:
-    """Return documents for `files`; raise `InvalidInput` or `TooLarge` for what cannot be one."""
+    """Return the documents of a new repository.
+
+    Args:
+        repo: the repository's name.
+        files: path -> content.
+        check_config: checks the content of `angelos.toml`.
+
+    Raises:
+        InvalidInput: a path or a content cannot be a document, or the configuration is wrong.
+        TooLarge: a file, or the repository, is too large.
+    """
     for path in files:
         safe_path(path)
-    if pair := entangled(files):
+    if pair := file_below_file(files):
         raise InvalidInput(f"{pair[1]} cannot be beside {pair[0]}.", hint=BESIDE)
-    made: list[FileState] = []
+    manifest: list[FileState] = []
     rows: list[DocumentRow] = []
     blobs: list[bytes] = []
     for path in sorted(files):
-        text = documents.check_text(path, files[path])
-        text = documents.check_text(path, documents.canonical(path, text))
+        text = check_text(path, files[path])
+        text = check_text(path, canonical(path, text))
         if path == CONFIG:
             check_config(text.encode())
-        content, state, document = text.encode(), documents.build(path, text), uuid7()
+        content, state, document = text.encode(), crdt.build(path, text), uuid7()
         hashes = (sha256(content), sha256(state))
-        made.append(
+        manifest.append(
             FileState(
                 path=path,
                 mode=0o644,
@@ -71,4 +82,4 @@ def import_files(
             )
         )
         blobs += [content, state]
-    return ImportedRepo(with_files((), made), tuple(rows), tuple(blobs))
+    return ImportedRepo(with_files((), manifest), tuple(rows), tuple(blobs))

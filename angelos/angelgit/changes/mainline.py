@@ -14,16 +14,21 @@ import msgspec
 
 from angelos.adapters.stores.postgres import Database
 from angelos.angelgit.changes import candidates
+from angelos.angelgit.changes.commits import CommitWriter
+from angelos.angelgit.changes.outbox import Outbox
 from angelos.angelgit.changes.transactions import Transactions
-from angelos.angelgit.documents import documents
+from angelos.angelgit.documents import crdt
 from angelos.angelgit.merge import rebase
 from angelos.angelgit.storage import trees
 from angelos.angelgit.storage.live import LiveReplicas
 from angelos.angelgit.storage.models import (
+    AdvanceCause,
     FileState,
     MainAdvance,
     Manifest,
     PathChange,
+    PathOp,
+    ProposalStatus,
     Transaction,
 )
 from angelos.angelgit.storage.store import Store
@@ -36,7 +41,7 @@ _HISTORY = 100_000
 
 
 class CandidateCommit(msgspec.Struct, frozen=True):
-    """A candidate and the `main` that it was made on."""
+    """A candidate, and the `main` that it was made on."""
 
     repo: str
     main: Revision
@@ -44,42 +49,50 @@ class CandidateCommit(msgspec.Struct, frozen=True):
 
 
 class Mainline:
-    """`main` of all repositories."""
+    """The branch `main` of all repositories."""
 
-    def __init__(self, database: Database, live: LiveReplicas, transactions: Transactions) -> None:
-        """Take the parts."""
+    def __init__(
+        self,
+        database: Database,
+        live: LiveReplicas,
+        transactions: Transactions,
+        commits: CommitWriter,
+        outbox: Outbox,
+    ) -> None:
         self._database = database
         self._live = live
         self._transactions = transactions
+        self._commits = commits
+        self._outbox = outbox
 
     async def candidate(self, proposal: ProposalId) -> CandidateCommit:
-        """Merge a proposal onto the present `main` and commit the result on no branch."""
+        """Merge a proposal onto the current `main`, and commit the result on no branch."""
         async with self._database.transaction() as conn:
             store = Store(conn)
             stored = await store.proposal(proposal)
             record = stored.record
-            if stored.state != "merged":
+            if stored.status is not ProposalStatus.merged:
                 raise Conflict(
-                    f"Proposal {proposal} is {stored.state}; a candidate needs one that is merged."
+                    f"Proposal {proposal} is {stored.status}; only a merged one has candidates."
                 )
             main = await store.head(record.repo, "main")
             revision = await store.find_candidate(proposal, main)
             if revision is None:
                 _, manifest = await store.commit(record.repo, main)
-                put, gone = await candidates.merge_into_main(store, stored, manifest)
-                files = trees.with_files(manifest, [b.file for b in put], gone)
-                signed = self._transactions.sign(
+                merged, deleted = await candidates.merge_into_main(store, stored, manifest)
+                files = trees.with_files(manifest, [m.file for m in merged], deleted)
+                signed = self._commits.sign(
                     record.repo, (main,), files, record.author, record.message
                 )
                 revision = signed.revision
-                await store.add_blobs(blob for b in put for blob in b.blobs)
+                await store.add_blobs(blob for m in merged for blob in m.blobs)
                 await store.add_commit(signed, files)
                 await store.add_candidate(proposal, main, revision)
         return CandidateCommit(record.repo, main, revision)
 
     async def advance(self, repo: str, revision: Revision, expected: Revision) -> None:
-        """Move `main` to a candidate by compare-and-set; doing so again is nothing."""
-        async with self._transactions.lock(repo):
+        """Advance `main` to a candidate by compare-and-set; a second time does nothing."""
+        async with self._transactions.branch_lock(repo):
             await self._transactions.recover(repo)
             async with self._database.transaction() as conn:
                 store = Store(conn)
@@ -88,99 +101,96 @@ class Mainline:
                     return
                 if signed.commit.parents[:1] != (expected,):
                     raise Conflict(f"{revision[:12]} was not made on {expected[:12]}.")
-                if not await store.promoted(revision):
+                if not await store.mark_promoted(revision):
                     raise Conflict(
                         f"{revision[:12]} is no candidate of a proposal that is in dev.",
-                        hint="main moves only to candidates; make one with `candidate`.",
+                        hint="main advances only to candidates; make one with `candidate`.",
                     )
                 await store.advance_main(repo, MainAdvance(revision=revision, expected=expected))
-                author = signed.commit.author
-                fact = self._transactions.advanced(
-                    repo, "main", expected, revision, "advance", author
-                )
+                author, cause = signed.commit.author, AdvanceCause.candidate
+                fact = self._commits.branch_fact(repo, "main", expected, revision, cause, author)
                 await store.add_facts([fact])
-            await self._transactions.flush_outbox()
+            await self._outbox.flush()
 
     async def rollback(self, repo: str, to: Revision, author: PrincipalId, reason: str) -> Revision:
-        """Commit `to`'s tree on top of `main` and make the same change in `dev`."""
-        async with self._transactions.lock(repo):
+        """Commit the tree of `to` on top of `main`, and make the same change in `dev`."""
+        async with self._transactions.branch_lock(repo):
             await self._transactions.recover(repo)
-            rewound = await self._rewind(repo, to, author, reason)
-            self._check_free(repo, rewound.paths)
-            held = self._transactions.held(repo, rewound.paths)
-            async with self._live.hold(held):
-                await self._transactions.commit_live_edits(repo, held)
-                paths = [await self._rebase_onto_dev(repo, p, rewound.texts) for p in rewound.paths]
+            plan = await self._plan_rollback(repo, to, author, reason)
+            self._check_paths_free(repo, plan.paths)
+            locked = self._transactions.documents_to_lock(repo, plan.paths)
+            async with self._live.lock(locked):
+                await self._commits.commit_live_edits(repo, locked)
+                paths = [await self._rebase_onto_dev(repo, p, plan.texts) for p in plan.paths]
                 transaction = Transaction(
                     id=f"rollback-{uuid7()}",
                     repo=repo,
-                    cause="rollback",
+                    cause=AdvanceCause.rollback,
                     author=author,
-                    message=rewound.signed.commit.message,
+                    message=plan.signed.commit.message,
                     paths=tuple(paths),
-                    main=MainAdvance(revision=rewound.signed.revision, expected=rewound.head),
+                    main=MainAdvance(revision=plan.signed.revision, expected=plan.head),
                 )
-                await self._transactions.begin(transaction, (rewound.signed, rewound.manifest))
+                await self._transactions.begin(transaction, (plan.signed, plan.manifest))
                 await self._transactions.execute(transaction)
             await self._transactions.publish(transaction)
-        return rewound.signed.revision
+        return plan.signed.revision
 
-    async def _rewind(
+    async def _plan_rollback(
         self, repo: str, to: Revision, author: PrincipalId, reason: str
     ) -> _RollbackPlan:
-        """Make the commit of a rollback, on no branch yet, and what it means for `dev`."""
+        """Make the commit of a rollback, which is on no branch yet, and its changes for `dev`."""
         async with self._database.transaction() as conn:
             store = Store(conn)
             head = await store.head(repo, "main")
             history = await store.history(repo, head, _HISTORY)
             if to not in history:
                 raise NotFound(f"{to[:12]} is not in the history of main of {repo}.")
-            now, main = await store.commit(repo, head)
-            then, target = await store.commit(repo, to)
-            if now.commit.tree == then.commit.tree:
+            current, main = await store.commit(repo, head)
+            earlier, target = await store.commit(repo, to)
+            if current.commit.tree == earlier.commit.tree:
                 raise Conflict(f"main of {repo} has the tree of {to[:12]} already.")
-            newest = await _newest(store, repo, history, main, target)
-            plan = trees.plan_rollback(main, target, newest)
-            put = [made for step in plan if (made := await candidates.rewind(store, step))]
-            files = trees.with_files(main, [b.file for b in put], {s.document for s in plan})
+            newest = await _newest_states(store, repo, history, main, target)
+            steps = trees.plan_rollback(main, target, newest)
+            restored = [
+                file for step in steps if (file := await candidates.restored_file(store, step))
+            ]
+            files = trees.with_files(main, [r.file for r in restored], {s.document for s in steps})
             message = f"Roll back to {to[:12]}: {reason}".removesuffix(": ")
-            signed = self._transactions.sign(repo, (head,), files, author, message)
-            await store.add_blobs(blob for b in put for blob in b.blobs)
-            sides = {s.document: (s.source, s.target) for s in plan if s.source and s.target}
-            blobs = await store.blobs([f.sha256 for pair in sides.values() for f in pair])
-        texts = {
-            d: (blobs[a.sha256].decode(), blobs[b.sha256].decode()) for d, (a, b) in sides.items()
-        }
-        if signed.commit.tree != then.commit.tree:
+            signed = self._commits.sign(repo, (head,), files, author, message)
+            await store.add_blobs(blob for r in restored for blob in r.blobs)
+            texts = await _texts(store, steps)
+        # The restored files were edited, not copied: only the hash proves that this is the tree.
+        if signed.commit.tree != earlier.commit.tree:
             raise Tampered(f"The rollback to {to[:12]} did not give its tree; nothing was moved.")
-        updates = {b.file.document: b.update for b in put}
+        updates = {r.file.document: r.update for r in restored}
         alive = set(self._live.paths(repo).values())
-        return _RollbackPlan(head, signed, files, trees.dev_changes(plan, updates, alive), texts)
+        return _RollbackPlan(head, signed, files, trees.dev_changes(steps, updates, alive), texts)
 
     async def _rebase_onto_dev(
-        self, repo: str, path: PathChange, texts: Mapping[str, tuple[str, str]]
+        self, repo: str, change: PathChange, texts: Mapping[str, tuple[str, str]]
     ) -> PathChange:
-        """Return a path with all that `dev` needs to hold the expected text; its lock is held.
+        """Return a change as it is made in `dev`; the caller holds the document's lock.
 
-        Lines that people have changed in `dev` since stay as they are there, if need be: what
-        must be back at once is `main`.
+        Lines that people have changed in `dev` since stay as they are if they conflict, because a
+        rollback must not fail: it is there to bring `main` back at once.
         """
-        if path.document not in texts:
-            return path
-        now = (await self._live.replica(repo, path.document, path.path)).state()
-        args = (path.path, now, path.update or documents.EMPTY, *texts[path.document])
-        update = await in_thread(len(now), partial(rebase.onto_dev, keep=True), *args)
-        return msgspec.structs.replace(path, update=b"" if update == documents.EMPTY else update)
+        if change.document not in texts:
+            return change
+        state = (await self._live.replica(repo, change.document, change.path)).state()
+        args = (change.path, state, change.update or crdt.EMPTY, *texts[change.document])
+        update = await in_thread(len(state), partial(rebase.onto_dev, keep_lines=True), *args)
+        return msgspec.structs.replace(change, update=b"" if update == crdt.EMPTY else update)
 
-    def _check_free(self, repo: str, paths: Sequence[PathChange]) -> None:
-        gone = {p.document for p in paths if p.op == "delete"}
-        dev = {path: d for path, d in self._live.paths(repo).items() if d not in gone}
+    def _check_paths_free(self, repo: str, paths: Sequence[PathChange]) -> None:
+        deleted = {p.document for p in paths if p.op is PathOp.delete}
+        dev = {path: d for path, d in self._live.paths(repo).items() if d not in deleted}
         for change in paths:
-            other = change.path if change.path in dev else trees.clash(dev, change.path)
-            if change.op == "revive" and other is not None:
+            blocker = change.path if change.path in dev else trees.path_clash(dev, change.path)
+            if change.op is PathOp.revive and blocker is not None:
                 raise Conflict(
-                    f"dev has another file at {other}.",
-                    hint="Revert the proposal that made it, then roll back.",
+                    f"dev has another file at {blocker}.",
+                    hint="Revert the proposal that created it, then roll back.",
                 )
 
 
@@ -193,17 +203,26 @@ class _RollbackPlan(msgspec.Struct, frozen=True):
     """Document -> its text on `main` before and after."""
 
 
-async def _newest(
+async def _texts(store: Store, steps: Sequence[trees.RollbackStep]) -> dict[str, tuple[str, str]]:
+    sides = {s.document: (s.source, s.target) for s in steps if s.source and s.target}
+    blobs = await store.blobs([f.sha256 for pair in sides.values() for f in pair])
+    return {
+        document: (blobs[source.sha256].decode(), blobs[target.sha256].decode())
+        for document, (source, target) in sides.items()
+    }
+
+
+async def _newest_states(
     store: Store, repo: str, history: list[Revision], main: Manifest, target: Manifest
 ) -> dict[str, FileState]:
-    """Return the newest state on `main` of documents that it no longer has."""
+    """Return the newest state on `main` of the documents of `target` that it no longer has."""
     missing = {f.document for f in target} - {f.document for f in main}
-    found: dict[str, FileState] = {}
+    states: dict[str, FileState] = {}
     for revision in history:
-        if not missing - found.keys():
+        if not missing - states.keys():
             break
         _, manifest = await store.commit(repo, revision)
         for file in manifest:
             if file.document in missing:
-                found.setdefault(file.document, file)
-    return found
+                states.setdefault(file.document, file)
+    return states

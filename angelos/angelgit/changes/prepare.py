@@ -1,6 +1,6 @@
-"""From exact edits to a proposal: new texts, one CRDT update per path, and the stale check.
+"""From exact edits to a prepared proposal: new texts, an update for each path, and conflicts.
 
-Pure and sometimes heavy: the service runs large ones in a thread.
+Pure and sometimes expensive: the callers use `in_thread`.
 """
 
 from __future__ import annotations
@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from angelos.angelgit.documents import documents, notebook
+from angelos.angelgit.documents import crdt, notebook
+from angelos.angelgit.documents.canonical import canonical, check_text, is_notebook
 from angelos.angelgit.documents.edits import apply_diff, unified_diff
 from angelos.angelgit.merge import conflicts
-from angelos.angelgit.merge.conflicts import MergeConflict
-from angelos.angelgit.storage.models import FileState, PathChange, sha256
-from angelos.angelgit.storage.trees import clash
+from angelos.angelgit.merge.conflicts import ConflictKind, MergeConflict
+from angelos.angelgit.storage.models import FileState, PathChange, PathOp
+from angelos.angelgit.storage.trees import path_clash
 from angelos.core.errors import InvalidInput, Stale
 from angelos.core.ids import Revision, uuid7
 from angelos.core.repository import DeleteFile, Edit, NewText
@@ -28,7 +29,7 @@ class BaseFile(NamedTuple):
 
 
 class PreparedEdit(NamedTuple):
-    """What one edit becomes."""
+    """The change that an edit is against the base revision."""
 
     change: PathChange
     before: str | None
@@ -37,9 +38,10 @@ class PreparedEdit(NamedTuple):
 
 
 def prepare_edit(edit: Edit, base: BaseFile | None) -> PreparedEdit | None:
-    """Return what an edit does to a file of the base revision; None if it changes nothing.
+    """Return the change that an edit makes to a file of the base; None if it changes nothing.
 
-    Raises `InvalidInput` when it does not fit its base.
+    Raises:
+        InvalidInput: the edit does not fit the file.
     """
     path = edit.path
     before = base.text if base else None
@@ -48,97 +50,104 @@ def prepare_edit(edit: Edit, base: BaseFile | None) -> PreparedEdit | None:
         return None
     diff = unified_diff(before, after, path)
     if base is None:
-        update = documents.build(path, after or "")
-        return PreparedEdit(
-            PathChange(path=path, document=uuid7(), op="create", update=update), None, after, diff
-        )
+        update = crdt.build(path, after or "")
+        change = PathChange(path=path, document=uuid7(), op=PathOp.create, update=update)
+        return PreparedEdit(change, None, after, diff)
     document, mode = base.file.document, base.file.mode
     if after is None:
-        change = PathChange(path=path, document=document, op="delete", mode=mode)
+        change = PathChange(path=path, document=document, op=PathOp.delete, mode=mode)
     else:
-        update = documents.change(path, base.state, after)
-        change = PathChange(path=path, document=document, op="edit", update=update, mode=mode)
+        update = crdt.change(path, base.state, after)
+        change = PathChange(path=path, document=document, op=PathOp.edit, update=update, mode=mode)
     return PreparedEdit(change, before, after, diff)
 
 
 def _new_text(edit: Edit, before: str | None) -> str | None:
+    """Return the canonical text after an edit; None if it deletes the file."""
     path = edit.path
-    if isinstance(edit, DeleteFile):
-        if before is None:
-            raise InvalidInput(f"There is no {path} in the base revision to delete.")
-        return None
     if isinstance(edit, NewText):
         text = edit.text
     else:
-        creates = any(row.startswith("--- /dev/null") for row in edit.diff.split("\n", 4))
-        if creates and before is not None:
-            raise InvalidInput(
-                f"The diff creates {path}, which is in the base revision already.",
-                hint="Make the diff against the content of the base revision.",
-            )
-        if before is None and not creates:
-            raise InvalidInput(
-                f"There is no {path} in the base revision for the diff to change.",
-                hint="A diff that creates a file has the line `--- /dev/null`.",
-            )
-        changed = apply_diff(before or "", edit.diff, path)
-        if changed is None:
+        text = None if isinstance(edit, DeleteFile) else _patched(path, edit.diff, before)
+        if text is None:
             if before is None:
                 raise InvalidInput(f"There is no {path} in the base revision to delete.")
             return None
-        text = changed
-    text = documents.check_text(path, text)
-    return documents.check_text(path, documents.canonical(path, text, before))
+    text = check_text(path, text)
+    return check_text(path, canonical(path, text, before))
+
+
+def _patched(path: str, diff: str, before: str | None) -> str | None:
+    """Return the text with a diff applied; None if the diff removes the file."""
+    creates = any(row.startswith("--- /dev/null") for row in diff.split("\n", 4))
+    if creates and before is not None:
+        raise InvalidInput(
+            f"The diff creates {path}, which is in the base revision already.",
+            hint="Make the diff against the content of the base revision.",
+        )
+    if before is None and not creates:
+        raise InvalidInput(
+            f"There is no {path} in the base revision for the diff to change.",
+            hint="A diff that creates a file has the line `--- /dev/null`.",
+        )
+    return apply_diff(before or "", diff, path)
 
 
 def find_conflicts(
     changes: tuple[PathChange, ...],
     dev: Mapping[str, str],
     base: Mapping[str, str],
-    theirs: Mapping[str, str],
-    yours: Mapping[str, str],
+    current: Mapping[str, str],
+    proposed: Mapping[str, str],
 ) -> list[MergeConflict]:
-    """Return what stands against a merge; `dev` maps path -> document, the others path -> text."""
-    found: list[MergeConflict] = []
+    """Return the conflicts of a proposal with `dev`.
+
+    Args:
+        changes: what the proposal changes.
+        dev: path -> document of the files in `dev`.
+        base: path -> text in the base revision.
+        current: path -> text in `dev`.
+        proposed: path -> text as proposed.
+    """
+    rows: list[MergeConflict] = []
     for change in changes:
         path = change.path
-        texts = (base.get(path, ""), theirs.get(path, ""), yours.get(path, ""))
-        if change.op == "create":
-            other = path if path in dev else clash(dev, path)
-            if other is not None:
-                what = "file exists" if other == path else f"{other} stands in the way"
-                found.append(conflicts.file_conflict(path, *texts, what))
+        texts = (base.get(path, ""), current.get(path, ""), proposed.get(path, ""))
+        if change.op is PathOp.create:
+            blocker = path_clash(dev, path)
+            if path in dev:
+                rows.append(conflicts.file_conflict(path, *texts, ConflictKind.path_taken))
+            elif blocker is not None:
+                kind = ConflictKind.path_blocked
+                rows.append(conflicts.file_conflict(path, *texts, kind, blocker))
         elif dev.get(path) != change.document:
-            found.append(conflicts.file_conflict(path, *texts, "file deleted"))
-        elif change.op == "delete":
+            rows.append(conflicts.file_conflict(path, *texts, ConflictKind.file_deleted))
+        elif change.op is PathOp.delete:
             if texts[0] != texts[1]:
-                found.append(conflicts.file_conflict(path, *texts, "deleted file changed"))
-        elif documents.is_notebook(path):
+                kind = ConflictKind.deleted_file_changed
+                rows.append(conflicts.file_conflict(path, *texts, kind))
+        elif is_notebook(path):
             books = [notebook.parse(text, path) for text in texts]
-            found += conflicts.notebook_conflicts(path, *books)
+            rows += conflicts.notebook_conflicts(path, *books)
         else:
-            found += conflicts.text_conflicts(path, *texts)
-    return found
+            rows += conflicts.text_conflicts(path, *texts)
+    return rows
 
 
-def refuse(found: list[MergeConflict], base: Revision) -> None:
+def refuse_conflicts(rows: list[MergeConflict], base: Revision) -> None:
     """Raise `Stale` with the evidence if there are conflicts."""
-    if not found:
+    if not rows:
         return
-    first = found[0]
-    place = f"{first.path} line {first.start}" + (
-        f" to {first.end}" if first.end > first.start else ""
-    )
-    cell = f" of cell {first.cell}" if first.cell else ""
+    first = rows[0]
+    place = f"{first.path} line {first.start}"
+    if first.end > first.start:
+        place += f" to {first.end}"
+    if first.cell:
+        place += f" of cell {first.cell}"
+    about = conflicts.describe(first)
+    more = f", and {len(rows) - 1} more places" if len(rows) > 1 else ""
     raise Stale(
-        f"{place}{cell} changed in dev since {base[:12]} ({first.what})"
-        + (f", and {len(found) - 1} more places" if len(found) > 1 else "")
-        + "; nothing was merged.",
+        f"{place} changed in dev since {base[:12]} ({about}){more}; nothing was merged.",
         hint="Make the change again on the present dev or main.",
-        conflicts=conflicts.evidence(found),
+        conflicts=conflicts.evidence(rows),
     )
-
-
-def digest_of(text: str | None) -> str | None:
-    """Return the hash of a text's UTF-8."""
-    return None if text is None else sha256(text.encode())

@@ -1,4 +1,4 @@
-r"""A proposal's way through `dev`: taken in, merged, and taken out again.
+r"""Proposals on `dev`: recorded, merged, and taken out again.
 
 await proposals.propose(id, "study", base, [NewText(path="a.txt", text="two\\n")], author, "why")
 revision = await proposals.merge(id)
@@ -14,14 +14,18 @@ import msgspec
 
 from angelos.adapters.stores.postgres import Database
 from angelos.angelgit.changes import candidates, prepare
+from angelos.angelgit.changes.commits import CommitWriter
 from angelos.angelgit.changes.transactions import Transactions
-from angelos.angelgit.documents import documents
+from angelos.angelgit.documents import crdt
 from angelos.angelgit.merge import rebase
 from angelos.angelgit.storage import trees
 from angelos.angelgit.storage.live import LiveReplicas
 from angelos.angelgit.storage.models import (
+    AdvanceCause,
     PathChange,
+    PathOp,
     PreparedProposal,
+    ProposalStatus,
     Transaction,
     proposal_digest,
     sha256,
@@ -31,19 +35,27 @@ from angelos.angelgit.threads import in_thread
 from angelos.core.errors import Conflict, InvalidInput, NotFound
 from angelos.core.ids import PrincipalId, ProposalId, Revision
 from angelos.core.paths import safe_path
-from angelos.core.repository import Edit, Proposed
+from angelos.core.repository import Edit, NewText, Proposed
 
 MAX_EDITS = 256
 
 
 class DevProposals:
-    """Proposals of all repositories."""
+    """The proposals of all repositories."""
 
-    def __init__(self, database: Database, live: LiveReplicas, transactions: Transactions) -> None:
-        """Take the parts."""
+    def __init__(
+        self,
+        database: Database,
+        live: LiveReplicas,
+        transactions: Transactions,
+        commits: CommitWriter,
+    ) -> None:
         self._database = database
         self._live = live
         self._transactions = transactions
+        self._commits = commits
+
+    # -- propose -----------------------------------------------------------------------------
 
     async def propose(
         self,
@@ -54,15 +66,17 @@ class DevProposals:
         author: PrincipalId,
         message: str,
     ) -> Proposed:
-        """Take edits against `base` durably and return what they change; nothing is merged."""
+        """Store edits against `base` and return what they change; nothing is merged."""
         if not 0 < len(edits) <= MAX_EDITS or len({e.path for e in edits}) != len(edits):
             raise InvalidInput(f"A proposal has 1 to {MAX_EDITS} edits, one for each path.")
         digest = proposal_digest(repo, base, author, edits)
-        if (known := await self._same(proposal, digest)) is not None:
-            return known
-        made = await self._prepare(repo, base, edits)
-        if not made:
+        if (stored := await self._find(proposal, digest)) is not None:
+            return stored
+        prepared = await self._prepare(repo, base, edits)
+        if not prepared:
             raise InvalidInput("These edits change nothing in their base revision.")
+        before = {p.change.path: p.before for p in prepared if p.before is not None}
+        after = {p.change.path: p.after for p in prepared if p.after is not None}
         record = PreparedProposal(
             id=proposal,
             repo=repo,
@@ -71,28 +85,31 @@ class DevProposals:
             message=message,
             digest=digest,
             edits=tuple(edits),
-            paths=tuple(d.change for d in made),
-            before={d.change.path: sha256(d.before.encode()) for d in made if d.before is not None},
-            after={d.change.path: sha256(d.after.encode()) for d in made if d.after is not None},
-            diffs={d.change.path: d.diff for d in made},
+            paths=tuple(p.change for p in prepared),
+            before={path: sha256(text.encode()) for path, text in before.items()},
+            after={path: sha256(text.encode()) for path, text in after.items()},
+            diffs={p.change.path: p.diff for p in prepared},
         )
-        theirs: dict[str, str] = {}
-        for path in (d.change.path for d in made):
-            with contextlib.suppress(NotFound):  # dev does not have it, or not any more
-                theirs[path] = await self._live.text(repo, path)
-        await self._refuse_stale(
-            record,
-            {d.change.path: d.before for d in made if d.before is not None},
-            theirs,
-            {d.change.path: d.after for d in made if d.after is not None},
-        )
+        current: dict[str, str] = {}
+        for change in record.paths:
+            with contextlib.suppress(NotFound):  # dev does not have it, or no longer
+                current[change.path] = await self._live.text(repo, change.path)
+        await self._refuse_conflicts(record, before, current, after)
         async with self._database.transaction() as conn:
             store = Store(conn)
-            await store.add_blobs(d.after.encode() for d in made if d.after is not None)
+            await store.add_blobs(text.encode() for text in after.values())
             added = await store.add_proposal(record)
-        if not added and (known := await self._same(proposal, digest)) is not None:
-            return known
+        if not added and (stored := await self._find(proposal, digest)) is not None:
+            return stored  # the same call ran beside this one
         return trees.proposed(record)
+
+    async def _find(self, proposal: ProposalId, digest: str) -> Proposed | None:
+        """Return a stored proposal; raise `Conflict` if its edits are others."""
+        async with self._database.transaction() as conn:
+            stored = await Store(conn).find_proposal(proposal)
+        if stored is not None and stored.record.digest != digest:
+            raise Conflict(f"Proposal {proposal} exists already with other edits.")
+        return trees.proposed(stored.record) if stored else None
 
     async def _prepare(
         self, repo: str, base: Revision, edits: Sequence[Edit]
@@ -104,200 +121,202 @@ class DevProposals:
             touched = [files[p] for p in (safe_path(e.path) for e in edits) if p in files]
             blobs = await store.blobs([s for f in touched for s in (f.sha256, f.state)])
         new = {e.path for e in edits} - files.keys()
-        if new and (pair := trees.entangled({*files, *new})):
+        if new and (pair := trees.file_below_file({*files, *new})):
             raise InvalidInput(f"{pair[1]} cannot be beside {pair[0]}.", hint=trees.BESIDE)
-        made: list[prepare.PreparedEdit] = []
+        prepared: list[prepare.PreparedEdit] = []
         for edit in edits:
             file = files.get(edit.path)
             text = blobs[file.sha256].decode() if file else ""
-            known = prepare.BaseFile(file, text, blobs[file.state]) if file else None
-            one = await in_thread(
-                len(text) + len(getattr(edit, "text", "")), prepare.prepare_edit, edit, known
-            )
-            made += [one] if one else []
-        return made
+            base_file = prepare.BaseFile(file, text, blobs[file.state]) if file else None
+            size = len(text) + (len(edit.text) if isinstance(edit, NewText) else 0)
+            result = await in_thread(size, prepare.prepare_edit, edit, base_file)
+            prepared += [result] if result else []
+        return prepared
 
-    async def _same(self, proposal: ProposalId, digest: str) -> Proposed | None:
-        async with self._database.transaction() as conn:
-            stored = await Store(conn).find_proposal(proposal)
-        if stored is not None and stored.record.digest != digest:
-            raise Conflict(f"Proposal {proposal} exists already with other edits.")
-        return trees.proposed(stored.record) if stored else None
-
-    async def _refuse_stale(
+    async def _refuse_conflicts(
         self,
         record: PreparedProposal,
         base: Mapping[str, str],
-        theirs: Mapping[str, str],
-        yours: Mapping[str, str],
+        current: Mapping[str, str],
+        proposed: Mapping[str, str],
     ) -> None:
-        size = sum(len(text) for side in (base, theirs, yours) for text in side.values())
+        size = sum(len(text) for side in (base, current, proposed) for text in side.values())
         dev = self._live.paths(record.repo)
-        found = await in_thread(
-            size, prepare.find_conflicts, record.paths, dev, base, theirs, yours
+        conflicts = await in_thread(
+            size, prepare.find_conflicts, record.paths, dev, base, current, proposed
         )
-        prepare.refuse(found, record.base)
+        prepare.refuse_conflicts(conflicts, record.base)
+
+    # -- merge -------------------------------------------------------------------------------
 
     async def merge(self, proposal: ProposalId) -> Revision:
-        """Merge a proposal into the live documents of `dev`; merging twice is once."""
-        record = (await self._proposal(proposal)).record
-        repo = record.repo
-        async with self._transactions.lock(repo):
+        """Merge a proposal into the live documents of `dev`; a second time does nothing."""
+        repo = (await self._proposal(proposal)).record.repo
+        async with self._transactions.branch_lock(repo):
             await self._transactions.recover(repo)
             stored = await self._proposal(proposal)
-            if stored.merged is not None and stored.state != "reverted":
+            record = stored.record
+            if stored.status is ProposalStatus.reverted:
+                raise Conflict(f"Proposal {proposal} was taken out of dev; propose it again.")
+            if stored.merged is not None:
                 return stored.merged
-            if stored.state == "reverted":
-                raise Conflict(f"Proposal {proposal} was taken out of dev; propose it anew.")
-            held = self._transactions.held(repo, record.paths)
-            async with self._live.hold(held):
-                await self._transactions.commit_live_edits(repo, held)
-                base, yours = await self._texts(record.before, record.after)
-                theirs = {}
-                for path in record.paths:
-                    if self._live.has(repo, path.path) and path.op != "create":
-                        document = self._live.document(repo, path.path)
-                        if document == path.document:
-                            replica = await self._live.replica(repo, document, path.path)
-                            theirs[path.path] = replica.text()
-                await self._refuse_stale(record, base, theirs, yours)
-                keep = await self._rebase(stored)
-                paths = [await self._rebase_onto_dev(repo, p, base, yours) for p in keep]
-                change = Transaction(
+            locked = self._transactions.documents_to_lock(repo, record.paths)
+            async with self._live.lock(locked):
+                await self._commits.commit_live_edits(repo, locked)
+                base, proposed = await self._texts(record.before, record.after)
+                current = await self._current_texts(repo, record.paths)
+                await self._refuse_conflicts(record, base, current, proposed)
+                # First onto main, then onto dev: dev gets main's update and what it needs beside
+                # it, so that a later candidate brings nothing that dev has not.
+                rebased = await self._rebase_onto_main(stored)
+                paths = [await self._rebase_onto_dev(repo, p, base, proposed) for p in rebased]
+                transaction = Transaction(
                     id=proposal,
                     repo=repo,
-                    cause="proposal",
+                    cause=AdvanceCause.proposal,
                     author=record.author,
                     message=record.message,
                     paths=tuple(paths),
                     proposal=proposal,
-                    keep=keep if keep != record.paths else (),
+                    rebased=rebased if rebased != record.paths else (),
                 )
-                await self._transactions.begin(change)
-                revision = await self._transactions.execute(change)
-            await self._transactions.publish(change)
+                await self._transactions.begin(transaction)
+                revision = await self._transactions.execute(transaction)
+            await self._transactions.publish(transaction)
         return revision
 
+    async def _current_texts(self, repo: str, paths: Sequence[PathChange]) -> dict[str, str]:
+        """Return the texts in `dev` of documents whose locks the caller holds."""
+        dev = self._live.paths(repo)
+        current: dict[str, str] = {}
+        for change in paths:
+            if change.op is not PathOp.create and dev.get(change.path) == change.document:
+                replica = await self._live.replica(repo, change.document, change.path)
+                current[change.path] = replica.text()
+        return current
+
+    async def _rebase_onto_main(self, stored: StoredProposal) -> tuple[PathChange, ...]:
+        """Return a proposal's changes with updates that give the expected text on `main`."""
+        async with self._database.transaction() as conn:
+            store = Store(conn)
+            repo = stored.record.repo
+            _, main = await store.commit(repo, await store.head(repo, "main"))
+            rebased = await candidates.rebase_paths(store, stored, main)
+            await store.add_blobs(r.state or crdt.EMPTY for r in rebased if r.rewritten)
+        return tuple(r.change for r in rebased)
+
+    async def _rebase_onto_dev(
+        self,
+        repo: str,
+        change: PathChange,
+        before: Mapping[str, str],
+        after: Mapping[str, str],
+    ) -> PathChange:
+        """Return a change as it is made in `dev`; the caller holds the document's lock."""
+        if change.op is not PathOp.edit:
+            return change
+        state = (await self._live.replica(repo, change.document, change.path)).state()
+        texts = (before[change.path], after[change.path])
+        update = await in_thread(
+            len(state), rebase.onto_dev, change.path, state, change.update, *texts
+        )
+        return msgspec.structs.replace(change, update=update)
+
+    # -- revert ------------------------------------------------------------------------------
+
     async def revert(self, proposal: ProposalId) -> Revision:
-        """Take a merged proposal's edits out of `dev` again, around everybody else's."""
-        record = (await self._proposal(proposal)).record
-        repo = record.repo
-        async with self._transactions.lock(repo):
+        """Take a merged proposal's edits out of `dev`, and leave everybody else's."""
+        repo = (await self._proposal(proposal)).record.repo
+        async with self._transactions.branch_lock(repo):
             await self._transactions.recover(repo)
             stored = await self._proposal(proposal)
+            record = stored.record
             if stored.reverted is not None:
                 return stored.reverted
-            if stored.state != "merged":
+            if stored.status is not ProposalStatus.merged:
                 raise Conflict(
-                    f"Proposal {proposal} is {stored.state}, so it cannot be taken out of dev.",
+                    f"Proposal {proposal} is {stored.status}, so it cannot be taken out of dev.",
                     hint="What is on main is taken back by a rollback.",
                 )
             inverses = await self._inverses(record)
-            held = self._transactions.held(repo, record.paths)
-            async with self._live.hold(held):
-                await self._transactions.commit_live_edits(repo, held)
+            locked = self._transactions.documents_to_lock(repo, record.paths)
+            async with self._live.lock(locked):
+                await self._commits.commit_live_edits(repo, locked)
                 before, after = await self._texts(record.before, record.after)
-                paths = [await self._undo(repo, p, inverses, before, after) for p in record.paths]
-                change = Transaction(
+                paths = [
+                    await self._revert_path(repo, p, inverses, before, after) for p in record.paths
+                ]
+                transaction = Transaction(
                     id=f"{proposal}.revert",
                     repo=repo,
-                    cause="revert",
+                    cause=AdvanceCause.revert,
                     author=record.author,
                     message=f"Revert: {record.message}",
                     paths=tuple(paths),
                     proposal=proposal,
                     inverses=inverses,
                 )
-                await self._transactions.begin(change)
-                revision = await self._transactions.execute(change)
-            await self._transactions.publish(change)
+                await self._transactions.begin(transaction)
+                revision = await self._transactions.execute(transaction)
+            await self._transactions.publish(transaction)
         return revision
 
     async def _inverses(self, record: PreparedProposal) -> dict[str, bytes]:
+        """Return, by document, the update that takes a proposal's update out again."""
         async with self._database.transaction() as conn:
             store = Store(conn)
             _, manifest = await store.commit(record.repo, record.base)
             files = {f.document: f for f in manifest}
-            made_on = {
-                p.document: p.made_on or files[p.document].state
+            bases = {
+                p.document: p.update_base or files[p.document].state
                 for p in record.paths
-                if p.made_on or p.document in files
+                if p.update_base or p.document in files
             }
-            states = await store.blobs(made_on.values())
+            states = await store.blobs(bases.values())
         inverses = {}
-        for path in record.paths:
-            if path.update:
-                sha = made_on.get(path.document)
-                base = states[sha] if sha else documents.EMPTY
-                inverses[path.document] = await in_thread(
-                    len(base), documents.inverse, path.path, base, path.update
+        for change in record.paths:
+            if change.update:
+                sha = bases.get(change.document)
+                state = states[sha] if sha else crdt.EMPTY
+                inverses[change.document] = await in_thread(
+                    len(state), crdt.inverse, change.path, state, change.update
                 )
         return inverses
 
-    async def _rebase(self, stored: StoredProposal) -> tuple[PathChange, ...]:
-        """Return a proposal's paths with updates that give the expected text on `main`."""
-        async with self._database.transaction() as conn:
-            store = Store(conn)
-            repo = stored.record.repo
-            _, main = await store.commit(repo, await store.head(repo, "main"))
-            fitted = await candidates.rebase_paths(store, stored, main)
-            await store.add_blobs(f.state or documents.EMPTY for f in fitted if f.anew)
-        return tuple(f.change for f in fitted)
-
-    async def _rebase_onto_dev(
-        self, repo: str, path: PathChange, before: Mapping[str, str], after: Mapping[str, str]
-    ) -> PathChange:
-        """Return a path with all that `dev` needs to hold the expected text; its lock is held."""
-        if path.op != "edit":
-            return path
-        trees = (await self._live.replica(repo, path.document, path.path)).state()
-        update = await in_thread(
-            len(trees),
-            rebase.onto_dev,
-            path.path,
-            trees,
-            path.update,
-            before[path.path],
-            after[path.path],
-        )
-        return msgspec.structs.replace(path, update=update)
-
-    async def _undo(
+    async def _revert_path(
         self,
         repo: str,
-        path: PathChange,
-        inverses: dict[str, bytes],
+        change: PathChange,
+        inverses: Mapping[str, bytes],
         before: Mapping[str, str],
         after: Mapping[str, str],
     ) -> PathChange:
-        """Return how `dev` gets rid of one path's change, given its present state."""
-        here = self._live.paths(repo).get(path.path)
-        if path.op == "delete":
-            if here is not None:
-                raise Conflict(f"{path.path} was made anew in dev since it was deleted.")
-            if other := trees.clash(self._live.paths(repo), path.path):
-                raise Conflict(f"dev has {other} since {path.path} was deleted.", hint=trees.BESIDE)
-            return PathChange(path=path.path, document=path.document, op="revive", mode=path.mode)
-        update = inverses[path.document]
-        if path.op == "create" and here == path.document:
-            replica = await self._live.replica(repo, path.document, path.path)
-            left = documents.text_of(path.path, replica.state(), update)
-            if left in ("", documents.text_of(path.path, documents.EMPTY)):
-                return PathChange(
-                    path=path.path, document=path.document, op="delete", mode=path.mode
-                )
-        empty = documents.text_of(path.path, documents.EMPTY)
-        undo = PathChange(
-            path=path.path, document=path.document, op="edit", update=update, mode=path.mode
-        )
-        return await self._rebase_onto_dev(repo, undo, after, {path.path: empty, **before})
+        """Return the change that takes another one out of `dev`, in its current state."""
+        path, document, mode = change.path, change.document, change.mode
+        current = self._live.paths(repo).get(path)
+        if change.op is PathOp.delete:
+            if current is not None:
+                raise Conflict(f"{path} was recreated in dev since it was deleted.")
+            if blocker := trees.path_clash(self._live.paths(repo), path):
+                raise Conflict(f"dev has {blocker} since {path} was deleted.", hint=trees.BESIDE)
+            return PathChange(path=path, document=document, op=PathOp.revive, mode=mode)
+        update = inverses[document]
+        empty = crdt.text_of(path, crdt.EMPTY)
+        if change.op is PathOp.create and current == document:
+            replica = await self._live.replica(repo, document, path)
+            if crdt.text_of(path, replica.state(), update) in ("", empty):
+                return PathChange(path=path, document=document, op=PathOp.delete, mode=mode)
+        inverse = PathChange(path=path, document=document, op=PathOp.edit, update=update, mode=mode)
+        return await self._rebase_onto_dev(repo, inverse, after, {path: empty, **before})
+
+    # -- reading -----------------------------------------------------------------------------
 
     async def _proposal(self, proposal: ProposalId) -> StoredProposal:
         async with self._database.transaction() as conn:
             return await Store(conn).proposal(proposal)
 
     async def _texts(self, *sides: Mapping[str, str]) -> list[dict[str, str]]:
-        """Return path -> text for each path -> hash."""
+        """Return path -> text for each path -> SHA-256."""
         async with self._database.transaction() as conn:
             blobs = await Store(conn).blobs([sha for side in sides for sha in side.values()])
         return [{path: blobs[sha].decode() for path, sha in side.items()} for side in sides]

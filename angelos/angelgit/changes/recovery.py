@@ -1,120 +1,131 @@
-"""A move that was begun and not logged is checked again before it is carried out.
+"""A transaction that has begun and is not logged is checked again before it is carried out.
 
-People go on typing between the failure and the recovery, so what the move was held against when
-it was begun may not be there any more (docs/explanation/decisions/0009-every-update-is-checked.md).
+People go on typing between a failure and the recovery, so `dev` may no longer be what the
+transaction was checked against (docs/explanation/decisions/0009-every-update-is-checked.md).
 
-    move = await checked(store, live, move)   # None: it does not fit any more; forget it
+    transaction = await recheck(store, live, transaction)  # None: it no longer applies
 
-Whoever wanted a move that was forgotten asks again, and is then refused with the reason.
+The caller of a transaction that is removed asks again, and is then refused with the reason.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 
 import msgspec
 
 from angelos.angelgit.changes import prepare
-from angelos.angelgit.documents import documents
+from angelos.angelgit.documents import crdt
 from angelos.angelgit.merge import rebase
 from angelos.angelgit.storage.live import LiveReplicas
-from angelos.angelgit.storage.models import PathChange, Transaction
+from angelos.angelgit.storage.models import AdvanceCause, PathChange, PathOp, Transaction
 from angelos.angelgit.storage.store import Store
 from angelos.angelgit.threads import in_thread
 from angelos.core.errors import Conflict
 
 Texts = dict[str, tuple[str, str]]
-"""Path -> its text before and after a move, as the line merge is to have it."""
+"""Path -> its text before and after a transaction, as the line merge expects them."""
 
 
-async def logged(live: LiveReplicas, transaction: Transaction) -> bool:
-    """Tell whether a move's updates are in the log; its documents' locks are held."""
+async def is_logged(live: LiveReplicas, transaction: Transaction) -> bool:
+    """Return whether a transaction's updates are in the log; the caller holds the locks."""
     replicas = [
         (await live.replica(transaction.repo, p.document, p.path), p.update)
         for p in transaction.paths
         if p.update
     ]
-    return bool(replicas) and all(replica.holds(update) for replica, update in replicas)
+    return bool(replicas) and all(replica.contains(update) for replica, update in replicas)
 
 
-async def checked(store: Store, live: LiveReplicas, transaction: Transaction) -> Transaction | None:
-    """Return a move with all that `dev` needs now to hold the expected text, None if it clashes.
+async def recheck(store: Store, live: LiveReplicas, transaction: Transaction) -> Transaction | None:
+    """Return a transaction rebased onto the current `dev`; None if it conflicts with it.
 
-    What people typed is committed already; the locks of the move's documents are held.
+    Live edits are committed already, and the caller holds the locks of the documents.
     """
-    wanted = await _texts(store, transaction)
-    if transaction.cause == "proposal" and await _stale(store, live, transaction, wanted):
+    texts = await _texts(store, transaction)
+    if transaction.cause is AdvanceCause.proposal and await _has_conflicts(
+        store, live, transaction, texts
+    ):
         return None
     paths: list[PathChange] = []
-    for path in transaction.paths:
-        replica = await live.replica(transaction.repo, path.document, path.path)
-        if path.op == "edit" and path.path in wanted:
-            try:
-                update = await in_thread(
-                    len(replica.state()),
-                    partial(rebase.onto_dev, keep=transaction.cause == "rollback"),
-                    *(path.path, replica.state(), path.update or documents.EMPTY),
-                    *wanted[path.path],
-                )
-            except Conflict:
-                return None
-            update = b"" if update == documents.EMPTY else update
-            paths.append(msgspec.structs.replace(path, update=update))
-            continue
-        if path.op == "delete" and transaction.cause == "revert":
-            # It was empty without the proposal's text; is it still?
-            left = documents.text_of(
-                path.path, replica.state(), transaction.inverses[path.document]
-            )
-            if left not in ("", documents.text_of(path.path, documents.EMPTY)):
-                return None
-        paths.append(path)
+    for change in transaction.paths:
+        rebased = await _recheck_path(live, transaction, change, texts)
+        if rebased is None:
+            return None
+        paths.append(rebased)
     return msgspec.structs.replace(transaction, paths=tuple(paths))
 
 
-async def _stale(store: Store, live: LiveReplicas, transaction: Transaction, wanted: Texts) -> bool:
-    """Tell whether a proposal would be refused as stale now."""
+async def _recheck_path(
+    live: LiveReplicas, transaction: Transaction, change: PathChange, texts: Texts
+) -> PathChange | None:
+    replica = await live.replica(transaction.repo, change.document, change.path)
+    state = replica.state()
+    if change.op is PathOp.edit and change.path in texts:
+        keep_lines = transaction.cause is AdvanceCause.rollback
+        args = (change.path, state, change.update or crdt.EMPTY, *texts[change.path])
+        onto_dev = partial(rebase.onto_dev, keep_lines=keep_lines)
+        try:
+            update = await in_thread(len(state), onto_dev, *args)
+        except Conflict:
+            return None
+        return msgspec.structs.replace(change, update=b"" if update == crdt.EMPTY else update)
+    if change.op is PathOp.delete and transaction.cause is AdvanceCause.revert:
+        # The proposal created the file, and without its text the file was empty. Is it still?
+        remaining = crdt.text_of(change.path, state, transaction.inverses[change.document])
+        if remaining not in ("", crdt.text_of(change.path, crdt.EMPTY)):
+            return None
+    return change
+
+
+async def _has_conflicts(
+    store: Store, live: LiveReplicas, transaction: Transaction, texts: Texts
+) -> bool:
+    """Return whether the merge of a proposal would be refused now."""
     assert transaction.proposal is not None  # noqa: S101 - that is what the cause says
     record = (await store.proposal(transaction.proposal)).record
     dev = live.paths(transaction.repo)
-    theirs = {
+    current = {
         p.path: (await live.replica(transaction.repo, p.document, p.path)).text()
         for p in record.paths
         if dev.get(p.path) == p.document
     }
-    base = {path: before for path, (before, _) in wanted.items() if path in record.before}
-    yours = {path: after for path, (_, after) in wanted.items() if path in record.after}
-    size = sum(map(len, theirs.values()))
+    base = {path: before for path, (before, _) in texts.items() if path in record.before}
+    proposed = {path: after for path, (_, after) in texts.items() if path in record.after}
+    size = sum(map(len, current.values()))
     return bool(
-        await in_thread(size, prepare.find_conflicts, record.paths, dev, base, theirs, yours)
+        await in_thread(size, prepare.find_conflicts, record.paths, dev, base, current, proposed)
     )
 
 
 async def _texts(store: Store, transaction: Transaction) -> Texts:
+    before, after = await _sides(store, transaction)
+    blobs = await store.blobs([*before.values(), *after.values()])
+
+    def text(side: Mapping[str, str], path: str) -> str:
+        if path in side:
+            return blobs[side[path]].decode()
+        return crdt.text_of(path, crdt.EMPTY)
+
+    return {path: (text(before, path), text(after, path)) for path in {**before, **after}}
+
+
+async def _sides(store: Store, transaction: Transaction) -> tuple[dict[str, str], dict[str, str]]:
+    """Return path -> SHA-256 of its text, before and after a transaction."""
     if transaction.main is not None:
-        sides = []
+        sides: list[dict[str, str]] = []
         for revision in (transaction.main.expected, transaction.main.revision):
             _, manifest = await store.commit(transaction.repo, revision)
             files = {f.document: f.sha256 for f in manifest}
-            sides.append(
-                {p.path: files[p.document] for p in transaction.paths if p.document in files}
-            )
-        sides = [
-            {path: sha for path, sha in s.items() if all(path in o for o in sides)} for s in sides
-        ]
-    elif transaction.proposal is not None:
-        record = (await store.proposal(transaction.proposal)).record
-        sides = [record.before, record.after]
-        if transaction.cause == "revert":
-            sides.reverse()
-    else:
-        return {}
-    blobs = await store.blobs([sha for side in sides for sha in side.values()])
-
-    def text(side: dict[str, str], path: str) -> str:
-        if path in side:
-            return blobs[side[path]].decode()
-        return documents.text_of(path, documents.EMPTY)
-
-    before, after = sides
-    return {path: (text(before, path), text(after, path)) for path in {**before, **after}}
+            paths = [p for p in transaction.paths if p.document in files]
+            sides.append({p.path: files[p.document] for p in paths})
+        on_both = sides[0].keys() & sides[1].keys()
+        before, after = ({path: side[path] for path in on_both} for side in sides)
+        return before, after
+    if transaction.proposal is None:
+        return {}, {}
+    record = (await store.proposal(transaction.proposal)).record
+    if transaction.cause is AdvanceCause.revert:
+        return record.after, record.before
+    return record.before, record.after

@@ -1,387 +1,191 @@
-"""Changes of `dev`: merge, revert, rollback and the commit of what people typed.
+"""Transactions on `dev`: merge, revert and rollback, each carried out exactly once.
 
-The order of a move, and what a crash after each step leaves:
+The steps of a transaction, and what a crash after each of them leaves:
 
- 1. what people typed is committed under their own name         (nothing of the move)
- 2. the move itself is stored                                    (carried out at the next start,
-                                                                  if it still fits; see recovery)
- 3. its updates are applied and logged, all or none              (likewise; what is in the log
-                                                                  already is not logged again)
- 4. one transaction: contents, states, snapshots, commit of dev, (likewise, from 5)
-    branches by compare-and-set, the proposal's state, facts
-    into the outbox, and the stored move is removed
- 5. outbox to the journal (deduplicated by fact id), log trimmed, (done again at the next start)
+ 1. the live edits of the documents are committed under their       (nothing of the transaction)
+    own author
+ 2. the transaction itself is stored                                (it is carried out at the next
+                                                                     start, if it still applies:
+                                                                     see `recovery`)
+ 3. its updates are applied and logged, all or none                 (likewise; an update that is in
+                                                                     the log is not logged again)
+ 4. one database transaction: contents, states, snapshots, the      (likewise, from step 5 on)
+    commit of dev, branches by compare-and-set, the proposal's
+    status, facts into the outbox, end of the transaction
+ 5. outbox to the journal (deduplicated by fact id), log trimmed,   (done again at the next start)
     open rooms and working files brought up to date
 
-Steps 1-4 hold the locks of the documents concerned, so a person's keystroke comes either before
-the move's own commit or after it, and is never lost.
+Steps 1 to 4 run under the locks of the documents, so a keystroke is either part of the commit of
+live edits or comes after the transaction's own commit, and is never lost.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
-from typing import Any
-
-import msgspec
+from collections.abc import Sequence
 
 from angelos.adapters.stores.postgres import Database
 from angelos.angelgit.changes import recovery
-from angelos.angelgit.documents import documents
-from angelos.angelgit.storage.live import LiveReplicas, Snapshot, snapshot
-from angelos.angelgit.storage.models import (
-    ROOM,
-    SYSTEM,
-    FileState,
-    Manifest,
-    PathChange,
-    Transaction,
-    sha256,
-)
-from angelos.angelgit.storage.store import OUTBOX_PAGE, DocumentRow, Store
-from angelos.angelgit.storage.trees import with_files
+from angelos.angelgit.changes.commits import CommitWriter
+from angelos.angelgit.changes.outbox import Outbox
+from angelos.angelgit.storage.live import LiveReplicas
+from angelos.angelgit.storage.models import Manifest, PathChange, Transaction
+from angelos.angelgit.storage.store import Store
 from angelos.angelgit.worktree.writer import WorktreeWriter
-from angelos.core.errors import AngelError, InvalidInput, Tampered, TooLarge
-from angelos.core.ids import PrincipalId, Revision, new_fact_id
-from angelos.core.messages import Fact, Kind
-from angelos.core.ports import Clock, Journal, LiveDocuments
-from angelos.core.repository import Branch
-from angelos.core.revision import Commit, SignedCommit, sign_commit, tree_hash
-from angelos.core.signing import SigningKey
+from angelos.core.errors import InvalidInput, Tampered, TooLarge
+from angelos.core.ids import Revision
+from angelos.core.ports import LiveDocuments
+from angelos.core.revision import SignedCommit
 
 log = logging.getLogger(__name__)
 
 
 class Transactions:
-    """Carries moves out, once, whatever happens in between."""
+    """Carries transactions out, exactly once, across failures and restarts."""
 
     def __init__(
         self,
         database: Database,
         live: LiveReplicas,
-        journal: Journal,
-        clock: Clock,
-        key: SigningKey,
-        printer: WorktreeWriter,
+        commits: CommitWriter,
+        outbox: Outbox,
+        writer: WorktreeWriter,
         rooms: LiveDocuments | None,
     ) -> None:
-        """Take the parts; `rooms` are the documents open in the running server."""
-        self.database = database
+        self._database = database
         self._live = live
-        self._journal = journal
-        self._clock = clock
-        self._key = key
-        self._writer = printer
+        self._commits = commits
+        self._outbox = outbox
+        self._writer = writer
         self._rooms = rooms
         self._unfinished: set[str] = set()
+        """Repositories that may have a transaction which has begun and not ended."""
         self._logged: dict[str, Transaction] = {}
-        """Moves of this process whose updates are logged and that nobody was shown yet."""
-        self._outbox = asyncio.Lock()
+        """Transactions of this process whose updates are logged and not yet published."""
         self._locks: dict[str, asyncio.Lock] = {}
 
-    # -- commits -----------------------------------------------------------------------------
+    def branch_lock(self, repo: str) -> asyncio.Lock:
+        """Return the lock under which the branches of a repository move."""
+        return self._locks.setdefault(repo, asyncio.Lock())
 
-    def sign(
-        self,
-        repo: str,
-        parents: tuple[Revision, ...],
-        manifest: Manifest,
-        author: PrincipalId,
-        message: str,
-    ) -> SignedCommit:
-        """Return a signed commit of a manifest."""
-        commit = Commit(
-            repo=repo,
-            parents=parents,
-            tree=tree_hash(f.entry() for f in manifest),
-            author=author,
-            message=message,
-            at=int(self._clock.time() * 1000),
-        )
-        return sign_commit(self._key, commit)
-
-    def advanced(
-        self,
-        repo: str,
-        branch: Branch,
-        before: Revision | str,
-        after: Revision,
-        cause: str,
-        author: PrincipalId,
-        **data: Any,
-    ) -> Fact:
-        """Return the fact that a branch moved."""
-        return Fact(
-            id=new_fact_id(int(self._clock.time() * 1000)),
-            at=self._clock.time(),
-            actor=SYSTEM,
-            on_behalf_of=author,
-            kind=Kind.branch_advanced,
-            subject=f"{repo}:{branch}",
-            revision=after,
-            data={"before": before, "cause": cause, **data},
-        )
-
-    async def commit_live_edits(self, repo: str, held: Iterable[str]) -> None:
-        """Commit what people typed into the documents whose locks are held (step 1)."""
-        dirty = sorted(self._live.dirty.get(repo, set()) & set(held))
-        if not dirty:
-            return
-        async with self.database.transaction() as conn:
-            store = Store(conn)
-            before = await store.head(repo, "dev")
-            _, manifest = await store.commit(repo, before)
-            have = {f.document: f for f in manifest}
-            shots = []
-            for document in dirty:
-                try:
-                    shots.append(await self._shoot(store, repo, document))
-                except (InvalidInput, Tampered) as error:
-                    # One broken document must not keep all others from being committed.
-                    log.warning("what was typed is not committed: %s", error)
-            changed = [_state(s) for s in shots if s.row.alive and not _same(have.get(s.row.id), s)]
-            if changed:
-                manifest = with_files(manifest, changed)
-                signed = self.sign(repo, (before,), manifest, ROOM, "live edits")
-                await store.add_commit(signed, manifest)
-                await store.move_branch(repo, "dev", signed.revision, before)
-                fact = self.advanced(repo, "dev", before, signed.revision, "live edits", ROOM)
-                await store.add_facts([fact])
-        self._live.update(repo, [s.row for s in shots])
-        await self._mark_clean(repo, [s.row.id for s in shots if not _gap(s)])
-
-    # -- moves -------------------------------------------------------------------------------
+    def documents_to_lock(self, repo: str, paths: Sequence[PathChange]) -> set[str]:
+        """Return the documents of a transaction and those with uncommitted live edits."""
+        return {p.document for p in paths} | self._live.dirty.get(repo, set())
 
     async def begin(
         self, transaction: Transaction, main: tuple[SignedCommit, Manifest] | None = None
     ) -> None:
-        """Store a move (step 2), with the commit that `main` will move to, if any."""
-        async with self.database.transaction() as conn:
+        """Store a transaction (step 2), and the commit that `main` will advance to, if any."""
+        async with self._database.transaction() as conn:
             store = Store(conn)
             if main is not None:
                 await store.add_commit(*main)
             await store.add_transaction(transaction)
-        # From here on it will be carried out; whoever comes next sees to it if we fail.
+        # From here on it will be carried out: by us, or by `recover` before the next one.
         self._unfinished.add(transaction.repo)
 
     async def execute(self, transaction: Transaction) -> Revision:
-        """Do steps 3 and 4 under the locks that are held; return the commit of `dev`."""
+        """Do steps 3 and 4 under the documents' locks; return the commit of `dev`.
+
+        Raises:
+            InvalidInput: an update cannot be applied; the transaction is removed.
+            Tampered: a stored state has changed; the transaction is removed.
+            TooLarge: a document would become too large; the transaction is removed.
+            Unavailable: a store does not answer; the transaction is carried out later.
+        """
         updates = {p.document: (p.path, p.update) for p in transaction.paths if p.update}
         try:
             await self._live.append(transaction.repo, updates, cause=transaction.id)
         except (InvalidInput, Tampered, TooLarge):
-            # It can never be carried out and nothing of it was logged: forget it.
-            async with self.database.transaction() as conn:
+            # It can never be carried out, and nothing of it was logged.
+            async with self._database.transaction() as conn:
                 await Store(conn).end_transaction(transaction)
             raise
         self._logged[transaction.id] = transaction
         try:
-            revision, shots = await self._commit(transaction)
+            revision, snapshots = await self._commits.commit_transaction(transaction)
         except BaseException:
             self._live.drop(p.document for p in transaction.paths)
             raise
-        self._live.update(transaction.repo, [s.row for s in shots])
-        await self._mark_clean(transaction.repo, [s.row.id for s in shots if not _gap(s)])
+        await self._commits.mark_committed(transaction.repo, snapshots)
         return revision
 
     async def publish(self, transaction: Transaction) -> None:
-        """Bring rooms, working files and the journal up to date (step 5); no locks are held."""
+        """Bring rooms, working files and the journal up to date (step 5), without any lock."""
         for path in transaction.paths:
-            await self._show(transaction.repo, path)
+            await self._publish_path(transaction.repo, path)
         self._unfinished.discard(transaction.repo)
         self._logged.pop(transaction.id, None)
-        await self.flush_outbox()
+        await self._outbox.flush()
 
-    async def recover(self, repo: str) -> None:
-        """Carry out moves that were begun and not finished.
-
-        The answer to a commit may have been lost, so what the store says comes first.
-        """
-        if repo not in self._unfinished:
-            return
-        await self._live.load(repo)
-        async with self.database.transaction() as conn:
-            transactions = {
-                transaction.id: transaction for transaction in await Store(conn).transactions(repo)
-            }
-        for begun in transactions.values():
-            held = self.held(repo, begun.paths)
-            async with self._live.hold(held):
-                transaction = await self._again(begun, held)
-                if transaction is not None:
-                    await self.execute(transaction)
-            if transaction is not None:
-                await self.publish(transaction)
-        for transaction in [m for m in self._logged.values() if m.repo == repo]:
-            await self.publish(transaction)
-        self._unfinished.discard(repo)
-
-    async def _again(self, begun: Transaction, held: set[str]) -> Transaction | None:
-        """Return a move to carry out as it fits now; None if it had to be forgotten."""
-        if begun.id in self._logged:
-            return self._logged[begun.id]
-        if await recovery.logged(self._live, begun):
-            return begun
-        await self.commit_live_edits(begun.repo, held)
-        async with self.database.transaction() as conn:
-            store = Store(conn)
-            transaction = await recovery.checked(store, self._live, begun)
-            if transaction is None:
-                log.warning("%s was cut off and does not fit any more: forgotten", begun.id)
-                await store.end_transaction(begun)
-        return transaction
-
-    def expect_unfinished(self, repo: str) -> None:
-        """Look for unfinished moves before the next one (after a start)."""
-        self._unfinished.add(repo)
-
-    async def tidy(self, repo: str) -> None:
-        """Remove working files of documents that are gone, if nobody has changed them since."""
-        gone = [
-            row
-            for row in self._live.rows.values()
-            if row.repo == repo and not row.alive and not self._live.has(repo, row.path)
-        ]
-        await self._writer.tidy(repo, gone)
-
-    async def flush_outbox(self) -> None:
-        """Hand committed facts to the journal; what fails stays for the next time."""
-        async with self._outbox:
-            try:
-                while True:
-                    async with self.database.transaction() as conn:
-                        rows = await Store(conn).outbox()
-                    if not rows:
-                        return
-                    await self._journal.append([fact for _, fact in rows])
-                    async with self.database.transaction() as conn:
-                        await Store(conn).clear_outbox([number for number, _ in rows])
-                    if len(rows) < OUTBOX_PAGE:
-                        return
-            except AngelError as error:
-                log.warning("facts wait in the outbox: %s", error)
-
-    def lock(self, repo: str) -> asyncio.Lock:
-        """Return the lock under which a repository's branches move."""
-        return self._locks.setdefault(repo, asyncio.Lock())
-
-    def held(self, repo: str, paths: Sequence[PathChange]) -> set[str]:
-        """Return the documents to hold for a move: its own and those with uncommitted typing."""
-        return {p.document for p in paths} | self._live.dirty.get(repo, set())
-
-    async def _commit(self, transaction: Transaction) -> tuple[Revision, list[Snapshot]]:
-        async with self.database.transaction() as conn:
-            store = Store(conn)
-            before = await store.head(transaction.repo, "dev")
-            _, manifest = await store.commit(transaction.repo, before)
-            shots = [
-                await self._shoot(store, transaction.repo, p.document, p) for p in transaction.paths
-            ]
-            touched = {s.row.id for s in shots}
-            manifest = with_files(manifest, [_state(s) for s in shots if s.row.alive], touched)
-            parents = (before, transaction.main.revision) if transaction.main else (before,)
-            signed = self.sign(
-                transaction.repo, parents, manifest, transaction.author, transaction.message
-            )
-            await store.add_commit(signed, manifest)
-            await store.move_branch(transaction.repo, "dev", signed.revision, before)
-            about: dict[str, Any] = (
-                {"proposal": transaction.proposal} if transaction.proposal else {}
-            )
-            facts = [
-                self.advanced(
-                    transaction.repo,
-                    "dev",
-                    before,
-                    signed.revision,
-                    transaction.cause,
-                    transaction.author,
-                    **about,
-                )
-            ]
-            if transaction.main is not None:
-                await store.advance_main(transaction.repo, transaction.main)
-                facts.append(
-                    self.advanced(
-                        transaction.repo,
-                        "main",
-                        transaction.main.expected,
-                        transaction.main.revision,
-                        transaction.cause,
-                        transaction.author,
-                    )
-                )
-            if transaction.proposal and transaction.cause == "proposal":
-                await store.merged(transaction.proposal, signed.revision, transaction.keep)
-            if transaction.proposal and transaction.cause == "revert":
-                await store.reverted(transaction.proposal, signed.revision, transaction.inverses)
-            await store.add_facts(facts)
-            await store.end_transaction(transaction)
-        return signed.revision, shots
-
-    async def _shoot(
-        self, store: Store, repo: str, document: str, path: PathChange | None = None
-    ) -> Snapshot:
-        row = self._live.rows.get(document)
+    async def _publish_path(self, repo: str, change: PathChange) -> None:
+        row = self._live.rows.get(change.document)
         if row is None:
-            if path is None or path.op != "create":
-                msg = f"document {document} is not known and not being made"
-                raise RuntimeError(msg)
-            empty = sha256(documents.EMPTY)
-            await store.add_blobs([documents.EMPTY])
-            row = DocumentRow(
-                id=document,
-                repo=repo,
-                path=path.path,
-                mode=path.mode,
-                alive=True,
-                state=empty,
-                sha256="",
-            )
-        elif path is not None and path.op != "edit":
-            row = msgspec.structs.replace(
-                row, path=path.path, mode=path.mode, alive=path.op != "delete"
-            )
-        elif path is not None:
-            row = msgspec.structs.replace(row, mode=path.mode)
-        return await snapshot(store, row, await self._live.replica(repo, document, row.path))
-
-    async def _mark_clean(self, repo: str, ids: list[str]) -> None:
-        self._live.dirty[repo] -= set(ids)
-        self._live.compacted(ids)
-        await self._live.trim(repo, ids)
-
-    async def _show(self, repo: str, transaction: PathChange) -> None:
-        row = self._live.rows.get(transaction.document)
-        if row is None or self._live.paths(repo).get(row.path) != transaction.document:
-            if row is not None and not self._live.has(repo, transaction.path):
-                await self._writer.tidy(repo, [row])
             return
-        if self._rooms is not None and transaction.update:
-            # No lock is held here: the room hands the same update to `ingest`, which knows it.
+        if self._live.paths(repo).get(row.path) != change.document:
+            if not self._live.exists(repo, change.path):
+                await self._writer.remove_deleted(repo, [row])
+            return
+        if self._rooms is not None and change.update:
+            # The room hands the same update back to `ingest`, which needs the document's lock and
+            # logs nothing, because the replica contains it.
             try:
-                if await self._rooms.apply(repo, row.path, transaction.update):
+                if await self._rooms.apply(repo, row.path, change.update):
                     return  # the room saves its own file
             except Exception:
                 log.exception("the open room of %s/%s did not take an update", repo, row.path)
         await self._writer.try_write(repo, row.path)
 
+    # -- recovery ----------------------------------------------------------------------------
 
-def _state(shot: Snapshot) -> FileState:
-    return FileState(
-        path=shot.row.path,
-        mode=shot.row.mode,
-        sha256=sha256(shot.content),
-        size=len(shot.content),
-        document=shot.row.id,
-        state=sha256(shot.state),
-    )
+    def expect_unfinished(self, repo: str) -> None:
+        """Let `recover` look into the store, as after a start."""
+        self._unfinished.add(repo)
 
+    async def recover(self, repo: str) -> None:
+        """Carry out the transactions that have begun and not ended.
 
-def _same(file: FileState | None, shot: Snapshot) -> bool:
-    return file is not None and file.sha256 == sha256(shot.content)
+        The store decides which these are, not this process: the answer to a commit may have been
+        lost, and then the transaction has ended.
+        """
+        if repo not in self._unfinished:
+            return
+        await self._live.load(repo)
+        async with self._database.transaction() as conn:
+            unfinished = await Store(conn).transactions(repo)
+        for begun in unfinished:
+            locked = self.documents_to_lock(repo, begun.paths)
+            async with self._live.lock(locked):
+                transaction = await self._recheck(begun, locked)
+                if transaction is not None:
+                    await self.execute(transaction)
+            if transaction is not None:
+                await self.publish(transaction)
+        for transaction in [t for t in self._logged.values() if t.repo == repo]:
+            await self.publish(transaction)
+        self._unfinished.discard(repo)
 
+    async def _recheck(self, begun: Transaction, locked: set[str]) -> Transaction | None:
+        """Return a transaction as it is to be carried out now; None if it was removed."""
+        if begun.id in self._logged:
+            return self._logged[begun.id]
+        if await recovery.is_logged(self._live, begun):
+            return begun
+        await self._commits.commit_live_edits(begun.repo, locked)
+        async with self._database.transaction() as conn:
+            store = Store(conn)
+            transaction = await recovery.recheck(store, self._live, begun)
+            if transaction is None:
+                log.warning("%s was cut off and no longer applies: removed", begun.id)
+                await store.end_transaction(begun)
+        return transaction
 
-def _gap(shot: Snapshot) -> bool:
-    return shot.row.state != sha256(shot.state)
+    async def remove_deleted_files(self, repo: str) -> None:
+        """Remove the working files of deleted documents, unless somebody has changed them."""
+        deleted = [
+            row
+            for row in self._live.rows.values()
+            if row.repo == repo and not row.alive and not self._live.exists(repo, row.path)
+        ]
+        await self._writer.remove_deleted(repo, deleted)

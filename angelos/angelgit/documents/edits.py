@@ -1,8 +1,8 @@
-r"""Text to minimal edits, and unified diffs, both strict about lines.
+r"""Minimal edits between two texts, and unified diffs; both are strict about lines.
 
-Lines end at `\n` only, as in git: `str.splitlines` would also split at form feeds, lone carriage
-returns and U+2028 and so count other lines than the diff does. Positions of edits are UTF-8
-byte offsets, because that is what pycrdt's `Text` counts in.
+Lines end at `\n` only, as in git: `str.splitlines` also splits at form feeds, lone carriage
+returns and U+2028, and would count different lines than the diff does. Positions of edits are
+UTF-8 byte offsets, because pycrdt's `Text` counts bytes.
 
     >>> text_edits("one\ntwo\n", "one\n2\n")
     [TextEdit(at=4, delete=3, insert='2')]
@@ -23,10 +23,10 @@ from pygit2.enums import DiffOption
 from angelos.core.errors import InvalidInput
 
 MAX_DIFF_CHARS = 64_000
-"""Longest diff that is kept for people to read."""
+"""The longest diff that is stored for people to read."""
 _BUDGET = 200_000_000
-"""Characters times characters that are compared inside hunks, about a second at the worst; when
-it is spent hunks are replaced as a whole, common beginnings and ends aside."""
+"""How much work the character diffs of one text may cost, in characters times characters: about a
+second in the worst case. After that a hunk is replaced as one edit, less its common ends."""
 _CUT = re.compile(r"\n\.\.\. [0-9]+ characters more\n\Z")
 """No line of a unified diff begins with a dot."""
 _HUNK = re.compile(r"^@@ -([0-9]{1,9})(?:,([0-9]{1,9}))? \+([0-9]{1,9})(?:,([0-9]{1,9}))? @@")
@@ -67,7 +67,10 @@ def lines(text: str) -> list[str]:
 
 
 def line_hunks(before: str, after: str) -> list[Hunk]:
-    """Return the changed line ranges, in order (Myers, as in git)."""
+    """Return the changed line ranges, in order.
+
+    Source: libgit2's xdiff, which is Myers, "An O(ND) Difference Algorithm and Its Variations".
+    """
     if before == after:
         return []
     old, new = before.encode(), after.encode()
@@ -81,10 +84,10 @@ def line_hunks(before: str, after: str) -> list[Hunk]:
 
 
 def text_edits(before: str, after: str) -> list[TextEdit]:
-    """Return the edits that turn `before` into `after`, from the end to the beginning.
+    """Return the edits that turn `before` into `after`, the last one first.
 
-    Whole lines first, then characters inside each hunk; applied in the order given, earlier
-    offsets stay valid.
+    Applied in this order, no edit shifts the offset of a later one. The lines are compared first,
+    then the characters inside each hunk, so that an edit never spans unrelated lines.
     """
     old, new = lines(before), lines(after)
     edits: list[TextEdit] = []
@@ -92,12 +95,12 @@ def text_edits(before: str, after: str) -> list[TextEdit]:
     for hunk in line_hunks(before, after):
         offset += sum(_size(text) for text in old[line : hunk.start])
         line = hunk.end
-        gone = "".join(old[hunk.start : hunk.end])
-        come = "".join(new[hunk.new_start : hunk.new_end])
-        inside, cost = _inside(gone, come, offset, budget)
-        edits += inside
+        removed = "".join(old[hunk.start : hunk.end])
+        added = "".join(new[hunk.new_start : hunk.new_end])
+        hunk_edits, cost = _hunk_edits(removed, added, offset, budget)
+        edits += hunk_edits
         budget -= cost
-        offset += _size(gone)
+        offset += _size(removed)
     edits.reverse()
     return edits
 
@@ -114,15 +117,18 @@ def unified_diff(before: str | None, after: str | None, path: str) -> str:
 
 
 def is_cut(diff: str) -> bool:
-    """Tell whether a diff made by `unified_diff` was cut."""
+    """Return whether `unified_diff` cut this diff."""
     return _CUT.search(diff) is not None
 
 
 def apply_diff(base: str, diff: str, path: str) -> str | None:
     """Return `base` with a unified diff applied, or None if the diff removes the file.
 
-    Strict: every context and removed line must stand in the base exactly where the hunk says.
-    Raises `InvalidInput` that names the hunk and the line.
+    There is no fuzz: each context line and each removed line must be in the base at exactly the
+    line that the hunk's header gives.
+
+    Raises:
+        InvalidInput: the diff is malformed or does not fit; the text names the hunk and the line.
     """
     rows = diff.split("\n")
     first = next((i for i, row in enumerate(rows) if _HUNK.match(row)), None)
@@ -147,11 +153,11 @@ def apply_diff(base: str, diff: str, path: str) -> str | None:
             if sign == "+":
                 out.append(text)
                 continue
-            have = source[at] if at < len(source) else None
-            if have != text:
+            line = source[at] if at < len(source) else None
+            if line != text:
                 raise InvalidInput(
                     f"Hunk {number} of the diff of {path} does not fit its base at line {at + 1}: "
-                    f"the diff has {text!r}, the base {have!r}.",
+                    f"the diff has {text!r}, the base {line!r}.",
                     hint="Make the diff against the exact content of the base revision.",
                 )
             if sign == " ":
@@ -160,14 +166,14 @@ def apply_diff(base: str, diff: str, path: str) -> str | None:
     text = "".join(out + source[at:])
     if removed and text:
         raise InvalidInput(
-            f"The diff of {path} removes the file, but not all of its lines; nothing was taken.",
+            f"The diff of {path} removes the file, but not all of its lines; nothing was applied.",
             hint="Make the diff against the exact content of the base revision.",
         )
     return None if removed else text
 
 
 def _check_head(head: list[str], path: str) -> bool:
-    """Check the lines before the first hunk; tell whether the diff removes the file."""
+    """Check the lines before the first hunk; return whether the diff removes the file."""
     removed = False
     for row in head:
         if row.strip() and not row.startswith(_HEADERS):
@@ -191,13 +197,13 @@ def _hunks(rows: list[str], path: str) -> Iterator[tuple[int, int, list[tuple[st
         number += 1
         if match is None:
             raise InvalidInput(
-                f"After hunk {number - 1} of the diff of {path} stands {rows[i][:80]!r}.",
-                hint="A hunk's header must count its lines; one edit holds one file's diff.",
+                f"Hunk {number - 1} of the diff of {path} is followed by {rows[i][:80]!r}.",
+                hint="A hunk's header must count its lines; an edit holds the diff of one file.",
             )
         a, b, _, d = (int(g) if g is not None else 1 for g in match.groups())
         i += 1
-        want, body = [b, d], []
-        while i < len(rows) and (want != [0, 0] or rows[i].startswith("\\")):
+        missing, body = [b, d], []
+        while i < len(rows) and (missing != [0, 0] or rows[i].startswith("\\")):
             sign, text = rows[i][:1] or " ", rows[i][1:]
             if sign == "\\":
                 if not body:
@@ -211,31 +217,31 @@ def _hunks(rows: list[str], path: str) -> Iterator[tuple[int, int, list[tuple[st
                 raise InvalidInput(
                     f"Hunk {number} of the diff of {path} has a line that begins with {sign!r}."
                 )
-            want = [want[0] - (sign != "+"), want[1] - (sign != "-")]
+            missing = [missing[0] - (sign != "+"), missing[1] - (sign != "-")]
             body.append((sign, text + "\n"))
             i += 1
-        if want != [0, 0]:
+        if missing != [0, 0]:
             raise InvalidInput(
                 f"Hunk {number} of the diff of {path} counts {b} lines before and {d} after, "
-                f"but holds {b - want[0]} and {d - want[1]}."
+                f"but holds {b - missing[0]} and {d - missing[1]}."
             )
         yield number, (a - 1 if b else a), body
 
 
-def _inside(gone: str, come: str, offset: int, budget: int) -> tuple[list[TextEdit], int]:
-    """Return the edits of one hunk at byte `offset`, first to last, and what they cost."""
-    head = _common(gone, come)
-    offset += _size(gone[:head])
-    gone, come = gone[head:], come[head:]
-    tail = _common(gone[::-1], come[::-1])
-    gone, come = gone[: len(gone) - tail], come[: len(come) - tail]
-    cost = len(gone) * len(come)
+def _hunk_edits(removed: str, added: str, offset: int, budget: int) -> tuple[list[TextEdit], int]:
+    """Return the edits of one hunk at byte `offset`, the first one first, and their cost."""
+    head = _common_prefix(removed, added)
+    offset += _size(removed[:head])
+    removed, added = removed[head:], added[head:]
+    tail = _common_prefix(removed[::-1], added[::-1])
+    removed, added = removed[: len(removed) - tail], added[: len(added) - tail]
+    cost = len(removed) * len(added)
     if cost == 0 or cost > budget:
-        return [TextEdit(offset, _size(gone), come)], 0
+        return [TextEdit(offset, _size(removed), added)], 0
     edits: list[TextEdit] = []
     pending: tuple[int, int, str] | None = None
     steps = fast_diff_match_patch.diff(
-        gone, come, counts_only=False, timelimit=1, cleanup="Semantic"
+        removed, added, counts_only=False, timelimit=1, cleanup="Semantic"
     )
     for op, text in [*steps, ("=", "")]:
         if op == "=":
@@ -254,12 +260,12 @@ def _inside(gone: str, come: str, offset: int, budget: int) -> tuple[list[TextEd
     return edits, cost
 
 
-def _common(one: str, other: str) -> int:
-    """Return how many characters two texts have in common at their beginning."""
-    low, high = 0, min(len(one), len(other))
+def _common_prefix(a: str, b: str) -> int:
+    """Return the length of the longest common prefix, by bisection."""
+    low, high = 0, min(len(a), len(b))
     while low < high:
         middle = (low + high + 1) // 2
-        if one[low:middle] == other[low:middle]:
+        if a[low:middle] == b[low:middle]:
             low = middle
         else:
             high = middle - 1
@@ -267,12 +273,11 @@ def _common(one: str, other: str) -> int:
 
 
 def _patch(before: bytes, after: bytes, context: int, path: str = "file") -> pygit2.Patch:
-    """Return a patch, to be used only while the caller holds both texts.
+    """Return a patch that is valid only while the caller holds both texts.
 
-    It points into their memory (libgit2, `git_patch_from_buffers`) and does not keep them: read
-    later it shows whatever lies there by then.
+    It points into their memory (libgit2, `git_patch_from_buffers`) and does not keep them alive.
     """
-    # FORCE_TEXT: git would otherwise guess "binary" from a control character and show no hunks.
+    # Without FORCE_TEXT git takes a text with a control character for binary and has no hunks.
     return pygit2.Patch.create_from(
         before,
         after,

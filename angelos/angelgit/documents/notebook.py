@@ -1,9 +1,9 @@
-"""Notebooks: JSON in, the CRDT layout of jupyter_ydoc's YNotebook out, and back.
+"""Notebooks: from JSON to the CRDT layout of jupyter_ydoc's YNotebook, and back.
 
 The canonical text is byte for byte what Jupyter's own contents manager writes (nbformat 4.5,
-sorted keys, indent 1, sources split into lines, `trusted` left out), so that a notebook saved by
-a room and one materialised by AngelGit are the same file. Cells are matched by id; a retained
-cell keeps its CRDT identity and only what changed in it is edited.
+sorted keys, indent 1, sources split into lines, `trusted` left out), so that a room and AngelGit
+write the same file. Cells are matched by id; a cell that stays keeps its CRDT identity, and only
+its changed parts are edited.
 
     meta: {nbformat, nbformat_minor, metadata: {...}}
     cells: [{id, cell_type, source: Text, metadata: Map, outputs: Array, execution_count, ...}]
@@ -30,18 +30,26 @@ _SHARED = {"source", "metadata", "outputs", "execution_state"}
 
 
 def parse(text: str, path: str, like: Json | None = None) -> Json:
-    """Return a valid notebook (4.5, every cell with an id) from its JSON text.
+    """Return a valid notebook (format 4.5, every cell with an id) from its JSON text.
 
-    Cells without ids (format 4.4 and older) get those of the equal cells of `like`, else made-up
-    ones. Raises `InvalidInput` with the place that is wrong.
+    Args:
+        text: the JSON.
+        path: the file's path, for messages.
+        like: an earlier version. A cell without an id (format 4.4 and older) gets the id of the
+            equal cell there, otherwise one that is derived from its source.
+
+    Raises:
+        InvalidInput: it is not a notebook; the text names the place.
     """
     import nbformat
 
     try:
-        nb = json.loads(text, parse_constant=_refuse, parse_int=_int, parse_float=_float)
+        nb = json.loads(
+            text, parse_constant=_reject_constant, parse_int=_int64, parse_float=_finite
+        )
     except (ValueError, RecursionError) as error:
         raise InvalidInput(
-            f"{path} is not a notebook: {error}", hint="Give the whole notebook as JSON."
+            f"{path} is not a notebook: {error}", hint="Send the full notebook as JSON."
         ) from error
     if not isinstance(nb, dict) or not isinstance(nb.get("cells"), list):
         raise InvalidInput(f"{path} is not a notebook: it has no list of cells.")
@@ -59,8 +67,8 @@ def parse(text: str, path: str, like: Json | None = None) -> Json:
     _give_ids(nb["cells"], like["cells"] if like else [])
     ids = [cell["id"] for cell in nb["cells"]]
     if len(set(ids)) != len(ids):
-        twice = next(i for i in ids if ids.count(i) > 1)
-        raise InvalidInput(f"{path} has two cells with the id {twice!r}.")
+        duplicate = next(i for i in ids if ids.count(i) > 1)
+        raise InvalidInput(f"{path} has two cells with the id {duplicate!r}.")
     try:
         nbformat.validate(nb)
     except nbformat.ValidationError as error:
@@ -80,10 +88,10 @@ def dump(nb: Json) -> str:
 
 
 def read(doc: Doc[Any]) -> Json:
-    """Return the notebook in a document (numbers as in the file, no live-only keys)."""
-    meta = _whole(doc.get("meta", type=Map).to_py() or {})
-    raw = _whole(doc.get("cells", type=Array).to_py() or [])
-    # Whoever edits in a room may put anything there; what is no cell is not part of the file.
+    """Return the notebook in a document, without the keys that exist only in live documents."""
+    meta = _integral(doc.get("meta", type=Map).to_py() or {})
+    raw = _integral(doc.get("cells", type=Array).to_py() or [])
+    # A client may put any value into the array; a value that is no cell is left out of the file.
     cells = [c for c in raw if isinstance(c, dict) and isinstance(c.get("source"), str)]
     for cell in cells:
         cell.pop("execution_state", None)
@@ -97,26 +105,27 @@ def read(doc: Doc[Any]) -> Json:
 
 
 def write(doc: Doc[Any], new: Json) -> None:
-    """Edit a document so that it holds `new`; the caller holds the transaction.
+    """Edit a document so that it holds `new`; the caller opens the pycrdt transaction.
 
-    Cells in both keep their identity, cells only in `new` are inserted where they stand, cells
-    that moved against the others are deleted and made anew (yjs 13 has no move).
+    A cell in both keeps its CRDT identity. A cell that moved relative to the others is deleted and
+    inserted as a new one, because yjs 13 has no move operation.
     """
     _write_meta(doc, new)
     cells = doc.get("cells", type=Array)
     old_ids = [cast("str", cell.get("id")) for cell in cells]
     new_ids = [cell["id"] for cell in new["cells"]]
     moved = moved_cells(old_ids, new_ids)
-    wanted = set(new_ids) - moved
+    retained = set(new_ids) - moved
+    # Two clients may have inserted a cell with one id: only the first is kept.
     first = {cell: index for index, cell in reversed(list(enumerate(old_ids)))}
-    seen: set[str] = set()
+    in_place: set[str] = set()
     for index in reversed(range(len(old_ids))):
-        if old_ids[index] not in wanted or first[old_ids[index]] != index:
+        if old_ids[index] not in retained or first[old_ids[index]] != index:
             del cells[index]
         else:
-            seen.add(old_ids[index])
+            in_place.add(old_ids[index])
     for index, cell in enumerate(new["cells"]):
-        if cell["id"] not in seen:
+        if cell["id"] not in in_place:
             cells.insert(index, _new_cell(cell))
         elif not _edit_cell(cast("Map[Any]", cells[index]), cell):
             del cells[index]
@@ -124,78 +133,79 @@ def write(doc: Doc[Any], new: Json) -> None:
 
 
 def moved_cells(before: Sequence[str], after: Sequence[str]) -> set[str]:
-    """Return the ids that changed their place relative to the others (the fewest possible).
+    """Return the smallest set of ids that changed their position relative to the others.
 
     >>> moved_cells(["a", "b", "c"], ["c", "a", "new", "b"])
     {'c'}
     """
-    place = {cell: i for i, cell in reversed(list(enumerate(before)))}
-    common = [cell for cell in after if cell in place]
-    # Longest increasing subsequence by patience sorting.
+    position = {cell: i for i, cell in reversed(list(enumerate(before)))}
+    common = [cell for cell in after if cell in position]
+    # The cells that stay are a longest increasing subsequence of the old positions. Patience
+    # sorting finds its length in O(n log n); the walk back over the piles finds its members.
     tails: list[int] = []
     piles: list[int] = []
     for cell in common:
-        pile = bisect.bisect_left(tails, place[cell])
-        tails[pile : pile + 1] = [place[cell]]
+        pile = bisect.bisect_left(tails, position[cell])
+        tails[pile : pile + 1] = [position[cell]]
         piles.append(pile)
     stay: set[str] = set()
-    want = len(tails) - 1
+    next_pile = len(tails) - 1
     for cell, pile in zip(reversed(common), reversed(piles), strict=True):
-        if pile == want:
+        if pile == next_pile:
             stay.add(cell)
-            want -= 1
+            next_pile -= 1
     return set(common) - stay
 
 
-def same(one: Any, other: Any) -> bool:
-    """Tell whether two values are the same JSON; to Python `True` and `1` are equal.
+def json_equal(a: Any, b: Any) -> bool:
+    """Return whether two values are the same JSON; in Python `True == 1`, in JSON they differ.
 
-    >>> same({"a": [1]}, {"a": [True]}), same([], [])
+    >>> json_equal({"a": [1]}, {"a": [True]}), json_equal([], [])
     (False, True)
     """
-    if type(one) is not type(other):
+    if type(a) is not type(b):
         return False
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(same(v, other[k]) for k, v in one.items())
-    if isinstance(one, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    return one == other
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(json_equal(v, b[k]) for k, v in a.items())
+    if isinstance(a, list):
+        return len(a) == len(b) and all(map(json_equal, a, b))
+    return a == b
 
 
 def _write_meta(doc: Doc[Any], new: Json) -> None:
     meta = doc.get("meta", type=Map)
     for key in ("nbformat", "nbformat_minor"):
-        if not same(_whole(meta.get(key)), new[key]):
+        if not json_equal(_integral(meta.get(key)), new[key]):
             meta[key] = new[key]
-    have = meta.get("metadata")
-    if isinstance(have, Map):
-        _update(have, new["metadata"])
+    metadata = meta.get("metadata")
+    if isinstance(metadata, Map):
+        _update(metadata, new["metadata"])
     else:
         meta["metadata"] = Map(copy.deepcopy(new["metadata"]))
 
 
 def _new_cell(cell: Json) -> Map[Any]:
-    made: Json = {k: copy.deepcopy(v) for k, v in cell.items() if k not in _SHARED}
-    made["source"] = Text(cell["source"])
-    made["metadata"] = Map(copy.deepcopy(cell.get("metadata", {})))
+    shared: Json = {k: copy.deepcopy(v) for k, v in cell.items() if k not in _SHARED}
+    shared["source"] = Text(cell["source"])
+    shared["metadata"] = Map(copy.deepcopy(cell.get("metadata", {})))
     if cell["cell_type"] == "code":
-        made["outputs"] = Array(_new_outputs(cell.get("outputs", [])))
-        made["execution_state"] = "idle"
-    return Map(made)
+        shared["outputs"] = Array(_new_outputs(cell.get("outputs", [])))
+        shared["execution_state"] = "idle"
+    return Map(shared)
 
 
 def _new_outputs(outputs: list[Json]) -> list[Map[Any]]:
-    made = []
+    shared = []
     for output in copy.deepcopy(outputs):
         if output.get("output_type") == "stream":
             output["text"] = Text(output.get("text", ""))
-        made.append(Map(output))
-    return made
+        shared.append(Map(output))
+    return shared
 
 
 def _edit_cell(ycell: Map[Any], new: Json) -> bool:
-    """Edit a cell in place; False if its shape does not allow that."""
-    old = _whole(ycell.to_py() or {})
+    """Edit a cell in place; return False if its types do not allow that."""
+    old = _integral(ycell.to_py() or {})
     source, metadata = ycell.get("source"), ycell.get("metadata")
     if old.get("cell_type") != new["cell_type"] or not isinstance(source, Text):
         return False
@@ -203,7 +213,9 @@ def _edit_cell(ycell: Map[Any], new: Json) -> bool:
         return False
     apply_edits(source, old["source"], new["source"])
     _update(metadata, new.get("metadata", {}), keep=("trusted",))
-    if new["cell_type"] == "code" and not same(old.get("outputs", []), new.get("outputs", [])):
+    if new["cell_type"] == "code" and not json_equal(
+        old.get("outputs", []), new.get("outputs", [])
+    ):
         outputs = ycell.get("outputs")
         if not isinstance(outputs, Array):
             return False
@@ -212,16 +224,17 @@ def _edit_cell(ycell: Map[Any], new: Json) -> bool:
     for key in ({*old, *new}) - _SHARED:
         if key not in new:
             del ycell[key]
-        elif key not in old or not same(old[key], new[key]):
+        elif key not in old or not json_equal(old[key], new[key]):
             ycell[key] = copy.deepcopy(new[key])
     return True
 
 
 def apply_edits(text: Text, before: str, after: str) -> None:
-    """Turn a shared text that holds `before` into `after` with the fewest edits."""
+    """Edit a shared text from `before` to `after` with the fewest edits."""
     for edit in text_edits(before, after):
-        # Behind what goes, so that it does not stand at one place with another's new line
-        # before it, where either may come first, in the middle of a line too.
+        # Insert behind the deleted range. In front of it the new text could share its position
+        # (YATA's left origin) with a line that somebody else inserts before the range, and the
+        # order of the two would depend on client ids.
         if edit.insert:
             text.insert(edit.at + edit.delete, edit.insert)
         if edit.delete:
@@ -229,23 +242,23 @@ def apply_edits(text: Text, before: str, after: str) -> None:
 
 
 def _update(shared: Map[Any], new: Json, keep: tuple[str, ...] = ()) -> None:
-    old = _whole(shared.to_py() or {})
+    old = _integral(shared.to_py() or {})
     for key in old.keys() - new.keys():
         if key not in keep:
             del shared[key]
     for key, value in new.items():
-        if key not in old or not same(old[key], value):
+        if key not in old or not json_equal(old[key], value):
             shared[key] = copy.deepcopy(value)
 
 
-def _whole(value: Any) -> Any:
-    """Return a value with whole floats as ints: a CRDT knows only JavaScript's numbers."""
+def _integral(value: Any) -> Any:
+    """Return a value with integral floats as ints: a CRDT has only JavaScript's numbers."""
     if type(value) is float and value.is_integer() and abs(value) < 2**53:
         return int(value)
     if isinstance(value, list):
-        return [_whole(v) for v in value]
+        return [_integral(v) for v in value]
     if isinstance(value, dict):
-        return {k: _whole(v) for k, v in value.items()}
+        return {k: _integral(v) for k, v in value.items()}
     return value
 
 
@@ -256,7 +269,7 @@ def _tidy(cell: Json) -> None:
 
 
 def _join_lines(cell: Json) -> None:
-    """Join sources and outputs that are kept as lists of lines in the file."""
+    """Join sources and outputs that the file holds as lists of lines."""
     for holder, key in [(cell, "source"), *((o, "text") for o in _dicts(cell.get("outputs")))]:
         if _is_lines(holder.get(key)):
             holder[key] = "".join(holder[key])
@@ -285,39 +298,40 @@ def _dicts(value: Any) -> list[Json]:
 
 def _give_ids(cells: list[Json], like: list[Json]) -> None:
     used = {cell["id"] for cell in cells if isinstance(cell.get("id"), str)}
-    known: dict[tuple[Any, Any], list[str]] = {}
+    earlier: dict[tuple[Any, Any], list[str]] = {}
     for cell in like:
-        known.setdefault((cell["cell_type"], cell["source"]), []).append(cell["id"])
+        earlier.setdefault((cell["cell_type"], cell["source"]), []).append(cell["id"])
     for index, cell in enumerate(cells):
         if isinstance(cell.get("id"), str):
             continue
         source = cell.get("source")
-        spare = known.get((cell.get("cell_type"), source), []) if isinstance(source, str) else []
-        ids = [i for i in spare if i not in used]
+        equal = earlier.get((cell.get("cell_type"), source), []) if isinstance(source, str) else []
+        ids = [i for i in equal if i not in used]
         salt = 0
+        # Derived, not random: the same text must have one canonical text.
         while not ids:
-            made = hashlib.sha256(f"{index}.{salt}\0{source}".encode()).hexdigest()[:8]
-            ids = [made] if made not in used else []
+            derived = hashlib.sha256(f"{index}.{salt}\0{source}".encode()).hexdigest()[:8]
+            ids = [derived] if derived not in used else []
             salt += 1
         cell["id"] = ids[0]
         used.add(ids[0])
 
 
-def _refuse(constant: str) -> Any:
+def _reject_constant(constant: str) -> Any:
     msg = f"{constant} is not JSON"
     raise ValueError(msg)
 
 
-def _float(digits: str) -> float:
-    """Return a number as a document keeps it: `1.0` is `1`, as when a room of Jupyter saves."""
+def _finite(digits: str) -> float:
+    """Return a number as a document keeps it: `1.0` becomes `1`, as when Jupyter saves a room."""
     value = float(digits)
     if not math.isfinite(value):
         msg = f"the number {digits[:40]} is too large"
         raise ValueError(msg)
-    return _whole(value)
+    return _integral(value)
 
 
-def _int(digits: str) -> int:
+def _int64(digits: str) -> int:
     value = int(digits)
     if not -_INT64 <= value < _INT64:
         msg = f"the number {digits[:40]} does not fit into 64 bits"

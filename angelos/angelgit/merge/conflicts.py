@@ -1,7 +1,7 @@
-r"""Do two changes of one base touch the same lines? Pure line-range overlap.
+r"""Whether two changes of one base touch the same lines; pure overlap of line ranges.
 
-Two insertions at one place both survive in a CRDT and are no conflict, unless they insert the
-same text, which would then stand there twice.
+Two insertions at one place both survive in a CRDT, so they do not conflict, unless they insert
+the same text: it would then be in the document twice.
 
     >>> text_conflicts("a.txt", "1\n2\n3\n", "1\ntwo\n3\n", "1\nzwei\n3\n")[0].theirs
     'two\n'
@@ -12,35 +12,57 @@ same text, which would then stand there twice.
 from __future__ import annotations
 
 import json
-from typing import Any
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import Any, NamedTuple
 
 import msgspec
 
 from angelos.angelgit.documents.edits import Hunk, line_hunks, lines
-from angelos.angelgit.documents.notebook import moved_cells, same
+from angelos.angelgit.documents.notebook import Json, json_equal, moved_cells
 
 _MAX_TEXT = 4_000
+_MAX_CONFLICTS = 20
+
+
+class ConflictKind(StrEnum):
+    """What two changes disagree about; the values are stored and sent."""
+
+    lines = "lines"
+    cell_added = "cell-added"
+    cell_deleted = "cell-deleted"
+    cell_moved = "cell-moved"
+    key = "key"
+    file_deleted = "file-deleted"
+    file_recreated = "file-recreated"
+    file_rewritten = "file-rewritten"
+    deleted_file_changed = "deleted-file-changed"
+    path_taken = "path-taken"
+    path_blocked = "path-blocked"
 
 
 class MergeConflict(msgspec.Struct, frozen=True, kw_only=True):
-    """Lines (from 1) of the base that were changed on both sides, with the three texts."""
+    """Lines (from 1) of the base that both sides changed, with the three texts."""
 
     path: str
     start: int
     end: int
-    """Last line; smaller than `start` where nothing stood before."""
+    """The last line; smaller than `start` where the base has no line."""
     base: str
     theirs: str
-    """As it is in `dev` now."""
+    """The current text of the branch."""
     yours: str
+    """The proposed text."""
     cell: str = ""
     """Id of the notebook cell that the lines are counted in."""
-    what: str = "text"
+    kind: ConflictKind = ConflictKind.lines
+    detail: str = ""
+    """Of `key`: the key that both sides set. Of `path_blocked`: the path in the way."""
 
 
 def evidence(conflicts: list[MergeConflict]) -> list[dict[str, Any]]:
-    """Return conflicts as plain data for an error's `extra`, texts bounded."""
-    rows = [msgspec.structs.asdict(conflict) for conflict in conflicts[:20]]
+    """Return conflicts as plain data for an error's `extra`, with the texts cut to a bound."""
+    rows = [msgspec.to_builtins(conflict) for conflict in conflicts[:_MAX_CONFLICTS]]
     for row in rows:
         for side in ("base", "theirs", "yours"):
             if len(row[side]) > _MAX_TEXT:
@@ -48,159 +70,208 @@ def evidence(conflicts: list[MergeConflict]) -> list[dict[str, Any]]:
     return rows
 
 
-def file_conflict(path: str, base: str, theirs: str, yours: str, what: str) -> MergeConflict:
-    """Return a conflict that concerns a file as a whole, such as one deleted on one side."""
+_DESCRIPTIONS = {
+    ConflictKind.lines: "text",
+    ConflictKind.cell_added: "a new cell with the same id",
+    ConflictKind.cell_deleted: "a deleted cell",
+    ConflictKind.cell_moved: "a moved cell",
+    ConflictKind.key: "{detail}",
+    ConflictKind.file_deleted: "the file was deleted",
+    ConflictKind.file_recreated: "the file was deleted and recreated",
+    ConflictKind.file_rewritten: "the file was rewritten",
+    ConflictKind.deleted_file_changed: "the deleted file was changed",
+    ConflictKind.path_taken: "the file exists",
+    ConflictKind.path_blocked: "{detail} is in the way",
+}
+
+
+def describe(conflict: MergeConflict) -> str:
+    """Return what a conflict is about, for people to read."""
+    return _DESCRIPTIONS[conflict.kind].format(detail=conflict.detail)
+
+
+def file_conflict(
+    path: str, base: str, current: str, proposed: str, kind: ConflictKind, detail: str = ""
+) -> MergeConflict:
+    """Return a conflict over a file as a unit, such as one that one side deleted."""
     return MergeConflict(
-        path=path, start=1, end=len(lines(base)), base=base, theirs=theirs, yours=yours, what=what
+        path=path,
+        start=1,
+        end=len(lines(base)),
+        base=base,
+        theirs=current,
+        yours=proposed,
+        kind=kind,
+        detail=detail,
     )
 
 
 def text_conflicts(
-    path: str, base: str, theirs: str, yours: str, cell: str = ""
+    path: str, base: str, current: str, proposed: str, cell: str = ""
 ) -> list[MergeConflict]:
-    """Return where `base` -> `theirs` and `base` -> `yours` overlap."""
-    ours, others = line_hunks(base, yours), line_hunks(base, theirs)
-    b, t, y = lines(base), lines(theirs), lines(yours)
-    found: list[MergeConflict] = []
-    for low, high, mine, their in clusters(ours, others, y, t):
-        t_low, t_high = changed_range(others, their, low, high)
-        y_low, y_high = changed_range(ours, mine, low, high)
-        found.append(
+    """Return where `base` -> `current` and `base` -> `proposed` overlap."""
+    current_hunks, proposed_hunks = line_hunks(base, current), line_hunks(base, proposed)
+    base_lines, current_lines, proposed_lines = lines(base), lines(current), lines(proposed)
+    conflicts: list[MergeConflict] = []
+    for overlap in overlaps(current_hunks, proposed_hunks, current_lines, proposed_lines):
+        low, high = overlap.low, overlap.high
+        current_range = changed_range(current_hunks, overlap.current, low, high)
+        proposed_range = changed_range(proposed_hunks, overlap.proposed, low, high)
+        conflicts.append(
             MergeConflict(
                 path=path,
                 start=low + 1,
                 end=high,
-                base="".join(b[low:high]),
-                theirs="".join(t[t_low:t_high]),
-                yours="".join(y[y_low:y_high]),
+                base="".join(base_lines[low:high]),
+                theirs="".join(current_lines[slice(*current_range)]),
+                yours="".join(proposed_lines[slice(*proposed_range)]),
                 cell=cell,
             )
         )
-    return found
+    return conflicts
+
+
+class Overlap(NamedTuple):
+    """Base lines `low:high` that hunks of both sides change."""
+
+    low: int
+    high: int
+    current: list[Hunk]
+    proposed: list[Hunk]
+
+
+def overlaps(
+    current: list[Hunk],
+    proposed: list[Hunk],
+    current_lines: list[str],
+    proposed_lines: list[str],
+) -> list[Overlap]:
+    """Return groups of hunks that overlap each other, directly or through another hunk.
+
+    As diff3's unstable chunks: a hunk of one side that spans two hunks of the other joins them
+    into one range, because no line between the two is common to all three texts.
+    """
+    groups: list[Overlap] = []
+    for hunk in proposed:
+        hits = [c for c in current if _overlap(hunk, c, proposed_lines, current_lines)]
+        if not hits:
+            continue
+        low = min(hunk.start, *(h.start for h in hits))
+        high = max(hunk.end, *(h.end for h in hits))
+        if groups and any(h in groups[-1].current for h in hits):
+            last = groups.pop()
+            low, high = min(low, last.low), max(high, last.high)
+            hits = last.current + [h for h in hits if h not in last.current]
+            groups.append(Overlap(low, high, hits, [*last.proposed, hunk]))
+        else:
+            groups.append(Overlap(low, high, hits, [hunk]))
+    return groups
 
 
 def _overlap(a: Hunk, b: Hunk, a_lines: list[str], b_lines: list[str]) -> bool:
     if a.start == a.end and b.start == b.end:
-        same = a_lines[a.new_start : a.new_end] == b_lines[b.new_start : b.new_end]
-        return a.start == b.start and (same or (_open(a, a_lines) and _open(b, b_lines)))
-    # Nothing can come behind a last line that has no end.
+        equal = a_lines[a.new_start : a.new_end] == b_lines[b.new_start : b.new_end]
+        unordered = _unterminated(a, a_lines) and _unterminated(b, b_lines)
+        return a.start == b.start and (equal or unordered)
+    # No line can follow a last line that has no line feed, so touching it is overlapping it.
     if a.start == a.end:
-        return b.start < a.start < b.end or (a.start == b.end and _open(b, b_lines))
+        return b.start < a.start < b.end or (a.start == b.end and _unterminated(b, b_lines))
     if b.start == b.end:
-        return a.start < b.start < a.end or (b.start == a.end and _open(a, a_lines))
+        return a.start < b.start < a.end or (b.start == a.end and _unterminated(a, a_lines))
     return a.start < b.end and b.start < a.end
 
 
-def _open(hunk: Hunk, text: list[str]) -> bool:
-    """Tell whether what a hunk puts in ends without a line feed."""
+def _unterminated(hunk: Hunk, text: list[str]) -> bool:
+    """Return whether the inserted text ends without a line feed."""
     return hunk.new_start < hunk.new_end and not text[hunk.new_end - 1].endswith("\n")
 
 
-def clusters(
-    ours: list[Hunk], others: list[Hunk], y: list[str], t: list[str]
-) -> list[tuple[int, int, list[Hunk], list[Hunk]]]:
-    """Group hunks that overlap each other, directly or through others, into ranges."""
-    groups: list[tuple[int, int, list[Hunk], list[Hunk]]] = []
-    for mine in ours:
-        hits = [other for other in others if _overlap(mine, other, y, t)]
-        if not hits:
-            continue
-        low = min(mine.start, *(h.start for h in hits))
-        high = max(mine.end, *(h.end for h in hits))
-        if groups and any(h in groups[-1][3] for h in hits):
-            last = groups.pop()
-            low, high = min(low, last[0]), max(high, last[1])
-            theirs = last[3] + [h for h in hits if h not in last[3]]
-            groups.append((low, high, [*last[2], mine], theirs))
-        else:
-            groups.append((low, high, [mine], hits))
-    return groups
-
-
 def changed_range(hunks: list[Hunk], inside: list[Hunk], low: int, high: int) -> tuple[int, int]:
-    """Return the lines of the changed text that stand for base lines `low:high`."""
-    shift = sum(_grow(h) for h in hunks if h not in inside and h.end <= low)
-    return low + shift, high + shift + sum(_grow(h) for h in inside)
+    """Return the range of the changed text that replaces base lines `low:high`.
+
+    Args:
+        hunks: all hunks of this side.
+        inside: those of them that lie in the range.
+        low: first line of the base.
+        high: the line after the last.
+    """
+    shift = sum(_growth(h) for h in hunks if h not in inside and h.end <= low)
+    return low + shift, high + shift + sum(_growth(h) for h in inside)
 
 
-def _grow(hunk: Hunk) -> int:
+def _growth(hunk: Hunk) -> int:
     return (hunk.new_end - hunk.new_start) - (hunk.end - hunk.start)
 
 
 # -- notebooks -------------------------------------------------------------------------------
 
 
-def notebook_conflicts(
-    path: str, base: dict[str, Any], theirs: dict[str, Any], yours: dict[str, Any]
-) -> list[MergeConflict]:
-    """Return the cells (and metadata) that both sides changed; lines count within a cell."""
-    cells = [{c["id"]: c for c in nb["cells"]} for nb in (base, theirs, yours)]
-    order = [[c["id"] for c in nb["cells"]] for nb in (base, theirs, yours)]
-    moved = [moved_cells(order[0], order[1]), moved_cells(order[0], order[2])]
-    found: list[MergeConflict] = []
-    for cell_id, before in cells[0].items():
-        found += _cell_conflicts(path, before, cells[1].get(cell_id), cells[2].get(cell_id))
-        # A cell moves by being deleted and made anew, so whatever else happens to it is lost.
-        if (
-            cell_id in moved[0] and (cell_id in moved[1] or not same(cells[2].get(cell_id), before))
-        ) or (cell_id in moved[1] and not same(cells[1].get(cell_id), before)):
-            found.append(
-                _cell(path, before, cells[1].get(cell_id), cells[2].get(cell_id), "moved cell")
-            )
-    for cell_id in (cells[1].keys() & cells[2].keys()) - cells[0].keys():
-        found.append(_cell(path, None, cells[1][cell_id], cells[2][cell_id], "new cell"))
-    meta = [
-        {**nb["metadata"], "nbformat_minor": nb["nbformat_minor"]} for nb in (base, theirs, yours)
-    ]
-    if keys := _both(*meta):
-        found += [_plain(path, "", f"metadata.{k}", *(m.get(k) for m in meta)) for k in keys]
-    return found
+def notebook_conflicts(path: str, base: Json, current: Json, proposed: Json) -> list[MergeConflict]:
+    """Return the cells and metadata that both sides changed; lines count within a cell."""
+    books = (base, current, proposed)
+    old, now, new = ({c["id"]: c for c in book["cells"]} for book in books)
+    moved_now, moved_new = (moved_cells(list(old), list(side)) for side in (now, new))
+    conflicts: list[MergeConflict] = []
+    for cell_id, cell in old.items():
+        sides = (cell, now.get(cell_id), new.get(cell_id))
+        conflicts += _cell_conflicts(path, *sides)
+        edited_now, edited_new = (not json_equal(side, cell) for side in sides[1:])
+        # A move deletes the cell and inserts a new one, which drops the other side's change.
+        if (cell_id in moved_now and (cell_id in moved_new or edited_new)) or (
+            cell_id in moved_new and edited_now
+        ):
+            conflicts.append(_cell_conflict(path, *sides, ConflictKind.cell_moved))
+    for cell_id in (now.keys() & new.keys()) - old.keys():
+        sides = (None, now[cell_id], new[cell_id])
+        conflicts.append(_cell_conflict(path, *sides, ConflictKind.cell_added))
+    metadata = [{**book["metadata"], "nbformat_minor": book["nbformat_minor"]} for book in books]
+    for key in _keys_changed_on_both(*metadata):
+        conflicts.append(_key_conflict(path, "", f"metadata.{key}", metadata, key))
+    return conflicts
 
 
 def _cell_conflicts(
-    path: str,
-    base: dict[str, Any],
-    theirs: dict[str, Any] | None,
-    yours: dict[str, Any] | None,
+    path: str, base: Json, current: Json | None, proposed: Json | None
 ) -> list[MergeConflict]:
-    if theirs is None or yours is None:
-        rest = theirs or yours
-        ran = ("outputs", "execution_count")
-        if rest is None or all(same(rest.get(k), base.get(k)) for k in {*rest, *base} - {*ran}):
+    if current is None or proposed is None:
+        remaining = current or proposed
+        # Running a cell again is no reason to keep one that the other side deletes.
+        ignored = {"outputs", "execution_count"}
+        if remaining is None or all(
+            json_equal(remaining.get(k), base.get(k)) for k in {*remaining, *base} - ignored
+        ):
             return []
-        return [_cell(path, base, theirs, yours, "deleted cell")]
-    found = text_conflicts(path, base["source"], theirs["source"], yours["source"], base["id"])
-    flat = [
-        {k: v for k, v in c.items() if k not in ("source", "metadata")}
-        for c in (base, theirs, yours)
+        return [_cell_conflict(path, base, current, proposed, ConflictKind.cell_deleted)]
+    sides = (base, current, proposed)
+    conflicts = text_conflicts(
+        path, base["source"], current["source"], proposed["source"], base["id"]
+    )
+    values = [
+        {k: v for k, v in side.items() if k not in ("source", "metadata")}
+        | {f"metadata.{k}": v for k, v in side["metadata"].items()}
+        for side in sides
     ]
-    meta = [{f"metadata.{k}": v for k, v in c["metadata"].items()} for c in (base, theirs, yours)]
-    both = [{**f, **m} for f, m in zip(flat, meta, strict=True)]
-    for key in _both(*both):
-        found.append(_plain(path, base["id"], key, *(side.get(key) for side in both)))
-    return found
+    for key in _keys_changed_on_both(*values):
+        conflicts.append(_key_conflict(path, base["id"], key, values, key))
+    return conflicts
 
 
-def _both(base: dict[str, Any], theirs: dict[str, Any], yours: dict[str, Any]) -> list[str]:
+def _keys_changed_on_both(base: Json, current: Json, proposed: Json) -> list[str]:
     """Return the keys that both sides changed; outputs count even when changed alike."""
     return sorted(
         key
-        for key in {*base, *theirs, *yours}
-        if not same(theirs.get(key), base.get(key))
-        and not same(yours.get(key), base.get(key))
-        and (key == "outputs" or not same(theirs.get(key), yours.get(key)))
+        for key in {*base, *current, *proposed}
+        if not json_equal(current.get(key), base.get(key))
+        and not json_equal(proposed.get(key), base.get(key))
+        and (key == "outputs" or not json_equal(current.get(key), proposed.get(key)))
     )
 
 
-def _cell(
-    path: str,
-    base: dict[str, Any] | None,
-    theirs: dict[str, Any] | None,
-    yours: dict[str, Any] | None,
-    what: str,
+def _cell_conflict(
+    path: str, base: Json | None, current: Json | None, proposed: Json | None, kind: ConflictKind
 ) -> MergeConflict:
-    texts = [c["source"] if c else "" for c in (base, theirs, yours)]
-    cell = next(c["id"] for c in (base, theirs, yours) if c)
+    sides = (base, current, proposed)
+    texts = [cell["source"] if cell else "" for cell in sides]
     return MergeConflict(
         path=path,
         start=1,
@@ -208,13 +279,16 @@ def _cell(
         base=texts[0],
         theirs=texts[1],
         yours=texts[2],
-        cell=cell,
-        what=what,
+        cell=next(cell["id"] for cell in sides if cell),
+        kind=kind,
     )
 
 
-def _plain(path: str, cell: str, key: str, base: Any, theirs: Any, yours: Any) -> MergeConflict:
-    texts = [json.dumps(v, ensure_ascii=False, sort_keys=True) for v in (base, theirs, yours)]
+def _key_conflict(
+    path: str, cell: str, name: str, sides: Sequence[Json], key: str
+) -> MergeConflict:
+    """Return the conflict over a key of (base, current, proposed); `name` is for people."""
+    texts = [json.dumps(side.get(key), ensure_ascii=False, sort_keys=True) for side in sides]
     return MergeConflict(
         path=path,
         start=1,
@@ -223,5 +297,6 @@ def _plain(path: str, cell: str, key: str, base: Any, theirs: Any, yours: Any) -
         theirs=texts[1],
         yours=texts[2],
         cell=cell,
-        what=key,
+        kind=ConflictKind.key,
+        detail=name,
     )

@@ -1,16 +1,18 @@
-r"""What a merge must give: the three-way line merge of texts, to hold a CRDT's result against.
+r"""The three-way line merge of texts, which the result of a CRDT merge must equal.
 
-A CRDT merges characters by who they are, not by what they say: after a rollback equal texts may
-hold other items, and one update gives another text on them. So whatever is to be written is
-compared with the merge of the texts first (`fit.py`).
+A CRDT merges characters by their identity, not by what they say: after a rollback equal texts may
+consist of other items, and one update gives a different text on them. So everything that is to be
+written is compared with the merge of the texts first (`rebase.py`).
 
-Two insertions at one place may come in either order. Where both sides changed the same lines
-there is a clash, and `text` keeps "theirs".
+The algorithm is diff3 (Khanna, Kunal, Pierce: "A Formal Investigation of Diff3", 2007): hunks of
+the two sides that touch the same lines form an unstable chunk, everything else merges. Two
+insertions at one place may come in either order. Where both sides changed the same lines there is
+a conflict, and `text` keeps the current side.
 
     >>> merged = merge("a.txt", "1\n2\n3\n", "one\n2\n3\n", "1\n2\ndrei\n")
-    >>> (merged.text, merged.clashes, merged.accepts("one\n2\ndrei\n"))
+    >>> (merged.text, merged.has_conflicts, merged.accepts("one\n2\ndrei\n"))
     ('one\n2\ndrei\n', False, True)
-    >>> merge("a.txt", "1\n", "2\n", "3\n").clashes
+    >>> merge("a.txt", "1\n", "2\n", "3\n").has_conflicts
     True
 """
 
@@ -20,7 +22,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from angelos.angelgit.documents import notebook
-from angelos.angelgit.documents.edits import line_hunks, lines, text_edits
+from angelos.angelgit.documents.canonical import is_notebook
+from angelos.angelgit.documents.edits import Hunk, line_hunks, lines, text_edits
+from angelos.angelgit.documents.notebook import Json, json_equal
 from angelos.angelgit.merge import conflicts
 from angelos.core.errors import InvalidInput
 
@@ -28,310 +32,377 @@ _MISSING: Any = object()
 
 
 class Chunk(NamedTuple):
-    """Text of the result: `text`, in either order with `other`, or a clash."""
+    """A part of the merged text: settled, two insertions in either order, or a conflict."""
 
     text: str
-    other: str = ""
+    """The settled text, or that of the current side."""
+    proposed: str = ""
     base: str = ""
-    clash: bool = False
-    """`text` is theirs, `other` yours, `base` what was there."""
+    conflict: bool = False
 
     @property
     def orders(self) -> tuple[str, str]:
-        """Both texts, one behind the other, in either order."""
-        return self.text + self.other, self.other + self.text
+        """Both texts one after the other, in either order."""
+        return self.text + self.proposed, self.proposed + self.text
 
 
 class TextMerge(NamedTuple):
     """The merge of three texts."""
 
-    pieces: tuple[Chunk, ...]
+    chunks: tuple[Chunk, ...]
 
     @property
     def text(self) -> str:
-        """The merged text; theirs comes first and wins clashes."""
-        return "".join(p.text if p.clash else p.text + p.other for p in self.pieces)
+        """The merged text; the current side comes first and wins conflicts."""
+        return "".join(c.text if c.conflict else c.orders[0] for c in self.chunks)
 
     @property
-    def clashes(self) -> bool:
+    def has_conflicts(self) -> bool:
         """Whether both sides changed the same lines."""
-        return any(p.clash for p in self.pieces)
+        return any(c.conflict for c in self.chunks)
 
     def accepts(self, result: str) -> bool:
-        """Tell whether a result is this merge; in a clash it must hold both authors' work."""
+        """Return whether a text is a result of this merge; a conflict must keep both sides' work.
+
+        Chunks may have several accepted texts, of different lengths, so this is a walk over the
+        set of offsets at which a chunk can end, as in a simulation of a nondeterministic automaton.
+        """
         ends = {0}
-        for index in range(len(self.pieces)):
-            ends = {end for at in ends for end in self._ends(result, at, index)}
+        for index in range(len(self.chunks)):
+            ends = {end for start in ends for end in self._ends(result, start, index)}
         return len(result) in ends
 
-    def _ends(self, result: str, at: int, index: int) -> Iterator[int]:
-        """Yield where the text that stands for a piece may end, if it begins at `at`."""
-        piece = self.pieces[index]
-        if not piece.clash:
-            if result.startswith(piece.orders, at):
-                yield at + len(piece.orders[0])
+    def _ends(self, result: str, start: int, index: int) -> Iterator[int]:
+        """Yield the offsets where a chunk may end in `result` if it begins at `start`."""
+        chunk = self.chunks[index]
+        if not chunk.conflict:
+            if result.startswith(chunk.orders, start):
+                yield start + len(chunk.orders[0])
             return
-        if index + 1 == len(self.pieces):
-            if _both(piece, result[at:]):
+        if index + 1 == len(self.chunks):
+            if _resolves(chunk, result[start:]):
                 yield len(result)
             return
-        # Two clashes never touch, so a fixed piece follows; where it may stand is bounded.
-        follows = self.pieces[index + 1].orders
-        for end in range(at, min(at + len(piece.orders[0]), len(result)) + 1):
-            if result.startswith(follows, end) and _both(piece, result[at:end]):
+        # Two conflicts are never adjacent, so a settled chunk follows. Only where that one can
+        # begin is a resolution tried, and a resolution is never longer than both sides together.
+        following = self.chunks[index + 1].orders
+        for end in range(start, min(start + len(chunk.orders[0]), len(result)) + 1):
+            if result.startswith(following, end) and _resolves(chunk, result[start:end]):
                 yield end
+
+
+class CellRun(NamedTuple):
+    """A cell that keeps its position, and the cells that each side puts behind it."""
+
+    anchor: str
+    """Id of the cell, "" for the beginning of the notebook."""
+    current: tuple[str, ...]
+    proposed: tuple[str, ...]
+
+    @property
+    def head(self) -> list[str]:
+        """The anchor as a list, empty at the beginning of the notebook."""
+        return [self.anchor] if self.anchor else []
 
 
 class NotebookMerge(NamedTuple):
     """The merge of three notebooks: cells by id, their sources by line, the rest by key."""
 
     path: str
-    cells: Mapping[str, Mapping[str, Any]]
-    """Without their sources."""
+    cells: Mapping[str, Json]
+    """The cells without their sources."""
     sources: Mapping[str, TextMerge]
-    gaps: tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]
-    """(Cell that stays in its place or "", theirs behind it, yours behind it)."""
-    rest: Mapping[str, Any]
-    clashes: bool
+    runs: tuple[CellRun, ...]
+    header: Json
+    """Metadata and format of the notebook."""
+    has_conflicts: bool
 
     @property
     def text(self) -> str:
-        """The merged notebook; theirs comes first and wins clashes."""
-        order = [c for stays, theirs, yours in self.gaps for c in (stays, *theirs, *yours) if c]
+        """The merged notebook; the current side comes first and wins conflicts."""
+        order = [cell for run in self.runs for cell in (*run.head, *run.current, *run.proposed)]
         cells = [{**self.cells[c], "source": self.sources[c].text} for c in order]
-        return notebook.dump({**self.rest, "cells": cells})
+        return notebook.dump({**self.header, "cells": cells})
 
     def accepts(self, result: str) -> bool:
-        """Tell whether a result is this merge."""
+        """Return whether a text is a result of this merge."""
         try:
-            made = notebook.parse(result, self.path)
-        except InvalidInput:  # a cell that stands there twice, for instance
+            book = notebook.parse(result, self.path)
+        except InvalidInput:  # two cells with one id, for instance
             return False
-        cells = {c["id"]: c for c in made["cells"]}
+        cells = {c["id"]: c for c in book["cells"]}
         if cells.keys() != self.cells.keys() or any(
-            not notebook.same(made[key], value) for key, value in self.rest.items()
+            not json_equal(book[key], value) for key, value in self.header.items()
         ):
             return False
-        for cell_id, cell in cells.items():
-            plain = {k: v for k, v in cell.items() if k != "source"}
-            if not notebook.same(plain, self.cells[cell_id]) or not self.sources[cell_id].accepts(
-                cell["source"]
-            ):
-                return False
-        return self._ordered(list(cells))
+        return self._accepts_order(list(cells)) and all(
+            self._accepts_cell(cell_id, cell) for cell_id, cell in cells.items()
+        )
 
-    def _ordered(self, order: list[str]) -> bool:
-        at = 0
-        for stays, theirs, yours in self.gaps:
-            here = order[at : at + bool(stays) + len(theirs) + len(yours)]
-            at += len(here)
-            if here[: bool(stays)] != [stays][: bool(stays)]:
+    def _accepts_cell(self, cell_id: str, cell: Json) -> bool:
+        values = {k: v for k, v in cell.items() if k != "source"}
+        return json_equal(values, self.cells[cell_id]) and self.sources[cell_id].accepts(
+            cell["source"]
+        )
+
+    def _accepts_order(self, order: list[str]) -> bool:
+        """Return whether each run is in its place and each side's cells keep their order."""
+        start = 0
+        for run in self.runs:
+            end = start + len(run.head) + len(run.current) + len(run.proposed)
+            cells = order[start:end]
+            start += len(cells)
+            if cells[: len(run.head)] != run.head:
                 return False
-            for side in (theirs, yours):
-                if [c for c in here if c in side] != list(side):
+            for side in (run.current, run.proposed):
+                if [c for c in cells if c in side] != list(side):
                     return False
-        return at == len(order)
+        return start == len(order)
 
 
-Merge = TextMerge | NotebookMerge
+MergeResult = TextMerge | NotebookMerge
 
 
-def merge(path: str, base: str, theirs: str, yours: str, *, same: bool = False) -> Merge:
+def merge(
+    path: str, base: str, current: str, proposed: str, *, merge_alike: bool = False
+) -> MergeResult:
     """Return the merge of two canonical texts that come from `base`.
 
-    `same`: what both sides changed alike is one change, as on two branches that both hold it;
-    otherwise that is a clash, as of two authors who do not know of each other.
+    Args:
+        path: decides whether the texts are notebooks.
+        base: the common ancestor.
+        current: the text of the branch that is merged into; it wins conflicts.
+        proposed: the text that is merged.
+        merge_alike: take a change that both sides made alike as one change, as between two
+            branches that both hold it. Otherwise it is a conflict, as between two authors who do
+            not know of each other.
     """
-    if path.endswith(".ipynb"):
-        sides = [notebook.parse(text, path) for text in (base, theirs, yours)]
-        return _merge_notebooks(path, *sides, same=same)
-    return merge_text(base, theirs, yours, same=same)
+    if is_notebook(path):
+        books = [notebook.parse(text, path) for text in (base, current, proposed)]
+        return _merge_notebooks(path, *books, merge_alike=merge_alike)
+    return merge_text(base, current, proposed, merge_alike=merge_alike)
 
 
-def merge_text(base: str, theirs: str, yours: str, *, same: bool = False) -> TextMerge:
+def merge_text(base: str, current: str, proposed: str, *, merge_alike: bool = False) -> TextMerge:
     """Return the line merge of two texts that come from `base`."""
-    b, t, y = lines(base), lines(theirs), lines(yours)
-    others, every = line_hunks(base, theirs), line_hunks(base, yours)
-    ours = every
-    if same:
-        alike = {(h.start, h.end, *t[h.new_start : h.new_end]) for h in others}
-        ours = [h for h in every if (h.start, h.end, *y[h.new_start : h.new_end]) not in alike]
-    changes: list[tuple[int, int, Chunk]] = []
-    groups = conflicts.clusters(ours, others, y, t)
-    for low, high, mine, their in groups:
-        sides = [
-            "".join(text[slice(*conflicts.changed_range(hunks, inside, low, high))])
-            for text, hunks, inside in ((t, others, their), (y, every, mine))
+    base_lines = lines(base)
+    chunks: list[Chunk] = []
+    end = 0
+    for low, high, chunk in _changes(base, current, proposed, merge_alike=merge_alike):
+        chunks += [Chunk("".join(base_lines[end:low]))] if low > end else []
+        chunks.append(chunk)
+        end = max(end, high)
+    if end < len(base_lines):
+        chunks.append(Chunk("".join(base_lines[end:])))
+    return TextMerge(tuple(chunks))
+
+
+def _changes(
+    base: str, current: str, proposed: str, *, merge_alike: bool
+) -> list[tuple[int, int, Chunk]]:
+    """Return the changed ranges of base lines (low, high) with their chunks, in order."""
+    base_lines, current_lines, proposed_lines = lines(base), lines(current), lines(proposed)
+    current_hunks, all_proposed = line_hunks(base, current), line_hunks(base, proposed)
+    proposed_hunks = all_proposed
+    if merge_alike:
+        alike = {(h.start, h.end, *current_lines[h.new_start : h.new_end]) for h in current_hunks}
+        proposed_hunks = [
+            h
+            for h in all_proposed
+            if (h.start, h.end, *proposed_lines[h.new_start : h.new_end]) not in alike
         ]
-        old = "".join(b[low:high])
-        same_text = same and sides[0] == sides[1]
-        piece = Chunk(sides[0]) if same_text else Chunk(*sides, base=old, clash=True)
-        changes.append((low, high, piece))
-    taken = [(mine, their) for _, _, mine, their in groups]
-    free_theirs = [h for h in others if not any(h in their for _, their in taken)]
-    free_ours = [h for h in ours if not any(h in mine for mine, _ in taken)]
-    for hunk in free_theirs:
-        text = "".join(t[hunk.new_start : hunk.new_end])
-        changes.append((hunk.start, hunk.end, Chunk(text)))
-    for hunk in free_ours:
-        text = "".join(y[hunk.new_start : hunk.new_end])
-        tied = next(
-            (
-                i
-                for i, (low, high, piece) in enumerate(changes)
-                if low == high == hunk.start == hunk.end and not piece.clash
-            ),
-            None,
-        )
-        if tied is None:
-            changes.append((hunk.start, hunk.end, Chunk(text)))
+    overlaps = conflicts.overlaps(current_hunks, proposed_hunks, current_lines, proposed_lines)
+    changes: list[tuple[int, int, Chunk]] = []
+    for low, high, inside_current, inside_proposed in overlaps:
+        current_range = conflicts.changed_range(current_hunks, inside_current, low, high)
+        # Hunks that both sides share shift the proposed lines too, so all of them count here.
+        proposed_range = conflicts.changed_range(all_proposed, inside_proposed, low, high)
+        ours = "".join(current_lines[slice(*current_range)])
+        new = "".join(proposed_lines[slice(*proposed_range)])
+        if merge_alike and ours == new:
+            changes.append((low, high, Chunk(ours)))
         else:
-            changes[tied] = (hunk.start, hunk.end, _tie(changes[tied][2].text, text))
-    pieces: list[Chunk] = []
-    at = 0
-    for low, high, piece in sorted(changes, key=lambda change: change[:2]):
-        pieces += [Chunk("".join(b[at:low]))] if low > at else []
-        pieces.append(piece)
-        at = max(at, high)
-    return TextMerge((*pieces, Chunk("".join(b[at:]))) if at < len(b) else tuple(pieces))
+            old = "".join(base_lines[low:high])
+            changes.append((low, high, Chunk(ours, new, base=old, conflict=True)))
+    changes += [
+        _change(hunk, current_lines)
+        for hunk in current_hunks
+        if not any(hunk in overlap.current for overlap in overlaps)
+    ]
+    for hunk in proposed_hunks:
+        if not any(hunk in overlap.proposed for overlap in overlaps):
+            _add_change(changes, *_change(hunk, proposed_lines))
+    return sorted(changes, key=lambda change: change[:2])
 
 
-def _tie(theirs: str, yours: str) -> Chunk:
-    """Return two insertions at one place: a line without an end can only be the last."""
-    if not theirs.endswith("\n"):
-        return Chunk(yours + theirs)
-    return Chunk(theirs, yours) if yours.endswith("\n") else Chunk(theirs + yours)
+def _change(hunk: Hunk, text: list[str]) -> tuple[int, int, Chunk]:
+    return hunk.start, hunk.end, Chunk("".join(text[hunk.new_start : hunk.new_end]))
 
 
-def _both(piece: Chunk, result: str) -> bool:
-    """Tell whether a clash was resolved without losing or mixing up anything.
+def _add_change(changes: list[tuple[int, int, Chunk]], low: int, high: int, chunk: Chunk) -> None:
+    """Add a proposed change; join it with an insertion of the current side at the same place."""
+    for i, (other_low, other_high, other) in enumerate(changes):
+        if other_low == other_high == low == high and not other.conflict:
+            changes[i] = (low, high, _insertions(other.text, chunk.text))
+            return
+    changes.append((low, high, chunk))
 
-    What they put in must be there, piece by piece, and besides it nothing but your text: lines of
-    theirs as lines, words of theirs in a line of yours. Where they took something away, or no
-    line of yours is left around their words, the rest would be text that nobody wrote.
+
+def _insertions(current: str, proposed: str) -> Chunk:
+    """Return two insertions at one place; a line without a line feed can only be the last."""
+    if not current.endswith("\n"):
+        return Chunk(proposed + current)
+    return Chunk(current, proposed) if proposed.endswith("\n") else Chunk(current + proposed)
+
+
+def _resolves(chunk: Chunk, result: str) -> bool:
+    """Return whether a text resolves a conflict without losing or mixing up anything.
+
+    Everything that the current side inserted must be in it, piece by piece, and apart from that
+    nothing but the proposed text: inserted lines as lines, inserted words inside a proposed line.
+    If the current side deleted something, or no proposed line is left around its words, the
+    remainder would be text that nobody wrote.
     """
-    if result in (piece.text, piece.text + piece.other, piece.other + piece.text):
+    if result in (chunk.text, *chunk.orders):
         return True
-    edits = text_edits(piece.base, piece.text)[::-1]
+    edits = text_edits(chunk.base, chunk.text)[::-1]
     if any(edit.delete for edit in edits):
         return False
-    base = piece.base.encode()
-    rest, at, more = result, 0, 0
+    base = chunk.base.encode()
+    remainder, start, inserted_lines = result, 0, 0
     for edit in edits:
-        found = rest.find(edit.insert, at)
-        if found < 0:
+        offset = remainder.find(edit.insert, start)
+        if offset < 0:
             return False
-        starts = base[: edit.at][-1:] in (b"", b"\n")
-        if starts and edit.insert.endswith("\n") and rest[:found][-1:] not in ("", "\n"):
+        at_line_start = base[: edit.at][-1:] in (b"", b"\n")
+        is_line = at_line_start and edit.insert.endswith("\n")
+        if is_line and remainder[:offset][-1:] not in ("", "\n"):
             return False
-        rest = rest[:found] + rest[found + len(edit.insert) :]
-        at, more = found, more + edit.insert.count("\n")
-    return rest == piece.other and len(lines(result)) == len(lines(rest)) + more
+        remainder = remainder[:offset] + remainder[offset + len(edit.insert) :]
+        start, inserted_lines = offset, inserted_lines + edit.insert.count("\n")
+    expected = len(lines(remainder)) + inserted_lines
+    return remainder == chunk.proposed and len(lines(result)) == expected
+
+
+# -- notebooks -------------------------------------------------------------------------------
 
 
 def _merge_notebooks(
-    path: str, base: dict[str, Any], theirs: dict[str, Any], yours: dict[str, Any], *, same: bool
+    path: str, base: Json, current: Json, proposed: Json, *, merge_alike: bool
 ) -> NotebookMerge:
-    old, their, your = ({c["id"]: c for c in nb["cells"]} for nb in (base, theirs, yours))
-    moved = [notebook.moved_cells(list(old), list(side)) for side in (their, your)]
-    cells: dict[str, dict[str, Any]] = {}
+    old, now, new = ({c["id"]: c for c in book["cells"]} for book in (base, current, proposed))
+    moved = [notebook.moved_cells(list(old), list(side)) for side in (now, new)]
+    cells: dict[str, Json] = {}
     sources: dict[str, TextMerge] = {}
-    clashes = False
-    for cell_id in {**their, **your, **old}:
-        b, t, y = old.get(cell_id), their.get(cell_id), your.get(cell_id)
-        if b is not None and (t is None or y is None):
-            left = t or y
-            clash = left is not None and any(
-                not notebook.same(left.get(k), b.get(k))
-                for k in {*left, *b} - {"outputs", "execution_count"}
-            )
-            clashes |= clash
-            if not clash or t is None:
-                continue
-            y = b
-        elif b is None:
-            clashes |= t is not None and y is not None and not (same and notebook.same(t, y))
-            t = y = t or y or {}
-            b = t
-        found, clash = _merge_cell(b, t or {}, y or {}, same=same)
-        cells[cell_id], sources[cell_id] = found
-        clashes |= clash
+    has_conflicts = False
+    for cell_id in {**now, **new, **old}:
+        sides = (old.get(cell_id), now.get(cell_id), new.get(cell_id))
+        merged, conflict = _merge_cell_sides(*sides, merge_alike=merge_alike)
+        has_conflicts |= conflict
+        if merged is not None:
+            cells[cell_id], sources[cell_id] = merged
     for cell_id in moved[0] | moved[1]:
         edited = [
-            cell_id in moved[i] or not notebook.same(side.get(cell_id), old[cell_id])
-            for i, side in enumerate((their, your))
+            cell_id in moved[i] or not json_equal(side.get(cell_id), old[cell_id])
+            for i, side in enumerate((now, new))
         ]
-        clashes |= all(edited) and not (same and list(their) == list(your))
-    rest: dict[str, Any] = {}
+        has_conflicts |= all(edited) and not (merge_alike and list(now) == list(new))
+    header: Json = {}
     for key in ("nbformat", "nbformat_minor"):
-        rest[key], clash = _pick(base[key], theirs[key], yours[key])
-        clashes |= clash
-    metadata, clash = _keys(base["metadata"], theirs["metadata"], yours["metadata"])
-    rest["metadata"] = metadata
-    gaps = _order(cells, (old, their, your), moved)
-    return NotebookMerge(path, cells, sources, gaps, rest, clashes | clash)
+        header[key], conflict = _merge_value(base[key], current[key], proposed[key])
+        has_conflicts |= conflict
+    header["metadata"], conflict = _merge_mappings(
+        base["metadata"], current["metadata"], proposed["metadata"]
+    )
+    runs = _cell_runs(cells, (old, now, new), moved)
+    return NotebookMerge(path, cells, sources, runs, header, has_conflicts | conflict)
+
+
+def _merge_cell_sides(
+    base: Json | None, current: Json | None, proposed: Json | None, *, merge_alike: bool
+) -> tuple[tuple[Json, TextMerge] | None, bool]:
+    """Return a cell's merge and whether it conflicts; None for a cell that is deleted."""
+    if base is None:
+        added = current or proposed or {}
+        conflict = current is not None and proposed is not None
+        conflict &= not (merge_alike and json_equal(current, proposed))
+        merged, inner = _merge_cell(added, added, added, merge_alike=merge_alike)
+        return merged, conflict | inner
+    if current is not None and proposed is not None:
+        return _merge_cell(base, current, proposed, merge_alike=merge_alike)
+    remaining = current or proposed
+    # Running a cell again is no reason to keep one that the other side deletes.
+    ignored = {"outputs", "execution_count"}
+    conflict = remaining is not None and any(
+        not json_equal(remaining.get(k), base.get(k)) for k in {*remaining, *base} - ignored
+    )
+    if not conflict or current is None:
+        return None, conflict
+    merged, _ = _merge_cell(base, current, base, merge_alike=merge_alike)
+    return merged, True
 
 
 def _merge_cell(
-    base: Mapping[str, Any], theirs: Mapping[str, Any], yours: Mapping[str, Any], *, same: bool
-) -> tuple[tuple[dict[str, Any], TextMerge], bool]:
-    source = merge_text(base["source"], theirs["source"], yours["source"], same=same)
-    flat = [
-        {k: v for k, v in c.items() if k not in ("source", "metadata")}
-        for c in (base, theirs, yours)
-    ]
-    plain, clash = _keys(*flat)
-    outputs = [side.get("outputs") for side in flat]
-    clash |= not same and not any(notebook.same(outputs[0], side) for side in outputs[1:])
-    plain["metadata"], other = _keys(*(c.get("metadata", {}) for c in (base, theirs, yours)))
-    return (plain, source), clash | other | source.clashes
+    base: Json, current: Json, proposed: Json, *, merge_alike: bool
+) -> tuple[tuple[Json, TextMerge], bool]:
+    sides = (base, current, proposed)
+    source = merge_text(*(side["source"] for side in sides), merge_alike=merge_alike)
+    values = [{k: v for k, v in c.items() if k not in ("source", "metadata")} for c in sides]
+    cell, conflict = _merge_mappings(*values)
+    outputs = [side.get("outputs") for side in values]
+    # Outputs are replaced as a unit in the CRDT: set on both sides they would be there twice.
+    conflict |= not merge_alike and not any(json_equal(outputs[0], o) for o in outputs[1:])
+    metadata = (side.get("metadata", {}) for side in sides)
+    cell["metadata"], metadata_conflict = _merge_mappings(*metadata)
+    return (cell, source), conflict | metadata_conflict | source.has_conflicts
 
 
-def _order(
-    cells: Mapping[str, Any], sides: Sequence[Mapping[str, Any]], moved: Sequence[set[str]]
-) -> tuple[tuple[str, tuple[str, ...], tuple[str, ...]], ...]:
-    old, their, your = sides
-    stay = [
-        c for c in old if c in cells and c in their and c in your and c not in moved[0] | moved[1]
+def _cell_runs(
+    cells: Mapping[str, Json], sides: Sequence[Mapping[str, Json]], moved: Sequence[set[str]]
+) -> tuple[CellRun, ...]:
+    """Return the order of the merged cells: anchors in the base's order, additions behind them."""
+    old, now, new = sides
+    anchors = [
+        c for c in old if c in cells and c in now and c in new and c not in moved[0] | moved[1]
     ]
-    mine = {
+    of_current = {
         c
         for c in cells
-        if c not in stay and (c in their and (c not in old or c in moved[0] or c not in your))
+        if c not in anchors and (c in now and (c not in old or c in moved[0] or c not in new))
     }
+    of_proposed = cells.keys() - of_current - set(anchors)
     behind: list[dict[str, list[str]]] = []
-    for side, own in ((their, mine), (your, cells.keys() - mine - set(stay))):
-        gap: dict[str, list[str]] = {"": []}
-        last = ""
+    for side, own in ((now, of_current), (new, of_proposed)):
+        additions: dict[str, list[str]] = {}
+        anchor = ""
         for cell_id in side:
-            if cell_id in stay:
-                last = cell_id
+            if cell_id in anchors:
+                anchor = cell_id
             elif cell_id in own:
-                gap.setdefault(last, []).append(cell_id)
-        behind.append(gap)
+                additions.setdefault(anchor, []).append(cell_id)
+        behind.append(additions)
     return tuple(
-        (cell, tuple(behind[0].get(cell, ())), tuple(behind[1].get(cell, ())))
-        for cell in ("", *stay)
+        CellRun(anchor, tuple(behind[0].get(anchor, ())), tuple(behind[1].get(anchor, ())))
+        for anchor in ("", *anchors)
     )
 
 
-def _keys(
-    base: Mapping[str, Any], theirs: Mapping[str, Any], yours: Mapping[str, Any]
-) -> tuple[dict[str, Any], bool]:
-    """Return the merge of two mappings by key, and whether both changed one differently."""
-    made: dict[str, Any] = {}
-    clashes = False
-    for key in {**theirs, **yours}:
-        value, clash = _pick(*(side.get(key, _MISSING) for side in (base, theirs, yours)))
-        clashes |= clash
+def _merge_mappings(base: Json, current: Json, proposed: Json) -> tuple[Json, bool]:
+    """Return the merge of two mappings by key, and whether both changed a key differently."""
+    merged: Json = {}
+    has_conflicts = False
+    for key in {**current, **proposed}:
+        sides = (side.get(key, _MISSING) for side in (base, current, proposed))
+        value, conflict = _merge_value(*sides)
+        has_conflicts |= conflict
         if value is not _MISSING:
-            made[key] = value
-    return made, clashes
+            merged[key] = value
+    return merged, has_conflicts
 
 
-def _pick(base: Any, theirs: Any, yours: Any) -> tuple[Any, bool]:
-    if notebook.same(yours, base):
-        return theirs, False
-    if notebook.same(theirs, base):
-        return yours, False
-    return theirs, not notebook.same(theirs, yours)
+def _merge_value(base: Any, current: Any, proposed: Any) -> tuple[Any, bool]:
+    if json_equal(proposed, base):
+        return current, False
+    if json_equal(current, base):
+        return proposed, False
+    return current, not json_equal(current, proposed)

@@ -1,7 +1,7 @@
-"""The live documents of `dev`: replicas in memory, one lock each, the log before everything.
+"""The live documents of `dev`: replicas in memory, a lock for each, and the log behind them.
 
-An update that a room hands over is in the log before `ingest` returns. Whoever holds a
-document's lock has it to himself; a replica that met any error is dropped and replayed.
+An update from a room is in the log before `ingest` returns. Replicas are used only under their
+document's lock; after any error a replica is dropped and replayed from the log.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Iterable
 import msgspec
 
 from angelos.adapters.stores.postgres import Database
-from angelos.angelgit.documents import documents
+from angelos.angelgit.documents import crdt
 from angelos.angelgit.documents.replica import Replica
 from angelos.angelgit.storage.log import DocumentLog, LogEntry
 from angelos.angelgit.storage.models import sha256
@@ -26,19 +26,18 @@ from angelos.core.revision import MAX_FILE_BYTES
 
 log = logging.getLogger(__name__)
 _REPLICAS = 256
-"""So many documents stay in memory."""
+"""The most documents that stay in memory."""
 _COMPACT_AFTER = 1_000
-"""So many logged updates of one document lead to a snapshot."""
+"""After so many logged updates of one document a snapshot is taken."""
 
 
 class LiveReplicas:
     """All documents of all repositories' `dev`."""
 
     def __init__(self, database: Database, document_log: DocumentLog) -> None:
-        """Take the stores."""
         self.log = document_log
         self.dirty: dict[str, set[str]] = {}
-        """Repository -> documents that were edited since the last commit of `dev`."""
+        """Repository -> the documents that were edited since the last commit of `dev`."""
         self.rows: dict[str, DocumentRow] = {}
         self._database = database
         self._paths: dict[str, dict[str, str]] = {}
@@ -46,19 +45,20 @@ class LiveReplicas:
         self._locks: dict[str, asyncio.Lock] = {}
         self._logged: Counter[str] = Counter()
 
-    # -- which documents there are -----------------------------------------------------------
+    # -- index of documents ------------------------------------------------------------------
 
     async def load(self, repo: str) -> None:
         """Read a repository's documents from the store."""
         async with self._database.transaction() as conn:
             rows = await Store(conn).documents(repo)
-        # A snapshot may have been taken since the rows were read, and its log trimmed.
-        known = (self.rows.get(row.id) for row in rows)
-        newer = {k.id for k, r in zip(known, rows, strict=True) if k and later(k.upto, r.upto)}
-        self.update(repo, [row for row in rows if row.id not in newer])
+        # A snapshot may have been taken since these rows were read, and the log trimmed up to it:
+        # an older row would start a replay in the gap.
+        in_memory = (self.rows.get(row.id) for row in rows)
+        pairs = zip(rows, in_memory, strict=True)
+        self.update(repo, [row for row, own in pairs if not (own and is_after(own.upto, row.upto))])
 
     def update(self, repo: str, rows: Iterable[DocumentRow]) -> None:
-        """Take over rows that were committed."""
+        """Replace rows in the index by committed ones."""
         paths = self._paths.setdefault(repo, {})
         self.dirty.setdefault(repo, set())
         rows = list(rows)
@@ -68,8 +68,8 @@ class LiveReplicas:
                 del paths[row.path]
         paths.update((row.path, row.id) for row in rows if row.alive)
 
-    def has(self, repo: str, path: str) -> bool:
-        """Tell whether `dev` has a file."""
+    def exists(self, repo: str, path: str) -> bool:
+        """Return whether `dev` has a file."""
         return path in self._paths.get(repo, {})
 
     def paths(self, repo: str) -> dict[str, str]:
@@ -77,27 +77,27 @@ class LiveReplicas:
         return dict(self._paths.get(repo, {}))
 
     def document(self, repo: str, path: str) -> str:
-        """Return the document at a path of `dev`; raise `NotFound`."""
+        """Return the id of the document at a path of `dev`; raise `NotFound`."""
         try:
             return self._paths[repo][path]
         except KeyError:
             raise NotFound(f"There is no file {path!r} in dev of repository {repo!r}.") from None
 
     @contextlib.asynccontextmanager
-    async def hold_path(self, repo: str, path: str) -> AsyncIterator[str]:
-        """Have the document at a path to oneself; raise `NotFound`, also if it went meanwhile."""
+    async def lock_path(self, repo: str, path: str) -> AsyncIterator[str]:
+        """Lock the document at a path and yield its id; raise `NotFound`."""
         document = self.document(repo, path)
-        async with self.hold([document]):
-            # Whoever had it before may have deleted it: then this is for nobody to see.
+        async with self.lock([document]):
+            # The holder before may have deleted the document, and another may be at the path now.
             if self.document(repo, path) != document:
-                raise NotFound(f"{path!r} was made anew in dev of {repo!r}; load it again.")
+                raise NotFound(f"{path!r} was recreated in dev of {repo!r}; load it again.")
             yield document
 
     # -- replicas ----------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
-    async def hold(self, ids: Iterable[str]) -> AsyncIterator[None]:
-        """Have documents to oneself; always taken in one order, so nobody waits in a circle."""
+    async def lock(self, ids: Iterable[str]) -> AsyncIterator[None]:
+        """Lock documents in a fixed order, so that two callers cannot deadlock."""
         async with contextlib.AsyncExitStack() as stack:
             for document in sorted(set(ids)):
                 lock = self._locks.setdefault(document, asyncio.Lock())
@@ -105,59 +105,65 @@ class LiveReplicas:
             yield
 
     async def replica(self, repo: str, document: str, path: str) -> Replica:
-        """Return a document, replayed from snapshot and log if need be; its lock is held."""
+        """Return a document's replica, replayed from snapshot and log if it is not in memory.
+
+        The caller holds the document's lock.
+
+        Raises:
+            Tampered: the snapshot does not replay to the content that was hashed with it.
+        """
         if document in self._replicas:
             self._replicas.move_to_end(document)
             return self._replicas[document]
         row = self.rows.get(document)
-        if row is None:  # it is being made, or was when we were killed
-            made = Replica(path, documents.EMPTY, START)
+        if row is None:  # a transaction is creating it, or was when the process was killed
+            replica = Replica(path, crdt.EMPTY, START)
         else:
             async with self._database.transaction() as conn:
                 state = await Store(conn).blob(row.state)
-            made = Replica(row.path, state, row.upto)
-            if sha256(made.text().encode()) != row.sha256:
+            replica = Replica(row.path, state, row.upto)
+            if sha256(replica.text().encode()) != row.sha256:
                 raise Tampered(
                     f"The snapshot of {repo}/{row.path} does not replay to the content it covers."
                 )
         self._logged[document] = 0
-        async for position, update in self.log.read(repo, document, made.upto):
-            made.apply(update)
-            made.upto = position
+        async for position, update in self.log.read(repo, document, replica.upto):
+            replica.apply(update)
+            replica.upto = position
             self._logged[document] += 1
             self.dirty.setdefault(repo, set()).add(document)
-        self._replicas[document] = made
+        self._replicas[document] = replica
         self._evict()
-        return made
+        return replica
 
     def drop(self, ids: Iterable[str]) -> None:
-        """Forget replicas that may hold what is not in the log."""
+        """Drop replicas that may hold updates that are not in the log."""
         for document in ids:
             self._replicas.pop(document, None)
 
     def compacted(self, ids: Iterable[str]) -> None:
-        """Note that snapshots cover everything logged so far."""
+        """Record that snapshots contain everything logged so far."""
         for document in ids:
             self._logged.pop(document, None)
 
     async def text(self, repo: str, path: str) -> str:
-        """Return a file of `dev` as it is this moment."""
-        async with self.hold_path(repo, path) as document:
+        """Return the current text of a file of `dev`."""
+        async with self.lock_path(repo, path) as document:
             return (await self.replica(repo, document, path)).text()
 
     # -- rooms -------------------------------------------------------------------------------
 
     async def updates(self, repo: str, path: str) -> list[bytes]:
-        """Return updates from which a room builds the document."""
-        async with self.hold_path(repo, path) as document:
+        """Return the updates from which a room builds a document."""
+        async with self.lock_path(repo, path) as document:
             replica = await self.replica(repo, document, path)
-            return [replica.state(), *replica.waiting]
+            return [replica.state(), *replica.deferred]
 
     async def ingest(self, repo: str, path: str, update: bytes) -> int:
-        """Take an update from a room; return how many bytes were logged, 0 if all was known."""
+        """Log an update from a room; return how many bytes were new, 0 for none."""
         if len(update) > MAX_FILE_BYTES:
             raise TooLarge(f"An update of {path} has {len(update)} bytes.")
-        async with self.hold_path(repo, path) as document:
+        async with self.lock_path(repo, path) as document:
             new = await self.append(repo, {document: (path, update)}, cause="room")
             if document not in new:
                 return 0
@@ -169,35 +175,43 @@ class LiveReplicas:
     async def append(
         self, repo: str, updates: dict[str, tuple[str, bytes]], cause: str
     ) -> dict[str, bytes]:
-        """Apply and log (path, update) by document, all or none; return what was new.
+        """Apply and log updates, all or none; return the new part of each.
 
-        The replicas run ahead of the log only under their locks, and are dropped if it fails.
+        Args:
+            repo: the repository's name.
+            updates: document -> (path, update); the caller holds the documents' locks.
+            cause: what the log keeps beside each update.
+
+        Raises:
+            InvalidInput: an update cannot be applied.
+            Unavailable: the log does not answer. The update may be logged all the same.
         """
         try:
             new: dict[str, bytes] = {}
             for document, (path, update) in updates.items():
-                fresh = (await self.replica(repo, document, path)).apply(update)
-                if fresh is not None:
-                    new[document] = fresh
+                part = (await self.replica(repo, document, path)).apply(update)
+                if part is not None:
+                    new[document] = part
             entries = [LogEntry(document, update, cause) for document, update in new.items()]
             positions = await self.log.append(repo, entries) if entries else []
             for entry, position in zip(entries, positions, strict=True):
                 self._replicas[entry.document].upto = position
                 self._logged[entry.document] += 1
         except BaseException:
+            # The replicas are ahead of the log now, or behind it if only the answer was lost.
             self.drop(updates)
             raise
         return new
 
     async def _compact(self, repo: str, document: str) -> None:
-        """Take a snapshot between commits, so that a day of typing replays quickly."""
+        """Take a snapshot between commits, which bounds the time of a replay."""
         row, replica = self.rows[document], self._replicas[document]
-        if replica.waiting:
+        if replica.deferred:
             return
         try:
             async with self._database.transaction() as conn:
                 store = Store(conn)
-                row = (await snapshot(store, row, replica)).row
+                row = (await take_snapshot(store, row, replica)).row
         except AngelError as error:
             log.warning("no snapshot of %s/%s: %s", repo, row.path, error)
             return
@@ -206,7 +220,7 @@ class LiveReplicas:
         await self.trim(repo, [document])
 
     async def trim(self, repo: str, ids: Iterable[str]) -> None:
-        """Drop log entries that committed snapshots contain; if it fails they are merely kept."""
+        """Remove log entries that committed snapshots contain; a failure only leaves them."""
         for document in ids:
             try:
                 await self.log.trim(repo, document, self.rows[document].upto)
@@ -222,28 +236,29 @@ class LiveReplicas:
                 del self._replicas[document]
 
 
-def later(one: Offset, other: Offset) -> bool:
-    """Tell whether `one` lies behind `other` in the log."""
-    return offset_key(one) > offset_key(other)
+def is_after(offset: Offset, reference: Offset) -> bool:
+    """Return whether `offset` is behind `reference` in the log."""
+    return offset_key(offset) > offset_key(reference)
 
 
 class Snapshot(msgspec.Struct, frozen=True):
-    """A document as a commit takes it."""
+    """A document's row with the content and state that it names."""
 
     row: DocumentRow
     content: bytes
     state: bytes
 
 
-async def snapshot(store: Store, row: DocumentRow, replica: Replica) -> Snapshot:
-    """Write a document's row with content and state as of now, checked by replaying it.
+async def take_snapshot(store: Store, row: DocumentRow, replica: Replica) -> Snapshot:
+    """Store a document's current content and state, verified by a replay, and its row.
 
-    With a gap open the row keeps its older snapshot, so that the log after it is kept too.
+    While updates are deferred the row keeps the older snapshot. The new state lacks them
+    (`crdt.has_gap`), so the log from the older snapshot on must stay.
     """
     content, state = replica.text().encode(), replica.state()
-    documents.verified(row.path, state, content.decode())
+    crdt.verify(row.path, state, content.decode())
     await store.add_blobs([content, state])
-    if not replica.waiting:
+    if not replica.deferred:
         row = msgspec.structs.replace(
             row, state=sha256(state), upto=replica.upto, sha256=sha256(content)
         )

@@ -1,7 +1,7 @@
 """The mutation log of live documents: one Valkey stream per document of `dev`.
 
-An update is acknowledged when its XADD has returned. A snapshot row in Postgres names the last
-entry that it contains; only then are entries up to it trimmed.
+An update is acknowledged when its XADD has returned. A snapshot row in PostgreSQL names the last
+entry that the snapshot contains; entries are trimmed only after that row is committed.
 
     log = DocumentLog(valkey)
     (position,) = await log.append("study", [LogEntry(document, update, cause="room")])
@@ -25,7 +25,7 @@ _PAGE = 1_000
 
 
 class LogEntry(msgspec.Struct, frozen=True):
-    """An update of one document and what caused it: `room` or a move's id."""
+    """An update of one document and its cause: "room", "disk", or a transaction's id."""
 
     document: str
     update: bytes
@@ -36,11 +36,10 @@ class DocumentLog:
     """Append, replay and trim."""
 
     def __init__(self, client: Redis) -> None:
-        """Take a client that returns bytes."""
         self._client = client
 
     async def append(self, repo: str, entries: Sequence[LogEntry]) -> list[Offset]:
-        """Append to the documents' logs, all or none, and return the positions."""
+        """Append to the documents' logs, all entries or none, and return their positions."""
         async with _available(), self._client.pipeline(transaction=True) as pipe:
             for entry in entries:
                 pipe.xadd(
@@ -52,7 +51,7 @@ class DocumentLog:
     async def read(
         self, repo: str, document: str, after: Offset
     ) -> AsyncIterator[tuple[Offset, bytes]]:
-        """Yield what was appended after `after`, in order."""
+        """Yield (position, update) of each entry after `after`, in order."""
         while True:
             async with _available():
                 page: list[tuple[bytes, dict[bytes, bytes]]] = await cast(
@@ -68,7 +67,7 @@ class DocumentLog:
                 return
 
     async def newer(self, repo: str, after: Mapping[str, Offset]) -> set[str]:
-        """Return the documents to which anything was appended after the position given."""
+        """Return the documents of `after` that have an entry after their position."""
         async with _available(), self._client.pipeline(transaction=False) as pipe:
             for document, position in after.items():
                 pipe.xrange(_key(repo, document), min=f"({position}", max="+", count=1)
@@ -76,7 +75,7 @@ class DocumentLog:
         return {document for document, page in zip(after, pages, strict=True) if page}
 
     async def trim(self, repo: str, document: str, upto: Offset) -> None:
-        """Drop entries up to and with `upto`; a committed snapshot must contain them."""
+        """Remove the entries up to and including `upto`; a committed snapshot must contain them."""
         if upto == START:
             return
         ms, seq = offset_key(upto)
@@ -87,7 +86,8 @@ class DocumentLog:
 
 
 def _key(repo: str, document: str) -> str:
-    # The braces keep a repository's streams on one node of a cluster, so that MULTI works.
+    # The braces are a hash tag: one repository's streams are on one node of a cluster, where MULTI
+    # can span them (valkey.io/topics/cluster-spec, "Hash tags").
     return f"angelgit:{{{repo}}}:{document}"
 
 

@@ -1,7 +1,7 @@
-"""What AngelGit keeps: manifests, proposals with their updates, and moves of `dev`.
+"""The records that AngelGit stores: manifests, proposals with their updates, and transactions.
 
-A manifest is a commit's tree with, for each file, which document it is and in what CRDT state.
-It is stored as one content-addressed blob, so that unchanged trees cost nothing.
+A manifest is a commit's tree that also says, for each file, which document it is and which CRDT
+state it has. It is stored as one content-addressed blob, so an unchanged tree takes no space.
 
     >>> file = FileState(path="a", mode=0o644, sha256="ab", size=1, document="d", state="cd")
     >>> decode(encode((file,)), tuple[FileState, ...]) == (file,)
@@ -13,7 +13,8 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from typing import Any, Literal, TypeVar
+from enum import StrEnum
+from typing import TypeVar
 
 import msgspec
 
@@ -25,13 +26,39 @@ from angelos.core.revision import Entry
 T = TypeVar("T")
 
 ROOM = PrincipalId("person/room")
-"""Author of commits of what people typed; the room does not say who of those present it was."""
+"""Author of commits of live edits; a room does not say which of its people typed."""
 SYSTEM = PrincipalId("system/angelgit")
 DISK = PrincipalId("person/disk")
-"""Whoever changed a working file on disk; the file does not say who it was."""
+"""Author of edits of working files; a file does not say who wrote it."""
 
-Op = Literal["edit", "create", "delete", "revive"]
-ProposalStatus = Literal["proposed", "merged", "reverted", "promoted"]
+
+class PathOp(StrEnum):
+    """What a change does to a path; the values are stored."""
+
+    edit = "edit"
+    create = "create"
+    delete = "delete"
+    revive = "revive"
+
+
+class ProposalStatus(StrEnum):
+    """How far a proposal has come in the repository; the values are stored."""
+
+    proposed = "proposed"
+    merged = "merged"
+    reverted = "reverted"
+    promoted = "promoted"
+
+
+class AdvanceCause(StrEnum):
+    """Why a branch advanced; the values are stored, and sent in facts."""
+
+    created = "import"
+    live_edits = "live-edits"
+    proposal = "proposal"
+    revert = "revert"
+    rollback = "rollback"
+    candidate = "advance"
 
 
 class FileState(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -43,10 +70,10 @@ class FileState(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     size: int
     document: str
     state: str
-    """SHA-256 of the blob with the document's full CRDT update."""
+    """SHA-256 of the blob with the document's full CRDT state."""
 
     def entry(self) -> Entry:
-        """Return the file as the public tree has it."""
+        """Return the file as an entry of the public tree."""
         return Entry(self.path, self.mode, self.sha256, self.size)
 
 
@@ -54,19 +81,19 @@ Manifest = tuple[FileState, ...]
 
 
 class PathChange(msgspec.Struct, frozen=True, kw_only=True):
-    """What happens to one path of `dev`."""
+    """The change of one path of `dev`."""
 
     path: str
     document: str
-    op: Op
+    op: PathOp
     update: bytes = b""
     mode: int = 0o644
-    made_on: str = ""
-    """SHA-256 of the state that a proposal's update was made against; "": its base's."""
+    update_base: str = ""
+    """SHA-256 of the state that `update` was made against; "": the base revision's."""
 
 
 class PreparedProposal(msgspec.Struct, frozen=True, kw_only=True):
-    """A proposal: its exact edits and what they became against the base revision."""
+    """A proposal's exact edits, and the changes that they are against the base revision."""
 
     id: ProposalId
     repo: str
@@ -79,34 +106,34 @@ class PreparedProposal(msgspec.Struct, frozen=True, kw_only=True):
     before: dict[str, str]
     """Path -> SHA-256 of its content in the base revision."""
     after: dict[str, str]
-    """Path -> SHA-256 of its content as proposed; the content is kept as a blob."""
+    """Path -> SHA-256 of its proposed content; the content is stored as a blob."""
     diffs: dict[str, str]
 
 
 class MainAdvance(msgspec.Struct, frozen=True, kw_only=True):
-    """A commit, already stored, that `main` moves to together with `dev`."""
+    """A stored commit that `main` advances to, together with a transaction on `dev`."""
 
     revision: Revision
     expected: Revision
 
 
 class Transaction(msgspec.Struct, frozen=True, kw_only=True):
-    """A change of `dev` that is carried out completely or (after a crash) again.
+    """A change of `dev` that is carried out completely, after a crash too.
 
-    It is stored before the first of its effects and removed in the transaction of the last.
+    It is stored before its first effect and removed in the database transaction of its last.
     """
 
     id: str
     repo: str
-    cause: Literal["proposal", "revert", "rollback"]
+    cause: AdvanceCause
     author: PrincipalId
     message: str
     paths: tuple[PathChange, ...]
     proposal: ProposalId | None = None
     inverses: dict[str, bytes] = {}
-    """Document -> update that takes a proposal out (cause "revert")."""
-    keep: tuple[PathChange, ...] = ()
-    """The proposal's own paths, where one was made anew (cause "proposal")."""
+    """Of a revert: document -> the update that takes the proposal out."""
+    rebased: tuple[PathChange, ...] = ()
+    """Of a proposal: its changes as rebased onto `main`, if one differs from the prepared one."""
     main: MainAdvance | None = None
 
 
@@ -117,19 +144,19 @@ def check_name(repo: str) -> str:
     """Return a repository's name; raise `InvalidInput` if it cannot be one."""
     if not _NAME.match(repo) or repo.endswith("\n"):
         raise InvalidInput(
-            f"{repo[:80]!r} is no name for a repository.",
-            hint="Up to 64 letters, digits, dots, dashes and underscores.",
+            f"{repo[:80]!r} cannot be the name of a repository.",
+            hint="A name has up to 64 letters, digits, dots, dashes and underscores.",
         )
     return repo
 
 
-def encode(value: Any) -> bytes:
-    """Return MessagePack of a struct kept by AngelGit."""
+def encode(value: object) -> bytes:
+    """Return the MessagePack of a struct that AngelGit stores."""
     return msgspec.msgpack.encode(value)
 
 
 def decode(body: bytes, as_type: type[T]) -> T:
-    """Return the struct in bytes that AngelGit stored; raise `Tampered` if it is not one."""
+    """Return the struct that AngelGit stored as `body`; raise `Tampered` if it is none."""
     try:
         return msgspec.msgpack.decode(body, type=as_type)
     except (msgspec.DecodeError, ValueError) as error:
@@ -142,7 +169,7 @@ def sha256(content: bytes) -> str:
 
 
 def proposal_digest(repo: str, base: Revision, author: PrincipalId, edits: Sequence[Edit]) -> str:
-    """Return the hash that an approval binds to: repository, base, author and exact edits."""
+    """Return the hash that approvals bind to: over repository, base, author and exact edits."""
     try:
         body = msgspec.json.encode([repo, base, author, list(edits)])
     except UnicodeEncodeError as error:
@@ -150,19 +177,10 @@ def proposal_digest(repo: str, base: Revision, author: PrincipalId, edits: Seque
     return hashlib.sha256(b"angelos.proposal.v1\0" + body).hexdigest()
 
 
-class RevertedEdit(msgspec.Struct, frozen=True):
-    """A proposal that was taken out of `dev`, as far as it concerns one document."""
-
-    update: bytes
-    inverse: bytes
-    before: str
-    after: str
-
-
 class WriteRecord(msgspec.Struct, frozen=True):
-    """What we did to a working file."""
+    """What AngelGit wrote into a working file."""
 
-    body: bytes | None = None
-    """What it held when we had last written it, or taken it in; None: we never did."""
-    next: bytes | None = None
-    """What we were about to write when we were cut off."""
+    content: bytes | None = None
+    """What the file held after the last write, or after its edit was taken in; None: nothing."""
+    intended: bytes | None = None
+    """What a write that was cut off was about to put into it."""

@@ -1,7 +1,7 @@
-"""What AngelGit keeps in Postgres: commits, content-addressed blobs, documents, proposals.
+"""What AngelGit stores in PostgreSQL: commits, content-addressed blobs, documents, proposals.
 
-Every function takes a connection inside a transaction, so that the service decides what is
-atomic with what.
+A `Store` works on a connection inside a database transaction of the caller, who decides so which
+queries are atomic together.
 
     async with database.transaction() as conn:
         store = Store(conn)
@@ -17,7 +17,8 @@ import msgspec
 import zstandard
 
 from angelos.adapters.stores.postgres import Connection, load_queries
-from angelos.angelgit.documents import documents
+from angelos.angelgit.documents import crdt
+from angelos.angelgit.merge.rebase import RevertedEdit
 from angelos.angelgit.storage.models import (
     FileState,
     MainAdvance,
@@ -25,7 +26,6 @@ from angelos.angelgit.storage.models import (
     PathChange,
     PreparedProposal,
     ProposalStatus,
-    RevertedEdit,
     Transaction,
     WriteRecord,
     decode,
@@ -43,7 +43,7 @@ QUERIES: dict[str, LiteralString] = load_queries("angelos.angelgit")
 
 
 class DocumentRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A document of `dev` and its newest snapshot."""
+    """A document of `dev` with its newest snapshot."""
 
     id: str
     repo: str
@@ -51,7 +51,7 @@ class DocumentRow(msgspec.Struct, frozen=True, kw_only=True):
     mode: int
     alive: bool
     state: str
-    """SHA-256 of the blob with the state, which contains the log up to `upto`."""
+    """SHA-256 of the blob with the snapshot's state, which contains the log up to `upto`."""
     upto: Offset = START
     sha256: str
 
@@ -60,48 +60,47 @@ class StoredProposal(msgspec.Struct, frozen=True, kw_only=True):
     """A proposal and how far it has come."""
 
     record: PreparedProposal
-    state: ProposalStatus
+    status: ProposalStatus
     merged: Revision | None
     reverted: Revision | None
 
 
 class Store:
-    """Queries on one connection."""
+    """The named queries of `queries.sql`, on one connection."""
 
     def __init__(self, conn: Connection) -> None:
-        """Take a connection; commit and rollback are the caller's."""
         self._conn = conn
 
     # -- blobs and commits -------------------------------------------------------------------
 
     async def add_blobs(self, contents: Iterable[bytes]) -> None:
-        """Keep contents under their hashes; what is there already is not compressed again."""
+        """Store contents under their hashes; contents that are stored already are skipped."""
         by_sha = {sha256(content): content for content in contents}
-        known = {row[0] for row in await self._all("known_blobs", shas=list(by_sha))}
+        stored = {row[0] for row in await self._all("known_blobs", shas=list(by_sha))}
         compressor = zstandard.ZstdCompressor(3)
         rows = [
             (sha, len(content), compressor.compress(content))
             for sha, content in by_sha.items()
-            if sha not in known
+            if sha not in stored
         ]
         if rows:
             async with self._conn.cursor() as cursor:
                 await cursor.executemany(QUERIES["add_blob"], rows)
 
     async def blobs(self, shas: Collection[str]) -> dict[str, bytes]:
-        """Return contents by hash, each checked; raise `Tampered` if one is missing or wrong."""
+        """Return contents by hash; raise `Tampered` if one is missing or has another hash."""
         rows = await self._all("blobs", shas=list(set(shas)))
-        found = {sha: _inflate(sha, body) for sha, body in rows}
-        if missing := set(shas) - found.keys():
+        contents = {sha: _decompress(sha, body) for sha, body in rows}
+        if missing := set(shas) - contents.keys():
             raise Tampered(f"The content {min(missing)[:12]} is missing from the store.")
-        return found
+        return contents
 
     async def blob(self, sha: str) -> bytes:
         """Return one content."""
         return (await self.blobs([sha]))[sha]
 
     async def add_commit(self, signed: SignedCommit, manifest: Manifest) -> None:
-        """Keep a commit and its manifest; contents and states must be there already."""
+        """Store a commit and its manifest; its contents and states are stored already."""
         body = encode(manifest)
         await self.add_blobs([body])
         await self._run(
@@ -121,37 +120,37 @@ class Store:
                 f"Repository {repo} has no revision {revision[:64]!r}.",
                 hint="A revision is 64 hex digits; `dev` and `main` name branches.",
             )
-        manifest = _inflate(row[1], row[2])
+        manifest = _decompress(row[1], row[2])
         return decode(row[0], SignedCommit), decode(manifest, tuple[FileState, ...])
 
     async def history(self, repo: str, revision: Revision, limit: int) -> list[Revision]:
-        """Return first-parent history, newest first, beginning with `revision`."""
+        """Return the first-parent history from `revision` back, newest first."""
         rows = await self._all("history", repo=repo, revision=revision, limit=limit)
         return [Revision(row[0]) for row in rows]
 
     # -- repositories and branches -----------------------------------------------------------
 
     async def add_repo(self, repo: str) -> None:
-        """Take a name; raise `Conflict` if it is taken."""
+        """Add a repository; raise `Conflict` if its name is taken."""
         await self.check_free(repo)
         if await self._one("add_repo", repo=repo) is None:
             raise Conflict(f"There is a repository {repo} already.", hint="Choose another name.")
 
     async def check_free(self, repo: str) -> None:
-        """Raise `Conflict` if a name is taken; upper and lower case are one name."""
+        """Raise `Conflict` if a name is taken; names that differ in case alone are the same."""
         if row := await self._one("same_name", repo=repo):
             raise Conflict(f"There is a repository {row[0]} already.", hint="Choose another name.")
 
     async def repos(self) -> list[str]:
-        """Return all names."""
+        """Return the names of all repositories."""
         return [row[0] for row in await self._all("repos")]
 
     async def set_branch(self, repo: str, branch: Branch, revision: Revision) -> None:
-        """Make a branch."""
+        """Create a branch."""
         await self._run("set_branch", repo=repo, branch=branch, revision=revision)
 
     async def head(self, repo: str, branch: Branch) -> Revision:
-        """Return where a branch is; raise `NotFound`."""
+        """Return the revision of a branch; raise `NotFound`."""
         row = await self._one("head", repo=repo, branch=branch)
         if row is None:
             raise NotFound(f"There is no repository {repo!r} with a branch {branch}.")
@@ -168,7 +167,7 @@ class Store:
             is None
         ):
             raise Conflict(
-                f"{branch} of {repo} is not at {expected[:12]} any more; nothing was moved.",
+                f"{branch} of {repo} is no longer at {expected[:12]}; nothing was moved.",
                 hint="Make the candidate again on the present head.",
             )
 
@@ -191,24 +190,24 @@ class Store:
         ]
 
     async def put_documents(self, rows: Iterable[DocumentRow]) -> None:
-        """Write documents with their snapshots."""
+        """Insert or replace documents with their snapshots."""
         async with self._conn.cursor() as cursor:
             await cursor.executemany(
                 QUERIES["put_document"], [msgspec.structs.asdict(row) for row in rows]
             )
 
     async def mark_on_main(self, documents: Collection[str]) -> None:
-        """Remember that `main` has had these documents."""
+        """Record that `main` has or had these documents."""
         await self._run("mark_on_main", documents=list(documents))
 
     async def was_on_main(self, document: str) -> bool:
-        """Tell whether `main` has ever had a document."""
+        """Return whether `main` has or had a document."""
         return await self._one("on_main", documents=[document]) is not None
 
     # -- proposals ---------------------------------------------------------------------------
 
     async def add_proposal(self, record: PreparedProposal) -> bool:
-        """Keep a proposal; False if its id is taken."""
+        """Store a proposal; return False if its id is taken."""
         row = await self._one(
             "add_proposal",
             id=record.id,
@@ -220,12 +219,14 @@ class Store:
         return row is not None
 
     async def find_proposal(self, proposal: ProposalId) -> StoredProposal | None:
-        """Return a proposal, if there is one."""
+        """Return a proposal, None if there is none."""
         row = await self._one("proposal", id=proposal)
         if row is None:
             return None
         record = decode(row[0], PreparedProposal)
-        return StoredProposal(record=record, state=row[1], merged=row[2], reverted=row[3])
+        return StoredProposal(
+            record=record, status=ProposalStatus(row[1]), merged=row[2], reverted=row[3]
+        )
 
     async def proposal(self, proposal: ProposalId) -> StoredProposal:
         """Return a proposal; raise `NotFound`."""
@@ -234,57 +235,59 @@ class Store:
             raise NotFound(f"There is no proposal {proposal!r}.")
         return stored
 
-    async def merged(
-        self, proposal: ProposalId, revision: Revision, keep: tuple[PathChange, ...]
+    async def mark_merged(
+        self, proposal: ProposalId, revision: Revision, rebased: tuple[PathChange, ...]
     ) -> None:
-        """Note the commit of `dev` that merged a proposal, and its updates where made anew."""
+        """Record the commit of `dev` that merged a proposal, and its rebased changes, if any."""
         record = (await self.proposal(proposal)).record
-        if keep:
-            record = msgspec.structs.replace(record, paths=keep)
+        if rebased:
+            record = msgspec.structs.replace(record, paths=rebased)
         await self._run("proposal_merged", id=proposal, revision=revision, body=encode(record))
 
-    async def reverted(
+    async def mark_reverted(
         self, proposal: ProposalId, revision: Revision, inverses: Mapping[str, bytes]
     ) -> None:
-        """Note the commit of `dev` that took a proposal out, and the updates that did it."""
+        """Record the commit of `dev` that reverted a proposal, and the inverse updates."""
         await self._run(
             "proposal_reverted", id=proposal, revision=revision, inverses=encode(dict(inverses))
         )
 
-    async def promoted(self, revision: Revision) -> bool:
-        """Note that `main` became this candidate; False if it is none of a merged proposal."""
+    async def mark_promoted(self, revision: Revision) -> bool:
+        """Record that `main` advances to a candidate; False if no merged proposal has it."""
         return await self._one("proposal_promoted", revision=revision) is not None
 
     async def reverted_on(self, repo: str, document: str) -> list[RevertedEdit]:
-        """Return each proposal that was taken out of a document."""
-        found: list[tuple[PreparedProposal, PathChange, bytes]] = []
+        """Return the edits of a document by proposals that were reverted."""
+        edits: list[tuple[PreparedProposal, PathChange, bytes]] = []
         for body, inverses in await self._all("reverted_on", repo=repo, documents=[document]):
-            undo = decode(inverses, dict[str, bytes]).get(document)
+            inverse = decode(inverses, dict[str, bytes]).get(document)
             record = decode(body, PreparedProposal)
-            found += [(record, p, undo) for p in record.paths if p.document == document and undo]
-        wanted = {
+            edits += [
+                (record, p, inverse) for p in record.paths if p.document == document and inverse
+            ]
+        shas = {
             side[path.path]
-            for record, path, _ in found
+            for record, path, _ in edits
             for side in (record.before, record.after)
             if path.path in side
         }
-        texts = await self.blobs(wanted)
+        texts = await self.blobs(shas)
         return [
             RevertedEdit(
                 update=p.update,
-                inverse=undo,
+                inverse=inverse,
                 before=_text(p.path, record.before, texts),
                 after=_text(p.path, record.after, texts),
             )
-            for record, p, undo in found
+            for record, p, inverse in edits
         ]
 
     async def add_candidate(self, proposal: ProposalId, main: Revision, revision: Revision) -> None:
-        """Note a candidate of a proposal for a given `main`."""
+        """Record the candidate of a proposal on a given `main`."""
         await self._run("add_candidate", proposal=proposal, main=main, revision=revision)
 
     async def find_candidate(self, proposal: ProposalId, main: Revision) -> Revision | None:
-        """Return the candidate that was made for this `main`, if one was."""
+        """Return the candidate of a proposal on a given `main`, None if there is none."""
         row = await self._one("candidate", proposal=proposal, main=main)
         return Revision(row[0]) if row else None
 
@@ -293,77 +296,80 @@ class Store:
     async def write_records(
         self, documents: Collection[str]
     ) -> dict[str, tuple[WriteRecord, bytes | None]]:
-        """Return what was done to working files: (contents, the edit that is being taken in)."""
+        """Return, by document, the record of its file and the edit that is being taken in."""
         rows = await self._all("write_records", documents=list(documents))
         return {
-            d: (WriteRecord(_unpack(body), _unpack(after)), taken) for d, body, after, taken in rows
+            document: (WriteRecord(_unpack(content), _unpack(intended)), edit)
+            for document, content, intended, edit in rows
         }
 
-    async def begin_writes(
-        self, write_records: Iterable[tuple[str, bytes | None, bytes | None]]
-    ) -> None:
-        """Note what files are about to hold: (document, content, edit that is being taken in)."""
+    async def begin_writes(self, writes: Iterable[tuple[str, bytes | None, bytes | None]]) -> None:
+        """Record what files are about to hold: (document, content, edit that is taken in)."""
         pack = zstandard.ZstdCompressor(3).compress
         rows = [
-            {"document": document, "next": None if body is None else pack(body), "taken": taken}
-            for document, body, taken in write_records
+            {
+                "document": document,
+                "intended": None if content is None else pack(content),
+                "edit": edit,
+            }
+            for document, content, edit in writes
         ]
         async with self._conn.cursor() as cursor:
             await cursor.executemany(QUERIES["begin_write"], rows)
 
     async def end_writes(self, documents: Collection[str]) -> None:
-        """Note that files hold what they were about to hold."""
+        """Record that files hold what they were about to hold."""
         await self._run("end_writes", documents=list(documents))
 
     async def forget_file(self, document: str) -> None:
-        """Note that a document has no working file."""
+        """Record that a document has no working file."""
         await self._run("forget_file", document=document)
 
-    # -- moves and facts ---------------------------------------------------------------------
+    # -- transactions and facts --------------------------------------------------------------
 
     async def add_transaction(self, transaction: Transaction) -> None:
-        """Keep the intent of a move before its first effect."""
+        """Store a transaction before its first effect."""
         await self._run(
             "add_transaction", id=transaction.id, repo=transaction.repo, body=encode(transaction)
         )
 
     async def transactions(self, repo: str) -> list[Transaction]:
-        """Return moves that were begun and are not finished."""
+        """Return the transactions that have begun and not ended, the oldest first."""
         return [decode(row[0], Transaction) for row in await self._all("transactions", repo=repo)]
 
     async def end_transaction(self, transaction: Transaction) -> None:
-        """Forget a move; part of the transaction with its last effect."""
+        """Remove a transaction, together with its last effect."""
         await self._run("end_transaction", id=transaction.id)
 
     async def advance_main(self, repo: str, main: MainAdvance) -> None:
-        """Move `main` and remember its documents."""
+        """Advance `main` and record its documents."""
         await self.move_branch(repo, "main", main.revision, main.expected)
         _, manifest = await self.commit(repo, main.revision)
         await self.mark_on_main([f.document for f in manifest])
 
     async def add_facts(self, facts: Iterable[Fact]) -> None:
-        """Put facts into the outbox, from which they reach the journal after the commit."""
+        """Add facts to the outbox, from where they go to the journal after the commit."""
         for fact in facts:
             await self._run("add_outbox", body=encode(fact))
 
     async def outbox(self) -> list[tuple[int, Fact]]:
-        """Return facts that the journal may not have, oldest first."""
+        """Return the facts that the journal may lack, the oldest first."""
         return [
             (row[0], decode(row[1], Fact)) for row in await self._all("outbox", limit=OUTBOX_PAGE)
         ]
 
     async def clear_outbox(self, numbers: Collection[int]) -> None:
-        """Forget facts that the journal has."""
+        """Remove facts that the journal has."""
         await self._run("clear_outbox", numbers=list(numbers))
 
-    async def _run(self, query: str, **params: Any) -> None:
+    async def _run(self, query: str, **params: object) -> None:
         await self._conn.execute(QUERIES[query], params)
 
-    async def _one(self, query: str, **params: Any) -> tuple[Any, ...] | None:
+    async def _one(self, query: str, **params: object) -> tuple[Any, ...] | None:
         cursor = await self._conn.execute(QUERIES[query], params)
         return await cursor.fetchone()
 
-    async def _all(self, query: str, **params: Any) -> list[tuple[Any, ...]]:
+    async def _all(self, query: str, **params: object) -> list[tuple[Any, ...]]:
         cursor = await self._conn.execute(QUERIES[query], params)
         return await cursor.fetchall()
 
@@ -371,15 +377,15 @@ class Store:
 def _text(path: str, side: Mapping[str, str], texts: Mapping[str, bytes]) -> str:
     if path in side:
         return texts[side[path]].decode()
-    return documents.text_of(path, documents.EMPTY)
+    return crdt.text_of(path, crdt.EMPTY)
 
 
 def _unpack(body: bytes | None) -> bytes | None:
     return None if body is None else zstandard.ZstdDecompressor().decompress(body)
 
 
-def _inflate(sha: str, body: bytes) -> bytes:
+def _decompress(sha: str, body: bytes) -> bytes:
     content = zstandard.ZstdDecompressor().decompress(body)
     if sha256(content) != sha:
-        raise Tampered(f"The stored content {sha[:12]} is not what it was.")
+        raise Tampered(f"The stored content {sha[:12]} was changed.")
     return content

@@ -1,6 +1,6 @@
-"""Decisions about trees, without waiting for anything: what a commit holds, what a rollback does.
+"""Pure decisions about trees: what a commit holds, and what a rollback changes.
 
->>> clash(["a/b.txt"], "a")
+>>> path_clash(["a/b.txt"], "a")
 'a/b.txt'
 """
 
@@ -14,8 +14,8 @@ from angelos.angelgit.documents.edits import is_cut
 from angelos.angelgit.storage.models import (
     FileState,
     Manifest,
-    Op,
     PathChange,
+    PathOp,
     PreparedProposal,
 )
 from angelos.core.errors import InvalidInput
@@ -26,10 +26,10 @@ BESIDE = "A path is a file or a folder, not both."
 
 
 def with_files(
-    manifest: Manifest, put: Iterable[FileState], gone: Collection[str] = ()
+    manifest: Manifest, put: Iterable[FileState], removed: Collection[str] = ()
 ) -> Manifest:
-    """Return a manifest with files put in and documents (by id) taken out, sorted by path."""
-    files = {f.path: f for f in manifest if f.document not in gone}
+    """Return a manifest, sorted by path, with files put in and documents (by id) removed."""
+    files = {f.path: f for f in manifest if f.document not in removed}
     files.update((f.path, f) for f in put)
     if len(files) > MAX_FILES:
         raise InvalidInput(f"A repository holds at most {MAX_FILES} files.")
@@ -44,7 +44,7 @@ def by_path(manifest: Manifest) -> dict[str, FileState]:
 def differing(
     before: Manifest, after: Manifest
 ) -> list[tuple[str, FileState | None, FileState | None]]:
-    """Return path and both sides of every file that differs in content or mode."""
+    """Return (path, before, after) of every file that differs in content or mode."""
     old, new = by_path(before), by_path(after)
     rows = [(path, old.get(path), new.get(path)) for path in sorted({*old, *new})]
     return [
@@ -54,16 +54,16 @@ def differing(
     ]
 
 
-def clash(paths: Iterable[str], new: str) -> str | None:
-    """Return a path that cannot be beside `new`: a file that is its folder, or the reverse."""
+def path_clash(paths: Iterable[str], new: str) -> str | None:
+    """Return a path that excludes `new`: a file that is one of its folders, or the reverse."""
     folders = {new[:i] for i, c in enumerate(new) if c == "/"}
     return next((p for p in paths if p in folders or p.startswith(new + "/")), None)
 
 
-def entangled(paths: Collection[str]) -> tuple[str, str] | None:
-    """Return a file and a path below it, which no node could check out together; None if none.
+def file_below_file(paths: Collection[str]) -> tuple[str, str] | None:
+    """Return a file and a path below it, which cannot both be checked out; None if there is none.
 
-    >>> entangled(["b", "a/b", "a"])
+    >>> file_below_file(["b", "a/b", "a"])
     ('a', 'a/b')
     """
     files = set(paths)
@@ -79,7 +79,7 @@ def entangled(paths: Collection[str]) -> tuple[str, str] | None:
 
 
 def proposed(record: PreparedProposal) -> Proposed:
-    """Return a proposal as the port shows it."""
+    """Return a proposal as the port presents it."""
     changes = tuple(
         Change(
             path=change.path,
@@ -105,31 +105,32 @@ class RollbackStep(msgspec.Struct, frozen=True, kw_only=True):
     """What a rollback does to one path of `main`."""
 
     target: FileState | None
-    """The file to end with; None: there will be none."""
+    """The file after the rollback; None: it is deleted."""
     source: FileState | None
-    """The document's newest state on `main`, to edit from; None: it is deleted."""
+    """The document's newest state on `main`, which is edited; None: it is deleted."""
     document: str
     path: str
     revived: bool = False
-    """`main` had no longer this document."""
+    """`main` no longer has this document."""
 
 
 def plan_rollback(
     main: Manifest, target: Manifest, newest: Mapping[str, FileState]
 ) -> list[RollbackStep]:
-    """Return what leads from `main` back to `target`, deletions first.
+    """Return the steps from `main` back to `target`, deletions first.
 
-    `newest` maps each document of `target` that `main` no longer has to its last state there.
+    A deleted file may free the path of one that is revived. `newest` maps each document of
+    `target` that `main` no longer has to its last state there.
     """
-    have = {f.document: f for f in main}
-    want = {f.document: f for f in target}
+    present = {f.document: f for f in main}
+    restored = {f.document: f for f in target}
     plan = [
         RollbackStep(target=None, source=None, document=f.document, path=f.path)
         for f in main
-        if f.document not in want
+        if f.document not in restored
     ]
     for f in target:
-        now = have.get(f.document)
+        now = present.get(f.document)
         if now is None or (now.path, now.mode, now.sha256) != (f.path, f.mode, f.sha256):
             plan.append(
                 RollbackStep(
@@ -146,21 +147,26 @@ def plan_rollback(
 def dev_changes(
     plan: Sequence[RollbackStep], updates: Mapping[str, bytes], alive: Collection[str]
 ) -> tuple[PathChange, ...]:
-    """Return the same changes for `dev`, where `alive` documents are."""
+    """Return the same changes for `dev`, which has the `alive` documents."""
     changes: list[PathChange] = []
     for step in plan:
         update = updates.get(step.document, b"")
         if step.target is None:
             if step.document in alive:
-                changes.append(PathChange(path=step.path, document=step.document, op="delete"))
+                changes.append(PathChange(path=step.path, document=step.document, op=PathOp.delete))
             continue
-        # A document that dev alone has deleted stays deleted there, but takes the edit.
-        op: Op = "revive" if step.revived and step.document not in alive else "edit"
-        if op == "edit" and not update:
+        # A document that only dev has deleted stays deleted there. It takes the edit all the same,
+        # so that dev contains main: a later revert of the deletion shows the right text.
+        revive = step.revived and step.document not in alive
+        if not revive and not update:
             continue
         changes.append(
             PathChange(
-                path=step.path, document=step.document, op=op, update=update, mode=step.target.mode
+                path=step.path,
+                document=step.document,
+                op=PathOp.revive if revive else PathOp.edit,
+                update=update,
+                mode=step.target.mode,
             )
         )
     return tuple(changes)

@@ -1,9 +1,10 @@
-"""Working files: what Jupyter opens, kept equal to the live documents of `dev`.
+"""Working files: the files that Jupyter opens, kept equal to the live documents of `dev`.
 
-`workspace/<repo>/<path>`, written to a temporary file beside it that then takes its place, so
-that no reader sees half a file. What stood there comes out of the exchange and is looked at: if
-it is not what was expected, it is put back. Files are never followed out of the workspace, and
-never read beyond the size of a document. What to do with them is decided in `outside.py`.
+A file `workspace/<repo>/<path>` is written as a temporary file beside it, which then takes its
+place, so that no reader sees half a file. The two are exchanged (renameat2, RENAME_EXCHANGE), so
+the file that was there is still there to be checked: if it is not the expected one, it is put
+back. Links are not followed out of the workspace, and nothing is read beyond the size of a
+document. `reconcile.py` decides what to do with a file.
 """
 
 from __future__ import annotations
@@ -18,55 +19,52 @@ import tempfile
 import time
 from collections.abc import Container
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from angelos.adapters.host.rename import exchange, move
-from angelos.angelgit.worktree.reconcile import DiskFile
+from angelos.angelgit.worktree.reconcile import DiskFile, FileKind
 from angelos.core.errors import Refused
 from angelos.core.paths import safe_path
 from angelos.core.revision import MAX_FILE_BYTES
 
 SETTLE_S = 0.3
-"""So long a changed file is left alone: whoever writes it may not be finished."""
+"""How long a changed file is left alone, because its writer may not be finished."""
 _TEMPORARY = ".angelgit-"
-_ODD = (
-    (stat.S_ISLNK, "it is a symbolic link"),
-    (stat.S_ISDIR, "it is a folder"),
-    (stat.S_ISREG, ""),
-)
 
 
 class WorkingFiles:
     """The files below one workspace directory."""
 
     def __init__(self, workspace: Path) -> None:
-        """Take the directory; it is made if needed."""
         self._root = workspace
         workspace.mkdir(parents=True, exist_ok=True)
         self._leases = _leases(workspace)
 
     def look(self, repo: str, path: str) -> DiskFile:
-        """Return what stands at a path; raise `Refused` if a link leads out of the workspace."""
+        """Return what is at a path; raise `Refused` if a link leads out of the workspace."""
         return self._look(self._place(repo, path))
 
     def put(self, repo: str, path: str, content: bytes, mode: int, expected: DiskFile) -> bool:
-        """Make the file hold `content` if it still is as `expected`; tell whether it did."""
+        """Write `content` if the file is still as `expected`; return whether it was."""
         target = self._place(repo, path)
         temporary = _new(target, content, mode)
         try:
-            if expected.kind == "absent":
+            if expected.kind is FileKind.absent:
                 move(temporary, target)
                 return True
             exchange(temporary, target)
         except (FileExistsError, FileNotFoundError):
             _drop(temporary)
             return False
-        except OSError:  # nothing has changed places
+        except OSError:  # the exchange did not happen
             _drop(temporary)
             raise
+        # `temporary` is now the file that was at the path in the moment of the exchange. If
+        # somebody wrote it since the look, it goes back.
         if not self._is(temporary, expected.content):
             with contextlib.suppress(FileNotFoundError):
                 exchange(temporary, target)
-            if not self._is(temporary, content):  # somebody came between the two
+            if not self._is(temporary, content):  # written between the two exchanges
                 _keep(temporary, target, f"disk-{time.time_ns()}")
                 return False
             _drop(temporary)
@@ -75,9 +73,9 @@ class WorkingFiles:
         return True
 
     def put_aside(self, repo: str, path: str, content: bytes, mode: int, mark: str) -> str:
-        """Make the file hold `content`; return the path where what stood there is kept now.
+        """Write `content`; return the path where the file that was there is kept now.
 
-        "" if nothing did. `a/b.txt` is kept as `a/b.<mark>.txt`.
+        `a/b.txt` is kept as `a/b.<mark>.txt`; the path is "" if there was no file.
         """
         target = self._place(repo, path)
         temporary = _new(target, content, mode)
@@ -92,15 +90,16 @@ class WorkingFiles:
                     return ""
 
     def remove(self, repo: str, path: str, contents: Container[bytes]) -> bool:
-        """Remove the file if it holds one of `contents`, and the folders that it leaves empty.
+        """Remove the file if it holds one of `contents`, and the folders that are empty then.
 
-        Returns False if it holds something else, which stays.
+        Returns:
+            False if the file holds something else; it stays.
         """
         target = self._place(repo, path)
-        have = self._look(target)
-        if have.kind == "absent":
+        disk = self._look(target)
+        if disk.kind is FileKind.absent:
             return True
-        if have.kind == "odd" or have.written or have.content not in contents:
+        if disk.kind is FileKind.unreadable or disk.being_written or disk.content not in contents:
             return False
         target.unlink(missing_ok=True)
         for folder in target.parents:
@@ -112,37 +111,41 @@ class WorkingFiles:
                 break
         return True
 
-    def _look(self, target: Path) -> DiskFile:  # noqa: PLR0911 - one for each thing it may be
+    def _look(self, target: Path) -> DiskFile:
         try:
-            info = target.lstat()
+            mode = target.lstat().st_mode
         except FileNotFoundError:
-            return DiskFile("absent", fresh=_fresh(target.parent))
-        what = next((what for test, what in _ODD if test(info.st_mode)), "it is no file")
-        if what:
-            return DiskFile("odd", what=what)
+            return DiskFile(FileKind.absent, recent=_recently_changed(target.parent))
+        if not stat.S_ISREG(mode):
+            return _unreadable(_kind_of(mode))
         try:
+            # NONBLOCK: a pipe that took the file's place since would block the open.
             handle = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except FileNotFoundError:
-            return DiskFile("absent", fresh=True)
+            return DiskFile(FileKind.absent, recent=True)
         except OSError as error:
-            return DiskFile("odd", what=f"it cannot be read: {error.strerror}")
+            return _unreadable(f"it cannot be read: {error.strerror}")
         with os.fdopen(handle, "rb") as file:
-            info = os.fstat(handle)
-            if not stat.S_ISREG(info.st_mode):
-                return DiskFile("odd", what="it is no file")
-            written = self._leases and _open_for_writing(handle)
-            content = file.read(MAX_FILE_BYTES + 1)
-            if len(content) > MAX_FILE_BYTES:
-                return DiskFile("odd", what=f"it is larger than {MAX_FILE_BYTES} bytes")
-            return DiskFile("file", content, fresh=_recent(info.st_mtime), written=written)
+            return self._read(file)
+
+    def _read(self, file: BinaryIO) -> DiskFile:
+        info = os.fstat(file.fileno())
+        if not stat.S_ISREG(info.st_mode):
+            return _unreadable(_kind_of(info.st_mode))
+        being_written = self._leases and _open_for_writing(file.fileno())
+        content = file.read(MAX_FILE_BYTES + 1)
+        if len(content) > MAX_FILE_BYTES:
+            return _unreadable(f"it is larger than {MAX_FILE_BYTES} bytes")
+        recent = _is_recent(info.st_mtime)
+        return DiskFile(FileKind.file, content, recent=recent, being_written=being_written)
 
     def _is(self, path: Path, content: bytes) -> bool:
-        """Tell whether a path is a file with this content that nobody is writing."""
-        have = self._look(path)
-        return have.kind == "file" and have.content == content and not have.written
+        """Return whether a path is a file with this content that nobody is writing."""
+        disk = self._look(path)
+        return disk.kind is FileKind.file and disk.content == content and not disk.being_written
 
     def _place(self, repo: str, path: str) -> Path:
-        # Code in notebooks runs in this directory and may have put a link in the way.
+        # Code in notebooks runs in this directory and may have made a folder a link.
         target = self._root / repo / safe_path(path)
         if not target.parent.resolve().is_relative_to(self._root.resolve() / repo):
             raise Refused(
@@ -152,8 +155,18 @@ class WorkingFiles:
         return target
 
 
+def _unreadable(reason: str) -> DiskFile:
+    return DiskFile(FileKind.unreadable, reason=reason)
+
+
+def _kind_of(mode: int) -> str:
+    if stat.S_ISLNK(mode):
+        return "it is a symbolic link"
+    return "it is a folder" if stat.S_ISDIR(mode) else "it is no regular file"
+
+
 def _leases(folder: Path) -> bool:
-    """Tell whether a file that nobody writes can be leased here (on NFS it cannot)."""
+    """Return whether the file system grants leases (NFS does not)."""
     handle, name = tempfile.mkstemp(prefix=_TEMPORARY, dir=folder)
     os.close(handle)
     try:
@@ -164,10 +177,10 @@ def _leases(folder: Path) -> bool:
 
 
 def _open_for_writing(handle: int) -> bool:
-    """Tell whether anybody has a file open for writing: then there is no read lease on it.
+    """Return whether a process has a file open for writing: then no read lease is granted.
 
-    The lease is given back at once. Whoever opens the file in that moment waits for it, and we
-    are sent a signal, of a kind that does nothing. False where this cannot be asked.
+    The lease is released at once. A process that opens the file in this moment waits for that,
+    and we receive a signal: SIGURG, which is ignored by default. Source: fcntl(2), "Leases".
     """
     try:
         fcntl.fcntl(handle, fcntl.F_SETSIG, signal.SIGURG)
@@ -178,14 +191,14 @@ def _open_for_writing(handle: int) -> bool:
     return False
 
 
-def _fresh(folder: Path) -> bool:
+def _recently_changed(folder: Path) -> bool:
     try:
-        return _recent(folder.stat().st_mtime)
+        return _is_recent(folder.stat().st_mtime)
     except OSError:
         return False
 
 
-def _recent(modified: float) -> bool:
+def _is_recent(modified: float) -> bool:
     return abs(time.time() - modified) < SETTLE_S
 
 
@@ -203,14 +216,14 @@ def _new(target: Path, content: bytes, mode: int) -> Path:
     return temporary
 
 
-def _keep(what: Path, target: Path, mark: str) -> Path:
-    """Give something a free name beside the target and return it."""
+def _keep(source: Path, target: Path, mark: str) -> Path:
+    """Move a file to a free name beside the target and return the name."""
     number = 1
-    while True:  # a document's name has at most 200 bytes, so there is room for the mark
+    while True:  # a document's name has at most 200 bytes, which leaves room for the mark
         name = f"{target.stem}.{mark}" + (f"-{number}" if number > 1 else "") + target.suffix
         kept = target.with_name(name)
         try:
-            move(what, kept)
+            move(source, kept)
         except FileExistsError:
             number += 1
         else:

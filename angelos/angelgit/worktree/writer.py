@@ -4,13 +4,13 @@ Every write of a file goes through `WorktreeWriter.write`: a room saves, a propo
 while nobody had the document open, a repository is created, the system starts or stops. What
 others wrote into the file meanwhile is an edit of its own (decided in `reconcile.py`).
 
-    on disk --look--> decide --take--> log (durable) --> open room, fact `document.edited`
-                         |----write--> the file
-                         '----aside--> `name.disk-<time>.ext`, then the file
+    on disk --look--> decide --take-in----> log (durable) --> open room, fact `document.edited`
+                         |----write------> the file
+                         '----set-aside--> `name.disk-<time>.ext`, then the file
 
-What a file holds by our doing is kept in Postgres, before the file is touched and after, so that
-a kill at any moment is told from an edit of somebody else's. An edit that was being taken in
-when we were killed is taken in at the next look; taking it in twice is once.
+What AngelGit writes is recorded in PostgreSQL before the file is touched and after it. So after a
+kill at any moment its own writes are distinguished from edits by others. An edit that was being
+taken in at the kill is taken in at the next look; applying its update twice changes nothing.
 """
 
 from __future__ import annotations
@@ -22,24 +22,30 @@ from datetime import UTC, datetime
 from typing import Self
 
 from angelos.adapters.stores.postgres import Database
-from angelos.angelgit.documents import documents
+from angelos.angelgit.documents import crdt
 from angelos.angelgit.storage.live import LiveReplicas
 from angelos.angelgit.storage.models import WriteRecord, sha256
 from angelos.angelgit.storage.store import DocumentRow, Store
 from angelos.angelgit.threads import in_thread
-from angelos.angelgit.worktree.activity import DocumentActivity
+from angelos.angelgit.worktree.activity import DocumentActivity, FileOutcome
 from angelos.angelgit.worktree.files import SETTLE_S, WorkingFiles
-from angelos.angelgit.worktree.reconcile import DiskFile, FileDecision, decide
+from angelos.angelgit.worktree.reconcile import (
+    DiskFile,
+    FileAction,
+    FileDecision,
+    FileKind,
+    decide,
+)
 from angelos.core.errors import AngelError, InvalidInput, NotFound
 from angelos.core.ports import Clock, LiveDocuments
 
 log = logging.getLogger(__name__)
 _TRIES = 5
-"""So often a file that changes under our hands is looked at before we come back later."""
+"""How often a file that keeps changing is looked at before it has to wait."""
 
 
 class WorktreeWriter:
-    """Writes working files; an async context manager, which owns those that have to wait."""
+    """Writes working files; an async context manager, which retries those that have to wait."""
 
     def __init__(
         self,
@@ -47,24 +53,23 @@ class WorktreeWriter:
         live: LiveReplicas,
         files: WorkingFiles,
         rooms: LiveDocuments | None,
-        edited: DocumentActivity,
+        activity: DocumentActivity,
         clock: Clock,
     ) -> None:
-        """Take the parts; `rooms` are the documents open in the running server."""
         self._database = database
         self._live = live
         self._files = files
         self._rooms = rooms
-        self._activity = edited
+        self._activity = activity
         self._clock = clock
         self._locks: dict[str, asyncio.Lock] = {}
         self.waiting: set[tuple[str, str]] = set()
-        """Files that somebody is writing; they are looked at again."""
-        self._more = asyncio.Event()
+        """(Repository, path) of files that somebody is writing; they are looked at again."""
+        self._retry_needed = asyncio.Event()
         self._task: asyncio.Task[None]
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._again(), name="working files")
+        self._task = asyncio.create_task(self._retry(), name="working files")
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -72,25 +77,35 @@ class WorktreeWriter:
         await asyncio.wait([self._task])
 
     async def write(self, repo: str, path: str) -> str | None:
-        """Make a working file and its document the same; return the SHA-256 of the file.
+        """Make a working file and its document equal.
 
-        None if somebody is writing the file; it is looked at again in a moment. Raises
-        `NotFound`, `OSError` and what the stores raise.
+        Args:
+            repo: the repository's name.
+            path: the file's path in it.
+
+        Returns:
+            The SHA-256 of the file; None if somebody is writing it, and it has to wait.
+
+        Raises:
+            NotFound: `dev` has no such file.
+            OSError: the file cannot be written.
+            Refused: a link leads out of the workspace.
+            Unavailable: a store does not answer.
         """
         document = self._live.document(repo, path)
         async with self._locks.setdefault(document, asyncio.Lock()):
             self.waiting.discard((repo, path))
             for _ in range(_TRIES):
-                done = await self._step(repo, path, document)
-                if done is not None:
-                    return done
+                sha = await self._reconcile(repo, path, document)
+                if sha is not None:
+                    return sha
                 if (repo, path) in self.waiting:
                     return None
         self._wait(repo, path)
         return None
 
     async def try_write(self, repo: str, path: str) -> None:
-        """Print; a file that cannot be written is not worth failing a merge."""
+        """Write a file, or log why that failed: a merge does not fail for a working file."""
         try:
             await self.write(repo, path)
         except (OSError, AngelError) as error:
@@ -99,32 +114,41 @@ class WorktreeWriter:
     async def write_all(
         self, repo: str, rows: Sequence[DocumentRow], texts: dict[str, bytes]
     ) -> None:
-        """Print documents; `texts` has, by document, what those without newer edits hold."""
+        """Write the files of documents that differ from them.
+
+        Args:
+            repo: the repository's name.
+            rows: the documents.
+            texts: document -> its text, of those without edits since their snapshot.
+        """
         async with self._database.transaction() as conn:
-            known = await Store(conn).write_records([row.id for row in rows])
-        fresh: list[DocumentRow] = []
+            records = await Store(conn).write_records([row.id for row in rows])
+        new: list[DocumentRow] = []
         for row in rows:
-            text, before = texts.get(row.id), known.get(row.id)
+            text, record = texts.get(row.id), records.get(row.id)
             disk = await self._look(repo, row.path)
             if text is None or disk is None:
                 await self.try_write(repo, row.path)
-            elif before is None and disk.kind == "absent":
-                fresh.append(row)
-            elif before != (WriteRecord(text), None) or disk.content != text or disk.kind != "file":
+            elif record is None and disk.kind is FileKind.absent:
+                new.append(row)
+            elif record != (WriteRecord(text), None) or (
+                disk.kind is not FileKind.file or disk.content != text
+            ):
                 await self.try_write(repo, row.path)
-        await self._write_new(repo, fresh, texts)
+        await self._write_new(repo, new, texts)
 
     async def _write_new(
         self, repo: str, rows: Sequence[DocumentRow], texts: dict[str, bytes]
     ) -> None:
-        """Write many files that were never there."""
+        """Write many files that have never been written, with one record for all of them."""
         async with self._database.transaction() as conn:
             await Store(conn).begin_writes([(row.id, texts[row.id], None) for row in rows])
         written: list[str] = []
+        absent = DiskFile(FileKind.absent)
         for row in rows:
             try:
                 put = await asyncio.to_thread(
-                    self._files.put, repo, row.path, texts[row.id], row.mode, DiskFile("absent")
+                    self._files.put, repo, row.path, texts[row.id], row.mode, absent
                 )
             except (OSError, AngelError) as error:
                 log.warning("the working file %s/%s was not written: %s", repo, row.path, error)
@@ -137,30 +161,34 @@ class WorktreeWriter:
             await Store(conn).end_writes(written)
 
     async def remove(self, repo: str, path: str, document: str, content: str) -> None:
-        """Remove the working file of a document that is gone, unless somebody has changed it.
+        """Remove the working file of a deleted document, unless somebody has changed it.
 
-        `content` is the SHA-256 of the document's last text.
+        Args:
+            repo: the repository's name.
+            path: the file's path in it.
+            document: the document's id.
+            content: the SHA-256 of the document's last text.
         """
         async with self._locks.setdefault(document, asyncio.Lock()):
             async with self._database.transaction() as conn:
                 store = Store(conn)
-                known, _ = (await store.write_records([document])).get(
+                record, _ = (await store.write_records([document])).get(
                     document, (WriteRecord(), None)
                 )
                 last = await store.blob(content)
-            ours = {body for body in (known.body, known.next, last) if body is not None}
+            ours = {c for c in (record.content, record.intended, last) if c is not None}
             if not await asyncio.to_thread(self._files.remove, repo, path, ours):
-                log.warning("%s/%s is gone; its file was changed on disk and stays", repo, path)
-                self._activity.note(f"{repo}:{path}", "deleted", stays=path)
+                log.warning("%s/%s was deleted; its file was changed on disk and stays", repo, path)
+                self._activity.note(f"{repo}:{path}", FileOutcome.left, stays=path)
             async with self._database.transaction() as conn:
                 await Store(conn).forget_file(document)
 
-    async def tidy(self, repo: str, rows: Sequence[DocumentRow]) -> None:
-        """Remove the files of documents that are gone, where we had printed them."""
+    async def remove_deleted(self, repo: str, rows: Sequence[DocumentRow]) -> None:
+        """Remove the files of deleted documents, where AngelGit wrote them."""
         async with self._database.transaction() as conn:
-            printed = await Store(conn).write_records([row.id for row in rows])
+            records = await Store(conn).write_records([row.id for row in rows])
         for row in rows:
-            if row.id not in printed:
+            if row.id not in records:
                 continue
             try:
                 await self.remove(repo, row.path, row.id, row.sha256)
@@ -169,39 +197,41 @@ class WorktreeWriter:
 
     # -- one look ----------------------------------------------------------------------------
 
-    async def _step(self, repo: str, path: str, document: str) -> str | None:
-        """Look at a file once and do what there is to do; None: look again."""
-        known = await self._finish(repo, path, document)
+    async def _reconcile(self, repo: str, path: str, document: str) -> str | None:
+        """Look at a file once and do what `decide` says; None: look again."""
+        record = await self._finish_edit(repo, path, document)
         disk = await asyncio.to_thread(self._files.look, repo, path)
-        taken: bytes | None = None
-        async with self._live.hold_path(repo, path) as held:
-            if held != document:
-                raise NotFound(f"{path!r} was made anew in dev of {repo!r}.")
+        edit: bytes | None = None
+        async with self._live.lock_path(repo, path) as locked:
+            if locked != document:
+                raise NotFound(f"{path!r} was recreated in dev of {repo!r}.")
             replica = await self._live.replica(repo, document, path)
             text, state = replica.text(), replica.state()
             size = len(text) + len(disk.content)
-            verdict = await in_thread(size, decide, path, disk, known, text)
-            if verdict.do == "take":
+            decision = await in_thread(size, decide, path, disk, record, text)
+            if decision.action is FileAction.take_in:
                 try:
-                    taken = await in_thread(size, documents.change, path, state, verdict.text)
+                    edit = await in_thread(size, crdt.change, path, state, decision.text)
                 except InvalidInput as error:
-                    verdict = FileDecision("aside", why=error.detail)
+                    decision = FileDecision(FileAction.set_aside, reason=error.detail)
                 else:
-                    await self._begin(document, disk.content, taken)
-                    await self._absorb(repo, path, document, taken)
-        if taken is not None:
+                    # The update is stored before it is logged: computed again after a kill it
+                    # would be another client's, and its text would be there twice.
+                    await self._begin(document, disk.content, edit)
+                    await self._log_edit(repo, path, document, edit)
+        if edit is not None:
             await self._end(document)
-            await self._tell(repo, path, taken)
+            await self._publish_edit(repo, path, edit)
             return None
-        if verdict.do == "wait":
+        if decision.action is FileAction.wait:
             self._wait(repo, path)
             return None
-        if verdict.do == "nothing":
-            if known != WriteRecord(disk.content):
+        if decision.action is FileAction.nothing:
+            if record != WriteRecord(disk.content):
                 await self._begin(document, disk.content)
                 await self._end(document)
             return sha256(disk.content)
-        return await self._put(repo, path, document, text.encode(), disk, verdict)
+        return await self._put(repo, path, document, text.encode(), disk, decision)
 
     async def _put(
         self,
@@ -210,56 +240,59 @@ class WorktreeWriter:
         document: str,
         content: bytes,
         disk: DiskFile,
-        verdict: FileDecision,
+        decision: FileDecision,
     ) -> str | None:
+        """Write `content`; return its SHA-256, None if the file is no longer as `disk`."""
         mode = self._live.rows[document].mode
         await self._begin(document, content)
-        if verdict.do == "aside":
+        if decision.action is FileAction.set_aside:
             mark = f"disk-{datetime.fromtimestamp(self._clock.time(), UTC):%Y%m%dT%H%M%SZ}"
             kept = await asyncio.to_thread(self._files.put_aside, repo, path, content, mode, mark)
-            log.warning("%s/%s: %s; kept as %s", repo, path, verdict.why, kept)
-            self._activity.note(f"{repo}:{path}", "aside", kept=kept, reason=verdict.why)
+            log.warning("%s/%s: %s; kept as %s", repo, path, decision.reason, kept)
+            self._activity.note(
+                f"{repo}:{path}", FileOutcome.set_aside, kept=kept, reason=decision.reason
+            )
         elif not await asyncio.to_thread(self._files.put, repo, path, content, mode, disk):
             await self._begin(document, None)
             return None
-        elif verdict.why:
-            log.warning("%s/%s: %s; it was written again", repo, path, verdict.why)
-            self._activity.note(f"{repo}:{path}", "written again", reason=verdict.why)
+        elif decision.action is FileAction.restore:
+            log.warning("%s/%s: %s; it was written again", repo, path, decision.reason)
+            self._activity.note(f"{repo}:{path}", FileOutcome.restored, reason=decision.reason)
         await self._end(document)
         return sha256(content)
 
-    async def _finish(self, repo: str, path: str, document: str) -> WriteRecord:
-        """Return what we did to a file; finish taking in what we were killed over."""
+    async def _finish_edit(self, repo: str, path: str, document: str) -> WriteRecord:
+        """Finish an edit that was being taken in at a kill; return the record of the file."""
         async with self._database.transaction() as conn:
-            known, taken = (await Store(conn).write_records([document])).get(
+            record, edit = (await Store(conn).write_records([document])).get(
                 document, (WriteRecord(), None)
             )
-        if taken is None:
-            return known
-        async with self._live.hold([document]):
-            await self._absorb(repo, path, document, taken)
+        if edit is None:
+            return record
+        async with self._live.lock([document]):
+            await self._log_edit(repo, path, document, edit)
         await self._end(document)
-        await self._tell(repo, path, taken)
-        return WriteRecord(known.next)
+        await self._publish_edit(repo, path, edit)
+        return WriteRecord(record.intended)
 
-    async def _absorb(self, repo: str, path: str, document: str, update: bytes) -> None:
-        """Log an edit that came from disk; the document's lock is held."""
+    async def _log_edit(self, repo: str, path: str, document: str, update: bytes) -> None:
+        """Log an edit that came from disk; the caller holds the document's lock."""
         if await self._live.append(repo, {document: (path, update)}, cause="disk"):
             self._live.dirty[repo].add(document)
 
-    async def _tell(self, repo: str, path: str, update: bytes) -> None:
-        """Show an edit to those who have the document open, and announce it."""
-        log.info("%s/%s was changed on disk; it was taken in", repo, path)
-        self._activity.note(f"{repo}:{path}", "taken in", bytes=len(update))
+    async def _publish_edit(self, repo: str, path: str, update: bytes) -> None:
+        """Send an edit to the open room of the document, and announce it."""
+        log.info("%s/%s was changed on disk; the edit was taken in", repo, path)
+        self._activity.note(f"{repo}:{path}", FileOutcome.taken_in, bytes=len(update))
         if self._rooms is not None:
             try:
                 await self._rooms.apply(repo, path, update)
             except Exception:
                 log.exception("the open room of %s/%s did not take an update", repo, path)
 
-    async def _begin(self, document: str, body: bytes | None, taken: bytes | None = None) -> None:
+    async def _begin(self, document: str, content: bytes | None, edit: bytes | None = None) -> None:
         async with self._database.transaction() as conn:
-            await Store(conn).begin_writes([(document, body, taken)])
+            await Store(conn).begin_writes([(document, content, edit)])
 
     async def _end(self, document: str) -> None:
         async with self._database.transaction() as conn:
@@ -269,20 +302,20 @@ class WorktreeWriter:
         try:
             return await asyncio.to_thread(self._files.look, repo, path)
         except (OSError, AngelError):
-            return None  # the print itself says why
+            return None  # the write itself reports why
 
     # -- files that have to wait -------------------------------------------------------------
 
     def _wait(self, repo: str, path: str) -> None:
         self.waiting.add((repo, path))
-        self._more.set()
+        self._retry_needed.set()
 
-    async def _again(self) -> None:
+    async def _retry(self) -> None:
         while True:
-            await self._more.wait()
+            await self._retry_needed.wait()
             await asyncio.sleep(SETTLE_S)
-            self._more.clear()
+            self._retry_needed.clear()
             waiting, self.waiting = self.waiting, set()
             for repo, path in sorted(waiting):
-                if self._live.has(repo, path):
+                if self._live.exists(repo, path):
                     await self.try_write(repo, path)

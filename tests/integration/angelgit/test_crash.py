@@ -10,6 +10,8 @@ import sys
 
 import pytest
 
+from angelos.angelgit.changes.commits import CommitWriter
+from angelos.angelgit.changes.outbox import Outbox
 from angelos.angelgit.changes.transactions import Transactions
 from angelos.angelgit.storage.live import LiveReplicas
 from angelos.angelgit.storage.log import DocumentLog
@@ -43,11 +45,11 @@ def broken(monkeypatch, owner, name, *, before: bool):
 
 
 STEPS = [
-    (Transactions, "commit_live_edits", True), (Transactions, "commit_live_edits", False),
+    (CommitWriter, "commit_live_edits", True), (CommitWriter, "commit_live_edits", False),
     (Transactions, "begin", True), (Transactions, "begin", False),
     (LiveReplicas, "append", True), (DocumentLog, "append", True), (DocumentLog, "append", False),
-    (Transactions, "_commit", True), (Transactions, "_commit", False),
-    (Transactions, "publish", True), (Transactions, "flush_outbox", True),
+    (CommitWriter, "commit_transaction", True), (CommitWriter, "commit_transaction", False),
+    (Transactions, "publish", True), (Outbox, "flush", True),
     (DocumentLog, "trim", True),
 ]  # fmt: skip
 
@@ -327,7 +329,7 @@ async def test_a_revert_that_is_cut_off_does_not_delete_what_was_typed_since(
         await git.propose(proposal, "study", base, [NewText(path="n.txt", text="n\n")], ADA, "")
         await git.merge(proposal)
         room = await rooms.enter(git, "study", "n.txt")
-        fault = broken(monkeypatch, Transactions, "_commit", before=True)
+        fault = broken(monkeypatch, CommitWriter, "commit_transaction", before=True)
         fault["fail"] = True
         with pytest.raises(Unavailable):
             await git.revert(proposal)  # it would delete the file, which has nothing else in it

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from angelos.angelgit.documents.documents import canonical
+from angelos.angelgit.documents.canonical import canonical
 from angelos.angelgit.documents.edits import lines
 from angelos.angelgit.merge.three_way import merge_text
 from angelos.core.errors import Conflict, InvalidInput, Stale
@@ -204,7 +204,7 @@ class Model:
         assert back == self.texts[to]
         merged = merge_text(main, dev, back)
         assert merged.accepts(now) or now == merged.text
-        self.known |= set(lines(now)) if merged.clashes else set()
+        self.known |= set(lines(now)) if merged.has_conflicts else set()
         self.texts[revision] = back
         self.line.append(revision)
 
@@ -218,14 +218,14 @@ class Model:
         try:
             self.texts[await self.git.revert(proposal)] = merged.text
         except Conflict:
-            assert merged.clashes
+            assert merged.has_conflicts
             assert await self.look() == (dev, main)
             return
         del self.merged[proposal]
         now, same = await self.look()
         assert same == main
         assert merged.accepts(now)
-        self.known |= set(lines(now)) if merged.clashes else set()
+        self.known |= set(lines(now)) if merged.has_conflicts else set()
         self.texts = {k: v for k, v in self.texts.items() if k in self.line}
 
     async def check(self):

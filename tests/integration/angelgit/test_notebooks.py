@@ -8,7 +8,7 @@ import pycrdt
 import pytest
 from jupyter_ydoc import YNotebook
 
-from angelos.angelgit.documents.documents import canonical
+from angelos.angelgit.documents.canonical import canonical
 from angelos.angelgit.documents.edits import unified_diff
 from angelos.core.errors import InvalidInput, Stale
 from angelos.core.ids import new_proposal_id

@@ -55,7 +55,7 @@ async def test_typing_that_waited_behind_a_deletion_is_refused(git, base, rooms)
     await git.propose(proposal, "study", base, [DeleteFile(path="b/b.txt")], ADA, "gone")
     document = git._live.document("study", "b/b.txt")
 
-    async with git._live.hold([document]):
+    async with git._live.lock([document]):
         merge = asyncio.create_task(git.merge(proposal))
         await queued(git, document, 1)
         typed = asyncio.create_task(room.type("b\n", "typed\n"))
@@ -70,7 +70,7 @@ async def test_a_proposal_for_a_file_that_goes_meanwhile_is_stale(git, base, put
     await git.propose(gone, "study", base, [DeleteFile(path="b/b.txt")], ADA, "gone")
     document = git._live.document("study", "b/b.txt")
     edit = NewText(path="b/b.txt", text="b\nmore\n")
-    async with git._live.hold([document]):
+    async with git._live.lock([document]):
         merge = asyncio.create_task(git.merge(gone))
         await queued(git, document, 1)
         mine = asyncio.create_task(
@@ -78,7 +78,7 @@ async def test_a_proposal_for_a_file_that_goes_meanwhile_is_stale(git, base, put
         )
         await queued(git, document, 2)
     await merge
-    with pytest.raises(Stale, match="file deleted"):
+    with pytest.raises(Stale, match="the file was deleted"):
         await mine
 
 
@@ -231,7 +231,7 @@ async def test_a_file_deleted_meanwhile_is_stale(git, base, put):
     early = new_proposal_id()
     await git.propose(early, "study", base, [DeleteFile(path="b/b.txt")], ADA, "why")
     await git.merge(early)
-    with pytest.raises(Stale, match="file deleted"):
+    with pytest.raises(Stale, match="the file was deleted"):
         await git.merge(late)
 
 
@@ -372,9 +372,9 @@ async def test_a_path_is_a_file_or_a_folder_and_never_both(git, base, put):
     await git.propose(file, "study", base, [files[1]], ADA, "why")
     await git.propose(below, "study", base, [files[0]], BOB, "why")
     await git.merge(file)
-    with pytest.raises(Stale, match="n stands in the way"):
+    with pytest.raises(Stale, match="n is in the way"):
         await git.merge(below)
-    with pytest.raises(Stale, match="n stands in the way"):
+    with pytest.raises(Stale, match="n is in the way"):
         await put(base, "n/o", "x\n")
 
 

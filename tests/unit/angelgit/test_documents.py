@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jupyter_ydoc import YNotebook, YUnicode
 
-from angelos.angelgit.documents import documents, notebook
+from angelos.angelgit.documents import crdt, notebook
+from angelos.angelgit.documents.canonical import canonical, check_text
 from angelos.angelgit.merge.three_way import merge
 from angelos.core.errors import InvalidInput, TooLarge
 from angelos.core.revision import MAX_FILE_BYTES
@@ -50,68 +51,68 @@ def sources(text):
 @given(TEXT | LINES.map("\r\n".join), TEXT | LINES.map("\r\n".join))
 @settings(deadline=None)
 def test_a_document_keeps_every_text_exactly(first, second):
-    state = documents.build("a.txt", first)
-    assert documents.text_of("a.txt", state) == first
-    update = documents.change("a.txt", state, second)
-    assert documents.text_of("a.txt", state, update) == second
+    state = crdt.build("a.txt", first)
+    assert crdt.text_of("a.txt", state) == first
+    update = crdt.change("a.txt", state, second)
+    assert crdt.text_of("a.txt", state, update) == second
 
 
 def test_crlf_files_are_edited_with_line_feeds_and_kept_with_crlf():
-    state = documents.build("a.txt", "one\r\ntwo\r\n")
+    state = crdt.build("a.txt", "one\r\ntwo\r\n")
     assert str(load(state).get("source", type=pycrdt.Text)) == "one\ntwo\n"
-    update = documents.change("a.txt", state, "one\r\n2\r\nthree\r\n")
-    assert documents.text_of("a.txt", state, update) == "one\r\n2\r\nthree\r\n"
+    update = crdt.change("a.txt", state, "one\r\n2\r\nthree\r\n")
+    assert crdt.text_of("a.txt", state, update) == "one\r\n2\r\nthree\r\n"
 
 
 def test_text_is_laid_out_as_jupyter_reads_it():
-    assert YUnicode(load(documents.build("a.py", "x = 1\n"))).get() == "x = 1\n"
+    assert YUnicode(load(crdt.build("a.py", "x = 1\n"))).get() == "x = 1\n"
 
 
 @given(LINES, LINES, LINES)
 @settings(deadline=None)
 def test_updates_merge_in_any_order_to_the_same_text(base, one, two):
-    state = documents.build("a.txt", "\n".join(base))
-    a = documents.change("a.txt", state, "\n".join(one))
-    b = documents.change("a.txt", state, "\n".join(two))
-    assert documents.text_of("a.txt", state, a, b) == documents.text_of("a.txt", state, b, a)
+    state = crdt.build("a.txt", "\n".join(base))
+    a = crdt.change("a.txt", state, "\n".join(one))
+    b = crdt.change("a.txt", state, "\n".join(two))
+    assert crdt.text_of("a.txt", state, a, b) == crdt.text_of("a.txt", state, b, a)
 
 
 def test_the_inverse_takes_out_one_authors_text_around_the_others():
-    state = documents.build("a.txt", "one\ntwo\nthree\n")
-    agent = documents.change("a.txt", state, "zero\none\nTWO\nthree\n")
-    person = documents.change("a.txt", state, "one\ntwo\nmine\nthree\n")
-    back = documents.inverse("a.txt", state, agent)
-    assert documents.text_of("a.txt", state, agent, person) == "zero\none\nTWO\nmine\nthree\n"
-    assert documents.text_of("a.txt", state, agent, person, back) == "one\ntwo\nmine\nthree\n"
+    state = crdt.build("a.txt", "one\ntwo\nthree\n")
+    agent = crdt.change("a.txt", state, "zero\none\nTWO\nthree\n")
+    person = crdt.change("a.txt", state, "one\ntwo\nmine\nthree\n")
+    back = crdt.inverse("a.txt", state, agent)
+    assert crdt.text_of("a.txt", state, agent, person) == "zero\none\nTWO\nmine\nthree\n"
+    assert crdt.text_of("a.txt", state, agent, person, back) == "one\ntwo\nmine\nthree\n"
 
 
 @given(LINES, LINES)
 @settings(deadline=None)
 def test_the_inverse_restores_the_base(base, new):
-    state = documents.build("a.txt", "\n".join(base))
-    update = documents.change("a.txt", state, "\n".join(new))
-    back = documents.inverse("a.txt", state, update)
-    assert documents.text_of("a.txt", state, update, back) == "\n".join(base)
+    state = crdt.build("a.txt", "\n".join(base))
+    update = crdt.change("a.txt", state, "\n".join(new))
+    back = crdt.inverse("a.txt", state, update)
+    assert crdt.text_of("a.txt", state, update, back) == "\n".join(base)
 
 
 def test_a_deletion_is_seen_although_the_state_vector_stays():
-    state = documents.build("a.txt", "one\ntwo\n")
-    deletion = documents.change("a.txt", state, "one\n")
+    state = crdt.build("a.txt", "one\ntwo\n")
+    deletion = crdt.change("a.txt", state, "one\n")
     assert load(state).get_state() == load(state, deletion).get_state()
-    assert not documents.holds("a.txt", state, deletion)
-    assert documents.holds("a.txt", documents.union("a.txt", state, deletion), deletion)
+    assert not crdt.contains("a.txt", state, deletion)
+    assert crdt.contains("a.txt", crdt.union("a.txt", state, deletion), deletion)
 
 
 def test_an_update_that_waits_for_another_is_seen():
-    state = documents.build("a.txt", "one\n")
-    first = documents.change("a.txt", state, "one\ntwo\n")
-    both = documents.union("a.txt", state, first)
-    second = documents.change("a.txt", both, "one\ntwo\nthree\n")
-    deletion = documents.change("a.txt", both, "one\n")
+    state = crdt.build("a.txt", "one\n")
+    first = crdt.change("a.txt", state, "one\ntwo\n")
+    both = crdt.union("a.txt", state, first)
+    second = crdt.change("a.txt", both, "one\ntwo\nthree\n")
+    deletion = crdt.change("a.txt", both, "one\n")
     for update in (second, deletion):
-        assert documents.waits(update, load(state, update).get_state())
-        assert not documents.waits(update, load(both, update).get_state())
-        assert not documents.holds("a.txt", state, update)
+        assert crdt.has_gap(update, load(state, update).get_state())
+        assert not crdt.has_gap(update, load(both, update).get_state())
+        assert not crdt.contains("a.txt", state, update)
 
 
 @pytest.mark.parametrize(
@@ -119,21 +120,21 @@ def test_an_update_that_waits_for_another_is_seen():
 )
 def test_broken_updates_are_bad_input(junk):
     with pytest.raises(InvalidInput):
-        documents.text_of("a.txt", junk)
+        crdt.text_of("a.txt", junk)
 
 
 def test_a_panic_of_pycrdt_is_bad_input():
     doc = pycrdt.Doc()
-    with pytest.raises(InvalidInput, match="broken"), documents.guarded("a.txt"):
+    with pytest.raises(InvalidInput, match="broken"), crdt.guarded("a.txt"):
         doc.get("m", type=pycrdt.Map)["n"] = 2**70
 
 
 def test_what_is_not_text_is_refused():
     for content in (b"a\0b", b"\xff\xfe", "\ud800"):
         with pytest.raises(InvalidInput):
-            documents.check_text("a.bin", content)
+            check_text("a.bin", content)
     with pytest.raises(TooLarge):
-        documents.check_text("a.txt", b"x" * (MAX_FILE_BYTES + 1))
+        check_text("a.txt", b"x" * (MAX_FILE_BYTES + 1))
 
 
 # -- notebooks -------------------------------------------------------------------------------
@@ -146,14 +147,14 @@ OUTPUTS = [
 
 
 def test_a_notebook_is_laid_out_as_jupyter_reads_it():
-    text = documents.canonical(
+    text = canonical(
         "n.ipynb",
         book(
             code("a", "x = 1\ny", outputs=OUTPUTS, execution_count=3),
             kernelspec={"name": "python3", "display_name": "P"},
         ),
     )
-    theirs = YNotebook(load(documents.build("n.ipynb", text))).get()
+    theirs = YNotebook(load(crdt.build("n.ipynb", text))).get()
     assert theirs["cells"][0]["source"] == "x = 1\ny"
     assert theirs["cells"][0]["outputs"] == OUTPUTS
     assert theirs["cells"][0]["execution_count"] == 3
@@ -161,7 +162,7 @@ def test_a_notebook_is_laid_out_as_jupyter_reads_it():
 
 
 def test_what_jupyter_writes_is_read_as_the_same_file():
-    text = documents.canonical(
+    text = canonical(
         "n.ipynb",
         book(
             code("a", "x", outputs=OUTPUTS),
@@ -170,7 +171,7 @@ def test_what_jupyter_writes_is_read_as_the_same_file():
     )
     room = YNotebook()
     room.set(json.loads(text))
-    got = json.loads(documents.read("n.ipynb", room.ydoc))
+    got = json.loads(crdt.read("n.ipynb", room.ydoc))
     assert got["cells"] == json.loads(text)["cells"]
 
 
@@ -179,47 +180,43 @@ def test_the_canonical_text_is_what_jupyter_saves():
 
     import nbformat
 
-    text = documents.canonical("n.ipynb", book(code("a", "x = 1\ny", outputs=OUTPUTS)))
+    text = canonical("n.ipynb", book(code("a", "x = 1\ny", outputs=OUTPUTS)))
     file = io.StringIO()
     nbformat.write(nbformat.reads(text, as_version=4), file)
     assert file.getvalue() == text
-    assert documents.canonical("n.ipynb", text) == text
+    assert canonical("n.ipynb", text) == text
 
 
 def test_agents_edit_different_cells_and_both_survive():
-    state = documents.build(
-        "n.ipynb", documents.canonical("n.ipynb", book(code("a", "x"), code("b", "y")))
+    state = crdt.build("n.ipynb", canonical("n.ipynb", book(code("a", "x"), code("b", "y"))))
+    one = crdt.change(
+        "n.ipynb", state, canonical("n.ipynb", book(code("a", "x = 1"), code("b", "y")))
     )
-    one = documents.change(
-        "n.ipynb", state, documents.canonical("n.ipynb", book(code("a", "x = 1"), code("b", "y")))
+    two = crdt.change(
+        "n.ipynb", state, canonical("n.ipynb", book(code("a", "x"), code("b", "y = 2")))
     )
-    two = documents.change(
-        "n.ipynb", state, documents.canonical("n.ipynb", book(code("a", "x"), code("b", "y = 2")))
-    )
-    assert sources(documents.text_of("n.ipynb", state, one, two)) == {"a": "x = 1", "b": "y = 2"}
-    back = documents.inverse("n.ipynb", state, one)
-    assert sources(documents.text_of("n.ipynb", state, one, two, back)) == {"a": "x", "b": "y = 2"}
+    assert sources(crdt.text_of("n.ipynb", state, one, two)) == {"a": "x = 1", "b": "y = 2"}
+    back = crdt.inverse("n.ipynb", state, one)
+    assert sources(crdt.text_of("n.ipynb", state, one, two, back)) == {"a": "x", "b": "y = 2"}
 
 
 def test_one_adds_a_cell_while_another_deletes_one():
-    state = documents.build(
+    state = crdt.build(
         "n.ipynb",
-        documents.canonical("n.ipynb", book(code("a", "x"), code("b", "y"), code("c", "z"))),
+        canonical("n.ipynb", book(code("a", "x"), code("b", "y"), code("c", "z"))),
     )
-    one = documents.change(
+    one = crdt.change(
         "n.ipynb",
         state,
-        documents.canonical(
+        canonical(
             "n.ipynb", book(code("a", "x"), code("new", "n"), code("b", "y"), code("c", "z"))
         ),
     )
-    two = documents.change(
-        "n.ipynb", state, documents.canonical("n.ipynb", book(code("a", "x"), code("c", "z")))
-    )
-    assert list(sources(documents.text_of("n.ipynb", state, one, two))) == ["a", "new", "c"]
-    back = documents.inverse("n.ipynb", state, two)
+    two = crdt.change("n.ipynb", state, canonical("n.ipynb", book(code("a", "x"), code("c", "z"))))
+    assert list(sources(crdt.text_of("n.ipynb", state, one, two))) == ["a", "new", "c"]
+    back = crdt.inverse("n.ipynb", state, two)
     # Where two cells were put between the same neighbours either may come first.
-    ids = list(sources(documents.text_of("n.ipynb", state, one, two, back)))
+    ids = list(sources(crdt.text_of("n.ipynb", state, one, two, back)))
     assert (ids[0], ids[-1], sorted(ids)) == ("a", "c", ["a", "b", "c", "new"])
 
 
@@ -228,21 +225,21 @@ def test_one_adds_a_cell_while_another_deletes_one():
 )
 def test_numbers_are_kept_as_a_room_of_jupyter_keeps_them(number):
     text = book(code("a", "x"), k="NUMBER").replace('"NUMBER"', f'[{number}, {{"n": {number}}}]')
-    kept = documents.canonical("n.ipynb", text)
-    assert documents.text_of("n.ipynb", documents.build("n.ipynb", kept)) == kept
-    assert documents.canonical("n.ipynb", kept) == kept
+    kept = canonical("n.ipynb", text)
+    assert crdt.text_of("n.ipynb", crdt.build("n.ipynb", kept)) == kept
+    assert canonical("n.ipynb", kept) == kept
     assert json.loads(kept)["metadata"] == json.loads(text)["metadata"]
 
 
 def test_true_is_not_one():
     base, new = ({"tags": ["t"], "k": value} for value in (1, True))
     texts = [
-        documents.canonical("n.ipynb", book(code("a", "x", metadata=meta), v=meta["k"]))
+        canonical("n.ipynb", book(code("a", "x", metadata=meta), v=meta["k"]))
         for meta in (base, new)
     ]
-    state = documents.build("n.ipynb", texts[0])
-    update = documents.change("n.ipynb", state, texts[1])
-    assert documents.text_of("n.ipynb", state, update) == texts[1]
+    state = crdt.build("n.ipynb", texts[0])
+    update = crdt.change("n.ipynb", state, texts[1])
+    assert crdt.text_of("n.ipynb", state, update) == texts[1]
     assert merge("n.ipynb", texts[0], texts[0], texts[1]).text == texts[1]
     assert merge("n.ipynb", texts[0], texts[1], texts[0]).text == texts[1]
 
@@ -270,7 +267,7 @@ def test_any_notebook_can_become_any_other_and_back(before, after, data):
             if kind != "code":
                 cell = {k: cell[k] for k in ("id", "source", "metadata")} | {"cell_type": kind}
             cells.append(cell)
-        return documents.canonical(
+        return canonical(
             "n.ipynb",
             book(
                 *cells, kernelspec={"name": data.draw(st.sampled_from("kl")), "display_name": "x"}
@@ -278,13 +275,10 @@ def test_any_notebook_can_become_any_other_and_back(before, after, data):
         )
 
     old, new = make(before), make(after)
-    state = documents.build("n.ipynb", old)
-    update = documents.change("n.ipynb", state, new)
-    assert documents.text_of("n.ipynb", state, update) == new
-    assert (
-        documents.text_of("n.ipynb", state, update, documents.inverse("n.ipynb", state, update))
-        == old
-    )
+    state = crdt.build("n.ipynb", old)
+    update = crdt.change("n.ipynb", state, new)
+    assert crdt.text_of("n.ipynb", state, update) == new
+    assert crdt.text_of("n.ipynb", state, update, crdt.inverse("n.ipynb", state, update)) == old
 
 
 @given(CELLS, CELLS)
@@ -307,7 +301,7 @@ def test_as_few_cells_as_possible_move(before, after):
 )  # fmt: skip
 def test_what_is_no_notebook_is_refused(text):
     with warnings.catch_warnings(), pytest.raises(InvalidInput):
-        documents.canonical("n.ipynb", text)
+        canonical("n.ipynb", text)
 
 
 def test_old_notebooks_get_ids_and_keep_them():
@@ -327,8 +321,8 @@ def test_old_notebooks_get_ids_and_keep_them():
             "nbformat_minor": 2,
         }
     )
-    first = documents.canonical("n.ipynb", old)
+    first = canonical("n.ipynb", old)
     ids = list(sources(first))
     again = json.loads(old)
     again["cells"].insert(0, {"cell_type": "markdown", "source": "new", "metadata": {}})
-    assert list(sources(documents.canonical("n.ipynb", json.dumps(again), first)))[1:] == ids
+    assert list(sources(canonical("n.ipynb", json.dumps(again), first)))[1:] == ids

@@ -13,11 +13,11 @@ import pytest
 from angelos.adapters.host import rename
 from angelos.angelgit.worktree import files as module
 from angelos.angelgit.worktree.files import WorkingFiles
-from angelos.angelgit.worktree.reconcile import DiskFile
+from angelos.angelgit.worktree.reconcile import DiskFile, FileKind
 from angelos.core.errors import Refused
 from angelos.core.revision import MAX_FILE_BYTES
 
-ABSENT = DiskFile("absent")
+ABSENT = DiskFile(FileKind.absent)
 
 
 @pytest.fixture
@@ -127,8 +127,8 @@ def test_what_is_no_ordinary_file_is_neither_followed_nor_read(files, ws, tmp_pa
     with (ws / "huge").open("wb") as huge:
         huge.truncate(MAX_FILE_BYTES + 1)
     seen = {name: files.look("r", name) for name in ("link", "loop", "fifo", "huge")}
-    assert {disk.kind for disk in seen.values()} == {"odd"}
-    assert all(disk.content == b"" and disk.what for disk in seen.values())
+    assert {disk.kind for disk in seen.values()} == {"unreadable"}
+    assert all(disk.content == b"" and disk.reason for disk in seen.values())
 
 
 def test_links_do_not_lead_out_of_the_workspace(files, ws, tmp_path):
@@ -146,11 +146,11 @@ def test_links_do_not_lead_out_of_the_workspace(files, ws, tmp_path):
 def test_a_file_that_is_being_written_says_so(files, ws):
     put(files, b"one")
     old(ws / "a.txt")
-    assert files.look("r", "a.txt") == DiskFile("file", b"one")
+    assert files.look("r", "a.txt") == DiskFile(FileKind.file, b"one")
     with (ws / "a.txt").open("ab") as writer:
-        assert files.look("r", "a.txt") == DiskFile("file", b"one", written=True)
+        assert files.look("r", "a.txt") == DiskFile(FileKind.file, b"one", being_written=True)
         writer.write(b"!")
-    assert files.look("r", "a.txt") == DiskFile("file", b"one!", fresh=True)
+    assert files.look("r", "a.txt") == DiskFile(FileKind.file, b"one!", recent=True)
 
 
 def test_a_file_opened_for_writing_before_the_exchange_is_put_back(files, ws):
@@ -169,7 +169,7 @@ def test_where_files_cannot_be_leased_none_seems_to_be_written(tmp_path, monkeyp
     monkeypatch.setattr(module.fcntl, "fcntl", refuse)
     files = WorkingFiles(tmp_path / "ws")
     put(files, b"one")
-    assert not files.look("r", "a.txt").written
+    assert not files.look("r", "a.txt").being_written
 
 
 def test_a_file_that_somebody_has_changed_is_not_removed(files, ws):

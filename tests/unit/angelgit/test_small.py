@@ -10,21 +10,22 @@ import pytest
 
 from angelos.angelgit.changes.importing import import_files
 from angelos.angelgit.changes.prepare import BaseFile, find_conflicts, prepare_edit
-from angelos.angelgit.documents import documents
+from angelos.angelgit.documents import crdt
 from angelos.angelgit.documents.replica import Replica
 from angelos.angelgit.storage.models import (
     FileState,
     PathChange,
+    PathOp,
     check_name,
     decode,
     proposal_digest,
     sha256,
 )
 from angelos.angelgit.storage.trees import (
-    clash,
     dev_changes,
     differing,
-    entangled,
+    file_below_file,
+    path_clash,
     plan_rollback,
     with_files,
 )
@@ -52,11 +53,11 @@ def test_manifests_stay_sorted_and_lose_documents():
 
 
 def test_files_and_folders_cannot_share_a_name():
-    assert clash(["a"], "a/b/c") == "a"
-    assert clash(["a/b/c"], "a") == "a/b/c"
-    assert clash(["a/b", "ab"], "a/c") is None
-    assert entangled(["a/b/c", "b", "a/b"]) == ("a/b", "a/b/c")
-    assert entangled(["a/b", "ab", "a/c", "a.b"]) is None
+    assert path_clash(["a"], "a/b/c") == "a"
+    assert path_clash(["a/b/c"], "a") == "a/b/c"
+    assert path_clash(["a/b", "ab"], "a/c") is None
+    assert file_below_file(["a/b/c", "b", "a/b"]) == ("a/b", "a/b/c")
+    assert file_below_file(["a/b", "ab", "a/c", "a.b"]) is None
 
 
 @pytest.mark.parametrize(
@@ -95,12 +96,12 @@ def test_a_rollback_deletes_before_it_revives():
 
 
 def test_edits_become_moves():
-    state = documents.build("a.txt", "one\n")
+    state = crdt.build("a.txt", "one\n")
     base = BaseFile(file("a.txt", "d", "one\n"), "one\n", state)
     made = prepare_edit(NewText(path="a.txt", text="two\n"), base)
     assert made is not None
     assert (made.change.op, made.change.document, made.after) == ("edit", "d", "two\n")
-    assert documents.text_of("a.txt", state, made.change.update) == "two\n"
+    assert crdt.text_of("a.txt", state, made.change.update) == "two\n"
     assert prepare_edit(NewText(path="a.txt", text="one\n"), base) is None
     gone = prepare_edit(DeleteFile(path="a.txt"), base)
     assert gone is not None
@@ -119,18 +120,18 @@ def test_edits_become_moves():
 
 def test_what_stands_against_a_merge():
     def against(op, dev, base="1\n", theirs="1\n", yours="2\n"):
-        change = PathChange(path="p", document="d", op=op)
+        change = PathChange(path="p", document="d", op=PathOp(op))
         found = find_conflicts((change,), dev, {"p": base}, {"p": theirs}, {"p": yours})
-        return [c.what for c in found]
+        return [c.kind for c in found]
 
     assert against("edit", {"p": "d"}) == []
-    assert against("edit", {}) == ["file deleted"]
-    assert against("edit", {"p": "other"}) == ["file deleted"]
-    assert against("edit", {"p": "d"}, theirs="3\n") == ["text"]
-    assert against("delete", {"p": "d"}, theirs="3\n") == ["deleted file changed"]
+    assert against("edit", {}) == ["file-deleted"]
+    assert against("edit", {"p": "other"}) == ["file-deleted"]
+    assert against("edit", {"p": "d"}, theirs="3\n") == ["lines"]
+    assert against("delete", {"p": "d"}, theirs="3\n") == ["deleted-file-changed"]
     assert against("delete", {"p": "d"}) == []
-    assert against("create", {"p": "other"}) == ["file exists"]
-    assert against("create", {"p/q": "other"}) == ["p/q stands in the way"]
+    assert against("create", {"p": "other"}) == ["path-taken"]
+    assert against("create", {"p/q": "other"}) == ["path-blocked"]
     assert against("create", {}) == []
 
 
@@ -138,42 +139,42 @@ def test_what_stands_against_a_merge():
 
 
 def test_a_replica_takes_an_update_once_and_logs_only_what_is_new():
-    state = documents.build("a.txt", "one\n" * 500)
+    state = crdt.build("a.txt", "one\n" * 500)
     replica = Replica("a.txt", state, START)
-    update = documents.change("a.txt", state, "one\n" * 500 + "two\n")
-    whole = documents.union("a.txt", state, update)
+    update = crdt.change("a.txt", state, "one\n" * 500 + "two\n")
+    whole = crdt.union("a.txt", state, update)
     logged = replica.apply(whole)
     assert logged is not None
     assert len(logged) < 100 < len(whole)
     assert replica.apply(update) is None
     assert replica.apply(whole) is None
-    assert documents.text_of("a.txt", state, logged) == replica.text()
+    assert crdt.text_of("a.txt", state, logged) == replica.text()
 
 
 def test_a_replica_keeps_what_waits_until_the_gap_is_closed():
-    state = documents.build("a.txt", "one\n")
-    first = documents.change("a.txt", state, "one\ntwo\n")
-    second = documents.change("a.txt", documents.union("a.txt", state, first), "one\ntwo\nthree\n")
+    state = crdt.build("a.txt", "one\n")
+    first = crdt.change("a.txt", state, "one\ntwo\n")
+    second = crdt.change("a.txt", crdt.union("a.txt", state, first), "one\ntwo\nthree\n")
     replica = Replica("a.txt", state, START)
     assert replica.apply(second) == second
     assert replica.apply(second) is None
-    assert (replica.text(), replica.waiting) == ("one\n", [second])
+    assert (replica.text(), replica.deferred) == ("one\n", [second])
     assert replica.apply(first) is not None
-    assert (replica.text(), replica.waiting) == ("one\ntwo\nthree\n", [])
+    assert (replica.text(), replica.deferred) == ("one\ntwo\nthree\n", [])
 
 
 def test_documents_are_freed():
     """An observed pycrdt document is never freed: every observer has to go again."""
-    state = documents.build("a.txt", "x" * 200_000)
+    state = crdt.build("a.txt", "x" * 200_000)
 
     def resident() -> int:
         gc.collect()
         return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
     def work():
-        update = documents.change("a.txt", state, "y" + "x" * 200_000)
-        documents.inverse("a.txt", state, update)
-        documents.holds("a.txt", state, update)
+        update = crdt.change("a.txt", state, "y" + "x" * 200_000)
+        crdt.inverse("a.txt", state, update)
+        crdt.contains("a.txt", state, update)
         Replica("a.txt", state, START).apply(update)
 
     for _ in range(5):
@@ -200,11 +201,11 @@ def test_names_digests_and_records_are_checked():
     with pytest.raises(Tampered):
         decode(b"\xc1", FileState)
     with pytest.raises(Tampered):
-        documents.verified("a.txt", documents.build("a.txt", "x"), "y")
+        crdt.verify("a.txt", crdt.build("a.txt", "x"), "y")
 
 
 def test_snapshots_of_pycrdt_are_not_used():
     """`Doc.from_snapshot` restores wrong text (FACTS.md); states are replayed instead."""
-    for source in Path(documents.__file__).parent.glob("*.py"):
+    for source in Path(crdt.__file__).parent.glob("*.py"):
         assert "from_snapshot(" not in source.read_text()
     assert hasattr(pycrdt.Doc, "from_snapshot")

@@ -73,7 +73,7 @@ async def test_what_becomes_of_a_file_at_the_end_is_announced_too(start, rooms, 
         room = await rooms.enter(git, "study", "a.txt")
         await room.type("line 3", "typed ")
         outside("a.txt", THEIRS)
-    assert (await told("aside")).data["kept"].startswith("a.disk-")
+    assert (await told("set-aside")).data["kept"].startswith("a.disk-")
     assert copies(ws) == [THEIRS]
 
 
@@ -90,14 +90,14 @@ async def test_what_the_journal_did_not_take_is_announced_later(
         patch.setattr(git._activity._journal, "append", away)
         await git.write_file("study", "a.txt")
         await refused.wait()
-    assert (await told("taken in")).subject == "study:a.txt"
+    assert (await told("taken-in")).subject == "study:a.txt"
 
 
 async def test_an_edit_on_disk_of_a_file_that_is_being_deleted_stays(git, base, ws, outside, told):
     proposal, document = new_proposal_id(), git._live.document("study", "b/b.txt")
     await git.propose(proposal, "study", base, [DeleteFile(path="b/b.txt")], ADA, "gone")
     outside("b/b.txt", "b\nby an editor\n")
-    async with git._live.hold([document]):
+    async with git._live.lock([document]):
         merge = asyncio.create_task(git.merge(proposal))
         await queued(git, document, 1)
         seen = asyncio.create_task(git.write_file("study", "b/b.txt"))
@@ -105,7 +105,7 @@ async def test_an_edit_on_disk_of_a_file_that_is_being_deleted_stays(git, base, 
     await merge
     with pytest.raises(NotFound):
         await seen
-    assert (await told("deleted")).data["stays"] == "b/b.txt"
+    assert (await told("left")).data["stays"] == "b/b.txt"
     assert (ws / "b/b.txt").read_text() == "b\nby an editor\n"
 
 
@@ -118,7 +118,7 @@ async def test_an_edit_on_disk_is_taken_in_shown_and_announced(
     await git.write_file("study", "a.txt")
     both = THEIRS.replace("line 9", "typed\nline 9")
     assert str(room.text) == await live(git) == (ws / "a.txt").read_text() == both
-    fact = await told("taken in")
+    fact = await told("taken-in")
     assert (fact.actor, fact.subject) == (DISK, "study:a.txt")
     assert copies(ws) == []
     await room.type("line 20", "more\n")
@@ -155,7 +155,7 @@ async def test_the_same_lines_on_both_sides_are_kept_side_by_side(
     await put(base, "a.txt", ours)
     assert (ws / "a.txt").read_text() == ours == await live(git)
     assert copies(ws) == [THEIRS]
-    fact = await told("aside")
+    fact = await told("set-aside")
     assert (ws / fact.data["kept"]).read_text() == THEIRS
     assert git.locate(f"study/{fact.data['kept']}") is None  # a file like any other
     await git.write_file("study", "a.txt")
@@ -242,7 +242,7 @@ async def test_what_is_no_text_is_kept_aside(  # noqa: PLR0917
     await put(base, "a.txt", new)
     assert (ws / "a.txt").read_text() == new == await live(git)
     (kept,) = ws.glob("a.disk-*.txt")
-    assert (await told("aside")).data["kept"] == kept.name
+    assert (await told("set-aside")).data["kept"] == kept.name
     assert kept.is_symlink() == (what == "link")
     assert (tmp_path / "secret").read_text() == "secret\n"
     assert what != "folder" or (kept / "inside").read_text() == "kept\n"
@@ -253,7 +253,7 @@ async def test_a_deleted_file_is_written_again_and_its_document_stays(git, base,
     assert await git.write_file("study", "a.txt") is None  # an editor may be about to replace it
     await eventually((ws / "a.txt").exists)
     assert (ws / "a.txt").read_text() == FILE
-    assert (await told("written again")).subject == "study:a.txt"
+    assert (await told("restored")).subject == "study:a.txt"
 
 
 async def test_a_program_that_is_still_writing_is_waited_for(git, base, put, rooms, ws):
@@ -291,7 +291,7 @@ async def test_a_changed_file_outlives_its_document(git, base, put, ws, outside,
     await git.propose(proposal, "study", base, [DeleteFile(path="b/b.txt")], ADA, "why")
     await git.merge(proposal)
     assert (ws / "b/b.txt").read_text() == "mine\n"
-    assert (await told("deleted")).data["stays"] == "b/b.txt"
+    assert (await told("left")).data["stays"] == "b/b.txt"
     await git.revert(proposal)
     assert (ws / "b/b.txt").read_text() == "b\n"
     assert copies(ws / "b", "b") == ["mine\n"]
@@ -324,7 +324,7 @@ BOTH = [
 ]
 CUTS = [(*cut, conflict) for cut in BOTH for conflict in (False, True)]
 CUTS += [(LiveReplicas, "append", True, False), (LiveReplicas, "append", False, False)]
-CUTS += [(WorktreeWriter, "_tell", True, False)]
+CUTS += [(WorktreeWriter, "_publish_edit", True, False)]
 
 
 @pytest.mark.parametrize(("owner", "name", "before", "conflict"), CUTS)

@@ -1,9 +1,9 @@
-r"""CRDT documents: from text to a stored state, from new text to one update, and the way back.
+r"""CRDT documents: from text to a stored state, from new text to one update, and back.
 
-A state and an update are the same kind of bytes (yjs update v1). A document is made from text
-exactly once (`build`) and the state is stored: two documents built separately from one text
-would merge to doubled text. A state is read by replaying it, never by `Doc.from_snapshot`, which
-restores wrong text.
+A state and an update have the same encoding (yjs update v1). `build` makes a document from text
+exactly once, and its state is stored: two documents that were built separately from the same
+text would merge to doubled text, since each character would be inserted by two clients. A state
+is read by replaying it, never by `Doc.from_snapshot`, which restores wrong text.
 
 Text documents have jupyter_ydoc's layout (`source`). If all lines end in CRLF, `source` holds
 plain line feeds, as editors need them, and `angelos.newline` remembers the CRLF.
@@ -23,44 +23,12 @@ import pycrdt
 from pycrdt import Array, Doc, Map, Text, UndoManager
 
 from angelos.angelgit.documents import notebook
-from angelos.core.errors import AngelError, InvalidInput, Tampered, TooLarge
-from angelos.core.revision import MAX_FILE_BYTES
+from angelos.angelgit.documents.canonical import is_notebook
+from angelos.core.errors import AngelError, InvalidInput, Tampered
 
 EMPTY = b"\0\0"
 """The update that holds nothing."""
-
-
-def is_notebook(path: str) -> bool:
-    """Tell whether a path is kept as a notebook."""
-    return path.endswith(".ipynb")
-
-
-def check_text(path: str, content: bytes | str) -> str:
-    """Return `content` as text; raise `InvalidInput` or `TooLarge` if it cannot be a document."""
-    try:
-        raw = content.encode() if isinstance(content, str) else content
-        text = raw.decode()
-    except UnicodeError as error:
-        raise InvalidInput(
-            f"{path} is not UTF-8 text: {error}.",
-            hint="AngelGit keeps text and notebooks; keep binary data elsewhere.",
-        ) from error
-    if len(raw) > MAX_FILE_BYTES:
-        raise TooLarge(f"{path} has {len(raw)} bytes; {MAX_FILE_BYTES} are allowed.")
-    if "\0" in text:
-        raise InvalidInput(
-            f"{path} holds a NUL byte, so it is not text.",
-            hint="AngelGit keeps text and notebooks; keep binary data elsewhere.",
-        )
-    return text
-
-
-def canonical(path: str, text: str, like: str | None = None) -> str:
-    """Return `text` as a document of this path keeps it: notebooks in their canonical JSON."""
-    if not is_notebook(path):
-        return text
-    old = notebook.parse(like, path) if like is not None else None
-    return notebook.dump(notebook.parse(text, path, old))
+_ORIGIN = "proposal"
 
 
 def build(path: str, text: str) -> bytes:
@@ -71,7 +39,8 @@ def build(path: str, text: str) -> bytes:
 def change(path: str, state: bytes, text: str) -> bytes:
     """Return the update, by a fresh client, that turns `state` into canonical `text`.
 
-    It is checked: replayed on the state it gives exactly `text`.
+    Raises:
+        InvalidInput: replaying the update on the state does not give exactly `text`.
     """
     with guarded(path):
         doc = _load(state)
@@ -109,57 +78,62 @@ def read(path: str, doc: Doc[Any]) -> str:
 
 
 def inverse(path: str, state: bytes, update: bytes) -> bytes:
-    """Return the update that takes `update` out again, around whatever else there is.
+    """Return the update that takes `update` out of a document and leaves all other edits.
 
-    `state` is what `update` was made against. Undone on a scratch document of its own by an
-    UndoManager that follows only this origin; then checked.
+    Args:
+        path: decides the document's layout.
+        state: the state that `update` was made against.
+        update: the update to take out.
     """
     with guarded(path):
         doc = _load(state)
         before = read(path, doc)
         undo = UndoManager(scopes=_scopes(path, doc), capture_timeout_millis=0)
-        undo.include_origin("proposal")
-        with doc.transaction(origin="proposal"):
+        # The UndoManager follows one origin only, so it undoes this update and nothing else.
+        undo.include_origin(_ORIGIN)
+        with doc.transaction(origin=_ORIGIN):
             doc.apply_update(update)
         with recorded(doc) as updates:
             while undo.can_undo():
                 undo.undo()
+            # Undo need not give the old text back (in nested maps it may not): edit the rest.
             if read(path, doc) != before:
                 with doc.transaction():
                     _write(path, doc, before)
         return pycrdt.merge_updates(*updates) if updates else EMPTY
 
 
-def holds(path: str, state: bytes, update: bytes) -> bool:
-    """Tell whether everything in `update` is in `state` already.
-
-    By applying it to a copy: a deletion leaves the state vector as it was.
-    """
+def contains(path: str, state: bytes, update: bytes) -> bool:
+    """Return whether everything in `update` is in `state` already."""
     with guarded(path):
         doc = _load(state)
+        # Comparing state vectors is not enough: a deletion does not advance the vector.
         with recorded(doc) as events:
             doc.apply_update(update)
-        return not events and not waits(update, doc.get_state())
+        return not events and not has_gap(update, doc.get_state())
 
 
-def waits(update: bytes, vector: bytes) -> bool:
-    """Tell whether part of `update` waits for something that a state vector does not have.
+def has_gap(update: bytes, vector: bytes) -> bool:
+    """Return whether part of `update` depends on something that a state vector does not have.
 
-    pycrdt keeps such a part out of sight and out of `get_update()`, so whoever compacts then
-    loses it. Read from yjs' encoding: blocks that remain beyond the vector, and deleted ranges
-    (client, count, (clock, length)...) that reach beyond it.
+    pycrdt keeps such a part in its pending structs, which `get_update()` leaves out, so a
+    snapshot that is taken in this state loses it. The yjs encoding shows it: blocks that remain
+    beyond the vector, and a delete set (client, count, (clock, length)...) that reaches beyond it.
+
+    Source: `encodeStateAsUpdate` and `writeDeleteSet` in yjs 13 (src/utils/encoding.js,
+    src/utils/DeleteSet.js).
     """
     try:
-        rest = _varints(pycrdt.get_update(update, vector))
-        if next(rest):
+        remainder = _varints(pycrdt.get_update(update, vector))
+        if next(remainder):
             return True
         state = _varints(vector)
-        have = {next(state): next(state) for _ in range(next(state))}
-        for _ in range(next(rest)):
-            client = next(rest)
-            for _ in range(next(rest)):
-                clock, length = next(rest), next(rest)
-                if clock + length > have.get(client, 0):
+        clocks = {next(state): next(state) for _ in range(next(state))}
+        for _ in range(next(remainder)):
+            client = next(remainder)
+            for _ in range(next(remainder)):
+                clock, length = next(remainder), next(remainder)
+                if clock + length > clocks.get(client, 0):
                     return True
     except StopIteration as error:
         msg = "an update ends too early"
@@ -169,13 +143,13 @@ def waits(update: bytes, vector: bytes) -> bool:
 
 @contextmanager
 def recorded(doc: Doc[Any]) -> Iterator[list[bytes]]:
-    """Collect the updates that a document emits meanwhile.
+    """Collect the updates that a document emits inside the block.
 
-    An observer and its document keep each other alive where Python's collector cannot see it,
-    so a document that stays observed is never freed.
+    An observer and its document keep each other alive in Rust, where Python's collector cannot
+    see it, so a document that stays observed is never freed.
     """
     updates: list[bytes] = []
-    # The event's memory is gone after the callback: copy inside it.
+    # The event's memory is freed after the callback, so the bytes are copied inside it.
     subscription = doc.observe(lambda event: updates.append(bytes(event.update)))
     try:
         yield updates
@@ -185,10 +159,10 @@ def recorded(doc: Doc[Any]) -> Iterator[list[bytes]]:
 
 @contextmanager
 def guarded(path: str) -> Iterator[None]:
-    """Turn what pycrdt raises over bad bytes into `InvalidInput`.
+    """Raise `InvalidInput` for what pycrdt raises over malformed bytes.
 
-    Its panics are BaseExceptions named PanicException; nothing else of that kind is touched.
-    The document that panicked must not be used again.
+    A panic in Rust arrives as a `BaseException` of a class named PanicException, which no module
+    exports; other BaseExceptions pass. A document that panicked must not be used again.
     """
     try:
         yield
@@ -202,7 +176,7 @@ def guarded(path: str) -> Iterator[None]:
         raise InvalidInput(f"The CRDT data of {path} is broken: {error}") from error
 
 
-def verified(path: str, state: bytes, text: str) -> None:
+def verify(path: str, state: bytes, text: str) -> None:
     """Raise `Tampered` unless a fresh replay of `state` gives `text`."""
     if text_of(path, state) != text:
         raise Tampered(f"The state of {path} does not replay to its content; nothing was kept.")

@@ -12,12 +12,12 @@ BASE = "1\n2\n3\n4\n5\n"
 
 
 @pytest.mark.parametrize(
-    ("theirs", "yours", "ranges"),
+    ("current", "proposed", "ranges"),
     [
         ("one\n2\n3\n4\n5\n", "1\n2\n3\n4\nfive\n", []),
         ("1\ntwo\n3\n4\n5\n", "1\n2\nthree\n4\n5\n", []),  # next to each other
         ("1\ntwo\n3\n4\n5\n", "1\nzwei\n3\n4\n5\n", [(2, 2)]),
-        ("1\ntwo\n3\n4\n5\n", "1\ntwo\n3\n4\n5\n", [(2, 2)]),  # the same would stand there twice
+        ("1\ntwo\n3\n4\n5\n", "1\ntwo\n3\n4\n5\n", [(2, 2)]),  # the same line would be there twice
         ("1\n3\n4\n5\n", "1\nzwei\n3\n4\n5\n", [(2, 2)]),  # deleted and changed
         ("1\n2\nx\n3\n4\n5\n", "1\n2\ny\n3\n4\n5\n", []),  # two insertions
         ("1\n2\nx\n3\n4\n5\n", "1\n2\nx\n3\n4\n5\n", [(3, 2)]),  # twice the same insertion
@@ -31,21 +31,21 @@ BASE = "1\n2\n3\n4\n5\n"
         (BASE + "6", BASE + "six\n", []),
     ],
 )
-def test_which_lines_are_stale(theirs, yours, ranges):
-    found = text_conflicts("a.txt", BASE, theirs, yours)
-    assert [(c.start, c.end) for c in found] == ranges
-    assert [(c.start, c.end) for c in text_conflicts("a.txt", BASE, yours, theirs)] == ranges
+def test_which_lines_conflict(current, proposed, ranges):
+    conflicts = text_conflicts("a.txt", BASE, current, proposed)
+    assert [(c.start, c.end) for c in conflicts] == ranges
+    assert [(c.start, c.end) for c in text_conflicts("a.txt", BASE, proposed, current)] == ranges
 
 
 def test_a_conflict_shows_the_three_texts():
-    (found,) = text_conflicts("a.txt", BASE, "0\n1\ntwo\n2b\n3\n4\n5\n", "1\nzwei\n3\n4\n5\n")
-    assert (found.base, found.theirs, found.yours) == ("2\n", "two\n2b\n", "zwei\n")
-    assert evidence([found])[0]["path"] == "a.txt"
+    (conflict,) = text_conflicts("a.txt", BASE, "0\n1\ntwo\n2b\n3\n4\n5\n", "1\nzwei\n3\n4\n5\n")
+    assert (conflict.base, conflict.theirs, conflict.yours) == ("2\n", "two\n2b\n", "zwei\n")
+    assert evidence([conflict])[0]["path"] == "a.txt"
 
 
 def test_evidence_is_bounded():
-    found = text_conflicts("a.txt", "1\n", "x" * 10_000, "y" * 10_000)
-    assert len(evidence(found)[0]["theirs"]) < 5_000
+    conflicts = text_conflicts("a.txt", "1\n", "x" * 10_000, "y" * 10_000)
+    assert len(evidence(conflicts)[0]["theirs"]) < 5_000
 
 
 LINES = st.lists(st.sampled_from("abc"), max_size=6).map(
@@ -86,30 +86,31 @@ RAN = cell(
 
 
 @pytest.mark.parametrize(
-    ("theirs", "yours", "what"),
+    ("current", "proposed", "kinds"),
     [
         (book(A, cell("b", "Y"), C), book(cell("a", "X\ny\n"), B, C), []),
         (book(cell("a", "X\ny\n"), B, C), book(cell("a", "x\nY\n"), B, C), []),
-        (book(cell("a", "X\ny\n"), B, C), book(cell("a", "Z\ny\n"), B, C), ["text"]),
+        (book(cell("a", "X\ny\n"), B, C), book(cell("a", "Z\ny\n"), B, C), [("lines", "")]),
         (book(RAN, B, C), book(cell("a", "X\ny\n"), B, C), []),
-        (book(RAN, B, C), book(RAN, B, C), ["outputs"]),
-        (book(B, C), book(cell("a", "X\ny\n"), B, C), ["deleted cell"]),
+        (book(RAN, B, C), book(RAN, B, C), [("key", "outputs")]),
+        (book(B, C), book(cell("a", "X\ny\n"), B, C), [("cell-deleted", "")]),
         (book(RAN, B, C), book(B, C), []),
         (book(B, C), book(B, C), []),
         (book(B, A, C), book(A, B, cell("c", "Z")), []),
-        (book(A, B, C, cell("n", "1")), book(A, B, C, cell("n", "2")), ["new cell"]),
-        (book(A, B, C, k=1), book(A, B, C, k=2), ["metadata.k"]),
+        (book(A, B, C, cell("n", "1")), book(A, B, C, cell("n", "2")), [("cell-added", "")]),
+        (book(A, B, C, k=1), book(A, B, C, k=2), [("key", "metadata.k")]),
         (book(A, B, C, k=1), book(A, B, C, k=1), []),
         (book(A, B, C, k=1), book(A, B, C, j=1), []),
     ],
 )
-def test_which_cells_are_stale(theirs, yours, what):
+def test_which_cells_conflict(current, proposed, kinds):
     base = json.loads(json.dumps(book(A, B, C)))
-    assert [c.what for c in notebook_conflicts("n.ipynb", base, theirs, yours)] == what
+    conflicts = notebook_conflicts("n.ipynb", base, current, proposed)
+    assert [(c.kind, c.detail) for c in conflicts] == kinds
 
 
-def test_a_cell_moved_by_one_and_edited_by_the_other_is_stale():
+def test_a_cell_moved_by_one_and_edited_by_the_other_conflicts():
     moved, edited = book(B, C, A), book(cell("a", "X\ny\n"), B, C)
-    for theirs, yours in ((moved, edited), (edited, moved)):
-        found = notebook_conflicts("n.ipynb", book(A, B, C), theirs, yours)
-        assert [(c.cell, c.what) for c in found] == [("a", "moved cell")]
+    for current, proposed in ((moved, edited), (edited, moved)):
+        conflicts = notebook_conflicts("n.ipynb", book(A, B, C), current, proposed)
+        assert [(c.cell, c.kind) for c in conflicts] == [("a", "cell-moved")]
