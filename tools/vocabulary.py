@@ -44,12 +44,8 @@ PATHS = 15
 Reasons = Mapping[str, str]  # "package:qualified name" -> why
 
 COMPLEX: Reasons = {
-    "angelgit:merge_text": "one pass of a line merge; its halves would share every variable",
-    "angelgit:_merge_notebooks": "one case for each way in which two sides can change a cell",
-    "angelgit:_order": "the order of cells is one relation over three sides",
     "angelgit:apply_diff": "a strict parser: one refusal for each way in which a diff can be wrong",
     "angelgit:_hunks": "a strict parser: one refusal for each way in which a hunk can be wrong",
-    "angelgit:notebook_conflicts": "one case for each way in which two sides can meet in a cell",
     "llm:GPTDecoder.stream": "the loop of generation, with its cache and its stop string",
     "llm:train": "the loop of training, to be read from top to bottom",
 }

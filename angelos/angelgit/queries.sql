@@ -64,28 +64,28 @@ update angelgit_document set on_main = true where id = any (%(documents)s) and n
 select id from angelgit_document where id = any (%(documents)s) and on_main
 
 -- name: add_proposal
-insert into angelgit_proposal (id, repo, digest, state, documents, body)
+insert into angelgit_proposal (id, repo, digest, status, documents, body)
 values (%(id)s, %(repo)s, %(digest)s, 'proposed', %(documents)s, %(body)s)
 on conflict do nothing returning id
 
 -- name: proposal
-select body, state, merged, reverted from angelgit_proposal where id = %(id)s
+select body, status, merged, reverted from angelgit_proposal where id = %(id)s
 
 -- name: proposal_merged
-update angelgit_proposal set state = 'merged', merged = %(revision)s, body = %(body)s
-where id = %(id)s and state = 'proposed'
+update angelgit_proposal set status = 'merged', merged = %(revision)s, body = %(body)s
+where id = %(id)s and status = 'proposed'
 
 -- name: proposal_reverted
-update angelgit_proposal set state = 'reverted', reverted = %(revision)s, inverses = %(inverses)s
-where id = %(id)s and state = 'merged'
+update angelgit_proposal set status = 'reverted', reverted = %(revision)s, inverses = %(inverses)s
+where id = %(id)s and status = 'merged'
 
 -- name: proposal_promoted
-update angelgit_proposal p set state = 'promoted' from angelgit_candidate c
-where c.revision = %(revision)s and c.proposal = p.id and p.state = 'merged' returning p.id
+update angelgit_proposal p set status = 'promoted' from angelgit_candidate c
+where c.revision = %(revision)s and c.proposal = p.id and p.status = 'merged' returning p.id
 
 -- name: reverted_on
 select body, inverses from angelgit_proposal
-where state = 'reverted' and repo = %(repo)s and documents @> %(documents)s
+where status = 'reverted' and repo = %(repo)s and documents @> %(documents)s
 
 -- name: add_candidate
 insert into angelgit_candidate (proposal, main, revision)
@@ -95,28 +95,30 @@ values (%(proposal)s, %(main)s, %(revision)s) on conflict do nothing
 select revision from angelgit_candidate where proposal = %(proposal)s and main = %(main)s
 
 -- name: write_records
-select document, body, next, taken from angelgit_print where document = any (%(documents)s)
+select document, content, intended, edit from angelgit_working_file
+where document = any (%(documents)s)
 
 -- name: begin_write
-insert into angelgit_print (document, next, taken) values (%(document)s, %(intended)s, %(edit)s)
-on conflict (document) do update set next = excluded.next, taken = excluded.taken
+insert into angelgit_working_file (document, intended, edit)
+values (%(document)s, %(intended)s, %(edit)s)
+on conflict (document) do update set intended = excluded.intended, edit = excluded.edit
 
 -- name: end_writes
-update angelgit_print set body = next, next = null, taken = null
+update angelgit_working_file set content = intended, intended = null, edit = null
 where document = any (%(documents)s)
 
 -- name: forget_file
-delete from angelgit_print where document = %(document)s
+delete from angelgit_working_file where document = %(document)s
 
 -- name: add_transaction
-insert into angelgit_move (id, repo, body) values (%(id)s, %(repo)s, %(body)s)
+insert into angelgit_transaction (id, repo, body) values (%(id)s, %(repo)s, %(body)s)
 on conflict do nothing
 
 -- name: transactions
-select body from angelgit_move where repo = %(repo)s order by id
+select body from angelgit_transaction where repo = %(repo)s order by id
 
 -- name: end_transaction
-delete from angelgit_move where id = %(id)s
+delete from angelgit_transaction where id = %(id)s
 
 -- name: add_outbox
 insert into angelgit_outbox (body) values (%(body)s)

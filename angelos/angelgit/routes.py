@@ -26,7 +26,11 @@ _MAX_LOG = 1_000
 def routes(service: AngelGit) -> list[Route]:
     """Return the routes of a running AngelGit."""
     api = _Api(service)
-    read, one = Permission.revisions_read, "/repos/{repo}/revisions/{revision}"
+    return [*_repositories(api), *_revisions(api)]
+
+
+def _repositories(api: _Api) -> list[Route]:
+    read = Permission.revisions_read
     return [
         Route("GET", "/repos", read, api.repos, response=RepoList, summary="All repositories"),
         Route(
@@ -40,6 +44,22 @@ def routes(service: AngelGit) -> list[Route]:
             summary="Import files as a new repository",
         ),
         Route("GET", "/repos/{repo}", read, api.repo, response=RepoView, summary="A repository"),
+        Route(
+            "GET",
+            "/repos/{repo}/live",
+            Permission.documents_read,
+            api.live,
+            response=bytes,
+            query=("path",),
+            media_type="application/octet-stream",
+            summary="The current content of a file of dev",
+        ),
+    ]
+
+
+def _revisions(api: _Api) -> list[Route]:
+    read, one = Permission.revisions_read, "/repos/{repo}/revisions/{revision}"
+    return [
         Route("GET", one, read, api.revision, response=RevisionView, summary="A revision"),
         Route(
             "GET",
@@ -58,17 +78,7 @@ def routes(service: AngelGit) -> list[Route]:
             api.bundle,
             response=Bundle,
             media_type="application/msgpack",
-            summary="All of a revision, signed",
-        ),
-        Route(
-            "GET",
-            "/repos/{repo}/live",
-            Permission.documents_read,
-            api.live,
-            response=bytes,
-            query=("path",),
-            media_type="application/octet-stream",
-            summary="A file of dev as it is this moment",
+            summary="A revision with all of its files, signed",
         ),
         Route(
             "GET",

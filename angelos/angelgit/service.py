@@ -27,13 +27,13 @@ from angelos.angelgit.changes.importing import (
     no_check,
 )
 from angelos.angelgit.changes.mainline import Mainline
-from angelos.angelgit.changes.outbox import Outbox
+from angelos.angelgit.changes.outbox import FactOutbox
 from angelos.angelgit.changes.proposals import DevProposals
 from angelos.angelgit.changes.transactions import Transactions
 from angelos.angelgit.storage.live import LiveReplicas
 from angelos.angelgit.storage.log import DocumentLog
 from angelos.angelgit.storage.models import AdvanceCause, check_name
-from angelos.angelgit.storage.queries import RevisionReader
+from angelos.angelgit.storage.queries import RevisionQueries
 from angelos.angelgit.storage.store import Store
 from angelos.angelgit.worktree.activity import DocumentActivity
 from angelos.angelgit.worktree.files import WorkingFiles
@@ -48,7 +48,7 @@ _PAGE = 200
 _BRANCHES: tuple[Branch, ...] = ("dev", "main")
 
 
-class AngelGit(RevisionReader):
+class AngelGit(RevisionQueries):
     """Version control of live documents; an async context manager."""
 
     def __init__(  # noqa: PLR0913 - six stores and ports, two hooks
@@ -84,7 +84,7 @@ class AngelGit(RevisionReader):
             database, self._live, WorkingFiles(workspace), live, self._activity, clock
         )
         self._commits = CommitWriter(database, self._live, clock, revision_key)
-        self._outbox = Outbox(database, journal)
+        self._outbox = FactOutbox(database, journal)
         self._transactions = Transactions(
             database, self._live, self._commits, self._outbox, self._writer, live
         )

@@ -139,7 +139,7 @@ def _read(connection: psycopg.Connection, facts: list[dict[str, Any]]) -> Left:
         branches=dict(rows("select repo || ':' || name, revision from angelgit_branch")),
         proposals={
             row[0]: (row[1], decode(row[2]))
-            for row in rows("select id, state, body from angelgit_proposal")
+            for row in rows("select id, status, body from angelgit_proposal")
         },
         certificates=rows("select principal, serial, denied from certificate"),
         quarantined={row[0] for row in rows("select principal from quarantine")},

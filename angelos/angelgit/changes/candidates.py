@@ -22,6 +22,7 @@ from angelos.angelgit.storage.models import (
     Manifest,
     PathChange,
     PathOp,
+    PreparedProposal,
     ProposalStatus,
     sha256,
 )
@@ -117,27 +118,37 @@ async def _rebase_path(
     if file is None and change.op is PathOp.delete:
         return RebasedPath(change, None)
     state = await _new_base(store, stored.record.repo, change, file, base)
-    record = stored.record
-    shas = [side[path] for side in (record.before, record.after) if path in side]
-    blobs = await store.blobs(shas)
-    before = blobs[record.before[path]].decode()
+    before, after = await _texts(store, stored.record, path)
     if change.op is PathOp.delete:
         text = crdt.text_of(path, state or crdt.EMPTY)
         if text != before:
             raise _stale(path, ConflictKind.deleted_file_changed, texts=(before, text, ""))
         return RebasedPath(change, state)
-    after = blobs[record.after[path]].decode()
     in_dev = stored.status is not ProposalStatus.proposed
-    args = (path, state or crdt.EMPTY, change.update, before, after)
-    size = len(state or b"") + len(before) + len(after)
-    update = await in_thread(size, partial(rebase.onto_main, in_dev=in_dev), *args)
+    return await _rebase_edit(change, state, before, after, in_dev=in_dev)
+
+
+async def _rebase_edit(
+    change: PathChange, state: bytes | None, before: str, after: str, *, in_dev: bool
+) -> RebasedPath:
+    """Return an edit on `state` with an update that gives the expected text; see `onto_main`."""
+    path, new_base = change.path, state or crdt.EMPTY
+    onto_main = partial(rebase.onto_main, in_dev=in_dev)
+    size = len(new_base) + len(before) + len(after)
+    update = await in_thread(size, onto_main, path, new_base, change.update, before, after)
     if update == change.update:
         return RebasedPath(change, state)
-    text = crdt.text_of(path, state or crdt.EMPTY)
-    rewritten = msgspec.structs.replace(
-        change, update=update, update_base=sha256(state or crdt.EMPTY)
-    )
-    return RebasedPath(rewritten, state, rewritten=True, texts=(before, text, after))
+    texts = (before, crdt.text_of(path, new_base), after)
+    rewritten = msgspec.structs.replace(change, update=update, update_base=sha256(new_base))
+    return RebasedPath(rewritten, state, rewritten=True, texts=texts)
+
+
+async def _texts(store: Store, record: PreparedProposal, path: str) -> tuple[str, str]:
+    """Return a file's text before and after a proposal, "" after its deletion."""
+    shas = [side[path] for side in (record.before, record.after) if path in side]
+    blobs = await store.blobs(shas)
+    after = blobs[record.after[path]].decode() if path in record.after else ""
+    return blobs[record.before[path]].decode(), after
 
 
 async def _check_path(store: Store, change: PathChange, main: Mapping[str, FileState]) -> None:

@@ -58,28 +58,28 @@ def import_files(
         text = check_text(path, canonical(path, text))
         if path == CONFIG:
             check_config(text.encode())
-        content, state, document = text.encode(), crdt.build(path, text), uuid7()
-        hashes = (sha256(content), sha256(state))
-        manifest.append(
-            FileState(
-                path=path,
-                mode=0o644,
-                sha256=hashes[0],
-                size=len(content),
-                document=document,
-                state=hashes[1],
-            )
+        content, state = text.encode(), crdt.build(path, text)
+        file = FileState(
+            path=path,
+            mode=0o644,
+            sha256=sha256(content),
+            size=len(content),
+            document=uuid7(),
+            state=sha256(state),
         )
-        rows.append(
-            DocumentRow(
-                id=document,
-                repo=repo,
-                path=path,
-                mode=0o644,
-                alive=True,
-                sha256=hashes[0],
-                state=hashes[1],
-            )
-        )
+        manifest.append(file)
+        rows.append(_new_row(repo, file))
         blobs += [content, state]
     return ImportedRepo(with_files((), manifest), tuple(rows), tuple(blobs))
+
+
+def _new_row(repo: str, file: FileState) -> DocumentRow:
+    return DocumentRow(
+        id=file.document,
+        repo=repo,
+        path=file.path,
+        mode=file.mode,
+        alive=True,
+        sha256=file.sha256,
+        state=file.state,
+    )

@@ -15,7 +15,7 @@ import msgspec
 from angelos.adapters.stores.postgres import Database
 from angelos.angelgit.changes import candidates
 from angelos.angelgit.changes.commits import CommitWriter
-from angelos.angelgit.changes.outbox import Outbox
+from angelos.angelgit.changes.outbox import FactOutbox
 from angelos.angelgit.changes.transactions import Transactions
 from angelos.angelgit.documents import crdt
 from angelos.angelgit.merge import rebase
@@ -57,7 +57,7 @@ class Mainline:
         live: LiveReplicas,
         transactions: Transactions,
         commits: CommitWriter,
-        outbox: Outbox,
+        outbox: FactOutbox,
     ) -> None:
         self._database = database
         self._live = live

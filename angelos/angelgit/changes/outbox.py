@@ -13,7 +13,7 @@ from angelos.core.ports import Journal
 log = logging.getLogger(__name__)
 
 
-class Outbox:
+class FactOutbox:
     """Hands committed facts to the journal.
 
     A fact is removed after the journal has it. A crash in between appends it a second time, and

@@ -67,7 +67,8 @@ class DevProposals:
         message: str,
     ) -> Proposed:
         """Store edits against `base` and return what they change; nothing is merged."""
-        if not 0 < len(edits) <= MAX_EDITS or len({e.path for e in edits}) != len(edits):
+        paths = {edit.path for edit in edits}
+        if not 0 < len(edits) <= MAX_EDITS or len(paths) != len(edits):
             raise InvalidInput(f"A proposal has 1 to {MAX_EDITS} edits, one for each path.")
         digest = proposal_digest(repo, base, author, edits)
         if (stored := await self._find(proposal, digest)) is not None:
@@ -86,14 +87,11 @@ class DevProposals:
             digest=digest,
             edits=tuple(edits),
             paths=tuple(p.change for p in prepared),
-            before={path: sha256(text.encode()) for path, text in before.items()},
-            after={path: sha256(text.encode()) for path, text in after.items()},
+            before=_hashes(before),
+            after=_hashes(after),
             diffs={p.change.path: p.diff for p in prepared},
         )
-        current: dict[str, str] = {}
-        for change in record.paths:
-            with contextlib.suppress(NotFound):  # dev does not have it, or no longer
-                current[change.path] = await self._live.text(repo, change.path)
+        current = await self._live_texts(record)
         await self._refuse_conflicts(record, before, current, after)
         async with self._database.transaction() as conn:
             store = Store(conn)
@@ -102,6 +100,14 @@ class DevProposals:
         if not added and (stored := await self._find(proposal, digest)) is not None:
             return stored  # the same call ran beside this one
         return trees.proposed(record)
+
+    async def _live_texts(self, record: PreparedProposal) -> dict[str, str]:
+        """Return the current texts of a proposal's files, of those that `dev` has."""
+        texts: dict[str, str] = {}
+        for change in record.paths:
+            with contextlib.suppress(NotFound):
+                texts[change.path] = await self._live.text(record.repo, change.path)
+        return texts
 
     async def _find(self, proposal: ProposalId, digest: str) -> Proposed | None:
         """Return a stored proposal; raise `Conflict` if its edits are others."""
@@ -320,3 +326,7 @@ class DevProposals:
         async with self._database.transaction() as conn:
             blobs = await Store(conn).blobs([sha for side in sides for sha in side.values()])
         return [{path: blobs[sha].decode() for path, sha in side.items()} for side in sides]
+
+
+def _hashes(texts: Mapping[str, str]) -> dict[str, str]:
+    return {path: sha256(text.encode()) for path, text in texts.items()}

@@ -28,7 +28,7 @@ from collections.abc import Sequence
 from angelos.adapters.stores.postgres import Database
 from angelos.angelgit.changes import recovery
 from angelos.angelgit.changes.commits import CommitWriter
-from angelos.angelgit.changes.outbox import Outbox
+from angelos.angelgit.changes.outbox import FactOutbox
 from angelos.angelgit.storage.live import LiveReplicas
 from angelos.angelgit.storage.models import Manifest, PathChange, Transaction
 from angelos.angelgit.storage.store import Store
@@ -49,7 +49,7 @@ class Transactions:
         database: Database,
         live: LiveReplicas,
         commits: CommitWriter,
-        outbox: Outbox,
+        outbox: FactOutbox,
         writer: WorktreeWriter,
         rooms: LiveDocuments | None,
     ) -> None:

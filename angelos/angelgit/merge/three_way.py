@@ -18,7 +18,7 @@ a conflict, and `text` keeps the current side.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from angelos.angelgit.documents import notebook
@@ -241,9 +241,9 @@ def _change(hunk: Hunk, text: list[str]) -> tuple[int, int, Chunk]:
 
 def _add_change(changes: list[tuple[int, int, Chunk]], low: int, high: int, chunk: Chunk) -> None:
     """Add a proposed change; join it with an insertion of the current side at the same place."""
-    for i, (other_low, other_high, other) in enumerate(changes):
-        if other_low == other_high == low == high and not other.conflict:
-            changes[i] = (low, high, _insertions(other.text, chunk.text))
+    for i, (start, end, existing) in enumerate(changes):
+        if start == end == low == high and not existing.conflict:
+            changes[i] = (low, high, _insertions(existing.text, chunk.text))
             return
     changes.append((low, high, chunk))
 
@@ -362,29 +362,32 @@ def _cell_runs(
 ) -> tuple[CellRun, ...]:
     """Return the order of the merged cells: anchors in the base's order, additions behind them."""
     old, now, new = sides
-    anchors = [
-        c for c in old if c in cells and c in now and c in new and c not in moved[0] | moved[1]
-    ]
+    moved_anywhere = moved[0] | moved[1]
+    anchors = [c for c in old if c in cells and c in now and c in new and c not in moved_anywhere]
+    floating = cells.keys() - set(anchors)
     of_current = {
-        c
-        for c in cells
-        if c not in anchors and (c in now and (c not in old or c in moved[0] or c not in new))
+        c for c in floating if c in now and (c not in old or c in moved[0] or c not in new)
     }
-    of_proposed = cells.keys() - of_current - set(anchors)
-    behind: list[dict[str, list[str]]] = []
-    for side, own in ((now, of_current), (new, of_proposed)):
-        additions: dict[str, list[str]] = {}
-        anchor = ""
-        for cell_id in side:
-            if cell_id in anchors:
-                anchor = cell_id
-            elif cell_id in own:
-                additions.setdefault(anchor, []).append(cell_id)
-        behind.append(additions)
+    current = _additions(now, anchors, of_current)
+    proposed = _additions(new, anchors, floating - of_current)
     return tuple(
-        CellRun(anchor, tuple(behind[0].get(anchor, ())), tuple(behind[1].get(anchor, ())))
+        CellRun(anchor, tuple(current.get(anchor, ())), tuple(proposed.get(anchor, ())))
         for anchor in ("", *anchors)
     )
+
+
+def _additions(
+    side: Iterable[str], anchors: Collection[str], own: Collection[str]
+) -> dict[str, list[str]]:
+    """Return, by anchor, the cells of `own` that a side has behind it, "" for the beginning."""
+    additions: dict[str, list[str]] = {}
+    anchor = ""
+    for cell_id in side:
+        if cell_id in anchors:
+            anchor = cell_id
+        elif cell_id in own:
+            additions.setdefault(anchor, []).append(cell_id)
+    return additions
 
 
 def _merge_mappings(base: Json, current: Json, proposed: Json) -> tuple[Json, bool]:

@@ -1,4 +1,4 @@
--- AngelGit: commits, content, documents of dev, proposals, and changes that are under way.
+-- AngelGit: commits, contents, the documents of dev, proposals, and transactions that have begun.
 
 create table angelgit_repo (
     name text primary key
@@ -22,7 +22,7 @@ create table angelgit_commit (
 create table angelgit_branch (
     repo text not null references angelgit_repo,
     name text not null check (name in ('dev', 'main')),
-    revision text not null references angelgit_commit,           -- moves by compare-and-set
+    revision text not null references angelgit_commit,           -- advances by compare-and-set
     primary key (repo, name)
 );
 
@@ -33,9 +33,9 @@ create table angelgit_document (
     path text not null,
     mode integer not null,
     alive boolean not null,
-    on_main boolean not null default false,                      -- main has (had) this document
+    on_main boolean not null default false,                      -- main has or had this document
     state text not null references angelgit_blob,                -- contains the log up to `upto`,
-    upto text not null,                                          -- with nothing pending,
+    upto text not null,                                          -- has no deferred updates,
     sha256 text not null                                         -- and replays to this content
 );
 
@@ -45,16 +45,16 @@ create table angelgit_proposal (
     id text primary key,
     repo text not null references angelgit_repo,
     digest text not null,
-    state text not null check (state in ('proposed', 'merged', 'reverted', 'promoted')),
+    status text not null check (status in ('proposed', 'merged', 'reverted', 'promoted')),
     merged text references angelgit_commit,                      -- the commits of dev
     reverted text references angelgit_commit,
     documents text[] not null,
-    body bytea not null,                                         -- MessagePack of ProposalRecord
+    body bytea not null,                                         -- MessagePack of PreparedProposal
     inverses bytea                                               -- document -> update, once reverted
 );
 
 create index angelgit_proposal_reverted on angelgit_proposal using gin (documents)
-    where state = 'reverted';
+    where status = 'reverted';
 
 create table angelgit_candidate (
     proposal text not null references angelgit_proposal,
@@ -65,23 +65,23 @@ create table angelgit_candidate (
 
 create index angelgit_candidate_revision on angelgit_candidate (revision);
 
--- What the working file of each document holds by our doing, so that a write of somebody else can
--- be told from ours, also after a kill. Contents are compressed with zstd.
-create table angelgit_print (
+-- What AngelGit wrote into the working file of each document. It distinguishes our own writes from
+-- edits by others, after a kill too. Contents are compressed with zstd.
+create table angelgit_working_file (
     document text primary key references angelgit_document,
-    body bytea,                                                  -- what it holds
-    next bytea,                                                  -- what it is about to hold
-    taken bytea                                                  -- `next` is on disk already, and
-);                                                               -- this update takes it in
+    content bytea,                                               -- after the last write
+    intended bytea,                                              -- of a write that has begun
+    edit bytea                                                   -- or: `intended` is on disk, and
+);                                                               -- this update is its edit
 
--- A change of dev: written before its first effect, gone with its last.
-create table angelgit_move (
+-- A change of dev: stored before its first effect, removed with its last.
+create table angelgit_transaction (
     id text primary key,
     repo text not null references angelgit_repo,
-    body bytea not null
+    body bytea not null                                          -- MessagePack of Transaction
 );
 
--- Facts of committed transactions that the journal may not have yet.
+-- Facts that are committed and that the journal may lack.
 create table angelgit_outbox (
     number bigint generated always as identity primary key,
     body bytea not null

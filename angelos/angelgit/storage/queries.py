@@ -18,7 +18,7 @@ _MAX_DIFFED = 8_000_000
 """Above this many bytes, all files together, changes have no diffs."""
 
 
-class RevisionReader:
+class RevisionQueries:
     """Revisions of all repositories."""
 
     def __init__(self, database: Database) -> None:

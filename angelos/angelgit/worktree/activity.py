@@ -31,7 +31,7 @@ class FileOutcome(StrEnum):
     """The file was kept beside the new one; data: `kept`, its path, and `reason`."""
     restored = "restored"
     """The file was deleted and is written again; data: `reason`."""
-    left = "left"
+    stays = "stays"
     """The document was deleted, but its file had been changed and stays; data: `stays`."""
 
 

@@ -82,8 +82,8 @@ class WorkingFiles:
         while True:
             try:
                 exchange(temporary, target)
-                kept = _keep(temporary, target, mark)
-                return str(PurePosixPath(path).with_name(kept.name))
+                copy = _keep(temporary, target, mark)
+                return str(PurePosixPath(path).with_name(copy.name))
             except FileNotFoundError:
                 with contextlib.suppress(FileExistsError):
                     move(temporary, target)
@@ -221,13 +221,13 @@ def _keep(source: Path, target: Path, mark: str) -> Path:
     number = 1
     while True:  # a document's name has at most 200 bytes, which leaves room for the mark
         name = f"{target.stem}.{mark}" + (f"-{number}" if number > 1 else "") + target.suffix
-        kept = target.with_name(name)
+        copy = target.with_name(name)
         try:
-            move(source, kept)
+            move(source, copy)
         except FileExistsError:
             number += 1
         else:
-            return kept
+            return copy
 
 
 def _drop(temporary: Path) -> None:

@@ -179,7 +179,7 @@ class WorktreeWriter:
             ours = {c for c in (record.content, record.intended, last) if c is not None}
             if not await asyncio.to_thread(self._files.remove, repo, path, ours):
                 log.warning("%s/%s was deleted; its file was changed on disk and stays", repo, path)
-                self._activity.note(f"{repo}:{path}", FileOutcome.left, stays=path)
+                self._activity.note(f"{repo}:{path}", FileOutcome.stays, stays=path)
             async with self._database.transaction() as conn:
                 await Store(conn).forget_file(document)
 
@@ -247,10 +247,10 @@ class WorktreeWriter:
         await self._begin(document, content)
         if decision.action is FileAction.set_aside:
             mark = f"disk-{datetime.fromtimestamp(self._clock.time(), UTC):%Y%m%dT%H%M%SZ}"
-            kept = await asyncio.to_thread(self._files.put_aside, repo, path, content, mode, mark)
-            log.warning("%s/%s: %s; kept as %s", repo, path, decision.reason, kept)
+            copy = await asyncio.to_thread(self._files.put_aside, repo, path, content, mode, mark)
+            log.warning("%s/%s: %s; kept as %s", repo, path, decision.reason, copy)
             self._activity.note(
-                f"{repo}:{path}", FileOutcome.set_aside, kept=kept, reason=decision.reason
+                f"{repo}:{path}", FileOutcome.set_aside, kept=copy, reason=decision.reason
             )
         elif not await asyncio.to_thread(self._files.put, repo, path, content, mode, disk):
             await self._begin(document, None)

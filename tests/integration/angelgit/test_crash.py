@@ -11,7 +11,7 @@ import sys
 import pytest
 
 from angelos.angelgit.changes.commits import CommitWriter
-from angelos.angelgit.changes.outbox import Outbox
+from angelos.angelgit.changes.outbox import FactOutbox
 from angelos.angelgit.changes.transactions import Transactions
 from angelos.angelgit.storage.live import LiveReplicas
 from angelos.angelgit.storage.log import DocumentLog
@@ -49,7 +49,7 @@ STEPS = [
     (Transactions, "begin", True), (Transactions, "begin", False),
     (LiveReplicas, "append", True), (DocumentLog, "append", True), (DocumentLog, "append", False),
     (CommitWriter, "commit_transaction", True), (CommitWriter, "commit_transaction", False),
-    (Transactions, "publish", True), (Outbox, "flush", True),
+    (Transactions, "publish", True), (FactOutbox, "flush", True),
     (DocumentLog, "trim", True),
 ]  # fmt: skip
 

@@ -105,7 +105,7 @@ async def test_an_edit_on_disk_of_a_file_that_is_being_deleted_stays(git, base, 
     await merge
     with pytest.raises(NotFound):
         await seen
-    assert (await told("left")).data["stays"] == "b/b.txt"
+    assert (await told("stays")).data["stays"] == "b/b.txt"
     assert (ws / "b/b.txt").read_text() == "b\nby an editor\n"
 
 
@@ -291,7 +291,7 @@ async def test_a_changed_file_outlives_its_document(git, base, put, ws, outside,
     await git.propose(proposal, "study", base, [DeleteFile(path="b/b.txt")], ADA, "why")
     await git.merge(proposal)
     assert (ws / "b/b.txt").read_text() == "mine\n"
-    assert (await told("left")).data["stays"] == "b/b.txt"
+    assert (await told("stays")).data["stays"] == "b/b.txt"
     await git.revert(proposal)
     assert (ws / "b/b.txt").read_text() == "b\n"
     assert copies(ws / "b", "b") == ["mine\n"]
