@@ -56,17 +56,17 @@ async def run_all(how: str) -> dict[str, Any]:
         results["tier"], results["reasons"] = sandbox.tier, sandbox.reasons
         for attack in ATTACKS:
             spec = RunSpec(argv=(), code=attack.code, limits=attack.limits)
-            said = b""
+            printed = b""
             async for event in sandbox.run(spec):
                 if isinstance(event, Output):
-                    said += event.data
+                    printed += event.data
                 else:
                     results[attack.name] = {
                         "status": event.status,
                         "exit_code": event.exit_code,
                         "evidence": event.evidence,
-                        "said": said.decode(errors="replace")[-20_000:],
-                        "bytes": len(said),
+                        "printed": printed.decode(errors="replace")[-20_000:],
+                        "bytes": len(printed),
                     }
     return results
 
@@ -77,8 +77,8 @@ def left_over() -> dict[str, Any]:
 
     results: dict[str, Any] = {}
     results["processes left"] = [pid for pid in tree(os.getpid()) if pid != os.getpid()]
-    mine = f"angelos-{os.getpid()}-{start_ticks(os.getpid())}-*"
-    results["groups left"] = [str(path) for path in Path("/sys/fs/cgroup").rglob(mine)]
+    pattern = f"angelos-{os.getpid()}-{start_ticks(os.getpid())}-*"
+    results["groups left"] = [str(path) for path in Path("/sys/fs/cgroup").rglob(pattern)]
     return results
 
 

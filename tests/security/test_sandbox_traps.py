@@ -38,13 +38,13 @@ def mounts() -> str:
 
 
 async def run(sandbox: BubblewrapSandbox, code: str, **spec: object) -> tuple[Exit, str]:
-    said = b""
-    wanted = RunSpec(argv=(), code=code, limits=Limits(wall_s=20, disk_mb=4), **spec)  # type: ignore[arg-type]
-    async for event in sandbox.run(wanted):
+    printed = b""
+    run_spec = RunSpec(argv=(), code=code, limits=Limits(wall_s=20, disk_mb=4), **spec)  # type: ignore[arg-type]
+    async for event in sandbox.run(run_spec):
         if isinstance(event, Output):
-            said += event.data
+            printed += event.data
         else:
-            return event, said.decode()
+            return event, printed.decode()
     raise AssertionError("no end")
 
 
@@ -58,10 +58,10 @@ for path in glob.glob("/proc/[0-9]*/environ"):
     except PermissionError:
         pass
 """
-    end, said = await run(sandbox, code)
-    assert end.status is Status.ok, said
-    assert "of-the-launcher" not in said
-    assert "ANGELOS" not in said
+    end, printed = await run(sandbox, code)
+    assert end.status is Status.ok, printed
+    assert "of-the-launcher" not in printed
+    assert "ANGELOS" not in printed
 
 
 async def test_bubblewrap_itself_was_started_with_an_empty_environment(
@@ -86,8 +86,8 @@ for line in open("/proc/self/mountinfo"):
     if not place.startswith(("/proc", "/tmp", "/dev/")):
         print(place, options.split(",")[0])
 """
-    _, said = await run(sandbox, code)
-    options = dict(line.split() for line in said.splitlines())
+    _, printed = await run(sandbox, code)
+    options = dict(line.split() for line in printed.splitlines())
     assert {"/", "/dev", "/usr"} <= options.keys()
     assert set(options.values()) == {"ro"}, options
 
@@ -101,11 +101,11 @@ import glob
 for path in glob.glob("/proc/[0-9]*/cmdline"):
     print(open(path).read().split(chr(0)))
 """
-    end, said = await run(sandbox, code, read_only={"/work": str(tmp_path)}, chdir="/work")
-    assert end.status is Status.ok, said
-    assert str(tmp_path) not in said
-    assert "--ro-bind" not in said
-    assert "'bwrap', '--args'" in said
+    end, printed = await run(sandbox, code, read_only={"/work": str(tmp_path)}, chdir="/work")
+    assert end.status is Status.ok, printed
+    assert str(tmp_path) not in printed
+    assert "--ro-bind" not in printed
+    assert "'bwrap', '--args'" in printed
 
 
 async def test_no_descriptor_is_inherited(sandbox: BubblewrapSandbox) -> None:
@@ -113,8 +113,8 @@ async def test_no_descriptor_is_inherited(sandbox: BubblewrapSandbox) -> None:
     os.set_inheritable(writer, True)  # noqa: FBT003
     try:
         code = "import os\nprint([int(n) for n in os.listdir('/proc/self/fd') if int(n) > 2])"
-        _, said = await run(sandbox, code)
-        opened = json.loads(said)
+        _, printed = await run(sandbox, code)
+        opened = json.loads(printed)
         assert len(opened) == 1, "only the one that lists the folder"
     finally:
         os.close(reader)
@@ -135,9 +135,9 @@ for folder, _, _ in os.walk("/"):
 size = os.statvfs("/tmp").f_blocks * os.statvfs("/tmp").f_frsize
 print(size, os.statvfs("/dev/shm").f_blocks * os.statvfs("/dev/shm").f_frsize)
 """
-    end, said = await run(sandbox, code)
-    assert end.status is Status.ok, said
-    assert said == f"{4 * 1024 * 1024} {1024 * 1024}\n"
+    end, printed = await run(sandbox, code)
+    assert end.status is Status.ok, printed
+    assert printed == f"{4 * 1024 * 1024} {1024 * 1024}\n"
 
 
 async def test_orphans_are_reaped(sandbox: BubblewrapSandbox) -> None:
@@ -154,8 +154,8 @@ for _ in range(1000):
         break
     time.sleep(0.01)
 """
-    _, said = await run(sandbox, code)
-    assert said == "reaped\n"
+    _, printed = await run(sandbox, code)
+    assert printed == "reaped\n"
 
 
 async def test_root_in_the_box_is_nobody_outside(
@@ -165,8 +165,8 @@ async def test_root_in_the_box_is_nobody_outside(
     (tmp_path / "secret").write_text("of root")
     (tmp_path / "secret").chmod(0o600)
     opened(tmp_path)
-    end, said = await run(sandbox, "open('/work/secret')", read_only={"/work": str(tmp_path)})
-    assert end.status is Status.denied, said
+    end, printed = await run(sandbox, "open('/work/secret')", read_only={"/work": str(tmp_path)})
+    assert end.status is Status.denied, printed
     assert end.evidence["path"] == "/work/secret"
 
 
@@ -177,13 +177,13 @@ async def test_a_folder_that_only_root_reaches_can_be_bound(
     (closed / "checkout").mkdir(parents=True)
     (closed / "checkout" / "mod.py").write_text("VALUE = 42\n")
     closed.chmod(0o700)
-    end, said = await run(
+    end, printed = await run(
         sandbox,
         "import mod, os; print(mod.VALUE, os.getcwd())",
         read_only={"/work": str(closed / "checkout")},
         chdir="/work",
     )
-    assert (end.status, said) == (Status.ok, "42 /work\n")
+    assert (end.status, printed) == (Status.ok, "42 /work\n")
     assert "angelos-" not in mounts(), "the machine never sees the launcher's mounts"
 
 
@@ -198,8 +198,8 @@ print(re.search("Seccomp:.*", status)[0], os.getuid(), os.getgid(), os.uname().n
 print([line.split(":")[0].strip() for line in open("/proc/net/dev").readlines()[2:]])
 print(len(glob.glob("/proc/[0-9]*")))
 """
-    _, said = await run(sandbox, code)
-    assert said.split() == (
+    _, printed = await run(sandbox, code)
+    assert printed.split() == (
         [
             "CapEff:",
             "0000000000000000",
@@ -218,8 +218,8 @@ print(len(glob.glob("/proc/[0-9]*")))
 
 async def test_landlock_holds_inside(sandbox: BubblewrapSandbox) -> None:
     need(not any("Landlock" in reason for reason in sandbox.reasons), "no Landlock here")
-    end, said = await run(sandbox, "import os; os.listdir('/')")
-    assert end.status is Status.denied, said
+    end, printed = await run(sandbox, "import os; os.listdir('/')")
+    assert end.status is Status.denied, printed
     assert end.evidence["path"] == "/"
 
 
@@ -265,6 +265,6 @@ def test_a_killed_node_leaves_no_box(*, boxed: bool) -> None:
             pidfd = os.pidfd_open(pid)
         except ProcessLookupError:
             continue
-        gone, _, _ = select.select([pidfd], [], [], 20)
+        ready, _, _ = select.select([pidfd], [], [], 20)
         os.close(pidfd)
-        assert gone, f"{pid} is still alive"
+        assert ready, f"{pid} is still alive"

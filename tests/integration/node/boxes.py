@@ -41,12 +41,12 @@ def children() -> Children:
 
 
 async def run(sandbox: BubblewrapSandbox, spec: RunSpec) -> tuple[Exit, str]:
-    said = b""
+    printed = b""
     async for event in sandbox.run(spec):
         if isinstance(event, Output):
-            said += event.data
+            printed += event.data
         else:
-            return event, said.decode()
+            return event, printed.decode()
     raise AssertionError("no end")
 
 

@@ -32,11 +32,11 @@ def bundle(files: dict[str, bytes], message: str = "m", key: SigningKey = KEY) -
 
 
 def names(path: Path) -> list[str]:
-    return sorted(found.name for found in path.iterdir())
+    return sorted(child.name for child in path.iterdir())
 
 
 def files_below(path: Path) -> list[Path]:
-    return [found for found in path.rglob("*") if found.is_file()]
+    return [file for file in path.rglob("*") if file.is_file()]
 
 
 def is_link(path: Path) -> bool:
@@ -50,9 +50,9 @@ class Source:
         self.bundles: dict[Revision, Bundle] = {}
         self.fetched: list[Revision] = []
 
-    def add(self, found: Bundle) -> Revision:
-        self.bundles[found.signed.revision] = found
-        return found.signed.revision
+    def add(self, bundle: Bundle) -> Revision:
+        self.bundles[bundle.signed.revision] = bundle
+        return bundle.signed.revision
 
     async def __call__(self, repo: str, revision: Revision) -> Bundle:
         self.fetched.append(revision)
@@ -83,7 +83,7 @@ async def test_a_revision_is_written_once_and_read_only(
     assert source.fetched == [revision]
 
 
-async def test_what_was_touched_is_fetched_again(checkouts: Checkouts, source: Source) -> None:
+async def test_a_changed_revision_is_fetched_again(checkouts: Checkouts, source: Source) -> None:
     revision = source.add(bundle({"a": b"good", "b": b"x"}))
     async with checkouts.use("study", revision) as path:
         pass
@@ -138,7 +138,7 @@ async def test_a_bad_bundle_leaves_nothing(
 
 
 @pytest.mark.parametrize("repo", ["..", "a/b", "/etc", "", "-x", "a\n"])
-async def test_names_that_are_none(checkouts: Checkouts, repo: str) -> None:
+async def test_invalid_names_are_refused(checkouts: Checkouts, repo: str) -> None:
     with pytest.raises(InvalidInput):
         async with checkouts.use(repo, Revision("0" * 64)):
             pass
@@ -147,7 +147,7 @@ async def test_names_that_are_none(checkouts: Checkouts, repo: str) -> None:
             pass
 
 
-async def test_current_moves_and_old_ones_go_unless_in_use(
+async def test_switching_removes_old_revisions_unless_they_are_in_use(
     checkouts: Checkouts, source: Source, tmp_path: Path
 ) -> None:
     revisions = [source.add(bundle({"a": bytes([n])})) for n in range(5)]
@@ -159,21 +159,21 @@ async def test_current_moves_and_old_ones_go_unless_in_use(
             assert checkouts.current("study") == revision
         assert held.is_dir(), "in use"
     folder = tmp_path / "checkouts" / "study"
-    left = {path.name for path in folder.iterdir() if path.is_dir() and not path.is_symlink()}
-    assert left == {revisions[0], revisions[3], revisions[4]}
+    remaining = {path.name for path in folder.iterdir() if path.is_dir() and not path.is_symlink()}
+    assert remaining == {revisions[0], revisions[3], revisions[4]}
     assert (folder / "current" / "a").read_bytes() == bytes([4])
     await checkouts.switch("study", revisions[4])
     assert not held.is_dir()
 
 
-async def test_what_a_killed_node_left_is_swept(
+async def test_unfinished_revisions_of_a_killed_node_are_swept(
     checkouts: Checkouts, source: Source, tmp_path: Path
 ) -> None:
-    left = tmp_path / "checkouts" / "study" / ".new-abc"
-    (left / "a").mkdir(parents=True)
-    left.chmod(0o555)
+    unfinished = tmp_path / "checkouts" / "study" / ".new-abc"
+    (unfinished / "a").mkdir(parents=True)
+    unfinished.chmod(0o555)
     checkouts.sweep()
-    assert not left.exists()
+    assert not unfinished.exists()
 
 
 async def test_current_can_be_set_by_several_at_once(

@@ -42,7 +42,9 @@ def boxed(box: BubblewrapSandbox) -> None:
     need(box.tier in {Tier.full, Tier.reduced}, f"no boxes here: {box.reasons}")
 
 
-async def test_whoever_is_cancelled_twice_leaves_the_end_to_the_sandbox(children: Children) -> None:
+async def test_a_caller_cancelled_twice_leaves_the_clean_up_to_the_sandbox(
+    children: Children,
+) -> None:
     begun = asyncio.Event()
     spec = RunSpec(argv=(), code="print(1)\nimport time\ntime.sleep(99)", limits=Limits(wall_s=60))
 
@@ -62,7 +64,7 @@ async def test_whoever_is_cancelled_twice_leaves_the_end_to_the_sandbox(children
     assert children.now() == []
 
 
-async def test_a_slow_reader_makes_no_timeout_of_a_program_that_has_ended() -> None:
+async def test_a_slow_reader_does_not_time_out_a_program_that_has_ended() -> None:
     spec = RunSpec(argv=(), code="print('x' * 9)\nexit(3)", limits=Limits(wall_s=1))
     async with BubblewrapSandbox(SandboxConfig(ready_boxes=0)) as box:
         boxed(box)
@@ -79,11 +81,11 @@ async def test_a_flood_counts_even_if_its_program_ended_before_it_was_read() -> 
     spec = RunSpec(argv=(), code="print('x' * 999)", limits=Limits(output_bytes=10))
     async with BubblewrapSandbox(SandboxConfig(ready_boxes=0)) as box:
         boxed(box)
-        end, said = await run(box, spec)
-    assert (end.status, said) == (Status.output, "x" * 10)
+        end, printed = await run(box, spec)
+    assert (end.status, printed) == (Status.output, "x" * 10)
 
 
-async def test_a_box_abandoned_while_it_starts_is_gone_with_all_its_processes(
+async def test_a_box_abandoned_while_it_starts_ends_with_all_its_processes(
     orphans: Children, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for folder in (tmp_path, *tmp_path.parents[:2]):
@@ -113,13 +115,13 @@ async def test_a_box_abandoned_while_it_starts_is_gone_with_all_its_processes(
 
 def ended(pid: int) -> None:
     pidfd = os.pidfd_open(pid)
-    gone, _, _ = select.select([pidfd], [], [], 20)
+    ready, _, _ = select.select([pidfd], [], [], 20)
     os.close(pidfd)
-    assert gone, f"{pid} is still alive"
+    assert ready, f"{pid} is still alive"
     os.waitpid(pid, 0)
 
 
-async def test_what_cannot_be_measured_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_run_that_cannot_be_measured_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     async with BubblewrapSandbox(SandboxConfig(ready_boxes=0)) as box:
         boxed(box)
         spec = RunSpec(argv=(), code="print(1)\nimport time\ntime.sleep(99)", limits=Limits())
@@ -128,9 +130,9 @@ async def test_what_cannot_be_measured_is_ended(monkeypatch: pytest.MonkeyPatch)
             for meter in (Group, Sampler):
                 real = meter.read
 
-                def fail(self: Any, real: Any = real, seen: list[int] = [0]) -> Any:  # noqa: B006
-                    seen[0] += 1
-                    if seen[0] == 1:
+                def fail(self: Any, real: Any = real, calls: list[int] = [0]) -> Any:  # noqa: B006
+                    calls[0] += 1
+                    if calls[0] == 1:
                         raise OSError(19, "No such device")
                     return real(self)
 
@@ -142,7 +144,7 @@ async def test_what_cannot_be_measured_is_ended(monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("cgroups", [True, False], ids=["cgroup", "sampler"])
-async def test_without_a_box_what_a_program_leaves_behind_ends_with_it(
+async def test_without_a_box_orphans_end_with_their_program(
     no_bwrap: None, children: Children, *, cgroups: bool
 ) -> None:
     code = (
@@ -181,7 +183,7 @@ async def test_without_a_control_group_no_box_is_started(
         assert children.now() == []
 
 
-async def test_trouble_with_boxes_ahead_hinders_neither_runs_nor_the_end(
+async def test_a_failure_to_start_boxes_ahead_affects_neither_runs_nor_the_end(
     children: Children, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried = asyncio.Event()

@@ -25,7 +25,7 @@ ME = PrincipalId("node/labs1")
 
 
 class Hub:
-    """The other end of the channel: one command at a time, and what is said until its ack."""
+    """The other end of the channel: one command at a time, and what is printed until its ack."""
 
     def __init__(self) -> None:
         self.peer = PrincipalId("system/hub")
@@ -57,7 +57,7 @@ class Hub:
         return facts
 
 
-def revision_of(files: dict[str, bytes], known: dict[Revision, Bundle]) -> Revision:
+def revision_of(files: dict[str, bytes], bundles: dict[Revision, Bundle]) -> Revision:
     tree = tuple(entry_for(path, content) for path, content in sorted(files.items()))
     commit = Commit(
         repo="study", parents=(), tree=tree_hash(tree), author=PrincipalId("person/p"),
@@ -65,14 +65,14 @@ def revision_of(files: dict[str, bytes], known: dict[Revision, Bundle]) -> Revis
     )  # fmt: skip
     blobs = {hashlib.sha256(content).hexdigest(): content for content in files.values()}
     bundle = Bundle(signed=sign_commit(KEY, commit), tree=tree, blobs=blobs)
-    known[bundle.signed.revision] = bundle
+    bundles[bundle.signed.revision] = bundle
     return bundle.signed.revision
 
 
 async def test_only_a_healthy_revision_becomes_current(tmp_path: Path) -> None:
-    known: dict[Revision, Bundle] = {}
-    good = revision_of({"study/__init__.py": b"", "study/check.py": b"print('well')"}, known)
-    bad = revision_of({"study/__init__.py": b"", "study/check.py": b"1/0"}, known)
+    bundles: dict[Revision, Bundle] = {}
+    good = revision_of({"study/__init__.py": b"", "study/check.py": b"print('well')"}, bundles)
+    bad = revision_of({"study/__init__.py": b"", "study/check.py": b"1/0"}, bundles)
     hub = Hub()
 
     @contextlib.asynccontextmanager
@@ -82,7 +82,7 @@ async def test_only_a_healthy_revision_becomes_current(tmp_path: Path) -> None:
 
     async def fetch(repo: str, revision: Revision) -> Bundle:
         del repo
-        return known[revision]
+        return bundles[revision]
 
     def checkout(revision: Revision) -> Checkout:
         health = ("python", "-m", "study.check")

@@ -36,7 +36,7 @@ async def sandbox(
     assert children.now() == []
 
 
-async def test_output_comes_while_the_program_runs_and_closing_kills(
+async def test_output_arrives_while_the_program_runs_and_closing_kills_it(
     sandbox: BubblewrapSandbox, children: Children
 ) -> None:
     code = (
@@ -61,41 +61,41 @@ async def test_stdin_larger_than_a_pipe(sandbox: BubblewrapSandbox) -> None:
     assert (await run(sandbox, spec))[1] == "700000\n"
 
 
-async def test_stdin_that_nobody_reads(sandbox: BubblewrapSandbox) -> None:
+async def test_stdin_that_the_program_does_not_read(sandbox: BubblewrapSandbox) -> None:
     spec = RunSpec(argv=(), code="print(1)", limits=Limits(), stdin=bytes(700_000))
     assert (await run(sandbox, spec))[0].status is Status.ok
 
 
 async def test_the_code_is_main_and_its_traceback_is_its_own(sandbox: BubblewrapSandbox) -> None:
     code = "import sys\nprint(__name__, sys.argv, dir())\ndef f():\n    return 1 / 0\nf()\n"
-    end, said = await run(sandbox, RunSpec(argv=("a",), code=code, limits=Limits()))
+    end, printed = await run(sandbox, RunSpec(argv=("a",), code=code, limits=Limits()))
     assert end.status is Status.error
-    assert said.startswith("__main__ ['-c', 'a'] ['__builtins__', '__doc__', '__name__', 'sys']")
-    assert "    return 1 / 0" in said
-    assert "shim.py" not in said
+    assert printed.startswith("__main__ ['-c', 'a'] ['__builtins__', '__doc__', '__name__', 'sys']")
+    assert "    return 1 / 0" in printed
+    assert "shim.py" not in printed
 
 
 async def test_a_syntax_error_is_the_programs_own(sandbox: BubblewrapSandbox) -> None:
-    end, said = await run(sandbox, RunSpec(argv=(), code="x = (", limits=Limits()))
+    end, printed = await run(sandbox, RunSpec(argv=(), code="x = (", limits=Limits()))
     assert (end.status, end.exit_code) == (Status.error, 1)
-    assert 'File "<task>", line 1' in said
-    assert "shim.py" not in said
+    assert 'File "<task>", line 1' in printed
+    assert "shim.py" not in printed
 
 
 @pytest.mark.parametrize("argv", [("",), ("echo", "a\0b")])
-async def test_a_program_that_cannot_be_named(
+async def test_a_program_with_an_impossible_name_ends_with_126(
     sandbox: BubblewrapSandbox, argv: tuple[str, ...]
 ) -> None:
-    end, said = await run(sandbox, RunSpec(argv=argv, limits=Limits()))
+    end, printed = await run(sandbox, RunSpec(argv=argv, limits=Limits()))
     assert (end.status, end.exit_code) == (Status.error, 126)
-    assert said.startswith(f"{argv[0]}: ")
-    assert "Traceback" not in said
+    assert printed.startswith(f"{argv[0]}: ")
+    assert "Traceback" not in printed
 
 
-async def test_a_program_that_is_not_there(sandbox: BubblewrapSandbox) -> None:
-    end, said = await run(sandbox, RunSpec(argv=("nothing",), limits=Limits()))
+async def test_a_missing_program_ends_with_127(sandbox: BubblewrapSandbox) -> None:
+    end, printed = await run(sandbox, RunSpec(argv=("nothing",), limits=Limits()))
     assert (end.status, end.exit_code) == (Status.error, 127)
-    assert said == "nothing: No such file or directory\n"
+    assert printed == "nothing: No such file or directory\n"
 
 
 @pytest.fixture
@@ -120,8 +120,8 @@ async def test_doctests_ruff_and_bandit_work_in_a_checkout(
         ("python", "-c", "import study.maths as m; assert m.__file__ == '/work/study/maths.py'"),
     ):
         spec = RunSpec(argv=argv, limits=Limits(), read_only={"/work": str(study)}, chdir="/work")
-        end, said = await run(sandbox, spec)
-        assert end.status is Status.ok, (argv, said, end.evidence)
+        end, printed = await run(sandbox, spec)
+        assert end.status is Status.ok, (argv, printed, end.evidence)
 
 
 NOTEBOOK = """
@@ -153,9 +153,9 @@ async def test_a_notebook_runs_in_a_clean_kernel_without_a_network(
         read_only={"/work": str(study)},
         chdir="/work",
     )
-    end, said = await run(sandbox, spec)
-    assert end.status is Status.ok, (said, end.evidence)
-    assert said.strip().endswith("42")
+    end, printed = await run(sandbox, spec)
+    assert end.status is Status.ok, (printed, end.evidence)
+    assert printed.strip().endswith("42")
 
 
 async def test_ready_boxes_are_used_once_and_replaced(children: Children) -> None:
@@ -166,12 +166,12 @@ async def test_ready_boxes_are_used_once_and_replaced(children: Children) -> Non
             limits=Limits(),
         )  # fmt: skip
         for _ in range(6):
-            end, said = await run(box, spec)
-            assert (end.status, said) == (Status.ok, "False\n")
+            end, printed = await run(box, spec)
+            assert (end.status, printed) == (Status.ok, "False\n")
     assert children.now() == []
 
 
-async def test_a_box_that_waits_is_counted_already_for_moving_takes_the_kernel_long() -> None:
+async def test_a_waiting_box_is_in_its_group_already_because_moving_takes_long() -> None:
     async with BubblewrapSandbox(SandboxConfig(ready_boxes=0)) as box:
         need(box._groups is not None, f"no control groups here: {box.reasons}")
         waiting = await box._start((), Limits().disk_mb)
@@ -182,7 +182,7 @@ def groups_of(pid: int) -> str:
     return Path(f"/proc/{pid}/cgroup").read_text()
 
 
-async def test_whoever_is_cancelled_while_a_box_starts_leaves_nothing(
+async def test_a_caller_cancelled_while_a_box_starts_leaves_nothing(
     children: Children, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, go = threading.Event(), threading.Event()
@@ -205,15 +205,15 @@ async def test_whoever_is_cancelled_while_a_box_starts_leaves_nothing(
     assert children.now() == []
 
 
-async def test_without_boxes_everything_is_refused_and_says_why(no_bwrap: None) -> None:
+async def test_without_boxes_every_run_is_refused_with_the_reason(no_bwrap: None) -> None:
     async with BubblewrapSandbox() as box:
         assert box.tier in {Tier.landlock, Tier.none}
-        end, said = await run(box, RunSpec(argv=(), code="print(1)", limits=Limits()))
-    assert (end.status, said) == (Status.denied, "")
+        end, printed = await run(box, RunSpec(argv=(), code="print(1)", limits=Limits()))
+    assert (end.status, printed) == (Status.denied, "")
     assert "There is no bubblewrap" in str(end.evidence["reason"])
 
 
-async def test_trusted_code_runs_without_boxes_where_the_operator_allows_it(
+async def test_trusted_code_runs_unsandboxed_where_the_operator_allows_it(
     no_bwrap: None, study: Path, children: Children
 ) -> None:
     async with BubblewrapSandbox(SandboxConfig(allow_unsandboxed=True)) as box:
@@ -222,9 +222,9 @@ async def test_trusted_code_runs_without_boxes_where_the_operator_allows_it(
             argv=(), code="import study.maths as m, os; print(m.double(4)); open('/etc/x', 'w')",
             limits=Limits(), read_only={"/work": str(study)}, chdir="/work",
         )  # fmt: skip
-        end, said = await run(box, spec)
-        assert end.status is Status.denied, said
-        assert said.startswith("8\n")
+        end, printed = await run(box, spec)
+        assert end.status is Status.denied, printed
+        assert printed.startswith("8\n")
         assert end.evidence["path"] == "/etc/x"
         fork = "import os, time\nos.fork(); os.setsid(); os.fork()\nprint(1)\ntime.sleep(60)"
         hung = RunSpec(argv=(), code=fork, limits=Limits(wall_s=0.5))
@@ -233,7 +233,7 @@ async def test_trusted_code_runs_without_boxes_where_the_operator_allows_it(
     assert children.now() == []
 
 
-async def test_scratch_folders_of_a_killed_node_are_gone_after_its_next_start(
+async def test_scratch_folders_of_a_killed_node_are_removed_at_its_next_start(
     no_bwrap: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -245,13 +245,13 @@ async def test_scratch_folders_of_a_killed_node_are_gone_after_its_next_start(
     async with BubblewrapSandbox(SandboxConfig(allow_unsandboxed=True, scratch=records)) as box:
         assert not old.exists()
         need(box.tier is Tier.landlock, "no Landlock here")
-        end, said = await run(box, RunSpec(argv=(), code="print(1)", limits=Limits()))
-        assert end.status is Status.ok, said
+        end, printed = await run(box, RunSpec(argv=(), code="print(1)", limits=Limits()))
+        assert end.status is Status.ok, printed
     outside = records.parent
     assert [path for path in (*records.iterdir(), *outside.iterdir()) if path != records] == []
 
 
-async def test_a_stage_that_somebody_tidied_away_is_made_again(
+async def test_a_stage_that_another_program_removed_is_made_again(
     monkeypatch: pytest.MonkeyPatch, study: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     need(os.geteuid() == 0, "only root needs a stage")
@@ -271,8 +271,8 @@ async def test_a_stage_that_somebody_tidied_away_is_made_again(
             first = launcher._stage
             assert first is not None
             first.rmdir()  # as systemd-tmpfiles does with what is old and, to it, empty
-            end, said = await run(box, work)
-            assert (end.status, said) == (Status.ok, "8\n")
+            end, printed = await run(box, work)
+            assert (end.status, printed) == (Status.ok, "8\n")
             assert launcher._stage != first
             assert launcher._stage is not None
         assert isinstance(await anext(running), Exit)

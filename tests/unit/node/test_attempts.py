@@ -24,7 +24,7 @@ def test_attempts_are_counted_over_restarts_and_bounded(tmp_path: Path) -> None:
     assert Attempts(file).begin(long) == 1
 
 
-def test_a_full_disk_does_not_keep_a_task_from_beginning(tmp_path: Path, caplog: Any) -> None:
+def test_a_full_disk_does_not_keep_a_task_from_starting(tmp_path: Path, caplog: Any) -> None:
     attempts = Attempts(tmp_path / "gone" / "begun.json")
     assert attempts.begin(CommandId("cmd-1")) == 1
     assert "cannot be written" in caplog.text

@@ -20,7 +20,7 @@ def files(folder: Path) -> dict[str, str]:
     return {path.name: path.read_text() for path in folder.iterdir() if path.is_file()}
 
 
-def test_where_this_process_is(tmp_path: Path) -> None:
+def test_the_group_of_this_process_is_read(tmp_path: Path) -> None:
     (tmp_path / "cpu,cpuacct").mkdir()
     first = "4:memory:/a\n3:pids:/b\n2:cpu,cpuacct:/\n1:name=systemd:/x\n0::/x\n"
     assert own_groups(first, tmp_path) == (
@@ -114,3 +114,19 @@ def test_root_in_a_group_with_others_uses_the_topmost(
     assert cgroup._limitable(own, tmp_path) == tmp_path
     assert files(tmp_path) == {"cgroup.subtree_control": "+memory +pids"}
     assert (own / "cgroup.procs").read_text() == f"1\n{os.getpid()}\n", "nobody was moved"
+
+
+def test_control_groups_of_both_versions_are_read(tmp_path: Path) -> None:
+    one = "9:name=systemd:/\n8:pids:/p\n4:memory:/m/x\n2:cpu,cpuacct:/\n0::/\n"
+    for name in ("pids", "memory", "cpu,cpuacct"):
+        (tmp_path / name).mkdir()
+    version, folders = own_groups(one, tmp_path)
+    assert version == 1
+    assert folders == {
+        "memory": tmp_path / "memory" / "m" / "x",
+        "pids": tmp_path / "pids" / "p",
+        "cpuacct": tmp_path / "cpu,cpuacct",
+    }
+    assert own_groups("0::/user.slice/a\n", tmp_path) == (
+        2, {"unified": tmp_path / "user.slice" / "a"},
+    )  # fmt: skip

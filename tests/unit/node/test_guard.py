@@ -37,10 +37,10 @@ from tests.unit.node.fakes import run
     ],
 )
 def test_refused(code: str, line: int, reason: str) -> None:
-    found = check(code)
-    assert found is not None
-    assert found.line == line
-    assert reason in found.reason
+    finding = check(code)
+    assert finding is not None
+    assert finding.line == line
+    assert reason in finding.reason
 
 
 @pytest.mark.parametrize(
@@ -56,16 +56,16 @@ def test_refused(code: str, line: int, reason: str) -> None:
         "import nbformat\nfrom nbclient import NotebookClient",
     ],
 )
-def test_let_through(code: str) -> None:
+def test_allowed(code: str) -> None:
     assert check(code) is None
 
 
 def test_a_list_of_allowed_modules() -> None:
     policy = GuardPolicy(only=frozenset({"math", "os"}))
     assert check("import math, os.path", policy) is None
-    found = check("import math\nimport json", policy)
-    assert found is not None
-    assert (found.line, "not on the list" in found.reason) == (2, True)
+    finding = check("import math\nimport json", policy)
+    assert finding is not None
+    assert (finding.line, "not on the list" in finding.reason) == (2, True)
 
 
 @given(st.text())
@@ -73,12 +73,12 @@ def test_no_text_upsets_it(code: str) -> None:
     check(code)
 
 
-async def test_long_code_is_looked_through_in_a_process_of_its_own() -> None:
+async def test_long_code_is_checked_in_a_process_of_its_own() -> None:
     filler = "x = 1\n" * INLINE
-    found = await refused(run("task-1", filler + "import ctypes\n"))
-    assert found is not None
-    assert found.line == INLINE + 1
-    assert found.reason.startswith("import of ctypes is not allowed")
+    finding = await refused(run("task-1", filler + "import ctypes\n"))
+    assert finding is not None
+    assert finding.line == INLINE + 1
+    assert finding.reason.startswith("import of ctypes is not allowed")
     assert await refused(run("task-1", filler)) is None
 
 
@@ -88,12 +88,12 @@ def test_code_that_takes_the_parser_too_long_is_refused(
     text = Path(guard.__file__).read_text()
     (tmp_path / "guard.py").write_text(text.replace("MAX_MEMORY = 5,", "MAX_MEMORY = 1,"))
     monkeypatch.setattr(guard, "__file__", str(tmp_path / "guard.py"))
-    found = asyncio.run(refused(run("task-1", "f'" + "{x}" * 300_000 + "'")))
-    assert found is not None
-    assert "cannot be checked" in found.reason
+    finding = asyncio.run(refused(run("task-1", "f'" + "{x}" * 300_000 + "'")))
+    assert finding is not None
+    assert "cannot be checked" in finding.reason
 
 
-async def test_who_is_cancelled_leaves_no_guard() -> None:
+async def test_a_cancelled_check_leaves_no_process() -> None:
     before = {*tree(os.getpid())}
     job = asyncio.create_task(refused(run("task-1", "f'" + "{x}" * 300_000 + "'")))
     while not {*tree(os.getpid())} - before:  # noqa: ASYNC110

@@ -19,7 +19,7 @@ def test_a_command_is_started_once() -> None:
     assert inbox.receive(command) == "finished"
 
 
-def test_a_command_that_is_stopped_before_it_comes_counts_as_finished() -> None:
+def test_a_command_that_is_cancelled_before_it_arrives_counts_as_finished() -> None:
     inbox, command = Inbox(), CommandId("cmd-1")
     assert [inbox.cancel(command), inbox.cancel(command)] == ["end", "over"]
     assert inbox.receive(command) == "finished"

@@ -40,7 +40,7 @@ async def test_the_revision_asked_for_last_is_in_force_however_long_the_first_ta
     await world.acked(beside)  # of another repository, whose turn does not come after theirs
     world.sandbox.release.set()
     await world.acked(*commands)
-    told = [f.revision for f in world.channel.of("checkout.healthy")]
-    assert told == [apart, first, last]
+    revisions = [f.revision for f in world.channel.of("checkout.healthy")]
+    assert revisions == [apart, first, last]
     current = world.config.directory / "checkouts" / "study" / "current"
     assert current.readlink().name == last

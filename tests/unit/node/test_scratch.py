@@ -79,7 +79,7 @@ def test_a_link_in_the_place_of_a_folder_is_not_followed(tmp_path: Path) -> None
     assert (precious / "kept").is_dir()
 
 
-def test_without_records_folders_are_made_and_removed_all_the_same() -> None:
+def test_without_records_folders_are_still_made_and_removed() -> None:
     folders = ScratchFolders(None)
     path = folders.make()
     assert path.stat().st_mode & 0o777 == 0o700

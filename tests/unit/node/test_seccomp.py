@@ -52,13 +52,13 @@ def test_every_call_gets_the_groups_verdict(machine: str) -> None:
         assert verdict(program, arch, number) == ALLOW
     for number in groups["missing"].values():
         assert verdict(program, arch, number) == ERRNO | errno.ENOSYS
-    known = {number for group in groups.values() for number in group.values()}
-    for number in set(range(max(known))) - known:
+    names = {number for group in groups.values() for number in group.values()}
+    for number in set(range(max(names))) - names:
         assert verdict(program, arch, number) == ERRNO | errno.EPERM
     assert verdict(program, arch, 5000) == ERRNO | errno.ENOSYS
 
 
-def test_arguments(machine: str) -> None:
+def test_arguments_decide_about_checked_calls(machine: str) -> None:
     program, arch, checked = base_filter(machine), ARCHES[machine], table(machine)["checked"]
     refuse = ERRNO | errno.EPERM
     assert verdict(program, arch, checked["clone"], 0x00000011) == ALLOW
@@ -76,7 +76,7 @@ def test_a_foreign_abi_kills(machine: str) -> None:
     assert verdict(base_filter(machine), ARCHES[machine], 0x40000001) == KILL
 
 
-def test_what_is_watched(machine: str) -> None:
+def test_refused_calls_and_forks_are_reported(machine: str) -> None:
     arch, groups = ARCHES[machine], table(machine)
     sees, refuses = (watch_filter(machine, action=a) for a in ("notify", "refuse"))
     socket = groups["checked"]["socket"]
@@ -93,10 +93,10 @@ def test_what_is_watched(machine: str) -> None:
         assert verdict(watch_filter(machine, action="notify", forks=True), arch, number) == NOTIFY
 
 
-def test_memory_that_nobody_counts_is_not_given(machine: str) -> None:
+def test_memory_that_nothing_counts_cannot_be_allocated(machine: str) -> None:
     number = table(machine)["allow"]["memfd_create"]
     assert verdict(base_filter(machine, counted=False), ARCHES[machine], number) != ALLOW
 
 
-def test_other_machines_are_not_guessed() -> None:
+def test_unknown_machines_have_no_table() -> None:
     assert not supported("riscv64")

@@ -25,7 +25,7 @@ from tests.unit.node.fakes import NODE, World, run, world
 __all__ = ["world"]
 
 
-async def test_a_task_is_told_from_start_to_end_and_then_acknowledged(world: World) -> None:
+async def test_a_task_is_reported_from_start_to_end_and_then_acknowledged(world: World) -> None:
     command = world.command(run("task-1"))
     await world.put(command)
     await world.acked(command)
@@ -37,13 +37,13 @@ async def test_a_task_is_told_from_start_to_end_and_then_acknowledged(world: Wor
     assert (result["status"], result["stdout"], result["node"]) == ("ok", "begun\n", "exec1")
 
 
-async def test_much_output_comes_in_few_facts_and_the_result_is_bounded(world: World) -> None:
+async def test_much_output_is_reported_in_few_facts_and_the_result_is_bounded(world: World) -> None:
     command = world.command(run("task-1", "big"))
     await world.put(command)
     await world.acked(command)
-    told = world.channel.of("task.output")
-    assert sum(len(fact.data["text"]) for fact in told) == 2_000_006
-    assert [fact.data["index"] for fact in told] == list(range(len(told)))
+    facts = world.channel.of("task.output")
+    assert sum(len(fact.data["text"]) for fact in facts) == 2_000_006
+    assert [fact.data["index"] for fact in facts] == list(range(len(facts)))
     result = world.finished("task-1")
     assert len(result["stdout"]) < 70_000
     assert result["evidence"]["truncated"] == {"stdout": 2_000_006}
@@ -91,7 +91,7 @@ async def test_the_guard_refuses_before_anything_starts(world: World) -> None:
     assert world.channel.of("task.started") == []
 
 
-async def test_a_command_that_comes_again_runs_once_and_is_acknowledged_again(
+async def test_a_command_that_arrives_again_runs_once_and_is_acknowledged_again(
     world: World,
 ) -> None:
     command = world.command(run("task-1", "wait"))
@@ -119,7 +119,7 @@ async def test_slots_bound_what_runs_and_what_waits(world: World) -> None:
     assert world.sandbox.most == 2
 
 
-async def test_a_deadline_that_passed_while_waiting(world: World) -> None:
+async def test_a_deadline_that_passes_in_the_queue_kills_the_task(world: World) -> None:
     first = [world.command(run(f"task-{n}", "wait")) for n in range(2)]
     await world.put(*first)
     await world.channel.until(lambda: len(world.channel.of("task.output")) == 2)
@@ -147,7 +147,9 @@ async def test_shutting_down_ends_tasks_as_killed(tmp_path: Path) -> None:
     assert world.sandbox.running == 0
 
 
-async def test_rubbish_is_acknowledged_and_the_next_task_served(world: World) -> None:
+async def test_an_unknown_command_is_refused_by_name_and_the_next_task_runs(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     rubbish = Envelope("command", "cmd-x", b"\xc1")
     unknown = world.command(run("task-1"))
     unknown = Command(id=unknown.id, to=NODE, grant=unknown.grant, payload=b"\x81\xa4kind\xa3new")
@@ -156,9 +158,11 @@ async def test_rubbish_is_acknowledged_and_the_next_task_served(world: World) ->
     await world.acked(unknown, honest)
     assert "cmd-x" in world.channel.acks
     assert world.finished("task-2")["status"] == "ok"
+    assert f"{unknown.id} was not carried out" in caplog.text
+    assert "'new'" in caplog.text
 
 
-async def test_a_revision_that_cannot_be_had(world: World) -> None:
+async def test_a_revision_that_the_hub_does_not_have_is_reported_as_such(world: World) -> None:
     revision = Revision("a" * 64)
     commands = [
         world.command(run("task-1", repo="study", revision=revision)),
@@ -172,7 +176,9 @@ async def test_a_revision_that_cannot_be_had(world: World) -> None:
     assert fact.data["stayed_on"] is None
 
 
-async def test_a_node_that_fails_itself_says_so(world: World, monkeypatch: Any) -> None:
+async def test_a_failure_of_the_node_itself_is_reported_as_such(
+    world: World, monkeypatch: Any
+) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -191,7 +197,7 @@ async def test_a_node_that_fails_itself_says_so(world: World, monkeypatch: Any) 
     assert fact.outcome == "unavailable"
 
 
-async def test_a_channel_that_ends_ends_the_node(tmp_path: Path) -> None:
+async def test_the_end_of_the_channel_ends_the_node(tmp_path: Path) -> None:
     world = World(tmp_path)
 
     async def gone() -> list[Envelope]:

@@ -27,7 +27,7 @@ def word(**changes: object) -> Status:
     return judge(ending(**changes), LIMITS)[0]
 
 
-def test_137_says_nothing_by_itself() -> None:
+def test_exit_code_137_proves_nothing() -> None:
     assert word(exit_code=137) is Status.error
     assert word(exit_code=137, usage=Usage(source="kernel", oom_kills=1)) is Status.oom
     assert word(exit_code=None, stop=Status.killed) is Status.killed
@@ -38,7 +38,7 @@ def test_a_counter_counts_even_if_the_program_coped() -> None:
     assert word(exit_code=0, usage=Usage(source="kernel", pids_refused=3)) is Status.pids
 
 
-def test_what_the_kernel_saw_goes_before_the_clock() -> None:
+def test_the_kernels_counters_come_before_the_clock() -> None:
     assert word(stop=Status.timeout, usage=Usage(source="kernel", oom_kills=1)) is Status.oom
 
 
@@ -56,12 +56,12 @@ def test_an_attack_is_denied_whatever_it_says() -> None:
     assert word(exit_code=3, refusals=(Refusal("ptrace", "", 1),)) is Status.denied
 
 
-def test_a_foreign_word_for_a_refusal_is_not_read() -> None:
+def test_the_words_of_a_program_are_not_read() -> None:
     spoken = "ping: socket: Operation not permitted"
     assert word(exit_code=2, refusals=(SOCKET,), stderr_tail=spoken) is Status.error
 
 
-def test_outside_and_inside() -> None:
+def test_a_path_outside_the_box_is_told_from_one_inside() -> None:
     missing = "FileNotFoundError: [Errno 2] No such file or directory: {!r}\n"
     closed = "x\nPermissionError: [Errno 13] Permission denied: {!r}"
 

@@ -26,7 +26,7 @@ from tests.unit.node.fakes import ADA, World, run, world
 __all__ = ["world"]
 
 
-async def test_cancelling_passes_by_running_tasks(world: World) -> None:
+async def test_a_cancellation_does_not_wait_for_running_tasks(world: World) -> None:
     commands = [world.command(run(f"task-{n}", "wait")) for n in range(3)]
     await world.put(*commands)
     await world.channel.until(lambda: len(world.channel.of("task.output")) == 2)
@@ -46,7 +46,7 @@ def stop(world: World, command: Command, task: str, **fields: Any) -> Command:
     return world.command(order, who=PrincipalId("system/control"), **fields)
 
 
-async def test_a_command_that_is_cancelled_before_it_comes_is_never_carried_out(
+async def test_a_command_that_is_cancelled_before_it_arrives_is_never_carried_out(
     world: World,
 ) -> None:
     command = world.command(run("task-1"))
@@ -61,19 +61,19 @@ async def test_a_command_that_is_cancelled_before_it_comes_is_never_carried_out(
     assert world.sandbox.most == 0
 
 
-async def test_the_end_is_one_fact_whether_the_command_was_seen_or_not(world: World) -> None:
-    unseen, seen = world.command(run("task-1")), world.command(run("task-2"))
+async def test_the_end_is_one_fact_whether_the_command_arrived_or_not(world: World) -> None:
+    unseen, received = world.command(run("task-1")), world.command(run("task-2"))
     await world.put(order := stop(world, unseen, "task-1"))
-    await world.put(seen)
-    await world.acked(order, seen)
+    await world.put(received)
+    await world.acked(order, received)
     ids = {fact.subject: fact.id for fact in world.channel.of("task.finished")}
     assert ids == {
         "task-1": fact_of(unseen.id, "task.finished"),
-        "task-2": fact_of(seen.id, "task.finished"),
+        "task-2": fact_of(received.id, "task.finished"),
     }
 
 
-async def test_a_cancellation_is_acknowledged_after_the_end_that_it_brings(world: World) -> None:
+async def test_a_cancellation_is_acknowledged_after_the_end_that_it_causes(world: World) -> None:
     command = world.command(run("task-1", "wait"))
     await world.put(command)
     await world.channel.until(lambda: world.channel.of("task.output"))
@@ -85,16 +85,16 @@ async def test_a_cancellation_is_acknowledged_after_the_end_that_it_brings(world
         await send(batch)
 
     world.channel.send = slowly  # type: ignore[method-assign]
-    order, other = stop(world, command, "task-1"), world.command(run("task-2"))
-    await world.put(order, other)
+    order, second = stop(world, command, "task-1"), world.command(run("task-2"))
+    await world.put(order, second)
     await world.channel.until(lambda: world.channel.of("task.output", "task-2"))
     assert order.id not in world.channel.acks
     held.set()
-    await world.acked(command, order, other)
+    await world.acked(command, order, second)
     assert world.channel.acks.index(command.id) < world.channel.acks.index(order.id)
 
 
-async def test_cancelling_what_has_ended_says_nothing_more(world: World) -> None:
+async def test_cancelling_a_finished_task_reports_nothing(world: World) -> None:
     command = world.command(run("task-1"))
     await world.put(command)
     await world.acked(command)
@@ -103,14 +103,14 @@ async def test_cancelling_what_has_ended_says_nothing_more(world: World) -> None
     assert world.finished("task-1")["status"] == "ok"
 
 
-async def test_a_task_whose_node_died_is_the_second_attempt(tmp_path: Path) -> None:
+async def test_a_task_whose_node_died_is_a_second_attempt(tmp_path: Path) -> None:
     first = World(tmp_path)
-    command, other = first.command(run("task-1", "wait")), first.command(run("task-2"))
+    command, quick = first.command(run("task-1", "wait")), first.command(run("task-2"))
     async with first.node() as dying:
         job = asyncio.create_task(dying.run())
-        await first.put(command, other)
+        await first.put(command, quick)
         await first.channel.until(lambda: first.channel.of("task.output", "task-1"))
-        await first.acked(other)
+        await first.acked(quick)
         # What a killed node leaves is what is on its disk at this moment.
         second = World(tmp_path)
         async with second.node() as again:
@@ -143,7 +143,7 @@ async def test_nobody_cancels_without_a_grant(world: World) -> None:
     world.sandbox.release.set()
 
 
-async def test_revoked_grants_end_what_runs_and_refuse_what_comes(
+async def test_revoked_grants_stop_running_tasks_and_refuse_new_ones(
     world: World, tmp_path: Path
 ) -> None:
     bad, good = PrincipalId("agent/mallory"), ADA
@@ -178,7 +178,7 @@ async def test_revoked_grants_end_what_runs_and_refuse_what_comes(
         await asyncio.gather(job, return_exceptions=True)
 
 
-async def test_a_revocation_holds_on_a_full_disk_and_is_asked_for_again(
+async def test_a_revocation_holds_on_a_full_disk_and_is_delivered_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> None:
