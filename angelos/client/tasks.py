@@ -1,31 +1,43 @@
-"""A task from its submission to its result, its output as it comes.
+"""Tasks: code that runs in a sandbox on an execution node.
 
-submit -> view.offset -> facts task.started, task.output, task.output, ..., task.finished
+    result = await angelos.tasks.run("print(6 * 7)")        # wait for the end
 
-A task whose node died is started again when the node is back; what it printed before is void.
-That is told as a `Restarted` between the pieces of output.
+    async with await angelos.tasks.start("...") as task:    # cancelled if the block is left early
+        async for piece in task.output():
+            ...
+        result = await task.result()
+
+    view = await angelos.tasks["task-0193..."].view()       # a handle needs no request
+
+A task runs from its facts:
+
+    submit -> view.offset -> facts task.started, task.output, task.output, ..., task.finished
+
+A task whose node died is started again when the node is back, and what it printed before is void:
+`output` yields a `Restarted` at that point.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING
+from types import TracebackType
+from typing import Self
 
 import msgspec
 
+from angelos.client._flatlist import FlatList
+from angelos.client.events import follow
+from angelos.client.transport import Transport, segments
+from angelos.core import api
 from angelos.core.errors import AngelError
-from angelos.core.ids import new_command_id
-from angelos.core.messages import Kind, TaskResult
+from angelos.core.ids import CommandId, Offset, Revision, TaskId, new_command_id
+from angelos.core.messages import Kind, Limits, TaskResult
 from angelos.core.runs import Output
 
-if TYPE_CHECKING:
-    from angelos.client.angelos import Angelos
-    from angelos.core.api import SubmitTask, TaskView
-
-_LAST_WORD_S = 5.0
-"""How long somebody who goes away waits to hear whether the task was accepted."""
+_ACCEPTED_S = 5.0
+"""How long a cancelled caller waits to learn whether its task was accepted."""
 _KINDS = (Kind.task_started, Kind.task_output, Kind.task_finished)
 
 
@@ -33,81 +45,325 @@ class Restarted(msgspec.Struct, frozen=True):
     """The task begins anew: what was printed up to here is not part of its output."""
 
     attempt: int
-    """How often it was started, with this one; 2 or more."""
+    """How often the task was started, this time included; 2 or more."""
     node: str
+    """The node that runs it."""
 
 
-Piece = Output | Restarted | TaskResult
+class Task:
+    """A handle on one task; `angelos.tasks[id]` and `angelos.tasks.start(...)` give one.
 
+    As a context manager it owns the task: a block that is left before the end cancels it.
 
-async def stream(
-    angelos: Angelos, task: SubmitTask, on_accept: Callable[[TaskView], None] | None = None
-) -> AsyncGenerator[Piece, None]:
-    """Run a task and yield its output as it comes, each new beginning, and its result last.
-
-    Leaving the iterator before the result cancels the task.
+    Attributes:
+        id: The task's id, such as `task-0193...`.
     """
-    if task.command is None:  # so that sending it twice is once
-        task = msgspec.structs.replace(task, command=new_command_id())
-    view = await _submitted(angelos, task)
-    if on_accept is not None:
-        on_accept(view)
-    finished = False
-    try:
-        async with aclosing(_pieces(angelos, view)) as pieces:
-            async for piece in pieces:
-                finished = isinstance(piece, TaskResult)
+
+    def __init__(self, transport: Transport, task: str) -> None:
+        self.id = TaskId(task)
+        self._transport = transport
+        self._offset: Offset | None = None
+        self._result: TaskResult | None = None
+
+    def __repr__(self) -> str:
+        return f"Task({self.id!r})"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._result is None:
+            await asyncio.shield(_cancel_quietly(self))
+
+    async def view(self, wait: float = 0) -> api.TaskView:
+        """Return the task as it is now.
+
+        Args:
+            wait: Seconds to wait for its end first; the server bounds them (60).
+
+        Returns:
+            Its state, node, attempt and, once it has ended, its result.
+
+        Raises:
+            NotFound: There is no such task.
+            Unavailable: The server cannot be reached.
+        """
+        view = await self._transport.call(
+            "GET",
+            "/tasks" + segments(self.id),
+            api.TaskView,
+            query={"wait": wait or None},
+            patience_s=wait,
+        )
+        return self._remember(view)
+
+    async def output(self) -> AsyncGenerator[Output | Restarted, None]:
+        """Yield the task's output from its beginning, as it comes, until the task ends.
+
+        A restart of the server is survived. Of a task that has ended already, the output is taken
+        from its result, one piece for each stream. Leaving the iterator does not cancel the task.
+
+        Yields:
+            Pieces of output, and `Restarted` where all pieces before are void.
+
+        Raises:
+            NotFound: There is no such task.
+            Unavailable: The server cannot be reached for a minute.
+        """
+        offset = await self._start_offset()
+        if self._result is not None:
+            for piece in _output_of(self._result):
                 yield piece
-    finally:
-        if not finished:
-            await asyncio.shield(_cancel_quietly(angelos, view))
-
-
-async def _submitted(angelos: Angelos, task: SubmitTask) -> TaskView:
-    """Return the task once it is accepted; it does not run for a caller who left before that."""
-    asking = asyncio.ensure_future(angelos.submit(task))
-    try:
-        return await asyncio.shield(asking)
-    except asyncio.CancelledError:
-        await asyncio.shield(_give_up(angelos, asking))
-        raise
-
-
-async def _give_up(angelos: Angelos, asking: asyncio.Future[TaskView]) -> None:
-    await asyncio.wait({asking}, timeout=_LAST_WORD_S)
-    if not asking.done():
-        asking.cancel()
-        await asyncio.wait({asking})
-    elif asking.exception() is None:
-        await _cancel_quietly(angelos, asking.result())
-
-
-async def _pieces(angelos: Angelos, view: TaskView) -> AsyncGenerator[Piece, None]:
-    if view.result is not None:
-        yield view.result
-        return
-    attempt = 0
-    async with aclosing(angelos.events(view.offset, _KINDS, view.id)) as facts:
-        async for fact in facts:
-            if fact.kind == Kind.task_finished:
-                yield msgspec.convert(fact.data, TaskResult)
-                return
-            if fact.kind == Kind.task_started:
+            return
+        attempt = 0
+        async with aclosing(follow(self._transport, offset, _KINDS, self.id)) as facts:
+            async for fact in facts:
+                if fact.kind == Kind.task_finished:
+                    self._result = msgspec.convert(fact.data, TaskResult)
+                    return
+                if fact.kind == Kind.task_output:
+                    text = str(fact.data.get("text", ""))
+                    stream = "stderr" if fact.data.get("stream") == "stderr" else "stdout"
+                    yield Output(stream, text.encode(errors="surrogateescape"))
+                    continue
                 attempt = max(attempt + 1, _number(fact.data.get("attempt")))
                 if attempt > 1:
                     yield Restarted(attempt, str(fact.data.get("node", "")))
-                continue
-            text = str(fact.data.get("text", ""))
-            stream = "stderr" if fact.data.get("stream") == "stderr" else "stdout"
-            yield Output(stream, text.encode(errors="surrogateescape"))
+
+    async def result(self) -> TaskResult:
+        """Wait for the end of the task; a restart of the server is survived.
+
+        Use `asyncio.timeout` to wait no longer than that; it does not cancel the task.
+
+        Returns:
+            How it ended, with its whole output (of the last attempt).
+
+        Raises:
+            NotFound: There is no such task.
+            Unavailable: The server cannot be reached for a minute.
+        """
+        offset = await self._start_offset()
+        if self._result is not None:
+            return self._result
+        kinds = (Kind.task_finished,)
+        async with aclosing(follow(self._transport, offset, kinds, self.id)) as facts:
+            self._result = msgspec.convert((await anext(facts)).data, TaskResult)
+        return self._result
+
+    async def cancel(self, reason: str = "") -> api.TaskView:
+        """Stop the task; it ends with the status `killed`.
+
+        Args:
+            reason: Why; kept in the audit log.
+
+        Returns:
+            The task, which may still run for a moment.
+
+        Raises:
+            Conflict: It has ended already.
+            Forbidden: The caller may not cancel this task.
+            NotFound: There is no such task.
+        """
+        path = "/tasks" + segments(self.id, "cancel")
+        body = api.Reason(reason=reason)
+        return self._remember(await self._transport.call("POST", path, api.TaskView, body=body))
+
+    async def _start_offset(self) -> Offset:
+        """Return the offset after which the task's facts stand; ask only once."""
+        return self._offset or (await self.view()).offset
+
+    def _remember(self, view: api.TaskView) -> api.TaskView:
+        self._offset, self._result = view.offset, view.result
+        return view
+
+
+class TaskCollection(FlatList):
+    """All tasks of a system: `angelos.tasks`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def __getitem__(self, task: str) -> Task:
+        """Return a handle on a task by its id, without a request."""
+        return Task(self._transport, task)
+
+    async def list(self, state: str = "", limit: int = 50) -> tuple[api.TaskView, ...]:
+        """Return tasks, newest first.
+
+        Args:
+            state: Only those in this state: `accepted`, `running` or `finished`.
+            limit: At most so many.
+
+        Raises:
+            InvalidInput: There is no such state, or the limit is out of bounds.
+            Forbidden: The caller may not read tasks.
+        """
+        query: dict[str, object] = {"state": state, "limit": limit}
+        return (await self._transport.call("GET", "/tasks", api.TaskList, query=query)).tasks
+
+    async def start(
+        self,
+        code: str = "",
+        *,
+        argv: Sequence[str] = (),
+        stdin: str = "",
+        repo: str = "",
+        revision: Revision | None = None,
+        limits: Limits | None = None,
+        guard: bool = True,
+        node: str | None = None,
+        label: str = "",
+        command: CommandId | None = None,
+    ) -> Task:
+        """Start code, or a program, in a sandbox; return once it is accepted.
+
+        A caller that is cancelled meanwhile leaves no task behind.
+
+        Args:
+            code: Python source.
+            argv: A program and its arguments, instead of `code`.
+            stdin: What it reads from standard input.
+            repo: A repository whose checkout is the working directory; needs `revision`.
+            revision: The revision that is checked out.
+            limits: What it may use; the defaults are those of `Limits`.
+            guard: Refuse code that the static guard does not understand.
+            node: The node that runs it; by default the least busy execution node.
+            label: A name for people to recognise it by.
+            command: The id of the request. The same id again gives the same task, and it runs
+                once; by default a new one.
+
+        Returns:
+            A handle; as a context manager it cancels a task that is left before its end.
+
+        Raises:
+            InvalidInput: There is nothing to run, or an argument is out of bounds.
+            Forbidden: Policy does not permit it.
+            Busy: Too many tasks wait already.
+            Unavailable: No node can run it, or the server cannot be reached.
+        """
+        body = api.SubmitTask(
+            code=code,
+            argv=tuple(argv),
+            stdin=stdin,
+            repo=repo,
+            revision=revision,
+            limits=limits or Limits(),
+            guard=guard,
+            node=node,
+            label=label,
+            command=command or new_command_id(),  # so that a repeated request is one task
+        )
+        submitting = asyncio.ensure_future(self._submit(body))
+        try:
+            return await asyncio.shield(submitting)
+        except asyncio.CancelledError:
+            await asyncio.shield(_give_up(submitting))
+            raise
+
+    async def run(
+        self,
+        code: str = "",
+        *,
+        argv: Sequence[str] = (),
+        stdin: str = "",
+        repo: str = "",
+        revision: Revision | None = None,
+        limits: Limits | None = None,
+        guard: bool = True,
+        node: str | None = None,
+        label: str = "",
+        command: CommandId | None = None,
+        on_output: Callable[[Output], None] | None = None,
+        on_restart: Callable[[Restarted], None] | None = None,
+    ) -> TaskResult:
+        """Run code, or a program, in a sandbox and return how it ended.
+
+        A caller that is cancelled cancels the task. A restart of the server is survived.
+
+        Args:
+            code: Python source.
+            argv: A program and its arguments, instead of `code`.
+            stdin: What it reads from standard input.
+            repo: A repository whose checkout is the working directory; needs `revision`.
+            revision: The revision that is checked out.
+            limits: What it may use; the defaults are those of `Limits`.
+            guard: Refuse code that the static guard does not understand.
+            node: The node that runs it; by default the least busy execution node.
+            label: A name for people to recognise it by.
+            command: The id of the request. The same id again gives the same task, and it runs
+                once; by default a new one.
+            on_output: Called with each piece of output as it comes.
+            on_restart: Called when the task begins anew because its node died; what
+                `on_output` was given before is void.
+
+        Returns:
+            Status, exit code, whole output and evidence. A program that fails is a result, not
+            an error: look at `status`.
+
+        Raises:
+            InvalidInput: There is nothing to run, or an argument is out of bounds.
+            Forbidden: Policy does not permit it.
+            Busy: Too many tasks wait already.
+            Unavailable: No node can run it, or the server cannot be reached for a minute.
+        """
+        starting = self.start(
+            code,
+            argv=argv,
+            stdin=stdin,
+            repo=repo,
+            revision=revision,
+            limits=limits,
+            guard=guard,
+            node=node,
+            label=label,
+            command=command,
+        )
+        async with await starting as task, aclosing(task.output()) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, Restarted):
+                    if on_restart is not None:
+                        on_restart(piece)
+                elif on_output is not None:
+                    on_output(piece)
+            return await task.result()
+
+    async def _submit(self, body: api.SubmitTask) -> Task:
+        view = await self._transport.call("POST", "/tasks", api.TaskView, body=body)
+        task = self[view.id]
+        task._remember(view)  # noqa: SLF001 - its own module
+        return task
+
+
+async def _give_up(submitting: asyncio.Future[Task]) -> None:
+    """Cancel a task whose caller left while it was being submitted."""
+    await asyncio.wait({submitting}, timeout=_ACCEPTED_S)
+    if not submitting.done():
+        submitting.cancel()
+        await asyncio.wait({submitting})
+    elif submitting.exception() is None:
+        await _cancel_quietly(submitting.result())
+
+
+async def _cancel_quietly(task: Task) -> None:
+    try:
+        await task.cancel("The caller went away.")
+    except AngelError:
+        return  # it may have ended meanwhile, and there is nobody to report to
+
+
+def _output_of(result: TaskResult) -> list[Output]:
+    streams: list[Output] = []
+    if result.stdout:
+        streams.append(Output("stdout", result.stdout.encode(errors="surrogateescape")))
+    if result.stderr:
+        streams.append(Output("stderr", result.stderr.encode(errors="surrogateescape")))
+    return streams
 
 
 def _number(value: object) -> int:
     return value if isinstance(value, int) else 1
-
-
-async def _cancel_quietly(angelos: Angelos, view: TaskView) -> None:
-    try:
-        await angelos.cancel(view.id, "The caller went away.")
-    except AngelError:
-        return  # it may have ended meanwhile, and there is nobody to tell

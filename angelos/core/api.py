@@ -87,6 +87,10 @@ ProposalState = Literal[
     "received", "merged", "testing", "waiting", "approved", "promoted", "rejected", "refused",
     "rolled-back",
 ]  # fmt: skip
+SETTLED: frozenset[ProposalState] = frozenset(
+    {"promoted", "rejected", "refused", "rolled-back", "waiting"}
+)
+"""States in which nothing more happens by itself."""
 
 
 class SubmitProposal(Input, frozen=True, kw_only=True):

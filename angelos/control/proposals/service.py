@@ -19,7 +19,7 @@ from angelos.control.proposals.risk import POLICY_PATHS, touched
 from angelos.control.state.models import ProposalRecord
 from angelos.control.state.proposals import short_diffs, without_diffs
 from angelos.control.views import proposal_view
-from angelos.core.api import ProposalState, ProposalView, Review, SubmitProposal
+from angelos.core.api import SETTLED, ProposalState, ProposalView, Review, SubmitProposal
 from angelos.core.errors import (
     AngelError,
     Busy,
@@ -35,7 +35,6 @@ from angelos.core.paths import safe_path
 from angelos.core.permissions import Principal
 from angelos.core.repository import Proposed
 
-SETTLED = frozenset({"promoted", "rejected", "refused", "rolled-back", "waiting"})
 KEEP_TEXT = 4_000
 KEEP_CONFLICTS = 16
 

@@ -13,6 +13,7 @@ from angelos.adapters.host.datadir import DataDir, SystemFile
 from angelos.client import Angelos, Restarted
 from angelos.core import errors
 from angelos.core.api import SubmitTask
+from angelos.core.ids import new_command_id
 from angelos.core.messages import TaskResult
 from angelos.core.repository import NewText
 from angelos.core.runs import Output
@@ -21,14 +22,16 @@ from tests.unit.client.fake_server import RESULT, angelos, world
 
 __all__ = ["angelos", "world"]
 
+COMMAND = new_command_id()
+
 
 async def test_a_request_carries_the_token_and_the_struct(world, angelos):
     world.answers["POST /tasks"] = (202, world.task())
-    view = await angelos.submit(SubmitTask(code="1"))
-    assert (view.id, view.state) == ("task-1", "accepted")
+    task = await angelos.tasks.start("1", command=COMMAND)
+    assert task.id == "task-1"
     ((_, _, token, body),) = world.requests
     assert token == "token secret"
-    assert msgspec.json.decode(body, type=SubmitTask) == SubmitTask(code="1")
+    assert msgspec.json.decode(body, type=SubmitTask) == SubmitTask(code="1", command=COMMAND)
 
 
 async def test_an_answer_of_a_later_version_is_understood(world, angelos):

@@ -1,0 +1,205 @@
+"""Who takes part, and what happened: nodes, agents, people and the audit log.
+
+token = (await angelos.agents.add("ada")).token     # single use: `angelos agent join`
+await angelos.agents.quarantine("ada", "It asked for the policy.")
+person = await angelos.people.add("vera", Role.viewer)
+async for piece in angelos.audit.export():
+    file.write(piece)
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Literal
+
+from angelos.client._flatlist import FlatList
+from angelos.client.download import download
+from angelos.client.transport import Transport, segments
+from angelos.core import api
+from angelos.core.permissions import Role
+
+_TOKEN_S = 600
+
+
+class NodeCollection(FlatList):
+    """The nodes that run tasks and hold checkouts: `angelos.nodes`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def list(self) -> tuple[api.NodeView, ...]:
+        """Return all enrolled nodes.
+
+        Raises:
+            Forbidden: The caller may not read nodes.
+        """
+        return (await self._transport.call("GET", "/nodes", api.NodeList)).nodes
+
+    async def add(
+        self, name: str, role: Literal["execution", "labs"] = "execution", ttl_s: int = _TOKEN_S
+    ) -> api.EnrolmentView:
+        """Return a single-use token by which a node gets its certificate.
+
+        Args:
+            name: The node's name.
+            role: `execution` runs tasks; `labs` takes each new `main` first, as a canary.
+            ttl_s: Seconds after which an unused token is void, at most a day.
+
+        Raises:
+            Unauthenticated: It is quarantined.
+            Forbidden: The caller may not enrol.
+        """
+        body = api.CreateEnrolment(kind="node", name=name, node_role=role, ttl_s=ttl_s)
+        return await self._transport.call("POST", "/enrolments", api.EnrolmentView, body=body)
+
+    async def quarantine(self, name: str, reason: str = "") -> None:
+        """Refuse a node from now on: its certificate, connections and grants are void.
+
+        Args:
+            name: The node's name.
+            reason: Why; kept in the audit log.
+
+        Raises:
+            Forbidden: The caller may not quarantine.
+        """
+        await _quarantine(self._transport, "node", name, reason)
+
+    async def release(self, name: str) -> None:
+        """End a node's quarantine; a new certificate has to be enrolled.
+
+        Raises:
+            Forbidden: The caller may not release.
+        """
+        await _release(self._transport, "node", name)
+
+
+class AgentCollection(FlatList):
+    """The agents that run tasks and propose changes: `angelos.agents`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def add(self, name: str, ttl_s: int = _TOKEN_S) -> api.EnrolmentView:
+        """Return a single-use token by which an agent gets its certificate.
+
+        Args:
+            name: The agent's name.
+            ttl_s: Seconds after which an unused token is void, at most a day.
+
+        Raises:
+            Unauthenticated: It is quarantined.
+            Forbidden: The caller may not enrol.
+        """
+        body = api.CreateEnrolment(kind="agent", name=name, ttl_s=ttl_s)
+        return await self._transport.call("POST", "/enrolments", api.EnrolmentView, body=body)
+
+    async def quarantine(self, name: str, reason: str = "") -> None:
+        """Refuse an agent from now on: its certificate, connections and grants are void.
+
+        Args:
+            name: The agent's name.
+            reason: Why; kept in the audit log.
+
+        Raises:
+            Forbidden: The caller may not quarantine.
+        """
+        await _quarantine(self._transport, "agent", name, reason)
+
+    async def release(self, name: str) -> None:
+        """End an agent's quarantine; a new certificate has to be enrolled.
+
+        Raises:
+            Forbidden: The caller may not release.
+        """
+        await _release(self._transport, "agent", name)
+
+
+class PersonCollection(FlatList):
+    """The people who may sign in: `angelos.people`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def list(self) -> tuple[api.PersonView, ...]:
+        """Return all people, without their tokens.
+
+        Raises:
+            Forbidden: The caller may not manage people.
+        """
+        return (await self._transport.call("GET", "/people", api.PersonList)).people
+
+    async def add(self, name: str, role: Role) -> api.PersonView:
+        """Add a person.
+
+        Args:
+            name: The person's name.
+            role: What they may do.
+
+        Returns:
+            The person with their token, which is shown only now.
+
+        Raises:
+            Conflict: Somebody has that name already.
+            Forbidden: The caller may not manage people.
+        """
+        body = api.CreatePerson(name=name, role=role)
+        return await self._transport.call("POST", "/people", api.PersonView, body=body)
+
+    async def remove(self, name: str) -> None:
+        """Remove a person; their token is void from now on.
+
+        Raises:
+            NotFound: There is no such person.
+            Forbidden: The caller may not manage people.
+        """
+        await self._transport.call("DELETE", "/people" + segments(name), api.Ok)
+
+
+class AuditLog:
+    """The Merkle log of everything that happened: `angelos.audit`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def entries(self, after: int = -1, limit: int = 100) -> tuple[api.AuditEntry, ...]:
+        """Return entries in the order of the log.
+
+        Args:
+            after: Only entries after this index.
+            limit: At most so many.
+
+        Raises:
+            Forbidden: The caller may not read the audit log.
+        """
+        query: dict[str, object] = {"after": after, "limit": limit}
+        answer = await self._transport.call("GET", "/audit/entries", api.AuditEntries, query=query)
+        return answer.entries
+
+    async def checkpoint(self) -> api.CheckpointView:
+        """Return the newest signed checkpoint.
+
+        Raises:
+            Forbidden: The caller may not read the audit log.
+        """
+        return await self._transport.call("GET", "/audit/checkpoint", api.CheckpointView)
+
+    def export(self) -> AsyncGenerator[bytes, None]:
+        """Yield the whole log as JSON lines; `angelos audit verify` needs nothing else.
+
+        Yields:
+            Pieces of the export, as they come.
+
+        Raises:
+            Forbidden: The caller may not read the audit log.
+            Unavailable: The answer broke off.
+        """
+        return download(self._transport, "/audit/export")
+
+
+async def _quarantine(transport: Transport, kind: str, name: str, reason: str) -> None:
+    path = "/principals" + segments(kind, name, "quarantine")
+    await transport.call("POST", path, api.Ok, body=api.Reason(reason=reason))
+
+
+async def _release(transport: Transport, kind: str, name: str) -> None:
+    await transport.call("POST", "/principals" + segments(kind, name, "release"), api.Ok)

@@ -1,0 +1,181 @@
+"""Proposals: edits on their way to `main`, tested and then approved by policy or by people.
+
+edit = NewText(path="study/mean.py", text=...)
+proposal = await angelos.proposals.create("study", [edit], base=revision, message="Add a mean")
+view = await proposal.settled()              # tests have run; promoted, refused or waiting
+if view.state == "waiting":
+    await proposal.approve(view.digest)      # exactly the edits that were read
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from angelos.client._flatlist import FlatList
+from angelos.client.transport import Transport, segments
+from angelos.core import api
+from angelos.core.ids import ProposalId, new_proposal_id
+from angelos.core.repository import Edit
+
+_LONGEST_WAIT_S = 60.0
+"""The server answers after this time at the latest."""
+
+
+class Proposal:
+    """A handle on one proposal; `angelos.proposals[id]` and `create` give one.
+
+    Attributes:
+        id: The proposal's id, such as `prop-0193...`.
+    """
+
+    def __init__(self, transport: Transport, proposal: str) -> None:
+        self.id = ProposalId(proposal)
+        self._transport = transport
+
+    def __repr__(self) -> str:
+        return f"Proposal({self.id!r})"
+
+    async def view(self, wait: float = 0) -> api.ProposalView:
+        """Return the proposal as it is now.
+
+        Args:
+            wait: Seconds to wait first until it is settled; the server bounds them (60).
+
+        Returns:
+            Its state and the reason for it, its changes, test results and approvals.
+
+        Raises:
+            NotFound: There is no such proposal.
+            Unavailable: The server cannot be reached.
+        """
+        return await self._transport.call(
+            "GET",
+            "/proposals" + segments(self.id),
+            api.ProposalView,
+            query={"wait": wait or None},
+            patience_s=wait,
+        )
+
+    async def settled(self) -> api.ProposalView:
+        """Wait until the proposal is decided, or waits for people to approve it.
+
+        Use `asyncio.timeout` to wait no longer than that.
+
+        Returns:
+            The proposal in one of the states of `angelos.core.api.SETTLED`.
+
+        Raises:
+            NotFound: There is no such proposal.
+            Unavailable: The server cannot be reached.
+        """
+        view = await self.view(wait=_LONGEST_WAIT_S)
+        while view.state not in api.SETTLED:
+            view = await self.view(wait=_LONGEST_WAIT_S)
+        return view
+
+    async def approve(self, digest: str, comment: str = "") -> api.ProposalView:
+        """Approve exactly the edits that `digest` names.
+
+        Args:
+            digest: The `digest` of the view that was read.
+            comment: Words on it; kept in the audit log.
+
+        Returns:
+            The proposal after it.
+
+        Raises:
+            Conflict: The proposal has another digest, or is decided already.
+            Forbidden: The caller may not approve it; nobody approves their own.
+            NotFound: There is no such proposal.
+        """
+        return await self._review("approve", digest, comment)
+
+    async def reject(self, digest: str, comment: str = "") -> api.ProposalView:
+        """Reject the proposal; its edits are taken out of `dev` again.
+
+        Args:
+            digest: The `digest` of the view that was read.
+            comment: Why; kept in the audit log.
+
+        Returns:
+            The proposal after it.
+
+        Raises:
+            Conflict: The proposal has another digest, or is decided already.
+            Forbidden: The caller may not review.
+            NotFound: There is no such proposal.
+        """
+        return await self._review("reject", digest, comment)
+
+    async def _review(self, verdict: str, digest: str, comment: str) -> api.ProposalView:
+        path = "/proposals" + segments(self.id, verdict)
+        body = api.Review(digest=digest, comment=comment)
+        return await self._transport.call("POST", path, api.ProposalView, body=body)
+
+
+class ProposalCollection(FlatList):
+    """All proposals of a system: `angelos.proposals`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def __getitem__(self, proposal: str) -> Proposal:
+        """Return a handle on a proposal by its id, without a request."""
+        return Proposal(self._transport, proposal)
+
+    async def list(
+        self, state: str = "", repo: str = "", limit: int = 50
+    ) -> tuple[api.ProposalView, ...]:
+        """Return proposals, newest first.
+
+        Args:
+            state: Only those in this state, such as `waiting` (`api.ProposalState`).
+            repo: Only those of this repository.
+            limit: At most so many.
+
+        Raises:
+            InvalidInput: There is no such state, or the limit is out of bounds.
+            Forbidden: The caller may not read proposals.
+        """
+        query: dict[str, object] = {"state": state, "repo": repo, "limit": limit}
+        answer = await self._transport.call("GET", "/proposals", api.ProposalList, query=query)
+        return answer.proposals
+
+    async def create(
+        self,
+        repo: str,
+        edits: Sequence[Edit],
+        *,
+        base: str,
+        message: str,
+        proposal: ProposalId | None = None,
+    ) -> Proposal:
+        """Propose edits to a repository.
+
+        Args:
+            repo: The repository's name.
+            edits: New texts, unified diffs and deletions, at most one for each file.
+            base: The revision that the edits were made from; `main` and `dev` stand for their
+                present heads.
+            message: What the change is for.
+            proposal: The id to give it. The same id again with the same edits is the same
+                proposal; by default a new one.
+
+        Returns:
+            A handle; the proposal's tests run meanwhile.
+
+        Raises:
+            Stale: The same lines have changed since `base`; `extra["conflicts"]` has the texts.
+            InvalidInput: An edit does not fit its base.
+            Forbidden: Policy does not permit it.
+            NotFound: There is no such repository or base.
+        """
+        body = api.SubmitProposal(
+            base=base,
+            edits=tuple(edits),
+            message=message,
+            proposal=proposal or new_proposal_id(),  # so that a repeated request is one proposal
+        )
+        path = "/repos" + segments(repo, "proposals")
+        view = await self._transport.call("POST", path, api.ProposalView, body=body)
+        return self[view.id]

@@ -1,0 +1,209 @@
+"""Repositories: their files and revisions, live and on `main`.
+
+study = angelos.repos["study"]                      # a handle, without a request
+text = (await study.read("study/mean.py")).decode()
+for revision in await study.log():
+    ...
+edit = NewText(path="study/mean.py", text=text + "...")
+proposal = await study.propose([edit], base="main", message="Add a median")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from angelos.client._flatlist import FlatList
+from angelos.client.proposals import Proposal, ProposalCollection
+from angelos.client.transport import Transport, segments
+from angelos.core import api
+from angelos.core.errors import AngelError
+from angelos.core.ids import Revision
+from angelos.core.repository import Branch, Change, Edit
+from angelos.core.revision import Bundle
+
+
+class Repo:
+    """A handle on one repository; `angelos.repos[name]` and `create` give one.
+
+    Wherever a method takes a revision, `main` and `dev` stand for their present heads.
+
+    Attributes:
+        name: The repository's name.
+    """
+
+    def __init__(self, transport: Transport, name: str) -> None:
+        self.name = name
+        self._transport = transport
+
+    def __repr__(self) -> str:
+        return f"Repo({self.name!r})"
+
+    async def view(self) -> api.RepoView:
+        """Return the revisions at which the branches `main` and `dev` stand.
+
+        Raises:
+            NotFound: There is no such repository.
+        """
+        return await self._transport.call("GET", self._path(), api.RepoView)
+
+    async def read(self, path: str, revision: str = "main") -> bytes:
+        """Return a file's content.
+
+        Args:
+            path: The file's path in the repository.
+            revision: The revision it is read at.
+
+        Raises:
+            NotFound: There is no such repository, revision or file.
+        """
+        route = self._path("revisions", revision, "file")
+        return await self._transport.fetch("GET", route, query={"path": path})
+
+    async def read_live(self, path: str) -> bytes:
+        """Return a file's content in the live documents, with what was typed a moment ago.
+
+        Args:
+            path: The file's path in the repository.
+
+        Raises:
+            NotFound: There is no such repository or file.
+        """
+        return await self._transport.fetch("GET", self._path("live"), query={"path": path})
+
+    async def log(self, branch: Branch = "main", limit: int = 50) -> tuple[Revision, ...]:
+        """Return a branch's first-parent history, newest first.
+
+        Args:
+            branch: `main` or `dev`.
+            limit: At most so many.
+
+        Raises:
+            NotFound: There is no such repository.
+        """
+        query: dict[str, object] = {"branch": branch, "limit": limit}
+        answer = await self._transport.call("GET", self._path("log"), api.RevisionList, query=query)
+        return answer.revisions
+
+    async def diff(self, before: str, after: str) -> tuple[Change, ...]:
+        """Return the files that differ between two revisions, with bounded unified diffs.
+
+        Args:
+            before: The older revision.
+            after: The newer one.
+
+        Raises:
+            NotFound: There is no such repository or revision.
+        """
+        query: dict[str, object] = {"before": before, "after": after}
+        answer = await self._transport.call("GET", self._path("diff"), api.ChangeList, query=query)
+        return answer.changes
+
+    async def revision(self, revision: str = "main") -> api.RevisionView:
+        """Return a revision: its author, message, parents, signature and list of files.
+
+        Raises:
+            NotFound: There is no such repository or revision.
+        """
+        return await self._transport.call(
+            "GET", self._path("revisions", revision), api.RevisionView
+        )
+
+    async def bundle(self, revision: str = "main") -> Bundle:
+        """Return all of a revision with its signature; verify it before using it.
+
+        Raises:
+            NotFound: There is no such repository or revision.
+            Unavailable: The server cannot be reached.
+        """
+        route = self._path("revisions", revision, "bundle")
+        raw = await self._transport.fetch("GET", route)
+        try:
+            return msgspec.msgpack.decode(raw, type=Bundle)
+        except (msgspec.DecodeError, ValueError) as error:
+            raise AngelError(f"GET {route} answered with something else: {error}") from error
+
+    async def rollback(self, to: str, reason: str = "") -> Revision:
+        """Take `main` back to the files of an earlier revision by a new commit.
+
+        Args:
+            to: A revision of `main`'s history.
+            reason: Why; becomes part of the commit.
+
+        Returns:
+            The new `main`.
+
+        Raises:
+            Conflict: `main` has those files already.
+            Forbidden: The caller may not roll back.
+            NotFound: `to` is not in `main`'s history.
+        """
+        body = api.Rollback(to=to, reason=reason)
+        answer = await self._transport.call(
+            "POST", self._path("rollback"), api.RolledBack, body=body
+        )
+        return answer.revision
+
+    async def propose(self, edits: Sequence[Edit], *, base: str, message: str) -> Proposal:
+        """Propose edits to this repository; `angelos.proposals.create` says more.
+
+        Args:
+            edits: New texts, unified diffs and deletions, at most one for each file.
+            base: The revision that the edits were made from.
+            message: What the change is for.
+
+        Returns:
+            A handle on the proposal; its tests run meanwhile.
+
+        Raises:
+            Stale: The same lines have changed since `base`; `extra["conflicts"]` has the texts.
+            InvalidInput: An edit does not fit its base.
+            Forbidden: Policy does not permit it.
+            NotFound: There is no such repository or base.
+        """
+        proposals = ProposalCollection(self._transport)
+        return await proposals.create(self.name, edits, base=base, message=message)
+
+    def _path(self, *parts: str) -> str:
+        return "/repos" + segments(self.name, *parts)
+
+
+class RepoCollection(FlatList):
+    """All repositories of a system: `angelos.repos`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def __getitem__(self, name: str) -> Repo:
+        """Return a handle on a repository by its name, without a request."""
+        return Repo(self._transport, name)
+
+    async def list(self) -> tuple[api.RepoView, ...]:
+        """Return all repositories with the heads of their branches.
+
+        Raises:
+            Forbidden: The caller may not read repositories.
+        """
+        return (await self._transport.call("GET", "/repos", api.RepoList)).repos
+
+    async def create(self, name: str, files: Mapping[str, str], message: str = "import") -> Repo:
+        """Import files as a new repository; `dev` and `main` start at the same revision.
+
+        Args:
+            name: The repository's name: letters, digits, `.`, `_` and `-`, at most 64.
+            files: Text by path; a notebook's is its JSON.
+            message: The first commit's message.
+
+        Returns:
+            A handle.
+
+        Raises:
+            Conflict: A repository has that name already.
+            InvalidInput: The name or a path is not a good one.
+            TooLarge: The files are more than one request may hold.
+            Forbidden: The caller may not create repositories.
+        """
+        body = api.CreateRepo(name=name, files=dict(files), message=message)
+        view = await self._transport.call("POST", "/repos", api.RepoView, body=body)
+        return self[view.name]
