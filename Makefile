@@ -31,7 +31,7 @@ demo: $(SERVER) ## the main job, end to end, headless, in a temporary directory
 	$(BIN)/angelos demo
 
 lab: $(SERVER) ## JupyterLab with AngelOS on embedded stores; Ctrl-C stops it
-	@$(BIN)/python -c 'import shutil; from angelos.adapters.host.datadir import DataDir, find_data_dir; data = DataDir(find_data_dir()); data.create(); book = data.workspace / "00_quickstart.ipynb"; book.exists() or shutil.copy("notebooks/00_quickstart.ipynb", book)'
+	@$(BIN)/python -c 'import shutil; from angelos.adapters.host.datadir import DataDir; from angelos.client.settings import find_data_dir; data = DataDir(find_data_dir()); data.create(); book = data.workspace / "00_quickstart.ipynb"; book.exists() or shutil.copy("notebooks/00_quickstart.ipynb", book)'
 	$(BIN)/angelos up --lab
 
 test: check ## all tests (what the machine lacks is SKIPPED with the reason)

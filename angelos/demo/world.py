@@ -14,8 +14,9 @@ from typing import Any
 
 import msgspec
 
-from angelos.adapters.host.datadir import DataDir, find_data_dir
+from angelos.adapters.host.datadir import DataDir
 from angelos.client import Angelos
+from angelos.client.settings import find_data_dir
 from angelos.core.api import ProposalView
 from angelos.core.errors import AngelError, from_problem
 from angelos.core.ids import START, Offset, Revision

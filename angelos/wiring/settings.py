@@ -1,6 +1,5 @@
-"""All settings, and the only place that reads the environment.
+"""The settings of a system; with `angelos.client.settings` all that reads the environment.
 
-ANGELOS_DATA_DIR           where the system keeps its files
 ANGELOS_POSTGRES_DSN       use this PostgreSQL (>= 15) instead of the embedded one
 ANGELOS_VALKEY_URL         use this Valkey or Redis (>= 7, appendonly yes) instead of ours
 ANGELOS_ALLOW_UNSANDBOXED  1: run code without a sandbox where none can be made (a banner says so)
@@ -18,7 +17,8 @@ from pathlib import Path
 
 import msgspec
 
-from angelos.adapters.host.datadir import DataDir, absolute, find_data_dir
+from angelos.adapters.host.datadir import DataDir, absolute
+from angelos.client.settings import find_data_dir
 from angelos.core.errors import InvalidInput
 
 

@@ -7,9 +7,11 @@ import re
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 
 import msgspec
 
+from angelos.client import settings as client_settings
 from angelos.control.config import ControlConfig
 from angelos.control.proposals import repo_config
 from angelos.governance.config import GovernanceConfig
@@ -30,7 +32,7 @@ _PACKAGES = ("angelos", "jupyter_ext", "llm")
 
 def page() -> str:
     """Return the page."""
-    said = _NOT_OURS | dict(_VARIABLE.findall(settings.__doc__ or ""))
+    said = _NOT_OURS | _variables(client_settings) | _variables(settings)
     read = _reads()
     rows = [
         (code(name), said.get(name, ""), ", ".join(code(place) for place in sorted(read[name])))
@@ -44,6 +46,7 @@ def page() -> str:
             settings.Settings, settings.StoreSettings, settings.ServerSettings,
             settings.NodeSettings,
         ),
+        "## The client", *_structs(client_settings.ClientSettings),
         "## Planes",
         "What a plane is built with, in code; few of these have an option.",
         *_structs(ControlConfig, HubConfig, GovernanceConfig, NodeConfig, SandboxConfig),
@@ -54,6 +57,11 @@ def page() -> str:
         ),
     ]  # fmt: skip
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+
+def _variables(module: ModuleType) -> dict[str, str]:
+    """Return what a module's docstring says of each variable."""
+    return dict(_VARIABLE.findall(module.__doc__ or ""))
 
 
 def _structs(*structs: type[msgspec.Struct]) -> Iterator[str]:

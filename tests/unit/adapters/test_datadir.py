@@ -18,10 +18,10 @@ from angelos.adapters.host.datadir import (
     Process,
     ServerFile,
     SystemFile,
-    find_data_dir,
     is_running,
     write_private,
 )
+from angelos.client.settings import find_data_dir
 from angelos.core.errors import Conflict, InvalidInput, Unavailable
 from angelos.testing import need
 from angelos.wiring.settings import load
@@ -235,18 +235,6 @@ def test_a_process_is_known_by_pid_and_start():
         assert not is_running(child.pid, ticks + 1)
         child.communicate(b"\n")
         assert not is_running(child.pid, ticks)
-
-
-@pytest.mark.parametrize(
-    ("env", "path"),
-    [
-        ({"ANGELOS_DATA_DIR": "/srv/a", "HOME": "/h"}, "/srv/a"),
-        ({"XDG_DATA_HOME": "/x", "HOME": "/h"}, "/x/angelos"),
-        ({"HOME": "/h"}, "/h/.local/share/angelos"),
-    ],
-)
-def test_where_the_data_directory_is(env, path):
-    assert find_data_dir(env) == Path(path)
 
 
 def test_settings_come_from_the_environment_and_arguments_go_first():
