@@ -7,7 +7,7 @@ sandbox on an execution node; *a patch* travels from a proposal through tests an
     from angelos.client import Angelos
 
     async with Angelos.connect() as angelos:
-        result = await angelos.run("print(6 * 7)")
+        result = await angelos.tasks.run("print(6 * 7)")
 """
 
 __version__ = "0.1.0"

@@ -65,7 +65,7 @@ async def tasks(world: World, rounds: int) -> dict[str, Any]:
     manager, client = await start_new_async_kernel()
 
     async def ours(_: int) -> None:
-        result = await world.angelos.run(CODE)
+        result = await world.angelos.tasks.run(CODE)
         if result.stdout != "42\n":
             sys.exit(f"the task did not print 42: {result}")
 
@@ -99,7 +99,7 @@ def checks(folder: Path) -> None:
 
 async def proposals(world: World, rounds: int, scratch: Path) -> dict[str, Any]:
     """Time the second road."""
-    await world.angelos.create_repo(study.REPO, world.files, "import")
+    await world.angelos.repos.create(study.REPO, world.files, "import")
     for path, text in world.files.items():
         (scratch / path).parent.mkdir(parents=True, exist_ok=True)
         (scratch / path).write_text(text)
@@ -116,7 +116,7 @@ async def proposals(world: World, rounds: int, scratch: Path) -> dict[str, Any]:
     async def ours(number: int) -> None:
         text = await world.text("study/__init__.py")
         edit = NewText(path="study/__init__.py", text=text + line(number))
-        proposal = await world.angelos.propose(study.REPO, "main", [edit], f"line {number}")
+        proposal = await world.repository.propose([edit], base="main", message=f"line {number}")
         view = await world.settled(proposal.id)
         if view.state != "promoted":
             sys.exit(f"the proposal was not promoted: {view.state}, {view.reason}")

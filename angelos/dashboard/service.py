@@ -14,11 +14,11 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal
 
-from angelos.core.api import ProposalView, StatusView, TaskView
+from angelos.client import Angelos
 from angelos.core.errors import AngelError, NotFound, Unavailable
 from angelos.core.ids import Offset
 from angelos.core.messages import Fact
@@ -46,34 +46,12 @@ RETRY_S = 2.0
 CLOSE_S = 5.0
 
 
-class System(Protocol):
-    """What the dashboard needs of `angelos.client.Angelos`."""
-
-    async def status(self) -> StatusView: ...  # noqa: D102
-
-    async def task(self, task: str, wait: float = 0) -> TaskView: ...  # noqa: D102
-
-    async def tasks(self, state: str = "", limit: int = 50) -> Sequence[TaskView]: ...  # noqa: D102
-
-    async def proposal(self, proposal: str, wait: float = 0) -> ProposalView: ...  # noqa: D102
-
-    async def proposals(  # noqa: D102
-        self, state: str = "", repo: str = "", limit: int = 50
-    ) -> Sequence[ProposalView]: ...
-
-    async def approve(self, proposal: str, digest: str, comment: str = "") -> ProposalView: ...  # noqa: D102
-
-    async def reject(self, proposal: str, digest: str, comment: str = "") -> ProposalView: ...  # noqa: D102
-
-    def events(self, after: Offset) -> AsyncIterator[Fact]: ...  # noqa: D102
-
-
 class Feed:
     """Keeps a dashboard's state equal to the system."""
 
     def __init__(
         self,
-        connect: Callable[[], AbstractAsyncContextManager[System]],
+        connect: Callable[[], AbstractAsyncContextManager[Angelos]],
         publish: Callable[[dict[str, Any]], None],
     ) -> None:
         """Take how to reach the system and whom to show it; `publish` runs in the feed's thread."""
@@ -86,7 +64,7 @@ class Feed:
 
         If it brought none, that may be the reason, and the next one begins where the system is.
         """
-        self._system: System | None = None
+        self._angelos: Angelos | None = None
         self._loop = asyncio.new_event_loop()
         self._task: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._main, name="dashboard", daemon=True)
@@ -148,23 +126,22 @@ class Feed:
                 await asyncio.sleep(RETRY_S)
 
     async def _follow(self) -> None:
-        async with self._connect() as system:
-            status = await system.status()
-            tasks = await system.tasks(limit=MAX_TASKS)
-            proposals = await system.proposals(limit=MAX_PROPOSALS)
+        async with self._connect() as angelos:
+            status = await angelos.status()
+            tasks = await angelos.tasks.list(limit=MAX_TASKS)
+            proposals = await angelos.proposals.list(limit=MAX_PROPOSALS)
             self._set(loaded(self._state, status, tasks, proposals))
-            self._system = system
+            self._angelos = angelos
             try:
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(self._ask_again(system))
+                    group.create_task(self._ask_again(angelos))
                     after, self._after = self._after or status.journal, None
-                    facts = cast("Any", system.events(after=after))
-                    async with contextlib.aclosing(facts):
+                    async with contextlib.aclosing(angelos.events(after=after)) as facts:
                         async for fact in facts:
                             self._take(fact)
                     raise Unavailable("The stream of events has ended.")
             finally:
-                self._system = None
+                self._angelos = None
 
     def _take(self, fact: Fact) -> None:
         self._after = fact.offset or self._after
@@ -175,7 +152,7 @@ class Feed:
             self._stale |= stale
             self._asked.set()
 
-    async def _ask_again(self, system: System) -> None:
+    async def _ask_again(self, angelos: Angelos) -> None:
         """Ask for what became stale; many facts about one thing are one question."""
         while True:
             await self._asked.wait()
@@ -183,18 +160,18 @@ class Feed:
             stale, self._stale = self._stale, Stale()
             for task in to_ask(stale):
                 with contextlib.suppress(NotFound):  # it is long over
-                    self._set(with_task(self._state, await system.task(task)))
+                    self._set(with_task(self._state, await angelos.tasks[task].view()))
             for proposal in sorted(stale.proposals):
                 with contextlib.suppress(NotFound):  # it was refused before it became one
-                    self._set(with_proposal(self._state, await system.proposal(proposal)))
+                    self._set(with_proposal(self._state, await angelos.proposals[proposal].view()))
             if stale.system:
-                self._set(with_status(self._state, await system.status()))
+                self._set(with_status(self._state, await angelos.status()))
 
     async def _review(self, proposal: str, digest: str, word: Word, comment: str) -> None:
         try:
-            system = self._connected()
-            act = system.approve if word == "approve" else system.reject
-            self._set(with_proposal(self._state, await act(proposal, digest, comment)))
+            handle = self._connected().proposals[proposal]
+            act = handle.approve if word == "approve" else handle.reject
+            self._set(with_proposal(self._state, await act(digest, comment)))
         except (AngelError, OSError) as error:
             self._set(noticed(self._state, proposal, str(error)))
         except Exception as error:
@@ -202,10 +179,10 @@ class Feed:
             why = f"The dashboard failed ({error!r}); see whether it was done before you try again."
             self._set(noticed(self._state, proposal, why))
 
-    def _connected(self) -> System:
-        if self._system is None:
+    def _connected(self) -> Angelos:
+        if self._angelos is None:
             raise Unavailable("Nobody is connected at the moment.")
-        return self._system
+        return self._angelos
 
     async def _show(self) -> None:
         while True:

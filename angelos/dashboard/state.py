@@ -4,7 +4,7 @@ A fact says that something changed; what it is now is asked of the system, so `f
 what has to be asked again. Only live output is taken from the facts themselves.
 
     state, stale = followed(state, fact)      # stale.tasks == {"task-1"}
-    state = with_task(state, await system.task("task-1"))
+    state = with_task(state, await angelos.tasks["task-1"].view())
     publish(view(state))
 """
 

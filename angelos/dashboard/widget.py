@@ -12,7 +12,7 @@ import anywidget
 import traitlets
 
 from angelos.client import Angelos
-from angelos.dashboard.service import Feed, System
+from angelos.dashboard.service import Feed
 
 log = logging.getLogger(__name__)
 _STATIC = Path(__file__).parent / "static"
@@ -36,7 +36,7 @@ class Dashboard(anywidget.AnyWidget):
     tasks = traitlets.List().tag(sync=True)
 
     def __init__(
-        self, connect: Callable[[], AbstractAsyncContextManager[System]] | None = None
+        self, connect: Callable[[], AbstractAsyncContextManager[Angelos]] | None = None
     ) -> None:
         """Take how to reach the system; by default the one that runs here."""
         super().__init__()

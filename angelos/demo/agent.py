@@ -40,13 +40,14 @@ async def answer(angelos: Angelos, request: dict[str, Any]) -> Any:
     match request.get("op"):
         case "propose":
             edits = msgspec.convert(request["edits"], type=list[Edit])
-            return await angelos.propose(
-                request["repo"], request["base"], edits, request["message"]
+            proposal = await angelos.proposals.create(
+                request["repo"], edits, base=request["base"], message=request["message"]
             )
+            return await proposal.view()
         case "approve":
-            return await angelos.approve(request["proposal"], request["digest"])
+            return await angelos.proposals[request["proposal"]].approve(request["digest"])
         case "run":
-            return await angelos.run(request["code"])
+            return await angelos.tasks.run(request["code"])
         case op:
             raise InvalidInput(f"This agent does not know {op!r}.")
 

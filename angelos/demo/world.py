@@ -15,16 +15,15 @@ from typing import Any
 import msgspec
 
 from angelos.adapters.host.datadir import DataDir
-from angelos.client import Angelos
+from angelos.client import Angelos, Repo
 from angelos.client.settings import find_data_dir
-from angelos.core.api import ProposalView
+from angelos.core.api import SETTLED, ProposalView
 from angelos.core.errors import AngelError, from_problem
 from angelos.core.ids import START, Offset, Revision
-from angelos.core.messages import Fact, Kind, TaskResult
+from angelos.core.messages import Fact, Kind
 from angelos.core.repository import Edit
 from angelos.demo import orphan, study
 
-SETTLED = ("promoted", "rejected", "refused", "rolled-back", "waiting")
 AGENTS = ("ada", "bob", "mallory")
 _MOVES = tuple(k for k in Kind if k.startswith(("proposal.", "rollback.", "branch.")))
 LINE_LIMIT = 32 * 1024 * 1024
@@ -121,13 +120,18 @@ class World:
         """The owner's token, as `angelos up` wrote it to `system.json`."""
         return DataDir(self.data_dir).system().token
 
+    @property
+    def repository(self) -> Repo:
+        """The study repository."""
+        return self.angelos.repos[self.repo]
+
     async def text(self, path: str, revision: str = "main") -> str:
         """Return a file's text at a revision of the study repository."""
-        return (await self.angelos.read_file(self.repo, revision, path)).decode()
+        return (await self.repository.read(path, revision)).decode()
 
     async def main(self) -> Revision:
         """Return the present revision of `main`."""
-        return (await self.angelos.repo(self.repo)).main
+        return (await self.repository.view()).main
 
     async def settled(
         self, proposal: str, states: Collection[str] = SETTLED, within: float = 90
@@ -140,20 +144,11 @@ class World:
         facts = self.angelos.events(after=offset, kinds=_MOVES)
         async with asyncio.timeout(within), aclosing(facts):
             while True:
-                view = await self.angelos.proposal(proposal)
+                view = await self.angelos.proposals[proposal].view()
                 if view.state in states:
                     return view
                 await anext(facts)
         raise AssertionError  # the loop ends by return or time-out
-
-    async def finished(self, task: str) -> TaskResult:
-        """Wait for the end of a task and return its result."""
-        view = await self.angelos.task(task)
-        for _ in range(6):
-            if view.result is not None:
-                return view.result
-            view = await self.angelos.task(task, wait=20)
-        raise StepFailed(f"task {task} is still {view.state}")
 
     async def fact(self, kind: str, subject: str = "", within: float = 30, **data: Any) -> Fact:
         """Wait for the first fact of a kind that has this subject and these data."""
@@ -225,7 +220,7 @@ async def attach(stack: AsyncExitStack) -> World:
     """Return the world of the system that is running already, with names that are still free."""
     angelos = await stack.enter_async_context(Angelos.connect())
     data_dir = find_data_dir()
-    taken = {repo.name for repo in await angelos.repos()}
+    taken = {repo.name for repo in await angelos.repos.list()}
     suffix = next(
         suffix
         for suffix in map(_suffix, count(1))
@@ -244,7 +239,7 @@ async def start_agent(world: World, name: str, stack: AsyncExitStack) -> Agent:
     """Enrol an agent with a single-use token and start its process."""
     full = name + world.suffix
     folder = world.data_dir / "agents" / full
-    token = (await world.angelos.enrol_token("agent", full)).token
+    token = (await world.angelos.agents.add(full)).token
     enrolled = await world.cli("agent", "enrol", token, str(folder))
     expect(enrolled["exit"] == 0, f"agent {full} was not enrolled: {enrolled}")
     process = await asyncio.create_subprocess_exec(

@@ -16,7 +16,8 @@ from typing import Any
 
 from angelos.adapters.host.datadir import DataDir, write_private
 
-_DROPPED = ("JPY_", "JUPYTER", "IPYTHON")
+_DROPPED = ("JPY_", "JUPYTER", "IPYTHON", "ANGELOS_TOKEN", "ANGELOS_URL")
+"""Its notebooks are not to use another system, or to act as whoever started this one."""
 
 
 _OVERRIDES = {

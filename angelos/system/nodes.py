@@ -16,7 +16,15 @@ if TYPE_CHECKING:
 
 _MARGIN_S = 300
 _TOKEN_S = 120
-_DROPPED = ("ANGELOS_POSTGRES_DSN", "ANGELOS_VALKEY_URL", "JUPYTER_TOKEN", "PYTHONPATH")
+_DROPPED = (
+    "ANGELOS_POSTGRES_DSN",
+    "ANGELOS_VALKEY_URL",
+    "JUPYTER_TOKEN",
+    "PYTHONPATH",
+    "ANGELOS_TOKEN",
+    "ANGELOS_TOKEN_FILE",
+    "ANGELOS_URL",
+)
 
 
 class Local(NamedTuple):
@@ -63,7 +71,7 @@ class LocalNode:
 
         if not self.enrolled(hub_url):
             name, role = self.local
-            view = await angelos.enrol_token("node", name, role, ttl_s=_TOKEN_S)
+            view = await angelos.nodes.add(name, role, ttl_s=_TOKEN_S)
             await enrol(view.token, self.folder)
 
     def child(self) -> Child:

@@ -245,7 +245,7 @@ class System:
             async with asyncio.timeout(_READY_S):
                 pause = 0.05
                 while names:
-                    here = {str(view.id) for view in await angelos.nodes() if view.connected}
+                    here = {str(view.id) for view in await angelos.nodes.list() if view.connected}
                     for name in sorted(names & here):
                         self._say("started", name=name)
                     names -= here

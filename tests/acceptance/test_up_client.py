@@ -30,31 +30,33 @@ async def _watch(angelos):
 
 async def test_an_agent_works_within_its_role_until_it_is_quarantined(system, tmp_path):
     async with Angelos.connect(system.data.root) as owner:
-        token = (await owner.enrol_token("agent", "ada")).token
+        token = (await owner.agents.add("ada")).token
         await enrol(token, tmp_path / "ada")
-        await owner.create_repo("notes", {"a.txt": "one\n"})
+        notes = await owner.repos.create("notes", {"a.txt": "one\n"})
         async with Angelos.with_certificate(tmp_path / "ada") as ada:
-            assert (await ada.run("print(1)")).stdout == "1\n"
-            view = await ada.propose("notes", "main", [NewText(path="a.txt", text="two\n")], "why")
+            assert (await ada.tasks.run("print(1)")).stdout == "1\n"
+            edit = NewText(path="a.txt", text="two\n")
+            proposal = await ada.repos[notes.name].propose([edit], base="main", message="why")
+            view = await proposal.view()
             assert view.author == "agent/ada"
             with pytest.raises(Forbidden):
-                await ada.approve(view.id, view.digest)
+                await proposal.approve(view.digest)
             with pytest.raises(Forbidden):
-                await ada.enrol_token("agent", "eve")
+                await ada.agents.add("eve")
 
             watching = asyncio.create_task(_watch(ada))
-            await owner.quarantine("agent/ada", "a test")
+            await owner.agents.quarantine("ada", "a test")
             with pytest.raises((Unauthenticated, Forbidden)):
                 await asyncio.wait_for(watching, 30)
             with pytest.raises(Unauthenticated):
                 await ada.status()
-        await owner.release("agent/ada")
+        await owner.agents.release("ada")
         async with Angelos.with_certificate(tmp_path / "ada") as ada:
             with pytest.raises(Unauthenticated):  # the old certificate stays void
                 await ada.status()
-        await enrol((await owner.enrol_token("agent", "ada")).token, tmp_path / "again")
+        await enrol((await owner.agents.add("ada")).token, tmp_path / "again")
         async with Angelos.with_certificate(tmp_path / "again") as ada:
-            result = await ada.run("print(2)")  # new grants are not the revoked ones
+            result = await ada.tasks.run("print(2)")  # new grants are not the revoked ones
             assert (result.status, result.stdout) == ("ok", "2\n"), result
 
 
@@ -62,23 +64,24 @@ async def test_live_and_committed_text_and_history(system):
     async with Angelos.connect(system.data.root) as owner:
         steps = '[pipeline]\nsteps = [{name = "text", run = ["grep", "-q", "two", "a.txt"]}]\n'
         files = {"a.txt": "one\n", "sub/b.txt": "b\n", "angelos.toml": steps}
-        first = (await owner.create_repo("book", files)).main
-        edit = NewText(path="a.txt", text="two\n")
-        view = await owner.propose("book", first, [edit], "second")
+        book = await owner.repos.create("book", files)
+        first = (await book.view()).main
+        proposal = await book.propose(
+            [NewText(path="a.txt", text="two\n")], base=first, message="second"
+        )
         async with asyncio.timeout(60):
-            while view.state not in {"promoted", "waiting", "rejected", "refused"}:
-                view = await owner.proposal(view.id, wait=20)
+            view = await proposal.settled()
         assert view.state == "promoted", view.reason
-        assert await owner.read_file("book", "main", "a.txt") == b"two\n"
-        assert await owner.read_file("book", first, "a.txt") == b"one\n"
-        assert await owner.read_live("book", "a.txt") == b"two\n"
-        assert [c.path for c in await owner.diff("book", first, "main")] == ["a.txt"]
-        assert (await owner.log("book"))[-1] == first
-        tree = (await owner.revision("book", first)).tree
-        back = await owner.rollback("book", first)
-        assert (await owner.revision("book", back)).tree == tree
-        assert (await owner.bundle("book", back)).signed.revision == back
-        assert "book" in {repo.name for repo in await owner.repos()}
+        assert await book.read("a.txt") == b"two\n"
+        assert await book.read("a.txt", first) == b"one\n"
+        assert await book.read_live("a.txt") == b"two\n"
+        assert [c.path for c in await book.diff(first, "main")] == ["a.txt"]
+        assert (await book.log())[-1] == first
+        tree = (await book.revision(first)).tree
+        back = await book.rollback(first)
+        assert (await book.revision(back)).tree == tree
+        assert (await book.bundle(back)).signed.revision == back
+        assert "book" in {repo.name for repo in await owner.repos.list()}
 
 
 @pytest.mark.slow
@@ -92,7 +95,7 @@ async def test_a_run_goes_on_while_the_server_is_killed_and_started_again(system
         started.set()
 
     async with Angelos.connect(system.data.root) as owner:
-        running_task = asyncio.create_task(owner.run(code, on_output=output))
+        running_task = asyncio.create_task(owner.tasks.run(code, on_output=output))
         await asyncio.wait_for(started.wait(), 30)
         os.kill(system.pids()["server"][0], signal.SIGKILL)
         result = await asyncio.wait_for(running_task, 90)

@@ -15,7 +15,6 @@ import pytest
 from tornado.httpclient import AsyncHTTPClient
 
 from angelos.adapters.host.datadir import DataDir
-from angelos.core.api import SubmitTask
 from angelos.core.messages import Limits
 from angelos.core.repository import NewText
 from angelos.demo import patches, study
@@ -51,7 +50,7 @@ async def waiting_proposal(world: World, stack: AsyncExitStack) -> str:
     """Let an agent propose what a person has to agree to, and wait until it does wait."""
     lines = study.ANGELOS_TOML.splitlines(keepends=True)
     world.files[study.POLICY] = "".join(line for line in lines if "notebook" not in line)
-    await world.angelos.create_repo(world.repo, world.files)
+    await world.angelos.repos.create(world.repo, world.files)
     ada = await start_agent(world, "ada", stack)
     path = study.PROTECTED
     edit = NewText(path=path, text=patches.looser_tolerance(world.files[path]))
@@ -79,9 +78,8 @@ async def test_a_click_on_approve_moves_main(browser, tmp_path):
         world = await start_up(tmp_path / "data", stack)
         proposal = await waiting_proposal(world, stack)
         before = await world.main()
-        task = await world.angelos.submit(
-            SubmitTask(code=TRAINING, label="train", limits=Limits(wall_s=200, cpu_s=60))
-        )
+        limits = Limits(wall_s=200, cpu_s=60)
+        task = await world.angelos.tasks.start(TRAINING, label="train", limits=limits)
         page = await browser.new_page(viewport={"width": 1180, "height": 1000})
         await page.goto(await notebook_url(world))
         await page.get_by_text("| Idle").wait_for(timeout=60_000)
@@ -101,12 +99,12 @@ async def test_a_click_on_approve_moves_main(browser, tmp_path):
         assert await world.main() != before
         await root.get_by_text("Nothing waits for you.").wait_for()
         await root.get_by_text("✓ promoted").wait_for()
-        await world.angelos.cancel(task.id)
-        await world.angelos.run(f"print({ATTACK!r})", label=ATTACK)
+        await task.cancel()
+        await world.angelos.tasks.run(f"print({ATTACK!r})", label=ATTACK)
         await root.get_by_text(ATTACK).first.wait_for()
         assert await root.locator("img").count() == 0
         assert await page.evaluate("window.attacked") is None
-        view = await world.angelos.proposal(proposal)
+        view = await world.angelos.proposals[proposal].view()
         assert view.approvals == ("person/owner",)
 
 

@@ -26,8 +26,10 @@ async def test_what_a_viewer_types_is_not_taken_and_they_see_that(browser, tmp_p
     async with AsyncExitStack() as stack:
         world = await start_up(tmp_path / "data", stack)
         angelos, system = world.angelos, DataDir(world.data_dir).system()
-        await angelos.create_repo("study", {"notes.md": "one\ntwo\n", "b.ipynb": json.dumps(BOOK)})
-        vera = await angelos.add_person("vera", Role.viewer)
+        study = await angelos.repos.create(
+            "study", {"notes.md": "one\ntwo\n", "b.ipynb": json.dumps(BOOK)}
+        )
+        vera = await angelos.people.add("vera", Role.viewer)
         page = await browser.new_page(viewport={"width": 1180, "height": 700})
         dialog = page.locator(".jp-Dialog")
         url = f"{system.url}/lab/tree/study/notes.md?reset&token={vera.token}"
@@ -52,16 +54,16 @@ async def test_what_a_viewer_types_is_not_taken_and_they_see_that(browser, tmp_p
             await owner.insert(0, "and ")
             await line.get_by_text("and typed by the owner, one").wait_for()
             assert owner.text == "and typed by the owner, one\ntwo\n"
-        assert await angelos.read_live("study", "notes.md") == owner.text.encode()
+        assert await study.read_live("notes.md") == owner.text.encode()
 
 
 async def test_a_viewer_may_open_a_notebook_and_is_told_once_they_type(browser, tmp_path):
     async with AsyncExitStack() as stack:
         world = await start_up(tmp_path / "data", stack)
         system = DataDir(world.data_dir).system()
-        await world.angelos.create_repo("study", {"b.ipynb": json.dumps(BOOK)})
-        before = await world.angelos.read_live("study", "b.ipynb")
-        vera = await world.angelos.add_person("vera", Role.viewer)
+        study = await world.angelos.repos.create("study", {"b.ipynb": json.dumps(BOOK)})
+        before = await study.read_live("b.ipynb")
+        vera = await world.angelos.people.add("vera", Role.viewer)
         page = await browser.new_page(viewport={"width": 1180, "height": 700})
         await page.goto(f"{system.url}/lab/tree/study/b.ipynb?reset&token={vera.token}")
         cell = page.locator(".jp-Notebook .jp-Cell").first
@@ -75,4 +77,4 @@ async def test_a_viewer_may_open_a_notebook_and_is_told_once_they_type(browser, 
         await cell.locator(".cm-content").click()
         await page.keyboard.type("lost ")
         await dialog.get_by_text(TOLD).wait_for()
-        assert await world.angelos.read_live("study", "b.ipynb") == before
+        assert await study.read_live("b.ipynb") == before

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
-from angelos.core.api import SubmitTask
 from angelos.core.messages import Limits, Status
 from angelos.demo.world import World, expect
 
 _SMALL = Limits(wall_s=10, cpu_s=10, memory_mb=128, pids=32, output_bytes=100_000)
+
+_END_S = 120
+"""Every task ends within this time."""
 
 _READS = """\
 import os
@@ -70,24 +73,26 @@ async def stop_attacks(world: World) -> dict[str, Any]:
     """Run each attack, then an honest task on the same node, then what the guard refuses."""
     seen: dict[str, Any] = {}
     for name, code, limits, status in ATTACKS:
-        view = await world.angelos.submit(SubmitTask(code=code, limits=limits, guard=False))
-        result = await world.finished(view.id)
+        task = await world.angelos.tasks.start(code, limits=limits, guard=False)
+        async with asyncio.timeout(_END_S):
+            result = await task.result()
         expect(
             result.status == status,
             f"code that {name} ends as {status}: {result.status} {result.evidence} "
             f"{result.stderr[-300:]}",
         )
         expect("root:" not in result.stdout, f"code that {name} sees nothing of the host")
-        honest = await world.angelos.run("print(6 * 7)")
+        honest = await world.angelos.tasks.run("print(6 * 7)")
         expect(honest.stdout == "42\n", f"the node serves the next task: {honest}")
-        seen[name] = {"task": view.id, "status": result.status, "evidence": result.evidence}
-    view = await world.angelos.submit(SubmitTask(code=GUARDED))
-    refused = await world.finished(view.id)
+        seen[name] = {"task": task.id, "status": result.status, "evidence": result.evidence}
+    task = await world.angelos.tasks.start(GUARDED)
+    async with asyncio.timeout(_END_S):
+        refused = await task.result()
     guard = refused.evidence
     expect(
         refused.status == Status.denied and guard.get("line") == GUARDED_LINE,
         f"the guard: {refused}",
     )
     expect("never" not in refused.stdout, "nothing was started")
-    seen["the guard refuses"] = {"task": view.id, "status": refused.status, "evidence": guard}
+    seen["the guard refuses"] = {"task": task.id, "status": refused.status, "evidence": guard}
     return {"tier": refused.tier, "runs": seen}

@@ -30,7 +30,7 @@ async def keep_broken_off(world: World) -> dict[str, Any]:
         expect(unit and "Failed example" in unit.output, f"the doctest's output is kept: {failed}")
         tested = await world.fact("proposal.tested", view.id, outcome="failed")
         reverted = await world.fact("proposal.reverted", view.id)
-        live = (await world.angelos.read_live(world.repo, path)).decode()
+        live = (await world.repository.read_live(path)).decode()
         expect(
             mutate(text) != live and "(n + 1)" not in live, f"dev is rid of the mutant of {path}"
         )
@@ -92,7 +92,7 @@ async def _refused_everything(world: World) -> str:
         refusal.code in ("unauthenticated", "unavailable"), f"its certificate is void: {refusal!r}"
     )
     try:
-        token = await world.angelos.enrol_token("agent", world.agents["mallory"].name)
+        token = await world.angelos.agents.add(world.agents["mallory"].name)
     except AngelError as error:
         return error.code
     again = await world.cli("agent", "enrol", token.token, str(world.data_dir / "agents" / "again"))
@@ -114,8 +114,8 @@ async def deploy(world: World) -> dict[str, Any]:
     view = await world.settled(proposal.id, ("rolled-back", "rejected"))
     expect(view.state == "rolled-back", f"the sick merge is rolled back: {view.state}")
     now = await world.main()
-    back = await world.angelos.revision(world.repo, now)
-    was = await world.angelos.revision(world.repo, good)
+    back = await world.repository.revision(now)
+    was = await world.repository.revision(good)
     expect(back.tree == was.tree, "main has the tree of the last healthy revision")
     expect(back.parents == (sick.revision,), "its parent is the sick commit")
     await world.node_has("exec1", now)

@@ -14,9 +14,10 @@ from jupyter_ext.room_client import RoomClient
 
 async def import_repository(world: World) -> dict[str, Any]:
     """Make `main` of a new repository from the interpreter's own modules."""
-    repo = await world.angelos.create_repo(world.repo, world.files, "import of the study")
+    created = await world.angelos.repos.create(world.repo, world.files, "import of the study")
+    repo = await created.view()
     expect(repo.main == repo.dev, "a new repository starts with one revision on both branches")
-    view = await world.angelos.revision(world.repo, "main")
+    view = await world.repository.revision("main")
     expect(
         {entry.path for entry in view.files} == set(world.files),
         "main holds exactly the files that were imported",
@@ -46,7 +47,7 @@ async def merge_at_once(world: World) -> dict[str, Any]:
         first = tasks.create_task(world.agents["ada"].propose(base, [diff], "Add midrange"))
         second = tasks.create_task(world.agents["bob"].propose(base, [whole], "Add rms"))
         tasks.create_task(person())
-    live = (await world.angelos.read_live(world.repo, path)).decode()
+    live = (await world.repository.read_live(path)).decode()
     for part in (patches.MIDRANGE, patches.RMS, patches.TYPED):
         expect(live.count(part) == 1, f"dev holds each change once, also {part.strip()[:24]!r}")
     refusal = await world.agents["ada"].refusal(
@@ -59,7 +60,7 @@ async def merge_at_once(world: World) -> dict[str, Any]:
         world.revisions[name] = view.revision  # type: ignore[assignment]
     return {
         "proposals": [first.result().id, second.result().id],
-        "dev": (await world.angelos.repo(world.repo)).dev,
+        "dev": (await world.repository.view()).dev,
         "main": await world.main(),
         "typed": patches.TYPED.strip(),
         "refused_to_approve": refusal.code,

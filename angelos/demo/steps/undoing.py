@@ -23,8 +23,8 @@ async def _rolled_back(world: World, to: str, reason: str) -> dict[str, Any]:
     answer = await world.cli("rollback", to, "--repo", world.repo, "--reason", reason)
     expect(answer["exit"] == 0, f"`angelos rollback` works: {answer}")
     now = await world.main()
-    commit = await world.angelos.revision(world.repo, now)
-    wanted = await world.angelos.revision(world.repo, to)
+    commit = await world.repository.revision(now)
+    wanted = await world.repository.revision(to)
     expect(now != to and commit.tree == wanted.tree, "a new commit has the old tree")
     expect(commit.parents == (was,), "its parent is the commit rolled back")
     healthy = [await world.node_has(node, now) for node in ("labs1", "exec1")]

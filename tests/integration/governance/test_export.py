@@ -75,7 +75,7 @@ async def test_an_export_holds_one_page_at_most_from_the_database_to_the_file(
             pieces = 0
             async with Angelos(url) as angelos:
                 with file.open("wb") as target:
-                    async for piece in angelos.audit_export():
+                    async for piece in angelos.audit.export():
                         assert len(pages.alive) <= 7
                         assert len(piece) < 200_000
                         target.write(piece)

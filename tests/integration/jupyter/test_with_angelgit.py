@@ -64,19 +64,19 @@ async def gone(pids) -> None:
 
 
 async def live(angelos, path) -> str:
-    return (await angelos.read_live("study", path)).decode()
+    return (await angelos.repos["study"].read_live(path)).decode()
 
 
 async def test_a_person_and_a_proposal_in_one_document_over_restarts_and_kills(tmp_path):
     data = tmp_path / "data"
     files = {"notes.md": "one\ntwo\nthree\n", "b.ipynb": json.dumps(NOTEBOOK)}
     async with system(data) as (angelos, _):
-        await angelos.create_repo("study", files)
+        await angelos.repos.create("study", files)
         async with room(data, "study/notes.md") as person:
             await person.insert(0, "typed ")
             assert await live(angelos, "notes.md") == "typed one\ntwo\nthree\n"
             edit = NewText(path="notes.md", text="one\ntwo\nthree, by a proposal\n")
-            await angelos.propose("study", "main", [edit], "three")
+            await angelos.repos["study"].propose([edit], base="main", message="three")
             await person.wait_for(lambda text: text.endswith("three, by a proposal\n"))
             await person.insert(6, "on ")
             both = "typed on one\ntwo\nthree, by a proposal\n"
@@ -111,7 +111,7 @@ async def test_a_file_changed_on_disk_is_an_edit_and_never_overwritten(tmp_path)
     notes = data / "workspace/study/notes.md"
     text = "".join(f"line {number}\n" for number in range(1, 10))
     async with system(data) as (angelos, _):
-        await angelos.create_repo("study", {"notes.md": text})
+        await angelos.repos.create("study", {"notes.md": text})
         assert notes.read_text() == text
         async with room(data, "study/notes.md") as person:
             await person.insert(0, "typed ")
@@ -140,7 +140,7 @@ async def test_a_file_changed_on_disk_is_an_edit_and_never_overwritten(tmp_path)
     async with system(data) as (angelos, _):  # a proposal, while nobody has the document open
         notes.write_text(now.replace("line 2\n", "line 2, by a script\n"))
         edit = NewText(path="notes.md", text=text.replace("line 8\n", "line 8, proposed\n"))
-        await angelos.propose("study", "main", [edit], "eight")
+        await angelos.repos["study"].propose([edit], base="main", message="eight")
         both = now.replace("line 2\n", "line 2, by a script\n")
         both = both.replace("line 8\n", "line 8, proposed\n")
         await eventually(lambda: notes.read_text() == both, within_s=30)

@@ -28,7 +28,8 @@ class World:
 
     def __init__(self) -> None:
         self.requests: list[tuple[str, str, str, bytes]] = []
-        self.answers: dict[str, tuple[int, bytes]] = {}
+        self.answers: dict[str, tuple[int, bytes] | list[tuple[int, bytes]]] = {}
+        """By method and path; of several, each is given once and the last one ever after."""
         self.facts: list[dict[str, object]] = []
         self.drop_after: list[int] = []
         """For each connection: how many facts it gets before it is cut."""
@@ -57,6 +58,27 @@ class World:
             }
         )
 
+    def answer(self, request: str) -> tuple[int, bytes]:
+        answer = self.answers[request]
+        if isinstance(answer, list):
+            return answer.pop(0) if len(answer) > 1 else answer[0]
+        return answer
+
+    def sent(self) -> list[str]:
+        """Return the requests in order, without their bodies."""
+        return [f"{name}?{query}" if query else name for name, query, *_ in self.requests]
+
+    def body(self, number: int = -1) -> dict[str, object]:
+        """Return what a request held; by default the last one."""
+        return msgspec.json.decode(self.requests[number][3])
+
+    def proposal(self, **changes: object) -> bytes:
+        view = {
+            "id": "prop-1", "repo": "study", "base": "b" * 64, "author": "agent/ada",
+            "message": "why", "digest": "d" * 64, "state": "testing", "reason": "", "changes": [],
+        }  # fmt: skip
+        return msgspec.json.encode(view | changes)
+
     def task(self, **changes: object) -> bytes:
         view = {
             "id": "task-1", "state": "accepted", "by": "person/owner", "node": "exec1",
@@ -76,7 +98,7 @@ class Api(RequestHandler):
         )
         if self.world.answer_now is not None:
             await self.world.answer_now.wait()
-        code, body = self.world.answers[f"{self.request.method} {path}"]
+        code, body = self.world.answer(f"{self.request.method} {path}")
         self.set_status(code)
         self.write(body)
 
@@ -100,9 +122,12 @@ class Events(WebSocketHandler):
     def open(self) -> None:
         after = self.get_query_argument("after")
         self.world.followed.append(after)
+        kinds = [kind for kind in self.get_query_argument("kinds", "").split(",") if kind]
         left = self.world.drop_after.pop(0) if self.world.drop_after else -1
         for fact in self.world.facts:
             if offset_key(fact["offset"]) <= offset_key(after):
+                continue
+            if kinds and fact["kind"] not in kinds:
                 continue
             if left == 0:
                 self.close(self.world.close_code, "cut")

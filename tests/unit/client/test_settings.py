@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from angelos.adapters.host.children import start_ticks
@@ -91,3 +92,19 @@ def test_a_place_that_is_named_is_not_mixed_with_the_environments_token(data, mo
     assert (angelos.url, token_of(angelos)) == (SERVER, "the-owners")
     assert token_of(Angelos.connect(url=SERVER)) == ""
     assert token_of(Angelos.connect(data.root, "adas")) == "adas"
+
+
+def test_connect_finds_the_running_system(tmp_path):
+    data = DataDir(tmp_path)
+    with pytest.raises(errors.Unavailable, match="No system runs"):
+        Angelos.connect(tmp_path)
+    running = {"pid": os.getpid(), "start_ticks": start_ticks(os.getpid()) or 0}
+    base = SystemFile(**running, started_at=0, postgres="", valkey="")
+    data.write_system(base)
+    with pytest.raises(errors.Unavailable, match="still starting"):
+        Angelos.connect(tmp_path)
+    data.write_system(msgspec.structs.replace(base, url="http://127.0.0.1:1", token="t"))
+    assert Angelos.connect(tmp_path).url == "http://127.0.0.1:1"
+    data.write_system(msgspec.structs.replace(base, url="http://127.0.0.1:1", start_ticks=1))
+    with pytest.raises(errors.Unavailable, match="No system runs"):
+        Angelos.connect(tmp_path)

@@ -24,6 +24,8 @@ class FakeSystem:
         self.after: list[str] = []
         self.connects = 0
         self.threads: set[str] = set()
+        self.tasks = FakeTasks(self)
+        self.proposals = FakeProposals(self)
 
     @asynccontextmanager
     async def connect(self):
@@ -36,33 +38,6 @@ class FakeSystem:
     async def status(self):
         return self.make.status()
 
-    async def tasks(self, state="", limit=50):
-        return [self.known["task-001"]]
-
-    async def proposals(self, state="", repo="", limit=50):
-        return [self.known["prop-001"]]
-
-    async def task(self, name, wait=0):
-        self.asked.append(name)
-        if name == "task-bug":
-            raise ValueError("a bug")
-        if name not in self.known:
-            raise NotFound(f"There is no task {name}.")
-        return self.known[name]
-
-    async def proposal(self, name, wait=0):
-        self.asked.append(name)
-        return self.known[name]
-
-    async def approve(self, name, digest, comment=""):
-        if digest != "d" * 64:
-            raise Forbidden("That is not what you saw.")
-        self.known[name] = self.make.proposal(state="promoted", revision="e" * 64)
-        return self.known[name]
-
-    async def reject(self, name, digest, comment=""):
-        raise AssertionError
-
     async def events(self, after):
         self.after.append(after)
         while True:
@@ -74,6 +49,46 @@ class FakeSystem:
             if found is None:
                 raise Unavailable("The link broke.")
             yield found
+
+
+class FakeTasks:
+    def __init__(self, system: FakeSystem) -> None:
+        self.system = system
+
+    async def list(self, state="", limit=50):
+        return [self.system.known["task-001"]]
+
+    def __getitem__(self, name: str) -> FakeHandle:
+        return FakeHandle(self.system, name)
+
+
+class FakeProposals(FakeTasks):
+    async def list(self, state="", repo="", limit=50):
+        return [self.system.known["prop-001"]]
+
+
+class FakeHandle:
+    def __init__(self, system: FakeSystem, name: str) -> None:
+        self.system = system
+        self.name = name
+
+    async def view(self, wait=0):
+        self.system.asked.append(self.name)
+        if self.name == "task-bug":
+            raise ValueError("a bug")
+        if self.name not in self.system.known:
+            raise NotFound(f"There is no {self.name}.")
+        return self.system.known[self.name]
+
+    async def approve(self, digest, comment=""):
+        if digest != "d" * 64:
+            raise Forbidden("That is not what you saw.")
+        view = self.system.make.proposal(state="promoted", revision="e" * 64)
+        self.system.known[self.name] = view
+        return view
+
+    async def reject(self, digest, comment=""):
+        raise AssertionError
 
 
 class Screen:
