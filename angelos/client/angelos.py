@@ -13,6 +13,7 @@ angelos.events()   what happens                angelos.audit    what happened
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -58,7 +59,7 @@ class Angelos(Flat):
         url: str,
         *,
         token: str = "",
-        transport: Transport | None = None,
+        tls: ssl.SSLContext | None = None,
         identity: Identity | None = None,
     ) -> None:
         """Name the server; nothing is sent yet.
@@ -66,13 +67,13 @@ class Angelos(Flat):
         Args:
             url: The server's address, such as `http://127.0.0.1:8888`.
             token: A person's token.
-            transport: How to reach the server, instead of `url` and `token`.
-            identity: A certificate to keep renewed while the client is open.
+            tls: What an agent or node proves by who it is, and trusts the server by.
+            identity: The certificate in `tls`, to be renewed while the client is open.
 
         Raises:
             InvalidInput: The address or the token has the wrong form.
         """
-        self._transport = transport or Transport(url, token=token)
+        self._transport = Transport(url, token=token, tls=tls)
         self._identity = identity
         self._renewal: asyncio.Task[None] | None = None
         self.tasks = TaskCollection(self._transport)
@@ -130,8 +131,7 @@ class Angelos(Flat):
         from angelos.adapters.identity.enrolment import Identity
 
         identity = Identity.load(Path(folder))
-        transport = Transport(identity.hub_url, tls=identity.client_context())
-        return cls(identity.hub_url, transport=transport, identity=identity)
+        return cls(identity.hub_url, tls=identity.client_context(), identity=identity)
 
     @property
     def url(self) -> str:

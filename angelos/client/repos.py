@@ -23,6 +23,9 @@ from angelos.core.ids import Revision
 from angelos.core.repository import Branch, Change, Edit
 from angelos.core.revision import Bundle
 
+_BUNDLE_S = 60.0
+"""How much longer than another answer a bundle may take."""
+
 
 class Repo:
     """A handle on one repository; `angelos.repos[name]` and `create` give one.
@@ -118,7 +121,7 @@ class Repo:
             Unavailable: The server cannot be reached.
         """
         route = self._path("revisions", revision, "bundle")
-        raw = await self._transport.fetch("GET", route)
+        raw = await self._transport.fetch("GET", route, patience_s=_BUNDLE_S)
         try:
             return msgspec.msgpack.decode(raw, type=Bundle)
         except (msgspec.DecodeError, ValueError) as error:

@@ -32,7 +32,8 @@ from angelos.core.errors import (
 from angelos.core.routes import MAX_BODY_BYTES, PREFIX
 
 T = TypeVar("T")
-MAX_ANSWER_BYTES = 256_000_000
+MAX_ANSWER_BYTES = 512_000_000
+"""A bundle holds all of a revision."""
 CONNECT_S = 10.0
 _CONNECTIONS = 32
 _TOKEN = re.compile(r"[!-~]*")

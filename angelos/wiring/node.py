@@ -17,17 +17,12 @@ import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-import msgspec
-
 from angelos.adapters.host.clock import SystemClock
 from angelos.adapters.identity.enrolment import Identity, enrol
-from angelos.adapters.net.dial import problem_of
 from angelos.adapters.net.websocket import connect_channel
-from angelos.core.errors import AngelError, InvalidInput, Unavailable
-from angelos.core.ids import Revision
+from angelos.client import Angelos
+from angelos.core.errors import AngelError, InvalidInput
 from angelos.core.ports import Channel, Clock
-from angelos.core.revision import Bundle
-from angelos.core.routes import PREFIX
 from angelos.core.signing import VerifyKey
 from angelos.node.config import NodeConfig, SandboxConfig
 from angelos.node.sandbox.layout import exposed, system_binds, this_interpreter
@@ -35,8 +30,6 @@ from angelos.node.sandbox.sandbox import BubblewrapSandbox
 from angelos.node.service import Keys, Node
 
 log = logging.getLogger("angelos.node")
-_MAX_BUNDLE = 512_000_000
-_FETCH_S = 120.0
 _FLUSH_S = 5.0
 _MAX_SLOTS = 1024
 
@@ -116,15 +109,16 @@ async def _run(config: NodeConfig, token: str) -> None:
     )
     async with BubblewrapSandbox(config.sandbox) as sandbox:
         log.info("%s: isolation %s %s", identity.id, sandbox.tier, " ".join(sandbox.reasons))
+        angelos = Angelos(identity.hub_url, tls=identity.client_context())
         node = Node(
             config,
             lambda info: _connect(identity, clock, info),
-            lambda repo, revision: fetch_bundle(identity, repo, revision),
+            lambda repo, revision: angelos.repos[repo].bundle(revision),
             sandbox,
             clock,
             keys,
         )
-        async with node:
+        async with angelos, node:
             await _until(stop, node, identity, clock)
 
 
@@ -160,29 +154,6 @@ async def _connect(
             async with asyncio.timeout(_FLUSH_S):
                 while channel.machine.waiting and channel.ended is None:  # noqa: ASYNC110
                     await asyncio.sleep(0.01)
-
-
-async def fetch_bundle(identity: Identity, repo: str, revision: Revision) -> Bundle:
-    """Return a revision's bundle from the hub; the caller verifies it."""
-    from tornado.httpclient import HTTPClientError, HTTPRequest
-
-    from angelos.adapters.net.dial import caller
-
-    url = f"{identity.hub_url}{PREFIX}/repos/{repo}/revisions/{revision}/bundle"
-    request = HTTPRequest(
-        url, ssl_options=identity.client_context(), follow_redirects=False,
-        connect_timeout=10, request_timeout=_FETCH_S,
-    )  # fmt: skip
-    try:
-        async with caller(_MAX_BUNDLE) as http:
-            answer = await http.fetch(request)
-        return msgspec.msgpack.decode(answer.body, type=Bundle)
-    except HTTPClientError as error:
-        raise problem_of(error) from error
-    except OSError as error:
-        raise Unavailable(f"{url} cannot be reached: {error}") from error
-    except (msgspec.DecodeError, ValueError) as error:
-        raise Unavailable(f"{url} answered something else: {error}") from error
 
 
 if __name__ == "__main__":
