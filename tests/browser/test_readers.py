@@ -12,9 +12,9 @@ from contextlib import AsyncExitStack
 import pytest
 
 from angelos.adapters.host.datadir import DataDir
+from angelos.client.rooms import RoomClient
 from angelos.core.permissions import Role
 from angelos.demo.world import start_up
-from jupyter_ext.room_client import RoomClient
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 CELL = {"cell_type": "markdown", "id": "a", "metadata": {}, "source": "# Notes"}

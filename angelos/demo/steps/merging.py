@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from angelos.client.rooms import RoomClient
 from angelos.core.errors import Stale
 from angelos.core.repository import NewText, UnifiedDiff
 from angelos.demo import patches
 from angelos.demo.world import World, expect
-from jupyter_ext.room_client import RoomClient
 
 
 async def import_repository(world: World) -> dict[str, Any]:

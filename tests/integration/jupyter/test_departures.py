@@ -9,8 +9,8 @@ import pytest
 from tornado.httpclient import HTTPRequest
 from tornado.websocket import websocket_connect
 
+from angelos.client.rooms import RoomClient
 from angelos.core.errors import Unavailable
-from jupyter_ext.room_client import RoomClient
 
 API = "/angelos/api"
 LEAVING = [("t-leaving", "/people/lea", "DELETE"), ("t-rogue", "/quarantine/rob", "POST")]

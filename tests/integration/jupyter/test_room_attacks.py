@@ -11,8 +11,8 @@ from pycrdt import Doc, Map, create_sync_message, create_update_message
 from tornado.httpclient import HTTPRequest
 from tornado.websocket import websocket_connect
 
+from angelos.client.rooms import RoomClient
 from angelos.testing import eventually
-from jupyter_ext.room_client import RoomClient
 from jupyter_ext.rooms.handler import MAX_READERS_BYTES
 
 UPGRADE = {

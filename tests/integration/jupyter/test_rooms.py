@@ -8,9 +8,9 @@ import signal
 
 import pytest
 
+from angelos.client.rooms import RoomClient
 from angelos.core.errors import NotFound, Unavailable
 from angelos.testing import eventually
-from jupyter_ext.room_client import RoomClient
 
 
 def room(served, path, token="t-owner", timeout=30) -> RoomClient:

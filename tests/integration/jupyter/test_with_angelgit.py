@@ -14,10 +14,10 @@ import pytest
 
 from angelos.adapters.host.datadir import DataDir
 from angelos.client import Angelos
+from angelos.client.rooms import RoomClient
 from angelos.core.errors import Unavailable
 from angelos.core.repository import NewText
 from angelos.testing import eventually
-from jupyter_ext.room_client import RoomClient
 
 pytestmark = pytest.mark.slow
 NOTEBOOK = {

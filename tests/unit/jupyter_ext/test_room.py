@@ -8,10 +8,10 @@ import logging
 import pytest
 from pycrdt import Doc, Text, create_update_message
 
+from angelos.client.rooms import clock_of
 from angelos.core.errors import Refused, TooLarge
 from angelos.testing import eventually
 from jupyter_ext.live import JupyterLiveDocuments
-from jupyter_ext.room_client import _clock
 from jupyter_ext.rooms import room as rooms
 from jupyter_ext.rooms.read_only import NOT_KEPT
 from jupyter_ext.rooms.room import ManagedRoom
@@ -131,7 +131,7 @@ async def test_the_log_has_no_gap_from_the_rooms_own_words(made):
     for update in log.updates:
         doc.apply_update(update)
     mine = room.ydoc.client_id
-    assert _clock(doc.get_state(), mine) == _clock(room.ydoc.get_state(), mine) > 1
+    assert clock_of(doc.get_state(), mine) == clock_of(room.ydoc.get_state(), mine) > 1
 
 
 async def test_an_update_of_the_repository_is_not_stored_again(made):

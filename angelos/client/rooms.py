@@ -1,7 +1,7 @@
-r"""A person at the keyboard, without a browser: types into a document through its room.
+r"""Live documents: what a person at the keyboard does, without a browser.
 
-Speaks what JupyterLab speaks: a session (HTTP PUT), then the y-protocol over the room's
-WebSocket. Needs nothing of the server's side.
+It speaks what JupyterLab speaks: a session (HTTP PUT), then the y-protocol over the room's
+WebSocket. It needs pycrdt, which `angelos[server]` installs, and nothing of the server's code.
 
     async with RoomClient("http://127.0.0.1:8888", token, "study/notes.md") as room:
         await room.insert(0, "# Notes\n")   # returns when the server has it durably
@@ -33,12 +33,16 @@ CLOSED_MISSING = 4404
 
 
 class RoomClient:
-    """One open text document."""
+    """One open text document; use it with `async with`."""
 
     def __init__(self, server_url: str, token: str, path: str, timeout: float = 30.0) -> None:
-        """Take the server's address, a person's token, a path as in JupyterLab, and seconds.
+        """Name the document; nothing is sent yet.
 
-        `timeout` bounds every wait for the server.
+        Args:
+            server_url: The server's address.
+            token: A person's token.
+            path: The document's path as JupyterLab shows it, such as `study/notes.md`.
+            timeout: Seconds that bound every wait for the server.
         """
         self._url = server_url.rstrip("/")
         self._headers = {"Authorization": f"token {token}"}
@@ -48,7 +52,7 @@ class RoomClient:
         self._source = self._doc.get("source", type=Text)
         self._changed = asyncio.Condition()
         self._server: Doc[Text] = Doc()
-        """Only what came from the server: what it has told back of our own work is stored."""
+        """Only what came from the server: what it sent back of our own edits, it has stored."""
         self._synced = False
         self._ended = ""
         self._socket: WebSocketClientConnection | None = None
@@ -82,10 +86,18 @@ class RoomClient:
         await self._close()
 
     async def insert(self, index: int, text: str) -> None:
-        """Type `text` before character `index`; return when the server has it durably.
+        """Type text; return when the server has it durably.
 
-        Of a managed document the server tells everybody, its author included, only after the
-        update is in the log; of any other file, before.
+        The server sends an update of a managed document to everybody, its author included, only
+        once it is in the log. For any other file it sends it at once.
+
+        Args:
+            index: The character before which the text is inserted.
+            text: What is typed.
+
+        Raises:
+            Unavailable: The room is closed.
+            TimeoutError: The server did not answer in time.
         """
         position = len(self.text[:index].encode())  # pycrdt counts bytes of UTF-8
         updates: list[bytes] = []
@@ -94,13 +106,24 @@ class RoomClient:
         self._doc.unobserve(subscription)
         if self._socket is None:
             raise Unavailable(f"The room of {self._path} is not open.")
-        wanted = _clock(self._doc.get_state(), self._doc.client_id)
+        clock = clock_of(self._doc.get_state(), self._doc.client_id)
         for update in updates:
             await self._socket.write_message(pycrdt.create_update_message(update), binary=True)
-        await self._wait(lambda: _clock(self._server.get_state(), self._doc.client_id) >= wanted)
+        await self._wait(lambda: clock_of(self._server.get_state(), self._doc.client_id) >= clock)
 
     async def wait_for(self, predicate: Callable[[str], bool]) -> str:
-        """Return the text once `predicate(text)` holds; raise `TimeoutError`."""
+        """Wait until the document's text is as expected.
+
+        Args:
+            predicate: Called with the text after each change.
+
+        Returns:
+            The text for which it holds.
+
+        Raises:
+            Unavailable: The room is closed.
+            TimeoutError: It did not hold in time.
+        """
         await self._wait(lambda: predicate(self.text))
         return self.text
 
@@ -172,8 +195,8 @@ class RoomClient:
         raise Unavailable(f"The room of {self._path} was closed: {self._ended}.")
 
 
-def _clock(state: bytes, client_id: int) -> int:
-    """Return how much of a client's work a state vector covers."""
+def clock_of(state: bytes, client_id: int) -> int:
+    """Return how many of a client's operations a state vector covers."""
     decoder = Decoder(state)
     clocks = {}
     for _ in range(decoder.read_var_uint()):
