@@ -16,5 +16,21 @@ from angelos.client.angelos import Angelos
 from angelos.client.proposals import Proposal
 from angelos.client.repos import Repo
 from angelos.client.tasks import Restarted, Task
+from angelos.core.messages import Limits
+from angelos.core.permissions import Role
+from angelos.core.repository import DeleteFile, NewText, UnifiedDiff
+from angelos.core.runs import Output
 
-__all__ = ["Angelos", "Proposal", "Repo", "Restarted", "Task"]
+__all__ = [
+    "Angelos",
+    "DeleteFile",
+    "Limits",
+    "NewText",
+    "Output",
+    "Proposal",
+    "Repo",
+    "Restarted",
+    "Role",
+    "Task",
+    "UnifiedDiff",
+]

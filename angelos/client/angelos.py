@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 class Angelos(Flat):
     """A connection to one AngelOS system, as one person or agent.
 
-    Use it with `async with`. Every method raises the errors of `angelos.core.errors`: what the
-    server refuses is raised as the class that the server raised.
+    Use it with `async with`, or between `open` and `close`. Every method raises the errors of
+    `angelos.core.errors`: what the server refuses is raised as the class that the server raised.
 
     Attributes:
         tasks: Code that runs in a sandbox.
@@ -130,7 +130,30 @@ class Angelos(Flat):
         """
         from angelos.adapters.identity.enrolment import Identity
 
-        identity = Identity.load(Path(folder))
+        return cls._known_by(Identity.load(Path(folder)))
+
+    @classmethod
+    async def join(cls, token: str, folder: Path | str) -> Angelos:
+        """Get a certificate by a single-use token, and return a client that is known by it.
+
+        The private key is made in the folder and never leaves it. Afterwards
+        `with_certificate` is enough.
+
+        Args:
+            token: What `angelos.agents.add` returned.
+            folder: Where key and certificate are kept; made if it is not there.
+
+        Raises:
+            InvalidInput: The token is damaged, or the folder cannot be written.
+            Unauthenticated: The token was used already or is too old.
+            Unavailable: The server cannot be reached.
+        """
+        from angelos.adapters.identity.enrolment import enrol
+
+        return cls._known_by(await enrol(token, Path(folder)))
+
+    @classmethod
+    def _known_by(cls, identity: Identity) -> Angelos:
         return cls(identity.hub_url, tls=identity.client_context(), identity=identity)
 
     @property
@@ -138,12 +161,28 @@ class Angelos(Flat):
         """The server's address."""
         return self._transport.url
 
-    async def __aenter__(self) -> Self:
+    async def open(self) -> Self:
+        """Open the client without a block, as in the cells of a notebook; `close` it at the end.
+
+        Returns:
+            The client itself.
+        """
         self._transport.open()
-        if self._identity is not None:
+        if self._identity is not None and self._renewal is None:
             renewing = self._identity.keep_renewed(SystemClock())
             self._renewal = asyncio.create_task(renewing, name="renew certificate")
         return self
+
+    async def close(self) -> None:
+        """Close the client; it can be opened again."""
+        renewal, self._renewal = self._renewal, None
+        if renewal is not None:
+            renewal.cancel()
+            await asyncio.wait({renewal})
+        self._transport.close()
+
+    async def __aenter__(self) -> Self:
+        return await self.open()
 
     async def __aexit__(
         self,
@@ -151,11 +190,7 @@ class Angelos(Flat):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        renewal, self._renewal = self._renewal, None
-        if renewal is not None:
-            renewal.cancel()
-            await asyncio.wait({renewal})
-        self._transport.close()
+        await self.close()
 
     async def status(self) -> api.StatusView:
         """Return the system at a glance: version, isolation, nodes, repositories, what waits.

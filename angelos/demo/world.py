@@ -8,7 +8,6 @@ import sys
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +15,9 @@ import msgspec
 
 from angelos.adapters.host.datadir import DataDir
 from angelos.client import Angelos, Repo
-from angelos.client.settings import find_data_dir
 from angelos.core.api import SETTLED, ProposalView
 from angelos.core.errors import AngelError, from_problem
-from angelos.core.ids import START, Offset, Revision
+from angelos.core.ids import START, Revision
 from angelos.core.messages import Fact, Kind
 from angelos.core.repository import Edit
 from angelos.demo import orphan, study
@@ -107,13 +105,10 @@ class World:
     data_dir: Path
     angelos: Angelos
     repo: str = study.REPO
-    suffix: str = ""
-    """Behind the names of repository and agents, when others have taken them."""
     agents: dict[str, Agent] = field(default_factory=dict)
     revisions: dict[str, Revision] = field(default_factory=dict)
     """Names that steps give to revisions for later steps."""
     files: dict[str, str] = field(default_factory=study.study_files)
-    offset: Offset = START
 
     @property
     def token(self) -> str:
@@ -152,7 +147,7 @@ class World:
 
     async def fact(self, kind: str, subject: str = "", within: float = 30, **data: Any) -> Fact:
         """Wait for the first fact of a kind that has this subject and these data."""
-        facts = self.angelos.events(after=self.offset, kinds=(kind,), subject=subject)
+        facts = self.angelos.events(after=START, kinds=(kind,), subject=subject)
         async with asyncio.timeout(within), aclosing(facts):
             async for fact in facts:
                 known = {**msgspec.structs.asdict(fact), **fact.data}
@@ -216,37 +211,17 @@ async def start_up(data_dir: Path, stack: AsyncExitStack, *, temporary: bool = F
     return World(data_dir, angelos)
 
 
-async def attach(stack: AsyncExitStack) -> World:
-    """Return the world of the system that is running already, with names that are still free."""
-    angelos = await stack.enter_async_context(Angelos.connect())
-    data_dir = find_data_dir()
-    taken = {repo.name for repo in await angelos.repos.list()}
-    suffix = next(
-        suffix
-        for suffix in map(_suffix, count(1))
-        if study.REPO + suffix not in taken
-        and not any((data_dir / "agents" / (name + suffix)).exists() for name in AGENTS)
-    )
-    offset = (await angelos.status()).journal
-    return World(data_dir, angelos, study.REPO + suffix, suffix, offset=offset)
-
-
-def _suffix(number: int) -> str:
-    return "" if number == 1 else f"-{number}"
-
-
 async def start_agent(world: World, name: str, stack: AsyncExitStack) -> Agent:
     """Enrol an agent with a single-use token and start its process."""
-    full = name + world.suffix
-    folder = world.data_dir / "agents" / full
-    token = (await world.angelos.agents.add(full)).token
+    folder = world.data_dir / "agents" / name
+    token = (await world.angelos.agents.add(name)).token
     enrolled = await world.cli("agent", "enrol", token, str(folder))
-    expect(enrolled["exit"] == 0, f"agent {full} was not enrolled: {enrolled}")
+    expect(enrolled["exit"] == 0, f"agent {name} was not enrolled: {enrolled}")
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "angelos.demo.agent", str(folder), process_group=0,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=LINE_LIMIT,
     )  # fmt: skip
-    agent = Agent(full, world.repo, process)
+    agent = Agent(name, world.repo, process)
     reader = asyncio.create_task(agent.read())
     stack.push_async_callback(asyncio.wait, {reader})  # it ends with the process
     await stack.enter_async_context(running(process, 10))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import re
 from pathlib import Path
 
@@ -10,10 +9,11 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
-from angelos.demo.steps import STEPS
 from tests.acceptance.up_process import Up, running
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "00_quickstart.ipynb"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+REVISION = "[0-9a-f]{64}"
 
 
 @pytest.fixture(scope="module")
@@ -23,48 +23,106 @@ def system(tmp_path_factory):
         yield up
 
 
-async def _read_it(
-    up: Up, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> list[nbformat.NotebookNode]:
-    """Execute the notebook in `folder` and return its code cells; fail where a cell fails."""
+class Reading:
+    """The notebook after its execution: what each cell shows."""
+
+    def __init__(self, notebook: nbformat.NotebookNode) -> None:
+        self._outputs = {cell.id: cell.get("outputs", []) for cell in notebook.cells}
+
+    def printed(self, cell: str) -> str:
+        """Return what a cell printed."""
+        return "".join(out.text for out in self._outputs[cell] if out.output_type == "stream")
+
+    def value(self, cell: str) -> str:
+        """Return what a cell evaluated to, as text."""
+        return self._data(cell)["text/plain"]
+
+    def shows_widget(self, cell: str) -> bool:
+        return WIDGET in self._data(cell)
+
+    def _data(self, cell: str) -> dict[str, str]:
+        (result,) = [out for out in self._outputs[cell] if out.output_type != "stream"]
+        return result.data
+
+
+async def read(up: Up, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Reading:
+    """Execute the notebook in `folder`; fail where a cell fails."""
     monkeypatch.setenv("ANGELOS_DATA_DIR", str(up.data.root))
     monkeypatch.setenv("IPYTHONDIR", str(folder / "ipython"))
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(folder / "runtime"))
+    monkeypatch.setenv("TMPDIR", str(folder))
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     client = NotebookClient(
         notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
     )
     await client.async_execute()
-    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return Reading(notebook)
 
 
-def _evidence(cells: list[nbformat.NotebookNode], step: str) -> dict:
-    """Return what a step's cell evaluated to, once it has printed `ok`."""
-    cell = next(cell for cell in cells if f'tour.step("{step}")' in cell.source)
-    printed = "".join(out.text for out in cell.outputs if out.output_type == "stream")
-    assert re.fullmatch(r"ok, \d+\.\d\d s: .+\n", printed), printed
-    (result,) = [out for out in cell.outputs if out.output_type == "execute_result"]
-    return ast.literal_eval(result.data["text/plain"])
+def check_tasks(reading: Reading) -> None:
+    assert "nodes: ['node/exec1', 'node/labs1']" in reading.printed("connect")
+    assert reading.shows_widget("dashboard")
+    assert reading.printed("run").startswith("ok exec1 ")
+    assert reading.value("run") == r"'42\n'"
+    assert reading.printed("refused") == "denied\n"
+    assert "import of socket" in reading.value("refused")
+    steps = "".join(f"step {number}\n" for number in range(5))
+    assert reading.printed("stream") == steps + "ok\n"
+
+
+def check_proposals(reading: Reading) -> None:
+    broken = reading.printed("broken")
+    assert broken.startswith("rejected\nunit error\n")
+    assert "AssertionError: 2.25" in broken
+    proposed = reading.printed("propose")
+    assert proposed.startswith("waiting - One person has to approve it")
+    assert "unit ok" in proposed
+    assert "\n+def median(values):" in proposed
+    assert "lacks proposals:review" in reading.printed("forbidden")
+    assert reading.printed("approve") == "promoted - approved by person/owner\n"
+    main = reading.printed("main")
+    assert "\ndef median(values):" in main
+    assert main.endswith("history: True\nchanged: ['averages.py', 'check.py']\n")
+
+
+def check_audit(reading: Reading) -> None:
+    good = re.match(r"ok: (\d+) entries", reading.printed("audit"))
+    assert good
+    assert int(good[1]) > 10
+    assert re.match(r"TAMPERED: .*\nline \d+: entry 0 was changed", reading.printed("tamper"))
+
+
+def rolled_out(reading: Reading, cell: str) -> str:
+    """Return the beginning of the revision that both nodes took, the labs node first."""
+    has = re.findall(r"(\S+) has ([0-9a-f]{12})\n", reading.printed(cell))
+    assert [node for node, _ in has] == ["node/labs1", "node/exec1"]
+    ((revision),) = {revision for _, revision in has}
+    return revision
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-async def test_every_step_is_ok_and_again_on_the_same_system(system, tmp_path, monkeypatch):
-    revisions = []
-    for reading in ("first", "second"):
-        folder = tmp_path / reading
-        folder.mkdir()
-        cells = await _read_it(system, folder, monkeypatch)
-        steps = re.findall(r'tour\.step\("(\w+)"\)', "\n".join(cell.source for cell in cells))
-        assert steps == [name for name, _, _ in STEPS]
-        evidence = {step: _evidence(cells, step) for step in steps}
-        revisions.append(evidence["undo"]["back"]["revision"])
-        assert evidence["import"]["revision"] == evidence["undo"]["to"]
-        widget = "application/vnd.jupyter.widget-view+json"
-        assert any(widget in out.get("data", {}) for cell in cells for out in cell.outputs)
+async def test_every_cell_shows_what_it_says_and_again_on_the_same_system(
+    system, tmp_path, monkeypatch
+):
+    last: dict[str, str] = {}
+    for name in ("first", "second"):
+        (tmp_path / name).mkdir()
+        reading = await read(system, tmp_path / name, monkeypatch)
+        check_tasks(reading)
+        check_proposals(reading)
+        check_audit(reading)
+        created = re.fullmatch(rf"(quickstart-\d) ({REVISION})\n", reading.printed("create"))
+        assert created
+        promoted, back = rolled_out(reading, "events"), rolled_out(reading, "rollback")
+        assert len({created[2][:12], promoted, back}) == 3
+        assert reading.printed("rollback").endswith("\nFalse\n")  # the median is gone
+        assert reading.value("rollback") == "3"
+        last[created[1]] = back
 
     # Each reading had a repository of its own, and both nodes ended on its last revision.
+    assert list(last) == ["quickstart-1", "quickstart-2"]
     for node in ("labs1", "exec1"):
         checkouts = system.data.node(node) / "checkouts"
-        current = [(checkouts / repo / "current").readlink().name for repo in ("study", "study-2")]
-        assert current == revisions
+        current = {repo: (checkouts / repo / "current").readlink().name[:12] for repo in last}
+        assert current == last

@@ -8,7 +8,6 @@ import signal
 
 import pytest
 
-from angelos.adapters.identity.enrolment import enrol
 from angelos.client import Angelos
 from angelos.core.errors import Forbidden, Unauthenticated
 from angelos.core.ids import START
@@ -31,9 +30,8 @@ async def _watch(angelos):
 async def test_an_agent_works_within_its_role_until_it_is_quarantined(system, tmp_path):
     async with Angelos.connect(system.data.root) as owner:
         token = (await owner.agents.add("ada")).token
-        await enrol(token, tmp_path / "ada")
         notes = await owner.repos.create("notes", {"a.txt": "one\n"})
-        async with Angelos.with_certificate(tmp_path / "ada") as ada:
+        async with await Angelos.join(token, tmp_path / "ada") as ada:
             assert (await ada.tasks.run("print(1)")).stdout == "1\n"
             edit = NewText(path="a.txt", text="two\n")
             proposal = await ada.repos[notes.name].propose([edit], base="main", message="why")
@@ -54,8 +52,8 @@ async def test_an_agent_works_within_its_role_until_it_is_quarantined(system, tm
         async with Angelos.with_certificate(tmp_path / "ada") as ada:
             with pytest.raises(Unauthenticated):  # the old certificate stays void
                 await ada.status()
-        await enrol((await owner.agents.add("ada")).token, tmp_path / "again")
-        async with Angelos.with_certificate(tmp_path / "again") as ada:
+        token = (await owner.agents.add("ada")).token
+        async with await Angelos.join(token, tmp_path / "again") as ada:
             result = await ada.tasks.run("print(2)")  # new grants are not the revoked ones
             assert (result.status, result.stdout) == ("ok", "2\n"), result
 

@@ -17,6 +17,12 @@ from angelos.core import errors
 SERVER = "http://127.0.0.1:1"
 
 
+@pytest.fixture(autouse=True)
+def _no_settings_of_the_developer(monkeypatch):
+    for name in ("ANGELOS_URL", "ANGELOS_TOKEN", "ANGELOS_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+
+
 @pytest.fixture
 def data(tmp_path):
     """A data directory on which a system runs: this process."""

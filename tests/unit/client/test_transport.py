@@ -86,6 +86,15 @@ async def test_a_closed_client_says_so(world):
         await client.status()
 
 
+async def test_a_client_is_open_between_open_and_close(world):
+    world.answers["GET /people"] = (200, b'{"people": []}')
+    client = await Angelos(world.url).open()
+    assert await client.people.list() == ()
+    await client.close()
+    with pytest.raises(errors.Unavailable, match="not open"):
+        await client.people.list()
+
+
 @pytest.mark.parametrize("url", ["", "localhost:1", "ftp://x", "file:///etc/passwd"])
 def test_only_http_addresses_are_taken(url):
     with pytest.raises(errors.InvalidInput):
