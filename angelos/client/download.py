@@ -4,8 +4,8 @@
         async for piece in pieces:
             file.write(piece)
 
-The next piece is not read from the network before the last one was taken. An answer that breaks
-off is an error, never a short answer.
+The next piece is read from the network only when the last one was taken. An answer that breaks off
+is an error, never a short answer.
 """
 
 from __future__ import annotations
@@ -27,9 +27,16 @@ _MAX_PROBLEM_BYTES = 1_000_000
 
 
 async def download(transport: Transport, path: str) -> AsyncGenerator[bytes, None]:
-    """Yield the body of the answer to GET `path` below the API as it comes.
+    """Yield the body of the answer to GET a path below the API, as it comes.
 
-    Raises the error that the server tells of, and `Unavailable` when the answer breaks off.
+    Args:
+        transport: The server, and who asks.
+        path: A path below the API, quoted by `segments`.
+
+    Raises:
+        AngelError: The one that the server answered with.
+        DeadlineExceeded: No piece came for five minutes.
+        Unavailable: The answer broke off.
     """
     reading = _Reading()
     request = HTTPRequest(
@@ -62,7 +69,7 @@ async def download(transport: Transport, path: str) -> AsyncGenerator[bytes, Non
 
 
 class _Reading:
-    """Hands each piece over from the one who reads the network to the one who wants it."""
+    """Hands each piece over from the network's reader to the iterator."""
 
     def __init__(self) -> None:
         self.good = False
@@ -76,7 +83,7 @@ class _Reading:
             self.good = line.split(" ", 2)[1].startswith("2")
 
     def take(self, piece: bytes) -> Awaitable[None] | None:
-        """Keep a piece; Tornado (from 6.6 on) reads the next one when it was taken."""
+        """Keep a piece; Tornado (from 6.6 on) awaits the answer before it reads the next one."""
         if self._stopped:
             return None
         self._pieces.append(piece)

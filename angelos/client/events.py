@@ -1,10 +1,10 @@
-"""Follow the journal over a WebSocket: resumable, bounded, back again after the link broke.
+"""Follow the journal over a WebSocket: resumable, bounded, reconnected after the link breaks.
 
     async for fact in follow(transport, after=START, kinds=("task.finished",)):
         ...
 
-The reader's own last offset is the place to go on from, so nothing is skipped or doubled when
-the server was restarted meanwhile.
+After a reconnection it goes on from the last offset that it yielded, so that nothing is skipped or
+doubled when the server was restarted meanwhile.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from angelos.core.messages import Fact
 MAX_FACT_BYTES = 16_000_000
 PING_S = 20.0
 PATIENCE_S = 60.0
-"""How long a lost server is looked for before giving up."""
+"""How long it tries to reach a lost server before it gives up."""
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.05, 2.0
 _POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
-_final = (4000, 5000)  # close codes of our own: the hub ended it for good
+_FINAL = range(4000, 5000)  # close codes of our own: the hub ended it for good
 
 
 async def follow(
@@ -38,10 +38,19 @@ async def follow(
     subject: str = "",
     patience_s: float = PATIENCE_S,
 ) -> AsyncGenerator[Fact, None]:
-    """Yield facts after `after` for ever, oldest first.
+    """Yield facts as the journal gets them, oldest first, for ever.
 
-    Raises `Unauthenticated` or `Forbidden` when the server refuses us, `Unavailable` when it
-    cannot be reached for `patience_s`.
+    Args:
+        transport: The server, and who asks.
+        after: The offset of the last fact that is known already.
+        kinds: Only facts of these kinds; by default of all.
+        subject: Only facts about this subject; by default about any.
+        patience_s: How long a lost server is looked for.
+
+    Raises:
+        Forbidden: The server refuses the caller, or ended the stream for good.
+        Unauthenticated: The token or certificate is void.
+        Unavailable: The server cannot be reached for `patience_s` seconds.
     """
     loop = asyncio.get_running_loop()
     pause, lost_at = _FIRST_PAUSE_S, None
@@ -110,5 +119,5 @@ def _decode(message: str | bytes) -> Fact:
 
 def _raise_if_final(link: WebSocketClientConnection) -> None:
     code, reason = link.close_code or 0, link.close_reason or ""
-    if code == _POLICY_VIOLATION or _final[0] <= code < _final[1]:
+    if code == _POLICY_VIOLATION or code in _FINAL:
         raise Forbidden(reason or f"The server ended the stream of events ({code}).")

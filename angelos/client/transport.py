@@ -1,4 +1,8 @@
-"""HTTP for the client: one bounded request, and problems back as the errors they were.
+"""HTTP for the client: one bounded request at a time, and problems raised as errors.
+
+    transport = Transport("http://127.0.0.1:8888", token="...")
+    transport.open()
+    status = await transport.call("GET", "/status", StatusView)
 
 An answer is JSON of a struct of `core.api`; anything else that is not 2xx is a problem document
 (RFC 9457) and becomes the error of `core.errors` that it names.
@@ -41,17 +45,30 @@ _TOKEN = re.compile(r"[!-~]*")
 
 
 class Transport:
-    """Requests to one server as one caller."""
+    """Requests to one server as one caller.
+
+    Attributes:
+        url: The server's address, without a slash at its end.
+        token: A person's token, or an empty text.
+        tls: The context of an agent or node, which proves by certificate who it is.
+        timeout_s: Seconds for one request, the server's waiting not counted.
+    """
 
     def __init__(
         self, url: str, *, token: str = "", tls: ssl.SSLContext | None = None, timeout_s: float = 60
     ) -> None:
-        """Take the server's base URL, and either a person's token or an agent's TLS context."""
+        """Name the server; nothing is sent yet.
+
+        Raises:
+            InvalidInput: The address or the token has the wrong form.
+        """
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.netloc:
             raise InvalidInput(f"{url!r} is not an http(s) address.")
         if not _TOKEN.fullmatch(token):
-            raise InvalidInput("The token holds what no token does, such as a space or a newline.")
+            raise InvalidInput(
+                "The token holds a character that none has, such as a space or a newline."
+            )
         self.url = url.rstrip("/")
         self.token = token
         self.tls = tls
@@ -59,16 +76,16 @@ class Transport:
         self._free: asyncio.Semaphore | None = None
 
     def open(self) -> None:
-        """Get ready."""
+        """Accept requests from now on."""
         self._free = asyncio.Semaphore(_CONNECTIONS)
 
     def close(self) -> None:
-        """Take no more requests; a connection ends with the request that it was made for."""
+        """Refuse requests from now on; each connection ends with its own request."""
         self._free = None
 
     @property
     def headers(self) -> HTTPHeaders:
-        """Who is asking."""
+        """The headers that say who asks."""
         headers = HTTPHeaders()
         if self.token:
             headers["Authorization"] = f"token {self.token}"
@@ -79,9 +96,9 @@ class Transport:
 
         `path` is quoted by `segments`.
         """
-        known = {k: str(v) for k, v in (query or {}).items() if v not in (None, "")}
+        given = {k: str(v) for k, v in (query or {}).items() if v not in (None, "")}
         with _unicode():
-            return f"{self.url}{PREFIX}{path}" + (f"?{urlencode(known)}" if known else "")
+            return f"{self.url}{PREFIX}{path}" + (f"?{urlencode(given)}" if given else "")
 
     async def call(
         self,
@@ -93,7 +110,21 @@ class Transport:
         query: dict[str, object] | None = None,
         patience_s: float = 0,
     ) -> T:
-        """Send one request and return its answer; `patience_s` is what the server may wait."""
+        """Send one request and return its answer.
+
+        Args:
+            method: The HTTP method.
+            path: A path below the API, quoted by `segments`.
+            as_type: The struct that the answer is read as.
+            body: A struct to send as JSON.
+            query: Parameters; those that are None or empty are left out.
+            patience_s: Seconds that the server may wait before it answers.
+
+        Raises:
+            AngelError: The one that the server answered with, or one for an unreadable answer.
+            DeadlineExceeded: No answer came in time.
+            Unavailable: The server cannot be reached, or this transport is closed.
+        """
         raw = await self.fetch(method, path, body=body, query=query, patience_s=patience_s)
         try:
             return msgspec.json.decode(raw, type=as_type)
@@ -109,7 +140,7 @@ class Transport:
         query: dict[str, object] | None = None,
         patience_s: float = 0,
     ) -> bytes:
-        """Send one request and return the bytes of its answer."""
+        """Send one request and return the bytes of its answer; the arguments are `call`'s."""
         if self._free is None:
             raise Unavailable("The client is not open.", hint="Use it with `async with`.")
         headers = self.headers
@@ -130,7 +161,7 @@ class Transport:
             return _body(await self.send(request, http), method, path)
 
     async def send(self, request: HTTPRequest, http: Caller) -> HTTPResponse:
-        """Send a request; whatever keeps its answer away is an error of ours."""
+        """Send a request; raise `DeadlineExceeded` or `Unavailable` when no answer comes."""
         try:
             return await http.fetch(request, raise_error=False)
         except HTTPTimeoutError as error:
@@ -157,8 +188,8 @@ def unreachable(url: str, error: BaseException) -> Unavailable:
     )
 
 
-def problem_of(status: int, raw: bytes, what: str) -> AngelError:
-    """Return the error that an answer describes; without a problem in it, one by its status."""
+def problem_of(status: int, raw: bytes, request: str) -> AngelError:
+    """Return the error that an answer describes; if it holds no problem, one for its status."""
     try:
         body = msgspec.json.decode(raw)
     except (msgspec.DecodeError, ValueError):
@@ -167,11 +198,11 @@ def problem_of(status: int, raw: bytes, what: str) -> AngelError:
         return from_problem(body)
     message = str(body.get("message", "")) if isinstance(body, dict) else ""
     cls = next((c for c in BY_CODE.values() if c.status == status), AngelError)
-    return cls(f"{what} was answered with {status}. {message}".strip())
+    return cls(f"{request} was answered with {status}. {message}".strip())
 
 
 def _encoded(body: Any) -> bytes:
-    """Return the JSON of a body; what no route takes is refused before it is sent."""
+    """Return the JSON of a body; raise `TooLarge` for one that no route accepts."""
     with _unicode():
         raw = msgspec.json.encode(body)
     if len(raw) > MAX_BODY_BYTES:
