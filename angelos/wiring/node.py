@@ -28,6 +28,7 @@ from angelos.node.config import NodeConfig, SandboxConfig
 from angelos.node.sandbox.layout import exposed, system_binds, this_interpreter
 from angelos.node.sandbox.sandbox import BubblewrapSandbox
 from angelos.node.service import Keys, Node
+from angelos.wiring.settings import load_nodes
 
 log = logging.getLogger("angelos.node")
 _FLUSH_S = 5.0
@@ -40,17 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
-    config = NodeConfig(
-        name=options.name,
-        role=options.role,
-        directory=options.dir,
-        slots=options.slots,
-        sandbox=SandboxConfig(
-            allow_unsandboxed=options.allow_unsandboxed, scratch=options.dir / "scratch"
-        ),
-    )
     try:
-        asyncio.run(_run(config, options.enrol))
+        asyncio.run(_run(_config(options), options.enrol))
     except InvalidInput as error:
         sys.stderr.write(f"angelos.node: {error}\n")
         return 2
@@ -58,9 +50,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"angelos.node: {error}\n")
         return 1
     except OSError as error:
-        sys.stderr.write(f"angelos.node: {config.directory} cannot be used: {error}\n")
+        sys.stderr.write(f"angelos.node: {options.dir} cannot be used: {error}\n")
         return 1
     return 0
+
+
+def _config(options: argparse.Namespace) -> NodeConfig:
+    return NodeConfig(
+        name=options.name,
+        role=options.role,
+        directory=options.dir,
+        slots=options.slots,
+        sandbox=SandboxConfig(
+            allow_unsandboxed=options.allow_unsandboxed or load_nodes().allow_unsandboxed,
+            scratch=options.dir / "scratch",
+        ),
+    )
 
 
 def _options(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -75,8 +80,7 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--allow-unsandboxed",
         action="store_true",
-        default=os.environ.get("ANGELOS_ALLOW_UNSANDBOXED") == "1",
-        help="run trusted code even where no box can be made",
+        help="run trusted code even where no box can be made [env: ANGELOS_ALLOW_UNSANDBOXED]",
     )
     return parser.parse_args(argv)
 

@@ -75,8 +75,14 @@ def load(
             valkey_url=env.get("ANGELOS_VALKEY_URL", ""),
         ),
         server=ServerSettings(port=port, supervised=_flag(env, "ANGELOS_SUPERVISED")),
-        nodes=NodeSettings(allow_unsandboxed=_flag(env, "ANGELOS_ALLOW_UNSANDBOXED")),
+        nodes=load_nodes(env),
     )
+
+
+def load_nodes(environ: Mapping[str, str] | None = None) -> NodeSettings:
+    """Return what the environment says of nodes, for a node that runs alone."""
+    env = os.environ if environ is None else environ
+    return NodeSettings(allow_unsandboxed=_flag(env, "ANGELOS_ALLOW_UNSANDBOXED"))
 
 
 def _flag(env: Mapping[str, str], name: str) -> bool:
