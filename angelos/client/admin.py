@@ -67,6 +67,9 @@ class NodeCollection(FlatList):
     async def release(self, name: str) -> None:
         """End a node's quarantine; a new certificate has to be enrolled.
 
+        Args:
+            name: The node's name.
+
         Raises:
             Forbidden: The caller may not release.
         """
@@ -108,6 +111,9 @@ class AgentCollection(FlatList):
     async def release(self, name: str) -> None:
         """End an agent's quarantine; a new certificate has to be enrolled.
 
+        Args:
+            name: The agent's name.
+
         Raises:
             Forbidden: The caller may not release.
         """
@@ -147,6 +153,9 @@ class PersonCollection(FlatList):
 
     async def remove(self, name: str) -> None:
         """Remove a person; their token is void from now on.
+
+        Args:
+            name: The person's name.
 
         Raises:
             NotFound: There is no such person.

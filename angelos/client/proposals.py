@@ -9,16 +9,21 @@ if view.state == "waiting":
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from angelos.client._flatlist import FlatList
+from angelos.client.events import PATIENCE_S
 from angelos.client.transport import Transport, segments
 from angelos.core import api
+from angelos.core.errors import Unavailable
 from angelos.core.ids import ProposalId, new_proposal_id
 from angelos.core.repository import Edit
 
 _LONGEST_WAIT_S = 60.0
 """The server answers after this time at the latest."""
+_PAUSE_S = 1.0
+"""Between two attempts to reach a lost server."""
 
 
 class Proposal:
@@ -59,19 +64,29 @@ class Proposal:
     async def settled(self) -> api.ProposalView:
         """Wait until the proposal is decided, or waits for people to approve it.
 
-        Use `asyncio.timeout` to wait no longer than that.
+        A restart of the server is survived. Use `asyncio.timeout` to wait no longer than that.
 
         Returns:
             The proposal in one of the states of `angelos.core.api.SETTLED`.
 
         Raises:
             NotFound: There is no such proposal.
-            Unavailable: The server cannot be reached.
+            Unavailable: The server cannot be reached for a minute.
         """
-        view = await self.view(wait=_LONGEST_WAIT_S)
-        while view.state not in api.SETTLED:
-            view = await self.view(wait=_LONGEST_WAIT_S)
-        return view
+        loop = asyncio.get_running_loop()
+        lost_at: float | None = None
+        while True:
+            try:
+                view = await self.view(wait=_LONGEST_WAIT_S)
+            except Unavailable:
+                lost_at = loop.time() if lost_at is None else lost_at
+                if loop.time() - lost_at > PATIENCE_S:
+                    raise
+                await asyncio.sleep(_PAUSE_S)
+                continue
+            if view.state in api.SETTLED:
+                return view
+            lost_at = None
 
     async def approve(self, digest: str, comment: str = "") -> api.ProposalView:
         """Approve exactly the edits that `digest` names.
@@ -120,7 +135,11 @@ class ProposalCollection(FlatList):
         self._transport = transport
 
     def __getitem__(self, proposal: str) -> Proposal:
-        """Return a handle on a proposal by its id, without a request."""
+        """Return a handle on a proposal, without a request.
+
+        Args:
+            proposal: The proposal's id.
+        """
         return Proposal(self._transport, proposal)
 
     async def list(

@@ -106,6 +106,9 @@ class Repo:
     async def revision(self, revision: str = "main") -> api.RevisionView:
         """Return a revision: its author, message, parents, signature and list of files.
 
+        Args:
+            revision: Which one.
+
         Raises:
             NotFound: There is no such repository or revision.
         """
@@ -115,6 +118,9 @@ class Repo:
 
     async def bundle(self, revision: str = "main") -> Bundle:
         """Return all of a revision with its signature; verify it before using it.
+
+        Args:
+            revision: Which one.
 
         Raises:
             NotFound: There is no such repository or revision.
@@ -179,7 +185,11 @@ class RepoCollection(FlatList):
         self._transport = transport
 
     def __getitem__(self, name: str) -> Repo:
-        """Return a handle on a repository by its name, without a request."""
+        """Return a handle on a repository, without a request.
+
+        Args:
+            name: The repository's name.
+        """
         return Repo(self._transport, name)
 
     async def list(self) -> tuple[api.RepoView, ...]:

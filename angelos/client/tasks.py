@@ -178,7 +178,7 @@ class Task:
         return self._offset or (await self.view()).offset
 
     def _remember(self, view: api.TaskView) -> api.TaskView:
-        self._offset, self._result = view.offset, view.result
+        self._offset, self._result = view.offset, view.result or self._result
         return view
 
 
@@ -189,7 +189,11 @@ class TaskCollection(FlatList):
         self._transport = transport
 
     def __getitem__(self, task: str) -> Task:
-        """Return a handle on a task by its id, without a request."""
+        """Return a handle on a task, without a request.
+
+        Args:
+            task: The task's id.
+        """
         return Task(self._transport, task)
 
     async def list(self, state: str = "", limit: int = 50) -> tuple[api.TaskView, ...]:

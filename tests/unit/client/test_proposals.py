@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from angelos.client import proposals
 from angelos.core import errors
 from angelos.core.api import SETTLED
 from angelos.core.ids import new_proposal_id
@@ -65,6 +66,20 @@ async def test_settled_waits_while_something_happens_by_itself(world, angelos, s
     view = await angelos.proposals["prop-1"].settled()
     assert view.state == state
     assert world.sent() == [f"{VIEW}?wait=60.0"] * 3
+
+
+async def test_settled_survives_a_restart_of_the_server(world, angelos, monkeypatch):
+    monkeypatch.setattr(proposals, "_PAUSE_S", 0)
+    world.answers[VIEW] = [(503, b""), (503, b""), (200, world.proposal(state="promoted"))]
+    assert (await angelos.proposals["prop-1"].settled()).state == "promoted"
+
+
+async def test_settled_gives_up_when_the_server_stays_away(world, angelos, monkeypatch):
+    monkeypatch.setattr(proposals, "_PAUSE_S", 0)
+    monkeypatch.setattr(proposals, "PATIENCE_S", 0)
+    world.answers[VIEW] = (503, b"")
+    with pytest.raises(errors.Unavailable):
+        await angelos.proposals["prop-1"].settled()
 
 
 async def test_a_view_is_of_now(world, angelos):
