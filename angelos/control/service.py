@@ -43,7 +43,7 @@ class Control:
         self.people = people
         self._parts = parts
         self.tasks = Tasks(self._parts)
-        self.pipeline = Pipeline(self._parts, self.tasks)
+        self.pipeline = Pipeline(self._parts, self.tasks, people)
         self.proposals = Proposals(self._parts, self.pipeline)
         self.rollout = Rollout(self._parts, self.pipeline)
         self.started_at = parts.clock.time()

@@ -198,7 +198,7 @@ class Kind(StrEnum):
     proposal_testing = "proposal.testing"  # revision: the candidate
     proposal_tested = "proposal.tested"  # outcome: "passed" | "failed"; data: steps
     proposal_waiting = "proposal.waiting"  # data: reason, needs (number of people)
-    proposal_approved = "proposal.approved"  # actor: the person; data: digest
+    proposal_approved = "proposal.approved"  # actor: the person; data: digest, solo
     proposal_rejected = "proposal.rejected"  # actor: the person or system; data: reason
     proposal_promoted = "proposal.promoted"  # revision: the new main
     proposal_reverted = "proposal.reverted"  # its edits were taken out of dev

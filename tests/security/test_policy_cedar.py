@@ -16,7 +16,7 @@ RUN = {
     "unsandboxed": False, "wall_ms": 1, "cpu_ms": 1, "memory_mb": 1, "pids": 1,
     "output_bytes": 1, "disk_mb": 1,
 }  # fmt: skip
-REVIEW = {"own": False, "again": False, "quarantined": False}
+REVIEW = {"own": False, "again": False, "solo": False, "quarantined": False}
 PROPOSE = {"quarantined": False, "touches_policy": False, "touches_protected": False, "paths": 1}
 
 
@@ -161,6 +161,15 @@ def test_agents_never_approve_whatever_role_they_claim(policy):
             assert "review.agents-never" in answer.rules
 
 
+def test_ones_own_is_approved_only_by_who_works_alone(policy):
+    own = REVIEW | {"own": True}
+    assert not ask(policy, "person/x", "admin", "approve", own).allowed
+    assert ask(policy, "person/x", "admin", "approve", own | {"solo": True}).allowed
+    assert not ask(policy, "person/x", "researcher", "approve", own | {"solo": True}).allowed
+    again = own | {"solo": True, "again": True}
+    assert not ask(policy, "person/x", "admin", "approve", again).allowed
+
+
 def test_quarantine_outranks_every_permission(policy):
     quarantined = {"quarantined": True}
     assert not ask(policy, "person/x", "admin", "run", RUN | quarantined, NODE).allowed
@@ -170,7 +179,7 @@ def test_quarantine_outranks_every_permission(policy):
 
 PROMOTE = {
     "tests": 2, "failed": 0, "touches_policy": False, "touches_protected": False, "risk": 10,
-    "approvals": 0,
+    "held": False, "approvals": 0, "solo": False,
 }  # fmt: skip
 
 
@@ -189,6 +198,11 @@ PROMOTE = {
         ({"touches_policy": True, "approvals": 1}, False),
         ({"touches_policy": True, "approvals": 2}, True),
         ({"touches_policy": True, "touches_protected": True, "approvals": 1}, False),
+        ({"held": True}, False),
+        ({"held": True, "approvals": 1}, True),
+        ({"touches_policy": True, "solo": True}, False),
+        ({"touches_policy": True, "approvals": 1, "solo": True}, True),
+        ({"failed": 1, "approvals": 1, "solo": True}, False),
     ],
 )
 def test_what_it_takes_to_become_main(policy, context, allowed):

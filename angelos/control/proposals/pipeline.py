@@ -9,14 +9,17 @@ about the next one (`state.py`). So each may be repeated, and the process may di
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 from angelos.control.context import Parts
+from angelos.control.identity.people import People
 from angelos.control.proposals import repo_config, steps
 from angelos.control.proposals.repo_config import RepoConfig
 from angelos.control.proposals.risk import POLICY_PATHS, touched
+from angelos.control.proposals.solo import alone
 from angelos.control.proposals.supervisor import Judgement, judge
 from angelos.control.state.decide import turn
 from angelos.control.state.effects import (
@@ -29,7 +32,7 @@ from angelos.control.state.effects import (
     RunSteps,
 )
 from angelos.control.state.models import SUPERVISOR, ProposalRecord, State
-from angelos.control.state.proposals import short_diffs
+from angelos.control.state.proposals import counted, short_diffs
 from angelos.control.tasks.service import Origin, Tasks
 from angelos.core.errors import (
     AngelError,
@@ -41,7 +44,7 @@ from angelos.core.errors import (
     Stale,
     Unavailable,
 )
-from angelos.core.ids import ProposalId, Revision
+from angelos.core.ids import PrincipalId, ProposalId, Revision
 from angelos.core.messages import Kind
 
 log = logging.getLogger(__name__)
@@ -53,9 +56,10 @@ _UNFIT = (Stale, Conflict, InvalidInput, NotFound, Refused)
 class Pipeline:
     """Carries proposals on."""
 
-    def __init__(self, parts: Parts, tasks: Tasks) -> None:
+    def __init__(self, parts: Parts, tasks: Tasks, people: People) -> None:
         """Share the plane's parts; steps are ordinary tasks."""
         self._parts = parts
+        self._people = people
         self._ledger = parts.ledger
         self._repository = parts.repository
         self._tasks = tasks
@@ -195,27 +199,41 @@ class Pipeline:
         if record.outcome == "failed":
             await self._reject(record.id, record.reason)
             return
-        try:
-            config = await self.config(record.repo, record.candidate_main)
-        except InvalidInput:
-            config = RepoConfig()
-        found = judge(self._parts.policy, record, config)
-        if found.needs is None:
-            await self._reject(record.id, f"The policy lets nobody promote it: {found.reason}")
-        elif found.needs <= len(record.approvals):
+        judgement = await self.judgement(record, record.candidate_main)
+        approvals = counted(record.approvals, record.author, solo=judgement.solo)
+        if judgement.needs is None:
+            await self._reject(record.id, f"The policy lets nobody promote it: {judgement.reason}")
+        elif judgement.needs <= len(approvals):
+            reason = _approved_because(approvals, judgement)
             await self._say(
                 Kind.proposal_approved,
                 record,
-                data=_approval(record, found)
-                | {"digest": record.digest, "reason": _approved_because(record, found)},
+                data=_approval(record, judgement) | {"digest": record.digest, "reason": reason},
             )
         else:
             await self._say(
                 Kind.proposal_waiting,
                 record,
                 revision=record.candidate,
-                data=_approval(record, found) | {"needs": found.needs},
+                data=_approval(record, judgement) | {"needs": judgement.needs},
             )
+
+    async def judgement(self, record: ProposalRecord, main: Revision) -> Judgement:
+        """Return what a tested proposal needs as of now, by the configuration of this `main`."""
+        try:
+            config = await self.config(record.repo, main)
+        except InvalidInput:
+            config = RepoConfig()
+        solo = await self.solo(record.repo)
+        return judge(self._parts.policy, record, config, solo=solo)
+
+    async def solo(self, repo: str) -> bool:
+        """Return whether one person alone reviews this repository as of now."""
+        try:
+            config = await self.config(repo, await self._repository.head(repo, "main"))
+        except InvalidInput:
+            return False
+        return config.review.solo and alone(config.review, await self._people.list())
 
     # -- main --------------------------------------------------------------------------------
 
@@ -321,20 +339,21 @@ class Pipeline:
         await self._ledger.say(self._ledger.fact(kind, record.id, **fields))
 
 
-def _approval(record: ProposalRecord, found: Judgement) -> dict[str, object]:
+def _approval(record: ProposalRecord, judgement: Judgement) -> dict[str, object]:
     return {
-        "reason": found.reason,
-        "risk": found.risk,
-        "rule": ",".join(found.rules),
+        "reason": judgement.reason,
+        "risk": judgement.risk,
+        "rule": ",".join(judgement.rules),
+        "solo": judgement.solo,
         "actor_kind": "policy",
         "policy_paths": touched(record.paths, POLICY_PATHS),
     }
 
 
-def _approved_because(record: ProposalRecord, found: Judgement) -> str:
-    if not record.approvals:
-        return found.reason
-    return f"Approved by {', '.join(record.approvals)}; the new candidate passed its tests."
+def _approved_because(approvals: Sequence[PrincipalId], judgement: Judgement) -> str:
+    if not approvals:
+        return judgement.reason
+    return f"Approved by {', '.join(approvals)}; the new candidate passed its tests."
 
 
 def under_way(state: State, repo: str) -> int:

@@ -12,6 +12,8 @@ r"""A repository's own configuration: `angelos.toml` at its root, always read fr
     timeout_s = 30
     [review]
     protected = ["study/protected/**"]
+    hold_agents = true
+    solo = false
 
 >>> parse(b'[health]\nrun = ["true"]').health.run
 ('true',)
@@ -103,12 +105,19 @@ class Health(Input, frozen=True, kw_only=True):
 
 
 class ReviewRules(Input, frozen=True, kw_only=True):
-    """Paths that need a person's word: `*` in one segment, `folder/**`, `**/a.py` anywhere."""
+    """Which proposals need a person's approval, and whose."""
 
     protected: Annotated[
         tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=512)], ...],
         msgspec.Meta(max_length=256),
     ] = ()
+    """Paths of which each change waits for a person: `*` in one segment, `folder/**`, `**/a.py`
+    anywhere."""
+    hold_agents: bool = False
+    """Whether each proposal of an agent waits for a person, however small its risk."""
+    solo: bool = False
+    """Whether one person works alone: until a second one may review, they may approve their own
+    and their agents' proposals, and their approval is enough for a change of this file too."""
 
     def __post_init__(self) -> None:
         """Refuse a pattern that protects nothing, whatever its author thinks."""

@@ -233,14 +233,17 @@ class Proposals:
         """Count one person's approval of exactly what the digest names.
 
         Raises `Conflict` when the digest is not the proposal's, or when it does not wait for
-        approval, and `Forbidden` for agents, the author, and who has approved it before.
+        approval, and `Forbidden` for agents, for the author unless they work alone
+        (`review.solo`), and for whoever has approved it before.
         """
-        record = await self._reviewed(principal, "approve", proposal, body)
-        if record.state != "waiting":
+        record, solo = await self._reviewed(principal, "approve", proposal, body)
+        if record.state != "waiting" or record.candidate_main is None:
             raise Conflict(
                 f"{proposal} does not wait for approval, it is {record.state}: {record.reason}",
                 hint="Nothing was counted.",
             )
+        # Whoever joined or left since the tests may have changed how many it takes.
+        judgement = await self._pipeline.judgement(record, record.candidate_main)
         fact = self._ledger.fact(
             Kind.proposal_approved,
             proposal,
@@ -249,7 +252,13 @@ class Proposals:
             key=hash_id(Kind.proposal_approved, proposal, principal.id, str(record.candidate)),
             revision=record.candidate,
             trace=trace,
-            data={"digest": record.digest, "comment": body.comment, "actor_kind": "person"},
+            data={
+                "digest": record.digest,
+                "comment": body.comment,
+                "actor_kind": "person",
+                "solo": solo,
+                "needs": record.needs if judgement.needs is None else judgement.needs,
+            },
         )
         await self._ledger.say(fact)
         return proposal_view(self._record(proposal))
@@ -258,13 +267,13 @@ class Proposals:
         self, principal: Principal, proposal: ProposalId, body: Review, trace: str = ""
     ) -> ProposalView:
         """Reject a proposal that is not part of `main` yet; its edits leave `dev`."""
-        record = await self._reviewed(principal, "reject", proposal, body)
+        record, _ = await self._reviewed(principal, "reject", proposal, body)
         async with self._parts.locks[record.repo]:
             record = self._record(proposal)
             if not record.undecided or await self._pipeline.is_main(record):
                 raise Conflict(
                     f"{proposal} can no longer be rejected, it is {record.state}: {record.reason}",
-                    hint="What is part of main is undone by `angelos rollback`.",
+                    hint="What is part of main is undone by `angelos repo rollback`.",
                 )
             reason = f"Rejected by {principal.id}" + (body.comment and f": {body.comment}")
             await self._ledger.say(
@@ -280,13 +289,16 @@ class Proposals:
 
     async def _reviewed(
         self, principal: Principal, action: str, proposal: ProposalId, body: Review
-    ) -> ProposalRecord:
+    ) -> tuple[ProposalRecord, bool]:
+        """Return the proposal, and whether one person alone reviews it; raise what forbids it."""
         record = self._record(proposal)
+        solo = await self._pipeline.solo(record.repo)
         await self._parts.decide(
             principal,
             action,
             ("Repo", record.repo),
             own=record.author == principal.id,
+            solo=solo,
             again=principal.id in record.approvals,
         )
         if body.digest != record.digest:
@@ -295,14 +307,14 @@ class Proposals:
                 hint="Look at the proposal again and give the digest that it shows.",
                 digest=record.digest,
             )
-        return record
+        return record, solo
 
     def _record(self, proposal: ProposalId) -> ProposalRecord:
         record = self._ledger.state.proposals.get(proposal)
         if record is None:
             raise NotFound(
                 f"There is no proposal {proposal}, or it was settled long ago.",
-                hint="`angelos proposals` lists them; older ones are in the audit log.",
+                hint="`angelos proposal list` lists them; older ones are in the audit log.",
             )
         return record
 

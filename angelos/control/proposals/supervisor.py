@@ -22,29 +22,25 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     rules: tuple[str, ...]
     reason: str
     risk: int
+    solo: bool
+    """Whether one person alone decides (`review.solo`)."""
 
 
-def judge(policy: Policy, record: ProposalRecord, config: RepoConfig) -> Judgement:
+def judge(
+    policy: Policy, record: ProposalRecord, config: RepoConfig, *, solo: bool = False
+) -> Judgement:
     """Ask the policy what it takes to promote a proposal whose tests have run.
 
-    `config` is that of the `main` it was tested by.
+    Args:
+        policy: The policy in force.
+        record: The proposal.
+        config: That of the `main` it was tested by.
+        solo: Whether one person alone reviews.
     """
-    policy_paths = touched(record.paths, POLICY_PATHS)
-    guarded = touched(record.paths, config.review.protected)
-    judges = touched(record.paths, config.judges)
     points = risk(record.changes)
     tests = len(record.steps)
-    failed = sum(step.status != "ok" for step in record.steps)
-    why = f"it has no tests (risk {points} of 1000)"
-    if tests:
-        passed = f"{tests} test{'' if tests == 1 else 's'} passed"
-        why = f"its risk is {points} of 1000 ({passed})"
-    if policy_paths:
-        why = f"it changes the policy itself ({', '.join(policy_paths)})"
-    elif guarded:
-        why = f"it touches protected paths ({', '.join(guarded)})"
-    elif judges:
-        why = f"it changes what it is tested with ({', '.join(judges)})"
+    why = _protected_by(record, config) or _risk_of(points, tests)
+    context = _context(record, config) | {"risk": points, "solo": solo}
     refusal = ""
     for needs in range(MOST_PEOPLE + 1):
         answer = policy.ask(
@@ -53,22 +49,48 @@ def judge(policy: Policy, record: ProposalRecord, config: RepoConfig) -> Judgeme
                 role="",
                 action="promote",
                 resource=("Repo", record.repo),
-                context={
-                    "tests": tests,
-                    "failed": failed,
-                    "touches_policy": bool(policy_paths),
-                    "touches_protected": bool(guarded or judges),
-                    "risk": points,
-                    "approvals": needs,
-                },
+                context=context | {"approvals": needs},
             )
         )
         if answer.allowed:
-            return Judgement(
-                needs=needs, rules=answer.rules, reason=_reason(needs, why), risk=points
-            )
+            reason = _reason(needs, why)
+            return Judgement(needs=needs, rules=answer.rules, reason=reason, risk=points, solo=solo)
         refusal = answer.why
-    return Judgement(needs=None, rules=(), reason=f"{why}; {refusal}", risk=points)
+    return Judgement(needs=None, rules=(), reason=f"{why}; {refusal}", risk=points, solo=solo)
+
+
+def _context(record: ProposalRecord, config: RepoConfig) -> dict[str, bool | int | str]:
+    """Return what the policy is told of a proposal."""
+    protected = (*config.review.protected, *config.judges)
+    return {
+        "tests": len(record.steps),
+        "failed": sum(step.status != "ok" for step in record.steps),
+        "touches_policy": bool(touched(record.paths, POLICY_PATHS)),
+        "touches_protected": bool(touched(record.paths, protected)),
+        "held": _held(record, config),
+    }
+
+
+def _held(record: ProposalRecord, config: RepoConfig) -> bool:
+    return config.review.hold_agents and record.author.startswith("agent/")
+
+
+def _protected_by(record: ProposalRecord, config: RepoConfig) -> str:
+    """Return why a person has to look at it whatever its risk; empty if nothing says so."""
+    if paths := touched(record.paths, POLICY_PATHS):
+        return f"it changes the policy itself ({', '.join(paths)})"
+    if paths := touched(record.paths, config.review.protected):
+        return f"it touches protected paths ({', '.join(paths)})"
+    if paths := touched(record.paths, config.judges):
+        return f"it changes what it is tested with ({', '.join(paths)})"
+    return "it is an agent's, and review.hold_agents is set" if _held(record, config) else ""
+
+
+def _risk_of(points: int, tests: int) -> str:
+    if not tests:
+        return f"it has no tests (risk {points} of 1000)"
+    passed = f"{tests} test{'' if tests == 1 else 's'} passed"
+    return f"its risk is {points} of 1000 ({passed})"
 
 
 def _reason(needs: int, why: str) -> str:

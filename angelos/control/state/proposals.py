@@ -15,7 +15,7 @@ import msgspec
 
 from angelos.control.state.models import KEEP_PROPOSALS, ProposalRecord, State, replace
 from angelos.core.api import StepResult
-from angelos.core.ids import ProposalId
+from angelos.core.ids import PrincipalId, ProposalId
 from angelos.core.messages import Fact, Kind
 from angelos.core.repository import Change
 
@@ -100,8 +100,20 @@ def _waiting(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
     return {
         "state": "waiting",
         "needs": msgspec.convert(fact.data["needs"], int),
+        "approvals": counted(record.approvals, record.author, solo=_solo(fact)),
         "reason": fact.data["reason"],
     }
+
+
+def counted(
+    approvals: tuple[PrincipalId, ...], author: PrincipalId, *, solo: bool
+) -> tuple[PrincipalId, ...]:
+    """Return the approvals that count: the author's own only while they work alone."""
+    return approvals if solo else tuple(person for person in approvals if person != author)
+
+
+def _solo(fact: Fact) -> bool:
+    return fact.data.get("solo") is True
 
 
 def _approved(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
@@ -111,17 +123,21 @@ def _approved(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
         if record.state != "testing" or record.outcome != "passed":
             return None
         return {"state": "approved", "reason": str(fact.data.get("reason", ""))}
-    person = fact.actor.startswith("person/") and fact.actor != record.author
+    solo = _solo(fact)
+    person = fact.actor.startswith("person/") and (solo or fact.actor != record.author)
     if record.state != "waiting" or not person or fact.actor in record.approvals:
         return None
-    approvals = (*record.approvals, fact.actor)
-    if len(approvals) >= record.needs:
-        return {
-            "approvals": approvals,
-            "state": "approved",
-            "reason": f"Approved by {', '.join(approvals)}.",
-        }
-    return {"approvals": approvals}
+    approvals = counted((*record.approvals, fact.actor), record.author, solo=solo)
+    needs = msgspec.convert(fact.data.get("needs", record.needs), int)
+    if len(approvals) < needs:
+        return {"approvals": approvals, "needs": needs}
+    works_alone = " who works alone (review.solo)" if solo else ""
+    return {
+        "approvals": approvals,
+        "needs": needs,
+        "state": "approved",
+        "reason": f"Approved by {', '.join(approvals)}{works_alone}.",
+    }
 
 
 def _rejected(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:

@@ -1,0 +1,33 @@
+"""Whether one person works alone: `solo = true` under `[review]`, while nobody else may review.
+
+It is one person's own, explicit setting, read from `main` and never from the proposal that is
+judged. It lets them approve what they and their agents propose, and it ends by itself.
+
+>>> from angelos.core.ids import PrincipalId
+>>> from angelos.core.permissions import Role
+>>> owner = PersonView(id=PrincipalId("person/owner"), role=Role.admin)
+>>> reader = PersonView(id=PrincipalId("person/vic"), role=Role.viewer)
+>>> alone(ReviewRules(solo=True), [owner, reader])
+True
+>>> alone(ReviewRules(), [owner])
+False
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from angelos.control.proposals.repo_config import ReviewRules
+from angelos.core.api import PersonView
+from angelos.core.permissions import ROLES, Permission
+
+
+def alone(rules: ReviewRules, people: Iterable[PersonView]) -> bool:
+    """Return whether the only person who may review approves their own proposals.
+
+    Args:
+        rules: Of `main`.
+        people: Everybody, the owner included.
+    """
+    reviewers = [p.id for p in people if Permission.proposals_review in ROLES[p.role]]
+    return rules.solo and len(reviewers) == 1
