@@ -1,12 +1,13 @@
-"""The `angelos` command. Each subcommand's module is imported when it is used.
+"""The `angelos` command. Each command's module is imported when it is used.
 
 So `angelos --help` needs nothing but click, and answers at once.
+
+    angelos NOUN VERB ...        angelos proposal show prop-0193
 """
 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import json
 import os
 import sys
@@ -15,57 +16,37 @@ from typing import NoReturn
 import click
 
 from angelos import __version__
+from angelos.cli.groups import LazyGroup, Subcommand
 
-COMMANDS = {
-    "up": ("up", "Start the system and keep it running."),
-    "demo": ("demo", "Show the main job from end to end in a temporary directory."),
-    "run": ("run", "Run code in a sandbox on an execution node."),
-    "status": ("status", "Show the system at a glance."),
-    "nodes": ("status:nodes", "List the nodes."),
-    "import": ("import_:import_folder", "Make a repository of a folder."),
-    "propose": ("propose", "Propose a change of a file."),
-    "proposals": ("review:proposals", "List proposals."),
-    "show": ("review:show", "Show a proposal: what it changes and how its tests went."),
-    "approve": ("review:approve", "Approve a proposal."),
-    "reject": ("review:reject", "Reject a proposal."),
-    "log": ("log", "List the revisions of a branch."),
-    "rollback": ("review:rollback", "Take main back to an earlier revision."),
-    "audit": ("audit", "Verify, read and export the audit log."),
-    "doctor": ("doctor", "Check what this machine can do, with a real sandbox."),
-    "people": ("people", "List and add people."),
-    "enrol": ("enrol", "Make a token by which a node or an agent joins."),
-    "agent": ("enrol:agent", "What an agent does itself."),
-    "quarantine": ("enrol:quarantine", "Refuse a node or agent from now on."),
-    "release": ("enrol:release", "End a quarantine."),
+SECTIONS: dict[str, dict[str, Subcommand]] = {
+    "The system": {
+        "up": Subcommand("up", "Start the system and keep it running."),
+        "demo": Subcommand("demo", "Show the main job from end to end in a temporary directory."),
+        "status": Subcommand("status", "Show the system at a glance."),
+        "doctor": Subcommand("doctor", "Check what this machine can do, with a real sandbox."),
+    },
+    "What is in it": {
+        "task": Subcommand("task", "Run code in a sandbox, see and stop what runs."),
+        "proposal": Subcommand("proposal", "Propose changes, look at them, decide on them."),
+        "repo": Subcommand("repo", "Import repositories, read their history, roll them back."),
+        "node": Subcommand("node", "Add, list and shut out the machines that run code."),
+        "agent": Subcommand("agent", "Add agents, and shut them out."),
+        "person": Subcommand("person", "Add, list and remove people."),
+        "audit": Subcommand("audit", "Verify, read and export the audit log."),
+    },
+    "Short for": {
+        "run": Subcommand("task:run", "angelos task run"),
+        "propose": Subcommand("proposal:create", "angelos proposal create"),
+    },
 }
-"""Name -> (module below `angelos.cli.commands`, with `:attribute` if named otherwise; help)."""
+"""The commands as `angelos --help` shows them, in sections."""
 
 
-class LazyGroup(click.Group):
-    """A group whose subcommands are imported on use."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names, in the order of the table."""
-        del ctx
-        return list(COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return one command."""
-        del ctx
-        if cmd_name not in COMMANDS:
-            return None
-        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
-        found = importlib.import_module(f"angelos.cli.commands.{module}")
-        return getattr(found, attribute or module)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands without importing them."""
-        del ctx
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
-
-
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=LazyGroup,
+    sections=SECTIONS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(__version__, prog_name="angelos")
 def cli() -> None:
     """Several agents and people in the same live notebooks and files, safely.
@@ -75,7 +56,7 @@ def cli() -> None:
 
 
 def main(args: list[str] | None = None) -> NoReturn:
-    """Run the command line; a usage error is a problem object too when `--json` is asked for."""
+    """Run the command line; with `--json` a usage error is a problem object too."""
     try:
         _main(args)
     except OSError as error:  # not even the error could be printed, or the help

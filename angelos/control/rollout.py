@@ -145,7 +145,7 @@ class Rollout:
         """
         if not is_revision(body.to):
             raise InvalidInput(
-                f"{body.to[:80]!r} is no revision.", hint="List those of main: angelos log."
+                f"{body.to[:80]!r} is no revision.", hint="List those of main: angelos repo log."
             )
         await self._parts.decide(principal, "rollback", ("Repo", repo), health=False)
         async with self._parts.locks[repo]:

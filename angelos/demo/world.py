@@ -159,14 +159,14 @@ class World:
         """Wait until a node reports this revision as checked out and healthy."""
         return await self.fact("checkout.healthy", f"node/{node}", revision=revision)
 
-    async def cli(self, *args: str) -> Any:
+    async def cli(self, *args: str, stdin: str = "") -> Any:
         """Run `angelos ARGS --json` as a user would, and return what it printed."""
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "angelos", *args, "--json",
-            "--data-dir", str(self.data_dir),
+            "--data-dir", str(self.data_dir), stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, limit=LINE_LIMIT,
         )  # fmt: skip
-        out, err = await process.communicate()
+        out, err = await process.communicate(stdin.encode())
         lines = out.decode().strip().splitlines()
         answer = json.loads(lines[-1]) if lines else {}
         return {"exit": process.returncode, "answer": answer, "stderr": err.decode()}
@@ -215,8 +215,8 @@ async def start_agent(world: World, name: str, stack: AsyncExitStack) -> Agent:
     """Enrol an agent with a single-use token and start its process."""
     folder = world.data_dir / "agents" / name
     token = (await world.angelos.agents.add(name)).token
-    enrolled = await world.cli("agent", "enrol", token, str(folder))
-    expect(enrolled["exit"] == 0, f"agent {name} was not enrolled: {enrolled}")
+    joined = await world.cli("agent", "join", "-", str(folder), stdin=token)
+    expect(joined["exit"] == 0, f"agent {name} did not join: {joined}")
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "angelos.demo.agent", str(folder), process_group=0,
         stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=LINE_LIMIT,

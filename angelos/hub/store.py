@@ -47,7 +47,7 @@ class Identities:
         if denied or not_after < self._clock.time():
             raise Unauthenticated(
                 f"The certificate of {principal} is {'revoked' if denied else 'expired'}.",
-                hint="Enrol again with a new token.",
+                hint="Join again with a new token.",
             )
         who = Principal(id=principal, role=role_of(principal), serial=serial)
         return Peer(principal=who, node_role=node_role, not_after=not_after)
@@ -192,6 +192,6 @@ def _bad_token() -> Unauthenticated:
 def _refused(principal: str, reason: str) -> Unauthenticated:
     return Unauthenticated(
         f"{principal} is quarantined: {reason.rstrip('.')}.",
-        hint="An operator can release it; then it has to be enrolled again.",
+        hint="An operator can release it; then it has to join again.",
         reason=QUARANTINED,
     )

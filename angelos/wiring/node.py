@@ -1,6 +1,6 @@
 """Builds a node from its command line: `python -m angelos.wiring.node --name N --role R --dir DIR`.
 
-With `--enrol TOKEN` it first turns the single-use token into a key and certificate kept in DIR.
+DIR holds its key and certificate: `angelos node join - DIR` turns a single-use token into them.
 SIGTERM and SIGINT end it cleanly; it exits 0 then, 1 when the hub refuses it for good, 2 on bad
 usage. It connects again by itself and renews its certificate at half life.
 """
@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from angelos.adapters.host.clock import SystemClock
-from angelos.adapters.identity.enrolment import Identity, enrol
+from angelos.adapters.identity.enrolment import Identity
 from angelos.adapters.net.websocket import connect_channel
 from angelos.client import Angelos
 from angelos.core.errors import AngelError, InvalidInput
@@ -42,7 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
     )
     try:
-        asyncio.run(_run(_config(options), options.enrol))
+        asyncio.run(_run(_config(options)))
     except InvalidInput as error:
         sys.stderr.write(f"angelos.node: {error}\n")
         return 2
@@ -75,7 +75,6 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--name", required=True, help="the name it is enrolled under")
     parser.add_argument("--role", choices=("execution", "labs"), default="execution")
     parser.add_argument("--dir", type=Path, required=True, help="where it keeps key and checkouts")
-    parser.add_argument("--enrol", default="", metavar="TOKEN", help="single-use enrolment token")
     parser.add_argument("--slots", type=_slots, default=os.cpu_count() or 1, help="tasks at once")
     parser.add_argument(
         "--allow-unsandboxed",
@@ -91,7 +90,7 @@ def _slots(text: str) -> int:
     return int(text)
 
 
-async def _run(config: NodeConfig, token: str) -> None:
+async def _run(config: NodeConfig) -> None:
     shown = exposed(config.directory, (*system_binds(), *this_interpreter().binds))
     if shown:
         raise InvalidInput(
@@ -104,7 +103,7 @@ async def _run(config: NodeConfig, token: str) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     clock = SystemClock()
-    identity = await enrol(token, config.directory) if token else Identity.load(config.directory)
+    identity = Identity.load(config.directory)
     if identity.id != f"node/{config.name}":
         raise InvalidInput(f"{config.directory} holds the identity of {identity.id}.")
     keys = Keys(

@@ -124,16 +124,19 @@ def test_ctrl_c_cancels_the_task_and_says_so(system):
     assert json.loads(out.splitlines()[-1])["status"] == "killed"
 
 
-@pytest.mark.parametrize("command", [["status"], ["nodes"], ["proposals"], ["people", "list"]])
+LISTS = ["status", "node list", "task list", "proposal list", "repo list", "person list"]
+
+
+@pytest.mark.parametrize("command", LISTS)
 def test_what_is_listed_is_also_json(system, command):
-    plain = cli(system.data.root, *command)
+    plain = cli(system.data.root, *command.split())
     assert plain.returncode == 0, plain.stderr
     assert plain.stdout.strip()
-    json.loads(cli(system.data.root, *command, "--json").stdout)
+    json.loads(cli(system.data.root, *command.split(), "--json").stdout)
 
 
 def test_nodes_are_connected_with_their_roles(system):
-    nodes = json.loads(cli(system.data.root, "nodes", "--json").stdout)["nodes"]
+    nodes = json.loads(cli(system.data.root, "node", "list", "--json").stdout)["nodes"]
     assert {(n["id"], n["role"], n["connected"]) for n in nodes} == {
         ("node/exec1", "execution", True),
         ("node/labs1", "labs", True),
@@ -141,7 +144,7 @@ def test_nodes_are_connected_with_their_roles(system):
 
 
 def test_an_unknown_id_is_an_error_of_one_line(system):
-    done = cli(system.data.root, "approve", "prop-0")
+    done = cli(system.data.root, "proposal", "approve", "prop-0")
     assert done.returncode == 2
     assert len(done.stderr.splitlines()) == 1
 
@@ -162,14 +165,60 @@ def test_the_audit_log_verifies_and_one_changed_byte_is_named(system, tmp_path):
     assert "entry 3" in bad.stdout
 
 
-def test_an_agent_enrols_with_a_token_that_works_once(system, tmp_path):
-    token = cli(system.data.root, "enrol", "agent", "ada").stdout.strip()
-    done = cli(system.data.root, "agent", "enrol", token, str(tmp_path / "ada"), "--json")
+@pytest.mark.parametrize("kind", ["agent", "node"])
+def test_one_joins_with_a_token_that_works_once(system, tmp_path, kind):
+    token = cli(system.data.root, kind, "add", "ada").stdout
+    args = (kind, "join", "-", str(tmp_path / "ada"), "--json")
+    done = cli(system.data.root, *args, input=token)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["id"] == "agent/ada"
-    again = cli(system.data.root, "agent", "enrol", token, str(tmp_path / "eve"))
+    assert json.loads(done.stdout)["id"] == f"{kind}/ada"
+    (tmp_path / "token").write_text(token)
+    again = cli(system.data.root, kind, "join", str(tmp_path / "token"), str(tmp_path / "eve"))
     assert again.returncode == 1
     assert "Traceback" not in again.stderr
+
+
+def test_a_token_of_another_kind_is_named(system, tmp_path):
+    token = cli(system.data.root, "agent", "add", "bea").stdout
+    done = cli(system.data.root, "node", "join", "-", str(tmp_path / "bea"), input=token)
+    assert done.returncode == 2
+    assert "The token was that of agent/bea, which is no node." in done.stderr
+
+
+def test_who_is_quarantined_is_refused_until_released(system, tmp_path):
+    token = cli(system.data.root, "agent", "add", "eve").stdout
+    assert cli(system.data.root, "agent", "quarantine", "eve", "--reason", "why").returncode == 0
+    refused = cli(system.data.root, "agent", "join", "-", str(tmp_path / "eve"), input=token)
+    assert refused.returncode == 1
+    assert cli(system.data.root, "agent", "release", "eve").returncode == 0
+
+
+def test_somebody_acts_by_the_token_in_a_file(system, tmp_path):
+    view = json.loads(cli(system.data.root, "person", "add", "rob", "--json").stdout)
+    (tmp_path / "token").write_text(view["token"] + "\n")
+    args = ("run", "-c", "print(1)", "--token-file", str(tmp_path / "token"))
+    assert cli(system.data.root, *args).stdout == "1\n"
+    newest = json.loads(cli(system.data.root, "task", "list", "--json").stdout)["tasks"][0]
+    assert newest["by"] == "person/rob"
+    shown = cli(system.data.root, "task", "show", newest["id"][:17])
+    assert "person/rob" in shown.stdout
+    void = cli(system.data.root, "status", "--token-file", "-", input="angel_void\n")
+    assert void.returncode == 1
+    assert cli(system.data.root, "person", "remove", "rob").returncode == 0
+
+
+def test_a_task_that_runs_is_cancelled(system):
+    code = ["-c", "import time; time.sleep(60)"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "angelos", "run", *code, "--data-dir", str(system.data.root)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        while not (ids := cli(system.data.root, "task", "list", "--state", "running", "-q").stdout):
+            assert process.poll() is None
+        done = cli(system.data.root, "task", "cancel", ids.split()[0], "--json")
+        assert json.loads(done.stdout)["result"]["status"] == "killed"
+        process.communicate(timeout=60)
+        assert process.returncode == 1
 
 
 def test_a_second_up_is_refused_and_told_by_whom(system):
@@ -241,7 +290,7 @@ def test_nodes_follow_a_server_whose_port_was_taken_meanwhile(tmp_path):
 def _until_connected(up):
     until = time.monotonic() + 60
     while True:
-        nodes = json.loads(cli(up.data.root, "nodes", "--json").stdout)["nodes"]
+        nodes = json.loads(cli(up.data.root, "node", "list", "--json").stdout)["nodes"]
         if all(node["connected"] for node in nodes):
             return
         assert time.monotonic() < until, nodes

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import click
 
-from angelos.cli import COMMANDS, cli
+from angelos.cli import SECTIONS, cli
 from angelos.wiring import node
 from tools.reference.source import code, doc, head, table
 
@@ -22,12 +22,9 @@ happened and what to do next; with `--json` the last line of standard output is 
 def page() -> str:
     """Return the page."""
     parts = [head("Command line", doc(cli.callback)), _TOP]
-    parts.append(
-        table(
-            ("command", ""),
-            [(f"[`angelos {n}`](#angelos-{n})", text) for n, (_, text) in COMMANDS.items()],
-        )
-    )
+    for title, entries in SECTIONS.items():
+        rows = [(f"[`angelos {n}`](#angelos-{n})", entry.help) for n, entry in entries.items()]
+        parts.append(table((title, ""), rows))
     for name, command in _all(cli, "angelos"):
         parts.append(_section(name, command))
     parts.append(_node())

@@ -40,7 +40,7 @@ def roles() -> str:
         for p in Permission
     ]
     told = (
-        "A person has one role, given with `angelos people add --role`; whoever holds the server's "
+        "A person has one role, given with `angelos person add --role`; whoever holds the server's "
         "own token is `person/owner`, an admin. Agents and nodes have the role of their kind. What "
         "a role may ask for, the [policy](policy.md) may still refuse."
     )

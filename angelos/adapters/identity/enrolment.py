@@ -93,7 +93,8 @@ class Identity:
             return cls(directory, enrolled)
         except FileNotFoundError as error:
             raise NotFound(
-                f"{directory} holds no identity.", hint="Enrol with a token first."
+                f"{directory} holds no identity.",
+                hint="Join with a token first: `angelos node join` or `angelos agent join`.",
             ) from error
         except (ValueError, ssl.SSLError) as error:  # not JSON, or no certificate in it
             raise InvalidInput(f"The identity in {directory} is damaged: {error}") from error

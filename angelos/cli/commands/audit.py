@@ -1,10 +1,9 @@
-"""`angelos audit`: what happened, and the proof that nobody has changed the tale."""
+"""`angelos audit`: what happened, and the proof that nobody has changed the record of it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import re
 import sys
 import tempfile
@@ -13,7 +12,9 @@ from typing import IO, TYPE_CHECKING
 
 import click
 
-from angelos.cli.common import FAILED, Out, common, when
+from angelos.cli.groups import NounGroup
+from angelos.cli.options import common
+from angelos.cli.output import FAILED, Out, when
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
@@ -26,7 +27,7 @@ _PAGE = 500
 _KEY = re.compile(r"[0-9A-Fa-f]{64}")
 
 
-@click.group()
+@click.group(cls=NounGroup)
 def audit() -> None:
     """Verify, read and export the audit log."""
 
@@ -47,14 +48,14 @@ def verify(out: Out, *, export_file: str | None, key: str | None, since: str | N
     from angelos.governance.verify import verify as check
 
     trusted = _key(out, key)
-    seen = _last_note(since) if since else ""
+    note = _last_note(since) if since else ""
     if export_file is None:
         with tempfile.TemporaryFile() as file:
             out.ask(lambda angelos: _save(angelos, file))
             file.seek(0)
-            report = check(file, trusted, seen)
+            report = check(file, trusted, note)
     else:
-        report = _verify_file(export_file, trusted, seen)
+        report = _verify_file(export_file, trusted, note)
     lines = report.lines()
     if trusted is None:
         lines.append("the key is the export's own: compare its id with one you trust")
@@ -73,7 +74,7 @@ def tail(out: Out, *, lines: int, follow: bool) -> None:
         from angelos.client import Angelos
 
         async with Angelos.connect(out.data_dir, out.token) as angelos:
-            size = (await angelos.checkpoint()).size
+            size = (await angelos.audit.checkpoint()).size
             async for entry in _entries(angelos, max(-1, size - lines - 1), follow=follow):
                 _print(out, entry)
 
@@ -84,7 +85,10 @@ def tail(out: Out, *, lines: int, follow: bool) -> None:
 @click.argument("file", metavar="[FILE]", required=False)
 @common
 def export_log(out: Out, file: str | None) -> None:
-    """Write the whole log as JSON lines to FILE (mode 0600) or standard output."""
+    """Write the whole log as JSON lines.
+
+    FILE is made with mode 0600; without it, or with -, the log goes to standard output.
+    """
     if file is None or file == "-":
         out.ask(lambda angelos: _save(angelos, sys.stdout.buffer))
         return
@@ -107,7 +111,7 @@ def export_log(out: Out, file: str | None) -> None:
 async def _save(angelos: Angelos, file: IO[bytes]) -> tuple[int, int]:
     """Write an export into a file as it comes; return its bytes and lines."""
     size = lines = 0
-    async with contextlib.aclosing(angelos.audit_export()) as pieces:
+    async with contextlib.aclosing(angelos.audit.export()) as pieces:
         async for piece in pieces:
             file.write(piece)
             size, lines = size + len(piece), lines + piece.count(b"\n")
@@ -118,7 +122,7 @@ async def _save(angelos: Angelos, file: IO[bytes]) -> tuple[int, int]:
 async def _entries(angelos: Angelos, after: int, *, follow: bool) -> AsyncIterator[AuditEntry]:
     pause = 0.2
     while True:
-        page = await angelos.audit_entries(after=after, limit=_PAGE)
+        page = await angelos.audit.entries(after=after, limit=_PAGE)
         for entry in page:
             after = entry.index
             yield entry
@@ -141,11 +145,11 @@ def _print(out: Out, entry: AuditEntry) -> None:
     )
 
 
-def _verify_file(name: str, key: bytes | None, seen: str) -> Report:
+def _verify_file(name: str, key: bytes | None, note: str) -> Report:
     from angelos.governance.verify import verify as check
 
     with _opened(name) as lines:
-        return check(lines, key, seen)
+        return check(lines, key, note)
 
 
 def _last_note(name: str) -> str:
@@ -167,13 +171,14 @@ def _opened(name: str) -> Iterator[Iterable[bytes]]:
 
 
 def _key(out: Out, given: str | None) -> bytes | None:
-    from angelos.adapters.host.datadir import DataDir, find_data_dir
+    from angelos.adapters.host.datadir import DataDir
     from angelos.adapters.identity.keys import load_or_create
+    from angelos.client.settings import find_data_dir
     from angelos.core.errors import InvalidInput
 
     if given is not None:
         if not _KEY.fullmatch(given):
             raise InvalidInput(f"{given!r:.80} is not a key: 64 hex digits.")
         return bytes.fromhex(given)
-    path = DataDir(out.data_dir or find_data_dir(os.environ)).keys / "log.key"
+    path = DataDir(out.data_dir or find_data_dir()).keys / "log.key"
     return load_or_create(path).public.raw if path.exists() else None

@@ -15,8 +15,9 @@ import click
 import msgspec
 
 from angelos.adapters.host.trees import remove_tree
-from angelos.cli.common import FAILED, Out, ending_signals
+from angelos.cli.endings import ending_signals
 from angelos.cli.extras import require
+from angelos.cli.output import FAILED, Out
 from angelos.core.ids import is_id, is_revision
 
 _WIDTH = 110
@@ -90,8 +91,8 @@ async def run_demo(data_dir: Path, *, as_json: bool, temporary: bool) -> dict[st
             for line in _lines(row["evidence"]):
                 show(line)
     done = len(steps) == len(STEPS) and all(step["ok"] for step in steps)
-    show(f"{'All steps did' if done else 'Not all steps did'} what they say, "
-         f"{time.monotonic() - began:.1f} s in all.")  # fmt: skip
+    verdict = "All steps did" if done else "Not all steps did"
+    show(f"{verdict} what they say, {time.monotonic() - began:.1f} s in all.")
     return {"ok": done, "seconds": round(time.monotonic() - began, 2), "steps": steps}
 
 
@@ -133,8 +134,8 @@ def _lines(evidence: dict[str, Any]) -> list[str]:
             rows = [(name, value), *value.items()]
         else:
             rows = [(name, row) for row in value] if isinstance(value, list) else []
-        told = [(n, _flat(row)) for n, row in rows if isinstance(row, dict)]
-        lines += [f"{n}: {flat}" for n, flat in told if flat]
+        flats = [(n, _flat(row)) for n, row in rows if isinstance(row, dict)]
+        lines += [f"{n}: {flat}" for n, flat in flats if flat]
     return [f"     {line}"[:_WIDTH] for line in lines if line]
 
 

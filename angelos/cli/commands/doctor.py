@@ -9,18 +9,23 @@ import tempfile
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import click
 
 from angelos.cli import extras
-from angelos.cli.common import FAILED, Out, common
+from angelos.cli.options import common
+from angelos.cli.output import FAILED, Out
+
+if TYPE_CHECKING:
+    from angelos.core.messages import Tier
+    from angelos.node.sandbox.probe import ProbeReport
 
 _PYTHON = (3, 11)
 
 
-class Check(NamedTuple):
-    """One finding; `--` is merely to be known."""
+class Diagnosis(NamedTuple):
+    """One line of the report; `--` is neither good nor bad."""
 
     name: str
     state: Literal["ok", "FAIL", "--"]
@@ -35,65 +40,65 @@ def doctor(out: Out) -> None:
 
     Exit code 1 if something that is needed does not work.
     """
-    checks = asyncio.run(_checks(out))
+    checks, tier = asyncio.run(_checks(out))
     lines = [
         f"{c.state:<4} {c.name:<15} {c.detail}" + (f"\n    {c.hint}" if c.hint else "")
         for c in checks
     ]
     ok = all(check.state != "FAIL" for check in checks)
-    tier = next(c.detail.partition(":")[0] for c in checks if c.name == "isolation")
     report = {"ok": ok, "tier": tier, "checks": [check._asdict() for check in checks]}
     out.show(report, "\n".join(lines))
     sys.exit(0 if ok else FAILED)
 
 
-async def _checks(out: Out) -> list[Check]:
-    sandbox, stores, system = await asyncio.gather(_sandbox(), _stores(), _system(out))
-    return [_python(), *_packages(), *sandbox, stores, system]
+async def _checks(out: Out) -> tuple[list[Diagnosis], Tier]:
+    """Return the report's lines, and the isolation that a sandbox has here."""
+    from angelos.node.sandbox.probe import probe
+
+    machine, stores, system = await asyncio.gather(probe(), _stores(), _system(out))
+    return [_python(), *_packages(), *_sandbox(machine), stores, system], machine.tier
 
 
-def _python() -> Check:
-    return Check(
+def _python() -> Diagnosis:
+    return Diagnosis(
         "python",
         "ok" if sys.version_info >= _PYTHON else "FAIL",
         f"{platform.python_version()} at {sys.executable}, {platform.platform()}",
     )
 
 
-def _packages() -> Iterator[Check]:
+def _packages() -> Iterator[Diagnosis]:
     """Yield which extras are installed, in which versions; a client works without either."""
     for extra in extras.EXTRAS:
         absent = extras.missing(extra)
         if absent:
             detail = f"not installed: {', '.join(absent)}"
-            yield Check(f"angelos[{extra}]", "--", detail, extras.hint(extra))
+            yield Diagnosis(f"angelos[{extra}]", "--", detail, extras.hint(extra))
         else:
             versions = (f"{name} {version(name)}" for name in extras.distributions(extra))
-            yield Check(f"angelos[{extra}]", "ok", ", ".join(versions))
+            yield Diagnosis(f"angelos[{extra}]", "ok", ", ".join(versions))
 
 
-async def _sandbox() -> list[Check]:
+def _sandbox(report: ProbeReport) -> list[Diagnosis]:
     from angelos.core.messages import Tier
-    from angelos.node.sandbox.probe import probe
 
-    report = await probe()
     # A missing part lowers the tier and no more; what counts is the sandbox that was launched.
-    parts = [Check(c.name, "ok" if c.ok else "--", c.detail, c.hint) for c in report.checks]
+    parts = [Diagnosis(c.name, "ok" if c.ok else "--", c.detail, c.hint) for c in report.checks]
     reasons = "; ".join(report.reasons)
     if report.tier is Tier.none:
         hint = "Code is refused unless ANGELOS_ALLOW_UNSANDBOXED=1, and then a banner says so."
-        return [*parts, Check("isolation", "FAIL", f"{report.tier}: {reasons}", hint)]
+        return [*parts, Diagnosis("isolation", "FAIL", f"{report.tier}: {reasons}", hint)]
     detail = f"{report.tier}" + (f": {reasons}" if reasons else "")
-    return [*parts, Check("isolation", "ok", detail)]
+    return [*parts, Diagnosis("isolation", "ok", detail)]
 
 
-async def _stores() -> Check:
+async def _stores() -> Diagnosis:
     from angelos.adapters.host.datadir import DataDir
     from angelos.adapters.host.embedded import EmbeddedPostgres, EmbeddedValkey
     from angelos.core.errors import AngelError
 
     if extras.missing("server"):
-        return Check("stores", "--", "not tried: they come with angelos[server]")
+        return Diagnosis("stores", "--", "not tried: they come with angelos[server]")
     with tempfile.TemporaryDirectory(prefix="angelos-doctor-") as folder:
         data = DataDir(Path(folder))
         runtime = Path(folder) / "run"
@@ -102,12 +107,12 @@ async def _stores() -> Check:
                 EmbeddedPostgres(data.postgres, runtime),
                 EmbeddedValkey(data.valkey, runtime),
             ):
-                return Check("stores", "ok", "the embedded PostgreSQL and Valkey start")
+                return Diagnosis("stores", "ok", "the embedded PostgreSQL and Valkey start")
         except AngelError as error:
-            return Check("stores", "FAIL", error.detail, error.hint)
+            return Diagnosis("stores", "FAIL", error.detail, error.hint)
 
 
-async def _system(out: Out) -> Check:
+async def _system(out: Out) -> Diagnosis:
     from angelos.client import Angelos
     from angelos.core.errors import AngelError
 
@@ -115,6 +120,6 @@ async def _system(out: Out) -> Check:
         async with Angelos.connect(out.data_dir, out.token) as angelos:
             status = await angelos.status()
     except AngelError as error:
-        return Check("system", "--", error.detail, error.hint)
+        return Diagnosis("system", "--", error.detail, error.hint)
     nodes = ", ".join(f"{n.id} ({n.tier})" for n in status.nodes if n.connected) or "none"
-    return Check("system", "ok", f"runs, isolation {status.tier}; nodes connected: {nodes}")
+    return Diagnosis("system", "ok", f"runs, isolation {status.tier}; nodes connected: {nodes}")

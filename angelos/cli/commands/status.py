@@ -1,4 +1,4 @@
-"""`angelos status` and `angelos nodes`."""
+"""`angelos status`: the system at a glance."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from angelos.cli.common import Out, common, table, when
+from angelos.cli.commands.node import nodes_table
+from angelos.cli.options import common
+from angelos.cli.output import Out, table, when
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from angelos.core.api import NodeView, StatusView
+    from angelos.core.api import StatusView
 
 
 @click.command()
@@ -22,14 +22,6 @@ def status(out: Out) -> None:
     out.show(view, _text(view))
 
 
-@click.command()
-@common
-def nodes(out: Out) -> None:
-    """List the nodes."""
-    views = out.ask(lambda angelos: angelos.nodes())
-    out.show({"nodes": views}, _nodes(views))
-
-
 def _text(view: StatusView) -> str:
     lines = [
         f"AngelOS {view.version}, running since {when(view.started_at)}",
@@ -38,7 +30,7 @@ def _text(view: StatusView) -> str:
             f"waiting for a person {view.waiting}, policy {view.policy[:12]}"
         ),
         "",
-        _nodes(view.nodes),
+        nodes_table(view.nodes),
     ]
     if view.repos:
         rows = [(r.name, r.main[:12], r.dev[:12]) for r in view.repos]
@@ -46,18 +38,3 @@ def _text(view: StatusView) -> str:
     if view.banner:
         lines.insert(0, f"! {view.banner}")
     return "\n".join(lines)
-
-
-def _nodes(views: Iterable[NodeView]) -> str:
-    rows = [
-        (
-            view.id,
-            view.role,
-            "connected" if view.connected else "away",
-            view.tier,
-            view.running,
-            ", ".join(f"{repo}@{rev[:12]}" for repo, rev in sorted(view.revisions.items())) or "-",
-        )
-        for view in views
-    ]
-    return table(("node", "role", "state", "isolation", "running", "checked out"), rows)

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from angelos.cli.common import FAILED, Out, common, ending_signals
+from angelos.cli.endings import ending_signals
 from angelos.cli.extras import require
+from angelos.cli.options import common
+from angelos.cli.output import FAILED, Out
 
 if TYPE_CHECKING:
     import signal
@@ -76,12 +78,12 @@ async def _up(settings: Settings, say: _Teller, *, lab: bool) -> int:
     stop = _Stop(system, say)
     with stop.listening():
         running = asyncio.create_task(_serve(system, say, lab=lab))
-        asked = asyncio.create_task(stop.asked.wait())
-        await asyncio.wait({running, asked}, return_when=asyncio.FIRST_COMPLETED)
+        stopping = asyncio.create_task(stop.requested.wait())
+        await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
         if not running.done():
             running.cancel()
         await asyncio.wait({running})
-        asked.cancel()
+        stopping.cancel()
         if running.cancelled():
             return FAILED if stop.killed else 0
         return running.result()
@@ -106,7 +108,7 @@ class _Stop:
     """The first signal asks for an orderly end, the second kills."""
 
     def __init__(self, system: System, say: _Teller) -> None:
-        self.asked = asyncio.Event()
+        self.requested = asyncio.Event()
         self.killed = False
         self._system = system
         self._say = say
@@ -124,9 +126,9 @@ class _Stop:
                 loop.remove_signal_handler(number)
 
     def _on(self, number: signal.Signals) -> None:
-        if self.asked.is_set():
+        if self.requested.is_set():
             self.killed = True
             self._system.kill()
             return
-        self.asked.set()
+        self.requested.set()
         self._say("stopping", reason=number.name)

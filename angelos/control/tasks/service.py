@@ -228,12 +228,12 @@ class Tasks:
             if node is None:
                 raise Unavailable(
                     "No execution node is connected; the task was not accepted.",
-                    hint="`angelos nodes` lists the nodes, `angelos doctor` says what is amiss.",
+                    hint="`angelos node list` lists them, `angelos doctor` says what is amiss.",
                 )
             return node
         node = nodes.get(PrincipalId(f"node/{name}"))
         if node is None:
-            raise NotFound(f"There is no node {name!r}.", hint="`angelos nodes` lists them.")
+            raise NotFound(f"There is no node {name!r}.", hint="`angelos node list` lists them.")
         if not node.connected and not node.quarantined:
             raise Unavailable(
                 f"Node {name!r} is not connected; the task was not accepted.",

@@ -52,8 +52,8 @@ async def review(world: World) -> dict[str, Any]:
     view = await world.settled(proposal.id)
     expect(view.state == "waiting" and view.needs == 1, f"it waits for a person: {view.state}")
     expect(await world.main() == before, "main has not moved while it waits")
-    approved = await world.cli("approve", proposal.id)
-    expect(approved["exit"] == 0, f"`angelos approve` works: {approved}")
+    approved = await world.cli("proposal", "approve", proposal.id)
+    expect(approved["exit"] == 0, f"`angelos proposal approve` works: {approved}")
     view = await world.settled(proposal.id, ("promoted", "rejected", "rolled-back"))
     expect(view.state == "promoted", f"approved by a person it is promoted: {view.reason}")
     quarantined = await _policy_change(world)
@@ -95,7 +95,8 @@ async def _refused_everything(world: World) -> str:
         token = await world.angelos.agents.add(world.agents["mallory"].name)
     except AngelError as error:
         return error.code
-    again = await world.cli("agent", "enrol", token.token, str(world.data_dir / "agents" / "again"))
+    folder = world.data_dir / "agents" / "again"
+    again = await world.cli("agent", "join", "-", str(folder), stdin=token.token)
     expect(again["exit"] == 1, f"a quarantined agent gets no new certificate: {again}")
     return str(again["answer"].get("code"))
 

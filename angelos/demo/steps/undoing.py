@@ -20,8 +20,8 @@ async def roll_back(world: World) -> dict[str, Any]:
 
 async def _rolled_back(world: World, to: str, reason: str) -> dict[str, Any]:
     was = await world.main()
-    answer = await world.cli("rollback", to, "--repo", world.repo, "--reason", reason)
-    expect(answer["exit"] == 0, f"`angelos rollback` works: {answer}")
+    answer = await world.cli("repo", "rollback", to, "--repo", world.repo, "--reason", reason)
+    expect(answer["exit"] == 0, f"`angelos repo rollback` works: {answer}")
     now = await world.main()
     commit = await world.repository.revision(now)
     wanted = await world.repository.revision(to)

@@ -92,5 +92,5 @@ def load(file: Path) -> Inbox:
         raise InvalidInput(
             f"The revocations in {file} cannot be read: {error}. Without them a revoked grant might"
             " be carried out.",
-            hint="Restore the file from a backup, or enrol the node again in an empty folder.",
+            hint="Restore the file from a backup, or have the node join again in an empty folder.",
         ) from error

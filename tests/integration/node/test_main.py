@@ -12,8 +12,8 @@ import pytest
 @pytest.mark.parametrize(
     ("more", "code", "says"),
     [
-        ([], 1, "holds no identity. Enrol with a token first."),
-        (["--enrol", "rubbish!"], 2, "The enrolment token cannot be read"),
+        ([], 1, "holds no identity. Join with a token first: `angelos node join`"),
+        (["--enrol", "a-token"], 2, "unrecognized arguments: --enrol a-token"),
         (["--role", "king"], 2, "invalid choice: 'king'"),
         (["--slots", "0"], 2, "'0' is not a number from 1"),
         (["--dir", sys.prefix + "/node"], 2, "which every task may read"),

@@ -46,7 +46,7 @@ async def test_without_a_node_nothing_is_accepted_and_the_hint_helps(world):
     async with world.running() as control:
         with pytest.raises(Unavailable) as caught:
             await control.tasks.submit(PERSON, HELLO)
-    assert "angelos nodes" in caught.value.hint
+    assert "angelos node list" in caught.value.hint
     assert Kind.task_accepted not in await world.kinds()
 
 

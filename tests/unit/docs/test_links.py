@@ -17,6 +17,8 @@ DOCS = [page for page in sorted((ROOT / "docs").rglob("*.md")) if BUILT not in p
 PAGES = [*sorted(ROOT.glob("*.md")), *DOCS]
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\(<?([^)>\s]+)>?(?:\s+\"[^\"]*\")?\)")
+INNER = re.compile(r"\$\(([^()]*)\)")
+"""What the shell runs first and puts in its place."""
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 
@@ -63,9 +65,11 @@ def commands(text: str) -> list[list[str]]:
         lines = block.splitlines() if language == "console" else []
         for line in lines:
             if line.startswith("$ "):
-                lexer = shlex.shlex(line[2:], posix=True, punctuation_chars="|;&<>")
-                lexer.whitespace_split = True
-                found += split(list(lexer))
+                inner = INNER.findall(line)
+                for part in (INNER.sub("VALUE", line[2:]), *inner):
+                    lexer = shlex.shlex(part, posix=True, punctuation_chars="|;&<>")
+                    lexer.whitespace_split = True
+                    found += split(list(lexer))
     return found
 
 
@@ -111,7 +115,7 @@ def test_a_command_that_is_shown_exists_with_its_options(command):
 
 
 @pytest.mark.parametrize(
-    "line", ["nosuch", "run --nosuch", "audit nosuch", "enrol node n --role king", "approve"]
+    "line", ["nosuch", "run --nosuch", "audit nosuch", "node add n --role king", "proposal approve"]
 )
 def test_a_command_that_does_not_exist_is_seen(line):
     with pytest.raises(click.UsageError):
@@ -122,13 +126,16 @@ def test_command_lines_are_read_as_a_shell_reads_them():
     text = (
         "```console\n"
         "$ angelos run -c 'print(\"<|>\")'   # a comment\n"
-        "$ angelos enrol agent ada | angelos agent enrol - ada > out.txt\n"
+        "$ angelos agent add ada | angelos agent join - ada > out.txt\n"
+        "$ angelos task show $(angelos task list -q | head -1)\n"
         "not a command\n"
         "```\n"
         "```python\n$ angelos nosuch\n```\n"
     )
     assert commands(text) == [
         ["run", "-c", 'print("<|>")'],
-        ["enrol", "agent", "ada"],
-        ["agent", "enrol", "-", "ada"],
+        ["agent", "add", "ada"],
+        ["agent", "join", "-", "ada"],
+        ["task", "show", "VALUE"],
+        ["task", "list", "-q"],
     ]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from angelos.cli import COMMANDS
+from angelos.cli import cli
 from angelos.core.messages import Kind, Limits
 from tools import reference
 from tools.reference import policy, settings, source
@@ -35,7 +35,7 @@ def test_the_check_names_pages_that_are_out_of_date(tmp_path, capsys):
 
 def test_every_command_has_its_section():
     page = reference.PAGES["cli.md"]()
-    for name in COMMANDS:
+    for name in cli.entries:
         assert f"\n## angelos {name}\n" in page
 
 

@@ -127,7 +127,7 @@ def cli(*args: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_command_line_answers_without_extras(tmp_path):
-    assert "Commands:" in cli("--help").stdout
+    assert "proposal" in cli("--help").stdout
     status = cli("status", "--data-dir", str(tmp_path))
     assert status.returncode == 1
     assert "No system runs on" in status.stderr

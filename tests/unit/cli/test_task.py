@@ -1,10 +1,10 @@
-"""What `angelos run` prints while a task runs."""
+"""What `angelos task run` prints while a task runs."""
 
 from __future__ import annotations
 
 import pytest
 
-from angelos.cli.commands.run import _limits, _Printer
+from angelos.cli.commands.task import _limits, _Printer
 from angelos.client import Restarted
 from angelos.core.errors import InvalidInput
 from angelos.core.runs import Output

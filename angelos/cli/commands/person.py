@@ -1,43 +1,48 @@
-"""`angelos people`: who may sign in, and as what."""
+"""`angelos person`: who may sign in, and as what."""
 
 from __future__ import annotations
 
 import click
 
-from angelos.cli.common import Out, common, table
+from angelos.cli.groups import NounGroup
+from angelos.cli.options import common
+from angelos.cli.output import Out, table
 
 _ROLES = ["viewer", "researcher", "reviewer", "operator", "admin"]
 
 
-@click.group()
-def people() -> None:
-    """List and add people."""
+@click.group(cls=NounGroup)
+def person() -> None:
+    """Add, list and remove people."""
 
 
-@people.command("list")
+@person.command("list")
 @common
 def list_people(out: Out) -> None:
     """List people and their roles."""
-    views = out.ask(lambda angelos: angelos.people())
+    views = out.ask(lambda angelos: angelos.people.list())
     out.show({"people": views}, table(("person", "role"), [(v.id, v.role) for v in views]))
 
 
-@people.command("add")
+@person.command("add")
 @click.argument("name")
 @click.option("--role", type=click.Choice(_ROLES), default="researcher", show_default=True)
 @common
 def add_person(out: Out, name: str, role: str) -> None:
-    """Add NAME and print the token to sign in with; it is shown only now."""
+    """Add NAME and print the token to sign in with.
+
+    The token is shown only now.
+    """
     from angelos.core.permissions import Role
 
-    view = out.ask(lambda angelos: angelos.add_person(name, Role(role)))
+    view = out.ask(lambda angelos: angelos.people.add(name, Role(role)))
     out.show(view, f"{view.id} is a {view.role}. Token, shown only now:\n{view.token}")
 
 
-@people.command("remove")
+@person.command("remove")
 @click.argument("name")
 @common
 def remove_person(out: Out, name: str) -> None:
     """Remove NAME; the token is void from now on."""
-    out.ask(lambda angelos: angelos.remove_person(name))
+    out.ask(lambda angelos: angelos.people.remove(name))
     out.show({"ok": True}, f"person/{name} is removed.")

@@ -1,4 +1,4 @@
-"""`angelos import`: which files of a folder are taken."""
+"""Which files of a folder `angelos repo import` takes."""
 
 import subprocess
 from pathlib import Path
@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from angelos.cli.commands import import_
+from angelos.cli import folder as reading
+from angelos.cli.commands.repo import repo
 from angelos.core.errors import InvalidInput, TooLarge
 
 
@@ -24,15 +25,15 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_without_git_all_that_is_not_hidden(folder: Path) -> None:
-    files, others = import_.read_files(folder)
+    files, binary = reading.read_files(folder)
     assert files == {"a.py": "a\n", "sub/b.txt": "ü\n", "sub/d.log": "d"}
-    assert others == []
+    assert binary == []
 
 
 def test_with_git_what_it_does_not_ignore(folder: Path) -> None:
     subprocess.run(["git", "init", "-q", str(folder)], check=True)
     (folder / ".gitignore").write_text("*.log\n.hidden\n")
-    assert set(import_.read_files(folder)[0]) == {".gitignore", "a.py", "sub/b.txt"}
+    assert set(reading.read_files(folder)[0]) == {".gitignore", "a.py", "sub/b.txt"}
 
 
 def test_where_git_does_not_work_nothing_is_guessed(folder: Path, monkeypatch) -> None:
@@ -41,25 +42,25 @@ def test_where_git_does_not_work_nothing_is_guessed(folder: Path, monkeypatch) -
     (folder / ".git" / "config").write_text("[broken\n")
     for place in (folder, folder / "sub"):
         with pytest.raises(InvalidInput, match=r"bad config.*Nothing was imported"):
-            import_.read_files(place)
+            reading.read_files(place)
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(InvalidInput, match="git"):
-        import_.read_files(folder)
+        reading.read_files(folder)
 
 
 def test_a_link_is_left_out(folder: Path) -> None:
     (folder / "link").symlink_to("/etc/passwd")
-    files, others = import_.read_files(folder)
-    assert "link" not in {*files, *others}
+    files, binary = reading.read_files(folder)
+    assert "link" not in {*files, *binary}
 
 
 def test_what_is_not_text_is_named_and_only_left_out_on_demand(folder: Path) -> None:
     (folder / "x.bin").write_bytes(b"\xff\xfe")
     (folder / "y.dat").write_bytes(b"a\0b")
-    files, others = import_.read_files(folder)
-    assert others == ["x.bin", "y.dat"]
-    assert not files.keys() & set(others)
-    refused = CliRunner().invoke(import_.import_folder, [str(folder)])
+    files, binary = reading.read_files(folder)
+    assert binary == ["x.bin", "y.dat"]
+    assert not files.keys() & set(binary)
+    refused = CliRunner().invoke(repo, ["import", str(folder)])
     assert refused.exit_code == 2
     assert "x.bin, y.dat are not text in UTF-8; nothing was imported" in refused.output
     assert "--text-only" in refused.output
@@ -70,19 +71,19 @@ def test_a_text_over_the_limit_is_too_large_wherever_it_is_cut(
 ) -> None:
     (folder / "long.txt").write_text("ü" * 100)
     for limit in (100, 101):
-        monkeypatch.setattr(import_, "MAX_BYTES", limit)
+        monkeypatch.setattr(reading, "MAX_BYTES", limit)
         with pytest.raises(TooLarge):
-            import_.read_files(folder)
+            reading.read_files(folder)
 
 
 def test_bounds(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(import_, "MAX_FILES", 2)
+    monkeypatch.setattr(reading, "MAX_FILES", 2)
     with pytest.raises(TooLarge):
-        import_.read_files(folder)
+        reading.read_files(folder)
 
 
 def test_no_folder_and_no_files(tmp_path: Path) -> None:
     for root in (tmp_path / "absent", tmp_path):
-        refused = CliRunner().invoke(import_.import_folder, [str(root)])
+        refused = CliRunner().invoke(repo, ["import", str(root)])
         assert refused.exit_code == 2
         assert str(root) in refused.output

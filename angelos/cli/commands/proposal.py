@@ -1,0 +1,189 @@
+"""`angelos proposal`: propose a change, look at it, and approve or reject it."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from angelos.cli.groups import NounGroup
+from angelos.cli.lookup import MANY, find_proposal, full_revision, only_repo
+from angelos.cli.options import common, quiet, wait
+from angelos.cli.output import FAILED, Out, printable, table, when
+from angelos.cli.reading import read_text
+
+if TYPE_CHECKING:
+    from angelos.client import Angelos
+    from angelos.client.proposals import Proposal
+    from angelos.core.api import ProposalView
+    from angelos.core.repository import Edit
+
+_BAD = frozenset({"rejected", "refused", "rolled-back"})
+
+
+@click.group(cls=NounGroup)
+def proposal() -> None:
+    """Propose changes, look at them, decide on them."""
+
+
+@proposal.command()
+@click.argument("file", metavar="FILE")
+@click.option(
+    "--base", metavar="REV", required=True, help="What FILE was made from: main or a revision."
+)
+@click.option("--repo", metavar="NAME", help="The repository, where there are several.")
+@click.option(
+    "--path", metavar="PATH", help="The path in the repository that FILE is a new text of."
+)
+@click.option("-m", "--message", metavar="TEXT", help="What the change is for.")
+@wait("for the decision")
+@common
+def create(
+    out: Out,
+    file: str,
+    base: str,
+    repo: str | None,
+    path: str | None,
+    message: str | None,
+    wait: float,
+) -> None:
+    """Propose FILE: a new text of PATH, or a .diff or .patch.
+
+    A .diff or .patch may change several files, and names them itself.
+    """
+    edits = _edits(file, path)
+    text = message or f"Change {', '.join(edit.path for edit in edits)}"
+
+    async def propose(angelos: Angelos) -> ProposalView:
+        name = await only_repo(angelos, repo)
+        revision = await full_revision(angelos, name, base)
+        proposal = await angelos.repos[name].propose(edits, base=revision, message=text)
+        return await _settled(proposal, wait)
+
+    view = out.ask(propose)
+    out.show(view, describe(view))
+    sys.exit(FAILED if view.state in _BAD else 0)
+
+
+@proposal.command("list")
+@click.option("--state", default="", help="Only those in this state, such as waiting.")
+@click.option("--repo", default="", help="Only those of this repository.")
+@click.option("--limit", type=click.IntRange(1, MANY), default=50, show_default=True)
+@quiet
+@common
+def list_proposals(out: Out, *, state: str, repo: str, limit: int, quiet: bool) -> None:
+    """List proposals, newest first."""
+    views = out.ask(lambda angelos: angelos.proposals.list(state=state, repo=repo, limit=limit))
+    if quiet:
+        out.ids(view.id for view in views)
+        return
+    rows = [(v.id, v.state, v.author, v.repo, v.message[:48], v.reason[:60]) for v in views]
+    text = table(("proposal", "state", "author", "repository", "message", "reason"), rows)
+    out.show({"proposals": views}, text if rows else "There are no such proposals.")
+
+
+@proposal.command()
+@click.argument("proposal", metavar="ID")
+@common
+def show(out: Out, proposal: str) -> None:
+    """Show proposal ID: its changes line by line, and its tests.
+
+    A unique beginning of the ID is enough.
+    """
+
+    async def look(angelos: Angelos) -> ProposalView:
+        return await (await find_proposal(angelos, proposal)).view()
+
+    view = out.ask(look)
+    parts = [describe(view), *(change.diff.rstrip("\n") for change in view.changes)]
+    for step in view.steps:
+        parts.append(f"step {step.name}: {step.status}, {step.seconds:.2f} s")
+        if step.status != "ok" and step.output:
+            parts.append(step.output.rstrip("\n"))
+    out.show(view, "\n".join(map(printable, "\n".join(parts).splitlines())))
+
+
+@proposal.command()
+@click.argument("proposal", metavar="ID")
+@click.option("--comment", default="", help="Your words on it; kept in the audit log.")
+@wait("until it is part of main")
+@common
+def approve(out: Out, proposal: str, comment: str, wait: float) -> None:
+    """Approve proposal ID, exactly as it is now.
+
+    A unique beginning of the ID is enough.
+    """
+
+    async def approve(angelos: Angelos) -> ProposalView:
+        handle = await find_proposal(angelos, proposal)
+        view = await handle.approve((await handle.view()).digest, comment)
+        return await _settled(handle, wait) if wait and view.state == "approved" else view
+
+    view = out.ask(approve)
+    out.show(view, describe(view))
+    sys.exit(FAILED if view.state in _BAD else 0)
+
+
+@proposal.command()
+@click.argument("proposal", metavar="ID")
+@click.option("--comment", default="", help="Why; kept in the audit log.")
+@common
+def reject(out: Out, proposal: str, comment: str) -> None:
+    """Reject proposal ID; a unique beginning of it is enough."""
+
+    async def reject(angelos: Angelos) -> ProposalView:
+        handle = await find_proposal(angelos, proposal)
+        return await handle.reject((await handle.view()).digest, comment)
+
+    view = out.ask(reject)
+    out.show(view, describe(view))
+
+
+def describe(view: ProposalView) -> str:
+    """Return a proposal for people to read."""
+    lines = [f"{view.id}  {view.state}  {view.message}"]
+    if view.reason:
+        lines.append(f"  {view.reason}")
+    if view.needs:
+        lines.append(f"  needs {view.needs} more approval{'s' if view.needs > 1 else ''}")
+    if view.revision:
+        lines.append(f"  main is {view.revision}")
+    lines += [f"  {change.path}" for change in view.changes]
+    if view.steps:
+        rows = [(s.name, s.status, f"{s.seconds:.1f} s", s.task) for s in view.steps]
+        steps = table(("step", "status", "time", "task"), rows)
+        lines += [f"  {line}" for line in steps.splitlines()]
+    if view.at:
+        lines.append(f"  {when(view.at)}, by {view.author}, digest {view.digest[:12]}")
+    return "\n".join(lines)
+
+
+async def _settled(proposal: Proposal, wait: float) -> ProposalView:
+    """Return a proposal once it is settled, or as it is after `wait` seconds."""
+    if not wait:
+        return await proposal.view()
+    try:
+        async with asyncio.timeout(wait):
+            return await proposal.settled()
+    except TimeoutError:
+        return await proposal.view()
+
+
+def _edits(file: str, path: str | None) -> tuple[Edit, ...]:
+    from angelos.cli.patches import split
+    from angelos.core.errors import InvalidInput
+    from angelos.core.paths import safe_path
+    from angelos.core.repository import NewText
+
+    source = Path(file)
+    text = read_text(file)
+    if source.suffix in {".diff", ".patch"}:
+        if path is not None:
+            raise InvalidInput("A patch names its paths itself; leave --path out.")
+        return split(text)
+    if path is None and source.is_absolute():
+        raise InvalidInput(f"Which file is {file} a new text of?", hint="Name it with --path.")
+    return (NewText(path=safe_path(source.as_posix() if path is None else path), text=text),)

@@ -1,0 +1,256 @@
+"""`angelos task`: run programs in a sandbox on an execution node, see and stop them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from angelos.cli.endings import ending_signals
+from angelos.cli.groups import NounGroup
+from angelos.cli.lookup import MANY, find_task
+from angelos.cli.options import common, quiet, wait
+from angelos.cli.output import FAILED, Out, printable, table, when
+from angelos.cli.reading import read_text
+
+if TYPE_CHECKING:
+    from angelos.client import Angelos, Restarted
+    from angelos.client.tasks import Task
+    from angelos.core.api import TaskView
+    from angelos.core.messages import Limits, TaskResult
+    from angelos.core.runs import Output
+
+_CANCEL_S = 10.0
+
+
+@click.group(cls=NounGroup)
+def task() -> None:
+    """Run code in a sandbox, see and stop what runs."""
+
+
+@task.command()
+@click.argument("file", required=False, metavar="[FILE]")
+@click.option("-c", "--code", metavar="CODE", help="The program itself.")
+@click.option("--language", type=click.Choice(["python"]), default="python", show_default=True)
+@click.option("--timeout", type=float, metavar="S", help="Seconds it may take.")
+@click.option("--memory", type=int, metavar="MB", help="Memory it may use.")
+@click.option("--node", metavar="NAME", help="Run on this node.")
+@common
+def run(
+    out: Out,
+    file: str | None,
+    code: str | None,
+    language: str,
+    timeout: float | None,
+    memory: int | None,
+    node: str | None,
+) -> None:
+    """Run FILE (- for standard input) or CODE in a sandbox on a node.
+
+    Its output is printed as it comes. When its node dies it runs again once the node is back;
+    a line on standard error says so. With --json, one last line says how it ended and holds
+    the output of the last attempt alone: status is ok, error, timeout, cpu, oom, pids, output,
+    denied or killed.
+    """
+    if (file is None) == (code is None):
+        raise click.UsageError("Give either FILE or -c CODE.")
+    assert language == "python"  # noqa: S101 - the only choice so far
+    text = code if code is not None else read_text(file or "", stdin=True)
+    label = "-c" if code is not None else Path(file or "-").name
+    limits = _limits(timeout, memory)
+    if not text.strip():
+        raise click.UsageError("The program is empty.")
+
+    def start(angelos: Angelos) -> Awaitable[Task]:
+        return angelos.tasks.start(text, limits=limits, node=node, label=label)
+
+    printer = _Printer()
+    try:
+        result = asyncio.run(_run(out, start, printer))
+    except asyncio.CancelledError:  # a signal before the task was accepted, or a second one
+        raise KeyboardInterrupt from None
+    printer.end()
+    if out.as_json:
+        out.json(result)
+    elif result.status != "ok":
+        click.echo(f"angelos: {_why(result)}", err=True)
+    sys.exit(0 if result.status == "ok" else FAILED)
+
+
+@task.command("list")
+@click.option("--state", default="", help="Only those that are accepted, running or finished.")
+@click.option("--limit", type=click.IntRange(1, MANY), default=50, show_default=True)
+@quiet
+@common
+def list_tasks(out: Out, *, state: str, limit: int, quiet: bool) -> None:
+    """List tasks, newest first."""
+    views = out.ask(lambda angelos: angelos.tasks.list(state=state, limit=limit))
+    if quiet:
+        out.ids(view.id for view in views)
+        return
+    rows = [(v.id, _state(v), v.by, v.node, when(v.at), v.label[:48]) for v in views]
+    text = table(("task", "state", "by", "node", "time", "label"), rows)
+    out.show({"tasks": views}, text if rows else "There are no such tasks.")
+
+
+@task.command()
+@click.argument("task", metavar="ID")
+@wait("for its end")
+@common
+def show(out: Out, task: str, wait: float) -> None:
+    """Show task ID: how it stands, and its output.
+
+    A unique beginning of the ID is enough.
+    """
+
+    async def look(angelos: Angelos) -> TaskView:
+        handle = await find_task(angelos, task)
+        if wait:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await handle.result()
+        return await handle.view()
+
+    view = out.ask(look)
+    parts = [_describe(view)]
+    if view.result is not None:
+        parts += [part for part in (view.result.stdout, view.result.stderr) if part]
+    out.show(view, "\n".join(map(printable, "\n".join(parts).splitlines())))
+
+
+@task.command()
+@click.argument("task", metavar="ID")
+@click.option("--reason", default="", help="Why; kept in the audit log.")
+@common
+def cancel(out: Out, task: str, reason: str) -> None:
+    """Stop task ID; a unique beginning of it is enough."""
+
+    async def cancel(angelos: Angelos) -> TaskView:
+        handle = await find_task(angelos, task)
+        await handle.cancel(reason)
+        return await handle.view(wait=_CANCEL_S)
+
+    view = out.ask(cancel)
+    out.show(view, _describe(view))
+
+
+def _state(view: TaskView) -> str:
+    return view.state if view.result is None else str(view.result.status)
+
+
+def _describe(view: TaskView) -> str:
+    lines = [f"{view.id}  {_state(view)}  {view.label}"]
+    if view.reason:
+        lines.append(f"  {view.reason}")
+    if view.result is not None:
+        lines.append(f"  {_why(view.result)}")
+    attempt = f", attempt {view.attempt}" if view.attempt > 1 else ""
+    lines.append(f"  {when(view.at)}, by {view.by} on {view.node}{attempt}")
+    return "\n".join(lines)
+
+
+async def _run(
+    out: Out, start: Callable[[Angelos], Awaitable[Task]], printer: _Printer
+) -> TaskResult:
+    from angelos.client import Angelos
+
+    me = asyncio.current_task()
+    if me is not None:  # the task is not left running
+        for number in ending_signals():
+            asyncio.get_running_loop().add_signal_handler(number, me.cancel)
+    async with Angelos.connect(out.data_dir, out.token) as angelos:
+        running = await start(angelos)
+        try:
+            async with running:
+                return await _follow(running, printer)
+        except asyncio.CancelledError:  # asked to end; leaving the block has cancelled the task
+            if me is None:
+                raise
+            me.uncancel()
+            click.echo(f"angelos: cancelled {running.id}.", err=True)
+            return await _ended(running)
+
+
+async def _follow(running: Task, printer: _Printer) -> TaskResult:
+    """Print a task's output as it comes; return how it ended."""
+    from angelos.client import Restarted
+
+    async with contextlib.aclosing(running.output()) as pieces:
+        async for piece in pieces:
+            if isinstance(piece, Restarted):
+                printer.restart(piece)
+            else:
+                printer.write(piece)
+    return await running.result()
+
+
+async def _ended(cancelled: Task) -> TaskResult:
+    """Return how a cancelled task ended; it is given some seconds."""
+    from angelos.core.errors import AngelError
+
+    view = await cancelled.view(wait=_CANCEL_S)
+    if view.result is None:
+        raise AngelError(
+            f"{view.id} has not ended yet. {view.reason}".strip(),
+            hint=f"See angelos task show {view.id}.",
+        )
+    return view.result
+
+
+class _Printer:
+    """Writes a task's output through, and remembers whether a line is open."""
+
+    def __init__(self) -> None:
+        self._open = False
+
+    def write(self, piece: Output) -> None:
+        stream = sys.stdout if piece.stream == "stdout" else sys.stderr
+        stream.flush()
+        stream.buffer.write(piece.data)
+        stream.flush()
+        if piece.stream == "stdout" and piece.data:
+            self._open = not piece.data.endswith(b"\n")
+
+    def restart(self, again: Restarted) -> None:
+        """Say that what was printed up to here is void."""
+        self.end()
+        self._open = False
+        notice = f"[{again.node} was restarted: running again, attempt {again.attempt}]"
+        click.echo(notice, err=True)
+
+    def end(self) -> None:
+        """Start a new line if the program's last one is open and somebody reads on."""
+        if self._open:
+            click.echo()
+
+
+_OPTION_OF = {"wall_s": "--timeout", "cpu_s": "--timeout", "memory_mb": "--memory"}
+
+
+def _limits(timeout: float | None, memory: int | None) -> Limits:
+    from angelos.core.errors import InvalidInput
+    from angelos.core.messages import Limits
+
+    default = Limits()
+    try:
+        return Limits(
+            wall_s=timeout if timeout is not None else default.wall_s,
+            cpu_s=max(timeout if timeout is not None else default.cpu_s, default.cpu_s),
+            memory_mb=memory if memory is not None else default.memory_mb,
+        )
+    except ValueError as error:
+        reason = f"{error}."
+        for field, option in _OPTION_OF.items():
+            reason = reason.replace(field, option)
+        raise InvalidInput(reason) from error
+
+
+def _why(result: TaskResult) -> str:
+    evidence = ", ".join(f"{k}: {v}" for k, v in result.evidence.items() if k != "source")
+    code = "" if result.exit_code is None else f" (exit code {result.exit_code})"
+    return f"{result.status}{code} after {result.duration_s:.2f} s. {evidence}".strip()
