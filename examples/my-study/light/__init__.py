@@ -1,0 +1,1 @@
+"""How fast is light? Michelson's first series of measurements, 1879."""

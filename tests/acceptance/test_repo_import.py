@@ -1,0 +1,132 @@
+"""`angelos repo import` of a folder without an `angelos.toml`: what it offers, writes and says."""
+
+from __future__ import annotations
+
+import os
+import pty
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from angelos.client import Angelos
+from angelos.core.repository import NewText
+from tests.acceptance.up_process import cli, running
+
+STUDY = Path(__file__).parents[2] / "examples" / "my-study"
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory):
+    """One running system for all of them."""
+    with running(tmp_path_factory.mktemp("import") / "data") as up:
+        yield up
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A study without an `angelos.toml`, of a name of its own."""
+    folder = tmp_path / tmp_path.name.replace("_", "-")[:40]
+    shutil.copytree(STUDY, folder, ignore=shutil.ignore_patterns("__pycache__", "angelos.toml"))
+    return folder
+
+
+async def toml_of(system, repo: str) -> str:
+    async with Angelos.connect(system.data.root) as owner:
+        return (await owner.repos[repo].read("angelos.toml")).decode()
+
+
+def answer(command: list[str], *answers: str) -> tuple[int, str]:
+    """Run a command on a terminal and answer its questions; return its exit code and output."""
+    terminal, inside = pty.openpty()
+    process = subprocess.Popen(command, stdin=inside, stdout=inside, stderr=inside)
+    os.close(inside)
+    output, left = b"", list(answers)
+    while True:
+        try:
+            piece = os.read(terminal, 4096)
+        except OSError:  # the other end is closed
+            break
+        output += piece
+        if left and output.rstrip().endswith((b"[Y/n]:", b"[y/N]:")):
+            os.write(terminal, left.pop(0).encode() + b"\n")
+            output += b"\n"
+    os.close(terminal)
+    return process.wait(60), output.decode()
+
+
+def test_without_a_terminal_nothing_is_made_and_that_is_said(system, folder):
+    done = cli(system.data.root, "repo", "import", str(folder))
+    assert done.returncode == 0, done.stderr
+    assert "has no angelos.toml" in done.stderr
+    assert "--config generate" in done.stderr
+    assert not (folder / "angelos.toml").exists()
+    silent = cli(system.data.root, "repo", "import", str(folder), "--config", "none", "--name", "b")
+    assert (silent.returncode, silent.stderr) == (0, "")
+
+
+async def test_what_is_generated_is_shown_and_is_in_the_folder_and_on_main(system, folder):
+    done = cli(system.data.root, "repo", "import", str(folder), "--yes")
+    assert done.returncode == 0, done.stderr
+    text = (folder / "angelos.toml").read_text()
+    assert text in done.stderr
+    assert text == await toml_of(system, folder.name)
+    assert "\n# solo = true" in text
+
+
+@pytest.mark.parametrize(
+    ("answers", "line"), [(["", "y"], "\nsolo = true"), (["y", ""], "\n# solo = true")]
+)
+async def test_on_a_terminal_it_asks(system, folder, answers, line):
+    angelos = [sys.executable, "-m", "angelos", "repo", "import", str(folder)]
+    code, output = answer([*angelos, "--data-dir", str(system.data.root)], *answers)
+    assert code == 0, output
+    assert "re-runs analysis.ipynb and runs pytest" in output
+    assert "your own and your agents' proposals" in output
+    assert line in await toml_of(system, folder.name)
+
+
+def test_a_no_makes_none(system, folder):
+    angelos = [sys.executable, "-m", "angelos", "repo", "import", str(folder)]
+    code, output = answer([*angelos, "--data-dir", str(system.data.root)], "n")
+    assert code == 0, output
+    assert not (folder / "angelos.toml").exists()
+
+
+def test_when_the_import_is_refused_nothing_is_written(system, folder):
+    once = cli(system.data.root, "repo", "import", str(folder), "--config", "none")
+    assert once.returncode == 0
+    again = cli(system.data.root, "repo", "import", str(folder), "--solo")
+    assert again.returncode == 1
+    assert not (folder / "angelos.toml").exists()
+
+
+def test_a_file_that_is_there_is_never_replaced(system, folder):
+    (folder / "angelos.toml").write_text("# mine\n")
+    done = cli(system.data.root, "repo", "import", str(folder), "--solo")
+    assert done.returncode == 2
+    assert "has an angelos.toml already" in done.stderr
+    assert (folder / "angelos.toml").read_text() == "# mine\n"
+
+
+@pytest.mark.slow
+async def test_the_generated_tests_pass_and_an_agents_proposal_waits_for_its_owner(
+    system, folder, tmp_path
+):
+    assert cli(system.data.root, "repo", "import", str(folder), "--solo").returncode == 0
+    token = cli(system.data.root, "agent", "add", "ada").stdout
+    joined = cli(system.data.root, "agent", "join", "-", str(tmp_path / "ada"), input=token)
+    assert joined.returncode == 0, joined.stderr
+    async with Angelos.with_certificate(tmp_path / "ada") as ada:
+        edit = NewText(path="notes.txt", text="a note\n")
+        proposal = await ada.repos[folder.name].propose([edit], base="main", message="A note")
+        view = await proposal.settled()
+    assert view.state == "waiting", view.reason
+    assert {(step.name, step.status) for step in view.steps} == {
+        ("analysis", "ok"),
+        ("tests", "ok"),
+    }
+    done = cli(system.data.root, "proposal", "approve", view.id, "--wait", "60")
+    assert "promoted" in done.stdout, done
