@@ -15,7 +15,7 @@ What the server refuses is raised as the same class of `angelos.core.errors`.
 from angelos.client.angelos import Angelos
 from angelos.client.proposals import Proposal
 from angelos.client.repos import Repo
-from angelos.client.tasks import Restarted, Task
+from angelos.client.tasks import Restarted, Task, TaskOptions
 from angelos.core.messages import Limits
 from angelos.core.permissions import Role
 from angelos.core.repository import DeleteFile, NewText, UnifiedDiff
@@ -32,5 +32,6 @@ __all__ = [
     "Restarted",
     "Role",
     "Task",
+    "TaskOptions",
     "UnifiedDiff",
 ]

@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Literal
 
-from angelos.client._flatlist import FlatList
 from angelos.client.download import download
 from angelos.client.transport import Transport, segments
 from angelos.core import api
@@ -21,7 +20,7 @@ from angelos.core.permissions import Role
 _TOKEN_S = 600
 
 
-class NodeCollection(FlatList):
+class NodeCollection:
     """The nodes that run tasks and hold checkouts: `angelos.nodes`."""
 
     def __init__(self, transport: Transport) -> None:
@@ -76,7 +75,7 @@ class NodeCollection(FlatList):
         await _release(self._transport, "node", name)
 
 
-class AgentCollection(FlatList):
+class AgentCollection:
     """The agents that run tasks and propose changes: `angelos.agents`."""
 
     def __init__(self, transport: Transport) -> None:
@@ -120,7 +119,7 @@ class AgentCollection(FlatList):
         await _release(self._transport, "agent", name)
 
 
-class PersonCollection(FlatList):
+class PersonCollection:
     """The people who may sign in: `angelos.people`."""
 
     def __init__(self, transport: Transport) -> None:

@@ -20,7 +20,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from angelos.adapters.host.clock import SystemClock
-from angelos.client._flat import Flat
 from angelos.client.admin import AgentCollection, AuditLog, NodeCollection, PersonCollection
 from angelos.client.download import download
 from angelos.client.events import PATIENCE_S, follow
@@ -38,7 +37,7 @@ if TYPE_CHECKING:
     from angelos.adapters.identity.enrolment import Identity
 
 
-class Angelos(Flat):
+class Angelos:
     """A connection to one AngelOS system, as one person or agent.
 
     Use it with `async with`, or between `open` and `close`. Every method raises the errors of

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from angelos.client._flatlist import FlatList
 from angelos.client.events import PATIENCE_S
 from angelos.client.transport import Transport, segments
 from angelos.core import api
@@ -128,7 +127,7 @@ class Proposal:
         return await self._transport.call("POST", path, api.ProposalView, body=body)
 
 
-class ProposalCollection(FlatList):
+class ProposalCollection:
     """All proposals of a system: `angelos.proposals`."""
 
     def __init__(self, transport: Transport) -> None:

@@ -14,7 +14,6 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from angelos.client._flatlist import FlatList
 from angelos.client.proposals import Proposal, ProposalCollection
 from angelos.client.transport import Transport, segments
 from angelos.core import api
@@ -178,7 +177,7 @@ class Repo:
         return "/repos" + segments(self.name, *parts)
 
 
-class RepoCollection(FlatList):
+class RepoCollection:
     """All repositories of a system: `angelos.repos`."""
 
     def __init__(self, transport: Transport) -> None:

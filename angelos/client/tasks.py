@@ -23,11 +23,10 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from types import TracebackType
-from typing import Self
+from typing import Any, Self, TypedDict, Unpack
 
 import msgspec
 
-from angelos.client._flatlist import FlatList
 from angelos.client.events import follow
 from angelos.client.transport import Transport, segments
 from angelos.core import api
@@ -48,6 +47,32 @@ class Restarted(msgspec.Struct, frozen=True):
     """How often the task was started, this time included; 2 or more."""
     node: str
     """The node that runs it."""
+
+
+class TaskOptions(TypedDict, total=False):
+    """What may be said of a task besides its code."""
+
+    argv: Sequence[str]
+    """A program and its arguments, instead of code."""
+    stdin: str
+    """What it reads from standard input."""
+    repo: str
+    """A repository whose checkout is the working directory; needs `revision`."""
+    revision: Revision
+    """The revision that is checked out."""
+    limits: Limits
+    """What it may use; by default what `Limits()` says."""
+    guard: bool
+    """Refuse code that the static guard does not understand; by default it does."""
+    node: str | None
+    """The node that runs it; by default the least busy execution node."""
+    label: str
+    """A name by which people recognise it."""
+    command: CommandId
+    """The id of the request; by default a new one.
+
+    The same id again gives the same task, and it runs once.
+    """
 
 
 class Task:
@@ -182,7 +207,7 @@ class Task:
         return view
 
 
-class TaskCollection(FlatList):
+class TaskCollection:
     """All tasks of a system: `angelos.tasks`."""
 
     def __init__(self, transport: Transport) -> None:
@@ -210,59 +235,26 @@ class TaskCollection(FlatList):
         query: dict[str, object] = {"state": state, "limit": limit}
         return (await self._transport.call("GET", "/tasks", api.TaskList, query=query)).tasks
 
-    async def start(
-        self,
-        code: str = "",
-        *,
-        argv: Sequence[str] = (),
-        stdin: str = "",
-        repo: str = "",
-        revision: Revision | None = None,
-        limits: Limits | None = None,
-        guard: bool = True,
-        node: str | None = None,
-        label: str = "",
-        command: CommandId | None = None,
-    ) -> Task:
+    async def start(self, code: str = "", **options: Unpack[TaskOptions]) -> Task:
         """Start code, or a program, in a sandbox; return once it is accepted.
 
         A caller that is cancelled meanwhile leaves no task behind.
 
         Args:
-            code: Python source.
-            argv: A program and its arguments, instead of `code`.
-            stdin: What it reads from standard input.
-            repo: A repository whose checkout is the working directory; needs `revision`.
-            revision: The revision that is checked out.
-            limits: What it may use; the defaults are those of `Limits`.
-            guard: Refuse code that the static guard does not understand.
-            node: The node that runs it; by default the least busy execution node.
-            label: A name for people to recognise it by.
-            command: The id of the request. The same id again gives the same task, and it runs
-                once; by default a new one.
+            code: Python source; empty where `argv` is given.
+            **options: `argv`, `stdin`, `repo`, `revision`, `limits`, `guard`, `node`, `label`,
+                `command`; see `TaskOptions`.
 
         Returns:
             A handle; as a context manager it cancels a task that is left before its end.
 
         Raises:
-            InvalidInput: There is nothing to run, or an argument is out of bounds.
+            InvalidInput: There is nothing to run, or an option is out of bounds.
             Forbidden: Policy does not permit it.
             Busy: Too many tasks wait already.
             Unavailable: No node can run it, or the server cannot be reached.
         """
-        body = api.SubmitTask(
-            code=code,
-            argv=tuple(argv),
-            stdin=stdin,
-            repo=repo,
-            revision=revision,
-            limits=limits or Limits(),
-            guard=guard,
-            node=node,
-            label=label,
-            command=command or new_command_id(),  # so that a repeated request is one task
-        )
-        submitting = asyncio.ensure_future(self._submit(body))
+        submitting = asyncio.ensure_future(self._submit(_body(code, options)))
         try:
             return await asyncio.shield(submitting)
         except asyncio.CancelledError:
@@ -273,61 +265,33 @@ class TaskCollection(FlatList):
         self,
         code: str = "",
         *,
-        argv: Sequence[str] = (),
-        stdin: str = "",
-        repo: str = "",
-        revision: Revision | None = None,
-        limits: Limits | None = None,
-        guard: bool = True,
-        node: str | None = None,
-        label: str = "",
-        command: CommandId | None = None,
         on_output: Callable[[Output], None] | None = None,
         on_restart: Callable[[Restarted], None] | None = None,
+        **options: Unpack[TaskOptions],
     ) -> TaskResult:
         """Run code, or a program, in a sandbox and return how it ended.
 
         A caller that is cancelled cancels the task. A restart of the server is survived.
 
         Args:
-            code: Python source.
-            argv: A program and its arguments, instead of `code`.
-            stdin: What it reads from standard input.
-            repo: A repository whose checkout is the working directory; needs `revision`.
-            revision: The revision that is checked out.
-            limits: What it may use; the defaults are those of `Limits`.
-            guard: Refuse code that the static guard does not understand.
-            node: The node that runs it; by default the least busy execution node.
-            label: A name for people to recognise it by.
-            command: The id of the request. The same id again gives the same task, and it runs
-                once; by default a new one.
+            code: Python source; empty where `argv` is given.
             on_output: Called with each piece of output as it comes.
             on_restart: Called when the task begins anew because its node died; what
                 `on_output` was given before is void.
+            **options: `argv`, `stdin`, `repo`, `revision`, `limits`, `guard`, `node`, `label`,
+                `command`; see `TaskOptions`.
 
         Returns:
             Status, exit code, whole output and evidence. A program that fails is a result, not
             an error: look at `status`.
 
         Raises:
-            InvalidInput: There is nothing to run, or an argument is out of bounds.
+            InvalidInput: There is nothing to run, or an option is out of bounds.
             Forbidden: Policy does not permit it.
             Busy: Too many tasks wait already.
             Unavailable: No node can run it, or the server cannot be reached for a minute.
         """
-        starting = self.start(
-            code,
-            argv=argv,
-            stdin=stdin,
-            repo=repo,
-            revision=revision,
-            limits=limits,
-            guard=guard,
-            node=node,
-            label=label,
-            command=command,
-        )
-        async with await starting as task, aclosing(task.output()) as pieces:
+        async with await self.start(code, **options) as task, aclosing(task.output()) as pieces:
             async for piece in pieces:
                 if isinstance(piece, Restarted):
                     if on_restart is not None:
@@ -341,6 +305,13 @@ class TaskCollection(FlatList):
         task = self[view.id]
         task._remember(view)  # noqa: SLF001 - its own module
         return task
+
+
+def _body(code: str, options: TaskOptions) -> api.SubmitTask:
+    """Return the request; it has an id, so that repeating it is one task."""
+    argv = tuple(options.get("argv", ()))
+    fields: dict[str, Any] = {"command": new_command_id(), **options, "argv": argv}
+    return api.SubmitTask(code=code, **fields)
 
 
 async def _give_up(submitting: asyncio.Future[Task]) -> None:

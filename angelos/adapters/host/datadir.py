@@ -21,7 +21,7 @@ import hashlib
 import os
 import stat
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TypeVar
@@ -83,16 +83,6 @@ class ServerFile(msgspec.Struct, frozen=True, kw_only=True):
     def alive(self) -> bool:
         """Whether the process that wrote the file still runs."""
         return is_running(self.pid, self.start_ticks)
-
-
-def find_data_dir(environ: Mapping[str, str] | None = None) -> Path:
-    """Return `ANGELOS_DATA_DIR`, or `angelos` in the XDG data home."""
-    env = os.environ if environ is None else environ
-    if named := env.get("ANGELOS_DATA_DIR"):
-        return absolute(named)
-    home = env.get("XDG_DATA_HOME")
-    base = Path(home) if home else absolute(env.get("HOME") or "~") / ".local" / "share"
-    return base / "angelos"
 
 
 def absolute(path: Path | str) -> Path:

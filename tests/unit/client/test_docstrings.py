@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 
 import pytest
@@ -12,7 +13,8 @@ from angelos.client.angelos import Angelos
 from angelos.client.proposals import Proposal, ProposalCollection
 from angelos.client.repos import Repo, RepoCollection
 from angelos.client.rooms import RoomClient
-from angelos.client.tasks import Task, TaskCollection
+from angelos.client.tasks import Task, TaskCollection, TaskOptions
+from angelos.core.api import SubmitTask
 
 CLASSES = (
     Angelos,
@@ -46,7 +48,17 @@ def methods() -> dict[str, Callable[..., object]]:
 def test_a_method_says_what_it_takes_and_what_it_raises(name):
     method = methods()[name]
     text = inspect.getdoc(method) or ""
-    taken = [p for p in inspect.signature(method).parameters if p not in {"self", "cls"}]
+    taken = [str(p).partition(":")[0] for p in inspect.signature(method).parameters.values()]
+    names = [p.partition("=")[0] for p in taken if p not in {"self", "cls"}]
     documented = text.partition("Args:\n")[2].partition("\n\n")[0]
-    assert [p for p in taken if f"    {p}: " not in documented] == []
+    assert [p for p in names if f"    {p}: " not in documented] == []
     assert "Raises:" in text or name.endswith("__getitem__") or name in SILENT
+
+
+@pytest.mark.parametrize("method", [TaskCollection.start, TaskCollection.run])
+def test_the_options_of_a_task_are_named_where_it_is_started(method):
+    text = inspect.getdoc(method) or ""
+    options = text.partition("**options: ")[2].partition("; see")[0]
+    assert set(re.findall(r"`(\w+)`", options)) == TaskOptions.__optional_keys__
+    fields = set(SubmitTask.__struct_fields__) - {"code", "language"}
+    assert fields == TaskOptions.__optional_keys__
