@@ -1,4 +1,4 @@
-"""`angelos up` that ends with the demo which started it, also when that was killed (`kill -9`).
+"""Run `angelos up` for a demo, and end it when the demo ends, even by `kill -9`.
 
     python -m angelos.demo.orphan DEMO_PID DATA_DIR [--temporary]
 
@@ -25,9 +25,12 @@ def argv(data_dir: str, *, temporary: bool) -> list[str]:
     """Return the command with which the running process starts it."""
     me = [sys.executable, "-m", "angelos.demo.orphan", str(os.getpid()), data_dir]
     order = {
-        "parent": os.getpid(), "signal": int(signal.SIGTERM), "uid": 0, "binds": [],
+        "parent": os.getpid(),
+        "signal": int(signal.SIGTERM),
+        "uid": 0,
+        "binds": [],
         "argv": [*me, "--temporary"] if temporary else me,
-    }  # fmt: skip
+    }
     return [sys.executable, "-I", "-S", exec_child.__file__, json.dumps(order)]
 
 

@@ -1,7 +1,7 @@
 r"""What the agents and the person of the demo change: pure functions of the file's text.
 
-Places are found by what stands there and not by line number, since the modules differ between
-versions of Python.
+A place is found by its text and not by its line number, since the modules differ between versions
+of Python.
 
     >>> replace_once("a = 1\n", "1", "2")
     'a = 2\n'
@@ -51,13 +51,13 @@ TYPED = "\n# Reviewed by the owner: midrange and rms are wanted.\n"
 
 
 class PatchError(ValueError):
-    """The text does not hold what the patch was to change."""
+    """The text lacks what the patch was to change."""
 
 
 def replace_once(text: str, old: str, new: str) -> str:
     """Replace the only occurrence of `old`; raise `PatchError` if there is not exactly one."""
     if text.count(old) != 1:
-        raise PatchError(f"{old!r} stands {text.count(old)} times in the text, not once")
+        raise PatchError(f"{old!r} occurs {text.count(old)} times in the text, not once")
     return text.replace(old, new)
 
 

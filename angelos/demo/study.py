@@ -78,7 +78,7 @@ if __name__ == "__main__":
 '''
 
 HEALTH_PY = '''\
-"""Tell whether this checkout computes what the reference says."""
+"""Check that this checkout computes what the reference says."""
 
 import json
 import math

@@ -28,13 +28,13 @@ LINE_LIMIT = 32 * 1024 * 1024
 
 
 class StepFailed(Exception):
-    """A step did not do what it says."""
+    """A step did not do what its title says."""
 
 
-def expect(holds: object, what: str) -> None:
-    """Raise `StepFailed` unless `holds`."""
-    if not holds:
-        raise StepFailed(what)
+def expect(condition: object, claim: str) -> None:
+    """Raise `StepFailed` with the claim unless the condition holds."""
+    if not condition:
+        raise StepFailed(claim)
 
 
 class Agent:
@@ -121,7 +121,7 @@ class World:
         return self.angelos.repos[self.repo]
 
     async def text(self, path: str, revision: str = "main") -> str:
-        """Return a file's text at a revision of the study repository."""
+        """Return the text of a file at a revision of the study repository."""
         return (await self.repository.read(path, revision)).decode()
 
     async def main(self) -> Revision:
@@ -150,8 +150,8 @@ class World:
         facts = self.angelos.events(after=START, kinds=(kind,), subject=subject)
         async with asyncio.timeout(within), aclosing(facts):
             async for fact in facts:
-                known = {**msgspec.structs.asdict(fact), **fact.data}
-                if all(known.get(key) == value for key, value in data.items()):
+                fields = {**msgspec.structs.asdict(fact), **fact.data}
+                if all(fields.get(key) == value for key, value in data.items()):
                     return fact
         raise StepFailed(f"there was no fact {kind} {subject} {data}")
 
@@ -162,10 +162,18 @@ class World:
     async def cli(self, *args: str, stdin: str = "") -> Any:
         """Run `angelos ARGS --json` as a user would, and return what it printed."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "angelos", *args, "--json",
-            "--data-dir", str(self.data_dir), stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE, limit=LINE_LIMIT,
-        )  # fmt: skip
+            sys.executable,
+            "-m",
+            "angelos",
+            *args,
+            "--json",
+            "--data-dir",
+            str(self.data_dir),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            limit=LINE_LIMIT,
+        )
         out, err = await process.communicate(stdin.encode())
         lines = out.decode().strip().splitlines()
         answer = json.loads(lines[-1]) if lines else {}
@@ -174,7 +182,7 @@ class World:
 
 @asynccontextmanager
 async def running(process: asyncio.subprocess.Process, within: float) -> AsyncIterator[None]:
-    """Own a process: it is asked to end, and killed when it does not in `within` seconds."""
+    """End a process on leaving: terminate it, and kill it if it still runs after `within` s."""
     try:
         yield
     finally:
@@ -197,7 +205,7 @@ async def start_up(data_dir: Path, stack: AsyncExitStack, *, temporary: bool = F
         stdout=asyncio.subprocess.PIPE,
         # Ctrl-C is for us, and we end it: to a second signal it answers by killing all.
         process_group=0,
-    )  # fmt: skip
+    )
     await stack.enter_async_context(running(process, 30))
     assert process.stdout is not None  # noqa: S101 - made with a pipe
     async with asyncio.timeout(120):
@@ -218,9 +226,15 @@ async def start_agent(world: World, name: str, stack: AsyncExitStack) -> Agent:
     joined = await world.cli("agent", "join", "-", str(folder), stdin=token)
     expect(joined["exit"] == 0, f"agent {name} did not join: {joined}")
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "angelos.demo.agent", str(folder), process_group=0,
-        stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=LINE_LIMIT,
-    )  # fmt: skip
+        sys.executable,
+        "-m",
+        "angelos.demo.agent",
+        str(folder),
+        process_group=0,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=LINE_LIMIT,
+    )
     agent = Agent(name, world.repo, process)
     reader = asyncio.create_task(agent.read())
     stack.push_async_callback(asyncio.wait, {reader})  # it ends with the process

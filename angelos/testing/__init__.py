@@ -13,7 +13,7 @@ an empty Valkey. The fakes (`MemoryJournal`, `MemoryQueue`, `ManualClock`) need 
 """
 
 from angelos.testing.fixtures import (
-    StoreUrls,
+    StoreAddresses,
     clock,
     database,
     eventually,
@@ -43,7 +43,7 @@ __all__ = [
     "MemoryRepository",
     "ScriptedBox",
     "ScriptedSandbox",
-    "StoreUrls",
+    "StoreAddresses",
     "clock",
     "database",
     "eventually",

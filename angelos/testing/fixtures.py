@@ -30,7 +30,7 @@ _TEMPLATE = "angelos_template"
 _numbers = itertools.count(1)
 
 
-class StoreUrls(NamedTuple):
+class StoreAddresses(NamedTuple):
     """The servers of a test session."""
 
     postgres_url: str
@@ -128,7 +128,7 @@ def make_fact(
 
 
 @contextlib.contextmanager
-def running_stores() -> Iterator[StoreUrls]:
+def running_stores() -> Iterator[StoreAddresses]:
     """Run a PostgreSQL and a Valkey in a temporary directory, outside any event loop."""
     with (
         tempfile.TemporaryDirectory(prefix="angelos-") as folder,
@@ -142,7 +142,7 @@ def running_stores() -> Iterator[StoreUrls]:
             stack.callback(lambda server=server: runner.run(server.stop()))
             runner.run(server.start())
         runner.run(_make_template(postgres.url))
-        yield StoreUrls(postgres.url, valkey.url)
+        yield StoreAddresses(postgres.url, valkey.url)
 
 
 async def _make_template(url: str) -> None:
@@ -157,14 +157,14 @@ def _named(url: str, name: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def stores() -> Iterator[StoreUrls]:
+def stores() -> Iterator[StoreAddresses]:
     """A real PostgreSQL and a real Valkey, for the whole session."""
     with running_stores() as running:
         yield running
 
 
 @pytest_asyncio.fixture
-async def database(stores: StoreUrls) -> AsyncIterator[Database]:
+async def database(stores: StoreAddresses) -> AsyncIterator[Database]:
     """A fresh, migrated database of its own."""
     name = f"test_{next(_numbers)}"
     async with await psycopg.AsyncConnection.connect(stores.postgres_url, autocommit=True) as admin:
@@ -175,7 +175,7 @@ async def database(stores: StoreUrls) -> AsyncIterator[Database]:
 
 
 @pytest_asyncio.fixture
-async def valkey(stores: StoreUrls) -> AsyncIterator[Client]:
+async def valkey(stores: StoreAddresses) -> AsyncIterator[Client]:
     """A client of an empty Valkey."""
     client = connect(stores.valkey_url)
     await client.execute_command("FLUSHDB")

@@ -148,12 +148,12 @@ def test_every_command_had_a_grant_that_fits_it_alone(demo):
 
 def test_8_main_goes_back_and_forth_by_new_commits(demo):
     left, seen = demo.left, demo["undo"]
-    there, back = seen["there"], seen["back"]
+    first, second = seen["rolled_back"], seen["undone"]
     assert seen["before"] == demo["deploy"]["main"]
     assert seen["to"] == demo["import"]["revision"]
     for step, was, like in (
-        (there, seen["before"], seen["to"]),
-        (back, there["revision"], seen["before"]),
+        (first, seen["before"], seen["to"]),
+        (second, first["revision"], seen["before"]),
     ):
         new = left.commits[step["revision"]]
         assert new["commit"]["parents"] == [was]
@@ -167,16 +167,16 @@ def test_8_main_goes_back_and_forth_by_new_commits(demo):
         for fact in nodes:
             assert (fact["kind"], fact["actor"]) == ("checkout.healthy", fact["subject"])
             assert fact["revision"] == step["revision"]
-    assert there["tree"] != back["tree"]
-    assert left.branches[MAIN] == back["revision"]
+    assert first["tree"] != second["tree"]
+    assert left.branches[MAIN] == second["revision"]
 
 
 def test_8_what_lies_on_the_nodes_is_what_was_signed(demo):
     for node in ("labs1", "exec1"):
         folder = demo.root / "nodes" / node / "checkouts" / "study"
-        assert (folder / "current").readlink().name == demo["undo"]["back"]["revision"]
+        assert (folder / "current").readlink().name == demo["undo"]["undone"]["revision"]
         checkouts = [p for p in folder.iterdir() if p.is_dir() and not p.is_symlink()]
-        assert {demo["undo"][way]["revision"] for way in ("there", "back")} <= {
+        assert {demo["undo"][way]["revision"] for way in ("rolled_back", "undone")} <= {
             p.name for p in checkouts
         }
         for checkout in checkouts:

@@ -1,4 +1,4 @@
-"""Step 7: code that misbehaves is stopped, each kind with its own status."""
+"""Step 7: code that misbehaves is stopped, each kind with a status of its own."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ GUARDED = "import math\nimport ctypes\nprint('never reached')\n"
 
 async def stop_attacks(world: World) -> dict[str, Any]:
     """Run each attack, then an honest task on the same node, then what the guard refuses."""
-    seen: dict[str, Any] = {}
+    runs: dict[str, Any] = {}
     for name, code, limits, status in ATTACKS:
         task = await world.angelos.tasks.start(code, limits=limits, guard=False)
         async with asyncio.timeout(_END_S):
@@ -84,7 +84,7 @@ async def stop_attacks(world: World) -> dict[str, Any]:
         expect("root:" not in result.stdout, f"code that {name} sees nothing of the host")
         honest = await world.angelos.tasks.run("print(6 * 7)")
         expect(honest.stdout == "42\n", f"the node serves the next task: {honest}")
-        seen[name] = {"task": task.id, "status": result.status, "evidence": result.evidence}
+        runs[name] = {"task": task.id, "status": result.status, "evidence": result.evidence}
     task = await world.angelos.tasks.start(GUARDED)
     async with asyncio.timeout(_END_S):
         refused = await task.result()
@@ -94,5 +94,5 @@ async def stop_attacks(world: World) -> dict[str, Any]:
         f"the guard: {refused}",
     )
     expect("never" not in refused.stdout, "nothing was started")
-    seen["the guard refuses"] = {"task": task.id, "status": refused.status, "evidence": guard}
-    return {"tier": refused.tier, "runs": seen}
+    runs["the guard refuses"] = {"task": task.id, "status": refused.status, "evidence": guard}
+    return {"tier": refused.tier, "runs": runs}

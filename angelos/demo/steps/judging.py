@@ -35,9 +35,14 @@ async def keep_broken_off(world: World) -> dict[str, Any]:
             mutate(text) != live and "(n + 1)" not in live, f"dev is rid of the mutant of {path}"
         )
         evidence["mutants"].append(
-            {"proposal": view.id, "step": "unit", "task": unit.task if unit else "",
-             "tested": tested.offset, "reverted": reverted.offset}
-        )  # fmt: skip
+            {
+                "proposal": view.id,
+                "step": "unit",
+                "task": unit.task if unit else "",
+                "tested": tested.offset,
+                "reverted": reverted.offset,
+            }
+        )
     expect(await world.main() == before, "main has not moved")
     return evidence
 

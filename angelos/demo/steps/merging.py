@@ -1,4 +1,4 @@
-"""Steps 1 to 3: import, merge at once, refuse what is stale."""
+"""Steps 1 to 3: import, merge concurrent edits, refuse a stale proposal."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ async def import_repository(world: World) -> dict[str, Any]:
 
 
 async def merge_at_once(world: World) -> dict[str, Any]:
-    """Let two agents and a person change `statistics.py` at the same time."""
+    """Have two agents and a person change `statistics.py` at the same time."""
     path, base = patches.STATISTICS, world.revisions["first"]
     text = world.files[path]
     diff = UnifiedDiff(path=path, diff=patches.unified(path, text, patches.with_midrange(text)))
-    whole = NewText(path=path, text=patches.with_rms(text))
+    new_text = NewText(path=path, text=patches.with_rms(text))
 
     async def person() -> None:
         async with RoomClient(world.angelos.url, world.token, f"{world.repo}/{path}") as room:
@@ -45,7 +45,7 @@ async def merge_at_once(world: World) -> dict[str, Any]:
 
     async with asyncio.TaskGroup() as tasks:
         first = tasks.create_task(world.agents["ada"].propose(base, [diff], "Add midrange"))
-        second = tasks.create_task(world.agents["bob"].propose(base, [whole], "Add rms"))
+        second = tasks.create_task(world.agents["bob"].propose(base, [new_text], "Add rms"))
         tasks.create_task(person())
     live = (await world.repository.read_live(path)).decode()
     for part in (patches.MIDRANGE, patches.RMS, patches.TYPED):
@@ -68,12 +68,12 @@ async def merge_at_once(world: World) -> dict[str, Any]:
 
 
 async def refuse_stale(world: World) -> dict[str, Any]:
-    """Propose, against the first revision, another title for the module that has a new one."""
+    """Propose a change of the title against the first revision, after the title has changed."""
     path = patches.STATISTICS
-    other = NewText(path=path, text=patches.with_other_title(world.files[path]))
+    edit = NewText(path=path, text=patches.with_other_title(world.files[path]))
     before = await world.main()
     refusal = await world.agents["bob"].refusal(
-        "propose", repo=world.repo, base=world.revisions["first"], edits=[other], message="Again"
+        "propose", repo=world.repo, base=world.revisions["first"], edits=[edit], message="Again"
     )
     expect(isinstance(refusal, Stale), f"the proposal is refused as stale: {refusal!r}")
     conflict = refusal.extra["conflicts"][0]

@@ -13,25 +13,25 @@ async def roll_back(world: World) -> dict[str, Any]:
     """Take `main` back to before `rms` or `midrange`, then undo that."""
     before = await world.main()
     target = world.revisions["first"]
-    there = await _rolled_back(world, target, "the demo shows it")
-    back = await _rolled_back(world, before, "undo of the rollback")
-    return {"before": before, "to": target, "there": there, "back": back}
+    rolled_back = await _rolled_back(world, target, "the demo shows it")
+    undone = await _rolled_back(world, before, "undo of the rollback")
+    return {"before": before, "to": target, "rolled_back": rolled_back, "undone": undone}
 
 
 async def _rolled_back(world: World, to: str, reason: str) -> dict[str, Any]:
-    was = await world.main()
+    previous = await world.main()
     answer = await world.cli("repo", "rollback", to, "--repo", world.repo, "--reason", reason)
     expect(answer["exit"] == 0, f"`angelos repo rollback` works: {answer}")
     now = await world.main()
     commit = await world.repository.revision(now)
-    wanted = await world.repository.revision(to)
-    expect(now != to and commit.tree == wanted.tree, "a new commit has the old tree")
-    expect(commit.parents == (was,), "its parent is the commit rolled back")
+    target = await world.repository.revision(to)
+    expect(now != to and commit.tree == target.tree, "a new commit has the old tree")
+    expect(commit.parents == (previous,), "its parent is the commit rolled back")
     healthy = [await world.node_has(node, now) for node in ("labs1", "exec1")]
     return {
         "revision": now,
         "tree": commit.tree,
-        "parent": was,
+        "parent": previous,
         "nodes": [f.offset for f in healthy],
     }
 
