@@ -1,7 +1,7 @@
 """How `angelos up` starts its Jupyter Server: configuration, environment and address.
 
-Everything Jupyter keeps lies in `<data>/jupyter`, so that no configuration of the user's own
-interferes with the system's. The token travels in the environment, which only we can read.
+All files of Jupyter lie in `<data>/jupyter`, apart from the user's own configuration. The token
+travels in the environment, which only this user can read.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _OVERRIDES = {
         "fetchNews": "false",
     }
 }
-"""Settings of JupyterLab: nobody is asked whether to fetch news."""
+"""JupyterLab's settings: do not ask whether to fetch news."""
 
 
 def configure(data: DataDir) -> Path:
@@ -82,7 +82,7 @@ def argv(port: int) -> list[str]:
 
 
 def _extension_config() -> list[dict[str, Any]]:
-    """Return what `jupyter_ext` says for `jupyter_server_config.d`, installed or from source."""
+    """Return the configuration that `jupyter_ext` ships, installed or from source."""
     folder = resources.files("jupyter_ext") / "jupyter_server_config.d"
     if not folder.is_dir():
         return []

@@ -1,4 +1,4 @@
-"""The nodes that `angelos up` runs on its own machine: one executes, one is the laboratory."""
+"""The nodes that `angelos up` runs on its own machine: one executes, one tests changes."""
 
 from __future__ import annotations
 
@@ -30,16 +30,15 @@ LOCAL_NODES = (Local("exec1", "execution"), Local("labs1", "labs"))
 
 
 class LocalNode:
-    """One of them, as a process and as a directory."""
+    """One of these nodes: its directory, its certificate and its process."""
 
     def __init__(self, local: Local, settings: Settings) -> None:
-        """Take which, and the settings."""
         self.local = local
         self.settings = settings
         self.folder = settings.data.node(local.name)
 
     def enrolled(self, hub_url: str) -> bool:
-        """Tell whether it has a certificate of this hub that is valid for some minutes yet."""
+        """Return whether it has a certificate of this hub that stays valid for some minutes."""
         from angelos.adapters.identity.enrolment import Identity
 
         try:
@@ -54,10 +53,10 @@ class LocalNode:
         )
 
     async def enrol(self, angelos: Angelos, hub_url: str) -> None:
-        """Make sure that it has a certificate, by a single-use token where it needs a new one.
+        """Enrol it with a single-use token, unless it has a valid certificate.
 
-        The token stays in this process: in a command line every user of the machine could read
-        it and be first to use it.
+        The token stays in this process: on a command line every user of the machine could read
+        it, and use it first.
         """
         from angelos.adapters.identity.enrolment import enrol
 
@@ -70,8 +69,12 @@ class LocalNode:
         """Return its process."""
         name, role = self.local
         argv = [
-            sys.executable, "-m", "angelos.wiring.node",
-            "--name", name, "--role", role, "--dir", str(self.folder),
-        ]  # fmt: skip
+            sys.executable,
+            "-m",
+            "angelos.wiring.node",
+            *("--name", name),
+            *("--role", role),
+            *("--dir", str(self.folder)),
+        ]
         env = {k: v for k, v in os.environ.items() if k not in _DROPPED}
         return Child(name, argv, env, self.settings.data.logs / f"{name}.log")
