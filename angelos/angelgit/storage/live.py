@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 _REPLICAS = 256
 """The most documents that stay in memory."""
 _COMPACT_AFTER = 1_000
-"""After so many logged updates of one document a snapshot is taken."""
+"""How many logged updates of one document lead to a snapshot."""
 
 
 class LiveReplicas:
