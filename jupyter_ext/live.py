@@ -5,7 +5,7 @@ it is stopped. `JupyterLiveDocuments` implements the port `core.ports.LiveDocume
 passes it an update that is in the log already, and the people in the room see it at once.
 
     live = JupyterLiveDocuments()
-    await live.apply("study", "notes.md", update)  # False: nobody has it open
+    await live.apply("study", "notes.md", update)  # False: no room is open
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Documents(Protocol):
     async def write_file(self, repo: str, path: str, /) -> str | None:
         """Make the file and its document the same, losing neither; return the file's SHA-256.
 
-        None if somebody is writing the file just now; then it is done later.
+        None while another program is writing the file; then it is done later.
         """
         ...
 

@@ -63,7 +63,7 @@ class Presence:
             log.warning("%s was %s; connections closed: %d", person, verb, len(sockets))
 
     async def watch(self, journal: Any, after: Offset) -> None:
-        """Close the WebSockets of everybody whom a fact after `after` removes, for ever.
+        """Close the WebSockets of each person that a fact after `after` removes, for ever.
 
         Read `after` before anybody can connect, so that no removal is overlooked.
         """

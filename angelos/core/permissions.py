@@ -35,7 +35,7 @@ class Permission(StrEnum):
     principals_enrol = "principals:enrol"  # tokens for nodes and agents
     principals_quarantine = "principals:quarantine"
     people_manage = "people:manage"
-    jupyter_use = "jupyter:use"  # kernels, terminals, contents of one's own
+    jupyter_use = "jupyter:use"  # kernels, terminals, files that are not managed
     anyone = "anyone"  # held by all, signed in or not; only for enrolment and OpenAPI
 
 

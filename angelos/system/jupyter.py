@@ -1,7 +1,6 @@
-"""How `angelos up` starts its Jupyter Server: configuration, environment and address.
+"""How `angelos up` starts its Jupyter Server: configuration and command line.
 
-All files of Jupyter lie in `<data>/jupyter`, apart from the user's own configuration. The token
-travels in the environment, which only this user can read.
+All files of Jupyter lie in `<data>/jupyter`, apart from the user's own configuration.
 """
 
 from __future__ import annotations
@@ -9,15 +8,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from angelos.adapters.host.datadir import DataDir, write_private
-
-_DROPPED = ("JPY_", "JUPYTER", "IPYTHON")
-
 
 _OVERRIDES = {
     "@jupyterlab/apputils-extension:notification": {
@@ -59,21 +54,6 @@ def configure(data: DataDir) -> Path:
             config.setdefault(section, {}).update(values)
     write_private(folder / "jupyter_server_config.json", json.dumps(config, indent=1).encode())
     return folder
-
-
-def environment(data: DataDir, base: Mapping[str, str], token: str, config: Path) -> dict[str, str]:
-    """Return the server's whole environment; its kernels inherit it (less the token)."""
-    env = {k: v for k, v in base.items() if not k.startswith(_DROPPED)}
-    return env | {
-        "ANGELOS_DATA_DIR": str(data.root),
-        "ANGELOS_SUPERVISED": "1",
-        "IPYTHONDIR": str(data.jupyter / "ipython"),
-        "JUPYTER_CONFIG_DIR": str(config),
-        "JUPYTER_DATA_DIR": str(data.jupyter / "data"),
-        "JUPYTER_RUNTIME_DIR": str(data.jupyter / "runtime"),
-        "JUPYTER_TOKEN": token,
-        "PYTHONUNBUFFERED": "1",
-    }
 
 
 def argv(port: int) -> list[str]:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from angelos.core.errors import AngelError
 from angelos.system.child import Child
+from angelos.system.environment import node_environment
 
 if TYPE_CHECKING:
     from angelos.client import Angelos
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
 _MARGIN_S = 300
 _TOKEN_S = 120
-_DROPPED = ("ANGELOS_POSTGRES_DSN", "ANGELOS_VALKEY_URL", "JUPYTER_TOKEN", "PYTHONPATH")
 
 
 class Local(NamedTuple):
@@ -76,5 +75,4 @@ class LocalNode:
             *("--role", role),
             *("--dir", str(self.folder)),
         ]
-        env = {k: v for k, v in os.environ.items() if k not in _DROPPED}
-        return Child(name, argv, env, self.settings.data.logs / f"{name}.log")
+        return Child(name, argv, node_environment(), self.settings.data.logs / f"{name}.log")

@@ -32,6 +32,7 @@ from angelos.client import Angelos
 from angelos.core.errors import AngelError, ServerState, Unavailable, first_of
 from angelos.system import jupyter
 from angelos.system.child import Child, Restarts, ended
+from angelos.system.environment import server_environment
 from angelos.system.nodes import LOCAL_NODES, LocalNode
 from angelos.wiring.settings import Settings
 
@@ -138,7 +139,7 @@ class System:
                 hint="Leave --port out for a free one.",
             )
         config = jupyter.configure(data)
-        env = jupyter.environment(data, os.environ, self._token, config)
+        env = server_environment(data, self._token, config)
         server = self._add(Child("server", jupyter.argv(port), env, data.logs / "server.log"))
         await self._spawn(server)
         self._file = await self._start_stores(runtime)

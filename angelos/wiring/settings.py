@@ -79,6 +79,11 @@ def load(
     )
 
 
+def inherited() -> dict[str, str]:
+    """Return the environment of this process, to be passed on to a child process."""
+    return dict(os.environ)
+
+
 def _flag(env: Mapping[str, str], name: str) -> bool:
     value = env.get(name, "").strip().lower()
     if value in {"", "0", "false", "no"}:

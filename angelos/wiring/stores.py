@@ -1,9 +1,9 @@
 """Chooses the PostgreSQL and Valkey of the server.
 
-settings name both servers         ->  those, run by somebody else
+settings name both servers         ->  those, run outside of the system
 started by `angelos up`            ->  up's, awaited: up starts them while the server imports
 the data directory is not locked   ->  embedded ones, started and stopped here
-a system runs on it already        ->  None: attach to that one
+a system runs on it already        ->  None: the caller attaches to it
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Which clients occupy which room: from before a WebSocket is opened until it is gone.
 
 Jupyter counts the clients that a room serves already. That is too late: a client that is just
-connecting would find the room taken away, and type into one that nobody stores.
+connecting would find the room removed, and type into one that is no longer stored.
 
     >>> occupancy = Occupancy()
     >>> occupancy.enter("text:file:1", "one")
