@@ -12,7 +12,7 @@ import pytest
 
 from angelos.angelgit.storage.live import LiveReplicas
 from angelos.angelgit.storage.models import DISK
-from angelos.angelgit.storage.store import Store
+from angelos.angelgit.storage.working_files import WorkingFileRecords
 from angelos.angelgit.worktree.files import WorkingFiles
 from angelos.angelgit.worktree.writer import WorktreeWriter
 from angelos.core.errors import NotFound, Unavailable
@@ -320,7 +320,7 @@ BOTH = [
     (WorktreeWriter, "_begin", False),
     (WorktreeWriter, "_end", True),
     (WorktreeWriter, "_end", False),
-    (Store, "end_writes", False),
+    (WorkingFileRecords, "end", False),
 ]
 CUTS = [(*cut, conflict) for cut in BOTH for conflict in (False, True)]
 CUTS += [(LiveReplicas, "append", True, False), (LiveReplicas, "append", False, False)]
