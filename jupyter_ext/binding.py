@@ -1,6 +1,6 @@
-"""The running system as this Jupyter server sees it: absent, starting, running or failed.
+"""The system behind this Jupyter server: starting, running or failed.
 
-Tornado's handlers are made before the loop runs and the system can start; they ask here.
+Tornado's handlers are created before the event loop runs and the system can start; they ask here.
 
     binding = Binding(workspace=Path("/srv/angelos/workspace"), root_dir=Path("/srv"))
     binding.require()  # raises Unavailable until `binding.server` is set
@@ -50,7 +50,7 @@ class Backend(Protocol):
 
     @property
     def journal(self) -> Any:
-        """Return the log of facts: a `Journal`, of which readers need `follow` and `last`."""
+        """Return the log of facts; readers need `follow` and `last` of a `Journal`."""
         ...
 
     @property
@@ -60,15 +60,19 @@ class Backend(Protocol):
 
     @property
     def people(self) -> PeopleDirectory:
-        """Return who may sign in."""
+        """Return the people who may sign in."""
         ...
 
 
 class Binding:
-    """Where handlers find the system."""
+    """Where handlers find the system.
+
+    Args:
+        workspace: the directory of the live files.
+        root_dir: the root of Jupyter's own paths.
+    """
 
     def __init__(self, workspace: Path, root_dir: Path) -> None:
-        """Take the directory of the live files and the root of Jupyter's own paths."""
         self.live = JupyterLiveDocuments()
         self.server: Backend | None = None
         self.routes = RouteTable([])
@@ -76,7 +80,7 @@ class Binding:
         self.failure = ""
         self.presence = Presence()
         self.streams: set[asyncio.Task[None]] = set()
-        """Tasks that read the journal for somebody; the extension ends them when it stops."""
+        """Tasks that stream the journal to a reader; the extension ends them when it stops."""
         self.workspace = os.path.realpath(workspace)
         self._root = os.path.realpath(root_dir)
 
@@ -114,7 +118,7 @@ class Binding:
         return self.server
 
     def workspace_path(self, path: str) -> str | None:
-        """Return a path of the Contents API relative to the workspace; None outside of it."""
+        """Return a path of the Contents API relative to the workspace, None outside of it."""
         absolute = self._absolute(path)
         if absolute == self.workspace:
             return ""
@@ -123,15 +127,15 @@ class Binding:
         return PurePosixPath(absolute).relative_to(self.workspace).as_posix()
 
     def holds_workspace(self, path: str) -> bool:
-        """Tell whether a path of the Contents API is a folder above the workspace."""
+        """Return whether a path of the Contents API is a folder above the workspace."""
         return self.workspace.startswith(self._absolute(path).rstrip(os.sep) + os.sep)
 
     def is_private(self, path: str) -> bool:
-        """Tell whether a path opens what is the system's own: keys, tokens, logs, stores."""
+        """Return whether a path leads to the system's own files: keys, tokens, logs, stores."""
         opened = os.path.realpath(self._absolute(path))
         if opened == self.workspace or opened.startswith(self.workspace + os.sep):
             return False
-        data = os.path.dirname(self.workspace)  # noqa: PTH120 - as text, like the others
+        data = os.path.dirname(self.workspace)  # noqa: PTH120 - as text, like the rest
         return opened == data or opened.startswith(data + os.sep)
 
     def _absolute(self, path: str) -> str:
@@ -140,11 +144,12 @@ class Binding:
     async def locate(self, path: str) -> tuple[str, str] | None:
         """Return (repository, path) of a managed document, None for any other file.
 
-        Raises `Unavailable` for a path in the workspace while the system is not running:
-        opening such a file as an ordinary one would let its text and its log drift apart.
+        Raises:
+            Unavailable: the path is in the workspace and the system is not running. Opened as an
+                ordinary file, its text and its log would drift apart.
         """
         relative = self.workspace_path(path)
         if relative is None:
             return None
-        found = self.require().repository.locate(relative)
-        return await found if isawaitable(found) else found
+        document = self.require().repository.locate(relative)
+        return await document if isawaitable(document) else document

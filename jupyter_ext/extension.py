@@ -1,13 +1,13 @@
-"""The extension's life: configured when linked, mounted when loaded, running until it is stopped.
+"""The life cycle of the extension.
 
-    link   -> sign-in, roles and files of Jupyter itself (before the web application is made)
+    link   -> sign-in, roles and files of Jupyter itself (before the web application is created)
     load   -> handlers, which answer 503 until the system runs
     start  -> `build_server` is entered: stores attached or started, hub listening
     stop   -> rooms store what they hold, then the server is left
 
-Under `angelos up` (ANGELOS_DATA_DIR is set) the extension attaches to up's stores; under a plain
-`jupyter lab` it attaches to a running system or runs the stores itself. When the system cannot
-start, Jupyter goes on without it and the API says why.
+Under `angelos up` the extension uses up's stores; under a plain `jupyter lab` it attaches to a
+running system or runs the stores itself. When the system cannot start, Jupyter goes on without it
+and the API says why.
 """
 
 from __future__ import annotations
@@ -61,44 +61,44 @@ class AngelExtension(ExtensionApp):
         serverapp.update_config(jupyter_files(self.angel_settings, serverapp.config))
 
     def initialize_settings(self) -> None:
-        """Make the place where handlers find the system."""
+        """Create the binding, where handlers find the system."""
         assert self.serverapp is not None  # noqa: S101 - linked before it is loaded
         self.binding = Binding(
             workspace=self.angel_settings.data.workspace, root_dir=Path(self.serverapp.root_dir)
         )
         self.settings["angelos_binding"] = self.binding
-        # Loaded before JupyterLab (in alphabetical order), which fills it.
+        # Extensions load in alphabetical order: JupyterLab comes later, and fills it.
         self.settings["page_config_data"] = PageConfig(self.settings.get("page_config_data", {}))
 
     def initialize_handlers(self) -> None:
-        """Mount everything; the loop does not run yet."""
+        """Mount the handlers; the event loop does not run yet."""
         self.handlers.extend(
             [
                 (rf"{PREFIX}/events", EventsHandler),
                 (rf"{PREFIX}((?:/.*)?)", ApiHandler),
-                # Loaded before jupyter_server_ydoc (extensions load in alphabetical order), so
-                # this one answers first.
+                # Extensions load in alphabetical order: jupyter_server_ydoc comes later, so this
+                # handler answers first.
                 (r"/api/collaboration/room/(.*)", RoomHandler),
             ]
         )
 
     async def _start_jupyter_server_extension(self, serverapp: ServerApp) -> None:
-        """Start the system; Jupyter goes on without it when that fails."""
+        """Start the system; if that fails, Jupyter goes on without it."""
         self._stop, started = asyncio.Event(), asyncio.Event()
         self._life = asyncio.create_task(self._live(started), name="angelos")
         await started.wait()
-        publish = getattr(self.binding.server, "publish", None)  # a test's server has none
+        publish = getattr(self.binding.server, "publish", None)  # a fake has none
         if publish is not None:
             publish(serverapp.connection_url, serverapp.identity_provider.token)
 
     async def _live(self, started: asyncio.Event) -> None:
-        """Hold the system from start to stop, in one task as task groups demand."""
+        """Run the system from start to stop: in one task, as task groups demand."""
         try:
             async with open_server(self.angel_settings, self.binding) as server:
                 now = await server.journal.last()
                 self.binding.bind(server)
                 watching = asyncio.create_task(
-                    self.binding.presence.watch(server.journal, now), name="who was removed"
+                    self.binding.presence.watch(server.journal, now), name="presence"
                 )
                 started.set()
                 try:
@@ -114,7 +114,7 @@ class AngelExtension(ExtensionApp):
             started.set()
 
     async def stop_extension(self) -> None:
-        """Store what rooms hold, then leave the system."""
+        """Store what the rooms hold, then leave the system."""
         if self._life is None:
             return
         rooms = [room for room in self.binding.live.rooms() if isinstance(room, ManagedRoom)]
@@ -142,15 +142,15 @@ def open_server(settings: Settings, binding: Binding) -> AbstractAsyncContextMan
 
 
 def jupyter_files(settings: Settings, present: Config) -> Config:
-    """Return configuration that keeps Jupyter's own files in the data directory, where it exists.
+    """Return a configuration that keeps Jupyter's own files in the data directory, if it exists.
 
-    Jupyter's defaults are shared by all servers of a user (file ids, cookie secret) or lie in
-    the current directory (updates of ordinary files). What is configured already stays.
+    By default all servers of a user share them (file ids, cookie secret), or they lie in the
+    current directory (updates of ordinary files). What is configured already stays as it is.
     """
     folder = settings.data.jupyter
     if not folder.is_dir():
         return Config()
-    wanted = {
+    files = {
         "ServerApp": {"cookie_secret_file": str(folder / "cookie_secret")},
         "BaseFileIdManager": {"db_path": str(folder / "file_ids.db")},
         "SQLiteYStore": {"db_path": str(folder / "ystore.db")},
@@ -159,6 +159,6 @@ def jupyter_files(settings: Settings, present: Config) -> Config:
     return Config(
         {
             section: {key: value for key, value in traits.items() if key not in present[section]}
-            for section, traits in wanted.items()
+            for section, traits in files.items()
         }
     )

@@ -1,11 +1,11 @@
 """The open rooms of managed documents, and how the repository reaches them.
 
-A managed document has at most one room, registered here from before it reads its log until it
-is stopped. `JupyterLiveDocuments` implements the port `core.ports.LiveDocuments`: AngelGit hands
-it an update that is in its log already, and the people in the room see it at once.
+A managed document has at most one room, registered here from before the room reads its log until
+it is stopped. `JupyterLiveDocuments` implements the port `core.ports.LiveDocuments`: AngelGit
+passes it an update that is in the log already, and the people in the room see it at once.
 
     live = JupyterLiveDocuments()
-    await live.apply("study", "notes.md", update)  # False: nobody has it open
+    await live.apply("study", "notes.md", update)  # False: no room is open
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ class Documents(Protocol):
         ...
 
     async def ingest(self, repo: str, path: str, update: bytes, /) -> None:
-        """Take an update; it is durable when this returns."""
+        """Store an update; it is durable once this has returned."""
         ...
 
     async def write_file(self, repo: str, path: str, /) -> str | None:
         """Make the file and its document the same, losing neither; return the file's SHA-256.
 
-        None if somebody is writing the file just now; then it is done later.
+        None while another program is writing the file; then it is done later.
         """
         ...
 
@@ -52,11 +52,11 @@ class JupyterLiveDocuments:
         self._rooms: dict[tuple[str, str], Room] = {}
 
     def register(self, repo: str, path: str, room: Room) -> None:
-        """Send what the repository says about a document to `room` from now on."""
+        """Send the updates of a document to `room` from now on."""
         self._rooms[repo, path] = room
 
     def unregister(self, repo: str, path: str, room: Room) -> None:
-        """Forget a room; another that has taken its place stays."""
+        """Remove a room, unless another has replaced it."""
         if self._rooms.get((repo, path)) is room:
             del self._rooms[repo, path]
 
@@ -67,8 +67,8 @@ class JupyterLiveDocuments:
     async def apply(self, repo: str, path: str, update: bytes) -> bool:
         """Apply a CRDT update to the open room of a document; False when none is open.
 
-        Takes no lock: AngelGit may hold its own while it calls, and a room that is just
-        opening may wait for that one. Such a room keeps the update until it has read its log.
+        Takes no lock: AngelGit may call with its own lock held, for which a room that is just
+        opening may be waiting. Such a room keeps the update until it has read its log.
         """
         room = self._rooms.get((repo, path))
         if room is None:

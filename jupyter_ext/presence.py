@@ -1,11 +1,11 @@
-"""The open WebSockets of each person, and their end when the person is removed or quarantined.
+"""The open WebSockets of each person, closed when the person is removed or quarantined.
 
-A request is checked when it comes; a WebSocket (events, rooms of documents, kernels, terminals)
-goes on for days. Every handler asks the identity provider who is there, which notes WebSockets
-here; the journal says who went.
+A request is checked when it arrives, but a WebSocket (events, rooms of documents, kernels,
+terminals) stays open for days. The identity provider, which every handler asks, records WebSockets
+here; the journal says who was removed.
 
     presence = Presence()
-    presence.enter(PrincipalId("person/ada"), handler, since)   # False: gone meanwhile
+    presence.enter(PrincipalId("person/ada"), handler, since)   # False: removed meanwhile
     await presence.watch(journal, await journal.last())         # closes, for ever
 """
 
@@ -34,38 +34,38 @@ _RETRY_S = 1.0
 
 
 class Presence:
-    """Who is connected."""
+    """The WebSockets that are open, by person."""
 
     def __init__(self) -> None:
-        """Know nobody."""
         self.changed_at = -math.inf
-        """When somebody went last, by `time.monotonic`; what was read before may be wrong."""
+        """When somebody was last removed (`time.monotonic`); an older list of people is stale."""
         self._open: dict[PrincipalId, WeakSet[WebSocketHandler]] = {}
-        self._gone: dict[PrincipalId, float] = {}
+        self._removed_at: dict[PrincipalId, float] = {}
 
-    def enter(self, who: PrincipalId, socket: WebSocketHandler, since: float) -> bool:
-        """Note a WebSocket of somebody who was looked up after `since` (`time.monotonic`).
+    def enter(self, person: PrincipalId, socket: WebSocketHandler, since: float) -> bool:
+        """Record the WebSocket of a person who was looked up after `since` (`time.monotonic`).
 
-        False if they have gone since: then it must not be opened.
+        Returns:
+            False if the person was removed meanwhile: then it must not be opened.
         """
-        if self._gone.get(who, -math.inf) >= since:
+        if self._removed_at.get(person, -math.inf) >= since:
             return False
-        self._open.setdefault(who, WeakSet()).add(socket)
+        self._open.setdefault(person, WeakSet()).add(socket)
         return True
 
-    def end(self, who: PrincipalId, why: str) -> None:
-        """Close every WebSocket of somebody; one that is just being opened closes then."""
-        self.changed_at = self._gone[who] = time.monotonic()
-        found = list(self._open.pop(who, ()))
-        for socket in found:
-            _dismiss(socket, f"{who} was {why}.")
-        if found:
-            log.warning("%s was %s; connections closed: %d", who, why, len(found))
+    def end(self, person: PrincipalId, verb: str) -> None:
+        """Close every WebSocket of a person; one that is just being opened closes once it is."""
+        self.changed_at = self._removed_at[person] = time.monotonic()
+        sockets = list(self._open.pop(person, ()))
+        for socket in sockets:
+            _dismiss(socket, f"{person} was {verb}.")
+        if sockets:
+            log.warning("%s was %s; connections closed: %d", person, verb, len(sockets))
 
     async def watch(self, journal: Any, after: Offset) -> None:
-        """Close what the journal's facts after `after` demand, for ever.
+        """Close the WebSockets of each person that a fact after `after` removes, for ever.
 
-        `after` is read before anybody may connect: whoever goes then is not overlooked.
+        Read `after` before anybody can connect, so that no removal is overlooked.
         """
         while True:
             try:
@@ -74,20 +74,20 @@ class Presence:
                         after = fact.offset
                         self.end(fact.subject, _ENDS[fact.kind])
             except (AngelError, OSError) as error:
-                log.warning("Nobody looks who was removed; trying again: %s", error)
-            except Exception:  # if this ended, whoever is removed would stay connected
-                log.exception("Nobody looks who was removed; trying again")
+                log.warning("The journal cannot be followed for removals; trying again: %s", error)
+            except Exception:  # without this task, removed people would stay connected
+                log.exception("The journal cannot be followed for removals; trying again")
             await asyncio.sleep(_RETRY_S)
 
 
-def _dismiss(socket: WebSocketHandler, why: str) -> None:
-    """Close a WebSocket and take nothing more from it, whatever its client does.
+def _dismiss(socket: WebSocketHandler, reason: str) -> None:
+    """Close a WebSocket and ignore its client from now on.
 
-    Tornado waits a few seconds for the other end's goodbye and goes on reading meanwhile.
+    Tornado waits a few seconds for the other end's goodbye, and goes on reading meanwhile.
     """
 
     def refuse(*_: object, **__: object) -> None:
-        socket.close(REFUSED, why)
+        socket.close(REFUSED, reason)
 
     socket.open = refuse  # type: ignore[method-assign] - of this one alone
     socket.on_message = lambda message: None  # type: ignore[method-assign]  # noqa: ARG005

@@ -1,7 +1,7 @@
 r"""AngelGit (Leliel, the log; Irouel, the snapshots): version control of live documents.
 
 Every file of a repository is a CRDT document. People type into the documents of `dev`; agents
-propose edits against a revision, which become CRDT updates and merge around everybody else's;
+propose edits against a revision, which become CRDT updates and merge beside those of others;
 `main` moves only to a candidate that was tested. Commits are signed and content addressed.
 
     async with AngelGit(database, valkey, key, clock, journal, workspace) as repository:

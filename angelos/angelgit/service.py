@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from redis.asyncio import Redis
 
@@ -318,7 +318,7 @@ class AngelGit(RevisionQueries):
         Args:
             repo: the repository's name.
             revision: the candidate.
-            expected: the revision that `main` is at, and that the candidate was made on.
+            expected: the current revision of `main`, which is the parent of the candidate.
 
         Raises:
             Conflict: `main` is not at `expected`, or the revision is no candidate.
@@ -384,7 +384,7 @@ class AngelGit(RevisionQueries):
             texts = {row.id: blobs[row.sha256] for row in settled}
             await self._writer.write_all(repo, page, texts)
 
-    async def _run_to_end(self, work: Coroutine[Any, Any, T]) -> T:
+    async def _run_to_end(self, work: Coroutine[object, None, T]) -> T:
         """Run work to its end even if the caller is cancelled, as a request may be."""
         done: asyncio.Future[T] = asyncio.get_running_loop().create_future()
 

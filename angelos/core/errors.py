@@ -23,13 +23,12 @@ from typing import Any, ClassVar
 
 
 class AngelError(Exception):
-    """Something went wrong that has no better name."""
+    """An unexpected error."""
 
     code: ClassVar[str] = "internal"
     status: ClassVar[int] = 500
 
     def __init__(self, detail: str | None = None, *, hint: str = "", **extra: Any) -> None:
-        """Take what happened, `hint` (what to do next) and evidence for the problem document."""
         self.detail = detail or (type(self).__doc__ or "").strip()
         self.hint = hint
         self.extra = extra
@@ -109,7 +108,7 @@ class TooLarge(AngelError):
 
 
 class Refused(AngelError):
-    """The request was understood and refused."""
+    """The request was understood, and is refused."""
 
     code, status = "refused", 422
 
@@ -152,10 +151,23 @@ class DeadlineExceeded(AngelError):
 BY_CODE: dict[str, type[AngelError]] = {
     cls.code: cls
     for cls in (
-        AngelError, InvalidInput, Unauthenticated, Forbidden, NotFound, MethodNotAllowed, Stale,
-        Conflict, Fenced, TooLarge, Refused, Tampered, Busy, Unavailable, DeadlineExceeded,
+        AngelError,
+        InvalidInput,
+        Unauthenticated,
+        Forbidden,
+        NotFound,
+        MethodNotAllowed,
+        Stale,
+        Conflict,
+        Fenced,
+        TooLarge,
+        Refused,
+        Tampered,
+        Busy,
+        Unavailable,
+        DeadlineExceeded,
     )
-}  # fmt: skip
+}
 
 
 def from_problem(body: dict[str, Any]) -> AngelError:
@@ -163,20 +175,20 @@ def from_problem(body: dict[str, Any]) -> AngelError:
     cls = BY_CODE.get(str(body.get("code", "")), AngelError)
     detail = str(body.get("detail") or body.get("message") or body.get("title") or "")
     extra = body.get("extra")
-    known = {str(k): v for k, v in extra.items()} if isinstance(extra, dict) else {}
-    for name in ("self", "detail", "hint"):  # these are the constructor's own
-        known.pop(name, None)
-    return cls(detail or None, hint=str(body.get("hint", "")), **known)
+    evidence = {str(k): v for k, v in extra.items()} if isinstance(extra, dict) else {}
+    for name in ("self", "detail", "hint"):  # parameters of the constructor
+        evidence.pop(name, None)
+    return cls(detail or None, hint=str(body.get("hint", "")), **evidence)
 
 
 def first_of(group: ExceptionGroup[Exception]) -> AngelError | None:
-    """Return the first error of ours that ended a task group, None if another kind ended it too.
+    """Return the first `AngelError` of a task group, None if it holds errors of another kind.
 
-    For `except ExceptionGroup`. What is raised inside an `except*` comes out in a group again on
-    some Pythons (3.11.2 does so, 3.11.7 does not), and nobody would catch it by its class.
+    For `except ExceptionGroup`: an error raised inside an `except*` is wrapped in a group again on
+    some Pythons (3.11.2, but not 3.11.7), so a caller could not catch it by its class.
     """
-    known, others = group.split(AngelError)
-    error: BaseException | None = known
+    ours, unexpected = group.split(AngelError)
+    error: BaseException | None = ours
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return error if isinstance(error, AngelError) and others is None else None
+    return error if isinstance(error, AngelError) and unexpected is None else None

@@ -54,7 +54,7 @@ class EndCode(StrEnum):
     shutdown = "shutdown"
     unavailable = "unavailable"
     """The hub failed, or cannot reach its stores."""
-    gone = "gone"
+    absent = "absent"
     """The peer did not come back in time."""
     lost = "lost"
     """The connection broke without a goodbye."""

@@ -1,4 +1,4 @@
-"""Roles and what each may do: the one place. Routes, the CLI and Jupyter's Authorizer read it.
+"""Roles and the permissions of each, defined once for routes, the CLI and Jupyter's authorizer.
 
 >>> Permission.proposals_review in ROLES[Role.agent]
 False
@@ -15,7 +15,7 @@ from angelos.core.principals import Generation
 
 
 class Permission(StrEnum):
-    """One thing that somebody may do; the docstring line says what."""
+    """One thing that a role may allow."""
 
     status_read = "status:read"
     events_read = "events:read"
@@ -35,12 +35,12 @@ class Permission(StrEnum):
     principals_enrol = "principals:enrol"  # tokens for nodes and agents
     principals_quarantine = "principals:quarantine"
     people_manage = "people:manage"
-    jupyter_use = "jupyter:use"  # kernels, terminals, contents of one's own
+    jupyter_use = "jupyter:use"  # kernels, terminals, files that are not managed
     anyone = "anyone"  # held by all, signed in or not; only for enrolment and OpenAPI
 
 
 class Role(StrEnum):
-    """What a person, agent or node is here."""
+    """The role of a person, agent or node."""
 
     viewer = "viewer"
     researcher = "researcher"
@@ -54,17 +54,30 @@ class Role(StrEnum):
 _P = Permission
 _VIEW = frozenset(
     {
-        _P.anyone, _P.status_read, _P.events_read, _P.documents_read, _P.tasks_read,
-        _P.proposals_read, _P.revisions_read, _P.nodes_read,
+        _P.anyone,
+        _P.status_read,
+        _P.events_read,
+        _P.documents_read,
+        _P.tasks_read,
+        _P.proposals_read,
+        _P.revisions_read,
+        _P.nodes_read,
     }
-)  # fmt: skip
+)
 _RESEARCH = _VIEW | {
-    _P.documents_edit, _P.tasks_run, _P.tasks_cancel, _P.proposals_create, _P.jupyter_use
-}  # fmt: skip
+    _P.documents_edit,
+    _P.tasks_run,
+    _P.tasks_cancel,
+    _P.proposals_create,
+    _P.jupyter_use,
+}
 _REVIEW = _RESEARCH | {_P.proposals_review, _P.audit_read}
 _OPERATE = _REVIEW | {
-    _P.revisions_rollback, _P.principals_enrol, _P.principals_quarantine, _P.repositories_create
-}  # fmt: skip
+    _P.revisions_rollback,
+    _P.principals_enrol,
+    _P.principals_quarantine,
+    _P.repositories_create,
+}
 
 ROLES: dict[Role, frozenset[Permission]] = {
     Role.viewer: _VIEW,
@@ -78,7 +91,7 @@ ROLES: dict[Role, frozenset[Permission]] = {
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
-    """Who is asking, as the server itself established it (never as the request says)."""
+    """The caller, as the server itself has established it (never as the request claims)."""
 
     id: PrincipalId
     role: Role
@@ -88,5 +101,5 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     """Under which it acts (`core.principals`); 0 until ADAM keeps generations."""
 
     def may(self, permission: Permission) -> bool:
-        """Tell whether this principal's role holds `permission`."""
+        """Return whether this principal's role has `permission`."""
         return permission in ROLES[self.role]

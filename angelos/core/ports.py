@@ -361,7 +361,7 @@ class Snapshots(Protocol):
         ...
 
 
-# -- the repository to come (docs/explanation/decisions/NUMBER) ------------------------------
+# -- the repository to come (docs/explanation/decisions/0011) --------------------------------
 #
 # AngelGit's issue implements these, small protocol by small protocol, and then replaces
 # `Repository` by `BranchingRepository`. All of them: `NotFound` for a repository, revision or
@@ -594,7 +594,7 @@ class Blobs(Protocol):
         ...
 
 
-class RevisionReader(Protocol):
+class RevisionSource(Protocol):
     """Revisions of format 2 (`core.revision_v2`), for nodes and for whoever looks at history."""
 
     async def signed(self, repo: str, revision: Revision) -> SignedCommitObject:
@@ -635,7 +635,7 @@ class RevisionReader(Protocol):
         ...
 
 
-class BranchingRepository(Branches, PendingEdits, Landing, Blobs, RevisionReader, Protocol):
+class BranchingRepository(Branches, PendingEdits, Landing, Blobs, RevisionSource, Protocol):
     """All of the repository to come; today's is `Repository`."""
 
 

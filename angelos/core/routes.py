@@ -26,7 +26,7 @@ MAX_BODY_BYTES = 16_000_000
 MAX_LIMIT = 500
 PREFIX = "/angelos/api"
 _WHOLE = re.compile(r"-?[0-9]{1,19}")
-"""Read only where it is short: `int` refuses 5000 digits with another error than ours."""
+"""At most 19 digits: `int` refuses thousands of them with an error of its own."""
 
 
 class Nothing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -42,7 +42,7 @@ class Call(msgspec.Struct, Generic[B], frozen=True, kw_only=True):
     body: B
     trace: str = ""
     peer_url: str = ""
-    """Scheme and host by which the caller reached us."""
+    """Scheme and host of the request's address."""
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -58,7 +58,7 @@ class Route(msgspec.Struct, frozen=True):
     status: int = 200
     summary: str = ""
     query: tuple[str, ...] = ()
-    """Names of the query parameters it knows; others are refused."""
+    """The query parameters that it knows; any other is refused."""
     media_type: str = "application/json"
     """`application/msgpack` answers are encoded as MessagePack; `application/octet-stream` and
     `text/plain` handlers return bytes, `application/jsonl` handlers yield them."""
@@ -80,7 +80,7 @@ def parse_body(route: Route, body: bytes) -> Any:
 
 def parse_query(route: Route, query: Mapping[str, list[bytes] | list[str]]) -> dict[str, str]:
     """Return the query as text, each parameter once; unknown and repeated ones are refused."""
-    known: dict[str, str] = {}
+    texts: dict[str, str] = {}
     for name, values in query.items():
         if name not in route.query:
             raise InvalidInput(
@@ -88,13 +88,13 @@ def parse_query(route: Route, query: Mapping[str, list[bytes] | list[str]]) -> d
                 hint=f"It knows: {', '.join(route.query) or 'none'}.",
             )
         if len(values) != 1:
-            raise InvalidInput(f"The query parameter {name!r} stands {len(values)} times.")
+            raise InvalidInput(f"The query parameter {name!r} is given {len(values)} times.")
         value = values[0]
         try:
-            known[name] = value.decode() if isinstance(value, bytes) else value
+            texts[name] = value.decode() if isinstance(value, bytes) else value
         except UnicodeDecodeError as error:
             raise InvalidInput(f"The query parameter {name!r} is not UTF-8.") from error
-    return known
+    return texts
 
 
 def whole_number(call: Call[Any], name: str, default: int, high: int, low: int = 1) -> int:
@@ -129,12 +129,12 @@ def choice(query: Mapping[str, str], name: str, words: Any) -> str | None:
 
 
 def limit(call: Call[Any]) -> int:
-    """Return how many entries of a list are asked for; raise `InvalidInput` out of bounds."""
+    """Return the requested length of a list; raise `InvalidInput` out of bounds."""
     return whole_number(call, "limit", 50, MAX_LIMIT)
 
 
 def wait_seconds(call: Call[Any]) -> float:
-    """Return the seconds to wait; more than the bound means the bound."""
+    """Return the seconds to wait, at most the bound."""
     text = call.query.get("wait", "0")
     try:
         seconds = float(text)

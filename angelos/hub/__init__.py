@@ -1,8 +1,8 @@
-"""ARAEL: everything that connects from outside connects here.
+"""ARAEL: the hub, to which nodes and agents connect.
 
-The hub knows each node and agent by its certificate, carries commands down to nodes as the queue
-holds them, takes their facts up into the journal, serves the control API to them, and cuts off
-whoever is quarantined.
+The hub authenticates each node and agent by its certificate, delivers the queue's commands to
+nodes, appends their facts to the journal, serves the control API to them, and cuts off a principal
+that is quarantined.
 
     listeners = bind(pki, config)
     async with Hub(HubParts(listeners=listeners, journal=journal, ...)) as hub:

@@ -3,8 +3,8 @@
     query = events_query(request.query_arguments)         # ?after=&kinds=a,b&subject=
     await stream(journal, query, handler)                 # until the WebSocket is closed
 
-The journal is the buffer: one message is under way at a time. A reader that does not take it in
-time is too slow; it is told so with `Busy`, whose `extra["after"]` is where to go on from.
+The journal is the buffer: one message is in flight at a time. A reader that does not take it in
+time is too slow: `Busy` ends the stream, and its `extra["after"]` says where to continue.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from angelos.core.ports import Journal
 log = logging.getLogger(__name__)
 PATIENCE_S = 30.0
 SLOW = 1013
-"""WebSocket close code for a reader that is too slow: come back later."""
+"""WebSocket close code for a reader that is too slow; it may come back."""
 REFUSED = 1008
-"""WebSocket close code for a reader that may not read (any more)."""
+"""WebSocket close code for a reader that may not read, or no longer."""
 FAILED = 1011
 """WebSocket close code when the journal cannot be read."""
 _MAX_REASON_BYTES = 120  # RFC 6455, section 5.5.1: a close frame holds 125 bytes
@@ -40,7 +40,7 @@ _PARAMETERS = ("after", "kinds", "subject")
 
 
 class EventsQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reader asks for; empty filters leave nothing out."""
+    """A reader's request; empty filters leave nothing out."""
 
     after: Offset = START
     kinds: tuple[str, ...] = ()
@@ -48,26 +48,26 @@ class EventsQuery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def events_query(query: Mapping[str, list[bytes] | list[str]]) -> EventsQuery:
-    """Return what the query parameters ask for; raise `InvalidInput`."""
-    found: dict[str, str] = {}
+    """Return the request in the query parameters; raise `InvalidInput`."""
+    texts: dict[str, str] = {}
     for name, values in query.items():
         if name not in _PARAMETERS or len(values) != 1:
             raise InvalidInput(
-                f"Events have no query parameter {name!r} like this.",
-                hint="They know after, kinds and subject, each once.",
+                f"The query parameter {name!r} of events is unknown or repeated.",
+                hint="There are after, kinds and subject, each once.",
             )
         try:
-            found[name] = values[0].decode() if isinstance(values[0], bytes) else values[0]
+            texts[name] = values[0].decode() if isinstance(values[0], bytes) else values[0]
         except UnicodeDecodeError as error:
             raise InvalidInput(f"The query parameter {name!r} is not UTF-8.") from error
-    after = found.get("after") or START
+    after = texts.get("after") or START
     if not is_offset(after):
         raise InvalidInput(f"{after[:64]!r} is not an offset of the journal.")
-    kinds = tuple(kind for kind in found.get("kinds", "").split(",") if kind)
-    known = {str(kind) for kind in Kind}
-    if unknown := [kind[:64] for kind in kinds if kind not in known]:
+    kinds = tuple(kind for kind in texts.get("kinds", "").split(",") if kind)
+    all_kinds = {str(kind) for kind in Kind}
+    if unknown := [kind[:64] for kind in kinds if kind not in all_kinds]:
         raise InvalidInput(f"There are no facts of the kind {unknown[0]!r}.")
-    subject = found.get("subject", "")
+    subject = texts.get("subject", "")
     if len(subject) > _MAX_SUBJECT:
         raise InvalidInput("The subject is too long to be one.")
     return EventsQuery(after=Offset(after), kinds=kinds, subject=subject)
@@ -76,8 +76,8 @@ def events_query(query: Mapping[str, list[bytes] | list[str]]) -> EventsQuery:
 def shown(fact: Fact) -> Fact:
     """Return a fact as readers see it: without the command that it carries.
 
-    A command holds the signed grant, and what a program is and reads; that is between control and
-    the node. The audit log keeps it for those who may read that.
+    A command holds the signed grant and the program with its input, which concern control and the
+    node only. Whoever may read the audit log finds it there.
     """
     if _COMMAND not in fact.data:
         return fact
@@ -86,14 +86,14 @@ def shown(fact: Fact) -> Fact:
 
 
 class Socket(Protocol):
-    """A WebSocket of Tornado's, as far as it matters."""
+    """The part of Tornado's WebSocket that is used here."""
 
     def write_message(self, message: bytes) -> Awaitable[object]:
-        """Send; what is returned is done when it has gone out."""
+        """Send; the result is done once the message has been written."""
         ...
 
     def close(self, code: int, reason: str) -> None:
-        """Close, saying why."""
+        """Close with a code and a reason."""
         ...
 
 
@@ -102,7 +102,7 @@ async def stream(
 ) -> None:
     """Send what `query` asks for, for ever; close the socket with the reason when that ends.
 
-    Whoever reads goes on from the offset of the last fact that came.
+    A reader continues from the offset of the last fact that it has received.
     """
     try:
         await pump(
@@ -133,8 +133,16 @@ async def pump(
 ) -> None:
     """Send each fact after `after` as one JSON object, oldest first, for ever.
 
-    `send` returns when the message is on its way. Raises `Busy` when that takes longer than
-    `patience_s` seconds, and whatever `send` or the journal raise.
+    Args:
+        journal: read from.
+        after: the offset before the first fact.
+        kinds: which kinds of facts; all if empty.
+        subject: whose facts; everybody's if empty.
+        send: returns once the message is written.
+        patience_s: how long `send` may take.
+
+    Raises:
+        Busy: `send` took longer than `patience_s`.
     """
     facts = journal.follow(after, kinds, subject)
     async with aclosing(cast("Any", facts)):

@@ -1,6 +1,6 @@
 """The hub's two WebSockets: the channel of nodes and agents, and the stream of events.
 
-Both find out who is there before the upgrade: a stranger gets a problem document, not a socket.
+Both authenticate the peer before the upgrade: a stranger gets a problem document, not a socket.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _WRITE_BUFFER_BYTES = 64 * 1024 * 1024
 
 
 class PeerSocket(ProblemHandler, WebSocketHandler):
-    """What both have in common: the peer is known before anything else happens."""
+    """What both have in common: the peer is authenticated before the socket opens."""
 
     peer: Peer
 
     def initialize(self, hub: Hub) -> None:
-        """Belong to `hub`."""
+        """Serve `hub`."""
         self.hub = hub
 
     async def prepare(self) -> None:
@@ -55,11 +55,11 @@ class PeerSocket(ProblemHandler, WebSocketHandler):
         return False
 
     def get_compression_options(self) -> dict[str, Any] | None:
-        """Do not compress: it costs half as much CPU again."""
+        """Do not compress: it takes half as much CPU again."""
         return None
 
     def bound_writes(self) -> None:
-        """End the connection rather than buffer without bound for a peer that does not read."""
+        """End the connection of a peer that does not read, rather than buffer without bound."""
         self.set_nodelay(True)
         stream = getattr(self.ws_connection, "stream", None)
         if stream is not None:
@@ -70,7 +70,7 @@ class ChannelSocket(PeerSocket):
     """The hub's end of one connection of a channel."""
 
     session: Session | None = None
-    late: asyncio.TimerHandle | None = None
+    _hello_timeout: asyncio.TimerHandle | None = None
 
     @property
     def max_message_size(self) -> int:
@@ -78,21 +78,23 @@ class ChannelSocket(PeerSocket):
         return MAX_FRAME_BYTES
 
     def open(self, *args: str, **kwargs: str) -> None:
-        """Wait for the hello, but not for ever."""
+        """Wait for the hello, within bounds."""
         del args, kwargs
         self.bound_writes()
         self.wire = SocketWire(self)
         loop = asyncio.get_running_loop()
         patience = self.hub.config.channel.handshake_s
-        self.late = loop.call_later(patience, self._refuse, EndCode.timeout, "No hello has come.")
+        self._hello_timeout = loop.call_later(
+            patience, self._refuse, EndCode.timeout, "No hello came in time."
+        )
 
     def on_message(self, message: str | bytes) -> None:
-        """Hand a frame to the session; the first one finds or begins it."""
-        data = message if isinstance(message, bytes) else b""  # text is no frame
+        """Pass a frame to the session; the first one, the hello, finds or starts it."""
+        data = message if isinstance(message, bytes) else b""  # a text message is no frame
         if self.session is not None:
             self.session.link.message(self.wire, data)
             return
-        self._in_time()
+        self._stop_timeout()
         try:
             hello = read_frame(data)
         except AngelError as error:
@@ -107,14 +109,14 @@ class ChannelSocket(PeerSocket):
             self._refuse(EndCode.quarantined, error.detail)
 
     def on_close(self) -> None:
-        """Tell the session; it waits for the next connection."""
-        self._in_time()
+        """Tell the session, which waits for the next connection."""
+        self._stop_timeout()
         if self.session is not None:
             self.session.link.lost(self.wire)
 
-    def _in_time(self) -> None:
-        if self.late is not None:  # a peer may hang up before it was let in
-            self.late.cancel()
+    def _stop_timeout(self) -> None:
+        if self._hello_timeout is not None:  # None for a peer that hung up before `open`
+            self._hello_timeout.cancel()
 
     def _refuse(self, code: str, reason: str) -> None:
         self.wire.write(write_frame(Bye(code, reason[:500])))
@@ -122,27 +124,27 @@ class ChannelSocket(PeerSocket):
 
 
 class EventsSocket(PeerSocket):
-    """The journal for a peer that may read it."""
+    """The journal, for a peer that may read it."""
 
     query: EventsQuery
     task: asyncio.Task[None] | None = None
 
     def check(self) -> None:
-        """Demand the permission and a query that makes sense."""
+        """Demand the permission and a valid query."""
         permit(Permission.events_read, self.peer.principal)
         self.query = events_query(self.request.query_arguments)
 
     def open(self, *args: str, **kwargs: str) -> None:
-        """Begin to send."""
+        """Start to send."""
         del args, kwargs
         self.bound_writes()
         work = stream(self.hub.journal, self.query, self, self.hub.config.patience_s)
         self.task = self.hub.background.start(work, f"events for {self.peer.principal.id}")
 
     def on_message(self, message: str | bytes) -> None:
-        """Readers have nothing to say."""
+        """Close: readers send nothing."""
         del message
-        self.close(REFUSED, "nothing is read here")
+        self.close(REFUSED, "readers send nothing")
 
     def on_close(self) -> None:
         """Stop sending."""

@@ -1,4 +1,4 @@
-"""What the hub decides without waiting: who may say what, and what an identity is.
+"""What the hub decides without waiting: which facts a peer may report, and as what it acts.
 
 >>> from angelos.core.messages import Kind
 >>> fact = Fact(id=FactId("fact-" + "0" * 32), at=1.0, actor=PrincipalId("node/exec1"),
@@ -7,7 +7,7 @@
 >>> check_fact(fact, PrincipalId("agent/ada"), Role.agent)
 Traceback (most recent call last):
 ...
-angelos.core.errors.Forbidden: agent/ada may not say task.started.
+angelos.core.errors.Forbidden: agent/ada may not report task.started.
 """
 
 from __future__ import annotations
@@ -23,18 +23,21 @@ from angelos.core.ids import FactId, PrincipalId, is_id
 from angelos.core.messages import Fact, Kind
 from angelos.core.permissions import Principal, Role
 
-SAYS: dict[Role, frozenset[str]] = {
+REPORTS: dict[Role, frozenset[str]] = {
     Role.node: frozenset(
         {
-            Kind.task_started, Kind.task_output, Kind.task_finished,
-            Kind.checkout_healthy, Kind.checkout_failed,
+            Kind.task_started,
+            Kind.task_output,
+            Kind.task_finished,
+            Kind.checkout_healthy,
+            Kind.checkout_failed,
         }
     ),
-}  # fmt: skip
-"""Kinds of facts that a role may append through its channel; who is not here, none."""
+}
+"""Kinds of facts that a role may report through its channel; other roles may report none."""
 _MAX_TEXT = 512
 MAX_FACT_BYTES = 2 * 1024 * 1024
-"""The largest fact of a peer; as JSON it may be six times as long, and readers take 16 MB."""
+"""The largest fact of a peer; as JSON it may be six times as long, and readers accept 16 MB."""
 _MAX_DEPTH = 16
 """How deep the data of a fact may be nested."""
 
@@ -64,9 +67,9 @@ def role_of(principal: PrincipalId) -> Role:
 
 
 def check_fact(fact: Fact, peer: PrincipalId, role: Role) -> None:
-    """Raise `Forbidden` unless `peer` may say `fact` in its own name."""
-    if fact.kind not in SAYS.get(role, frozenset()):
-        raise Forbidden(f"{peer} may not say {fact.kind[:64]}.")
+    """Raise `Forbidden` unless `peer` may report `fact` in its own name."""
+    if fact.kind not in REPORTS.get(role, frozenset()):
+        raise Forbidden(f"{peer} may not report {fact.kind[:64]}.")
     if fact.actor != peer or fact.on_behalf_of is not None:
         raise Forbidden(f"{peer} may not speak for {fact.on_behalf_of or fact.actor}.")
     if not is_id(fact.id) or not fact.id.startswith("fact-") or fact.offset:
@@ -78,13 +81,13 @@ def check_fact(fact: Fact, peer: PrincipalId, role: Role) -> None:
         )
     if not math.isfinite(fact.at) or not _is_plain(fact.data):
         raise Forbidden(
-            f"A fact of {peer} holds what JSON cannot say: a number that is not finite, "
-            "a value that is no text, number, list or map, or one nested too deeply."
+            f"A fact of {peer} holds a value that JSON does not have: a number that is not finite, "
+            "something other than text, number, list or map, or one nested too deeply."
         )
 
 
 def _is_plain(value: Any, depth: int = 0) -> bool:
-    """Tell whether every reader can take a value: it is shown as JSON and counted with."""
+    """Return whether a value is plain JSON, nested no deeper than `_MAX_DEPTH`."""
     if isinstance(value, str) or value is None:
         return True
     if isinstance(value, float):
@@ -99,5 +102,5 @@ def _is_plain(value: Any, depth: int = 0) -> bool:
 
 
 def released_id(quarantined: FactId) -> FactId:
-    """Return the id of the fact that ends a quarantine: the same however often it is tried."""
+    """Return the id of the fact that ends a quarantine: the same at every attempt."""
     return FactId("fact-" + hashlib.sha256(f"released {quarantined}".encode()).hexdigest()[:32])

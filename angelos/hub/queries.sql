@@ -1,7 +1,7 @@
 -- Queries of the hub's identities; the tables are made by migrations/0001_identities.sql.
 
 -- name: lock
--- Whatever changes one principal's standing happens one after the other.
+-- Changes to one principal happen one after the other.
 select pg_advisory_xact_lock(hashtextextended('angelos.principal/' || %(principal)s, 0))
 
 -- name: add_enrolment
@@ -30,7 +30,7 @@ values (%(serial)s, %(principal)s, %(not_after)s)
 -- name: clear_certificates
 delete from certificate where principal = %(principal)s and not_after < %(now)s
 
--- name: standing
+-- name: valid_certificate
 select p.node_role, c.not_after, c.denied, q.reason
 from certificate c
 join principal p on p.id = c.principal

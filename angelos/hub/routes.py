@@ -1,7 +1,7 @@
 """The hub's part of the control API, on three mounts.
 
-`hub_routes` is for people (Jupyter's server) and for whoever connects by certificate; `peer_routes`
-only for the latter; `enrol_routes` only for the enrolment listener, where nobody is known yet.
+`hub_routes` is for people (Jupyter's server) and for nodes and agents; `peer_routes` for nodes and
+agents only; `enrol_routes` for the enrolment listener, where nobody has a certificate yet.
 """
 
 from __future__ import annotations
@@ -38,54 +38,81 @@ def hub_routes(hub: Hub) -> list[Route]:
     p = Permission
     return [
         Route(
-            "POST", "/enrolments", p.principals_enrol, enrolments, request=CreateEnrolment,
-            response=EnrolmentView, status=201, max_body=_SMALL,
-            summary="Make a single-use token by which a node or agent joins",
+            "POST",
+            "/enrolments",
+            p.principals_enrol,
+            enrolments,
+            request=CreateEnrolment,
+            response=EnrolmentView,
+            status=201,
+            max_body=_SMALL,
+            summary="Create a single-use token by which a node or agent joins",
         ),
         Route(
-            "POST", "/principals/{kind}/{name}/quarantine", p.principals_quarantine, quarantine,
-            request=Reason, response=Ok, max_body=_SMALL,
+            "POST",
+            "/principals/{kind}/{name}/quarantine",
+            p.principals_quarantine,
+            quarantine,
+            request=Reason,
+            response=Ok,
+            max_body=_SMALL,
             summary="Revoke a node's or agent's certificates and cut its connections",
         ),
         Route(
-            "POST", "/principals/{kind}/{name}/release", p.principals_quarantine, release,
-            response=Ok, max_body=_SMALL,
+            "POST",
+            "/principals/{kind}/{name}/release",
+            p.principals_quarantine,
+            release,
+            response=Ok,
+            max_body=_SMALL,
             summary="End a quarantine; a new certificate has to be enrolled",
         ),
-    ]  # fmt: skip
+    ]
 
 
 def peer_routes(hub: Hub) -> list[Route]:
-    """Return what only whoever connects by certificate can ask for."""
+    """Return the operations for nodes and agents only."""
 
     async def renew(call: Call[Renew]) -> Enrolled:
         return await hub.renew(call.body, call.principal)
 
     return [
         Route(
-            "POST", "/renew", Permission.revisions_read, renew, request=Renew, response=Enrolled,
-            max_body=_SMALL, summary="Get a new certificate for the one that is used to ask",
+            "POST",
+            "/renew",
+            Permission.revisions_read,
+            renew,
+            request=Renew,
+            response=Enrolled,
+            max_body=_SMALL,
+            summary="Renew the certificate that is used for this request",
         )
-    ]  # fmt: skip
+    ]
 
 
 def enrol_routes(hub: Hub) -> list[Route]:
-    """Return what the enrolment listener serves."""
+    """Return the operations of the enrolment listener."""
 
     async def enrol(call: Call[Enrol]) -> Enrolled:
         return await hub.enrol(call.body)
 
     return [
         Route(
-            "POST", "/enrol", Permission.anyone, enrol, request=Enrol, response=Enrolled,
-            status=201, max_body=_SMALL,
+            "POST",
+            "/enrol",
+            Permission.anyone,
+            enrol,
+            request=Enrol,
+            response=Enrolled,
+            status=201,
+            max_body=_SMALL,
             summary="Turn a token and a signing request into a certificate",
         )
-    ]  # fmt: skip
+    ]
 
 
 def _peer(call: Call[Any]) -> PrincipalId:
-    who = f"{call.params['kind']}/{call.params['name']}"
-    if call.params["kind"] not in ("node", "agent") or not is_principal(who):
-        raise InvalidInput(f"{who[:100]!r} is not a node or agent.")
-    return PrincipalId(who)
+    peer = f"{call.params['kind']}/{call.params['name']}"
+    if call.params["kind"] not in ("node", "agent") or not is_principal(peer):
+        raise InvalidInput(f"{peer[:100]!r} is not a node or agent.")
+    return PrincipalId(peer)

@@ -147,7 +147,7 @@ class Session:
                 async with asyncio.timeout(self._parts.config.resume_s):
                     await self.link.up.wait()
             except TimeoutError:
-                self.link.end(EndCode.gone, "The peer stayed away.")
+                self.link.end(EndCode.absent, "The peer stayed away.")
             if self.link.wire is None:
                 continue
             data = {"role": self.peer.node_role, "serial": self.peer.principal.serial, **self.info}

@@ -3,9 +3,8 @@
     identities = Identities(database, clock)
     peer = await identities.check(PrincipalId("node/exec1"), serial)
 
-Every change of one principal's standing holds the same advisory lock, so that an enrolment and a
-quarantine never pass each other. Nothing is remembered here: what PostgreSQL does not confirm is
-refused.
+Every change to a principal holds the same advisory lock, so that an enrolment and a quarantine of
+it cannot interleave. Nothing is cached: what PostgreSQL does not confirm is refused.
 """
 
 from __future__ import annotations
@@ -28,17 +27,16 @@ QUARANTINED = "quarantined"
 
 
 class Identities:
-    """Who may connect."""
+    """The principals that may connect, in a migrated database."""
 
     def __init__(self, database: Database, clock: Clock) -> None:
-        """Take a migrated database."""
         self._database = database
         self._clock = clock
 
     async def check(self, principal: PrincipalId, serial: str) -> Peer:
-        """Return the peer if its certificate stands; raise `Unauthenticated` otherwise."""
+        """Return the peer if its certificate is valid; raise `Unauthenticated` otherwise."""
         async with self._database.transaction() as connection:
-            row = await _one(connection, "standing", principal=principal, serial=serial)
+            row = await _one(connection, "valid_certificate", principal=principal, serial=serial)
         if row is None:
             raise Unauthenticated(f"No certificate with this serial was issued to {principal}.")
         node_role, not_after, denied, reason = row
@@ -49,13 +47,16 @@ class Identities:
                 f"The certificate of {principal} is {'revoked' if denied else 'expired'}.",
                 hint="Join again with a new token.",
             )
-        who = Principal(id=principal, role=role_of(principal), serial=serial)
-        return Peer(principal=who, node_role=node_role, not_after=not_after)
+        return Peer(
+            principal=Principal(id=principal, role=role_of(principal), serial=serial),
+            node_role=node_role,
+            not_after=not_after,
+        )
 
     async def add_enrolment(
         self, secret: str, principal: PrincipalId, node_role: str, by: PrincipalId, ttl_s: float
     ) -> float:
-        """Keep a token's secret (hashed) and return when it expires; raise if quarantined."""
+        """Store a token's secret (hashed) and return when it expires; raise if quarantined."""
         now = self._clock.time()
         async with self._database.transaction() as connection:
             await self._lock(connection, principal)
@@ -63,32 +64,37 @@ class Identities:
             await connection.execute(
                 _Q["add_enrolment"],
                 {
-                    "secret": _sha256(secret), "principal": principal, "node_role": node_role,
-                    "by": by, "expires_at": now + ttl_s,
+                    "secret": _sha256(secret),
+                    "principal": principal,
+                    "node_role": node_role,
+                    "by": by,
+                    "expires_at": now + ttl_s,
                 },
-            )  # fmt: skip
+            )
         return now + ttl_s
 
     async def enrol(
         self, secret: str, issue: Callable[[PrincipalId], Issued]
     ) -> tuple[PrincipalId, str, PrincipalId, Issued]:
-        """Use a token up; return (whom it names, its node role, who made it, the certificate).
+        """Use up a token; return (its principal, node role and creator, the certificate).
 
-        All or nothing: what `issue` raises leaves the token unused. Raises `Unauthenticated`
-        for a token that is unknown, used or expired, and for a name that is quarantined.
+        All or nothing: an error of `issue` leaves the token unused.
+
+        Raises:
+            Unauthenticated: the token is unknown, used or expired, or its name is quarantined.
         """
-        found = {"secret": _sha256(secret), "now": self._clock.time()}
+        values = {"secret": _sha256(secret), "now": self._clock.time()}
         async with self._database.transaction() as connection:
-            named = await _one(connection, "find_enrolment", **found)
+            named = await _one(connection, "find_enrolment", **values)
             if named is None:
                 raise _bad_token()
             await self._lock(connection, named[0])
-            used = await _one(connection, "use_enrolment", **found)
+            used = await _one(connection, "use_enrolment", **values)
             if used is None:
                 raise _bad_token()
             principal, node_role, by = PrincipalId(used[0]), str(used[1]), PrincipalId(used[2])
             await connection.execute(
-                _Q["put_principal"], {"principal": principal, "node_role": node_role, **found}
+                _Q["put_principal"], {"principal": principal, "node_role": node_role, **values}
             )
             issued = await self._certify(connection, principal, issue)
         return principal, node_role, by, issued
@@ -104,9 +110,11 @@ class Identities:
     ) -> Issued:
         issued = issue(principal)
         row = {
-            "serial": issued.serial, "principal": principal, "not_after": issued.not_after,
+            "serial": issued.serial,
+            "principal": principal,
+            "not_after": issued.not_after,
             "now": self._clock.time(),
-        }  # fmt: skip
+        }
         await connection.execute(_Q["clear_certificates"], row)
         await connection.execute(_Q["add_certificate"], row)
         return issued
@@ -114,25 +122,27 @@ class Identities:
     # -- quarantine --------------------------------------------------------------------------
 
     async def is_quarantined(self, principal: PrincipalId) -> bool:
-        """Tell whether a principal is refused."""
+        """Return whether a principal is quarantined."""
         async with self._database.transaction() as connection:
             return await _one(connection, "find_quarantine", principal=principal) is not None
 
     async def quarantine(self, principal: PrincipalId, reason: str) -> QuarantineRecord:
-        """Deny a principal's certificates and tokens; a second time changes nothing."""
+        """Deny a principal's certificates and tokens. Idempotent."""
         now = self._clock.time()
         async with self._database.transaction() as connection:
             await self._lock(connection, principal, refuse=False)
             row = {
-                "principal": principal, "reason": reason, "now": now,
+                "principal": principal,
+                "reason": reason,
+                "now": now,
                 "fact": new_fact_id(int(now * 1000)),
-            }  # fmt: skip
+            }
             await connection.execute(_Q["add_quarantine"], row)
             await connection.execute(_Q["deny_certificates"], row)
             await connection.execute(_Q["void_enrolments"], row)
-            found = await _one(connection, "get_quarantine", principal=principal)
-        assert found is not None  # noqa: S101 - inserted above, under the lock
-        return _quarantine(found)
+            stored = await _one(connection, "get_quarantine", principal=principal)
+        assert stored is not None  # noqa: S101 - inserted above, under the lock
+        return _quarantine(stored)
 
     async def quarantine_of(self, principal: PrincipalId) -> QuarantineRecord | None:
         """Return a principal's quarantine, if there is one."""
@@ -141,13 +151,13 @@ class Identities:
         return None if row is None else _quarantine(row)
 
     async def silent_quarantines(self) -> list[QuarantineRecord]:
-        """Return those whose fact may not be in the journal: we died in between."""
+        """Return those whose fact may not be in the journal, after a crash in between."""
         async with self._database.transaction() as connection:
             rows = await (await connection.execute(_Q["silent_quarantines"])).fetchall()
         return [_quarantine(row) for row in rows]
 
     async def announced(self, fact: FactId) -> None:
-        """Note that a quarantine's fact is in the journal."""
+        """Record that a quarantine's fact is in the journal."""
         async with self._database.transaction() as connection:
             await connection.execute(_Q["announced"], {"fact": fact})
 
@@ -161,7 +171,7 @@ class Identities:
             )
 
     async def _lock(self, connection: Connection, principal: str, *, refuse: bool = True) -> None:
-        """Hold the principal till the transaction ends; with `refuse`, not if quarantined."""
+        """Lock the principal for this transaction; with `refuse`, raise if it is quarantined."""
         await connection.execute(_Q["lock"], {"principal": principal})
         row = await _one(connection, "find_quarantine", principal=principal) if refuse else None
         if row is not None:
@@ -185,7 +195,7 @@ def _sha256(secret: str) -> bytes:
 
 def _bad_token() -> Unauthenticated:
     return Unauthenticated(
-        "The enrolment token is unknown, used up or expired.", hint="Ask for a new one."
+        "The enrolment token is unknown, used or expired.", hint="Ask for a new one."
     )
 
 

@@ -1,1 +1,1 @@
-"""What `angelos up` runs: the stores, the server, nodes, each a child that is watched."""
+"""The system of `angelos up`: stores, server and nodes, each a watched child process."""

@@ -1,11 +1,11 @@
-"""Child processes of `angelos up`: started, logged, watched, restarted, ended.
+"""Child processes of `angelos up`: started, logged, watched, restarted, stopped.
 
     child = Child("exec1", [sys.executable, "-m", "angelos.wiring.node"], env, logs / "exec1.log")
     await child.start()
     code = await child.wait()
     await child.stop()
 
-A child has a session of its own, so a Ctrl-C of the terminal reaches `up` alone, which ends its
+A child has a session of its own, so a Ctrl-C in the terminal reaches only `up`, which stops its
 children in order. When `up` is killed the kernel sends them SIGTERM (`host/exec_child.py`).
 """
 
@@ -34,7 +34,7 @@ _CHUNK = 65_536
 
 
 class Restarts(msgspec.Struct, frozen=True):
-    """When a child that died is started again: soon, then later, then not any more.
+    """When a child that died is started again: soon, then later, then no more.
 
     >>> Restarts().died(now=100.0)
     (Restarts(times=(100.0,)), 0.2)
@@ -54,18 +54,17 @@ class Restarts(msgspec.Struct, frozen=True):
 class BoundedLog:
     """A log of at most twice `limit` bytes: the present file and the one before (`.1`).
 
-    What a full disk does not take is left out; who writes it goes on.
+    What does not fit on a full disk is dropped; the writer goes on.
     """
 
     def __init__(self, path: Path, limit: int = _LOG_BYTES) -> None:
-        """Append to `path`."""
         self.path = path
         self._limit = limit
         self._tail: deque[bytes] = deque(maxlen=_TAIL_LINES)
         self._open()
 
     def write(self, data: bytes) -> None:
-        """Append, turning the page when it is full."""
+        """Append, starting a new file when this one is full."""
         with contextlib.suppress(OSError):
             if self._size + len(data) > self._limit:
                 self.path.replace(self.path.with_name(self.path.name + ".1"))
@@ -91,10 +90,16 @@ class BoundedLog:
 
 
 class Child:
-    """One child process; may be started again after it ended."""
+    """One child process; it may be started again after it has ended.
+
+    Args:
+        name: for messages and the record of processes.
+        argv: its command line.
+        env: its whole environment.
+        log: where its output goes.
+    """
 
     def __init__(self, name: str, argv: Sequence[str], env: Mapping[str, str], log: Path) -> None:
-        """Take what to start; `env` is the whole environment."""
         self.name = name
         self.argv = list(argv)
         self.env = dict(env)
@@ -106,27 +111,34 @@ class Child:
 
     @property
     def running(self) -> bool:
-        """Tell whether it runs."""
+        """Whether it runs."""
         return self._process is not None and self._process.returncode is None
 
     async def start(self) -> Process:
-        """Start it and return what to record; raise `Unavailable` if it cannot be."""
+        """Start it and return its record; raise `Unavailable` if that is impossible."""
         order = {
-            "parent": os.getpid(), "signal": int(signal.SIGTERM), "uid": 0, "binds": [],
+            "parent": os.getpid(),
+            "signal": int(signal.SIGTERM),
+            "uid": 0,
+            "binds": [],
             "argv": self.argv,
-        }  # fmt: skip
+        }
         # A pipe of our own: asyncio's would keep `wait` from returning for as long as any
         # grandchild holds the other end.
         reading, writing = os.pipe()
         try:
             process = await asyncio.create_subprocess_exec(
-                sys.executable, "-I", "-S", exec_child.__file__, json.dumps(order),
+                sys.executable,
+                "-I",
+                "-S",
+                exec_child.__file__,
+                json.dumps(order),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=writing,
                 stderr=writing,
                 env=self.env,
                 start_new_session=True,
-            )  # fmt: skip
+            )
         except OSError as error:
             os.close(reading)
             raise Unavailable(f"{self.name} cannot be started: {error.strerror}.") from error
@@ -139,7 +151,7 @@ class Child:
         return self.record
 
     async def wait(self) -> int:
-        """Return its exit code once it has ended and all it said is in the log."""
+        """Return its exit code once it has ended and its output is in the log."""
         if self._process is None or self._pump is None:
             raise Unavailable(f"{self.name} was not started.")
         code = await self._process.wait()
@@ -147,7 +159,7 @@ class Child:
         return code
 
     async def stop(self, grace_s: float = 10.0) -> None:
-        """Ask it to end (SIGTERM), kill it after `grace_s`; does nothing when it has ended."""
+        """Ask it to end (SIGTERM), kill it after `grace_s`. Idempotent."""
         process = self._process
         if process is None:
             return
@@ -174,7 +186,7 @@ class Child:
             self._process.kill()
 
     def tail(self) -> str:
-        """Return the last lines of what it said."""
+        """Return the last lines of its output."""
         return self._log.tail() if self._log is not None else ""
 
     async def _forget(self) -> None:

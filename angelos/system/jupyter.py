@@ -1,7 +1,6 @@
-"""How `angelos up` starts its Jupyter Server: configuration, environment and address.
+"""How `angelos up` starts its Jupyter Server: configuration and command line.
 
-Everything Jupyter keeps lies in `<data>/jupyter`, so that no configuration of the user's own
-interferes with the system's. The token travels in the environment, which only we can read.
+All files of Jupyter lie in `<data>/jupyter`, apart from the user's own configuration.
 """
 
 from __future__ import annotations
@@ -9,16 +8,11 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from angelos.adapters.host.datadir import DataDir, write_private
-
-_DROPPED = ("JPY_", "JUPYTER", "IPYTHON", "ANGELOS_TOKEN", "ANGELOS_URL")
-"""Its notebooks are not to use another system, or to act as whoever started this one."""
-
 
 _OVERRIDES = {
     "@jupyterlab/apputils-extension:notification": {
@@ -27,7 +21,7 @@ _OVERRIDES = {
         "fetchNews": "false",
     }
 }
-"""Settings of JupyterLab: nobody is asked whether to fetch news."""
+"""JupyterLab's settings: do not ask whether to fetch news."""
 
 
 def configure(data: DataDir) -> Path:
@@ -62,28 +56,13 @@ def configure(data: DataDir) -> Path:
     return folder
 
 
-def environment(data: DataDir, base: Mapping[str, str], token: str, config: Path) -> dict[str, str]:
-    """Return the server's whole environment; its kernels inherit it (less the token)."""
-    env = {k: v for k, v in base.items() if not k.startswith(_DROPPED)}
-    return env | {
-        "ANGELOS_DATA_DIR": str(data.root),
-        "ANGELOS_SUPERVISED": "1",
-        "IPYTHONDIR": str(data.jupyter / "ipython"),
-        "JUPYTER_CONFIG_DIR": str(config),
-        "JUPYTER_DATA_DIR": str(data.jupyter / "data"),
-        "JUPYTER_RUNTIME_DIR": str(data.jupyter / "runtime"),
-        "JUPYTER_TOKEN": token,
-        "PYTHONUNBUFFERED": "1",
-    }
-
-
 def argv(port: int) -> list[str]:
     """Return the command."""
     return [sys.executable, "-m", "angelos.system.lab", f"--ServerApp.port={port}"]
 
 
 def _extension_config() -> list[dict[str, Any]]:
-    """Return what `jupyter_ext` says for `jupyter_server_config.d`, installed or from source."""
+    """Return the configuration that `jupyter_ext` ships, installed or from source."""
     folder = resources.files("jupyter_ext") / "jupyter_server_config.d"
     if not folder.is_dir():
         return []

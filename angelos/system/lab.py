@@ -1,7 +1,7 @@
-"""JupyterLab's server, started without what it does not need: `python -m angelos.system.lab`.
+"""Starts JupyterLab's server without a slow import: `python -m angelos.system.lab`.
 
-`jsonschema` takes `rfc3987_syntax` if it is there, to check IRIs in schemas of events; importing it
-builds a grammar for 1.5 s, half of the server's start. It is optional, so it is hidden.
+If `rfc3987_syntax` is installed, `jsonschema` imports it to check IRIs in schemas of events, and
+its grammar takes 1.5 s to build, half of the server's start. It is optional, so it is hidden.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 
 
 def main() -> None:
-    """Run the server until it is told to stop."""
+    """Run the server until it is asked to stop."""
     sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment] - "not installed"
     from jupyterlab.labapp import main as lab
 

@@ -1,14 +1,14 @@
-"""The nodes that `angelos up` runs on its own machine: one executes, one is the laboratory."""
+"""The nodes that `angelos up` runs on its own machine: one executes, one tests changes."""
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from angelos.core.errors import AngelError
 from angelos.system.child import Child
+from angelos.system.environment import node_environment
 
 if TYPE_CHECKING:
     from angelos.client import Angelos
@@ -16,15 +16,6 @@ if TYPE_CHECKING:
 
 _MARGIN_S = 300
 _TOKEN_S = 120
-_DROPPED = (
-    "ANGELOS_POSTGRES_DSN",
-    "ANGELOS_VALKEY_URL",
-    "JUPYTER_TOKEN",
-    "PYTHONPATH",
-    "ANGELOS_TOKEN",
-    "ANGELOS_TOKEN_FILE",
-    "ANGELOS_URL",
-)
 
 
 class Local(NamedTuple):
@@ -38,16 +29,15 @@ LOCAL_NODES = (Local("exec1", "execution"), Local("labs1", "labs"))
 
 
 class LocalNode:
-    """One of them, as a process and as a directory."""
+    """One of these nodes: its directory, its certificate and its process."""
 
     def __init__(self, local: Local, settings: Settings) -> None:
-        """Take which, and the settings."""
         self.local = local
         self.settings = settings
         self.folder = settings.data.node(local.name)
 
     def enrolled(self, hub_url: str) -> bool:
-        """Tell whether it has a certificate of this hub that is valid for some minutes yet."""
+        """Return whether it has a certificate of this hub that stays valid for some minutes."""
         from angelos.adapters.identity.enrolment import Identity
 
         try:
@@ -62,10 +52,10 @@ class LocalNode:
         )
 
     async def enrol(self, angelos: Angelos, hub_url: str) -> None:
-        """Make sure that it has a certificate, by a single-use token where it needs a new one.
+        """Enrol it with a single-use token, unless it has a valid certificate.
 
-        The token stays in this process: in a command line every user of the machine could read
-        it and be first to use it.
+        The token stays in this process: on a command line every user of the machine could read
+        it, and use it first.
         """
         from angelos.adapters.identity.enrolment import enrol
 
@@ -78,8 +68,11 @@ class LocalNode:
         """Return its process."""
         name, role = self.local
         argv = [
-            sys.executable, "-m", "angelos.wiring.node",
-            "--name", name, "--role", role, "--dir", str(self.folder),
-        ]  # fmt: skip
-        env = {k: v for k, v in os.environ.items() if k not in _DROPPED}
-        return Child(name, argv, env, self.settings.data.logs / f"{name}.log")
+            sys.executable,
+            "-m",
+            "angelos.wiring.node",
+            *("--name", name),
+            *("--role", role),
+            *("--dir", str(self.folder)),
+        ]
+        return Child(name, argv, node_environment(), self.settings.data.logs / f"{name}.log")

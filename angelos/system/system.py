@@ -3,8 +3,8 @@
     async with System(settings, say) as system:
         reason = await system.watch()   # until a part is lost for good
 
-Started side by side where possible: while PostgreSQL and Valkey start, the server imports. A
-server or node that dies is started again; when a store dies everything ends in good order.
+Parts start side by side where possible: while PostgreSQL and Valkey start, the server imports. A
+server or node that dies is started again; when a store dies everything stops in order.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from angelos.client import Angelos
 from angelos.core.errors import AngelError, ServerState, Unavailable, first_of
 from angelos.system import jupyter
 from angelos.system.child import Child, Restarts, ended
+from angelos.system.environment import server_environment
 from angelos.system.nodes import LOCAL_NODES, LocalNode
 from angelos.wiring.settings import Settings
 
@@ -43,10 +44,14 @@ _CHECK_S = 5.0
 
 
 class System:
-    """Everything `angelos up` starts; made ready by `async with`, ended in reverse order."""
+    """Everything that `angelos up` starts; ready inside `async with`, stopped in reverse order.
+
+    Args:
+        settings: the data directory, stores and nodes.
+        say: called with each event, `say("started", name="server")`.
+    """
 
     def __init__(self, settings: Settings, say: Say) -> None:
-        """Take the settings and where to tell what happens: `say(event, **data)`."""
         self.settings = settings
         self.data = settings.data
         self._say = say
@@ -99,7 +104,7 @@ class System:
                 os.kill(store.pid, signal.SIGKILL)
 
     async def watch(self) -> str:
-        """Keep the parts running; return why when one is lost for good."""
+        """Keep the parts running; when one is lost for good, return the reason."""
         waits = [
             asyncio.create_task(self._keep(child), name=f"keep {name}")
             for name, child in self._children.items()
@@ -134,7 +139,7 @@ class System:
                 hint="Leave --port out for a free one.",
             )
         config = jupyter.configure(data)
-        env = jupyter.environment(data, os.environ, self._token, config)
+        env = server_environment(data, self._token, config)
         server = self._add(Child("server", jupyter.argv(port), env, data.logs / "server.log"))
         await self._spawn(server)
         self._file = await self._start_stores(runtime)
@@ -144,22 +149,22 @@ class System:
         async with Angelos(url, token=self._token) as angelos:
             await self._server_ready(server, angelos)
             self._say("started", name="server", url=url)
-            where = data.server()
-            if where is None:
-                raise Unavailable("The server does not say where its hub listens.")
-            await self._start_nodes(angelos, where.hub_url)
-            self._publish(where, url=url, token=self._token)
+            hub = data.server()
+            if hub is None:
+                raise Unavailable("The server has not written the address of its hub.")
+            await self._start_nodes(angelos, hub.hub_url)
+            self._publish(hub, url=url, token=self._token)
             await self._nodes_connected(angelos)
 
-    def _publish(self, where: ServerFile, **known: str) -> None:
-        """Write `system.json` with the hub's addresses and what else is known by now."""
+    def _publish(self, hub: ServerFile, **fields: str) -> None:
+        """Write `system.json` with the hub's addresses and other fields."""
         self._file = msgspec.structs.replace(
-            self._system, hub_url=where.hub_url, enrol_url=where.enrol_url, **known
+            self._system, hub_url=hub.hub_url, enrol_url=hub.enrol_url, **fields
         )
         self.data.write_system(self._file)
 
     async def _end_orphans(self) -> None:
-        """End what a killed `up` left behind, the last started first."""
+        """Stop the processes of an `up` that was killed, in reverse order of start."""
         for old in reversed(self.data.processes()):
             how = signal.SIGINT if old.name == "postgres" else signal.SIGTERM
             if await end_recorded(old.pid, old.start_ticks, how):
@@ -245,10 +250,10 @@ class System:
             async with asyncio.timeout(_READY_S):
                 pause = 0.05
                 while names:
-                    here = {str(view.id) for view in await angelos.nodes.list() if view.connected}
-                    for name in sorted(names & here):
+                    connected = {str(view.id) for view in await angelos.nodes.list() if view.connected}
+                    for name in sorted(names & connected):
                         self._say("started", name=name)
-                    names -= here
+                    names -= connected
                     for name in sorted(names):
                         child = self._children[name.partition("/")[2]]
                         if not child.running:
@@ -279,7 +284,9 @@ class System:
             await child.stop()
             restarts, delay = restarts.died(time.monotonic())
             if delay is None:
-                if child is not self._children["server"]:  # the system is of use without a node
+                if (
+                    child is not self._children["server"]
+                ):  # without a node the system is still of use
                     self._say("given up", name=child.name, exit_code=code)
                     await asyncio.Event().wait()
                 return f"{child.name} keeps ending (exit code {code}); see {self.data.logs}."
@@ -290,7 +297,7 @@ class System:
             await self._spawn(child)
 
     async def _enrol_again(self, node: LocalNode) -> None:
-        """Give a node that was away for long a new certificate, unless it is quarantined."""
+        """Renew the certificate of a node that was away too long, unless it is quarantined."""
         try:
             async with Angelos(self.url, token=self._token) as angelos:
                 await node.enrol(angelos, self._system.hub_url)
@@ -298,7 +305,7 @@ class System:
             log.warning("%s has no certificate: %s", node.local.name, error)
 
     async def _check(self) -> str:
-        """End the server when AngelOS has failed in it, so that it is started anew."""
+        """Stop the server when AngelOS has failed in it, so that it is started anew."""
         async with Angelos(self.url, token=self._token) as angelos:
             while True:
                 await asyncio.sleep(_CHECK_S)
@@ -312,12 +319,12 @@ class System:
                     log.warning("the server answers with %s", error)
 
     def _follow_hub(self) -> None:
-        """Have the nodes enrol again with a server that could not take its hub's port again."""
-        where, old = self.data.server(), self._system.hub_url
-        if where is None or where.hub_url == old:
+        """Restart the nodes, to enrol again, when the hub has moved to another port."""
+        hub = self.data.server()
+        if hub is None or hub.hub_url == self._system.hub_url:
             return
-        self._publish(where)
-        self._say("moved", hub=where.hub_url)
+        self._publish(hub)
+        self._say("moved", hub=hub.hub_url)
         for name in self._nodes:
             self._children[name].terminate()
 
@@ -334,7 +341,7 @@ class System:
         if "server" in self._children:
             await self._children["server"].stop(_STOP_S)
         await self._stack.aclose()
-        if self._children or self._stores:  # not when it was refused before anything was started
+        if self._children or self._stores:  # otherwise nothing was started
             self._say("stopped")
 
     def _add(self, child: Child) -> Child:
@@ -346,6 +353,6 @@ class System:
         self._record()
 
     def _record(self) -> None:
-        known = list(self._stores.values())
-        known += [child.record for child in self._children.values() if child.record is not None]
-        self.data.write_processes(known)
+        processes = list(self._stores.values())
+        processes += [child.record for child in self._children.values() if child.record is not None]
+        self.data.write_processes(processes)

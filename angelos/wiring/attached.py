@@ -1,8 +1,8 @@
-"""A second Jupyter server on the same data directory: a window on the system that runs there.
+"""A second Jupyter server on the same data directory: it forwards to the system that runs there.
 
-One process decides and keeps the live documents; this one passes on what its owner asks. Its
-routes are read from the running system's own OpenAPI document. Live files of the workspace cannot
-be opened here, since their rooms are in the other server: the error names its address.
+One process decides and has the live documents; this one forwards its owner's requests. Its routes
+come from the OpenAPI document of the running system. Live files of the workspace cannot be opened
+here, since their rooms are in the other server: the error names its address.
 """
 
 from __future__ import annotations
@@ -30,7 +30,6 @@ class RemoteJournal:
     """The running system's journal, as far as readers need it."""
 
     def __init__(self, angelos: Angelos) -> None:
-        """Take an open client."""
         self._angelos = angelos
 
     def follow(
@@ -45,10 +44,9 @@ class RemoteJournal:
 
 
 class NoDocuments:
-    """Answers for live files: they are open in the other server."""
+    """Refuses live files: they are open in the server at `url`."""
 
     def __init__(self, url: str) -> None:
-        """Take the running server's address."""
         self._url = url
 
     def locate(self, path: str) -> NoReturn:
@@ -72,7 +70,7 @@ class NoDocuments:
 
 
 class NoPeople:
-    """Nobody but the owner may sign in here."""
+    """A directory without people: only the owner may sign in here."""
 
     async def authenticate(self, token: str) -> Principal | None:
         """Return None."""
@@ -84,22 +82,21 @@ class NoPeople:
 
 
 class Attached:
-    """What the extension needs of a server, answered by the running one."""
+    """The running system, as the extension needs it."""
 
     def __init__(self, angelos: Angelos, routes: list[Route]) -> None:
-        """Take an open client and the routes to offer."""
         self.routes = routes
         self.journal = RemoteJournal(angelos)
         self.repository = NoDocuments(angelos.url)
         self.people = NoPeople()
 
     def publish(self, url: str, token: str) -> None:
-        """Do nothing: whoever looks for the system finds the other server."""
+        """Do nothing: clients find the other server."""
 
 
 @asynccontextmanager
 async def attach(settings: Settings) -> AsyncIterator[Attached]:
-    """Yield a window on the running system; raise `Unavailable` when it does not answer."""
+    """Yield the running system; raise `Unavailable` when it does not answer."""
     async with Angelos.connect(settings.data_dir) as angelos:
         document = json.loads(await angelos.fetch("GET", "/openapi.json"))
         yield Attached(angelos, routes_of(document, angelos.fetch, angelos.download))
@@ -110,9 +107,10 @@ Download = Callable[[str], AsyncGenerator[bytes, None]]
 
 
 def routes_of(document: dict[str, Any], fetch: Fetch, download: Download) -> list[Route]:
-    """Return a route for each operation of an OpenAPI document that asks `fetch` for the answer.
+    """Return a route for each operation of an OpenAPI document.
 
-    One that may be of any size (JSON lines) is passed on piece by piece, as `download` yields it.
+    `fetch` gets the answer. An answer of any size (JSON lines) is forwarded piece by piece, as
+    `download` yields it.
     """
     return [
         _route(method.upper(), path.removeprefix(PREFIX), operation, fetch, download)
@@ -132,7 +130,7 @@ def _route(
     structured = media_type in {"application/json", "application/msgpack"}
     body = "requestBody" in operation
 
-    async def passed_on(call: Call[Any]) -> Any:
+    async def forward(call: Call[Any]) -> Any:
         if call.principal.role is not Role.admin:
             raise Forbidden("Only the owner may use the running system from here.")
         if media_type == "application/jsonl":
@@ -148,9 +146,17 @@ def _route(
 
     names = tuple(p["name"] for p in operation.get("parameters", []) if p["in"] == "query")
     return Route(
-        method, path, Permission.status_read, passed_on, request=Any, response=Any, status=status,
-        summary=operation.get("summary", ""), query=names, media_type=media_type,
-    )  # fmt: skip
+        method,
+        path,
+        Permission.status_read,
+        forward,
+        request=Any,
+        response=Any,
+        status=status,
+        summary=operation.get("summary", ""),
+        query=names,
+        media_type=media_type,
+    )
 
 
 def path_of(template: str, params: Any) -> str:

@@ -3,9 +3,9 @@
     async with build_server(load()) as server:
         mount(server.routes)
 
-The same code serves `angelos up` (which runs the stores), a plain `jupyter lab` (which runs them
-here), and servers of one's own (ANGELOS_POSTGRES_DSN, ANGELOS_VALKEY_URL). Where a system runs on
-the data directory already, `attached.py` is a window on that one.
+The same code serves `angelos up` (which runs the stores), a plain `jupyter lab` (which runs them in
+this process), and external servers (ANGELOS_POSTGRES_DSN, ANGELOS_VALKEY_URL). If a system runs on
+the data directory already, `attached.py` forwards requests to it.
 """
 
 from __future__ import annotations
@@ -26,8 +26,12 @@ async def build_server(
 ) -> AsyncIterator[RunningServer | Attached]:
     """Yield the running server side of the system.
 
-    `live` is where open documents live (the Jupyter extension's rooms). Raises `Unavailable`
-    when a store cannot be reached or started.
+    Args:
+        settings: the data directory, stores and nodes.
+        live: the open documents (the rooms of the Jupyter extension).
+
+    Raises:
+        Unavailable: a store cannot be reached or started.
     """
     async with open_stores(settings) as stores:
         if stores is None:

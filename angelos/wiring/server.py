@@ -2,7 +2,7 @@
 
     listeners, projection -> hub -> governance, repository -> control -> routes on the listeners
 
-Control and governance need the hub to quarantine somebody; the hub needs the projection to accept
+Control and governance quarantine through the hub; the hub needs the projection to accept
 or drop a node's facts, and the routes only when it begins to serve, last of all. So nothing is
 bound late.
 """

@@ -85,6 +85,11 @@ def load_nodes(environ: Mapping[str, str] | None = None) -> NodeSettings:
     return NodeSettings(allow_unsandboxed=_flag(env, "ANGELOS_ALLOW_UNSANDBOXED"))
 
 
+def inherited() -> dict[str, str]:
+    """Return the environment of this process, to be passed on to a child process."""
+    return dict(os.environ)
+
+
 def _flag(env: Mapping[str, str], name: str) -> bool:
     value = env.get(name, "").strip().lower()
     if value in {"", "0", "false", "no"}:

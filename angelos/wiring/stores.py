@@ -1,9 +1,9 @@
-"""Which PostgreSQL and Valkey the server uses, and who runs them.
+"""Chooses the PostgreSQL and Valkey of the server.
 
-settings name both servers     ->  those, run by somebody else
-started by `angelos up`        ->  up's, awaited: up starts them while we import
-nobody has the data directory  ->  embedded ones, started and ended here
-a system runs on it already    ->  None: attach to that one
+settings name both servers         ->  those, run outside of the system
+started by `angelos up`            ->  up's, awaited: up starts them while the server imports
+the data directory is not locked   ->  embedded ones, started and stopped here
+a system runs on it already        ->  None: the caller attaches to it
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class StoreAddresses(NamedTuple):
 
 @asynccontextmanager
 async def open_stores(settings: Settings) -> AsyncIterator[StoreAddresses | None]:
-    """Yield the stores to use, None where a running system has them."""
+    """Yield the addresses of the stores, None if a system runs on the data directory already."""
     if settings.server.supervised:
         yield await _from_up(settings)
         return

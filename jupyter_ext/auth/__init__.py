@@ -1,1 +1,1 @@
-"""Who is signed in, and what Jupyter lets them do."""
+"""Authentication of people, and authorization of what they do in Jupyter itself."""

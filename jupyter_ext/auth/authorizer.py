@@ -8,7 +8,7 @@
     kernels, sessions, terminals               documents:read    jupyter:use      jupyter:use
     kernelspecs                                documents:read    jupyter:use      -
     nbconvert (a conversion is execution: it   documents:read    jupyter:use      jupyter:use
-      runs LaTeX, pandoc or a browser over
+      runs LaTeX, pandoc or a browser on
       what agents may have written, unboxed)
     events                                     events:read       jupyter:use      events:read
     api, config                                status:read       jupyter:use      -
@@ -19,14 +19,14 @@
 
 A managed document is written through its room only. A write past the room (save, upload, rename,
 delete, restore a checkpoint, fork) is refused for everybody, the owner included: it would
-overwrite what others typed. `main` has no rooms and no files here: nobody writes it.
+overwrite what others have typed. `main` has no rooms and no files here, so nobody can write it.
 
-Where the data directory lies below Jupyter's root, all of it but the workspace is there for
-admins alone: it holds the owner's token and the keys.
+Where the data directory lies below Jupyter's root, only admins reach anything in it but the
+workspace: it holds the owner's token and the keys.
 
 JupyterLab's own handlers (settings, workspaces, build, and the extension manager, which installs
-packages) never ask an authorizer. What writes without asking needs jupyter:use; the identity
-provider sees to it, because every handler asks that one (`refuse_unasked`).
+packages) never ask an authorizer. A write that does not ask needs jupyter:use; the identity
+provider enforces that, since every handler asks it (`refuse_unasked`).
 """
 
 from __future__ import annotations
@@ -76,12 +76,12 @@ TABLE: dict[str, dict[str, Permission]] = {
 }
 _HINT = (
     "Type into it in JupyterLab, or propose a change (`angelos propose`); "
-    "a write past its room would overwrite what others typed."
+    "a write past its room would overwrite what others have typed."
 )
 
 
 def permission_for(action: str, resource: str) -> Permission | None:
-    """Return what an action on one of Jupyter's resources needs; None: nobody may.
+    """Return the permission that an action on a resource of Jupyter's needs; None: nobody may.
 
     >>> permission_for("execute", "kernels")
     <Permission.jupyter_use: 'jupyter:use'>
@@ -90,25 +90,26 @@ def permission_for(action: str, resource: str) -> Permission | None:
 
 
 class AngelAuthorizer(Authorizer):
-    """Answers Jupyter's questions from the roles."""
+    """Authorizes by role."""
 
     async def is_authorized(  # type: ignore[override]
         self, handler: JupyterHandler, user: User, action: str, resource: str
     ) -> bool:
-        """Tell whether `user` may do `action` on `resource`.
+        """Return whether `user` may do `action` on `resource`.
 
-        Raises `HTTPError` with the reason for a write past a managed document's room.
+        Raises:
+            HTTPError: the request would write past a managed document's room.
         """
         if isinstance(handler, DocSessionHandler):
-            action = "read"  # a PUT that only looks up the id of a document's room
+            action = "read"  # this PUT only looks up the id of a document's room
         elif isinstance(handler, TimelineHandler):
-            resource, action = "room", "write"  # a GET that makes a copy, which the server keeps
+            resource, action = "room", "write"  # this GET makes a copy, which the server keeps
         elif isinstance(handler, NbconvertFileHandler):
             action = "execute"
-        permission, who = permission_for(action, resource), principal_of(user)
-        if permission is None or not who.may(permission):
+        permission, principal = permission_for(action, resource), principal_of(user)
+        if permission is None or not principal.may(permission):
             return False
-        if not who.may(Permission.people_manage):
+        if not principal.may(Permission.people_manage):
             refuse_private(handler, asked_path(handler))
         if action == "write" and resource == "contents":
             await _refuse_bypass(handler)
@@ -116,7 +117,7 @@ class AngelAuthorizer(Authorizer):
 
 
 def refuse_private(handler: JupyterHandler, path: str) -> None:
-    """Raise 404 for a path of the data directory outside of the workspace: it holds the keys."""
+    """Raise 404 for a path in the data directory but not in the workspace: keys lie there."""
     binding: Binding | None = handler.settings.get("angelos_binding")
     if binding is not None and binding.is_private(path):
         raise HTTPError(404, f"There is no file {path}.")
@@ -136,7 +137,7 @@ async def _refuse_bypass(handler: JupyterHandler) -> None:
 
 
 async def _managed(binding: Binding, path: str) -> bool:
-    """Tell whether a write to `path` touches managed documents."""
+    """Return whether a write to `path` touches managed documents."""
     if binding.holds_workspace(path):
         return True
     relative = binding.workspace_path(path)
@@ -161,9 +162,9 @@ def _files(folder: Path) -> Iterator[str]:
 
 
 def asked_path(handler: JupyterHandler) -> str:
-    """Return the path in a request's address, or whatever stands in its place."""
-    found = handler.path_kwargs.get("path") or next(iter(handler.path_args), "")
-    return found if isinstance(found, str) else found.decode(errors="replace")
+    """Return the path in a request's address."""
+    path = handler.path_kwargs.get("path") or next(iter(handler.path_args), "")
+    return path if isinstance(path, str) else path.decode(errors="replace")
 
 
 def written_paths(handler: JupyterHandler) -> list[str]:
@@ -172,8 +173,8 @@ def written_paths(handler: JupyterHandler) -> list[str]:
     method = handler.request.method
     if isinstance(handler, DocForkHandler):
         manager = handler.settings["file_id_manager"]
-        known = manager.get_path(decode_file_path(path)[2]) if path.count(":") > 1 else None
-        return [known] if known else []
+        source = manager.get_path(decode_file_path(path)[2]) if path.count(":") > 1 else None
+        return [source] if source else []
     if isinstance(handler, ModifyCheckpointsHandler):
         return [path] if method == "POST" else []
     if not isinstance(handler, ContentsHandler):
@@ -184,5 +185,5 @@ def written_paths(handler: JupyterHandler) -> list[str]:
         if not isinstance(target, str):
             raise HTTPError(400, 'The body of a rename is {"path": "the/new/path"}.')
         return [path, target] if target else [path]
-    # POST makes a new file under a name that is free.
+    # POST only creates a file, under a name that is free.
     return [path] if method in {"PUT", "DELETE"} else []

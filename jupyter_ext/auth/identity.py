@@ -1,15 +1,15 @@
-"""Who somebody is: the owner by the server's token, everybody else by a token of their own.
+"""Signs people in: the owner by the server's token, everybody else by a token of their own.
 
     server's token or password  ->  person/owner, role admin
     a person's token            ->  person/<name> with the role that the admin gave
-    a cookie of either          ->  the same, looked up again at every request: a person who was
-                                    removed is out at once, and so are their open WebSockets
+    a cookie of either          ->  the same, looked up again at every request: a person who is
+                                    removed is signed out at once, open WebSockets included
 
-While nobody can be looked up (the system starts, PostgreSQL is away) people are told so with 503
-and keep their cookie; the owner needs no looking up.
+While nobody can be looked up (the system is starting, PostgreSQL is away) people get 503 and keep
+their cookie; the owner does not have to be looked up.
 
-Installed by the extension unless another identity provider is configured (JupyterHub's, say);
-whoever that one lets in is the owner, as under plain Jupyter.
+The extension installs it unless another identity provider is configured (JupyterHub's, say); a
+user of that one is the owner, as under plain Jupyter.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ if TYPE_CHECKING:
 
 OWNER = Principal(id=PrincipalId("person/owner"), role=Role.admin)
 PEOPLE_CACHE_S = 1.0
-"""How old the list of people may be that cookies are checked against, in seconds."""
+"""How old the list of people may be against which cookies are checked, in seconds."""
 
 
 @dataclass
 class AngelUser(User):
-    """A Jupyter user with the role that AngelOS knows."""
+    """A Jupyter user with their role in AngelOS."""
 
     role: str = ""
 
     @property
     def principal(self) -> Principal:
-        """Who this is to the control API."""
+        """The caller of the control API."""
         return Principal(id=PrincipalId(f"person/{self.username}"), role=Role(self.role))
 
 
@@ -71,7 +71,7 @@ def user_of(principal: Principal) -> AngelUser:
 
 
 def for_everybody(handler: AuthenticatedHandler) -> bool:
-    """Tell whether a handler is marked as one that strangers may use."""
+    """Return whether Jupyter marks a handler as one that strangers may use."""
     method = (handler.request.method or "").lower()
     return getattr(getattr(handler, method, None), "__allow_unauthenticated", False)
 
@@ -79,20 +79,22 @@ def for_everybody(handler: AuthenticatedHandler) -> bool:
 def refuse_unasked(handler: AuthenticatedHandler, user: object) -> None:
     """Raise 403 for a write by a handler that asks no authorizer, unless `user` may use Jupyter.
 
-    Handlers that ask name an `auth_resource`; those for everybody are marked as such.
+    Handlers that ask the authorizer have an `auth_resource`; those for everybody are marked.
     """
     method = handler.request.method or ""
     if user is None or method in {"GET", "HEAD", "OPTIONS"} or hasattr(handler, "auth_resource"):
         return
     if for_everybody(handler):
         return
-    who = principal_of(user)
-    if not who.may(Permission.jupyter_use):
-        raise HTTPError(403, f"{who.id} is {who.role} and may not {Permission.jupyter_use}.")
+    principal = principal_of(user)
+    if not principal.may(Permission.jupyter_use):
+        raise HTTPError(
+            403, f"{principal.id} has the role {principal.role}, which lacks jupyter:use."
+        )
 
 
 def _entered(handler: AuthenticatedHandler, user: AngelUser, since: float) -> bool:
-    """Note a WebSocket with its owner; False if that one was removed after `since`."""
+    """Record a WebSocket of `user`; return False if the user was removed after `since`."""
     binding: Binding | None = handler.settings.get("angelos_binding")
     if binding is None or not isinstance(handler, WebSocketHandler):
         return True
@@ -100,7 +102,7 @@ def _entered(handler: AuthenticatedHandler, user: AngelUser, since: float) -> bo
 
 
 class AngelLoginHandler(LoginFormHandler):
-    """Jupyter's login page; its one field also takes a person's token."""
+    """Jupyter's login page, whose one field also accepts a person's token."""
 
     @allow_unauthenticated
     async def post(self) -> None:  # type: ignore[override]
@@ -111,7 +113,7 @@ class AngelLoginHandler(LoginFormHandler):
             try:
                 self._person = await provider.person(self, token) if token else None
             except AngelError as error:
-                self._away = error  # the owner gets in all the same
+                self._away = error  # the owner can sign in all the same
         super().post()
 
 
@@ -124,28 +126,28 @@ class AngelIdentityProvider(PasswordIdentityProvider):
 
     @default("updatable_fields")
     def _default_updatable_fields(self) -> list[str]:
-        """Names are the admin's to give; a colour is one's own."""
+        """Let people change their colour; the admin gives the names."""
         return ["color"]
 
     async def get_user(self, handler: AuthenticatedHandler) -> User | None:  # type: ignore[override]
-        """Return who asks; raise 403 for a write that no authorizer will be asked about."""
+        """Return the caller; raise 403 for a write that no authorizer will be asked about."""
         without_token(handler)
         since = time.monotonic()
         try:
             user = await self._get_user(handler)
         except AngelError as error:
             handler.current_user = user = None
-            # Whoever it may be: a page for everybody is theirs too, and the API says why itself.
+            # A page for everybody is shown all the same; our own handlers answer with the reason.
             if not for_everybody(handler) or hasattr(handler, "binding"):
                 raise _away(error) from error
         if isinstance(user, AngelUser) and not _entered(handler, user, since):
-            user = None  # removed while we looked
-        handler.current_user = user  # the page that tells of a refusal shows it
+            user = None  # removed during the look-up
+        handler.current_user = user  # the page of a refusal shows it
         refuse_unasked(handler, user)
         return user
 
     async def get_user_token(self, handler: AuthenticatedHandler) -> User | None:  # type: ignore[override]
-        """Return whose token a request carries, None if it carries none or an unknown one."""
+        """Return the owner of a request's token, None if it has none or an unknown one."""
         token = self.get_token(handler)
         if not token:
             return None
@@ -154,7 +156,7 @@ class AngelIdentityProvider(PasswordIdentityProvider):
         return await self.person(handler, token)
 
     async def person(self, handler: AuthenticatedHandler, token: str) -> AngelUser | None:
-        """Return the person with this token; raise `Unavailable` while nobody can be looked up."""
+        """Return the person with this token; raise `Unavailable` while there is no look-up."""
         binding: Binding | None = handler.settings.get("angelos_binding")
         if binding is None:
             return None
@@ -162,42 +164,42 @@ class AngelIdentityProvider(PasswordIdentityProvider):
         return None if principal is None else user_of(principal)
 
     async def get_user_cookie(self, handler: AuthenticatedHandler) -> User | None:  # type: ignore[override]
-        """Return whom the login cookie names, with the role of today."""
-        found = super().get_user_cookie(handler)
-        if not isinstance(found, AngelUser):
+        """Return the user of the login cookie, with their present role."""
+        user = super().get_user_cookie(handler)
+        if not isinstance(user, AngelUser):
             return None
-        if found.role == OWNER.role:  # set by `user_from_cookie` for the owner alone
-            return found
-        role = (await self._roles(handler)).get(found.username)
+        if user.role == OWNER.role:  # set by `user_from_cookie` for the owner alone
+            return user
+        role = (await self._roles(handler)).get(user.username)
         if role is None:
             return None
-        found.role = role
-        return found
+        user.role = role
+        return user
 
     def user_to_cookie(self, user: User) -> str:
-        """Keep the name and the colour; the role is looked up when the cookie comes back."""
+        """Store the name and the colour; the role is looked up when the cookie comes back."""
         kind = "owner" if principal_of(user) == OWNER else "person"
         return json.dumps({"username": user.username, "color": user.color, "kind": kind})
 
     def user_from_cookie(self, cookie_value: str) -> User | None:
-        """Return the user, a person without a role; a cookie of another provider is nobody's."""
-        known: dict[str, Any] = json.loads(cookie_value)
-        if known.get("kind") == "owner":
+        """Return the user, a person without a role; None for a cookie of another provider."""
+        cookie: dict[str, Any] = json.loads(cookie_value)
+        if cookie.get("kind") == "owner":
             user = user_of(OWNER)
-        elif known.get("kind") == "person":
-            name = str(known["username"])
+        elif cookie.get("kind") == "person":
+            name = str(cookie["username"])
             user = AngelUser(username=name, name=name, display_name=name, initials=name[:2].upper())
         else:
             return None
-        user.color = known.get("color")
+        user.color = cookie.get("color")
         return user
 
     def generate_anonymous_user(self, handler: AuthenticatedHandler) -> User:  # type: ignore[override]  # noqa: ARG002
-        """Return the owner: who knows the server's password, or anybody if there is none."""
+        """Return the owner: whoever has the server's password, or anybody if it has none."""
         return user_of(OWNER)
 
     def process_login_form(self, handler: JupyterHandler) -> User | None:  # type: ignore[override]
-        """Return whom the login form's password or token names."""
+        """Return the owner of the password or token in the login form."""
         user = getattr(handler, "_person", None) or super().process_login_form(handler)
         away: AngelError | None = getattr(handler, "_away", None)
         if user is None and away is not None:
@@ -218,4 +220,4 @@ class AngelIdentityProvider(PasswordIdentityProvider):
 
 
 def _away(error: AngelError) -> HTTPError:
-    return HTTPError(error.status, f"Who you are cannot be looked up at the moment: {error}")
+    return HTTPError(error.status, f"You cannot be looked up at the moment: {error}")

@@ -1,10 +1,10 @@
 """`/api/collaboration/room/...` for managed documents, in front of Jupyter's own handler.
 
-Jupyter's handler finds a room that exists already and joins it, so this one only has to open a
-`ManagedRoom` first. It also closes what Jupyter leaves open: a room is made only for somebody
-who is signed in and may read, pages of other origins are refused, and what a person without
-`documents:edit` types is not taken, and they are told so (`readers.py`). A room is taken away
-only when nobody has a place in it (`seats.py`), and whoever does not read is let go.
+Jupyter's handler joins a room that exists already, so this one only has to open a `ManagedRoom`
+first. It also closes what Jupyter leaves open: only a signed-in person who may read gets a room,
+pages of other origins are refused, and the edits of a person without `documents:edit` are dropped
+with a notice (`read_only.py`). A room is removed only when it is empty (`occupancy.py`), and a
+client that does not read is disconnected.
 """
 
 from __future__ import annotations
@@ -38,8 +38,15 @@ from jupyter_ext.rooms.messages import (
     message_body,
     save_request,
 )
-from jupyter_ext.rooms.occupancy import Seats
-from jupyter_ext.rooms.read_only import CLOSED, MOST_S, PAUSE_S, READ_ONLY, Reader, Told
+from jupyter_ext.rooms.occupancy import Occupancy
+from jupyter_ext.rooms.read_only import (
+    CLOSED,
+    MOST_S,
+    PAUSE_S,
+    READ_ONLY,
+    PageNotices,
+    ReadOnlyClient,
+)
 from jupyter_ext.rooms.room import ManagedRoom
 from jupyter_ext.rooms.ystore import AngelYStore
 
@@ -49,10 +56,10 @@ if TYPE_CHECKING:
     from jupyter_ext.binding import Binding
 
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
-MAX_READERS_BYTES = 4 * 1024 * 1024
-"""The largest message of somebody who may not edit, and all that they may send of edits."""
+MAX_READ_ONLY_BYTES = 4 * 1024 * 1024
+"""The largest message of a read-only client, and the most that it may send of edits."""
 MAX_BUFFERED_BYTES = 2 * MAX_MESSAGE_BYTES
-"""What may wait for one client; one that does not read it is let go, and connects again."""
+"""How much may wait for one client; beyond it the client is disconnected, and comes back."""
 GLOBAL_AWARENESS = "JupyterLab:globalAwareness"
 _ROOM_PARTS = 3
 
@@ -60,13 +67,13 @@ _ROOM_PARTS = 3
 def collaboration(settings: dict[str, Any]) -> YDocExtension:
     """Return Jupyter's collaboration extension; raise `Unavailable` when it is not installed."""
     apps = settings["serverapp"].extension_manager.extension_apps
-    found = next(iter(apps.get("jupyter_server_ydoc", ())), None)
-    if found is None or not hasattr(found, "ywebsocket_server"):
+    extension = next(iter(apps.get("jupyter_server_ydoc", ())), None)
+    if extension is None or not hasattr(extension, "ywebsocket_server"):
         raise Unavailable(
             "Jupyter's collaboration extension is not running.",
             hint="Enable it: jupyter server extension enable jupyter_server_ydoc",
         )
-    return found
+    return extension
 
 
 def canonical_room(path: str, file_id: str) -> str:
@@ -83,20 +90,20 @@ class RoomHandler(YDocWebSocketHandler):
     """Opens the rooms of managed documents and guards all rooms."""
 
     _may_edit = False
-    _reader: Reader | None = None
+    _read_only: ReadOnlyClient | None = None
     _goodbye: asyncio.TimerHandle | None = None
     _refused_at = 0.0
     _sent_bytes = 0
-    _gone = False
+    _hung_up = False
 
     def initialize(self) -> None:  # type: ignore[override]
-        """Take over what Jupyter gives its own handler."""
+        """Start with what Jupyter passes to its own handler."""
         extension = collaboration(self.settings)
         super().initialize(
             ywebsocket_server=extension.ywebsocket_server,
             file_loaders=extension.file_loaders,
             ystore_class=extension.ywebsocket_server.ystore_class,
-            room_locks=extension._room_locks,  # noqa: SLF001 - the same locks, or two rooms
+            room_locks=extension._room_locks,  # noqa: SLF001 - with other locks there would be two rooms
             document_cleanup_delay=extension.document_cleanup_delay,
             document_save_delay=extension.document_save_delay,
             document_load_progressively=extension.document_load_progressively,
@@ -106,19 +113,19 @@ class RoomHandler(YDocWebSocketHandler):
     @property
     def max_message_size(self) -> int:  # type: ignore[override]
         """Return the largest message that is read, in bytes."""
-        return MAX_MESSAGE_BYTES if self._may_edit else MAX_READERS_BYTES
+        return MAX_MESSAGE_BYTES if self._may_edit else MAX_READ_ONLY_BYTES
 
     @property
-    def seats(self) -> Seats:
-        """Who has a place in which room."""
-        return self.settings.setdefault("angelos_seats", Seats())
+    def occupancy(self) -> Occupancy:
+        """Which clients are in which room."""
+        return self.settings.setdefault("angelos_occupancy", Occupancy())
 
     def check_origin(self, origin: str) -> bool:  # type: ignore[override]
         """Refuse pages of other origins, as Jupyter's other handlers do."""
         return JupyterHandler.check_origin(self, origin)
 
     async def prepare(self) -> None:
-        """Sign in, then make the room: nothing is made for strangers."""
+        """Sign in, then open the room: a stranger causes no work."""
         await JupyterHandler.prepare(self, _redirect_to_login=False)
         user = self.current_user
         if user is None or not self.check_origin(self.get_origin() or ""):
@@ -132,25 +139,25 @@ class RoomHandler(YDocWebSocketHandler):
         if room_id.count(":") >= _ROOM_PARTS - 1:
             await self._open_managed(room_id)
         elif room_id != GLOBAL_AWARENESS and not self._websocket_server.room_exists(room_id):
-            raise HTTPError(404, "There is no such room.")  # Jupyter makes one for every name
+            raise HTTPError(404, "There is no such room.")  # Jupyter would create any name
         await super().prepare()
-        self._sit(room_id)
+        self._enter(room_id)
 
     async def open(self, room_id: str) -> None:  # type: ignore[override]
-        """Join the room; what is typed goes out at once."""
+        """Join the room; edits are sent without delay."""
         self.set_nodelay(True)
         if (stream := self._stream()) is not None:
             stream.max_write_buffer_size = MAX_BUFFERED_BYTES
         await super().open(room_id)
 
     async def send(self, message: bytes) -> None:
-        """Send a message, or end the connection: a client that misses one would go astray."""
+        """Send a message, or end the connection: a client that misses one would diverge."""
         try:
             self.write_message(message, binary=True)
         except WebSocketClosedError:
             return
         except StreamBufferFullError:
-            self.log.warning("A client of room %s does not read and is let go", self._room_id)
+            self.log.warning("A client of room %s does not read and is disconnected", self._room_id)
             if (stream := self._stream()) is not None:
                 stream.close()
 
@@ -158,7 +165,7 @@ class RoomHandler(YDocWebSocketHandler):
         return getattr(self.ws_connection, "stream", None)
 
     async def on_message(self, message: bytes | str) -> None:
-        """Take a message; what changes the document only from those who may edit it."""
+        """Take a message; drop one that changes the document if its sender may not edit."""
         if isinstance(message, str) or not is_message(message):
             self.close(NO_MESSAGE, "This is no message of the room's protocol.")
             return
@@ -168,29 +175,29 @@ class RoomHandler(YDocWebSocketHandler):
         await super().on_message(message)
 
     async def _refuse(self, message: bytes) -> None:
-        """Take nothing of what somebody sends who may only read; say so if it was typed."""
+        """Drop the edit of a person who may only read; show a notice if it changes the text."""
         room = getattr(self, "room", None)
         if not isinstance(room, DocumentRoom):
             return
         if message[0] == MessageType.RAW:
             if (number := save_request(message)) is not None:
-                # What they see is the shared document, and that is kept.
+                # Nothing of the document is lost: it is saved for those who may edit it.
                 answer = {"type": "save", "responseTo": number, "status": "success"}
                 await self.send(self._encode_json_message(answer))
             return
         self._sent_bytes += len(message)
-        if self._sent_bytes > MAX_READERS_BYTES:
+        if self._sent_bytes > MAX_READ_ONLY_BYTES:
             self.close(CLOSED, READ_ONLY)
             return
-        if self._reader is None:
-            self._reader = Reader(self._room_id)
-        if not self._reader.changes(room.ydoc, message_body(message)):
+        if self._read_only is None:
+            self._read_only = ReadOnlyClient(self._room_id)
+        if not self._read_only.changes(room.ydoc, message_body(message)):
             return
-        told: Told = self.settings.setdefault("angelos_told", Told())
+        notices: PageNotices = self.settings.setdefault("angelos_notices", PageNotices())
         loop = asyncio.get_running_loop()
         if self._goodbye is not None:
             self._goodbye.cancel()
-        elif told.first(self._room_id, self._reader.pages(room.ydoc)):
+        elif notices.first(self._room_id, self._read_only.pages(room.ydoc)):
             self._refused_at = loop.time()
         else:
             return
@@ -199,57 +206,58 @@ class RoomHandler(YDocWebSocketHandler):
 
     def on_close(self) -> None:
         """Leave the room."""
-        self._gone = True
+        self._hung_up = True
         if self._goodbye is not None:
             self._goodbye.cancel()
-        if self.room is not None:  # whoever hangs up before they were let in has none
+        if self.room is not None:  # None for a client that hung up before it had entered
             super().on_close()
         self._leave()
 
     def on_finish(self) -> None:
-        """Leave the room if the WebSocket did not come about."""
+        """Leave the room if the WebSocket was not opened."""
         super().on_finish()
         if self.get_status() != HTTPStatus.SWITCHING_PROTOCOLS:
             self._leave()
 
-    # -- places ------------------------------------------------------------------------------
+    # -- occupancy ---------------------------------------------------------------------------
 
-    def _sit(self, room_id: str) -> None:
-        """Take a place in the room, in the step in which the room's lock is given back."""
+    def _enter(self, room_id: str) -> None:
+        """Enter the room before its lock is released, so that it cannot be removed in between."""
         self._room_id, self.room = room_id, self._websocket_server.rooms[room_id]
-        self.seats.take(room_id, self)
-        if self._gone:
+        self.occupancy.enter(room_id, self)
+        if self._hung_up:
             self._leave()
             raise HTTPError(400, "The client hung up.")
 
     def _leave(self) -> None:
-        """Give the place back; the room is taken away some time after the last one."""
-        self.seats.leave(self._room_id, self)
+        """Leave the room; some time after the last client has, it is removed."""
+        self.occupancy.leave(self._room_id, self)
         room = self.room
         if not isinstance(room, DocumentRoom):
             return
         cleaner = room.cleaner
-        if self.seats.taken(self._room_id):
+        if self.occupancy.occupied(self._room_id):
             if cleaner is not None:
                 cleaner.cancel()
         elif cleaner is None or cleaner.done() or cleaner.cancelling():
             room.cleaner = asyncio.create_task(self._clean_room())
 
     async def _clean_room(self) -> None:
-        """Take the room away after a while, unless somebody has a place in it by then.
+        """Remove the room after a while, unless a client is in it by then.
 
-        Jupyter's own looks at nothing after it has waited, and drops the lock for which others
-        may be waiting: two rooms of one document, or typing into one that nobody keeps.
+        Jupyter's own cleaner does not look again after it has waited, and drops the lock on which
+        a client may be waiting: that gives two rooms of one document, or edits that nobody stores.
         """
         room, room_id = self.room, self._room_id
         if self._cleanup_delay is None or not isinstance(room, DocumentRoom):
             return
         await asyncio.sleep(self._cleanup_delay)
         if isinstance(room, ManagedRoom):
-            await room.flush()  # for as long as the store is away: nobody else has what is in it
+            await room.flush()  # however long the store is away: only the room has these edits
         async with self._room_lock(room_id):
-            others = self.seats.taken(room_id, but=self)
-            if others or self._websocket_server.rooms.get(room_id) is not room:
+            if self.occupancy.occupied(room_id, but=self):
+                return
+            if self._websocket_server.rooms.get(room_id) is not room:
                 return
             self.log.info("Deleting Y document from memory: %s", room_id)
             await self._websocket_server.delete_room(room=room)
@@ -260,16 +268,16 @@ class RoomHandler(YDocWebSocketHandler):
                 self._emit(LogLevel.INFO, "clean", "Loader deleted.")
 
     async def _open_managed(self, room_id: str) -> None:
-        """Make the room of a managed document unless it is there."""
+        """Open the room of a managed document unless it is open."""
         file_format, file_type, file_id = decode_file_path(room_id)
         path = self._path_of(file_id)
         binding: Binding = self.settings["angelos_binding"]
         try:
-            found = await binding.locate(path)
+            document = await binding.locate(path)
         except AngelError as error:
             raise HTTPError(error.status, str(error)) from error
-        if found is None:
-            # Jupyter would make a room first, and its end takes all others down with it.
+        if document is None:
+            # Jupyter would create a room first, and the failure of it ends all other rooms.
             if not await ensure_async(self.contents_manager.file_exists(path)):
                 raise HTTPError(404, f"There is no file {path}.")
             return
@@ -288,14 +296,14 @@ class RoomHandler(YDocWebSocketHandler):
                 if not isinstance(room, ManagedRoom):
                     raise HTTPError(409, f"{path} was opened past AngelGit; restart the server.")
                 if not room.refused:
-                    self._sit(room_id)
+                    self._enter(room_id)
                     return
                 await self._websocket_server.delete_room(room=room)
             room = ManagedRoom(
                 room_id,
                 self._file_loaders[file_id],
                 self.event_logger,
-                AngelYStore(*found, binding.require().repository),
+                AngelYStore(*document, binding.require().repository),
                 binding.live,
                 self.log,
                 exception_handler=self._log_error,
@@ -303,10 +311,10 @@ class RoomHandler(YDocWebSocketHandler):
             )
             await room.launch()
             self._websocket_server.add_room(room_id, room)
-            self._sit(room_id)
+            self._enter(room_id)
 
     def _path_of(self, file_id: str) -> str:
-        """Return a file's path, if there is such a file and it is there for this person."""
+        """Return the path of a file; raise 404 if there is none that this person may see."""
         path = self._file_id_manager.get_path(file_id)
         if path is None:
             raise HTTPError(404, f"There is no file with the id {file_id!r}.")

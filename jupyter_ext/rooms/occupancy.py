@@ -1,37 +1,37 @@
-"""Who has a place in which room: from before a WebSocket is opened until it is gone.
+"""Which clients occupy which room: from before a WebSocket is opened until it is gone.
 
-Jupyter counts those whom a room serves, and that is too late: somebody who is just coming in would
-find the room taken away, and type into one that nobody keeps.
+Jupyter counts the clients that a room serves already. That is too late: a client that is just
+connecting would find the room removed, and type into one that is no longer stored.
 
-    >>> seats = Seats()
-    >>> seats.take("text:file:1", "one")
-    >>> seats.taken("text:file:1"), seats.taken("text:file:1", but="one")
+    >>> occupancy = Occupancy()
+    >>> occupancy.enter("text:file:1", "one")
+    >>> occupancy.occupied("text:file:1"), occupancy.occupied("text:file:1", but="one")
     (True, False)
-    >>> seats.leave("text:file:1", "one")
-    >>> seats.taken("text:file:1")
+    >>> occupancy.leave("text:file:1", "one")
+    >>> occupancy.occupied("text:file:1")
     False
 """
 
 from __future__ import annotations
 
 
-class Seats:
-    """Places by room."""
+class Occupancy:
+    """The clients of each room."""
 
     def __init__(self) -> None:
-        self._taken: dict[str, set[object]] = {}
+        self._clients: dict[str, set[object]] = {}
 
-    def take(self, room_id: str, who: object) -> None:
-        """Give `who` a place; to have one already changes nothing."""
-        self._taken.setdefault(room_id, set()).add(who)
+    def enter(self, room_id: str, client: object) -> None:
+        """Add a client to a room. Idempotent."""
+        self._clients.setdefault(room_id, set()).add(client)
 
-    def leave(self, room_id: str, who: object) -> None:
-        """Take the place back, if there is one."""
-        taken = self._taken.get(room_id, set())
-        taken.discard(who)
-        if not taken:
-            self._taken.pop(room_id, None)
+    def leave(self, room_id: str, client: object) -> None:
+        """Remove a client from a room. Idempotent."""
+        clients = self._clients.get(room_id, set())
+        clients.discard(client)
+        if not clients:
+            self._clients.pop(room_id, None)
 
-    def taken(self, room_id: str, *, but: object = None) -> bool:
-        """Tell whether anybody (but one) has a place."""
-        return bool(self._taken.get(room_id, set()) - {but})
+    def occupied(self, room_id: str, *, but: object = None) -> bool:
+        """Return whether any client, `but` aside, is in a room."""
+        return bool(self._clients.get(room_id, set()) - {but})

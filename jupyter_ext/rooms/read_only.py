@@ -1,15 +1,14 @@
-r"""What a person types who may read a document and not change it: not taken, and said so.
+r"""Refuses the edits of a person who may only read a document, and says so.
 
 JupyterLab has no read-only editors for shared documents (jupyterlab#18369), so a reader can type,
-and sees the text. The server takes nothing of it. It closes the room with the one code for which
-JupyterLab shows a dialog, and that dialog says that nothing was saved. Reloading shows the
-document as it is.
+and sees the text. The server drops it. It closes the room with the one code for which JupyterLab
+shows a dialog, and that dialog says that nothing was saved. Reloading shows the document as it is.
 
-JupyterLab also writes by itself, when a document is opened: its id, its state, the trust of cells.
-That is dropped in silence; only words count (`Reader.changes`).
+JupyterLab also writes on its own when a document is opened: its id, its state, the trust of cells.
+That is dropped silently; only a change of text counts (`ReadOnlyClient.changes`).
 
-    reader = Reader("text:file:1")
-    reader.changes(room.ydoc, update)  # True: the text would be another one
+    client = ReadOnlyClient("text:file:1")
+    client.changes(room.ydoc, update)  # True: the text would change
 """
 
 from __future__ import annotations
@@ -24,54 +23,54 @@ from angelos.angelgit.documents.crdt import guarded
 from angelos.core.errors import InvalidInput
 
 CLOSED = 1003
-"""The close code for which JupyterLab shows a dialog with our words."""
+"""The close code for which JupyterLab shows a dialog with our text."""
 PAUSE_S, MOST_S = 1.0, 4.0
-"""The dialog waits for a pause, at most so long: keys that are typed on would answer it."""
-_MAX_TOLD = 1_000
+"""The dialog waits for a pause in typing, at most this long: a key would dismiss it."""
+_MAX_PAGES = 1_000
 _READ_ONLY = "You may only read here. What you typed was not saved."
-_NOT_KEPT = "Your last edit cannot be kept. Reload to go on."
+_NOT_KEPT = "Your last edit cannot be kept. Reload to continue."
 
 
-def goodbye(words: str) -> str:
-    """Return the reason of a close frame: JupyterLab's dialog shows `words` and offers to reload.
+def goodbye(text: str) -> str:
+    """Return the reason of a close frame: JupyterLab's dialog shows `text` and offers to reload.
 
-    A close frame holds 123 bytes (RFC 6455, section 5.5.1), so `words` may have 57.
+    A close frame holds 123 bytes (RFC 6455, section 5.5.1), so `text` may have 57.
     """
-    said = {"reason": "initialization_error", "reloadable": True, "errorReason": words}
-    return json.dumps(said, separators=(",", ":"))
+    reason = {"reason": "initialization_error", "reloadable": True, "errorReason": text}
+    return json.dumps(reason, separators=(",", ":"))
 
 
 READ_ONLY, NOT_KEPT = goodbye(_READ_ONLY), goodbye(_NOT_KEPT)
 
 
-class Reader:
-    """One connection of somebody who may not edit."""
+class ReadOnlyClient:
+    """One connection of a person who may not edit.
+
+    Args:
+        room_id: `format:type:file_id`.
+    """
 
     def __init__(self, room_id: str) -> None:
-        """Take the room's id (`format:type:file_id`)."""
         self._notebook = ":notebook:" in room_id
         self._doc: Doc[Any] = Doc()
-        """What they see: the document, and what they sent."""
+        """What this person sees: the document with their own edits."""
 
     def changes(self, document: Doc[Any], update: bytes) -> bool:
-        """Tell whether an update of theirs changes words of the document.
-
-        True for bytes that are no update.
-        """
+        """Return whether an update changes the text of the document; True for invalid bytes."""
         try:
             with guarded("the document"):
                 self._doc.apply_update(document.get_update(self._doc.get_state()))
-                before = self._words()
+                before = self._text()
                 self._doc.apply_update(update)
-                return self._words() != before
+                return self._text() != before
         except InvalidInput:
             return True
 
     def pages(self, document: Doc[Any]) -> set[int]:
-        """Return the CRDT client ids of what they sent: of their page, until it is loaded anew."""
+        """Return the CRDT client ids of this person's edits: one for each loading of the page."""
         return _clients(self._doc.get_state()) - _clients(document.get_state())
 
-    def _words(self) -> object:
+    def _text(self) -> object:
         if not self._notebook:
             return str(self._doc.get("source", type=Text))
         cells = self._doc.get("cells", type=Array).to_py() or []
@@ -82,25 +81,25 @@ class Reader:
         ]
 
 
-class Told:
-    """Who was told already: a page tries to connect again while its dialog is still open."""
+class PageNotices:
+    """The pages that have shown the dialog: a page reconnects while its dialog is still open."""
 
     def __init__(self) -> None:
         self._pages: OrderedDict[tuple[str, int], None] = OrderedDict()
 
     def first(self, room_id: str, pages: set[int]) -> bool:
-        """Note pages by their CRDT client ids; False if all of them are known."""
+        """Remember pages by their CRDT client ids; return False if all have shown the dialog."""
         new = [(room_id, page) for page in pages if (room_id, page) not in self._pages]
         self._pages.update(dict.fromkeys(new))
-        while len(self._pages) > _MAX_TOLD:
+        while len(self._pages) > _MAX_PAGES:
             self._pages.popitem(last=False)
         return bool(new) or not pages
 
 
 def _clients(state: bytes) -> set[int]:
     decoder = Decoder(state)
-    found = set()
+    clients = set()
     for _ in range(decoder.read_var_uint()):
-        found.add(decoder.read_var_uint())
-        decoder.read_var_uint()
-    return found
+        clients.add(decoder.read_var_uint())
+        decoder.read_var_uint()  # its clock
+    return clients

@@ -1,17 +1,17 @@
-"""The collaboration room of a managed document: AngelGit's log is the truth, the file its print.
+"""The collaboration room of a managed document: AngelGit's log is authoritative, the file a copy.
 
-It differs from Jupyter's own `DocumentRoom` in what would lose or double text:
+It differs from Jupyter's own `DocumentRoom` wherever that could lose or double text:
 
     Jupyter's room                           this one
     ---------------------------------------  ---------------------------------------------------
-    file wins over the store when it opens   the log wins; the file is printed anew
-    file changed on disk -> document is      what was changed is an edit like any other, taken in
-      overwritten with it                      by AngelGit, which alone writes the file
+    file wins over the store when it opens   the log wins; the file is written anew
+    file changed on disk -> document is      the change is an edit like any other, taken in by
+      overwritten with it                      AngelGit, which alone writes the file
     writes to the store run side by side     one after the other, in order: no gaps in the log
-    tells the others, then stores            stores, then tells everybody, the author included:
+    sends to the rest, then stores           stores, then sends to everybody, author included:
                                              **an update that comes back is durable**
-    runs in a group with all others          runs in a task of its own
-    a full buffer drops updates in silence   falls back to the document's whole state
+    shares a task group with all rooms       runs in a task of its own
+    a full buffer drops updates silently     falls back to the document's whole state
 
     client --update--> ydoc --observe--> pending --ingest--> log --broadcast--> all clients
                                                                --print--> file
@@ -43,16 +43,26 @@ if TYPE_CHECKING:
     from jupyter_ext.rooms.ystore import AngelYStore
 
 MAX_PENDING = 4096
-"""Updates that wait to be stored; beyond it the whole state is stored instead."""
+"""How many updates may wait to be stored; beyond it the whole state is stored instead."""
 RETRY_S = (0.1, 0.5, 2.0, 5.0)
 FINAL = (InvalidInput, NotFound, Refused, TooLarge)
 """Errors that stay the same however often one tries."""
 FLUSH_S = 5.0
-"""How long a room that is stopped tries to store what it still holds, in seconds."""
+"""How long a room that is being stopped tries to store what it holds, in seconds."""
 
 
 class ManagedRoom(DocumentRoom):
-    """A room whose every update is in AngelGit's log before anybody is told of it."""
+    """A room that sends an update to clients only once it is in AngelGit's log.
+
+    Args:
+        room_id: `format:type:file_id`.
+        file: the document's file.
+        logger: Jupyter's log of events.
+        store: the document's updates in AngelGit.
+        live: where the room is registered for AngelGit's own updates.
+        log: the server's log.
+        options: those of `DocumentRoom`.
+    """
 
     def __init__(
         self,
@@ -64,16 +74,15 @@ class ManagedRoom(DocumentRoom):
         log: Logger | None = None,
         **options: Any,
     ) -> None:
-        """Take the room's id (`format:type:file_id`), its file and its document's store."""
         self.store = store
         self.refused = ""
-        """Why the room was closed, if it was."""
+        """Why the room was closed; empty while it is open."""
         self._name = f"{store.repo}/{store.path}"
         self._live = live
         self._early: list[bytes] = []
         self._taking = False
         self._pending: deque[tuple[bytes, bool]] = deque()
-        """Updates in order; True when the log does not have it yet."""
+        """Updates in order; True for one that the log does not have yet."""
         self._overflowed = False
         self._wake = asyncio.Event()
         self._storing = asyncio.Lock()
@@ -82,10 +91,10 @@ class ManagedRoom(DocumentRoom):
         super().__init__(room_id, file_format, file_type, file, logger, store, log, **options)
 
     async def launch(self) -> None:
-        """Run in a task of its own; return when it does.
+        """Run in a task of its own; return once it has started.
 
-        Jupyter runs its rooms in one task group, which a file that cannot be opened brings down
-        with all rooms in it; they stay in its list, dead.
+        Jupyter runs its rooms in one task group: a file that cannot be opened ends them all, and
+        they stay in its list, dead.
         """
         self._running = asyncio.create_task(self.start(), name=f"room {self._name}")
         await self.started.wait()
@@ -97,14 +106,15 @@ class ManagedRoom(DocumentRoom):
         async with self._update_lock:
             self._live.register(self.store.repo, self.store.path, self)
             try:
-                known = [update async for update, _, _ in self.store.read()]
+                stored = [update async for update, _, _ in self.store.read()]
             except BaseException:
                 self._live.unregister(self.store.repo, self.store.path, self)
                 raise
-            # This room's own first words (its path, set when it was made) are in no log yet;
-            # without them every later update of ours would leave a gap there.
+            # The room's own first update (its path, set by the constructor) is in no log yet. A
+            # CRDT applies a client's updates in order only, so without it none of the later ones
+            # of this client would take effect when the log is replayed.
             own = self.ydoc.get_update()
-            for update in [*known, *self._early]:
+            for update in [*stored, *self._early]:
                 self.ydoc.apply_update(update)
             self._early.clear()
             self._subscription = self.ydoc.observe(self._on_update)
@@ -114,7 +124,7 @@ class ManagedRoom(DocumentRoom):
         self._on_document_change("source", None)  # the file may be older than the log
 
     def take(self, update: bytes) -> None:
-        """Apply an update that is in the log already."""
+        """Apply an update of AngelGit's, which is in the log already."""
         if not self.ready:
             self._early.append(update)
             return
@@ -125,12 +135,12 @@ class ManagedRoom(DocumentRoom):
             self._taking = False
 
     async def flush(self) -> None:
-        """Return when everything typed so far is stored and told."""
+        """Return once every edit so far is stored and sent."""
         while self._pending or self._overflowed:
             await self._step()
 
     async def stop(self) -> None:
-        """Store what is left, then stop."""
+        """Store what the room still holds, then stop."""
         with anyio.move_on_after(FLUSH_S, shield=True):
             await self.flush()
         if self._pending or self._overflowed:
@@ -161,7 +171,7 @@ class ManagedRoom(DocumentRoom):
         self._wake.set()
 
     async def _broadcast_updates(self) -> None:
-        # Jupyter's own buffer, which drops what it cannot hold, is not used.
+        # Jupyter's own buffer is not used: it drops what it cannot hold.
         self._update_send_stream.close()
         self._update_receive_stream.close()
         try:
@@ -170,12 +180,12 @@ class ManagedRoom(DocumentRoom):
                 self._wake.clear()
                 await self.flush()
         finally:
-            # Whoever cancels us, what people typed is kept first.
+            # Cancelled or not, edits are stored first.
             with anyio.move_on_after(FLUSH_S, shield=True):
                 await self.flush()
 
     async def _step(self) -> None:
-        """Store one batch and tell everybody; what could not be stored stays in its place."""
+        """Store one batch and send it to everybody; on failure it stays in the queue."""
         async with self._storing:
             count = len(self._pending)
             batch = list(self._pending)
@@ -195,28 +205,28 @@ class ManagedRoom(DocumentRoom):
             for _ in range(count):
                 self._pending.popleft()
             if batch:
-                self._tell(_merged([update for update, _ in batch]))
+                self._broadcast(_merged([update for update, _ in batch]))
 
     async def _store(self, update: bytes) -> None:
-        """Store an update, however long that takes; raise what trying again cannot mend."""
+        """Store an update, however long that takes; raise an error that retrying cannot mend."""
         for attempt in itertools.count():
             try:
                 await self.store.write(update)
                 break
             except FINAL:
                 raise
-            except Exception as error:  # noqa: BLE001 - the stores are away, in their drivers' words
+            except Exception as error:  # noqa: BLE001 - the drivers of the stores raise many kinds
                 wait = RETRY_S[min(attempt, len(RETRY_S) - 1)]
                 self.log.warning("%s: not stored, again in %s s: %s", self._name, wait, error)
                 await asyncio.sleep(wait)
 
     async def _refuse(self, error: AngelError, refused: list[bytes]) -> None:
-        """Close the room: an edit cannot be kept, and all are told; what others typed is kept."""
+        """Close the room for all clients: an edit cannot be kept. The other edits are stored."""
         self.refused = error.detail
         self._live.unregister(self.store.repo, self.store.path, self)
         self.log.error("%s: an edit was refused, the room is closed: %s", self._name, error)
         for client in tuple(self.clients):
-            _send_away(client)
+            _disconnect(client)
         while self._pending:
             update, fresh = self._pending[0]
             if fresh and refused != [update]:
@@ -227,14 +237,14 @@ class ManagedRoom(DocumentRoom):
     async def _handle_sync_message_error(
         self, exc: Exception, message: bytes, channel: Channel
     ) -> bool:
-        """Send whoever said what cannot be applied away: Jupyter goes on as if it had been."""
+        """Disconnect a client whose edit cannot be applied: Jupyter would go on without it."""
         handled = await super()._handle_sync_message_error(exc, message, channel)
         if not handled and message[:1] == bytes([MessageType.SYNC]):
             self.log.warning("%s: an edit cannot be applied: %s", self._name, exc)
-            _send_away(channel)
+            _disconnect(channel)
         return True
 
-    def _tell(self, update: bytes) -> None:
+    def _broadcast(self, update: bytes) -> None:
         message = create_update_message(update)
         for client in tuple(self.clients):
             if self._task_group is not None:
@@ -243,7 +253,7 @@ class ManagedRoom(DocumentRoom):
     # -- the file ---------------------------------------------------------------------------
 
     async def _on_outofband_change(self) -> None:
-        """Have AngelGit take in what somebody has written into the file."""
+        """Have AngelGit take in what another program has written into the file."""
         self._saving_document = asyncio.create_task(
             self._maybe_save_document(self._saving_document)
         )
@@ -253,7 +263,7 @@ class ManagedRoom(DocumentRoom):
         saving_document: asyncio.Task[None] | None,
         save_now: bool = False,  # noqa: FBT001, FBT002 - Jupyter's signature
     ) -> None:
-        """Have the file written: what was typed is stored first, what is on disk is taken in."""
+        """Have AngelGit write the file, after storing edits and taking in what is on disk."""
         if self._save_delay is None and not save_now:
             return
         if saving_document is not None and not saving_document.done():
@@ -271,12 +281,12 @@ class ManagedRoom(DocumentRoom):
         except Exception as error:
             self.log.exception("Cannot write %s", self._file.path)
             self._emit(LogLevel.ERROR, None, f"Error saving file: {error!r}")
-            if save_now:  # somebody asked for it and is told
+            if save_now:  # the client that asked gets the error
                 raise
-            # Else a task with nobody to raise to; the log has the text in any case.
+            # Otherwise nobody awaits this task; the log has the text in any case.
 
 
-def _send_away(client: Channel) -> None:
+def _disconnect(client: Channel) -> None:
     client.close(CLOSED, NOT_KEPT)  # pyright: ignore[reportAttributeAccessIssue] - Tornado's
 
 

@@ -1,7 +1,6 @@
-"""Where the updates of a managed document are kept: AngelGit's log, and nowhere else.
+"""The store of a managed document: AngelGit's log.
 
-Jupyter's own store (SQLite) stays in force for every other file; see `ManagedRoom` for who
-opens which. A `write` that returns is durable.
+Every other file keeps Jupyter's own store (SQLite). A `write` that has returned is durable.
 
     store = AngelYStore("study", "notes.md", documents)
     await store.write(update)
@@ -19,7 +18,7 @@ from jupyter_ext.live import Documents
 
 
 class AngelYStore(BaseYStore):
-    """One managed document's updates, in AngelGit."""
+    """The updates of one managed document."""
 
     def __init__(
         self,
@@ -36,11 +35,11 @@ class AngelYStore(BaseYStore):
         self._documents = documents
 
     async def write(self, data: bytes) -> None:
-        """Take an update; it survives `kill -9` when this returns."""
+        """Store an update; it survives `kill -9` once this has returned."""
         await self._documents.ingest(self.repo, self.path, data)
 
     async def print(self) -> str | None:
-        """Have the file written from the log; return its SHA-256, None if that has to wait."""
+        """Have AngelGit write the file from the log; return its SHA-256, None if it has to wait."""
         return await self._documents.write_file(self.repo, self.path)
 
     async def read(self) -> AsyncIterator[tuple[bytes, bytes, float]]:

@@ -1,1 +1,1 @@
-"""Who a peer is: the certificate authority, enrolment, signing keys."""
+"""Identities of peers: the certificate authority, enrolment, signing keys."""

@@ -1,7 +1,7 @@
-"""Who is who: a P-256 CA in the data directory, certificates for 24 hours, TLS contexts.
+"""The certificate authority: a P-256 CA in the data directory, 24-hour certificates, TLS contexts.
 
-A node or agent is named by one URI in its certificate, `spiffe://angelos/<kind>/<name>` (SPIFFE
-X.509-SVID, section 2), and by nothing else. Of a signing request only the public key counts.
+One URI in its certificate names a node or agent, `spiffe://angelos/<kind>/<name>` (SPIFFE
+X.509-SVID, section 2), and nothing else does. Only the public key of a signing request is used.
 
     pki = Pki.open(data_dir / "keys", SystemClock())
     issued = pki.issue(csr_pem, PrincipalId("node/exec1"))
@@ -39,7 +39,7 @@ _PEER = re.compile(r"^spiffe://angelos/((?:node|agent)/[^/]+)$")
 
 @dataclass(frozen=True)
 class Issued:
-    """A certificate that was just made."""
+    """A certificate that was just issued."""
 
     certificate: str
     serial: str
@@ -49,10 +49,9 @@ class Issued:
 
 
 class Pki:
-    """The certificate authority and the hub's own certificates."""
+    """The certificate authority and the hub's own certificates; see `open`."""
 
     def __init__(self, directory: Path, clock: Clock, names: Sequence[str] = ()) -> None:
-        """Load the CA from `directory`, or make it; see `open`."""
         self.clock = clock
         self._names = ("localhost", "127.0.0.1", *names)
         self._server_file = directory / "hub.pem"
@@ -61,7 +60,7 @@ class Pki:
         if not path.exists():
             write_private(path, _make_ca(clock.time()))
         if path.stat().st_mode & 0o077:
-            raise Tampered(f"{path} is open to others.", hint=f"chmod 600 {path}")
+            raise Tampered(f"Other users may read {path}.", hint=f"chmod 600 {path}")
         body = path.read_bytes()
         try:
             key = serialization.load_pem_private_key(body, None)
@@ -78,18 +77,27 @@ class Pki:
     def open(cls, directory: Path, clock: Clock, names: Sequence[str] = ()) -> Pki:
         """Load or create the CA in `directory` (files 0600) and issue the hub's certificate.
 
-        `names` are host names and addresses by which the hub is reached besides 127.0.0.1.
-        Raises `Tampered` when the CA's file is damaged or open to others.
+        Args:
+            directory: where keys are kept.
+            clock: time for certificates.
+            names: host names and addresses of the hub besides localhost and 127.0.0.1.
+
+        Raises:
+            Tampered: the CA's file is damaged, or other users may read it.
         """
         return cls(directory, clock, names)
 
-    def issue(self, csr_pem: str, who: PrincipalId) -> Issued:
-        """Certify the public key in `csr_pem` as `who` for 24 hours; raise `InvalidInput`.
+    def issue(self, csr_pem: str, owner: PrincipalId) -> Issued:
+        """Certify for 24 hours that `owner` holds the public key in `csr_pem`.
 
-        The request proves that its sender has the key; everything else in it is ignored.
+        The request's signature proves possession of the key; everything else in it is ignored, so
+        a peer cannot ask for another name or for more rights.
+
+        Raises:
+            InvalidInput: the request is invalid, or `owner` is no node or agent.
         """
-        if not is_principal(who) or not _PEER.match(_DOMAIN + who):
-            raise InvalidInput(f"{who} cannot have a certificate.")
+        if not is_principal(owner) or not _PEER.match(_DOMAIN + owner):
+            raise InvalidInput(f"{owner} cannot have a certificate.")
         try:
             csr = x509.load_pem_x509_csr(csr_pem.encode())
             key = csr.public_key()
@@ -100,11 +108,11 @@ class Pki:
             raise InvalidInput("The key must be on the curve P-256.")
         if not proven:
             raise InvalidInput("The signing request is not signed with its own key.")
-        name = x509.UniformResourceIdentifier(_DOMAIN + who)
-        return self._certify(key, who, [name], ExtendedKeyUsageOID.CLIENT_AUTH)
+        name = x509.UniformResourceIdentifier(_DOMAIN + owner)
+        return self._certify(key, owner, [name], ExtendedKeyUsageOID.CLIENT_AUTH)
 
     def renew_server(self) -> float:
-        """Issue the hub a new key and certificate; return when to do so again (Unix seconds)."""
+        """Issue the hub a new key and certificate; return when to do it again (Unix seconds)."""
         key = ec.generate_private_key(ec.SECP256R1())
         names = [_general_name(name) for name in self._names]
         issued = self._certify(
@@ -114,21 +122,22 @@ class Pki:
         return self.clock.time() + LIFETIME_S / 2
 
     def server_context(self) -> ssl.SSLContext:
-        """Return a fresh context that demands a certificate of this CA from whoever connects."""
+        """Return a fresh context that demands a certificate of this CA from every client."""
         context = self.enrolment_context()
         context.load_verify_locations(cadata=self.ca_pem)
         context.verify_mode = ssl.CERT_REQUIRED
         return context
 
     def enrolment_context(self) -> ssl.SSLContext:
-        """Return a fresh context for the one listener that nobody has a certificate for yet."""
+        """Return a fresh context for the listener whose clients have no certificate yet."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        # TLS 1.3 only: no negotiation of old ciphers, and client certificates are encrypted.
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         self.load_server_chain(context)
         return context
 
     def load_server_chain(self, context: ssl.SSLContext) -> None:
-        """Put the hub's present certificate into a live context; open connections go on."""
+        """Load the hub's present certificate into a live context; open connections go on."""
         context.load_cert_chain(self._server_file)
 
     def _certify(
@@ -164,7 +173,7 @@ class Pki:
 
 
 def identity_of(der: bytes | None) -> tuple[PrincipalId, str]:
-    """Return whom a verified certificate (DER) names and its serial; raise `Unauthenticated`."""
+    """Return the owner of a verified certificate (DER) and its serial; raise `Unauthenticated`."""
     if not der:
         raise Unauthenticated("The connection has no client certificate.")
     try:
@@ -172,7 +181,8 @@ def identity_of(der: bytes | None) -> tuple[PrincipalId, str]:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         uris = names.get_values_for_type(x509.UniformResourceIdentifier)
     except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension) as error:
-        raise Unauthenticated(f"The certificate names nobody: {error}") from error
+        raise Unauthenticated(f"The certificate has no name: {error}") from error
+    # Exactly one name: a second one could be read as another principal somewhere else.
     match = _PEER.match(uris[0]) if len(uris) == len(list(names)) == 1 else None
     if match is None or not is_principal(match.group(1)):
         raise Unauthenticated("The certificate does not name exactly one node or agent.")
@@ -180,7 +190,7 @@ def identity_of(der: bytes | None) -> tuple[PrincipalId, str]:
 
 
 def client_context(ca_pem: str, chain: Path | None = None) -> ssl.SSLContext:
-    """Return a context that trusts this CA alone; `chain` holds one's key and certificate."""
+    """Return a context that trusts only this CA; `chain` holds the client's key and certificate."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     try:
@@ -224,16 +234,22 @@ def _make_ca(now: float) -> bytes:
         .add_extension(identifier, critical=False)
         .sign(key, hashes.SHA256())
     )
-    # One file, so that a crash never leaves a key without its certificate.
+    # One file: a crash cannot leave a key without its certificate.
     return key_pem(key) + certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def _key_usage(*, sign: bool) -> x509.KeyUsage:
     return x509.KeyUsage(
-        digital_signature=sign, key_cert_sign=not sign, crl_sign=not sign,
-        content_commitment=False, key_encipherment=False, data_encipherment=False,
-        key_agreement=False, encipher_only=False, decipher_only=False,
-    )  # fmt: skip
+        digital_signature=sign,
+        key_cert_sign=not sign,
+        crl_sign=not sign,
+        content_commitment=False,
+        key_encipherment=False,
+        data_encipherment=False,
+        key_agreement=False,
+        encipher_only=False,
+        decipher_only=False,
+    )
 
 
 def _general_name(name: str) -> x509.GeneralName:

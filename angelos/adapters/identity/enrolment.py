@@ -1,8 +1,8 @@
 """How a node or agent gets its certificate, keeps it and renews it.
 
-A token is base64url of MessagePack `{url, ca, secret}`: where to ask, whom to trust there and
-nowhere else, and a secret that works once. The folder holds `identity.pem` (key and certificate)
-and `enrolled.json`, both 0600.
+A token is base64url of MessagePack `{url, ca, secret}`: the address, the only CA to trust there,
+and a secret that works once. The directory holds `identity.pem` (key and certificate) and
+`enrolled.json`, both 0600.
 
     identity = await enrol(token, Path("nodes/exec1"))      # or Identity.load(folder)
     async with connect_channel(identity.hub_url, identity.client_context(), ...) as channel:
@@ -44,7 +44,7 @@ _LOOK_S = 60.0
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a single-use enrolment token holds."""
+    """The content of a single-use enrolment token."""
 
     url: str
     ca: str
@@ -57,7 +57,7 @@ def encode_token(token: Token) -> str:
 
 
 def decode_token(text: str) -> Token:
-    """Return what a token holds; raise `InvalidInput`."""
+    """Return the content of a token; raise `InvalidInput`."""
     text = text.strip()
     if len(text) > MAX_TOKEN:
         raise InvalidInput("The enrolment token is too long to be one.")
@@ -75,10 +75,12 @@ def decode_token(text: str) -> Token:
 
 
 class Identity:
-    """A node's or agent's certificate with its key, and the context it connects with."""
+    """A node's or agent's certificate with its key, and the TLS context to connect with.
+
+    Made by `load` or `enrol`.
+    """
 
     def __init__(self, directory: Path, enrolled: Enrolled) -> None:
-        """Take what `load` or `enrol` found; its context is renewed in place."""
         self.directory = directory
         self.enrolled = enrolled
         self._life = _life_of(enrolled)
@@ -96,16 +98,16 @@ class Identity:
                 f"{directory} holds no identity.",
                 hint="Join with a token first: `angelos node join` or `angelos agent join`.",
             ) from error
-        except (ValueError, ssl.SSLError) as error:  # not JSON, or no certificate in it
+        except (ValueError, ssl.SSLError) as error:  # not JSON, or without a certificate
             raise InvalidInput(f"The identity in {directory} is damaged: {error}") from error
 
     def client_context(self) -> ssl.SSLContext:
-        """Return the one context to connect with; renewals happen in place."""
+        """Return the one context to connect with; it is renewed in place."""
         return self._context
 
     @property
     def id(self) -> PrincipalId:
-        """Who this is."""
+        """The principal of the certificate."""
         return self.enrolled.id
 
     @property
@@ -124,22 +126,22 @@ class Identity:
         return sum(self._life) / 2
 
     async def renew(self) -> None:
-        """Get a certificate for a new key; the live context uses it for new connections."""
+        """Get a certificate for a new key; new connections of the live context use it."""
         key = ec.generate_private_key(ec.SECP256R1())
         body = Renew(csr=signing_request(key))
         enrolled = await _post(f"{self.hub_url}{PREFIX}/renew", body, self._context)
         if enrolled.id != self.id or enrolled.ca != self.enrolled.ca:
-            raise InvalidInput("The hub answered with somebody else's certificate.")
+            raise InvalidInput("The hub answered with another principal's certificate.")
         _store(self.directory, key, enrolled)
         self._context.load_cert_chain(self.directory / "identity.pem")
         self.enrolled, self._life = enrolled, _life_of(enrolled)
 
     async def keep_renewed(self, clock: Clock) -> None:
-        """Renew at half life, for ever; trouble is logged and tried again."""
+        """Renew at half life, for ever; a failure is logged and retried."""
         while True:
             at = self.renew_at + random.uniform(0, 1)  # noqa: S311 - no secret
-            # In pieces: a sleep stands still while the host is suspended, and the clock does not.
-            while (wait := at - clock.time()) > 0:  # noqa: ASYNC110 - nobody tells the time
+            # In short sleeps: one long sleep would not advance while the host is suspended.
+            while (wait := at - clock.time()) > 0:  # noqa: ASYNC110 - no event announces the time
                 await asyncio.sleep(min(wait, _LOOK_S))
             try:
                 await self.renew()
@@ -156,14 +158,17 @@ def _life_of(enrolled: Enrolled) -> tuple[float, float]:
 
 
 async def enrol(token: str, directory: Path) -> Identity:
-    """Turn a token into an identity kept in `directory`.
+    """Turn a token into an identity in `directory`.
 
-    The key is made here and never leaves; only the CA in the token is trusted. Raises
-    `InvalidInput` for a bad token, `Unauthenticated` or `Refused` when the hub does not take
-    it (a token works once), `Unavailable` when nobody answers.
+    The private key is created here and never leaves. Only the CA in the token is trusted.
+
+    Raises:
+        InvalidInput: the token is invalid, or `directory` cannot be written.
+        Unauthenticated: the hub refuses the token; each works once.
+        Unavailable: the hub does not answer.
     """
     parts = decode_token(token)
-    _make(directory)
+    _prepare(directory)
     key = ec.generate_private_key(ec.SECP256R1())
     body = Enrol(secret=parts.secret, csr=signing_request(key))
     enrolled = await _post(f"{parts.url}{PREFIX}/enrol", body, client_context(parts.ca))
@@ -173,15 +178,15 @@ async def enrol(token: str, directory: Path) -> Identity:
     return Identity(directory, enrolled)
 
 
-def _make(directory: Path) -> None:
-    """Make the folder and write into it, before the token is spent."""
+def _prepare(directory: Path) -> None:
+    """Create the directory and try to write there, before the token is used."""
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         tempfile.TemporaryFile(dir=directory).close()
     except OSError as error:
         raise InvalidInput(
-            f"{directory} cannot be made or written: {error.strerror}.",
-            hint="The token was not used; use it with another folder.",
+            f"{directory} cannot be created or written: {error.strerror}.",
+            hint="The token was not used; use it with another directory.",
         ) from error
 
 
@@ -193,10 +198,15 @@ def _store(directory: Path, key: ec.EllipticCurvePrivateKey, enrolled: Enrolled)
 
 async def _post(url: str, body: Any, context: ssl.SSLContext) -> Enrolled:
     request = HTTPRequest(
-        url, method="POST", body=msgspec.json.encode(body), ssl_options=context,
-        headers={"Content-Type": "application/json"}, follow_redirects=False,
-        connect_timeout=10, request_timeout=30,
-    )  # fmt: skip
+        url,
+        method="POST",
+        body=msgspec.json.encode(body),
+        ssl_options=context,
+        headers={"Content-Type": "application/json"},
+        follow_redirects=False,
+        connect_timeout=10,
+        request_timeout=30,
+    )
     try:
         async with caller(_MAX_ANSWER) as http:
             answer = await http.fetch(request)
@@ -206,4 +216,4 @@ async def _post(url: str, body: Any, context: ssl.SSLContext) -> Enrolled:
     except (OSError, ssl.SSLError) as error:
         raise Unavailable(f"{url} cannot be reached: {error}") from error
     except msgspec.DecodeError as error:
-        raise Unavailable(f"{url} answered something else: {error}") from error
+        raise Unavailable(f"{url} does not answer like a hub: {error}") from error

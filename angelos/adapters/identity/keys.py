@@ -1,4 +1,4 @@
-"""Ed25519 keys in files of their own, readable by the owner only.
+"""Ed25519 keys in files that only their owner can read.
 
 log_key = load_or_create(data_dir / "keys" / "log.key")
 """
@@ -17,17 +17,19 @@ SEED_BYTES = 32
 
 
 def load_or_create(path: Path) -> SigningKey:
-    """Return the key whose 32-byte seed is in `path`, made now (mode 0600) if it is not there.
+    """Return the key whose 32-byte seed is in `path`; create it (mode 0600) if there is none.
 
     Two processes that start at once get the same key: the file appears whole or not at all.
-    Raises `Tampered` when the file has another size or others may read it.
+
+    Raises:
+        Tampered: the file has another size, or other users may read it.
     """
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     if not path.exists():
         _create(path, SigningKey.generate().seed)
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o077:
-        raise Tampered(f"{path} is open to others (mode {mode:04o}).", hint=f"chmod 600 {path}")
+        raise Tampered(f"Other users may read {path} (mode {mode:04o}).", hint=f"chmod 600 {path}")
     seed = path.read_bytes()
     if len(seed) != SEED_BYTES:
         raise Tampered(f"{path} holds {len(seed)} bytes, not a key of {SEED_BYTES}.")
@@ -42,7 +44,7 @@ def _create(path: Path, seed: bytes) -> None:
             file.write(seed)
             file.flush()
             os.fsync(file.fileno())
-        os.link(fresh, path)  # fails if somebody else was first, and then theirs is the key
+        os.link(fresh, path)  # fails if another process was first, whose key is used then
     except FileExistsError:
         pass
     finally:

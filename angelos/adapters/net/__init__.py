@@ -1,1 +1,1 @@
-"""The network: HTTP, WebSockets, the link of a channel, dialling."""
+"""The network: routes over HTTP, WebSockets, the link of a channel, outgoing connections."""

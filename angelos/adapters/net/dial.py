@@ -1,6 +1,6 @@
-"""Connections of a client that end with whoever asked for them.
+"""Outgoing connections that end when their caller is cancelled.
 
-Tornado's own go on when their caller is cancelled, until an answer or a time-out comes.
+Tornado's own go on after that, until an answer or a time-out comes.
 
     link = await dial(HTTPRequest("wss://127.0.0.1:8443/x", ssl_options=context), ping_interval=20)
     async with caller(max_body=1_000_000) as http:
@@ -27,40 +27,40 @@ from angelos.core.errors import AngelError, Unavailable, from_problem
 async def dial(request: HTTPRequest, **options: Any) -> WebSocketClientConnection:
     """Return an open WebSocket; `options` and errors are those of `websocket_connect`.
 
-    Of a caller who is cancelled meanwhile, what then comes is closed.
+    If the caller is cancelled meanwhile, the connection is closed as soon as it is there.
     """
     connecting = asyncio.ensure_future(websocket_connect(request, **options))
     try:
         return await asyncio.shield(connecting)
     except asyncio.CancelledError:
-        connecting.add_done_callback(_not_wanted)
+        connecting.add_done_callback(_discard)
         raise
 
 
 def hang_up(link: WebSocketClientConnection) -> None:
-    """Say goodbye and close the connection now; Tornado would wait for the other's goodbye."""
+    """Close a WebSocket at once; Tornado would wait for the other end's close frame."""
     stream = getattr(link.protocol, "stream", None)
     link.close()
     if stream is not None:
         stream.close()
 
 
-def _not_wanted(connecting: asyncio.Future[WebSocketClientConnection]) -> None:
+def _discard(connecting: asyncio.Future[WebSocketClientConnection]) -> None:
     if not connecting.cancelled() and connecting.exception() is None:
         hang_up(connecting.result())
 
 
 @asynccontextmanager
 async def caller(max_body: int) -> AsyncGenerator[Caller, None]:
-    """Give a client for one request after the other; on leaving, its connection is closed.
+    """Yield a client for one request after the other; on leaving, its connection is closed.
 
     Answers of more than `max_body` bytes are refused.
     """
-    made = Caller(max_body)
+    http = Caller(max_body)
     try:
-        yield made
+        yield http
     finally:
-        made.hang_up()
+        http.hang_up()
 
 
 class Caller:
@@ -68,8 +68,8 @@ class Caller:
 
     def __init__(self, max_body: int) -> None:
         self._line = _Line()
-        made = SimpleAsyncHTTPClient(force_instance=True, max_body_size=max_body)
-        self._http = cast("SimpleAsyncHTTPClient", made)
+        http = SimpleAsyncHTTPClient(force_instance=True, max_body_size=max_body)
+        self._http = cast("SimpleAsyncHTTPClient", http)
         self._http.tcp_client.close()
         self._http.tcp_client = self._line
 
@@ -79,33 +79,33 @@ class Caller:
         try:
             return await asyncio.shield(asking)
         except asyncio.CancelledError:
-            # Cancelled itself, it would log what becomes of the request.
+            # Shielded, since a cancelled fetch would log the request's error; so take it here.
             asking.add_done_callback(lambda done: done.cancelled() or done.exception())
             raise
 
     def hang_up(self) -> None:
-        """End the connection, and with it a request that is under way."""
+        """Close the connection, and with it a request in progress."""
         self._line.hang_up()
         self._http.close()
 
 
 class _Line(TCPClient):
-    """Tornado's, remembering the connection that it made last: its client cannot end one."""
+    """Tornado's client, which cannot close its connection; this one remembers the last."""
 
     def __init__(self) -> None:
         super().__init__()
         self._stream: IOStream | None = None
-        self._left = False
+        self._hung_up = False
 
     async def connect(self, *args: Any, **kwargs: Any) -> IOStream:
         self._stream = await super().connect(*args, **kwargs)
-        if self._left:
+        if self._hung_up:
             self._stream.close()
             raise StreamClosedError
         return self._stream
 
     def hang_up(self) -> None:
-        self._left = True
+        self._hung_up = True
         if self._stream is not None:
             self._stream.close()
 

@@ -95,7 +95,7 @@ class RouteTable:
         for route in sorted(routes, key=lambda route: (route.path.count("{"), route.path)):
             methods = by_path.setdefault(compile_path(route), {})
             if route.method in methods:
-                msg = f"{route.method} {route.path} stands twice among the routes"
+                msg = f"{route.method} {route.path} is defined twice"
                 raise ValueError(msg)
             methods[route.method] = route
         self._paths = [(re.compile(path), methods) for path, methods in by_path.items()]
@@ -399,7 +399,7 @@ def mount(routes: Sequence[Route], principal_of: PrincipalOf) -> list[tuple[str,
     """Return Tornado's rule for `routes`.
 
     Raises:
-        ValueError: an operation stands twice among them.
+        ValueError: an operation is defined twice.
     """
     table = RouteTable(routes)
     return [

@@ -1,10 +1,10 @@
 """A `Channel` on the protocol machine, over one connection after the other.
 
-Both ends use it: the hub keeps one `Link` per peer, `adapters/net/websocket.py` one for itself. A
-connection is a `Wire`; when it is gone the link waits for the next and everything that the other
-end has not processed is sent again.
+Both ends use it: the hub has one `Link` per peer, a peer has one (`adapters/net/websocket.py`). A
+connection is a `Wire`; when it is lost the link waits for the next one, over which everything that
+the other end has not processed is sent again.
 
-`recv` acknowledges: asking for the next batch says that the one before is processed durably.
+`recv` acknowledges: a call for the next batch means that the last one is processed durably.
 """
 
 from __future__ import annotations
@@ -25,25 +25,24 @@ class Wire(Protocol):
     """One open connection that carries messages."""
 
     def write(self, data: bytes) -> None:
-        """Send one message; trouble shows as the end of the connection, never here."""
+        """Send one message; a failure ends the connection and is never raised here."""
         ...
 
     def close(self, code: str, reason: str) -> None:
-        """Close it; safe to call again."""
+        """Close it. Idempotent."""
         ...
 
 
 class Link:
-    """`core.ports.Channel` for one peer and one session of ours."""
+    """`core.ports.Channel` for one peer and one session of this end. It starts disconnected."""
 
     def __init__(self, peer: PrincipalId, machine: Machine, clock: Clock) -> None:
-        """Start without a connection."""
         self.peer = peer
         self.machine = machine
         self.clock = clock
         self.wire: Wire | None = None
         self.ended: End | None = None
-        """Why there will be no further connection, once that is so."""
+        """Why there will be no further connection; None while there may be one."""
         self.down = asyncio.Event()
         """Set while there is no connection."""
         self.down.set()
@@ -58,9 +57,13 @@ class Link:
     # -- core.ports.Channel ------------------------------------------------------------------
 
     async def send(self, batch: Sequence[Envelope]) -> None:
-        """Take envelopes for sending; waits while a whole window is unacknowledged.
+        """Queue envelopes; waits while a whole window is unacknowledged.
 
-        They stay here over lost connections. Raises `TooLarge`, and `Unavailable` at the end.
+        They survive lost connections.
+
+        Raises:
+            TooLarge: no frame can hold an envelope.
+            Unavailable: the link has ended.
         """
         for envelope in batch:
             self._check()
@@ -72,9 +75,10 @@ class Link:
         self._carry_out(self.machine.flush())
 
     async def recv(self) -> list[Envelope]:
-        """Return everything that has come, and acknowledge what the call before returned.
+        """Return every envelope that has arrived, and acknowledge those of the last call.
 
-        What came before the end is still returned; then raises `Unavailable`.
+        Raises:
+            Unavailable: the link has ended, and everything that arrived before was returned.
         """
         if self._taken is not None:
             taken, self._taken = self._taken, None
@@ -96,7 +100,7 @@ class Link:
     # -- connections -------------------------------------------------------------------------
 
     def connected(self, wire: Wire, begin: Callable[[float], list[Effect]]) -> None:
-        """Go on over `wire`; `begin(now)` is the machine's first word on it."""
+        """Continue over `wire`; `begin(now)` returns the machine's first effects on it."""
         if self.wire is not None and self.wire is not wire:
             self._carry_out(self.machine.end(EndCode.fenced, "Another connection took over."))
         self.wire, self.last_end = wire, None
@@ -104,34 +108,34 @@ class Link:
         self._carry_out(begin(self.clock.monotonic()))
 
     def message(self, wire: Wire, data: bytes) -> None:
-        """A message has come over `wire`; one from an older connection is dropped."""
+        """Take a message from `wire`; one from an older connection is dropped."""
         if wire is self.wire:
             self._carry_out(self.machine.receive(data, self.clock.monotonic()))
 
     def lost(self, wire: Wire) -> None:
-        """The connection is gone."""
+        """Note that the connection is lost."""
         if wire is self.wire:
             self.machine.lost()
             self._unwire()
 
     def tick(self) -> None:
-        """Time has passed."""
+        """Let the machine ping or give up."""
         self._carry_out(self.machine.tick(self.clock.monotonic()))
 
     def drop(self, code: str, reason: str = "") -> None:
-        """End the present connection only; the peer may come back and go on."""
+        """End the present connection only; the peer may come back and continue."""
         if self.wire is not None:
             self._carry_out(self.machine.end(code, reason))
 
     def end(self, code: str, reason: str = "") -> None:
-        """End the link for good, telling the peer why; idempotent."""
+        """End the link for good and tell the peer why. Idempotent."""
         if self.ended is None:
             self.ended = End(code, reason)
             self.drop(code, reason)
             self._wake()
 
     def finish(self, end: End) -> None:
-        """Take note that there will be no further connection."""
+        """Note that there will be no further connection."""
         if self.ended is None:
             self.ended = end
         self._wake()
@@ -145,7 +149,7 @@ class Link:
                     self._inbox.append(effect)
                     self._news.set()
                 case Established(resumed):
-                    if not resumed:  # the peer's new session sends all of it again
+                    if not resumed:  # the peer has a new session and will send all of it again
                         self._inbox.clear()
                         self._taken = None
                     self.up.set()

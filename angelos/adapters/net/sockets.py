@@ -12,12 +12,12 @@ from angelos.core.errors import Unavailable
 LOOPBACK = "127.0.0.1"
 
 
-def free_port(wanted: int = 0) -> int:
-    """Return `wanted` if it is free on the loopback, else (or for 0) any free port.
+def free_port(preferred: int = 0) -> int:
+    """Return `preferred` if it is free on the loopback, otherwise (or for 0) any free port.
 
-    Somebody may take it before the caller does, who has to be ready for that.
+    Another program may take the port before the caller does.
     """
-    for port in (wanted, 0):
+    for port in (preferred, 0):
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

@@ -1,12 +1,12 @@
-"""The peer's end of a channel: a WebSocket over mutual TLS that connects again by itself.
+"""The peer's end of a channel: a WebSocket over mutual TLS that reconnects on its own.
 
     async with connect_channel(identity.hub_url, context, SystemClock(), info={...}) as channel:
         await channel.send([Envelope("fact", fact.id, encode(fact))])
         for envelope in await channel.recv():
             ...
 
-A refused client may believe that it is connected (under TLS 1.3 the server checks the certificate
-after the client is done), so a connection counts only once the hub's welcome has come.
+Under TLS 1.3 the client finishes its handshake before the server has checked the certificate. So a
+refused client believes for a moment that it is connected; only the hub's welcome proves it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from angelos.core.ports import Clock
 log = logging.getLogger(__name__)
 CHANNEL_PATH = "/angelos/channel"
 CLOSED = 4000
-"""WebSocket close code with which either end closes; the reason is the protocol's word."""
+"""The WebSocket close code of both ends; the reason is an `EndCode`."""
 _HUB = PrincipalId("system/hub")
 _TICK_S = 1.0
 _GOODBYE_S = 1.0
@@ -60,9 +60,21 @@ def connect_channel(
 ) -> ClientChannel:
     """Return a channel to the hub at `url` (`https://host:port`), to be used with `async with`.
 
-    `info` (role, tier, pid) is what the peer says of itself. Entering waits for the hub's
-    welcome: it raises `Unauthenticated` when the hub refuses us and `Unavailable` when there is
-    no connection within `patience_s`. Later it connects again, for as long as it takes.
+    Entering waits for the hub's welcome: it raises `Unauthenticated` when the hub refuses the
+    peer, and `Unavailable` when there is no connection within `patience_s`. A connection that is
+    lost later is made again, however long that takes.
+
+    Args:
+        url: the hub's address.
+        ssl_context: the peer's certificate and the CA to trust.
+        clock: time for pings and time-outs.
+        info: what the peer reports about itself (role, tier, pid).
+        config: windows and times of the protocol.
+        patience_s: how long to wait for the first welcome; None for as long as it takes.
+        session: the id of this life of the peer; a random one if empty.
+
+    Raises:
+        InvalidInput: `url` is not an https address.
     """
     if not url.startswith("https://"):
         raise InvalidInput(f"{url!r} is not the https address of a hub.")
@@ -72,31 +84,30 @@ def connect_channel(
 
 
 class SocketWire:
-    """A `Wire` on Tornado's WebSocket, client's or handler's."""
+    """A `Wire` on an open WebSocket of Tornado's, client's or handler's."""
 
     def __init__(self, socket: WebSocketClientConnection | WebSocketHandler) -> None:
-        """Take an open WebSocket."""
         self._socket = socket
 
     def write(self, data: bytes) -> None:
-        """Send one binary message; a full buffer ends the connection."""
+        """Send one binary message; a full buffer closes the connection."""
         try:
             written = self._socket.write_message(data, binary=True)
         except (WebSocketClosedError, StreamBufferFullError) as error:
             log.debug("Not written: %s", error)
             self.close(EndCode.lost, "The other end does not read.")
         else:
-            # A failure shows as the end of the connection as well; here it is only taken note of.
+            # The connection ends on a failure too; this only marks the exception as retrieved.
             written.add_done_callback(lambda f: f.cancelled() or f.exception())
 
     def close(self, code: str, reason: str) -> None:
         """Close with `code` as the reason."""
-        del reason  # it went in the protocol's own goodbye
+        del reason  # the protocol's own goodbye has it
         self._socket.close(CLOSED, code)
 
 
 class ClientChannel(Link):
-    """A `Link` that owns the task which keeps it connected."""
+    """A `Link` that owns the task which keeps it connected; see `connect_channel`."""
 
     def __init__(
         self,
@@ -107,7 +118,6 @@ class ClientChannel(Link):
         info: dict[str, str],
         patience_s: float | None,
     ) -> None:
-        """Not connected yet; see `connect_channel`."""
         super().__init__(_HUB, machine, clock)
         self._address = address
         self._context = context
@@ -142,7 +152,7 @@ class ClientChannel(Link):
         await self.close()
 
     async def close(self, reason: str = "") -> None:
-        """Say goodbye, close the connection and end the task."""
+        """Close the connection with a goodbye and end the task."""
         self.end(EndCode.shutdown, reason)
         await self._stop()
 
@@ -165,7 +175,7 @@ class ClientChannel(Link):
                 failures = 0 if self._welcomed else failures + 1
                 pause = min(_LAST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(failures, 10))
                 await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-        except AngelError as error:  # refused: trying again would not help
+        except AngelError as error:  # refused: reconnecting would not help
             self._error = error
             self.finish(End(EndCode.unauthenticated, str(error)))
         except Exception:
@@ -175,16 +185,16 @@ class ClientChannel(Link):
     async def _one_connection(self) -> None:
         self.last_end = None
         wires: list[SocketWire] = []
-        gone = asyncio.Event()
+        closed = asyncio.Event()
 
         def on_message(data: str | bytes | None) -> None:
             if data is None:
-                gone.set()
+                closed.set()
             if not wires:
                 return
             if isinstance(data, bytes):
                 self.message(wires[0], data)
-            else:  # a text message is no frame; None is the end
+            else:  # a text message is no frame; None means that the socket was closed
                 self.message(wires[0], b"") if data is not None else self.lost(wires[0])
 
         socket = await self._open(on_message)
@@ -207,23 +217,26 @@ class ClientChannel(Link):
             socket.close()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_GOODBYE_S):
-                    await gone.wait()
+                    await closed.wait()
             if stream is not None:
                 stream.close()
 
     async def _open(
         self, on_message: Callable[[str | bytes | None], None]
     ) -> WebSocketClientConnection | None:
-        """Return an open WebSocket, None when trying again may help; raise when refused."""
+        """Return an open WebSocket, None when a retry may help; raise when refused."""
         try:
             socket = await dial(
                 HTTPRequest(
-                    self._address, ssl_options=self._context, connect_timeout=10,
-                    request_timeout=10, follow_redirects=False,
+                    self._address,
+                    ssl_options=self._context,
+                    connect_timeout=10,
+                    request_timeout=10,
+                    follow_redirects=False,
                 ),
                 max_message_size=MAX_FRAME_BYTES,
                 on_message_callback=on_message,
-            )  # fmt: skip
+            )
         except HTTPClientError as error:
             self._error = problem_of(error)
             if isinstance(self._error, (Unauthenticated, Forbidden)):
@@ -232,7 +245,8 @@ class ClientChannel(Link):
             self._error = Unavailable(f"{self._address} cannot be reached: {error}")
         else:
             if socket.protocol is not None:
-                # Tornado turned it off behind the handshake: Nagle would hold frames for 40 ms.
+                # Tornado turns it off after the handshake, and Nagle's algorithm would then delay
+                # small frames by up to 40 ms.
                 socket.protocol.set_nodelay(True)
             return socket
         return None

@@ -36,9 +36,14 @@ class History:
         after_ms, after_seq = offset_key(after)
         before_ms, before_seq = offset_key(before) if before else (None, None)
         parameters = {
-            "after_ms": after_ms, "after_seq": after_seq, "before_ms": before_ms,
-            "before_seq": before_seq, "kinds": list(kinds), "subject": subject, "limit": limit,
-        }  # fmt: skip
+            "after_ms": after_ms,
+            "after_seq": after_seq,
+            "before_ms": before_ms,
+            "before_seq": before_seq,
+            "kinds": list(kinds),
+            "subject": subject,
+            "limit": limit,
+        }
         async with self._database.transaction() as connection:
             rows = await connection.execute(_QUERIES["history"], parameters)
             return [decode(body, Fact) for (body,) in await rows.fetchall()]

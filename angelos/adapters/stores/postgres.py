@@ -159,7 +159,7 @@ class Database:
                 hint="Make the user of the DSN the owner of its database.",
             ) from error
 
-    async def _migrate(self, known: list[Migration]) -> list[str]:
+    async def _migrate(self, available: list[Migration]) -> list[str]:
         async with self.transaction() as connection:
             if connection.info.server_version < _OLDEST * 10_000:
                 raise Conflict(
@@ -177,7 +177,7 @@ class Database:
             rows = await connection.execute(
                 "select plane, number, name, sha256 from schema_migration"
             )
-            missing = pending(known, await rows.fetchall())
+            missing = pending(available, await rows.fetchall())
             for migration in missing:
                 await connection.execute(migration.text)
                 await connection.execute(
@@ -206,13 +206,13 @@ def _migrations_of(package: str) -> list[Migration]:
     return sorted(result)
 
 
-def pending(known: Sequence[Migration], applied: list[tuple[Any, ...]]) -> list[Migration]:
+def pending(available: Sequence[Migration], applied: list[tuple[Any, ...]]) -> list[Migration]:
     """Return the migrations to apply, given rows (plane, number, name, sha256).
 
     Raises:
         Conflict: an applied one is unknown or was changed, or one to apply comes before it.
     """
-    missing = {(migration.plane, migration.number): migration for migration in known}
+    missing = {(migration.plane, migration.number): migration for migration in available}
     newest: dict[str, int] = {}
     for plane, number, name, sha256 in applied:
         migration = missing.pop((plane, number), None)

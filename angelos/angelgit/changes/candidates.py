@@ -24,9 +24,10 @@ from angelos.angelgit.storage.models import (
     PathOp,
     PreparedProposal,
     ProposalStatus,
+    StoredProposal,
     sha256,
 )
-from angelos.angelgit.storage.store import Store, StoredProposal
+from angelos.angelgit.storage.store import Store
 from angelos.angelgit.storage.trees import RollbackStep, by_path, path_clash
 from angelos.angelgit.threads import in_thread
 from angelos.core.errors import Stale

@@ -14,6 +14,7 @@ from angelos.angelgit.storage.models import (
     ROOM,
     SYSTEM,
     AdvanceCause,
+    DocumentRow,
     FileState,
     Manifest,
     PathChange,
@@ -21,7 +22,7 @@ from angelos.angelgit.storage.models import (
     Transaction,
     sha256,
 )
-from angelos.angelgit.storage.store import DocumentRow, Store
+from angelos.angelgit.storage.store import Store
 from angelos.angelgit.storage.trees import with_files
 from angelos.core.errors import InvalidInput, Tampered
 from angelos.core.ids import PrincipalId, ProposalId, Revision, new_fact_id

@@ -8,8 +8,7 @@ import msgspec
 
 from angelos.angelgit.documents import crdt
 from angelos.angelgit.documents.canonical import canonical, check_text
-from angelos.angelgit.storage.models import FileState, Manifest, sha256
-from angelos.angelgit.storage.store import DocumentRow
+from angelos.angelgit.storage.models import DocumentRow, FileState, Manifest, sha256
 from angelos.angelgit.storage.trees import BESIDE, file_below_file, with_files
 from angelos.core.errors import InvalidInput
 from angelos.core.ids import uuid7

@@ -26,11 +26,12 @@ from angelos.angelgit.storage.models import (
     PathOp,
     PreparedProposal,
     ProposalStatus,
+    StoredProposal,
     Transaction,
     proposal_digest,
     sha256,
 )
-from angelos.angelgit.storage.store import Store, StoredProposal
+from angelos.angelgit.storage.store import Store
 from angelos.angelgit.threads import in_thread
 from angelos.core.errors import Conflict, InvalidInput, NotFound
 from angelos.core.ids import PrincipalId, ProposalId, Revision

@@ -17,7 +17,7 @@ import hashlib
 import json
 import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from pycrdt import Array, Doc, Map, Text
 
@@ -157,7 +157,7 @@ def moved_cells(before: Sequence[str], after: Sequence[str]) -> set[str]:
     return set(common) - stay
 
 
-def json_equal(a: Any, b: Any) -> bool:
+def json_equal(a: object, b: object) -> bool:
     """Return whether two values are the same JSON; in Python `True == 1`, in JSON they differ.
 
     >>> json_equal({"a": [1]}, {"a": [True]}), json_equal([], [])
@@ -165,9 +165,9 @@ def json_equal(a: Any, b: Any) -> bool:
     """
     if type(a) is not type(b):
         return False
-    if isinstance(a, dict):
+    if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(json_equal(v, b[k]) for k, v in a.items())
-    if isinstance(a, list):
+    if isinstance(a, list) and isinstance(b, list):
         return len(a) == len(b) and all(map(json_equal, a, b))
     return a == b
 
@@ -288,17 +288,17 @@ def _is_json(mime: str) -> bool:
     )
 
 
-def _is_lines(value: Any) -> bool:
+def _is_lines(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(v, str) for v in value)
 
 
-def _dicts(value: Any) -> list[Json]:
+def _dicts(value: object) -> list[Json]:
     return [v for v in value if isinstance(v, dict)] if isinstance(value, list) else []
 
 
 def _give_ids(cells: list[Json], like: list[Json]) -> None:
     used = {cell["id"] for cell in cells if isinstance(cell.get("id"), str)}
-    earlier: dict[tuple[Any, Any], list[str]] = {}
+    earlier: dict[tuple[str | None, str], list[str]] = {}
     for cell in like:
         earlier.setdefault((cell["cell_type"], cell["source"]), []).append(cell["id"])
     for index, cell in enumerate(cells):
@@ -317,7 +317,7 @@ def _give_ids(cells: list[Json], like: list[Json]) -> None:
         used.add(ids[0])
 
 
-def _reject_constant(constant: str) -> Any:
+def _reject_constant(constant: str) -> NoReturn:
     msg = f"{constant} is not JSON"
     raise ValueError(msg)
 

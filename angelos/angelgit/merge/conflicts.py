@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -60,14 +60,23 @@ class MergeConflict(msgspec.Struct, frozen=True, kw_only=True):
     """Of `key`: the key that both sides set. Of `path_blocked`: the path in the way."""
 
 
-def evidence(conflicts: list[MergeConflict]) -> list[dict[str, Any]]:
+def evidence(conflicts: list[MergeConflict]) -> list[dict[str, str | int]]:
     """Return conflicts as plain data for an error's `extra`, with the texts cut to a bound."""
-    rows = [msgspec.to_builtins(conflict) for conflict in conflicts[:_MAX_CONFLICTS]]
-    for row in rows:
-        for side in ("base", "theirs", "yours"):
-            if len(row[side]) > _MAX_TEXT:
-                row[side] = row[side][:_MAX_TEXT] + "..."
-    return rows
+    return [
+        msgspec.to_builtins(
+            msgspec.structs.replace(
+                conflict,
+                base=_bounded(conflict.base),
+                theirs=_bounded(conflict.theirs),
+                yours=_bounded(conflict.yours),
+            )
+        )
+        for conflict in conflicts[:_MAX_CONFLICTS]
+    ]
+
+
+def _bounded(text: str) -> str:
+    return text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + "..."
 
 
 _DESCRIPTIONS = {

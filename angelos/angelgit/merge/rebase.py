@@ -1,6 +1,6 @@
 r"""Updates checked against the merge of the texts before they are written anywhere.
 
-`onto_main` makes a proposal's update anew where it would give a different text on `main`.
+`onto_main` replaces a proposal's update where it would give a different text on `main`.
 `onto_dev` lets an update stand and adds an edit of `dev` alone where its text is wrong there. So
 `dev` always contains all of `main`, and both have the expected text.
 
@@ -10,7 +10,6 @@ Pure and sometimes expensive: callers use `in_thread`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 import pycrdt
@@ -161,7 +160,9 @@ def _stale(path: str, texts: tuple[str, str, str]) -> Stale:
     )
 
 
-def _line_conflicts(path: str, base: str, current: str, proposed: str) -> list[dict[str, Any]]:
+def _line_conflicts(
+    path: str, base: str, current: str, proposed: str
+) -> list[dict[str, str | int]]:
     if is_notebook(path):
         books = [notebook.parse(text, path) for text in (base, current, proposed)]
         rows = conflicts.notebook_conflicts(path, *books)

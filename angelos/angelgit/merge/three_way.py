@@ -19,7 +19,7 @@ a conflict, and `text` keeps the current side.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from angelos.angelgit.documents import notebook
 from angelos.angelgit.documents.canonical import is_notebook
@@ -28,7 +28,7 @@ from angelos.angelgit.documents.notebook import Json, json_equal
 from angelos.angelgit.merge import conflicts
 from angelos.core.errors import InvalidInput
 
-_MISSING: Any = object()
+_MISSING = object()
 
 
 class Chunk(NamedTuple):
@@ -403,7 +403,8 @@ def _merge_mappings(base: Json, current: Json, proposed: Json) -> tuple[Json, bo
     return merged, has_conflicts
 
 
-def _merge_value(base: Any, current: Any, proposed: Any) -> tuple[Any, bool]:
+def _merge_value(base: object, current: object, proposed: object) -> tuple[object, bool]:
+    """Return the merge of three JSON values, and whether both sides changed them differently."""
     if json_equal(proposed, base):
         return current, False
     if json_equal(current, base):

@@ -18,8 +18,8 @@ from angelos.adapters.stores.postgres import Database
 from angelos.angelgit.documents import crdt
 from angelos.angelgit.documents.replica import Replica
 from angelos.angelgit.storage.log import DocumentLog, LogEntry
-from angelos.angelgit.storage.models import sha256
-from angelos.angelgit.storage.store import DocumentRow, Store
+from angelos.angelgit.storage.models import DocumentRow, sha256
+from angelos.angelgit.storage.store import Store
 from angelos.core.errors import AngelError, NotFound, Tampered, TooLarge
 from angelos.core.ids import START, Offset, offset_key
 from angelos.core.revision import MAX_FILE_BYTES
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 _REPLICAS = 256
 """The most documents that stay in memory."""
 _COMPACT_AFTER = 1_000
-"""After so many logged updates of one document a snapshot is taken."""
+"""How many logged updates of one document lead to a snapshot."""
 
 
 class LiveReplicas:

@@ -19,7 +19,7 @@ from typing import TypeVar
 import msgspec
 
 from angelos.core.errors import InvalidInput, Tampered
-from angelos.core.ids import PrincipalId, ProposalId, Revision
+from angelos.core.ids import START, Offset, PrincipalId, ProposalId, Revision
 from angelos.core.repository import Edit
 from angelos.core.revision import Entry
 
@@ -80,6 +80,20 @@ class FileState(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 Manifest = tuple[FileState, ...]
 
 
+class DocumentRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A document of `dev` with its newest snapshot."""
+
+    id: str
+    repo: str
+    path: str
+    mode: int
+    alive: bool
+    state: str
+    """SHA-256 of the blob with the snapshot's state, which contains the log up to `upto`."""
+    upto: Offset = START
+    sha256: str
+
+
 class PathChange(msgspec.Struct, frozen=True, kw_only=True):
     """The change of one path of `dev`."""
 
@@ -108,6 +122,15 @@ class PreparedProposal(msgspec.Struct, frozen=True, kw_only=True):
     after: dict[str, str]
     """Path -> SHA-256 of its proposed content; the content is stored as a blob."""
     diffs: dict[str, str]
+
+
+class StoredProposal(msgspec.Struct, frozen=True, kw_only=True):
+    """A proposal and how far it has come."""
+
+    record: PreparedProposal
+    status: ProposalStatus
+    merged: Revision | None
+    reverted: Revision | None
 
 
 class MainAdvance(msgspec.Struct, frozen=True, kw_only=True):

@@ -11,72 +11,49 @@ queries are atomic together.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, LiteralString
 
 import msgspec
 import zstandard
 
-from angelos.adapters.stores.postgres import Connection, load_queries
+from angelos.adapters.stores.postgres import Connection
 from angelos.angelgit.documents import crdt
 from angelos.angelgit.merge.rebase import RevertedEdit
 from angelos.angelgit.storage.models import (
+    DocumentRow,
     FileState,
     MainAdvance,
     Manifest,
     PathChange,
     PreparedProposal,
     ProposalStatus,
+    StoredProposal,
     Transaction,
-    WriteRecord,
     decode,
     encode,
     sha256,
 )
+from angelos.angelgit.storage.sql import NamedQueries
 from angelos.core.errors import Conflict, NotFound, Tampered
-from angelos.core.ids import START, Offset, ProposalId, Revision
+from angelos.core.ids import ProposalId, Revision
 from angelos.core.messages import Fact
 from angelos.core.repository import Branch
 from angelos.core.revision import SignedCommit
 
 OUTBOX_PAGE = 500
-QUERIES: dict[str, LiteralString] = load_queries("angelos.angelgit")
-
-
-class DocumentRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A document of `dev` with its newest snapshot."""
-
-    id: str
-    repo: str
-    path: str
-    mode: int
-    alive: bool
-    state: str
-    """SHA-256 of the blob with the snapshot's state, which contains the log up to `upto`."""
-    upto: Offset = START
-    sha256: str
-
-
-class StoredProposal(msgspec.Struct, frozen=True, kw_only=True):
-    """A proposal and how far it has come."""
-
-    record: PreparedProposal
-    status: ProposalStatus
-    merged: Revision | None
-    reverted: Revision | None
 
 
 class Store:
-    """The named queries of `queries.sql`, on one connection."""
+    """The commits, documents and proposals of all repositories, on one connection."""
 
     def __init__(self, conn: Connection) -> None:
-        self._conn = conn
+        self._sql = NamedQueries(conn)
 
     # -- blobs and commits -------------------------------------------------------------------
 
     async def add_blobs(self, contents: Iterable[bytes]) -> None:
         """Store contents under their hashes; contents that are stored already are skipped."""
         by_sha = {sha256(content): content for content in contents}
-        stored = {row[0] for row in await self._all("known_blobs", shas=list(by_sha))}
+        stored = {row[0] for row in await self._sql.all("known_blobs", shas=list(by_sha))}
         compressor = zstandard.ZstdCompressor(3)
         rows = [
             (sha, len(content), compressor.compress(content))
@@ -84,12 +61,11 @@ class Store:
             if sha not in stored
         ]
         if rows:
-            async with self._conn.cursor() as cursor:
-                await cursor.executemany(QUERIES["add_blob"], rows)
+            await self._sql.many("add_blob", rows)
 
     async def blobs(self, shas: Collection[str]) -> dict[str, bytes]:
         """Return contents by hash; raise `Tampered` if one is missing or has another hash."""
-        rows = await self._all("blobs", shas=list(set(shas)))
+        rows = await self._sql.all("blobs", shas=list(set(shas)))
         contents = {sha: _decompress(sha, body) for sha, body in rows}
         if missing := set(shas) - contents.keys():
             raise Tampered(f"The content {min(missing)[:12]} is missing from the store.")
@@ -103,7 +79,7 @@ class Store:
         """Store a commit and its manifest; its contents and states are stored already."""
         body = encode(manifest)
         await self.add_blobs([body])
-        await self._run(
+        await self._sql.run(
             "add_commit",
             revision=signed.revision,
             repo=signed.commit.repo,
@@ -114,7 +90,7 @@ class Store:
 
     async def commit(self, repo: str, revision: Revision) -> tuple[SignedCommit, Manifest]:
         """Return a commit and its files, sorted by path; raise `NotFound`."""
-        row = await self._one("commit", repo=repo, revision=revision)
+        row = await self._sql.one("commit", repo=repo, revision=revision)
         if row is None:
             raise NotFound(
                 f"Repository {repo} has no revision {revision[:64]!r}.",
@@ -125,7 +101,7 @@ class Store:
 
     async def history(self, repo: str, revision: Revision, limit: int) -> list[Revision]:
         """Return the first-parent history from `revision` back, newest first."""
-        rows = await self._all("history", repo=repo, revision=revision, limit=limit)
+        rows = await self._sql.all("history", repo=repo, revision=revision, limit=limit)
         return [Revision(row[0]) for row in rows]
 
     # -- repositories and branches -----------------------------------------------------------
@@ -133,25 +109,25 @@ class Store:
     async def add_repo(self, repo: str) -> None:
         """Add a repository; raise `Conflict` if its name is taken."""
         await self.check_free(repo)
-        if await self._one("add_repo", repo=repo) is None:
+        if await self._sql.one("add_repo", repo=repo) is None:
             raise Conflict(f"There is a repository {repo} already.", hint="Choose another name.")
 
     async def check_free(self, repo: str) -> None:
         """Raise `Conflict` if a name is taken; names that differ in case alone are the same."""
-        if row := await self._one("same_name", repo=repo):
+        if row := await self._sql.one("same_name", repo=repo):
             raise Conflict(f"There is a repository {row[0]} already.", hint="Choose another name.")
 
     async def repos(self) -> list[str]:
         """Return the names of all repositories."""
-        return [row[0] for row in await self._all("repos")]
+        return [row[0] for row in await self._sql.all("repos")]
 
     async def set_branch(self, repo: str, branch: Branch, revision: Revision) -> None:
         """Create a branch."""
-        await self._run("set_branch", repo=repo, branch=branch, revision=revision)
+        await self._sql.run("set_branch", repo=repo, branch=branch, revision=revision)
 
     async def head(self, repo: str, branch: Branch) -> Revision:
         """Return the revision of a branch; raise `NotFound`."""
-        row = await self._one("head", repo=repo, branch=branch)
+        row = await self._sql.one("head", repo=repo, branch=branch)
         if row is None:
             raise NotFound(f"There is no repository {repo!r} with a branch {branch}.")
         return Revision(row[0])
@@ -161,7 +137,7 @@ class Store:
     ) -> None:
         """Move a branch by compare-and-set; raise `Conflict` if it is not at `expected`."""
         if (
-            await self._one(
+            await self._sql.one(
                 "move_branch", repo=repo, branch=branch, revision=revision, expected=expected
             )
             is None
@@ -186,29 +162,26 @@ class Store:
                 upto=r[5],
                 sha256=r[6],
             )
-            for r in await self._all("documents", repo=repo)
+            for r in await self._sql.all("documents", repo=repo)
         ]
 
     async def put_documents(self, rows: Iterable[DocumentRow]) -> None:
         """Insert or replace documents with their snapshots."""
-        async with self._conn.cursor() as cursor:
-            await cursor.executemany(
-                QUERIES["put_document"], [msgspec.structs.asdict(row) for row in rows]
-            )
+        await self._sql.many("put_document", [msgspec.structs.asdict(row) for row in rows])
 
     async def mark_on_main(self, documents: Collection[str]) -> None:
         """Record that `main` has or had these documents."""
-        await self._run("mark_on_main", documents=list(documents))
+        await self._sql.run("mark_on_main", documents=list(documents))
 
     async def was_on_main(self, document: str) -> bool:
         """Return whether `main` has or had a document."""
-        return await self._one("on_main", documents=[document]) is not None
+        return await self._sql.one("on_main", documents=[document]) is not None
 
     # -- proposals ---------------------------------------------------------------------------
 
     async def add_proposal(self, record: PreparedProposal) -> bool:
         """Store a proposal; return False if its id is taken."""
-        row = await self._one(
+        row = await self._sql.one(
             "add_proposal",
             id=record.id,
             repo=record.repo,
@@ -220,7 +193,7 @@ class Store:
 
     async def find_proposal(self, proposal: ProposalId) -> StoredProposal | None:
         """Return a proposal, None if there is none."""
-        row = await self._one("proposal", id=proposal)
+        row = await self._sql.one("proposal", id=proposal)
         if row is None:
             return None
         record = decode(row[0], PreparedProposal)
@@ -242,24 +215,24 @@ class Store:
         record = (await self.proposal(proposal)).record
         if rebased:
             record = msgspec.structs.replace(record, paths=rebased)
-        await self._run("proposal_merged", id=proposal, revision=revision, body=encode(record))
+        await self._sql.run("proposal_merged", id=proposal, revision=revision, body=encode(record))
 
     async def mark_reverted(
         self, proposal: ProposalId, revision: Revision, inverses: Mapping[str, bytes]
     ) -> None:
         """Record the commit of `dev` that reverted a proposal, and the inverse updates."""
-        await self._run(
+        await self._sql.run(
             "proposal_reverted", id=proposal, revision=revision, inverses=encode(dict(inverses))
         )
 
     async def mark_promoted(self, revision: Revision) -> bool:
         """Record that `main` advances to a candidate; False if no merged proposal has it."""
-        return await self._one("proposal_promoted", revision=revision) is not None
+        return await self._sql.one("proposal_promoted", revision=revision) is not None
 
     async def reverted_on(self, repo: str, document: str) -> list[RevertedEdit]:
         """Return the edits of a document by proposals that were reverted."""
         edits: list[tuple[PreparedProposal, PathChange, bytes]] = []
-        for body, inverses in await self._all("reverted_on", repo=repo, documents=[document]):
+        for body, inverses in await self._sql.all("reverted_on", repo=repo, documents=[document]):
             inverse = decode(inverses, dict[str, bytes]).get(document)
             record = decode(body, PreparedProposal)
             edits += [
@@ -284,62 +257,30 @@ class Store:
 
     async def add_candidate(self, proposal: ProposalId, main: Revision, revision: Revision) -> None:
         """Record the candidate of a proposal on a given `main`."""
-        await self._run("add_candidate", proposal=proposal, main=main, revision=revision)
+        await self._sql.run("add_candidate", proposal=proposal, main=main, revision=revision)
 
     async def find_candidate(self, proposal: ProposalId, main: Revision) -> Revision | None:
         """Return the candidate of a proposal on a given `main`, None if there is none."""
-        row = await self._one("candidate", proposal=proposal, main=main)
+        row = await self._sql.one("candidate", proposal=proposal, main=main)
         return Revision(row[0]) if row else None
-
-    # -- working files -----------------------------------------------------------------------
-
-    async def write_records(
-        self, documents: Collection[str]
-    ) -> dict[str, tuple[WriteRecord, bytes | None]]:
-        """Return, by document, the record of its file and the edit that is being taken in."""
-        rows = await self._all("write_records", documents=list(documents))
-        return {
-            document: (WriteRecord(_unpack(content), _unpack(intended)), edit)
-            for document, content, intended, edit in rows
-        }
-
-    async def begin_writes(self, writes: Iterable[tuple[str, bytes | None, bytes | None]]) -> None:
-        """Record what files are about to hold: (document, content, edit that is taken in)."""
-        pack = zstandard.ZstdCompressor(3).compress
-        rows = [
-            {
-                "document": document,
-                "intended": None if content is None else pack(content),
-                "edit": edit,
-            }
-            for document, content, edit in writes
-        ]
-        async with self._conn.cursor() as cursor:
-            await cursor.executemany(QUERIES["begin_write"], rows)
-
-    async def end_writes(self, documents: Collection[str]) -> None:
-        """Record that files hold what they were about to hold."""
-        await self._run("end_writes", documents=list(documents))
-
-    async def forget_file(self, document: str) -> None:
-        """Record that a document has no working file."""
-        await self._run("forget_file", document=document)
 
     # -- transactions and facts --------------------------------------------------------------
 
     async def add_transaction(self, transaction: Transaction) -> None:
         """Store a transaction before its first effect."""
-        await self._run(
+        await self._sql.run(
             "add_transaction", id=transaction.id, repo=transaction.repo, body=encode(transaction)
         )
 
     async def transactions(self, repo: str) -> list[Transaction]:
         """Return the transactions that have begun and not ended, the oldest first."""
-        return [decode(row[0], Transaction) for row in await self._all("transactions", repo=repo)]
+        return [
+            decode(row[0], Transaction) for row in await self._sql.all("transactions", repo=repo)
+        ]
 
     async def end_transaction(self, transaction: Transaction) -> None:
         """Remove a transaction, together with its last effect."""
-        await self._run("end_transaction", id=transaction.id)
+        await self._sql.run("end_transaction", id=transaction.id)
 
     async def advance_main(self, repo: str, main: MainAdvance) -> None:
         """Advance `main` and record its documents."""
@@ -350,38 +291,24 @@ class Store:
     async def add_facts(self, facts: Iterable[Fact]) -> None:
         """Add facts to the outbox, from where they go to the journal after the commit."""
         for fact in facts:
-            await self._run("add_outbox", body=encode(fact))
+            await self._sql.run("add_outbox", body=encode(fact))
 
     async def outbox(self) -> list[tuple[int, Fact]]:
         """Return the facts that the journal may lack, the oldest first."""
         return [
-            (row[0], decode(row[1], Fact)) for row in await self._all("outbox", limit=OUTBOX_PAGE)
+            (row[0], decode(row[1], Fact))
+            for row in await self._sql.all("outbox", limit=OUTBOX_PAGE)
         ]
 
     async def clear_outbox(self, numbers: Collection[int]) -> None:
         """Remove facts that the journal has."""
-        await self._run("clear_outbox", numbers=list(numbers))
-
-    async def _run(self, query: str, **params: object) -> None:
-        await self._conn.execute(QUERIES[query], params)
-
-    async def _one(self, query: str, **params: object) -> tuple[Any, ...] | None:
-        cursor = await self._conn.execute(QUERIES[query], params)
-        return await cursor.fetchone()
-
-    async def _all(self, query: str, **params: object) -> list[tuple[Any, ...]]:
-        cursor = await self._conn.execute(QUERIES[query], params)
-        return await cursor.fetchall()
+        await self._sql.run("clear_outbox", numbers=list(numbers))
 
 
 def _text(path: str, side: Mapping[str, str], texts: Mapping[str, bytes]) -> str:
     if path in side:
         return texts[side[path]].decode()
     return crdt.text_of(path, crdt.EMPTY)
-
-
-def _unpack(body: bytes | None) -> bytes | None:
-    return None if body is None else zstandard.ZstdDecompressor().decompress(body)
 
 
 def _decompress(sha: str, body: bytes) -> bytes:

@@ -23,7 +23,7 @@ _MAX_NOTES = 1_000
 
 
 class FileOutcome(StrEnum):
-    """What became of a working file that somebody changed on disk; sent in facts."""
+    """What was done with a working file that was changed on disk; sent in facts."""
 
     taken_in = "taken-in"
     """The edit was applied to the live document; data: `bytes`."""
@@ -62,7 +62,7 @@ class DocumentActivity:
         self._changed.set()
 
     def note(self, subject: str, outcome: FileOutcome, **data: str | int) -> None:
-        """Announce what became of a working file that somebody changed on disk."""
+        """Announce what was done with a working file that was changed on disk."""
         self._notes.append(self._fact(DISK, subject, data, outcome.value))
         self._changed.set()
 

@@ -24,8 +24,9 @@ from typing import Self
 from angelos.adapters.stores.postgres import Database
 from angelos.angelgit.documents import crdt
 from angelos.angelgit.storage.live import LiveReplicas
-from angelos.angelgit.storage.models import WriteRecord, sha256
-from angelos.angelgit.storage.store import DocumentRow, Store
+from angelos.angelgit.storage.models import DocumentRow, WriteRecord, sha256
+from angelos.angelgit.storage.store import Store
+from angelos.angelgit.storage.working_files import WorkingFileRecords, WriteIntent
 from angelos.angelgit.threads import in_thread
 from angelos.angelgit.worktree.activity import DocumentActivity, FileOutcome
 from angelos.angelgit.worktree.files import SETTLE_S, WorkingFiles
@@ -122,7 +123,7 @@ class WorktreeWriter:
             texts: document -> its text, of those without edits since their snapshot.
         """
         async with self._database.transaction() as conn:
-            records = await Store(conn).write_records([row.id for row in rows])
+            records = await WorkingFileRecords(conn).find([row.id for row in rows])
         new: list[DocumentRow] = []
         for row in rows:
             text, record = texts.get(row.id), records.get(row.id)
@@ -142,7 +143,7 @@ class WorktreeWriter:
     ) -> None:
         """Write many files that have never been written, with one record for all of them."""
         async with self._database.transaction() as conn:
-            await Store(conn).begin_writes([(row.id, texts[row.id], None) for row in rows])
+            await WorkingFileRecords(conn).begin(WriteIntent(row.id, texts[row.id]) for row in rows)
         written: list[str] = []
         absent = DiskFile(FileKind.absent)
         for row in rows:
@@ -158,7 +159,7 @@ class WorktreeWriter:
             else:
                 await self.try_write(repo, row.path)
         async with self._database.transaction() as conn:
-            await Store(conn).end_writes(written)
+            await WorkingFileRecords(conn).end(written)
 
     async def remove(self, repo: str, path: str, document: str, content: str) -> None:
         """Remove the working file of a deleted document, unless somebody has changed it.
@@ -171,22 +172,21 @@ class WorktreeWriter:
         """
         async with self._locks.setdefault(document, asyncio.Lock()):
             async with self._database.transaction() as conn:
-                store = Store(conn)
-                record, _ = (await store.write_records([document])).get(
+                record, _ = (await WorkingFileRecords(conn).find([document])).get(
                     document, (WriteRecord(), None)
                 )
-                last = await store.blob(content)
+                last = await Store(conn).blob(content)
             ours = {c for c in (record.content, record.intended, last) if c is not None}
             if not await asyncio.to_thread(self._files.remove, repo, path, ours):
                 log.warning("%s/%s was deleted; its file was changed on disk and stays", repo, path)
                 self._activity.note(f"{repo}:{path}", FileOutcome.stays, stays=path)
             async with self._database.transaction() as conn:
-                await Store(conn).forget_file(document)
+                await WorkingFileRecords(conn).forget(document)
 
     async def remove_deleted(self, repo: str, rows: Sequence[DocumentRow]) -> None:
         """Remove the files of deleted documents, where AngelGit wrote them."""
         async with self._database.transaction() as conn:
-            records = await Store(conn).write_records([row.id for row in rows])
+            records = await WorkingFileRecords(conn).find([row.id for row in rows])
         for row in rows:
             if row.id not in records:
                 continue
@@ -264,7 +264,7 @@ class WorktreeWriter:
     async def _finish_edit(self, repo: str, path: str, document: str) -> WriteRecord:
         """Finish an edit that was being taken in at a kill; return the record of the file."""
         async with self._database.transaction() as conn:
-            record, edit = (await Store(conn).write_records([document])).get(
+            record, edit = (await WorkingFileRecords(conn).find([document])).get(
                 document, (WriteRecord(), None)
             )
         if edit is None:
@@ -292,11 +292,11 @@ class WorktreeWriter:
 
     async def _begin(self, document: str, content: bytes | None, edit: bytes | None = None) -> None:
         async with self._database.transaction() as conn:
-            await Store(conn).begin_writes([(document, content, edit)])
+            await WorkingFileRecords(conn).begin([WriteIntent(document, content, edit)])
 
     async def _end(self, document: str) -> None:
         async with self._database.transaction() as conn:
-            await Store(conn).end_writes([document])
+            await WorkingFileRecords(conn).end([document])
 
     async def _look(self, repo: str, path: str) -> DiskFile | None:
         try:

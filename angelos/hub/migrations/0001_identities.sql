@@ -28,8 +28,8 @@ create table enrolment (
 
 create index enrolment_principal on enrolment (principal);
 
--- Whoever is here is refused. `fact` is the id under which the journal has it, so that telling
--- it again after a crash is telling it once.
+-- Principals that are refused. `fact` is the id of the fact that announces it, so that appending it
+-- again after a crash changes nothing.
 create table quarantine (
     principal text primary key,
     reason text not null,

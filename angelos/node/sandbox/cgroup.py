@@ -73,6 +73,7 @@ class Group:
         """
         memory = str(limits.memory_mb * MIB)
         if self.version == 1:
+            # In this order: memory with swap may never be limited below memory alone.
             self._write("memory", "memory.limit_in_bytes", memory)
             if (self._at["memory"] / "memory.memsw.limit_in_bytes").exists():
                 self._write("memory", "memory.memsw.limit_in_bytes", memory)

@@ -14,19 +14,21 @@ from angelos.node.sandbox.verdict import MIB
 
 _PROC = Path("/proc")
 _TICKS = os.sysconf("SC_CLK_TCK")
+# Fields of /proc/PID/stat, counted from 0 after the name (proc(5) counts from 1 before it).
+_PPID, _UTIME, _STIME, _CUTIME, _CSTIME, _NUM_THREADS, _STARTTIME = 1, 11, 12, 13, 14, 17, 19
 
 
 def start_ticks(pid: int) -> int:
     """Return when a process started, in clock ticks since boot; 0 if there is none."""
     try:
-        return int(_fields(pid)[19])
+        return int(_fields(pid)[_STARTTIME])
     except (OSError, IndexError):
         return 0
 
 
 def parent(pid: int) -> int:
     """Return the parent's process id; raise `OSError` if there is no such process."""
-    return int(_fields(pid)[1])
+    return int(_fields(pid)[_PPID])
 
 
 def tree(root: int) -> Iterator[int]:
@@ -120,8 +122,8 @@ class Sampler:
         now: dict[tuple[int, str], int] = {}
         reaped = 0
         for pid, fields in rows.items():
-            now[pid, fields[19]] = int(fields[11]) + int(fields[12])
-            reaped += int(fields[13]) + int(fields[14])
+            now[pid, fields[_STARTTIME]] = int(fields[_UTIME]) + int(fields[_STIME])
+            reaped += int(fields[_CUTIME]) + int(fields[_CSTIME])
         before = self._alive_ticks
         self._ended_ticks += sum(ticks for process, ticks in before.items() if process not in now)
         self._alive_ticks = now
@@ -137,7 +139,7 @@ class Sampler:
 
     def _count(self, rows: dict[int, list[str]]) -> int:
         """Return the number of processes and threads, without bubblewrap's own."""
-        return sum(int(fields[17]) for fields in rows.values()) - self._own
+        return sum(int(fields[_NUM_THREADS]) for fields in rows.values()) - self._own
 
 
 def _row(pid: int) -> list[str]:

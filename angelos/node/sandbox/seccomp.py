@@ -26,6 +26,7 @@ from functools import cache
 from importlib import resources
 from typing import Any, Literal
 
+# AUDIT_ARCH_*, SECCOMP_RET_*, BPF instruction codes, and offsets in struct seccomp_data.
 _ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _ALLOW, _KILL, _ERRNO, _NOTIFY = 0x7FFF0000, 0x80000000, 0x00050000, 0x7FC00000
 _LOAD, _AND, _RETURN, _JUMP_EQ, _JUMP_GT, _JUMP_GE = 0x20, 0x54, 0x06, 0x15, 0x25, 0x35

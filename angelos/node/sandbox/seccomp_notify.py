@@ -23,10 +23,10 @@ from collections.abc import Callable
 from angelos.node.sandbox.models import Refusal
 from angelos.node.sandbox.seccomp import fork_calls, name_of, refusal_errno
 
-_CONTINUE = 1
-_RECEIVE, _SEND = 0xC0502100, 0xC0182101
-_NOTIFICATION = struct.Struct("=QIIiIQ6Q")
-_ANSWER = struct.Struct("=QqiI")
+_CONTINUE = 1  # SECCOMP_USER_NOTIF_FLAG_CONTINUE
+_RECEIVE, _SEND = 0xC0502100, 0xC0182101  # SECCOMP_IOCTL_NOTIF_RECV, _SEND
+_NOTIFICATION = struct.Struct("=QIIiIQ6Q")  # struct seccomp_notif
+_ANSWER = struct.Struct("=QqiI")  # struct seccomp_notif_resp
 
 
 class SeccompListener:

@@ -59,7 +59,7 @@ STEPS = [
     [("merge", "retry"), ("merge", "restart"), ("revert", "restart"), ("rollback", "restart")],
 )
 @pytest.mark.parametrize(("owner", "name", "before"), STEPS)
-async def test_a_move_that_is_cut_off_happens_once(  # noqa: PLR0917
+async def test_an_interrupted_transaction_happens_once(  # noqa: PLR0917
     start, rooms, journal, monkeypatch, tmp_path, owner, name, before, again, what
 ):
     proposal = new_proposal_id()
@@ -121,7 +121,7 @@ async def test_a_move_that_is_cut_off_happens_once(  # noqa: PLR0917
             assert await git.tree("study", main) == await git.tree("study", base)
 
 
-async def test_what_was_typed_is_there_after_a_kill(start, rooms, monkeypatch, tmp_path):
+async def test_typing_survives_a_kill(start, rooms, monkeypatch, tmp_path):
     async with start() as git:
         await git.create("study", {"a.txt": FILE.encode()}, EVE, "import")
         room = await rooms.enter(git, "study", "a.txt")
@@ -138,7 +138,7 @@ async def test_what_was_typed_is_there_after_a_kill(start, rooms, monkeypatch, t
         assert (await git.read_live("study", "a.txt")).decode() == "more\n" + typed
 
 
-async def test_an_edit_that_was_not_logged_is_not_there(start, rooms, monkeypatch):
+async def test_an_edit_that_was_not_logged_is_not_in_the_document(start, rooms, monkeypatch):
     async with start() as git:
         await git.create("study", {"a.txt": FILE.encode()}, EVE, "import")
         room = await rooms.enter(git, "study", "a.txt")
@@ -229,7 +229,7 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 @pytest.mark.parametrize("acks", [1, 30, 77])
-async def test_what_was_acknowledged_survives_kill_9(start, database, stores, tmp_path, acks):
+async def test_acknowledged_edits_survive_kill_9(start, database, stores, tmp_path, acks):
     need(hasattr(os, "kill"), "POSIX signals")
     async with start() as git:
         await git.create("study", {"a.txt": FILE.encode()}, EVE, "import")
@@ -272,7 +272,7 @@ async def cut_off(git, monkeypatch, act) -> None:
 
 
 @pytest.mark.parametrize("again", ["retry", "restart"])
-async def test_what_is_typed_into_the_same_lines_before_the_recovery_is_not_mixed_up(
+async def test_typing_into_the_same_lines_before_the_recovery_is_not_mixed_up(
     start, rooms, monkeypatch, again
 ):
     proposal, other = new_proposal_id(), new_proposal_id()
@@ -299,7 +299,7 @@ async def test_what_is_typed_into_the_same_lines_before_the_recovery_is_not_mixe
 
 
 @pytest.mark.parametrize("again", ["retry", "restart"])
-async def test_what_is_typed_elsewhere_before_the_recovery_is_committed_by_itself(
+async def test_typing_elsewhere_before_the_recovery_is_a_commit_of_its_own(
     start, rooms, monkeypatch, again
 ):
     proposal = new_proposal_id()
@@ -320,9 +320,7 @@ async def test_what_is_typed_elsewhere_before_the_recovery_is_committed_by_itsel
         assert authors == [ADA, ROOM, EVE]
 
 
-async def test_a_revert_that_is_cut_off_does_not_delete_what_was_typed_since(
-    start, rooms, monkeypatch
-):
+async def test_an_interrupted_revert_does_not_delete_later_typing(start, rooms, monkeypatch):
     proposal = new_proposal_id()
     async with start() as git:
         base = await git.create("study", {"a.txt": FILE.encode()}, EVE, "import")
@@ -343,9 +341,7 @@ async def test_a_revert_that_is_cut_off_does_not_delete_what_was_typed_since(
 
 
 @pytest.mark.parametrize("what", ["revert", "rollback"])
-async def test_what_is_typed_into_the_same_line_is_there_after_the_recovery(
-    start, rooms, monkeypatch, what
-):
+async def test_typing_into_the_same_line_survives_the_recovery(start, rooms, monkeypatch, what):
     proposal = new_proposal_id()
     async with start() as git:
         base = await git.create("study", {"a.txt": FILE.encode()}, EVE, "import")

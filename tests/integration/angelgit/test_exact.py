@@ -53,7 +53,7 @@ async def test_a_base_from_before_a_rollback_is_merged_as_text(git, promote):
     assert await both(git, "r", "a.py") == ("return 5\n", "return 5\n")
 
 
-async def test_a_deletion_is_made_anew_too(git, promote):
+async def test_a_deletion_is_rebased_too(git, promote):
     first = await git.create("r", {"a.txt": b"one\ntwo\n"}, EVE, "import")
     await promote(first, "a.txt", "one\n", repo="r")
     await git.rollback("r", first, EVE, "health")
@@ -81,7 +81,7 @@ async def test_a_notebooks_cell_from_before_a_rollback_is_merged_as_text(git, pr
         await git.rollback("r", first, EVE, "health")
 
 
-async def test_a_proposal_made_anew_is_taken_out_again(git, promote, put, rooms):
+async def test_a_rebased_proposal_is_taken_out_again(git, promote, put, rooms):
     first = await git.create("r", {"a.py": b"a\nreturn 1\nb\n"}, EVE, "import")
     await promote(first, "a.py", "a\nreturn 2\nb\n", repo="r")
     await git.rollback("r", first, EVE, "health")
@@ -239,7 +239,7 @@ class Model:
     max_examples=25, deadline=None, suppress_health_check=list(HealthCheck),
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
 )  # fmt: skip
-async def test_nothing_is_ever_written_that_the_lines_do_not_say(git, rooms, seed):
+async def test_every_write_is_a_line_merge(git, rooms, seed):
     rng = random.Random(seed)
     repo = f"r{next(NUMBERS)}"
     text = "a\nb\nc\nd\ne\n"

@@ -12,7 +12,7 @@ import pytest
 
 from angelos.angelgit.storage.live import LiveReplicas
 from angelos.angelgit.storage.models import DISK
-from angelos.angelgit.storage.store import Store
+from angelos.angelgit.storage.working_files import WorkingFileRecords
 from angelos.angelgit.worktree.files import WorkingFiles
 from angelos.angelgit.worktree.writer import WorktreeWriter
 from angelos.core.errors import NotFound, Unavailable
@@ -45,10 +45,10 @@ def outside(ws):
 
 
 @pytest.fixture
-def told(journal):
+def announced(journal):
     """Wait for a fact about what came from disk."""
 
-    async def told(outcome):
+    async def announced(outcome):
         async def found():
             facts = await journal.read(START, kinds=[Kind.document_edited])
             return [fact for fact in facts if fact.outcome == outcome]
@@ -56,7 +56,7 @@ def told(journal):
         (fact,) = await eventually(found, outcome)
         return fact
 
-    return told
+    return announced
 
 
 async def live(git, path="a.txt"):
@@ -67,19 +67,17 @@ def copies(ws, name="a") -> list[str]:
     return [p.read_text() for p in sorted(ws.glob(f"{name}.disk-*"))]
 
 
-async def test_what_becomes_of_a_file_at_the_end_is_announced_too(start, rooms, ws, outside, told):
+async def test_a_file_written_at_the_end_is_announced_too(start, rooms, ws, outside, announced):
     async with start() as git:
         await git.create("study", {"a.txt": FILE.encode()}, EVE, "import")
         room = await rooms.enter(git, "study", "a.txt")
         await room.type("line 3", "typed ")
         outside("a.txt", THEIRS)
-    assert (await told("set-aside")).data["kept"].startswith("a.disk-")
+    assert (await announced("set-aside")).data["kept"].startswith("a.disk-")
     assert copies(ws) == [THEIRS]
 
 
-async def test_what_the_journal_did_not_take_is_announced_later(
-    git, base, outside, told, monkeypatch
-):
+async def test_facts_wait_while_the_journal_is_away(git, base, outside, announced, monkeypatch):
     async def away(_):
         refused.set()
         raise Unavailable
@@ -90,10 +88,12 @@ async def test_what_the_journal_did_not_take_is_announced_later(
         patch.setattr(git._activity._journal, "append", away)
         await git.write_file("study", "a.txt")
         await refused.wait()
-    assert (await told("taken-in")).subject == "study:a.txt"
+    assert (await announced("taken-in")).subject == "study:a.txt"
 
 
-async def test_an_edit_on_disk_of_a_file_that_is_being_deleted_stays(git, base, ws, outside, told):
+async def test_an_edit_on_disk_of_a_file_that_is_being_deleted_stays(
+    git, base, ws, outside, announced
+):
     proposal, document = new_proposal_id(), git._live.document("study", "b/b.txt")
     await git.propose(proposal, "study", base, [DeleteFile(path="b/b.txt")], ADA, "gone")
     outside("b/b.txt", "b\nby an editor\n")
@@ -105,12 +105,12 @@ async def test_an_edit_on_disk_of_a_file_that_is_being_deleted_stays(git, base, 
     await merge
     with pytest.raises(NotFound):
         await seen
-    assert (await told("stays")).data["stays"] == "b/b.txt"
+    assert (await announced("stays")).data["stays"] == "b/b.txt"
     assert (ws / "b/b.txt").read_text() == "b\nby an editor\n"
 
 
 async def test_an_edit_on_disk_is_taken_in_shown_and_announced(
-    git, base, rooms, ws, outside, told, start
+    git, base, rooms, ws, outside, announced, start
 ):
     room = await rooms.enter(git, "study", "a.txt")
     await room.type("line 9", "typed\n")
@@ -118,7 +118,7 @@ async def test_an_edit_on_disk_is_taken_in_shown_and_announced(
     await git.write_file("study", "a.txt")
     both = THEIRS.replace("line 9", "typed\nline 9")
     assert str(room.text) == await live(git) == (ws / "a.txt").read_text() == both
-    fact = await told("taken-in")
+    fact = await announced("taken-in")
     assert (fact.actor, fact.subject) == (DISK, "study:a.txt")
     assert copies(ws) == []
     await room.type("line 20", "more\n")
@@ -148,21 +148,21 @@ async def test_a_merge_into_a_document_that_nobody_has_open_keeps_both(git, base
 
 
 async def test_the_same_lines_on_both_sides_are_kept_side_by_side(
-    git, base, put, ws, outside, told
+    git, base, put, ws, outside, announced
 ):
     outside("a.txt", THEIRS)
     ours = FILE.replace("line 3\n", "line 3, by an agent\n")
     await put(base, "a.txt", ours)
     assert (ws / "a.txt").read_text() == ours == await live(git)
     assert copies(ws) == [THEIRS]
-    fact = await told("set-aside")
+    fact = await announced("set-aside")
     assert (ws / fact.data["kept"]).read_text() == THEIRS
     assert git.locate(f"study/{fact.data['kept']}") is None  # a file like any other
     await git.write_file("study", "a.txt")
     assert len(copies(ws)) == 1
 
 
-async def test_what_was_changed_while_the_system_was_down_is_taken_in(start, ws, outside):
+async def test_edits_made_while_the_system_was_down_are_taken_in(start, ws, outside):
     async with start() as git:
         await git.create("study", {"a.txt": FILE.encode(), "b.txt": b"b\n"}, EVE, "import")
     outside("a.txt", THEIRS)
@@ -176,13 +176,13 @@ async def test_what_was_changed_while_the_system_was_down_is_taken_in(start, ws,
         assert sorted(p.name for p in ws.iterdir()) == ["a.txt", "b.txt"]
 
 
-async def test_opening_a_document_takes_in_what_its_file_holds(git, base, rooms, outside):
+async def test_opening_a_document_takes_in_the_edits_of_its_file(git, base, rooms, outside):
     outside("a.txt", THEIRS)
     room = await rooms.enter(git, "study", "a.txt")
     assert str(room.text) == THEIRS
 
 
-async def test_files_that_stand_where_a_repository_is_imported_are_kept(start, ws, outside):
+async def test_files_at_the_place_of_an_import_are_kept(start, ws, outside):
     async with start() as git:
         outside("a.txt", "mine, before\n")
         outside("n.ipynb", "no notebook")
@@ -221,8 +221,8 @@ async def test_notebooks_are_taken_in_by_cell(git, ws, outside):
 
 
 @pytest.mark.parametrize("what", ["binary", "link", "folder", "fifo", "huge"])
-async def test_what_is_no_text_is_kept_aside(  # noqa: PLR0917
-    git, base, put, ws, outside, tmp_path, told, what
+async def test_content_that_is_no_text_is_kept_aside(  # noqa: PLR0917
+    git, base, put, ws, outside, tmp_path, announced, what
 ):
     (tmp_path / "secret").write_text("secret\n")
     (ws / "a.txt").unlink()
@@ -242,18 +242,18 @@ async def test_what_is_no_text_is_kept_aside(  # noqa: PLR0917
     await put(base, "a.txt", new)
     assert (ws / "a.txt").read_text() == new == await live(git)
     (kept,) = ws.glob("a.disk-*.txt")
-    assert (await told("set-aside")).data["kept"] == kept.name
+    assert (await announced("set-aside")).data["kept"] == kept.name
     assert kept.is_symlink() == (what == "link")
     assert (tmp_path / "secret").read_text() == "secret\n"
     assert what != "folder" or (kept / "inside").read_text() == "kept\n"
 
 
-async def test_a_deleted_file_is_written_again_and_its_document_stays(git, base, ws, told):
+async def test_a_deleted_file_is_written_again_and_its_document_stays(git, base, ws, announced):
     (ws / "a.txt").unlink()
     assert await git.write_file("study", "a.txt") is None  # an editor may be about to replace it
     await eventually((ws / "a.txt").exists)
     assert (ws / "a.txt").read_text() == FILE
-    assert (await told("restored")).subject == "study:a.txt"
+    assert (await announced("restored")).subject == "study:a.txt"
 
 
 async def test_a_program_that_is_still_writing_is_waited_for(git, base, put, rooms, ws):
@@ -285,21 +285,21 @@ async def test_an_editor_in_the_moment_of_the_exchange_is_not_lost(
     assert copies(ws) == []
 
 
-async def test_a_changed_file_outlives_its_document(git, base, put, ws, outside, told):
+async def test_a_changed_file_outlives_its_document(git, base, put, ws, outside, announced):
     outside("b/b.txt", "mine\n")
     proposal = new_proposal_id()
     await git.propose(proposal, "study", base, [DeleteFile(path="b/b.txt")], ADA, "why")
     await git.merge(proposal)
     assert (ws / "b/b.txt").read_text() == "mine\n"
-    assert (await told("stays")).data["stays"] == "b/b.txt"
+    assert (await announced("stays")).data["stays"] == "b/b.txt"
     await git.revert(proposal)
     assert (ws / "b/b.txt").read_text() == "b\n"
     assert copies(ws / "b", "b") == ["mine\n"]
 
 
-async def test_an_older_print_of_ours_is_removed_with_its_document(git, base, rooms, ws):
+async def test_an_older_write_of_ours_is_removed_with_its_document(git, base, rooms, ws):
     room = await rooms.enter(git, "study", "b/b.txt")
-    await room.type("b", "typed and not printed yet\n")
+    await room.type("b", "typed and not written yet\n")
     proposal = new_proposal_id()
     head = await git.merge(await typed_proposal(git, proposal))
     assert head
@@ -320,7 +320,7 @@ BOTH = [
     (WorktreeWriter, "_begin", False),
     (WorktreeWriter, "_end", True),
     (WorktreeWriter, "_end", False),
-    (Store, "end_writes", False),
+    (WorkingFileRecords, "end", False),
 ]
 CUTS = [(*cut, conflict) for cut in BOTH for conflict in (False, True)]
 CUTS += [(LiveReplicas, "append", True, False), (LiveReplicas, "append", False, False)]

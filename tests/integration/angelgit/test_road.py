@@ -149,7 +149,7 @@ async def test_a_stale_proposal_is_refused_with_the_texts(git, base, put):
     )  # fmt: skip
 
 
-async def test_typing_makes_stale_at_once_and_also_between_propose_and_merge(git, base, rooms):
+async def test_typing_makes_a_proposal_stale_before_and_after_propose(git, base, rooms):
     room = await rooms.enter(git, "study", "a.txt")
     proposal = new_proposal_id()
     edits = [NewText(path="a.txt", text=FILE.replace("line 5\n", "line five\n"))]
@@ -321,7 +321,7 @@ async def test_unknown_names_are_not_found(git, base):
         await git.create("../other", {}, EVE, "bad")
 
 
-async def test_branches_tell_when_they_move(git, base, put, journal):
+async def test_facts_announce_that_branches_advance(git, base, put, journal):
     proposal = await put(base, "a.txt", FILE + "more\n")
     candidate = await git.candidate(proposal)
     await git.advance("study", candidate.revision, base)

@@ -78,7 +78,7 @@ async def test_bad_questions_are_named(ask, git):
         await ask("POST", "/repos", CreateRepo(name="s", files={"a": "\ud800"}))
 
 
-async def test_a_taken_name_is_refused_before_the_files_are_looked_at(ask, monkeypatch):
+async def test_a_taken_name_is_refused_before_the_files_are_read(ask, monkeypatch):
     await ask("POST", "/repos", CreateRepo(name="study", files={"a.txt": FILE}))
     monkeypatch.setattr("angelos.angelgit.service.import_files", None)
     for name in ("study", "Study"):
@@ -86,7 +86,7 @@ async def test_a_taken_name_is_refused_before_the_files_are_looked_at(ask, monke
             await ask("POST", "/repos", CreateRepo(name=name, files={"a": "1"}))
 
 
-async def test_names_that_differ_in_case_alone_do_not_come_together(ask):
+async def test_names_that_differ_in_case_alone_cannot_be_added_together(ask):
     made = await asyncio.gather(
         *(ask("POST", "/repos", CreateRepo(name=n, files={"a": "1"})) for n in ("lab", "LAB")),
         return_exceptions=True,

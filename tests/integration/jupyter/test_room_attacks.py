@@ -13,7 +13,7 @@ from tornado.websocket import websocket_connect
 
 from angelos.client.rooms import RoomClient
 from angelos.testing import eventually
-from jupyter_ext.rooms.handler import MAX_READERS_BYTES
+from jupyter_ext.rooms.handler import MAX_READ_ONLY_BYTES
 
 UPGRADE = {
     "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
@@ -148,7 +148,7 @@ async def test_a_client_that_does_not_read_is_let_go(served):
     asking = create_sync_message(Doc())
     frame = bytes([0x82, 0x80 | len(asking), 0, 0, 0, 0]) + asking  # RFC 6455: binary, masked by 0
     writer.write(frame * 100)  # what do you have? a hundred times a megabyte
-    await eventually(lambda: "does not read and is let go" in served.said())
+    await eventually(lambda: "does not read and is disconnected" in served.said())
     writer.close()
 
 
@@ -159,7 +159,7 @@ async def test_a_reader_who_floods_is_let_go(served, path):
         page.observe(lambda event: said.append(bytes(event.update)))
         mine = page.get("mine", type=Map)
         for number in range(6):
-            mine[str(number)] = "x" * (MAX_READERS_BYTES // 5)
+            mine[str(number)] = "x" * (MAX_READ_ONLY_BYTES // 5)
             await link.write_message(create_update_message(said[-1]), binary=True)
         code, reason = await ended(link)
     assert code == 1003

@@ -147,6 +147,22 @@ while True:
 )
 
 
+async def _much(box):
+    for _ in range(8_000):
+        await box.write("stdout", b"x" * 1000)
+    return 0
+
+
+MUCH = Program(
+    """
+import os
+for _ in range(8_000):
+    os.write(1, b"x" * 1000)
+""",
+    _much,
+)
+
+
 async def _files(box):
     box.files |= {
         "a.txt": b"one\n", "deep/b.txt": b"two\n", "deep/er/c.bin": b"\0" * 2000,
@@ -226,7 +242,7 @@ print(size.lines, size.columns, file=sys.stderr, flush=True)
     _size,
 )
 
-PROGRAMS = (HELLO, ECHO, FOREVER, CATCH, FLOOD, FILES, REPORTS, CUT, PROSE, SIZE)
+PROGRAMS = (HELLO, ECHO, FOREVER, CATCH, FLOOD, MUCH, FILES, REPORTS, CUT, PROSE, SIZE)
 
 
 def spec(program=HELLO, stdin=b"", limits=None, **fields):
@@ -327,6 +343,15 @@ async def test_a_program_waits_for_whoever_reads_and_may_be_left(sandbox):
     ):
         await anext(output)
     assert (await session.wait()).status is Status.killed
+
+
+async def test_a_program_waits_while_nobody_reads(sandbox):
+    async with started(sandbox, MUCH, limits=Limits(output_bytes=16_000_000)) as session:
+        ending = asyncio.create_task(session.wait())
+        done, _ = await asyncio.wait({ending}, timeout=0.5)
+        assert not done
+        assert await all_of(session) == b"x" * 8_000_000
+        assert (await ending).status is Status.ok
 
 
 async def test_the_wall_limit_ends_a_program(sandbox):

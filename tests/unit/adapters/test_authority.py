@@ -111,7 +111,7 @@ def test_the_ca_is_made_once_and_kept_private(tmp_path) -> None:
     first = Pki.open(tmp_path, ManualClock())
     assert Pki.open(tmp_path, ManualClock()).ca_pem == first.ca_pem
     (tmp_path / "ca.pem").chmod(0o644)
-    with pytest.raises(Tampered, match="open to others"):
+    with pytest.raises(Tampered, match="Other users may read"):
         Pki.open(tmp_path, ManualClock())
     (tmp_path / "ca.pem").chmod(0o600)
     (tmp_path / "ca.pem").write_text("nonsense")

@@ -30,7 +30,7 @@ def test_an_open_or_damaged_key_is_refused(tmp_path):
     path = tmp_path / "log.key"
     load_or_create(path)
     path.chmod(0o640)
-    with pytest.raises(Tampered, match="open to others"):
+    with pytest.raises(Tampered, match="Other users may read"):
         load_or_create(path)
     path.chmod(0o600)
     path.write_bytes(b"short")

@@ -103,7 +103,7 @@ def test_a_deletion_is_seen_although_the_state_vector_stays():
     assert crdt.contains("a.txt", crdt.union("a.txt", state, deletion), deletion)
 
 
-def test_an_update_that_waits_for_another_is_seen():
+def test_an_update_that_depends_on_another_has_a_gap():
     state = crdt.build("a.txt", "one\n")
     first = crdt.change("a.txt", state, "one\ntwo\n")
     both = crdt.union("a.txt", state, first)
@@ -129,7 +129,7 @@ def test_a_panic_of_pycrdt_is_bad_input():
         doc.get("m", type=pycrdt.Map)["n"] = 2**70
 
 
-def test_what_is_not_text_is_refused():
+def test_content_that_is_no_text_is_refused():
     for content in (b"a\0b", b"\xff\xfe", "\ud800"):
         with pytest.raises(InvalidInput):
             check_text("a.bin", content)
@@ -161,7 +161,7 @@ def test_a_notebook_is_laid_out_as_jupyter_reads_it():
     assert theirs["metadata"]["kernelspec"]["name"] == "python3"
 
 
-def test_what_jupyter_writes_is_read_as_the_same_file():
+def test_a_file_saved_by_jupyter_is_the_same_file():
     text = canonical(
         "n.ipynb",
         book(
@@ -299,7 +299,7 @@ def test_as_few_cells_as_possible_move(before, after):
         '{"cells": [], "metadata": {"x": 1e999}, "nbformat": 4, "nbformat_minor": 5}',
     ],
 )  # fmt: skip
-def test_what_is_no_notebook_is_refused(text):
+def test_a_file_that_is_no_notebook_is_refused(text):
     with warnings.catch_warnings(), pytest.raises(InvalidInput):
         canonical("n.ipynb", text)
 

@@ -78,7 +78,7 @@ def test_a_file_that_is_not_as_expected_is_put_back(files, ws):
     assert names(ws) == ["a.txt", "b.txt"]
 
 
-def test_what_is_saved_in_the_middle_of_an_exchange_is_kept(files, ws, monkeypatch):
+def test_a_save_between_two_exchanges_is_kept(files, ws, monkeypatch):
     put(files, b"one")
     seen = files.look("r", "a.txt")
     (ws / "a.txt").write_bytes(b"first")
@@ -96,7 +96,7 @@ def test_what_is_saved_in_the_middle_of_an_exchange_is_kept(files, ws, monkeypat
     assert sorted(p.read_bytes() for p in ws.iterdir()) == [b"first", b"second"]
 
 
-def test_what_stands_there_is_kept_aside_whatever_it_is(files, ws, tmp_path, renames):
+def test_the_file_at_the_path_is_kept_aside_whatever_it_is(files, ws, tmp_path, renames):
     secret = tmp_path / "secret"
     secret.write_text("s")
     ws.mkdir()
@@ -119,7 +119,7 @@ def test_what_stands_there_is_kept_aside_whatever_it_is(files, ws, tmp_path, ren
     assert len(names(ws)) == 10
 
 
-def test_what_is_no_ordinary_file_is_neither_followed_nor_read(files, ws, tmp_path):
+def test_only_regular_files_are_read(files, ws, tmp_path):
     ws.mkdir(parents=True)
     (ws / "link").symlink_to("/dev/zero")
     (ws / "loop").symlink_to("loop")
@@ -180,7 +180,7 @@ def test_a_file_that_somebody_has_changed_is_not_removed(files, ws):
     assert not files.remove("r", "b.txt", {b"mine"})
 
 
-def test_an_error_of_the_kernel_is_told(tmp_path, monkeypatch):
+def test_an_error_of_the_kernel_is_reported(tmp_path, monkeypatch):
     (tmp_path / "a").touch()
     with pytest.raises(FileNotFoundError):
         rename.exchange(tmp_path / "a", tmp_path / "missing")

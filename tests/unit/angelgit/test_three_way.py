@@ -29,7 +29,7 @@ OPEN = st.tuples(LINES, st.sampled_from(["", "x", "y"])).map("".join)
         ("1\n2\n", "2\n", "1\n", [""]),
     ],
 )
-def test_what_a_merge_may_give(base, current, proposed, accepted):
+def test_the_results_that_a_merge_accepts(base, current, proposed, accepted):
     merged = merge_text(base, current, proposed)
     assert not merged.has_conflicts
     assert merged.text == accepted[0]
@@ -101,7 +101,7 @@ def test_notebooks_have_conflicts_where_cells_do(base, current, proposed):
 @pytest.mark.parametrize(("path", "texts"), [("a.txt", OPEN), ("n.ipynb", BOOK)])
 @given(data=st.data())
 @settings(deadline=None, max_examples=60)
-def test_an_update_gives_the_merge_or_is_made_anew_or_refused(path, texts, data):
+def test_an_update_gives_the_merge_or_is_rebased_or_refused(path, texts, data):
     """Main and dev went on, came back, and hold equal texts of other items."""
     base, proposed = data.draw(texts), data.draw(texts)
     first = crdt.build(path, base)
@@ -183,14 +183,14 @@ def test_many_ambiguous_conflicts_are_not_searched_one_by_one():
         ("a\nb\n", "a\nb!\n", "x\n", "x\n!"),
     ],
 )
-def test_what_is_left_of_a_line_is_no_text(after, current, before, mixed):
+def test_the_remainder_of_a_line_is_no_text(after, current, before, mixed):
     """Taken out around what somebody wrote into the same line."""
     merged = merge_text(after, current, before)
     assert merged.has_conflicts
     assert not merged.accepts(mixed)
 
 
-def test_whole_lines_typed_between_those_taken_out_stay():
+def test_lines_typed_between_removed_ones_stay():
     merged = merge_text("a\nb\n", "a\ntyped\nb\n", "")
     assert merged.has_conflicts
     assert merged.accepts("typed\n")
@@ -203,7 +203,7 @@ def test_a_change_made_on_both_sides_does_not_move_what_comes_behind_it():
     assert [c.proposed for c in merged.chunks if c.conflict] == ["new\n"]
 
 
-def test_lines_that_a_rollback_left_in_dev_stand_there_once_when_it_is_undone():
+def test_lines_that_a_rollback_left_in_dev_are_not_doubled_when_it_is_undone():
     base = crdt.build("a.txt", "a\n")
     dev = crdt.union("a.txt", base, crdt.change("a.txt", base, "a\nkept\n"))
     undo = crdt.change("a.txt", base, "a\nkept\n")  # of main, by other items

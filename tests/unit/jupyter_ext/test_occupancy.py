@@ -36,7 +36,7 @@ def handler() -> RoomHandler:
     handler._room_locks, handler._cleanup_delay, handler._file_loaders = {}, 0, Loaders()
     handler._room_id, handler.room = ROOM, room
     handler._emit = lambda *_: None
-    handler.seats.take(ROOM, handler)
+    handler.occupancy.enter(ROOM, handler)
     return handler
 
 
@@ -53,7 +53,7 @@ async def test_a_room_stays_for_somebody_who_came_while_its_end_was_awaited(hand
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         assert lock._waiters, "the cleaner is past its delay"
-        handler.seats.take(ROOM, "who comes in")
+        handler.occupancy.enter(ROOM, "who comes in")
     await handler.room.cleaner
     assert list(handler._websocket_server.rooms) == [ROOM]
     assert handler._room_lock(ROOM) is lock, "others may wait for it"
@@ -62,7 +62,7 @@ async def test_a_room_stays_for_somebody_who_came_while_its_end_was_awaited(hand
 async def test_the_last_one_to_go_has_it_taken_away_though_an_earlier_end_was_called_off(handler):
     handler._leave()
     first = handler.room.cleaner
-    handler.seats.take(ROOM, handler)
+    handler.occupancy.enter(ROOM, handler)
     first.cancel()  # as Jupyter does when somebody is served again
     handler._leave()
     assert handler.room.cleaner is not first

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pycrdt import Array, Doc, Map, Text
 
 from jupyter_ext.rooms.messages import message_body
-from jupyter_ext.rooms.read_only import NOT_KEPT, READ_ONLY, Reader, Told
+from jupyter_ext.rooms.read_only import NOT_KEPT, READ_ONLY, PageNotices, ReadOnlyClient
 
 
 def page(document: Doc) -> tuple[Doc, list[bytes]]:
@@ -28,7 +28,7 @@ def document() -> Doc:
 
 def test_what_jupyterlab_writes_by_itself_is_no_change(document):
     doc, sent = page(document)
-    reader = Reader("text:file:1")
+    reader = ReadOnlyClient("text:file:1")
     doc.get("state", type=Map)["document_id"] = "1"
     assert not reader.changes(document, sent.pop())
     document.get("source", type=Text).insert(0, "by others ")
@@ -42,7 +42,7 @@ def test_what_jupyterlab_writes_by_itself_is_no_change(document):
 def test_a_deletion_is_a_change(document):
     doc, sent = page(document)
     del doc.get("source", type=Text)[0:3]
-    reader = Reader("text:file:1")
+    reader = ReadOnlyClient("text:file:1")
     assert reader.changes(document, sent.pop())
 
 
@@ -50,7 +50,7 @@ def test_of_a_notebook_the_words_count(document):
     cells = document.get("cells", type=Array)
     cells.append(Map({"cell_type": "code", "source": Text("x = 1"), "metadata": Map({})}))
     doc, sent = page(document)
-    reader = Reader("json:notebook:1")
+    reader = ReadOnlyClient("json:notebook:1")
     cell = doc.get("cells", type=Array)[0]
     cell["metadata"]["trusted"] = True
     doc.get("cells", type=Array).append(Map({"cell_type": "code", "source": Text("")}))
@@ -62,18 +62,22 @@ def test_of_a_notebook_the_words_count(document):
 @settings(deadline=None)
 @given(st.binary(max_size=40))
 def test_bytes_that_are_no_update_are_told_of_or_nothing(data):
-    reader = Reader("text:file:1")
+    reader = ReadOnlyClient("text:file:1")
     body = message_body(b"\0\2" + data)
     assert isinstance(reader.changes(Doc(), body), bool)
 
 
 def test_a_page_is_told_once_and_the_list_is_bounded(monkeypatch):
-    monkeypatch.setattr("jupyter_ext.rooms.read_only._MAX_TOLD", 2)
-    told = Told()
-    assert [told.first("r", {1}), told.first("r", {1}), told.first("s", {1})] == [True, False, True]
-    assert told.first("r", set())
-    assert told.first("r", {2})
-    assert told.first("r", {1})
+    monkeypatch.setattr("jupyter_ext.rooms.read_only._MAX_PAGES", 2)
+    notices = PageNotices()
+    assert [notices.first("r", {1}), notices.first("r", {1}), notices.first("s", {1})] == [
+        True,
+        False,
+        True,
+    ]
+    assert notices.first("r", set())
+    assert notices.first("r", {2})
+    assert notices.first("r", {1})
 
 
 def test_what_is_said_fits_into_a_close_frame():

@@ -1,6 +1,6 @@
 """A viewer in JupyterLab: sees what others type, and is told that nothing of theirs is saved.
 
-`ANGELOS_PICTURE=/tmp/reader.png pytest tests/browser/test_readers.py` takes a screenshot.
+`ANGELOS_PICTURE=/tmp/read_only.png pytest tests/browser/test_read_only.py` takes a screenshot.
 """
 
 from __future__ import annotations

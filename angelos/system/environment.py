@@ -1,0 +1,50 @@
+"""The environments of the child processes of `angelos up`.
+
+A child inherits this process's environment, without what would lead it to another system or give
+it a right that it does not need.
+
+    env = server_environment(data, token, config)
+    child = Child("server", jupyter.argv(port), env, data.logs / "server.log")
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from angelos.adapters.host.datadir import DataDir
+from angelos.wiring.settings import inherited
+
+_SERVER_WITHOUT = ("JPY_", "JUPYTER", "IPYTHON", "ANGELOS_TOKEN", "ANGELOS_URL")
+"""The user's own Jupyter, and the system and person that their own client is set to."""
+_NODE_WITHOUT = (
+    "ANGELOS_POSTGRES_DSN",
+    "ANGELOS_VALKEY_URL",
+    "ANGELOS_TOKEN",
+    "ANGELOS_URL",
+    "JUPYTER_TOKEN",
+    "PYTHONPATH",
+)
+"""Addresses of stores and tokens of people: a node has its certificate and nothing else."""
+
+
+def server_environment(data: DataDir, token: str, config: Path) -> dict[str, str]:
+    """Return the server's whole environment; its kernels inherit it (less the token)."""
+    return _without(_SERVER_WITHOUT) | {
+        "ANGELOS_DATA_DIR": str(data.root),
+        "ANGELOS_SUPERVISED": "1",
+        "IPYTHONDIR": str(data.jupyter / "ipython"),
+        "JUPYTER_CONFIG_DIR": str(config),
+        "JUPYTER_DATA_DIR": str(data.jupyter / "data"),
+        "JUPYTER_RUNTIME_DIR": str(data.jupyter / "runtime"),
+        "JUPYTER_TOKEN": token,
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def node_environment() -> dict[str, str]:
+    """Return the whole environment of a node on this machine."""
+    return _without(_NODE_WITHOUT)
+
+
+def _without(prefixes: tuple[str, ...]) -> dict[str, str]:
+    return {key: value for key, value in inherited().items() if not key.startswith(prefixes)}
