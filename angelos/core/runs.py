@@ -2,11 +2,29 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Literal
 
 import msgspec
 
 from angelos.core.messages import Limits, Status, Tier
+
+
+class EvidenceSource(StrEnum):
+    """Which witness the status of a run rests on; `evidence["source"]` of every result."""
+
+    kernel = "kernel"
+    """Counters of a control group, or system calls that the kernel reported."""
+    sampler = "sampler"
+    """What the node has read in /proc, where there is no control group."""
+    exit = "exit"
+    """The program itself: its exit code and what it printed."""
+    guard = "guard"
+    """A language's guard, before anything started."""
+    grant = "grant"
+    """The grant that the command came with."""
+    node = "node"
+    """The node: its clock, its count of output, its own failure, or an order to stop."""
 
 
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,10 +50,11 @@ class Output(msgspec.Struct, frozen=True):
 
 
 class Exit(msgspec.Struct, frozen=True, kw_only=True):
-    """How a run ended, with the evidence for the word."""
+    """How a run ended, with the evidence for the status."""
 
     status: Status
     exit_code: int | None
     duration_s: float
     tier: Tier
     evidence: dict[str, object] = {}
+    """`source`, an `EvidenceSource`, and what that witness reports."""

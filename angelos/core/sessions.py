@@ -19,7 +19,7 @@ from angelos.core.errors import InvalidInput, Unavailable
 from angelos.core.messages import Input, Status
 from angelos.core.paths import safe_path
 from angelos.core.reports import Nonce
-from angelos.core.runs import Exit, Output, RunSpec
+from angelos.core.runs import EvidenceSource, Exit, Output, RunSpec
 
 if TYPE_CHECKING:
     from angelos.core.ports import SessionSandbox
@@ -155,7 +155,7 @@ async def run_session(
     try:
         session = await sandbox.start(spec)
     except Unavailable as error:
-        evidence: dict[str, object] = {"source": "node", "reason": str(error)}
+        evidence: dict[str, object] = {"source": EvidenceSource.node, "reason": str(error)}
         yield Exit(
             status=Status.denied, exit_code=None, duration_s=0.0, tier=sandbox.tier,
             evidence=evidence,

@@ -11,7 +11,7 @@ import msgspec
 from angelos.core.errors import Unavailable
 from angelos.core.messages import Checkout, Status
 from angelos.core.ports import Sandbox
-from angelos.core.runs import Exit, Output, RunSpec
+from angelos.core.runs import EvidenceSource, Exit, Output, RunSpec
 from angelos.node.sandbox.layout import WORK
 
 _TAIL = 4096
@@ -42,7 +42,7 @@ async def check(sandbox: Sandbox, folder: Path, checkout: Checkout) -> HealthRes
                     end = event
     if end is None:
         raise Unavailable("The sandbox ended without reporting how.")
-    if end.status is Status.denied and end.evidence.get("source") == "node":
+    if end.status is Status.denied and end.evidence.get("source") == EvidenceSource.node:
         # No box could be made: that says something about this node, nothing about the revision.
         raise Unavailable(str(end.evidence.get("reason", "The sandbox refused the command.")))
     return HealthResult(end.status, tail.decode(errors="replace"), dict(end.evidence))

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from angelos.core.errors import AngelError
 from angelos.core.ids import CommandId, PrincipalId, TaskId
 from angelos.core.messages import Command
+from angelos.core.runs import EvidenceSource
 
 
 class StopCode(StrEnum):
@@ -36,7 +37,7 @@ class StopReason(NamedTuple):
     @property
     def evidence(self) -> dict[str, Any]:
         """Return the evidence for the status `killed`."""
-        return {"source": "node", "reason": self.text, "code": self.code}
+        return {"source": EvidenceSource.node, "reason": self.text, "code": self.code}
 
 
 @dataclass(eq=False, slots=True)

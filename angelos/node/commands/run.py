@@ -12,6 +12,7 @@ from angelos.core.errors import Busy, DeadlineExceeded, Forbidden
 from angelos.core.ids import TaskId
 from angelos.core.messages import Kind, RunTask, Status, TaskResult
 from angelos.core.ports import Clock
+from angelos.core.runs import EvidenceSource
 from angelos.node.commands.attempts import Attempts
 from angelos.node.commands.facts import FactOrigin, code_of
 from angelos.node.commands.jobs import Job, Jobs, StopReason
@@ -100,13 +101,18 @@ class RunHandler:
 def failure(error: Exception) -> tuple[Status, dict[str, Any]]:
     """Return the status and the evidence of a task that the node could not run. Pure.
 
-    >>> failure(Forbidden("no grant"))
-    (<Status.denied: 'denied'>, {'source': 'grant', 'reason': 'no grant'})
+    >>> status, evidence = failure(Busy("8 tasks wait"))
+    >>> status.value, evidence["code"]
+    ('killed', 'busy')
     """
     match error:
         case Forbidden():
-            return Status.denied, {"source": "grant", "reason": str(error)}
+            return Status.denied, {"source": EvidenceSource.grant, "reason": str(error)}
         case Busy() | DeadlineExceeded():
-            return Status.killed, {"source": "node", "reason": str(error), "code": error.code}
+            return Status.killed, {
+                "source": EvidenceSource.node,
+                "reason": str(error),
+                "code": error.code,
+            }
     reason = f"The node failed: {error}"
-    return Status.killed, {"source": "node", "reason": reason, "code": code_of(error)}
+    return Status.killed, {"source": EvidenceSource.node, "reason": reason, "code": code_of(error)}

@@ -12,7 +12,7 @@ from typing import Any, Protocol, cast
 from angelos.core.errors import AngelError, Unavailable, first_of
 from angelos.core.messages import Kind, RunTask, Status, TaskResult, Tier
 from angelos.core.ports import Sandbox
-from angelos.core.runs import Exit, RunSpec
+from angelos.core.runs import EvidenceSource, Exit, RunSpec
 from angelos.node.checkouts.store import Checkouts
 from angelos.node.commands.output import OutputBuffer
 from angelos.node.runtimes import RUNTIMES
@@ -61,7 +61,7 @@ class Runner:
         except AngelError as error:
             # What fails for the node or the hub may succeed elsewhere; a bad task will not.
             status = Status.killed if isinstance(error, Unavailable) else Status.denied
-            evidence = {"source": "node", "reason": str(error), "code": error.code}
+            evidence = {"source": EvidenceSource.node, "reason": str(error), "code": error.code}
             return self.result(status, output, evidence=evidence)
 
     async def _run(
@@ -74,7 +74,11 @@ class Runner:
         runtime = RUNTIMES[task.language]
         finding = await runtime.refused(task)
         if finding is not None:
-            evidence = {"source": "guard", "line": finding.line, "reason": finding.reason}
+            evidence = {
+                "source": EvidenceSource.guard,
+                "line": finding.line,
+                "reason": finding.reason,
+            }
             return self.result(Status.denied, output, evidence=evidence)
         async with contextlib.AsyncExitStack() as stack:
             folder: Path | None = None

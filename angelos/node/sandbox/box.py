@@ -23,7 +23,7 @@ import msgspec
 
 from angelos.core.errors import Unavailable
 from angelos.core.messages import Limits, Status, Tier
-from angelos.core.runs import Output
+from angelos.core.runs import EvidenceSource, Output
 from angelos.node.sandbox.launch import LaunchedBox
 from angelos.node.sandbox.models import Ending, Meter, Stop
 from angelos.node.sandbox.proc import kill_descendants, parent
@@ -289,7 +289,7 @@ class Box:
         if stop is not None:
             self.kill(stop)
             return
-        pause = _KERNEL_TICK_S if usage.source == "kernel" else _SAMPLER_TICK_S
+        pause = _KERNEL_TICK_S if usage.source is EvidenceSource.kernel else _SAMPLER_TICK_S
         pause = max(pause, _TICK_RATIO * (now - begin))  # many processes take long to read
         remaining = max(self._limits.wall_s - elapsed, 0.0)
         self._timer = self._loop.call_later(min(pause, remaining), self._tick)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from angelos.core.errors import Unavailable
 from angelos.core.messages import Limits
+from angelos.core.runs import EvidenceSource
 from angelos.node.sandbox.models import Usage
 from angelos.node.sandbox.proc import start_ticks
 from angelos.node.sandbox.verdict import MIB
@@ -99,7 +100,7 @@ class Group:
         """Return the kernel's counters."""
         if self.version == 1:
             return Usage(
-                source="kernel",
+                source=EvidenceSource.kernel,
                 cpu_s=int(self._read("cpuacct", "cpuacct.usage")) / 1e9,
                 memory_bytes=int(self._read("memory", "memory.max_usage_in_bytes")),
                 oom_kills=_counter(self._read("memory", "memory.oom_control"), "oom_kill"),
@@ -107,7 +108,7 @@ class Group:
             )
         peak = self._at["unified"] / "memory.peak"
         return Usage(
-            source="kernel",
+            source=EvidenceSource.kernel,
             cpu_s=_counter(self._read("unified", "cpu.stat"), "usage_usec") / 1e6,
             memory_bytes=int(peak.read_text()) if peak.exists() else 0,
             oom_kills=_counter(self._read("unified", "memory.events"), "oom_kill"),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from angelos.core.messages import Limits, Status, Tier
+from angelos.core.runs import EvidenceSource
 
 Stop = Literal[
     Status.timeout, Status.cpu, Status.oom, Status.pids, Status.output, Status.denied, Status.killed
@@ -17,7 +18,7 @@ Stop = Literal[
 class Usage:
     """What a run has used so far."""
 
-    source: Literal["kernel", "sampler"]
+    source: Literal[EvidenceSource.kernel, EvidenceSource.sampler]
     cpu_s: float = 0.0
     memory_bytes: int = 0
     """The highest value measured."""

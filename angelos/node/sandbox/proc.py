@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from angelos.core.messages import Limits
+from angelos.core.runs import EvidenceSource
 from angelos.node.sandbox.models import Usage
 from angelos.node.sandbox.verdict import MIB
 
@@ -110,7 +111,7 @@ class Sampler:
         self._tasks = max(self._tasks, self._count(rows))
         self._cpu = max(self._cpu, self._ticks(rows) / _TICKS)
         return Usage(
-            source="sampler",
+            source=EvidenceSource.sampler,
             cpu_s=self._cpu,
             memory_bytes=self._memory,
             tasks=self._tasks,

@@ -25,7 +25,7 @@ from typing import Self
 
 from angelos.core.errors import AngelError, InvalidInput, Unavailable
 from angelos.core.messages import Limits, Status, Tier
-from angelos.core.runs import Exit, Output, RunSpec
+from angelos.core.runs import EvidenceSource, Exit, Output, RunSpec
 from angelos.node.config import SandboxConfig
 from angelos.node.sandbox import cgroup, seccomp
 from angelos.node.sandbox.box import Box, ExecRequest
@@ -201,7 +201,11 @@ class BubblewrapSandbox:
 
     def _refuse(self, reason: str) -> Exit:
         hint = "run `angelos doctor`: it names what is missing"
-        evidence: dict[str, object] = {"source": "node", "reason": reason, "hint": hint}
+        evidence: dict[str, object] = {
+            "source": EvidenceSource.node,
+            "reason": reason,
+            "hint": hint,
+        }
         return Exit(
             status=Status.denied, exit_code=None, duration_s=0.0, tier=self.tier, evidence=evidence
         )

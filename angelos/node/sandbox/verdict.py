@@ -18,7 +18,7 @@ calls either way.
 
     >>> from angelos.core.messages import Limits, Tier
     >>> ending = Ending(exit_code=137, duration_s=0.3, tier=Tier.full,
-    ...     usage=Usage(source="kernel", oom_kills=1))
+    ...     usage=Usage(source=EvidenceSource.kernel, oom_kills=1))
     >>> judge(ending, Limits())[0]
     <Status.oom: 'oom'>
 """
@@ -29,6 +29,7 @@ import errno
 from typing import Any
 
 from angelos.core.messages import Limits, Status
+from angelos.core.runs import EvidenceSource
 from angelos.node.sandbox.models import Ending, Refusal, Stop, Usage
 from angelos.node.sandbox.tracebacks import OsError, os_error
 
@@ -76,17 +77,17 @@ def judge(ending: Ending, limits: Limits) -> tuple[Status, dict[str, Any]]:
 
 def _status(ending: Ending, limits: Limits) -> tuple[Status, dict[str, Any]]:
     usage, stop = ending.usage, _stopped_by(ending, limits)
-    kernel = usage.source == "kernel"
+    kernel = usage.source is EvidenceSource.kernel
     cause: dict[str, Any] = {"source": usage.source}
     match stop:
         case None:
             return _own_exit(ending)
         case Status.killed:
-            cause = {"source": "node", "reason": ending.reason or "ended from outside"}
+            cause = {"source": EvidenceSource.node, "reason": ending.reason or "ended from outside"}
         case Status.output:
-            cause = {"source": "node", "limit_bytes": limits.output_bytes}
+            cause = {"source": EvidenceSource.node, "limit_bytes": limits.output_bytes}
         case Status.timeout:
-            cause = {"source": "node", "limit_s": limits.wall_s}
+            cause = {"source": EvidenceSource.node, "limit_s": limits.wall_s}
         case Status.cpu:
             cause |= {"limit_s": limits.cpu_s}
         case Status.oom:
@@ -97,7 +98,10 @@ def _status(ending: Ending, limits: Limits) -> tuple[Status, dict[str, Any]]:
             cause |= {"refused_forks": usage.pids_refused} if usage.pids_refused else {}
             cause |= {} if kernel else {"tasks": usage.tasks}
         case Status.denied:
-            cause = {"source": "kernel", "reason": f"more than {MAX_REFUSALS} refused system calls"}
+            cause = {
+                "source": EvidenceSource.kernel,
+                "reason": f"more than {MAX_REFUSALS} refused system calls",
+            }
     return stop, cause
 
 
@@ -119,24 +123,24 @@ def _stopped_by(ending: Ending, limits: Limits) -> Stop | None:
 def _own_exit(ending: Ending) -> tuple[Status, dict[str, Any]]:
     """Judge a program that ended by itself."""
     if ending.exit_code == 0:
-        return Status.ok, {"source": "exit"}
+        return Status.ok, {"source": EvidenceSource.exit}
     if ending.exit_code == SIGSYS_EXIT:
         # A program can end with that code as well: the kernel is no witness of it.
         reason = "a system call of a foreign ABI (SIGSYS), or the exit code 159"
-        return Status.denied, {"source": "exit", "reason": reason}
+        return Status.denied, {"source": EvidenceSource.exit, "reason": reason}
     stated = os_error(ending.stderr_tail)
     failed_for_it = stated is not None and stated.errno in _REFUSED
     attack = any(refusal.call != "socket" for refusal in ending.refusals)
     if ending.refusals and (failed_for_it or attack):
         calls = ", ".join(f"{r.call}({r.family})" for r in ending.refusals)
         reason = f"the box refused {calls}: there is no network and no privilege inside"
-        return Status.denied, {"source": "kernel", "reason": reason}
+        return Status.denied, {"source": EvidenceSource.kernel, "reason": reason}
     path = outside_path(stated, ending.visible)
     if path:
         work = "/work and " if any(_below(i, "/work") for i in ending.visible) else ""
         reason = f"{path} is outside the box: the task has {work}{_TMP} to itself"
-        return Status.denied, {"source": "exit", "reason": reason, "path": path}
-    return Status.error, {"source": "exit"}
+        return Status.denied, {"source": EvidenceSource.exit, "reason": reason, "path": path}
+    return Status.error, {"source": EvidenceSource.exit}
 
 
 def outside_path(stated: OsError | None, visible: tuple[str, ...]) -> str:
@@ -160,7 +164,7 @@ def _below(path: str, folder: str) -> bool:
 
 
 def _above_memory(usage: Usage, limits: Limits) -> bool:
-    return usage.source == "sampler" and usage.memory_bytes > limits.memory_mb * MIB
+    return usage.source is EvidenceSource.sampler and usage.memory_bytes > limits.memory_mb * MIB
 
 
 def _refusal_evidence(refusal: Refusal) -> dict[str, Any]:

@@ -8,11 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from angelos.core.messages import Limits, Status, Tier
+from angelos.core.runs import EvidenceSource
 from angelos.node.sandbox.models import Ending, Refusal, Usage
 from angelos.node.sandbox.tracebacks import OsError, os_error
 from angelos.node.sandbox.verdict import MAX_REFUSALS, MIB, judge, must_stop, outside_path
 
-KERNEL = Usage(source="kernel", cpu_s=0.1)
+KERNEL = Usage(source=EvidenceSource.kernel, cpu_s=0.1)
 VISIBLE = ("/dev", "/proc", "/tmp", "/usr", "/work")
 LIMITS = Limits(wall_s=2, cpu_s=1, memory_mb=64, pids=8, output_bytes=100)
 SOCKET = Refusal("socket", "AF_INET", 1)
@@ -29,17 +30,22 @@ def word(**changes: object) -> Status:
 
 def test_exit_code_137_proves_nothing() -> None:
     assert word(exit_code=137) is Status.error
-    assert word(exit_code=137, usage=Usage(source="kernel", oom_kills=1)) is Status.oom
+    assert word(exit_code=137, usage=Usage(source=EvidenceSource.kernel, oom_kills=1)) is Status.oom
     assert word(exit_code=None, stop=Status.killed) is Status.killed
 
 
 def test_a_counter_counts_even_if_the_program_coped() -> None:
-    assert word(exit_code=0, usage=Usage(source="kernel", oom_kills=1)) is Status.oom
-    assert word(exit_code=0, usage=Usage(source="kernel", pids_refused=3)) is Status.pids
+    assert word(exit_code=0, usage=Usage(source=EvidenceSource.kernel, oom_kills=1)) is Status.oom
+    assert (
+        word(exit_code=0, usage=Usage(source=EvidenceSource.kernel, pids_refused=3)) is Status.pids
+    )
 
 
 def test_the_kernels_counters_come_before_the_clock() -> None:
-    assert word(stop=Status.timeout, usage=Usage(source="kernel", oom_kills=1)) is Status.oom
+    assert (
+        word(stop=Status.timeout, usage=Usage(source=EvidenceSource.kernel, oom_kills=1))
+        is Status.oom
+    )
 
 
 def test_a_refused_socket_is_denied_only_if_the_program_fails_for_it() -> None:
@@ -90,7 +96,7 @@ def test_no_text_upsets_it(text: str) -> None:
 
 def test_when_to_stop() -> None:
     def stop(elapsed: float = 0.1, refused: int = 0, **used: object) -> Status | None:
-        source = used.pop("source", "kernel")
+        source = used.pop("source", EvidenceSource.kernel)
         return must_stop(Usage(source=source, **used), LIMITS, elapsed, refused)  # type: ignore[arg-type]
 
     assert stop() is None
@@ -99,6 +105,6 @@ def test_when_to_stop() -> None:
     assert stop(oom_kills=1) is Status.oom
     assert stop(pids_refused=1) is Status.pids
     assert stop(refused=MAX_REFUSALS) is Status.denied
-    assert stop(source="sampler", memory_bytes=65 * MIB) is Status.oom
-    assert stop(source="sampler", tasks=9) is Status.pids
+    assert stop(source=EvidenceSource.sampler, memory_bytes=65 * MIB) is Status.oom
+    assert stop(source=EvidenceSource.sampler, tasks=9) is Status.pids
     assert stop(memory_bytes=65 * MIB) is None, "the kernel sees to its own limit"
