@@ -250,7 +250,9 @@ class System:
             async with asyncio.timeout(_READY_S):
                 pause = 0.05
                 while names:
-                    connected = {str(view.id) for view in await angelos.nodes.list() if view.connected}
+                    connected = {
+                        str(view.id) for view in await angelos.nodes.list() if view.connected
+                    }
                     for name in sorted(names & connected):
                         self._say("started", name=name)
                     names -= connected
