@@ -148,6 +148,10 @@ def jupyter_files(settings: Settings, present: Config) -> Config:
     current directory (updates of ordinary files). What is configured already stays as it is.
     """
     folder = settings.data.jupyter
+    try:
+        settings.data.check_format()
+    except (AngelError, OSError):  # told when the system starts, which changes nothing there
+        return Config()
     if not folder.is_dir():
         return Config()
     files = {

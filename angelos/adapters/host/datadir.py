@@ -139,7 +139,7 @@ class DataDir:
             foreign = sorted({path.name for path in self.root.iterdir()} - names)
             if foreign and not (self.root / "lock").exists():
                 raise self._unusable(f"it is not empty (it holds {foreign[0]})")
-            self._check_format()
+            self.check_format()
             self.root.chmod(0o700)
             if not (self.root / "format").exists():
                 write_private(self.root / "format", f"{FORMAT}\n".encode())
@@ -148,8 +148,8 @@ class DataDir:
         except OSError as error:
             raise self._unusable(str(error.strerror)) from error
 
-    def _check_format(self) -> None:
-        """Raise `InvalidInput` where another version has written; a new directory has no mark."""
+    def check_format(self) -> None:
+        """Raise `InvalidInput` if another version has written here; a new directory has no mark."""
         try:
             mark = (self.root / "format").read_text(encoding="utf-8").strip() or "unknown"
         except FileNotFoundError:

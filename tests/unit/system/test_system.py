@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from traitlets.config import Config
 
-from angelos.core.errors import ServerState, Unavailable
+from angelos.core.errors import InvalidInput, ServerState, Unavailable
 from angelos.system.system import System
 from angelos.wiring.settings import load
+from jupyter_ext.extension import jupyter_files
 
 
 class Running:
@@ -31,6 +33,23 @@ class Answers:
     async def status(self) -> None:
         if self.errors:
             raise self.errors.pop(0)
+
+
+async def test_a_directory_of_an_earlier_version_is_left_as_it_is(tmp_path):
+    for name in ("jupyter", "postgres", "workspace"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "lock").write_text("4711\n")
+    (tmp_path / "postgres" / "PG_VERSION").write_text("16\n")
+    before = {path: path.stat() for path in (tmp_path, *tmp_path.rglob("*"))}
+    settings = load({}, data_dir=tmp_path)
+    with pytest.raises(InvalidInput, match="nothing was changed"):
+        async with System(settings, lambda *_, **__: None):
+            pytest.fail("it started")
+    assert jupyter_files(settings, Config()) == Config(), "Jupyter keeps nothing there either"
+    after = {path: path.stat() for path in (tmp_path, *tmp_path.rglob("*"))}
+    assert {path: (s.st_mode, s.st_mtime_ns, s.st_size) for path, s in before.items()} == {
+        path: (s.st_mode, s.st_mtime_ns, s.st_size) for path, s in after.items()
+    }
 
 
 @pytest.fixture

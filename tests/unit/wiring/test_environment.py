@@ -1,0 +1,64 @@
+"""The environment is read in two modules; a program in a box sets up its own."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import angelos
+
+ROOT = Path(angelos.__file__).parents[1]
+NAMES = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
+READERS = {
+    "angelos/client/settings.py": "a client's address, token and data directory",
+    "angelos/wiring/settings.py": "all other settings, and what children inherit",
+    "angelos/node/sandbox/shim.py": "the first process of a box, which gives the program its own",
+    "angelos/testing/fixtures.py": "whether a missing part fails the test (CI)",
+}
+
+
+MOVING = {  # to client/settings and wiring/settings, on a branch of their own
+    "angelos/adapters/host/datadir.py",
+    "angelos/cli/commands/audit.py",
+    "angelos/client/settings.py",
+    "angelos/wiring/node.py",
+}
+
+
+def uses(tree: ast.AST) -> Iterator[int]:
+    """Yield the lines that use this process's environment."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Attribute(value=ast.Name(id="os"), attr=attr) if attr in NAMES:
+                yield node.lineno
+            case ast.ImportFrom(module="os", names=names) if NAMES & {n.name for n in names}:
+                yield node.lineno
+
+
+def readers() -> dict[str, list[int]]:
+    found = {}
+    for package in ("angelos", "jupyter_ext"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            if lines := list(uses(ast.parse(path.read_text(encoding="utf-8")))):
+                found[path.relative_to(ROOT).as_posix()] = lines
+    return found
+
+
+def test_nothing_else_reads_the_environment():
+    assert readers().keys() - MOVING == READERS.keys() - MOVING
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import os\nos.environ['A']",
+        "import os\nos.getenv('A')",
+        "from os import environ",
+        "import os\nenv = dict(os.environ)",
+    ],
+)
+def test_a_reader_is_recognised(source):
+    assert list(uses(ast.parse(source)))
