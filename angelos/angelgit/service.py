@@ -101,7 +101,7 @@ class AngelGit(RevisionQueries):
     async def __aenter__(self) -> Self:
         """Recover transactions, replay the logs, and write the working files."""
         for repo in await self.repos():
-            await self._live.load(repo)
+            await self._live.index.load(repo)
             self._transactions.expect_unfinished(repo)
             await self._transactions.recover(repo)
             await self._write_files(repo)
@@ -119,7 +119,7 @@ class AngelGit(RevisionQueries):
 
     async def _write_typed_files(self) -> None:
         for repo, path in sorted(self._typed_files | self._writer.waiting):
-            if self._live.exists(repo, path):
+            if self._live.index.exists(repo, path):
                 await self._writer.try_write(repo, path)
 
     # -- live documents ----------------------------------------------------------------------
@@ -127,7 +127,7 @@ class AngelGit(RevisionQueries):
     def locate(self, workspace_path: str) -> tuple[str, str] | None:
         """Return (repository, path) of a live document by its path below the workspace."""
         repo, _, path = workspace_path.lstrip("/").partition("/")
-        return (repo, path) if self._live.exists(repo, path) else None
+        return (repo, path) if self._live.index.exists(repo, path) else None
 
     async def room_updates(self, repo: str, path: str) -> list[bytes]:
         """Return the updates from which a room builds a document.
@@ -142,7 +142,7 @@ class AngelGit(RevisionQueries):
             NotFound: `dev` has no such file.
             Unavailable: a store does not answer.
         """
-        self._live.document(repo, path)
+        self._live.index.document(repo, path)
         await self._run_to_end(self._writer.try_write(repo, path))
         return await self._live.updates(repo, path)
 
@@ -366,14 +366,16 @@ class AngelGit(RevisionQueries):
                 cause = AdvanceCause.created
                 fact = self._commits.branch_fact(repo, branch, None, revision, cause, author)
                 await store.add_facts([fact])
-        self._live.update(repo, imported.rows)
+        self._live.index.update(repo, imported.rows)
         await self._write_files(repo)
         await self._outbox.flush()
         return revision
 
     async def _write_files(self, repo: str) -> None:
         """Write every working file of a repository that differs from its document."""
-        rows = [self._live.rows[document] for document in self._live.paths(repo).values()]
+        rows = [
+            self._live.index.rows[document] for document in self._live.index.paths(repo).values()
+        ]
         for start in range(0, len(rows), _PAGE):
             page = rows[start : start + _PAGE]
             newer = await self._live.log.newer(repo, {row.id: row.upto for row in page})

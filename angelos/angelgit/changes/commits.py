@@ -92,7 +92,7 @@ class CommitWriter:
 
     async def commit_live_edits(self, repo: str, locked: Iterable[str]) -> None:
         """Commit what people typed into documents, whose locks the caller holds."""
-        dirty = sorted(self._live.dirty.get(repo, set()) & set(locked))
+        dirty = sorted(self._live.index.dirty(repo) & set(locked))
         if not dirty:
             return
         async with self._database.transaction() as conn:
@@ -169,7 +169,7 @@ class CommitWriter:
         self, store: Store, repo: str, document: str, change: PathChange | None = None
     ) -> Snapshot:
         """Store a snapshot of a document; with a change its row is as after the change."""
-        row = self._live.rows.get(document)
+        row = self._live.index.rows.get(document)
         if row is None:
             if change is None or change.op is not PathOp.create:
                 msg = f"document {document} does not exist and is not being created"
@@ -194,10 +194,10 @@ class CommitWriter:
 
     async def mark_committed(self, repo: str, snapshots: list[Snapshot]) -> None:
         """Bring the live documents up to date with committed snapshots."""
-        self._live.update(repo, [s.row for s in snapshots])
+        self._live.index.update(repo, [s.row for s in snapshots])
         # A row that kept its older snapshot (see `take_snapshot`) still needs its log.
         ids = [s.row.id for s in snapshots if s.row.state == sha256(s.state)]
-        self._live.dirty[repo] -= set(ids)
+        self._live.index.mark_clean(repo, ids)
         self._live.compacted(ids)
         await self._live.trim(repo, ids)
 

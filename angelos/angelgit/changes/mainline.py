@@ -164,7 +164,7 @@ class Mainline:
         if signed.commit.tree != earlier.commit.tree:
             raise Tampered(f"The rollback to {to[:12]} did not give its tree; nothing was moved.")
         updates = {r.file.document: r.update for r in restored}
-        alive = set(self._live.paths(repo).values())
+        alive = set(self._live.index.paths(repo).values())
         return _RollbackPlan(head, signed, files, trees.dev_changes(steps, updates, alive), texts)
 
     async def _rebase_onto_dev(
@@ -184,7 +184,7 @@ class Mainline:
 
     def _check_paths_free(self, repo: str, paths: Sequence[PathChange]) -> None:
         deleted = {p.document for p in paths if p.op is PathOp.delete}
-        dev = {path: d for path, d in self._live.paths(repo).items() if d not in deleted}
+        dev = {path: d for path, d in self._live.index.paths(repo).items() if d not in deleted}
         for change in paths:
             blocker = change.path if change.path in dev else trees.path_clash(dev, change.path)
             if change.op is PathOp.revive and blocker is not None:

@@ -11,8 +11,15 @@ from typing import NamedTuple
 from angelos.angelgit.documents import crdt, notebook
 from angelos.angelgit.documents.canonical import canonical, check_text, is_notebook
 from angelos.angelgit.documents.edits import apply_diff, unified_diff
-from angelos.angelgit.merge import conflicts
-from angelos.angelgit.merge.conflicts import ConflictKind, MergeConflict
+from angelos.angelgit.merge.conflicts import (
+    ConflictKind,
+    MergeConflict,
+    describe,
+    evidence,
+    file_conflict,
+    notebook_conflicts,
+    text_conflicts,
+)
 from angelos.angelgit.storage.models import FileState, PathChange, PathOp
 from angelos.angelgit.storage.trees import path_clash
 from angelos.core.errors import InvalidInput, Stale
@@ -109,45 +116,45 @@ def find_conflicts(
         current: path -> text in `dev`.
         proposed: path -> text as proposed.
     """
-    rows: list[MergeConflict] = []
+    conflicts: list[MergeConflict] = []
     for change in changes:
         path = change.path
         texts = (base.get(path, ""), current.get(path, ""), proposed.get(path, ""))
         if change.op is PathOp.create:
             blocker = path_clash(dev, path)
             if path in dev:
-                rows.append(conflicts.file_conflict(path, *texts, ConflictKind.path_taken))
+                conflicts.append(file_conflict(path, *texts, ConflictKind.path_taken))
             elif blocker is not None:
                 kind = ConflictKind.path_blocked
-                rows.append(conflicts.file_conflict(path, *texts, kind, blocker))
+                conflicts.append(file_conflict(path, *texts, kind, blocker))
         elif dev.get(path) != change.document:
-            rows.append(conflicts.file_conflict(path, *texts, ConflictKind.file_deleted))
+            conflicts.append(file_conflict(path, *texts, ConflictKind.file_deleted))
         elif change.op is PathOp.delete:
             if texts[0] != texts[1]:
                 kind = ConflictKind.deleted_file_changed
-                rows.append(conflicts.file_conflict(path, *texts, kind))
+                conflicts.append(file_conflict(path, *texts, kind))
         elif is_notebook(path):
             books = [notebook.parse(text, path) for text in texts]
-            rows += conflicts.notebook_conflicts(path, *books)
+            conflicts += notebook_conflicts(path, *books)
         else:
-            rows += conflicts.text_conflicts(path, *texts)
-    return rows
+            conflicts += text_conflicts(path, *texts)
+    return conflicts
 
 
-def refuse_conflicts(rows: list[MergeConflict], base: Revision) -> None:
+def refuse_conflicts(conflicts: list[MergeConflict], base: Revision) -> None:
     """Raise `Stale` with the evidence if there are conflicts."""
-    if not rows:
+    if not conflicts:
         return
-    first = rows[0]
+    first = conflicts[0]
     place = f"{first.path} line {first.start}"
     if first.end > first.start:
         place += f" to {first.end}"
     if first.cell:
         place += f" of cell {first.cell}"
-    about = conflicts.describe(first)
-    more = f", and {len(rows) - 1} more places" if len(rows) > 1 else ""
+    about = describe(first)
+    more = f", and {len(conflicts) - 1} more places" if len(conflicts) > 1 else ""
     raise Stale(
         f"{place} changed in dev since {base[:12]} ({about}){more}; nothing was merged.",
         hint="Make the change again on the present dev or main.",
-        conflicts=conflicts.evidence(rows),
+        conflicts=evidence(conflicts),
     )

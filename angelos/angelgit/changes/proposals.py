@@ -148,7 +148,7 @@ class DevProposals:
         proposed: Mapping[str, str],
     ) -> None:
         size = sum(len(text) for side in (base, current, proposed) for text in side.values())
-        dev = self._live.paths(record.repo)
+        dev = self._live.index.paths(record.repo)
         conflicts = await in_thread(
             size, prepare.find_conflicts, record.paths, dev, base, current, proposed
         )
@@ -194,7 +194,7 @@ class DevProposals:
 
     async def _current_texts(self, repo: str, paths: Sequence[PathChange]) -> dict[str, str]:
         """Return the texts in `dev` of documents whose locks the caller holds."""
-        dev = self._live.paths(repo)
+        dev = self._live.index.paths(repo)
         current: dict[str, str] = {}
         for change in paths:
             if change.op is not PathOp.create and dev.get(change.path) == change.document:
@@ -300,11 +300,11 @@ class DevProposals:
     ) -> PathChange:
         """Return the change that takes another one out of `dev`, in its current state."""
         path, document, mode = change.path, change.document, change.mode
-        current = self._live.paths(repo).get(path)
+        current = self._live.index.paths(repo).get(path)
         if change.op is PathOp.delete:
             if current is not None:
                 raise Conflict(f"{path} was recreated in dev since it was deleted.")
-            if blocker := trees.path_clash(self._live.paths(repo), path):
+            if blocker := trees.path_clash(self._live.index.paths(repo), path):
                 raise Conflict(f"dev has {blocker} since {path} was deleted.", hint=trees.BESIDE)
             return PathChange(path=path, document=document, op=PathOp.revive, mode=mode)
         update = inverses[document]

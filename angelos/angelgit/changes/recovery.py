@@ -85,7 +85,7 @@ async def _has_conflicts(
     """Return whether the merge of a proposal would be refused now."""
     assert transaction.proposal is not None  # noqa: S101 - that is what the cause says
     record = (await store.proposal(transaction.proposal)).record
-    dev = live.paths(transaction.repo)
+    dev = live.index.paths(transaction.repo)
     current = {
         p.path: (await live.replica(transaction.repo, p.document, p.path)).text()
         for p in record.paths

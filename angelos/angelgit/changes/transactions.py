@@ -71,7 +71,7 @@ class Transactions:
 
     def documents_to_lock(self, repo: str, paths: Sequence[PathChange]) -> set[str]:
         """Return the documents of a transaction and those with uncommitted live edits."""
-        return {p.document for p in paths} | self._live.dirty.get(repo, set())
+        return {p.document for p in paths} | self._live.index.dirty(repo)
 
     async def begin(
         self, transaction: Transaction, main: tuple[SignedCommit, Manifest] | None = None
@@ -120,11 +120,11 @@ class Transactions:
         await self._outbox.flush()
 
     async def _publish_path(self, repo: str, change: PathChange) -> None:
-        row = self._live.rows.get(change.document)
+        row = self._live.index.rows.get(change.document)
         if row is None:
             return
-        if self._live.paths(repo).get(row.path) != change.document:
-            if not self._live.exists(repo, change.path):
+        if self._live.index.paths(repo).get(row.path) != change.document:
+            if not self._live.index.exists(repo, change.path):
                 await self._writer.remove_deleted(repo, [row])
             return
         if self._rooms is not None and change.update:
@@ -151,7 +151,7 @@ class Transactions:
         """
         if repo not in self._unfinished:
             return
-        await self._live.load(repo)
+        await self._live.index.load(repo)
         async with self._database.transaction() as conn:
             unfinished = await Store(conn).transactions(repo)
         for begun in unfinished:
@@ -185,7 +185,7 @@ class Transactions:
         """Remove the working files of deleted documents, unless somebody has changed them."""
         deleted = [
             row
-            for row in self._live.rows.values()
-            if row.repo == repo and not row.alive and not self._live.exists(repo, row.path)
+            for row in self._live.index.rows.values()
+            if row.repo == repo and not row.alive and not self._live.index.exists(repo, row.path)
         ]
         await self._writer.remove_deleted(repo, deleted)

@@ -17,11 +17,12 @@ import msgspec
 from angelos.adapters.stores.postgres import Database
 from angelos.angelgit.documents import crdt
 from angelos.angelgit.documents.replica import Replica
+from angelos.angelgit.storage.index import DocumentIndex
 from angelos.angelgit.storage.log import DocumentLog, LogEntry
 from angelos.angelgit.storage.models import DocumentRow, sha256
 from angelos.angelgit.storage.store import Store
 from angelos.core.errors import AngelError, NotFound, Tampered, TooLarge
-from angelos.core.ids import START, Offset, offset_key
+from angelos.core.ids import START
 from angelos.core.revision import MAX_FILE_BYTES
 
 log = logging.getLogger(__name__)
@@ -36,64 +37,23 @@ class LiveReplicas:
 
     def __init__(self, database: Database, document_log: DocumentLog) -> None:
         self.log = document_log
-        self.dirty: dict[str, set[str]] = {}
-        """Repository -> the documents that were edited since the last commit of `dev`."""
-        self.rows: dict[str, DocumentRow] = {}
+        self.index = DocumentIndex(database)
         self._database = database
-        self._paths: dict[str, dict[str, str]] = {}
         self._replicas: OrderedDict[str, Replica] = OrderedDict()
         self._locks: dict[str, asyncio.Lock] = {}
         self._logged: Counter[str] = Counter()
 
-    # -- index of documents ------------------------------------------------------------------
-
-    async def load(self, repo: str) -> None:
-        """Read a repository's documents from the store."""
-        async with self._database.transaction() as conn:
-            rows = await Store(conn).documents(repo)
-        # A snapshot may have been taken since these rows were read, and the log trimmed up to it:
-        # an older row would start a replay in the gap.
-        in_memory = (self.rows.get(row.id) for row in rows)
-        pairs = zip(rows, in_memory, strict=True)
-        self.update(repo, [row for row, own in pairs if not (own and is_after(own.upto, row.upto))])
-
-    def update(self, repo: str, rows: Iterable[DocumentRow]) -> None:
-        """Replace rows in the index by committed ones."""
-        paths = self._paths.setdefault(repo, {})
-        self.dirty.setdefault(repo, set())
-        rows = list(rows)
-        for row in rows:
-            self.rows[row.id] = row
-            if not row.alive and paths.get(row.path) == row.id:
-                del paths[row.path]
-        paths.update((row.path, row.id) for row in rows if row.alive)
-
-    def exists(self, repo: str, path: str) -> bool:
-        """Return whether `dev` has a file."""
-        return path in self._paths.get(repo, {})
-
-    def paths(self, repo: str) -> dict[str, str]:
-        """Return path -> document of the files in `dev`."""
-        return dict(self._paths.get(repo, {}))
-
-    def document(self, repo: str, path: str) -> str:
-        """Return the id of the document at a path of `dev`; raise `NotFound`."""
-        try:
-            return self._paths[repo][path]
-        except KeyError:
-            raise NotFound(f"There is no file {path!r} in dev of repository {repo!r}.") from None
+    # -- locks and replicas ------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
     async def lock_path(self, repo: str, path: str) -> AsyncIterator[str]:
         """Lock the document at a path and yield its id; raise `NotFound`."""
-        document = self.document(repo, path)
+        document = self.index.document(repo, path)
         async with self.lock([document]):
             # The holder before may have deleted the document, and another may be at the path now.
-            if self.document(repo, path) != document:
+            if self.index.document(repo, path) != document:
                 raise NotFound(f"{path!r} was recreated in dev of {repo!r}; load it again.")
             yield document
-
-    # -- replicas ----------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
     async def lock(self, ids: Iterable[str]) -> AsyncIterator[None]:
@@ -115,7 +75,7 @@ class LiveReplicas:
         if document in self._replicas:
             self._replicas.move_to_end(document)
             return self._replicas[document]
-        row = self.rows.get(document)
+        row = self.index.rows.get(document)
         if row is None:  # a transaction is creating it, or was when the process was killed
             replica = Replica(path, crdt.EMPTY, START)
         else:
@@ -131,7 +91,7 @@ class LiveReplicas:
             replica.apply(update)
             replica.upto = position
             self._logged[document] += 1
-            self.dirty.setdefault(repo, set()).add(document)
+            self.index.mark_dirty(repo, document)
         self._replicas[document] = replica
         self._evict()
         return replica
@@ -167,7 +127,7 @@ class LiveReplicas:
             new = await self.append(repo, {document: (path, update)}, cause="room")
             if document not in new:
                 return 0
-            self.dirty[repo].add(document)
+            self.index.mark_dirty(repo, document)
             if self._logged[document] >= _COMPACT_AFTER:
                 await self._compact(repo, document)
             return len(new[document])
@@ -205,7 +165,7 @@ class LiveReplicas:
 
     async def _compact(self, repo: str, document: str) -> None:
         """Take a snapshot between commits, which bounds the time of a replay."""
-        row, replica = self.rows[document], self._replicas[document]
+        row, replica = self.index.rows[document], self._replicas[document]
         if replica.deferred:
             return
         try:
@@ -215,7 +175,7 @@ class LiveReplicas:
         except AngelError as error:
             log.warning("no snapshot of %s/%s: %s", repo, row.path, error)
             return
-        self.update(repo, [row])
+        self.index.update(repo, [row])
         self.compacted([document])
         await self.trim(repo, [document])
 
@@ -223,7 +183,7 @@ class LiveReplicas:
         """Remove log entries that committed snapshots contain; a failure only leaves them."""
         for document in ids:
             try:
-                await self.log.trim(repo, document, self.rows[document].upto)
+                await self.log.trim(repo, document, self.index.rows[document].upto)
             except AngelError as error:
                 log.warning("the log of %s was not trimmed: %s", document, error)
 
@@ -234,11 +194,6 @@ class LiveReplicas:
             lock = self._locks.get(document)
             if lock is None or not lock.locked():
                 del self._replicas[document]
-
-
-def is_after(offset: Offset, reference: Offset) -> bool:
-    """Return whether `offset` is behind `reference` in the log."""
-    return offset_key(offset) > offset_key(reference)
 
 
 class Snapshot(msgspec.Struct, frozen=True):

@@ -93,7 +93,7 @@ class WorktreeWriter:
             Refused: a link leads out of the workspace.
             Unavailable: a store does not answer.
         """
-        document = self._live.document(repo, path)
+        document = self._live.index.document(repo, path)
         async with self._locks.setdefault(document, asyncio.Lock()):
             self.waiting.discard((repo, path))
             for _ in range(_TRIES):
@@ -243,7 +243,7 @@ class WorktreeWriter:
         decision: FileDecision,
     ) -> str | None:
         """Write `content`; return its SHA-256, None if the file is no longer as `disk`."""
-        mode = self._live.rows[document].mode
+        mode = self._live.index.rows[document].mode
         await self._begin(document, content)
         if decision.action is FileAction.set_aside:
             mark = f"disk-{datetime.fromtimestamp(self._clock.time(), UTC):%Y%m%dT%H%M%SZ}"
@@ -278,7 +278,7 @@ class WorktreeWriter:
     async def _log_edit(self, repo: str, path: str, document: str, update: bytes) -> None:
         """Log an edit that came from disk; the caller holds the document's lock."""
         if await self._live.append(repo, {document: (path, update)}, cause="disk"):
-            self._live.dirty[repo].add(document)
+            self._live.index.mark_dirty(repo, document)
 
     async def _publish_edit(self, repo: str, path: str, update: bytes) -> None:
         """Send an edit to the open room of the document, and announce it."""
@@ -317,5 +317,5 @@ class WorktreeWriter:
             self._retry_needed.clear()
             waiting, self.waiting = self.waiting, set()
             for repo, path in sorted(waiting):
-                if self._live.exists(repo, path):
+                if self._live.index.exists(repo, path):
                     await self.try_write(repo, path)

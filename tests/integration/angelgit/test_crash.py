@@ -252,7 +252,7 @@ async def test_acknowledged_edits_survive_kill_9(start, database, stores, tmp_pa
                 assert await git.read_live("study", ack) == b"made"
             else:
                 assert ack in text
-        for path in git._live.paths("study"):
+        for path in git._live.index.paths("study"):
             on_disk = (tmp_path / "ws/study" / path).read_bytes()
             assert on_disk == await git.read_live("study", path)
 

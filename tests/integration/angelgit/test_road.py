@@ -53,7 +53,7 @@ async def test_typing_that_waited_behind_a_deletion_is_refused(git, base, rooms)
     room = await rooms.enter(git, "study", "b/b.txt")
     proposal = new_proposal_id()
     await git.propose(proposal, "study", base, [DeleteFile(path="b/b.txt")], ADA, "gone")
-    document = git._live.document("study", "b/b.txt")
+    document = git._live.index.document("study", "b/b.txt")
 
     async with git._live.lock([document]):
         merge = asyncio.create_task(git.merge(proposal))
@@ -68,7 +68,7 @@ async def test_typing_that_waited_behind_a_deletion_is_refused(git, base, rooms)
 async def test_a_proposal_for_a_file_that_goes_meanwhile_is_stale(git, base, put):
     gone = new_proposal_id()
     await git.propose(gone, "study", base, [DeleteFile(path="b/b.txt")], ADA, "gone")
-    document = git._live.document("study", "b/b.txt")
+    document = git._live.index.document("study", "b/b.txt")
     edit = NewText(path="b/b.txt", text="b\nmore\n")
     async with git._live.lock([document]):
         merge = asyncio.create_task(git.merge(gone))

@@ -1,0 +1,79 @@
+"""Which documents `dev` has: their rows, their paths, and which were edited since the last commit.
+
+await index.load("study")
+document = index.document("study", "study/difflib.py")
+index.rows[document].mode
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+
+from angelos.adapters.stores.postgres import Database
+from angelos.angelgit.storage.models import DocumentRow
+from angelos.angelgit.storage.store import Store
+from angelos.core.errors import NotFound
+from angelos.core.ids import Offset, offset_key
+
+
+class DocumentIndex:
+    """The documents of all repositories, in memory; those that were deleted have a row too."""
+
+    def __init__(self, database: Database) -> None:
+        self.rows: dict[str, DocumentRow] = {}
+        """Document -> its committed row."""
+        self._database = database
+        self._paths: dict[str, dict[str, str]] = {}
+        self._dirty: dict[str, set[str]] = {}
+
+    async def load(self, repo: str) -> None:
+        """Read the documents of a repository from the store."""
+        async with self._database.transaction() as conn:
+            rows = await Store(conn).documents(repo)
+        # A snapshot may have been taken since these rows were read, and the log trimmed up to it:
+        # an older row would start a replay in the gap.
+        in_memory = (self.rows.get(row.id) for row in rows)
+        pairs = zip(rows, in_memory, strict=True)
+        self.update(repo, [row for row, own in pairs if not (own and is_after(own.upto, row.upto))])
+
+    def update(self, repo: str, rows: Iterable[DocumentRow]) -> None:
+        """Replace rows by committed ones."""
+        paths = self._paths.setdefault(repo, {})
+        rows = list(rows)
+        for row in rows:
+            self.rows[row.id] = row
+            if not row.alive and paths.get(row.path) == row.id:
+                del paths[row.path]
+        paths.update((row.path, row.id) for row in rows if row.alive)
+
+    def exists(self, repo: str, path: str) -> bool:
+        """Return whether `dev` has a file."""
+        return path in self._paths.get(repo, {})
+
+    def paths(self, repo: str) -> dict[str, str]:
+        """Return path -> document of the files in `dev`."""
+        return dict(self._paths.get(repo, {}))
+
+    def document(self, repo: str, path: str) -> str:
+        """Return the id of the document at a path of `dev`; raise `NotFound`."""
+        try:
+            return self._paths[repo][path]
+        except KeyError:
+            raise NotFound(f"There is no file {path!r} in dev of repository {repo!r}.") from None
+
+    def dirty(self, repo: str) -> set[str]:
+        """Return the documents that were edited since the last commit of `dev`."""
+        return set(self._dirty.get(repo, ()))
+
+    def mark_dirty(self, repo: str, document: str) -> None:
+        """Record that a document was edited."""
+        self._dirty.setdefault(repo, set()).add(document)
+
+    def mark_clean(self, repo: str, documents: Collection[str]) -> None:
+        """Record that a commit of `dev` contains all edits of documents."""
+        self._dirty.get(repo, set()).difference_update(documents)
+
+
+def is_after(offset: Offset, reference: Offset) -> bool:
+    """Return whether `offset` is behind `reference` in the log."""
+    return offset_key(offset) > offset_key(reference)
