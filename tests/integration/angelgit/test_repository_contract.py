@@ -1,18 +1,21 @@
 """What every repository promises (`core.ports.BranchingRepository`).
 
-In memory at present; AngelGit joins `any_repository` as it implements each of the small protocols.
+In memory at present; AngelGit joins `make_repository` as it implements each of the small protocols.
 A repository under test also offers `create`, `type_text`, `live`, `fence` and `damage_blob`, as
 `angelos.testing.MemoryRepository` does.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import json
 import random
 
 import msgspec
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from angelos.core.branches import DEV, MAIN, BranchName, proposal_branch
 from angelos.core.errors import (
@@ -95,8 +98,13 @@ FILES = {
 
 
 @pytest.fixture(params=["memory"])
-def any_repository(request):
-    return MemoryRepository(max_blob_bytes=MAX_BLOB)
+def make_repository(request):
+    return lambda: MemoryRepository(max_blob_bytes=MAX_BLOB)
+
+
+@pytest.fixture
+def any_repository(make_repository):
+    return make_repository()
 
 
 @pytest.fixture
@@ -1001,3 +1009,160 @@ async def test_an_owner_that_was_replaced_writes_nothing_and_still_reads(any_rep
             await call
     assert await everything(any_repository) == before
     assert (await any_repository.pending(pending.id)).state is PendingState.open
+
+
+# -- against the simplest model ----------------------------------------------------------------
+
+LINES = 3
+STEPS = st.one_of(
+    st.tuples(st.just("propose"), st.sets(st.integers(0, LINES - 1), min_size=2), st.booleans()),
+    st.tuples(st.just("type"), st.integers(0, LINES - 1), st.booleans()),
+    *(
+        st.tuples(st.just(name), st.integers(0, 2), st.sets(st.integers(0, LINES - 1)))
+        for name in ("accept", "withdraw", "land")
+    ),
+)
+
+
+class Model:
+    """Lines that are replaced by new ones, each between two that stay: a dictionary does it."""
+
+    def __init__(self):
+        self.live = [f"line {i}" for i in range(LINES)]
+        self.main = list(self.live)
+        self.proposals = []  # dictionaries: line -> [before, after, state]
+        self.count = 0
+
+    def fresh(self):
+        self.count += 1
+        return f"text {self.count}"
+
+    @staticmethod
+    def fits(target, line, before, after):
+        return target[line] in (before, after)
+
+    def chosen(self, proposal, lines):
+        rows = self.proposals[proposal]
+        return {i: rows[i] for i in rows if not lines & rows.keys() or i in lines}
+
+    def accept(self, rows):
+        if any(row[2] is HunkState.withdrawn for row in rows.values()):
+            return Conflict
+        fresh = {i: row for i, row in rows.items() if row[2] is HunkState.open}
+        if not all(self.fits(self.live, i, *row[:2]) for i, row in fresh.items()):
+            return Stale
+        for i, row in fresh.items():
+            self.live[i], row[2] = row[1], HunkState.accepted
+        return None
+
+    def land(self, rows):
+        if any(row[2] is HunkState.withdrawn for row in rows.values()):
+            return LeftOutReason.withdrawn
+        fresh = {i: row for i, row in rows.items() if row[2] is not HunkState.promoted}
+        if not fresh:
+            return LeftOutReason.landed
+        if not all(self.fits(self.main, i, *row[:2]) for i, row in fresh.items()):
+            return LeftOutReason.stale
+        for i, row in fresh.items():
+            self.main[i] = row[1]
+            if row[2] is HunkState.open and self.fits(self.live, i, *row[:2]):
+                self.live[i] = row[1]
+            row[2] = HunkState.promoted
+        return None
+
+    def withdraw(self, rows):
+        for row in rows.values():
+            row[2] = HunkState.withdrawn if row[2] is HunkState.open else row[2]
+
+
+def body(lines):
+    return "".join(f"{line}\nfixed {i}\n" for i, line in enumerate(lines))
+
+
+class Story:
+    """Does each step to a repository and to the model, and compares."""
+
+    def __init__(self, repository):
+        self.repository, self.model, self.ids = repository, Model(), []
+
+    async def begin(self):
+        files = {"a.py": body(self.model.live).encode()}
+        await self.repository.create("study", files, EVE, "import")
+
+    async def propose(self, lines, on_dev):
+        base = await head(self.repository, DEV if on_dev else MAIN)
+        before = (await self.repository.read("study", base, "a.py")).decode().splitlines()[::2]
+        after = [self.model.fresh() if i in lines else line for i, line in enumerate(before)]
+        rows = {i: [before[i], after[i], HunkState.open] for i in lines}
+        proposal = draft(base, NewText(path="a.py", text=body(after)))
+        if all(self.model.fits(self.model.live, i, *row[:2]) for i, row in rows.items()):
+            await self.repository.propose(proposal)
+            self.model.proposals.append(rows)
+            self.ids.append(proposal.id)
+        else:
+            with pytest.raises(Stale):
+                await self.repository.propose(proposal)
+
+    async def type(self, line, alike):
+        proposed = [rows[line][1] for rows in self.model.proposals if line in rows]
+        self.model.live[line] = proposed[-1] if alike and proposed else self.model.fresh()
+        self.repository.type_text("study", "a.py", body(self.model.live), KIM)
+
+    async def part(self, number, lines):
+        number %= len(self.ids)
+        pending = await self.repository.pending(self.ids[number])
+        chosen = self.model.chosen(number, lines)
+        hunks = {h.start // 2: h for h in pending.hunks}
+        return part_of(pending, PartChoice(hunks=tuple(hunks[i].id for i in chosen))), chosen
+
+    async def accept(self, number, lines):
+        part, rows = await self.part(number, lines)
+        expected = self.model.accept(rows)
+        if expected is None:
+            await self.repository.accept(part, EVE)
+        else:
+            with pytest.raises(expected):
+                await self.repository.accept(part, EVE)
+
+    async def withdraw(self, number, lines):
+        part, rows = await self.part(number, lines)
+        self.model.withdraw(rows)
+        await self.repository.withdraw(part, EVE, "no")
+
+    async def land(self, number, lines):
+        part, rows = await self.part(number, lines)
+        candidate = await self.repository.merge_many("study", [part])
+        reasons = [out.reason for out in candidate.left_out]
+        assert reasons == [reason for reason in [self.model.land(rows)] if reason]
+        await self.repository.advance("study", candidate.revision, candidate.main)
+
+    async def compare(self):
+        assert self.repository.live("study", "a.py").decode() == body(self.model.live)
+        main = await head(self.repository, MAIN)
+        text = (await self.repository.read("study", main, "a.py")).decode()
+        assert text == body(self.model.main)
+        for proposal, rows in zip(self.ids, self.model.proposals, strict=True):
+            waiting = [(i, row) for i, row in rows.items() if row[2] is HunkState.open]
+            misfits = [i for i, row in waiting if not self.model.fits(self.model.live, i, *row[:2])]
+            pending = await self.repository.pending(proposal)
+            assert sorted(c.start // 2 for c in pending.conflicts) == sorted(misfits)
+            states = {h.start // 2: h.state for h in pending.hunks}
+            assert states == {i: row[2] for i, row in rows.items()}
+            at = {h.start // 2: h.at for h in pending.hunks if h.at}
+            assert at == {i: 2 * i + 1 for i, _ in waiting if i not in misfits}
+
+
+@settings(
+    deadline=None, max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(steps=st.lists(STEPS, min_size=6, max_size=16))
+def test_any_story_ends_as_a_dictionary_says(make_repository, steps):
+    async def tell():
+        story = Story(make_repository())
+        await story.begin()
+        for name, first, second in steps:
+            if story.ids or name in {"propose", "type"}:
+                await getattr(story, name)(first, second)
+                await story.compare()
+
+    asyncio.run(tell())
