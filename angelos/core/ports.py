@@ -518,9 +518,9 @@ class Landing(Protocol):
 
         Each part that fits `main` and the parts before it becomes one commit, of exactly its own
         edits; the others are left out and named, and stand in nobody's way. Nothing else changes,
-        `dev` included. The same parts in the same order on the same `main` give the same
-        candidate. The result depends on the parts, their order and `main` alone, so any
-        part of a batch that failed can be tried again.
+        `dev` included. The result depends on the parts, their order and `main` alone, so any
+        part of a batch that failed can be tried again; asked again it is the same candidate,
+        unless a part was withdrawn or replaced since.
 
         Args:
             repo: The repository.
@@ -539,8 +539,9 @@ class Landing(Protocol):
         members become `promoted`. Advancing to where `main` is already changes nothing.
 
         Raises:
-            Conflict: `main` is not at `expected`, or the candidate was not made on `expected`;
-                nothing moved. `extra["revision"]` says where `main` is.
+            Conflict: `main` is not at `expected`, the candidate was not made on `expected`, or a
+                member was withdrawn or replaced since; nothing moved. `extra["revision"]` says
+                where `main` is.
             NotFound: There is no such candidate.
         """
         ...

@@ -421,8 +421,9 @@ class MemoryRepository:
         if not 0 < len(parts) <= MAX_BATCH or len(set(proposals)) != len(parts):
             raise InvalidInput(f"A batch has 1 to {MAX_BATCH} parts, one of each proposal.")
         main = store.head(MAIN)
-        if (main, tuple(parts)) in store.batches:
-            return store.batches[main, tuple(parts)]
+        before = store.batches.get((main, tuple(parts)))
+        if before is not None and not self._void(store, parts):
+            return before
         members: list[BatchMember] = []
         left_out: list[BatchLeftOut] = []
         tip = main
@@ -442,6 +443,14 @@ class MemoryRepository:
         )
         store.candidates[tip] = store.batches[main, tuple(parts)] = candidate
         return candidate
+
+    def _void(self, store: _Repo, parts: Sequence[Part]) -> bool:
+        """Return whether a part was withdrawn or replaced."""
+        rows = [(part, store.proposals[part.proposal]) for part in parts]
+        return any(
+            part.version != draft_digest(held.draft) or held.chosen(part.hunks, HunkState.withdrawn)
+            for part, held in rows
+        )
 
     def _try_member(
         self, store: _Repo, part: Part, tip: Revision, members: Sequence[BatchMember]
@@ -490,6 +499,8 @@ class MemoryRepository:
             raise Conflict(
                 f"The candidate was made on {candidate.main[:12]}.", revision=main.revision
             )
+        if self._void(store, [member.part for member in candidate.members]):
+            raise Conflict("A member was withdrawn or replaced.", revision=main.revision)
         self._commit_typed(store)
         store.branches[MAIN] = msgspec.structs.replace(main, revision=revision)
         store.states[revision] = store.states[revision]._replace(main=revision)

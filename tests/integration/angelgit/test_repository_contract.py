@@ -716,6 +716,27 @@ async def test_advance_is_compare_and_set(any_repository, base):
     assert text == changed(line3="three", line9="nine")
 
 
+async def test_what_was_withdrawn_or_replaced_after_its_candidate_does_not_reach_main(
+    any_repository, base
+):
+    first = draft(base, edit(line3="three"))
+    one = part_of(await any_repository.propose(first))
+    two = part_of(await any_repository.propose(draft(base, edit(line9="nine"))))
+    candidate = await any_repository.merge_many("study", [one, two])
+    newer = draft(base, edit(line3="drei"), id=first.id, replaces=one.version)
+    replaced = part_of(await any_repository.propose(newer))
+    with pytest.raises(Conflict):
+        await any_repository.advance("study", candidate.revision, base)
+    again = await any_repository.merge_many("study", [one, two])
+    assert [out.reason for out in again.left_out] == [LeftOutReason.withdrawn]
+    candidate = await any_repository.merge_many("study", [replaced, two])
+    await any_repository.withdraw(two, EVE, "no")
+    with pytest.raises(Conflict):
+        await any_repository.advance("study", candidate.revision, base)
+    assert await head(any_repository, MAIN) == base
+    assert any_repository.live("study", "a.py").decode() == TEXT
+
+
 async def test_what_does_not_fit_is_left_out_and_stands_in_nobodys_way(any_repository, base):
     pendings = [
         await any_repository.propose(draft(base, edit(line3="three"))),
