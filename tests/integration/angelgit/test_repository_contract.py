@@ -660,6 +660,11 @@ async def test_many_proposals_land_as_commits_of_their_own_edits(any_repository,
     assert texts == [changed(line3="three"), *[changed(line3="three", line9="nine")] * 2]
     assert candidate.tree == (await commit_of(any_repository, parent)).tree
     assert await any_repository.merge_many("study", parts) == candidate
+    await any_repository.advance("study", candidate.revision, base)
+    assert any_repository.live("study", "a.py").decode() == changed(line3="three", line9="nine")
+    assert any_repository.live("study", "b.py").decode() == changed(line5="five")
+    for pending in pendings:
+        assert (await any_repository.pending(pending.id)).state is PendingState.promoted
 
 
 async def test_advance_moves_main_to_exactly_the_candidate_and_dev_contains_it(

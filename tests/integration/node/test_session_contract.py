@@ -165,8 +165,8 @@ for number in range(8_000):
 
 async def _files(box):
     box.files |= {
-        "a.txt": b"one\n", "deep/b.txt": b"two\n", "deep/er/c.bin": b"\0" * 2000,
-        "deep/link": NotCollectedReason.link, "pipe": NotCollectedReason.special,
+        "pipe": NotCollectedReason.special, "deep/link": NotCollectedReason.link,
+        "deep/er/c.bin": b"\0" * 2000, "deep/b.txt": b"two\n", "a.txt": b"one\n",
     }  # fmt: skip
     return 0
 
@@ -187,6 +187,7 @@ os.mkfifo(out / "pipe")
 
 
 async def _report(box):
+    await box.read()
     for event in EVENTS:
         await box.report(event)
     return 0
@@ -195,6 +196,7 @@ async def _report(box):
 REPORTS = Program(
     f"""
 import os
+os.read(0, 1)
 os.write(int(os.environ["ANGELOS_REPORT_FD"]), {REPORT!r})
 """,
     _report,
@@ -596,9 +598,12 @@ async def test_files_are_collected_after_the_end_and_before_the_box_is_gone(sand
 
 
 async def test_a_report_comes_over_its_own_channel(sandbox):
-    async with started(sandbox, REPORTS, report=NONCE) as session:
+    async with started(sandbox, REPORTS, report=NONCE, interactive=True) as session:
+        reporting = asyncio.create_task(session.report())  # it waits for the end
+        await asyncio.sleep(0)
+        await session.close_stdin()
         assert await all_of(session) == b""
-        report = await session.report()
+        report = await reporting
         assert await session.report() == report
     assert report.complete
     assert [(c.case, c.sentinel, c.outcome) for c in report.cases] == [
