@@ -29,6 +29,13 @@ class AngelError(Exception):
     status: ClassVar[int] = 500
 
     def __init__(self, detail: str | None = None, *, hint: str = "", **extra: Any) -> None:
+        """Describe an error.
+
+        Args:
+            detail: What happened, and what was kept; the docstring of the class by default.
+            hint: What to do next.
+            extra: Evidence for programs, which decide by it and by `code`, never by a sentence.
+        """
         self.detail = detail or (type(self).__doc__ or "").strip()
         self.hint = hint
         self.extra = extra
@@ -171,7 +178,11 @@ BY_CODE: dict[str, type[AngelError]] = {
 
 
 def from_problem(body: dict[str, Any]) -> AngelError:
-    """Return the error that a problem document describes; an unknown code is an `AngelError`."""
+    """Return the error that a problem document describes.
+
+    Args:
+        body: The document, decoded. An unknown `code` becomes an `AngelError`.
+    """
     cls = BY_CODE.get(str(body.get("code", "")), AngelError)
     detail = str(body.get("detail") or body.get("message") or body.get("title") or "")
     extra = body.get("extra")

@@ -66,7 +66,12 @@ class Route(msgspec.Struct, frozen=True):
 
 
 def parse_body(route: Route, body: bytes) -> Any:
-    """Return the request struct in `body` (JSON); raise `InvalidInput` or `TooLarge`."""
+    """Return the request in a body of JSON.
+
+    Raises:
+        TooLarge: The body is larger than the route's `max_body`.
+        InvalidInput: It is not JSON, or not the route's request.
+    """
     if len(body) > route.max_body:
         raise TooLarge(f"The body has {len(body)} bytes; {route.max_body} are allowed.")
     try:
