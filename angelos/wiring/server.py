@@ -53,7 +53,7 @@ from angelos.hub.routes import hub_routes
 from angelos.hub.service import Hub
 from angelos.hub.store import Identities
 from angelos.wiring.settings import Settings
-from angelos.wiring.stores import PLANES, StoreAddresses
+from angelos.wiring.stores import PLANES, OpenStores
 
 log = logging.getLogger(__name__)
 SYSTEM = PrincipalId("system/server")
@@ -101,7 +101,7 @@ class _Base(NamedTuple):
 
 @asynccontextmanager
 async def serve(
-    settings: Settings, stores: StoreAddresses, live: LiveDocuments | None
+    settings: Settings, stores: OpenStores, live: LiveDocuments | None
 ) -> AsyncIterator[RunningServer]:
     """Yield every plane, running on these stores."""
     async with AsyncExitStack() as stack:
@@ -136,7 +136,7 @@ async def serve(
         )
 
 
-async def _open_base(stack: AsyncExitStack, settings: Settings, stores: StoreAddresses) -> _Base:
+async def _open_base(stack: AsyncExitStack, settings: Settings, stores: OpenStores) -> _Base:
     settings.data.create()
     database = await stack.enter_async_context(Database(stores.postgres))
     applied = await database.migrate(PLANES)
@@ -252,7 +252,7 @@ def _write_server_file(data: DataDir, hub: Hub) -> None:
 
 
 def _publish(
-    settings: Settings, stores: StoreAddresses, stack: AsyncExitStack, url: str, token: str
+    settings: Settings, stores: OpenStores, stack: AsyncExitStack, url: str, token: str
 ) -> None:
     """Write `system.json`, to be removed first of all at the end."""
     if settings.server.supervised:

@@ -26,7 +26,7 @@ _WAIT_S = 60.0
 _POLL_S = 0.02
 
 
-class StoreAddresses(NamedTuple):
+class OpenStores(NamedTuple):
     """Addresses: a PostgreSQL DSN and a Valkey URL."""
 
     postgres: str
@@ -34,7 +34,7 @@ class StoreAddresses(NamedTuple):
 
 
 @asynccontextmanager
-async def open_stores(settings: Settings) -> AsyncIterator[StoreAddresses | None]:
+async def open_stores(settings: Settings) -> AsyncIterator[OpenStores | None]:
     """Yield the addresses of the stores, None if a system runs on the data directory already."""
     if settings.server.supervised:
         yield await _from_up(settings)
@@ -57,10 +57,10 @@ async def open_stores(settings: Settings) -> AsyncIterator[StoreAddresses | None
                 dsn = (await stack.enter_async_context(postgres)).url
             if not url:
                 url = (await stack.enter_async_context(EmbeddedValkey(data.valkey, runtime))).url
-        yield StoreAddresses(dsn, url)
+        yield OpenStores(dsn, url)
 
 
-async def _from_up(settings: Settings) -> StoreAddresses:
+async def _from_up(settings: Settings) -> OpenStores:
     try:
         async with asyncio.timeout(_WAIT_S):
             while True:
@@ -69,7 +69,7 @@ async def _from_up(settings: Settings) -> StoreAddresses:
                 except Unavailable:
                     await asyncio.sleep(_POLL_S)
                 else:
-                    return StoreAddresses(system.postgres, system.valkey)
+                    return OpenStores(system.postgres, system.valkey)
     except TimeoutError:
         raise Unavailable(
             f"`angelos up` has not started its stores within {_WAIT_S:.0f} s.",
