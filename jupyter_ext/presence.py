@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakSet
 
 from angelos.core.errors import AngelError
-from angelos.core.messages import Kind
+from angelos.core.facts import Kind
 from angelos.hub.events import REFUSED
 
 if TYPE_CHECKING:

@@ -30,8 +30,8 @@ from angelos.client.tasks import TaskCollection
 from angelos.client.transport import Transport
 from angelos.core import api
 from angelos.core.errors import Unavailable
+from angelos.core.facts import Fact
 from angelos.core.ids import START, Offset
-from angelos.core.messages import Fact
 
 if TYPE_CHECKING:
     from angelos.adapters.identity.enrolment import Identity

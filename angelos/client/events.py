@@ -12,15 +12,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Collection
 
-import msgspec
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import WebSocketClientConnection
 
 from angelos.adapters.net.dial import dial, hang_up
 from angelos.client.transport import CONNECT_S, Transport, problem_of, unreachable
-from angelos.core.errors import AngelError, Forbidden, Unauthenticated, Unavailable
+from angelos.core.errors import AngelError, Forbidden, InvalidInput, Unauthenticated, Unavailable
+from angelos.core.facts import Fact, from_json
 from angelos.core.ids import Offset
-from angelos.core.messages import Fact
 
 MAX_FACT_BYTES = 16_000_000
 PING_S = 20.0
@@ -112,9 +111,9 @@ async def _connect(
 
 def _decode(message: str | bytes) -> Fact:
     try:
-        return msgspec.json.decode(message, type=Fact)
-    except (msgspec.DecodeError, ValueError) as error:
-        raise AngelError(f"An event could not be read: {error}") from error
+        return from_json(message)
+    except InvalidInput as error:
+        raise AngelError(f"An event could not be read: {error.detail}") from error
 
 
 def _raise_if_final(link: WebSocketClientConnection) -> None:

@@ -31,8 +31,9 @@ from angelos.client.events import follow
 from angelos.client.transport import Transport, segments
 from angelos.core import api
 from angelos.core.errors import AngelError
+from angelos.core.facts import Kind, TaskOutput, TaskResult, TaskStarted
 from angelos.core.ids import CommandId, Offset, Revision, TaskId, new_command_id
-from angelos.core.messages import Kind, Limits, TaskResult
+from angelos.core.messages import Limits
 from angelos.core.runs import Output
 
 _ACCEPTED_S = 5.0
@@ -148,17 +149,18 @@ class Task:
         attempt = 0
         async with aclosing(follow(self._transport, offset, _KINDS, self.id)) as facts:
             async for fact in facts:
-                if fact.kind == Kind.task_finished:
-                    self._result = msgspec.convert(fact.data, TaskResult)
-                    return
-                if fact.kind == Kind.task_output:
-                    text = str(fact.data.get("text", ""))
-                    stream = "stderr" if fact.data.get("stream") == "stderr" else "stdout"
-                    yield Output(stream, text.encode(errors="surrogateescape"))
-                    continue
-                attempt = max(attempt + 1, _number(fact.data.get("attempt")))
-                if attempt > 1:
-                    yield Restarted(attempt, str(fact.data.get("node", "")))
+                match fact.payload():
+                    case TaskOutput(stream=stream, text=text):
+                        yield Output(stream, text.encode(errors="surrogateescape"))
+                    case TaskStarted(attempt=number, node=node):
+                        attempt = max(attempt + 1, number)
+                        if attempt > 1:
+                            yield Restarted(attempt, node)
+                    case _ if fact.kind == Kind.task_finished:
+                        self._result = fact.read(TaskResult)
+                        return
+                    case _:  # a piece of output that cannot be read: the result has the whole
+                        continue
 
     async def result(self) -> TaskResult:
         """Wait for the end of the task; a restart of the server is survived.
@@ -177,7 +179,7 @@ class Task:
             return self._result
         kinds = (Kind.task_finished,)
         async with aclosing(follow(self._transport, offset, kinds, self.id)) as facts:
-            self._result = msgspec.convert((await anext(facts)).data, TaskResult)
+            self._result = (await anext(facts)).read(TaskResult)
         return self._result
 
     async def cancel(self, reason: str = "") -> api.TaskView:
@@ -338,7 +340,3 @@ def _output_of(result: TaskResult) -> list[Output]:
     if result.stderr:
         streams.append(Output("stderr", result.stderr.encode(errors="surrogateescape")))
     return streams
-
-
-def _number(value: object) -> int:
-    return value if isinstance(value, int) else 1

@@ -1,6 +1,6 @@
 """The fold of the journal, kept current: say facts, and wait for what they bring about.
 
-    await ledger.say(ledger.fact(Kind.task_cancelled, task, reason="asked"))
+    await ledger.say(ledger.fact(TaskCancelled(reason="asked"), task))
     await ledger.until(lambda state: not state.tasks[task].open, subject=task, timeout_s=20)
 
 `say` returns when the facts have come back from the journal and are folded, so that whoever
@@ -12,18 +12,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from typing import Any
-
-import msgspec
+from typing import Unpack
 
 from angelos.control.config import ControlConfig
 from angelos.control.state.decide import KINDS, decide, fold
 from angelos.control.state.effects import Effect
 from angelos.control.state.models import SUPERVISOR, State, replace
 from angelos.control.state.tasks import expected
-from angelos.core.errors import AngelError, Unavailable
-from angelos.core.ids import START, FactId, PrincipalId, new_fact_id, offset_key
-from angelos.core.messages import Fact
+from angelos.core.errors import AngelError, InvalidInput, Unavailable
+from angelos.core.facts import Fact, FactPayload, Header
+from angelos.core.ids import START, FactId, PrincipalId, offset_key
 from angelos.core.ports import Clock, Journal
 
 log = logging.getLogger(__name__)
@@ -73,20 +71,20 @@ class Ledger:
 
     def fact(
         self,
-        kind: str,
+        payload: FactPayload,
         subject: str,
         actor: PrincipalId = SUPERVISOR,
         *,
         key: str = "",
-        **fields: Any,
+        **header: Unpack[Header],
     ) -> Fact:
-        """Return a fact said now, with `fields` of `Fact`.
+        """Return the fact that `payload` is, as of now.
 
         The same `key` (32 hex digits) makes it the same fact again: the journal takes it once.
         """
-        now = self.clock.time()
-        name = FactId(f"fact-{key}") if key else new_fact_id(int(now * 1000))
-        return Fact(id=name, at=now, actor=actor, kind=kind, subject=subject, **fields)
+        if key:
+            header["id"] = FactId(f"fact-{key}")
+        return Fact.of(payload, at=self.clock.time(), actor=actor, subject=subject, **header)
 
     async def say(self, *facts: Fact) -> None:
         """Append facts and wait until they are folded.
@@ -144,7 +142,7 @@ class Ledger:
         """Fold one fact; a malformed one is passed over and named in the log."""
         try:
             self.state = fold(self.state, fact)
-        except (msgspec.ValidationError, KeyError, TypeError, ValueError) as error:
+        except InvalidInput as error:
             log.warning("Fact %s (%s) is malformed, passed over: %s", fact.id, fact.kind, error)
             self.state = replace(self.state, offset=fact.offset)
             return False

@@ -16,8 +16,9 @@ from angelos.control.state.effects import AskCheckout, PutCheckout, Revoke, Roll
 from angelos.control.state.models import SUPERVISOR
 from angelos.core.api import Rollback
 from angelos.core.errors import Conflict, InvalidInput
+from angelos.core.facts import BranchAdvanced, CheckoutRequested, RollbackDone
 from angelos.core.ids import PrincipalId, Revision, is_revision
-from angelos.core.messages import Checkout, Command, Kind, RevokeGrants, decode, encode
+from angelos.core.messages import Checkout, Command, RevokeGrants, decode, encode
 from angelos.core.permissions import Principal
 
 log = logging.getLogger(__name__)
@@ -63,20 +64,17 @@ class Rollout:
         command = self._parts.command(
             decision, SUPERVISOR, node.id, payload, ttl_s=self._parts.config.checkout_ttl_s
         )
-        data = {
-            "repo": effect.repo,
-            "branch": "main",
-            "canary": effect.canary,
-            "attempt": effect.attempt,
-            "command": command.id,
-            "rule": ",".join(decision.rules),
-            "body": encode(command),
-        }
-        if not effect.canary and not canaries(state):
-            data["no_canary"] = "no labs node is enrolled"
-        await self._ledger.say(
-            self._ledger.fact(Kind.checkout_requested, node.id, revision=effect.revision, data=data)
+        alone = not effect.canary and not canaries(state)
+        requested = CheckoutRequested(
+            repo=effect.repo,
+            canary=effect.canary,
+            attempt=effect.attempt,
+            command=command.id,
+            rule=",".join(decision.rules),
+            no_canary="no labs node is enrolled" if alone else "",
+            body=encode(command),
         )
+        await self._ledger.say(self._ledger.fact(requested, node.id, revision=effect.revision))
 
     async def put(self, effect: PutCheckout) -> None:
         """Put a checkout that was asked for into the node's queue."""
@@ -112,12 +110,12 @@ class Rollout:
                 effect.repo,
                 head,
                 SUPERVISOR,
-                {
-                    "from": effect.bad,
-                    "to": effect.to,
-                    "cause": "health",
-                    "reason": self._sickness(effect),
-                },
+                RollbackDone(
+                    origin=effect.bad,
+                    to=effect.to,
+                    cause="health",
+                    reason=self._sickness(effect),
+                ),
             )
 
     async def _restored(self, effect: RollBack, head: Revision) -> bool:
@@ -153,8 +151,8 @@ class Rollout:
             reason = body.reason or f"{principal.id} asked for it"
             to = Revision(body.to)
             head = await self._repository.rollback(repo, to, principal.id, reason)
-            data = {"from": before, "to": to, "cause": "request", "reason": reason}
-            await self._say_done(repo, head, principal.id, data, trace)
+            done = RollbackDone(origin=before, to=to, cause="request", reason=reason)
+            await self._say_done(repo, head, principal.id, done, trace)
         return head
 
     async def _say_done(
@@ -162,17 +160,16 @@ class Rollout:
         repo: str,
         head: Revision,
         actor: PrincipalId,
-        data: dict[str, str],
+        done: RollbackDone,
         trace: str = "",
     ) -> None:
         await self._ledger.say(
             self._ledger.fact(
-                Kind.rollback_done,
+                done,
                 f"{repo}:main",
                 actor,
-                key=hash_id(Kind.rollback_done, repo, head),
+                key=hash_id(done.kind, repo, head),
                 revision=head,
-                data=data,
                 trace=trace,
             )
         )
@@ -199,12 +196,12 @@ class Rollout:
             known = self._ledger.state.repos.get(repo)
             if known is None or known.main.revision != head:
                 before = known.main.revision if known else ""
+                advanced = BranchAdvanced(before=before, cause="found at start")
                 await self._ledger.say(
                     self._ledger.fact(
-                        Kind.branch_advanced,
+                        advanced,
                         f"{repo}:main",
-                        key=hash_id(Kind.branch_advanced, repo, head),
+                        key=hash_id(advanced.kind, repo, head),
                         revision=head,
-                        data={"before": before, "cause": "found at start"},
                     )
                 )

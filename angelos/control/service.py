@@ -26,7 +26,7 @@ from angelos.control.tasks.dispatch import TaskKeeper
 from angelos.control.tasks.service import Tasks
 from angelos.control.views import banner, node_view, weakest
 from angelos.core.api import NodeView, RepoView, StatusView
-from angelos.core.messages import Kind
+from angelos.core.facts import PolicyLoaded, SystemStarted
 from angelos.core.signing import VerifyKey
 
 log = logging.getLogger(__name__)
@@ -117,16 +117,11 @@ class Control:
 
     async def _announce(self) -> None:
         """Say that control has started, and which policy is in force if that is another one."""
-        data = {"version": __version__}
-        facts = [self.ledger.fact(Kind.system_started, "system/control", data=data)]
+        started = SystemStarted(version=__version__)
+        facts = [self.ledger.fact(started, "system/control")]
         if self.ledger.state.policy != self.policy.hash:
-            facts.append(
-                self.ledger.fact(
-                    Kind.policy_loaded,
-                    "system/control",
-                    data={"hash": self.policy.hash, "files": list(self.policy.files)},
-                )
-            )
+            loaded = PolicyLoaded(hash=self.policy.hash, files=tuple(self.policy.files))
+            facts.append(self.ledger.fact(loaded, "system/control"))
         await self.ledger.say(*facts)
 
     def _handlers(self) -> dict[type[effects.Effect], Handler]:

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from angelos.core.facts import StepResult, TaskResult
 from angelos.core.ids import CommandId, Offset, PrincipalId, ProposalId, Revision, TaskId
-from angelos.core.messages import Input, Limits, Message, TaskResult, Tier
+from angelos.core.messages import Input, Limits, Message, Tier
 from angelos.core.permissions import Role
 from angelos.core.repository import Change, Edit
 from angelos.core.revision import Entry
@@ -101,17 +102,6 @@ class SubmitProposal(Input, frozen=True, kw_only=True):
     message: Text
     proposal: ProposalId | None = None
     """Give the same id again to repeat a request safely."""
-
-
-class StepResult(View, frozen=True, kw_only=True):
-    """One step of the pipeline: an ordinary task and how it ended."""
-
-    name: str
-    task: TaskId
-    status: str
-    seconds: float
-    output: str
-    """Last part of its output, bounded."""
 
 
 class ProposalView(View, frozen=True, kw_only=True):

@@ -1,7 +1,7 @@
-"""The messages of the system, defined once.
+"""The commands of the system, and how every message is written.
 
-Commands go down and carry a grant; facts go up and are appended to the journal. A body on the
-wire is MessagePack of one of these structs. Structs that come from outside (HTTP, CLI, files)
+Commands go down and carry a grant; facts (`core.facts`) go up and are appended to the journal. A
+body on the wire is MessagePack of a struct. Structs that come from outside (HTTP, CLI, files)
 derive from `Input` and refuse unknown fields; structs between our own parts ignore them, so
 that a later version may add some.
 
@@ -12,13 +12,13 @@ that a later version may add some.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import msgspec
 
 from angelos.core.errors import InvalidInput
 from angelos.core.grants import SignedGrant
-from angelos.core.ids import CommandId, FactId, Offset, PrincipalId, Revision, TaskId
+from angelos.core.ids import CommandId, PrincipalId, Revision, TaskId
 
 T = TypeVar("T")
 _TELLABLE = 10**300
@@ -144,6 +144,10 @@ class RevokeGrants(Message, frozen=True, kw_only=True, tag="revoke_grants", tag_
 
 
 Payload = RunTask | CancelTask | Checkout | RevokeGrants
+COMMANDS: dict[str, type[Payload]] = {
+    str(payload.__struct_config__.tag): payload for payload in get_args(Payload)
+}
+"""The commands by their kind."""
 
 
 class Command(Message, frozen=True, kw_only=True):
@@ -161,92 +165,13 @@ class Command(Message, frozen=True, kw_only=True):
     trace: str = ""
 
 
-# -- facts -----------------------------------------------------------------------------------
-
-
-class Kind(StrEnum):
-    """Kinds of facts. `subject` of each is named in its line."""
-
-    system_started = "system.started"  # subject: system/<name>
-    system_stopped = "system.stopped"
-    policy_loaded = "policy.loaded"  # data: hash, files
-
-    node_enrolled = "node.enrolled"  # subject: node/<name>; data: role, serial
-    node_connected = "node.connected"  # data: role, tier, serial, pid
-    node_disconnected = "node.disconnected"
-    agent_enrolled = "agent.enrolled"  # subject: agent/<name>
-    agent_connected = "agent.connected"
-    agent_disconnected = "agent.disconnected"
-    principal_quarantined = "principal.quarantined"  # data: reason, evidence
-    principal_released = "principal.released"
-    principal_flagged = "principal.flagged"  # suspicious, not stopped; data: reason, evidence
-    person_added = "person.added"  # subject: person/<name>; data: role
-    person_removed = "person.removed"
-
-    task_accepted = "task.accepted"  # subject: task id; data: see control/tasks
-    task_refused = "task.refused"
-    task_started = "task.started"  # data: node, tier, attempt (2: its node died, output is anew)
-    task_output = "task.output"  # data: stream ("stdout"|"stderr"), text, index; not lasting
-    task_finished = "task.finished"  # outcome: Status; data: TaskResult
-    task_cancelled = "task.cancelled"
-
-    document_edited = "document.edited"  # subject: <repo>:<path>; data: bytes, kept; not lasting
-
-    proposal_received = "proposal.received"  # subject: proposal id; data: repo, paths, digest...
-    proposal_refused = "proposal.refused"  # outcome: "stale" | "policy" | "invalid"
-    proposal_merged = "proposal.merged"  # into dev; revision: the dev commit
-    proposal_testing = "proposal.testing"  # revision: the candidate
-    proposal_tested = "proposal.tested"  # outcome: "passed" | "failed"; data: steps
-    proposal_waiting = "proposal.waiting"  # data: reason, needs (number of people)
-    proposal_approved = "proposal.approved"  # actor: the person; data: digest, solo
-    proposal_rejected = "proposal.rejected"  # actor: the person or system; data: reason
-    proposal_promoted = "proposal.promoted"  # revision: the new main
-    proposal_reverted = "proposal.reverted"  # its edits were taken out of dev
-    branch_advanced = "branch.advanced"  # subject: <repo>:<branch>; data: before, cause
-
-    checkout_requested = "checkout.requested"  # subject: node id; revision
-    checkout_healthy = "checkout.healthy"  # outcome "ok"; data: repo, branch, canary
-    checkout_failed = "checkout.failed"  # outcome: Status or error code; data: detail, stayed_on
-    rollback_done = "rollback.done"  # subject: <repo>:main; data: from, to, cause
-
-
-EPHEMERAL: frozenset[str] = frozenset({Kind.task_output, Kind.document_edited})
-"""Kinds that the audit log does not keep; every other kind, known or not, lasts."""
-
-
-class Fact(Message, frozen=True, kw_only=True):
-    """Something that happened. `offset` is empty until the journal has taken it."""
-
-    id: FactId
-    at: float
-    """Unix seconds by the clock of the one who says so."""
-    actor: PrincipalId
-    kind: str
-    subject: str
-    on_behalf_of: PrincipalId | None = None
-    revision: Revision | None = None
-    outcome: str = ""
-    data: dict[str, Any] = {}
-    trace: str = ""
-    offset: Offset = Offset("")
-
-
-class TaskResult(Message, frozen=True, kw_only=True):
-    """The end of a run, as `angelos run --json` prints it and `task.finished` carries it."""
-
-    status: Status
-    exit_code: int | None
-    stdout: str
-    stderr: str
-    duration_s: float
-    node: str
-    tier: Tier
-    evidence: dict[str, Any] = {}
-    """`source`: "kernel", "sampler", "guard", "grant", "exit" or "node", and what it saw."""
+class _Named(Message, frozen=True, kw_only=True):
+    kind: str = ""
 
 
 _encoder = msgspec.msgpack.Encoder(order="deterministic")
 _payload_decoder = msgspec.msgpack.Decoder(Payload)
+_named_decoder = msgspec.msgpack.Decoder(_Named)
 
 
 def encode(message: Any) -> bytes:
@@ -263,8 +188,18 @@ def decode(body: bytes, as_type: type[T]) -> T:
 
 
 def decode_payload(body: bytes) -> Payload:
-    """Return the payload of a command; an unknown kind is refused by name."""
+    """Return the payload of a command.
+
+    Raises:
+        InvalidInput: There is no command of its kind, which the error names, or it has the wrong
+            form.
+    """
     try:
+        kind = _named_decoder.decode(body).kind
+        if kind not in COMMANDS:
+            raise InvalidInput(
+                f"There is no command {kind[:64]!r}.", hint=f"Known are {', '.join(COMMANDS)}."
+            )
         return _payload_decoder.decode(body)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise InvalidInput(f"Not a known command: {error}") from error
+        raise InvalidInput(f"Not a command: {error}") from error

@@ -14,11 +14,12 @@ import msgspec
 
 from angelos.core.branches import BranchName
 from angelos.core.envelopes import DeadLetter, PutReceipt, QueueDelivery, QueueDepth, RoutedEnvelope
+from angelos.core.facts import Fact
 from angelos.core.fencing import FencingToken
 from angelos.core.frames import Envelope
 from angelos.core.ids import START, CommandId, Offset, PrincipalId, ProposalId, Revision
 from angelos.core.intake import IntakeReceipt, Submission
-from angelos.core.messages import Command, Fact, Tier
+from angelos.core.messages import Command, Tier
 from angelos.core.pending import Acceptance, BatchCandidate, Part, Pending, ProposalDraft
 from angelos.core.principals import ActingSession, EndCause, Generation, Standing
 from angelos.core.reports import RunReport

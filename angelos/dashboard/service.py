@@ -20,8 +20,8 @@ from typing import Any, Literal
 
 from angelos.client import Angelos
 from angelos.core.errors import AngelError, NotFound, Unavailable
+from angelos.core.facts import Fact
 from angelos.core.ids import Offset
-from angelos.core.messages import Fact
 from angelos.dashboard.state import (
     MAX_PROPOSALS,
     MAX_TASKS,

@@ -18,7 +18,7 @@ import msgspec
 from msgspec.structs import replace
 
 from angelos.core.api import ProposalView, StatusView, TaskView
-from angelos.core.messages import Fact, Kind
+from angelos.core.facts import Fact, Kind, TaskOutput, TaskStarted
 
 MAX_TASKS = 20
 MAX_PROPOSALS = 50
@@ -89,14 +89,14 @@ def lost(state: State, why: str) -> State:
 
 def followed(state: State, fact: Fact) -> tuple[State, Stale]:
     """Return the state after a fact, and what it made stale."""
-    if fact.kind == Kind.task_output:
-        text = str(fact.data.get("text", ""))
+    payload = fact.payload()
+    if isinstance(payload, TaskOutput):
         # One character more than is shown: then it is seen that something is cut off.
-        known = (state.output.get(fact.subject, "") + text)[-MAX_OUTPUT - 1 :]
+        known = (state.output.get(fact.subject, "") + payload.text)[-MAX_OUTPUT - 1 :]
         output = _newest({**state.output, fact.subject: known}, MAX_TASKS)
         return replace(state, output=output), Stale()
-    if fact.kind == Kind.task_started:
-        return _begun(state, fact), Stale(tasks=frozenset({fact.subject}))
+    if isinstance(payload, TaskStarted):
+        return _begun(state, fact.subject, payload.attempt), Stale(tasks=frozenset({fact.subject}))
     if fact.kind in _TASK_KINDS:
         return state, Stale(tasks=frozenset({fact.subject}))
     if fact.kind.startswith("proposal."):
@@ -104,13 +104,12 @@ def followed(state: State, fact: Fact) -> tuple[State, Stale]:
     return state, Stale(system=fact.kind.startswith(_SYSTEM_KINDS))
 
 
-def _begun(state: State, fact: Fact) -> State:
+def _begun(state: State, task: str, attempt: int) -> State:
     """Return the state without what a task printed before its node died, saying so."""
-    attempt = fact.data.get("attempt", 1)
-    if attempt == 1 and fact.subject not in state.output:
+    if attempt == 1 and task not in state.output:
         return state
     notice = f"[started again, attempt {attempt}]\n" if attempt != 1 else "[started again]\n"
-    return replace(state, output={**state.output, fact.subject: notice})
+    return replace(state, output={**state.output, task: notice})
 
 
 def to_ask(stale: Stale) -> list[str]:

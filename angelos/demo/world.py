@@ -17,8 +17,8 @@ from angelos.adapters.host.datadir import DataDir
 from angelos.client import Angelos, Repo
 from angelos.core.api import SETTLED, ProposalView
 from angelos.core.errors import AngelError, from_problem
+from angelos.core.facts import Fact, Kind
 from angelos.core.ids import START, Revision
-from angelos.core.messages import Fact, Kind
 from angelos.core.repository import Edit
 from angelos.demo import orphan, study
 
@@ -150,7 +150,7 @@ class World:
         facts = self.angelos.events(after=START, kinds=(kind,), subject=subject)
         async with asyncio.timeout(within), aclosing(facts):
             async for fact in facts:
-                fields = {**msgspec.structs.asdict(fact), **fact.data}
+                fields = {**msgspec.structs.asdict(fact), **fact.plain()}
                 if all(fields.get(key) == value for key, value in data.items()):
                     return fact
         raise StepFailed(f"there was no fact {kind} {subject} {data}")

@@ -13,8 +13,9 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from angelos.core.facts import EPHEMERAL, Fact
 from angelos.core.ids import Offset
-from angelos.core.messages import EPHEMERAL, Fact, encode
+from angelos.core.messages import encode
 from angelos.core.signing import VerifyKey
 from angelos.governance.checkpoint import origin_of
 from angelos.governance.merkle import leaf_hash

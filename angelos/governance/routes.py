@@ -7,7 +7,8 @@ from collections.abc import AsyncGenerator
 import msgspec
 
 from angelos.core.api import AuditEntries, AuditEntry, CheckpointView
-from angelos.core.messages import Fact, decode
+from angelos.core.facts import Fact, FactView
+from angelos.core.messages import decode
 from angelos.core.permissions import Permission
 from angelos.core.routes import Call, Nothing, Route, whole_number
 from angelos.governance.service import Governance
@@ -55,5 +56,5 @@ def _view(row: Row) -> AuditEntry:
         offset=row.offset,
         body=row.body,
         leaf=row.leaf.hex(),
-        fact=msgspec.to_builtins(decode(row.body, Fact)),
+        fact=msgspec.to_builtins(FactView.of(decode(row.body, Fact), commands=True)),
     )

@@ -16,8 +16,8 @@ from typing import Any, Protocol, Self, TypeVar
 
 from angelos.adapters.stores.postgres import Database
 from angelos.core.errors import AngelError, Tampered, Unavailable
+from angelos.core.facts import Fact, PrincipalFlagged
 from angelos.core.ids import START, Offset, PrincipalId, offset_key
-from angelos.core.messages import Fact, Kind
 from angelos.core.ports import Clock, Journal, Signals
 from angelos.core.signing import SigningKey
 from angelos.governance.checkpoint import Checkpoint
@@ -244,13 +244,12 @@ class Governance:
                 await _patiently(lambda e=effect: self._journal.append([self._flag(e)]))
 
     def _flag(self, flag: Flag) -> Fact:
-        return Fact(
+        return Fact.of(
+            PrincipalFlagged(reason=flag.reason, evidence=flag.evidence),
             id=flag.id,
             at=self._clock.time(),
             actor=ME,
-            kind=Kind.principal_flagged,
             subject=flag.principal,
-            data={"reason": flag.reason, "evidence": flag.evidence},
         )
 
     async def _guarded(self, work: Coroutine[Any, Any, None], *, keeps_log: bool) -> None:

@@ -18,8 +18,9 @@ from typing import Any
 
 import msgspec
 
+from angelos.core.facts import Fact, Kind, ProposalRefused
 from angelos.core.ids import FactId, PrincipalId, TaskId
-from angelos.core.messages import Fact, Kind, Status
+from angelos.core.messages import Status
 from angelos.governance.config import GovernanceConfig
 
 WATCHED = (
@@ -90,12 +91,12 @@ def owed(watch: Watch, effects: list[Effect]) -> list[Effect]:
 
 def _refused(watch: Watch, fact: Fact) -> tuple[Watch, list[Effect]]:
     agent = _agent(fact)
-    paths = fact.data.get("policy_paths")
-    if agent is None or fact.outcome != "policy" or not isinstance(paths, list | tuple):
+    refused = fact.payload()
+    if agent is None or fact.outcome != "policy" or not isinstance(refused, ProposalRefused):
         return watch, []
-    if not paths or agent in watch.owed:
+    if not refused.policy_paths or agent in watch.owed:
         return watch, []
-    named = ", ".join(str(path) for path in paths[:_MAX_PATHS])
+    named = ", ".join(refused.policy_paths[:_MAX_PATHS])
     effect = Quarantine(agent, f"proposed a change to the policy itself: {named}", fact.id)
     return msgspec.structs.replace(watch, owed={**watch.owed, agent: effect}), [effect]
 

@@ -10,8 +10,8 @@ import msgspec
 
 from angelos.adapters.stores.postgres import Connection, Database, load_queries
 from angelos.core.errors import Tampered
+from angelos.core.facts import Fact
 from angelos.core.ids import Offset, offset_key
-from angelos.core.messages import Fact
 from angelos.core.signing import SigningKey, VerifyKey
 from angelos.governance.checkpoint import Checkpoint, open_note, sign
 from angelos.governance.merkle import Frontier, leaf_hash

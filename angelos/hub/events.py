@@ -20,8 +20,8 @@ from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketClosedError
 
 from angelos.core.errors import AngelError, Busy, InvalidInput
+from angelos.core.facts import Kind, to_json
 from angelos.core.ids import START, Offset, is_offset
-from angelos.core.messages import Fact, Kind
 from angelos.core.ports import Journal
 
 log = logging.getLogger(__name__)
@@ -34,8 +34,6 @@ FAILED = 1011
 """WebSocket close code when the journal cannot be read."""
 _MAX_REASON_BYTES = 120  # RFC 6455, section 5.5.1: a close frame holds 125 bytes
 _MAX_SUBJECT = 512
-_COMMAND = "body"
-"""Where `task.accepted` and `checkout.requested` keep the command, so that it can be sent again."""
 _PARAMETERS = ("after", "kinds", "subject")
 
 
@@ -71,18 +69,6 @@ def events_query(query: Mapping[str, list[bytes] | list[str]]) -> EventsQuery:
     if len(subject) > _MAX_SUBJECT:
         raise InvalidInput("The subject is too long to be one.")
     return EventsQuery(after=Offset(after), kinds=kinds, subject=subject)
-
-
-def shown(fact: Fact) -> Fact:
-    """Return a fact as readers see it: without the command that it carries.
-
-    A command holds the signed grant and the program with its input, which concern control and the
-    node only. Whoever may read the audit log finds it there.
-    """
-    if _COMMAND not in fact.data:
-        return fact
-    data = {key: value for key, value in fact.data.items() if key != _COMMAND}
-    return msgspec.structs.replace(fact, data=data)
 
 
 class Socket(Protocol):
@@ -149,7 +135,7 @@ async def pump(
         async for fact in facts:
             try:
                 async with asyncio.timeout(patience_s):
-                    await send(msgspec.json.encode(shown(fact)))
+                    await send(to_json(fact))
             except TimeoutError as error:
                 raise Busy(
                     f"The reader did not take an event within {patience_s:g} s.",

@@ -1,6 +1,6 @@
 """What the hub decides without waiting: which facts a peer may report, and as what it acts.
 
->>> from angelos.core.messages import Kind
+>>> from angelos.core.facts import Kind
 >>> fact = Fact(id=FactId("fact-" + "0" * 32), at=1.0, actor=PrincipalId("node/exec1"),
 ...     kind=Kind.task_started, subject="task-1")
 >>> check_fact(fact, PrincipalId("node/exec1"), Role.node)
@@ -19,8 +19,8 @@ from typing import Any
 import msgspec
 
 from angelos.core.errors import Forbidden
+from angelos.core.facts import Fact, Kind, Unknown
 from angelos.core.ids import FactId, PrincipalId, is_id
-from angelos.core.messages import Fact, Kind
 from angelos.core.permissions import Principal, Role
 
 REPORTS: dict[Role, frozenset[str]] = {
@@ -79,7 +79,9 @@ def check_fact(fact: Fact, peer: PrincipalId, role: Role) -> None:
         raise Forbidden(
             f"A fact of {peer} has a subject, outcome, trace or revision that is too long."
         )
-    if not math.isfinite(fact.at) or not _is_plain(fact.data):
+    if isinstance(payload := fact.payload(), Unknown):
+        raise Forbidden(f"A fact of {peer} does not hold the data of {fact.kind} ({payload.why}).")
+    if not math.isfinite(fact.at) or not _is_plain(fact.plain()):
         raise Forbidden(
             f"A fact of {peer} holds a value that JSON does not have: a number that is not finite, "
             "something other than text, number, list or map, or one nested too deeply."

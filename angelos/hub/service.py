@@ -19,9 +19,17 @@ from angelos.adapters.identity.enrolment import Token, encode_token
 from angelos.adapters.net.link import Wire
 from angelos.core.api import CreateEnrolment, Enrol, Enrolled, EnrolmentView, Renew
 from angelos.core.errors import InvalidInput, Unauthenticated
+from angelos.core.facts import (
+    AgentEnrolled,
+    Fact,
+    FactPayload,
+    Header,
+    NodeEnrolled,
+    PrincipalQuarantined,
+    PrincipalReleased,
+)
 from angelos.core.frames import Hello
-from angelos.core.ids import FactId, PrincipalId, new_fact_id
-from angelos.core.messages import Fact, Kind
+from angelos.core.ids import FactId, PrincipalId
 from angelos.core.permissions import Principal
 from angelos.hub.background import BackgroundTasks
 from angelos.hub.models import Peer, QuarantineRecord, released_id
@@ -126,8 +134,11 @@ class Hub:
         principal, role, by, issued = await self._identities.enrol(
             request.secret, lambda owner: self._pki.issue(request.csr, owner)
         )
-        kind = Kind.node_enrolled if principal.startswith("node/") else Kind.agent_enrolled
-        await self._append(kind, principal, by, {"role": role, "serial": issued.serial})
+        enrolled: FactPayload = AgentEnrolled(role=role, serial=issued.serial)
+        if principal.startswith("node/"):
+            node_role = "labs" if role == "labs" else "execution"
+            enrolled = NodeEnrolled(role=node_role, serial=issued.serial)
+        await self._append(enrolled, principal, by)
         return self._enrolled(principal, role, issued)
 
     async def renew(self, request: Renew, caller: Principal) -> Enrolled:
@@ -174,7 +185,7 @@ class Hub:
         if record is not None:
             # The fact comes first and has a fixed id: after a crash in between the principal is
             # still refused, and releasing it again appends nothing twice.
-            await self._append(Kind.principal_released, principal, by, {}, released_id(record.fact))
+            await self._append(PrincipalReleased(), principal, by, released_id(record.fact))
             await self._identities.release(record)
         self._refused.discard(principal)
 
@@ -189,29 +200,24 @@ class Hub:
         log.warning("%s is quarantined (%s); %d connections cut", principal, reason, closed)
 
     async def _announce(self, record: QuarantineRecord, by: PrincipalId | None) -> None:
-        data = {"reason": record.reason}
-        await self._append(Kind.principal_quarantined, record.principal, by, data, record.fact)
+        quarantined = PrincipalQuarantined(reason=record.reason)
+        await self._append(quarantined, record.principal, by, record.fact)
         await self._identities.announced(record.fact)
 
     # -- inside ------------------------------------------------------------------------------
 
     async def _append(
-        self, kind: Kind, subject: str, by: PrincipalId | None, data: dict[str, str], fact: str = ""
+        self,
+        payload: FactPayload,
+        subject: str,
+        by: PrincipalId | None,
+        id: FactId | None = None,  # noqa: A002 - the header's own name
     ) -> None:
-        now = self._clock.time()
-        await self.journal.append(
-            [
-                Fact(
-                    id=FactId(fact) if fact else new_fact_id(int(now * 1000)),
-                    at=now,
-                    actor=HUB,
-                    on_behalf_of=by,
-                    kind=kind,
-                    subject=subject,
-                    data=data,
-                )
-            ]
-        )
+        header: Header = {"on_behalf_of": by}
+        if id is not None:
+            header["id"] = id
+        fact = Fact.of(payload, at=self._clock.time(), actor=HUB, subject=subject, **header)
+        await self.journal.append([fact])
 
     async def _keep_renewed(self) -> None:
         renew_at = self._clock.time() + LIFETIME_S / 2

@@ -20,9 +20,17 @@ from typing import Any, cast
 from angelos.adapters.net.link import Link, Wire
 from angelos.core.channel import Machine
 from angelos.core.errors import AngelError, Forbidden, InvalidInput, TooLarge, Unavailable
+from angelos.core.facts import (
+    AgentConnected,
+    AgentDisconnected,
+    Fact,
+    FactPayload,
+    NodeConnected,
+    NodeDisconnected,
+)
 from angelos.core.frames import EndCode, Envelope, Hello
-from angelos.core.ids import CommandId, PrincipalId, new_fact_id
-from angelos.core.messages import Fact, Kind, decode, encode
+from angelos.core.ids import CommandId, PrincipalId
+from angelos.core.messages import Tier, decode, encode
 from angelos.core.permissions import Role
 from angelos.core.ports import Delivery
 from angelos.hub.background import BackgroundTasks
@@ -31,8 +39,6 @@ from angelos.hub.parts import HubParts
 
 log = logging.getLogger(__name__)
 HUB = PrincipalId("system/hub")
-_CONNECTED = {Role.node: Kind.node_connected, Role.agent: Kind.agent_connected}
-_DISCONNECTED = {Role.node: Kind.node_disconnected, Role.agent: Kind.agent_disconnected}
 _INFO = frozenset({"tier", "pid"})
 """What a peer's hello may say of itself in the journal."""
 
@@ -150,12 +156,12 @@ class Session:
                 self.link.end(EndCode.absent, "The peer stayed away.")
             if self.link.wire is None:
                 continue
-            data = {"role": self.peer.node_role, "serial": self.peer.principal.serial, **self.info}
-            await self._append(_CONNECTED[role], data)
+            await self._append(self._connected(role))
             self._announced.set()
             await self.link.down.wait()
             end = self.link.last_end
-            await self._append(_DISCONNECTED[role], {"code": end.code if end else EndCode.lost})
+            disconnected = NodeDisconnected if role is Role.node else AgentDisconnected
+            await self._append(disconnected(code=end.code if end else EndCode.lost))
         self._announced.set()
 
     async def _tick(self) -> None:
@@ -165,16 +171,22 @@ class Session:
             if self._parts.clock.time() > self.peer.not_after:
                 self.link.drop(EndCode.expired, "The certificate has expired; renew it.")
 
-    async def _append(self, kind: Kind, data: dict[str, Any]) -> None:
-        now = self._parts.clock.time()
-        fact = Fact(
-            id=new_fact_id(int(now * 1000)),
-            at=now,
-            actor=HUB,
-            kind=kind,
-            subject=self.id,
-            data=data,
+    def _connected(self, role: Role) -> NodeConnected | AgentConnected:
+        serial, tier = self.peer.principal.serial, self.info.get("tier", "")
+        pid = self.info.get("pid", "")
+        if role is not Role.node:
+            return AgentConnected(role=self.peer.node_role, tier=tier, serial=serial, pid=pid)
+        return NodeConnected(
+            role="labs" if self.peer.node_role == "labs" else "execution",
+            # The hello may hold anything; a tier that does not exist isolates nothing.
+            tier=Tier(tier) if tier in set(Tier) else Tier.none,
+            serial=serial,
+            pid=pid,
         )
+
+    async def _append(self, payload: FactPayload) -> None:
+        now = self._parts.clock.time()
+        fact = Fact.of(payload, at=now, actor=HUB, subject=self.id)
         await self._parts.journal.append([fact])
 
 

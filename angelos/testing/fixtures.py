@@ -8,7 +8,7 @@ import inspect
 import itertools
 import os
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,8 +19,9 @@ import pytest_asyncio
 from angelos.adapters.host.embedded import EmbeddedPostgres, EmbeddedValkey
 from angelos.adapters.stores.postgres import Database
 from angelos.adapters.stores.valkey import Client, ValkeyJournal, ValkeyQueue, connect
+from angelos.core.facts import Fact
 from angelos.core.ids import START, Offset, PrincipalId, new_fact_id
-from angelos.core.messages import Fact
+from angelos.core.messages import encode
 from angelos.core.ports import Clock, Journal
 from angelos.testing.memory import ManualClock
 from angelos.wiring.stores import PLANES
@@ -118,12 +119,22 @@ def make_fact(
     *,
     actor: str = "system/test",
     clock: Clock | None = None,
+    data: Mapping[str, Any] | None = None,
     **fields: Any,
 ) -> Fact:
-    """Return a fact with a fresh id; `fields` are `outcome`, `data`, `revision`, ..."""
+    """Return a fact with a fresh id, whether or not `data` fit its kind.
+
+    `fields` are `outcome`, `revision`, ... Code that is not a test uses `Fact.of`.
+    """
     at = clock.time() if clock is not None else 1_700_000_000.0
     return Fact(
-        id=new_fact_id(), at=at, actor=PrincipalId(actor), kind=kind, subject=subject, **fields
+        id=new_fact_id(),
+        at=at,
+        actor=PrincipalId(actor),
+        kind=kind,
+        subject=subject,
+        data=encode(dict(data or {})),
+        **fields,
     )
 
 

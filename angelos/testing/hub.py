@@ -19,8 +19,8 @@ from angelos.adapters.identity.enrolment import Identity, enrol
 from angelos.adapters.net.websocket import ClientChannel, connect_channel
 from angelos.adapters.stores.postgres import Database
 from angelos.core.api import CreateEnrolment
+from angelos.core.facts import Fact
 from angelos.core.ids import PrincipalId
-from angelos.core.messages import Fact
 from angelos.core.ports import Admission, Clock, Journal, Queue
 from angelos.core.routes import Route
 from angelos.hub.app import bind, serve

@@ -14,8 +14,9 @@ import msgspec
 
 from angelos.adapters.host.clock import SystemClock
 from angelos.adapters.stores.streams import busy, matches
+from angelos.core.facts import Fact
 from angelos.core.ids import START, CommandId, FactId, Offset, PrincipalId, offset_key
-from angelos.core.messages import Command, Fact
+from angelos.core.messages import Command
 from angelos.core.ports import Clock, Receipt
 
 

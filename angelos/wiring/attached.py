@@ -17,8 +17,8 @@ import msgspec
 from angelos.client import Angelos
 from angelos.client.transport import segments
 from angelos.core.errors import Conflict, Forbidden
+from angelos.core.facts import Fact
 from angelos.core.ids import START, Offset
-from angelos.core.messages import Fact
 from angelos.core.permissions import Permission, Principal, Role
 from angelos.core.routes import PREFIX, Call, Route
 from angelos.wiring.settings import Settings

@@ -38,8 +38,8 @@ from angelos.control.proposals import repo_config
 from angelos.control.routes import routes as control_routes
 from angelos.control.service import Control
 from angelos.core.errors import AngelError
-from angelos.core.ids import PrincipalId, new_fact_id
-from angelos.core.messages import Fact, Kind
+from angelos.core.facts import Fact, FactPayload, SystemStarted, SystemStopped
+from angelos.core.ids import PrincipalId
 from angelos.core.ports import Admission, Clock, Journal, LiveDocuments
 from angelos.core.routes import Route
 from angelos.core.signing import SigningKey
@@ -219,23 +219,17 @@ def _make_control(base: _Base, ledger: Ledger, repository: AngelGit, hub: Hub) -
 async def _recorded(journal: Journal, clock: Clock) -> AsyncIterator[None]:
     """Append the facts that the system has started and, at the end, that it has stopped."""
 
-    def fact(kind: Kind) -> Fact:
-        return Fact(
-            id=new_fact_id(),
-            at=clock.time(),
-            actor=SYSTEM,
-            kind=kind,
-            subject=SYSTEM,
-            data={"version": __version__, "pid": os.getpid()},
-        )
+    def fact(payload: FactPayload) -> Fact:
+        return Fact.of(payload, at=clock.time(), actor=SYSTEM, subject=SYSTEM)
 
-    await journal.append([fact(Kind.system_started)])
+    pid = os.getpid()
+    await journal.append([fact(SystemStarted(version=__version__, pid=pid))])
     try:
         yield
     finally:
         try:
             async with asyncio.timeout(_LAST_WORD_S):
-                await journal.append([fact(Kind.system_stopped)])
+                await journal.append([fact(SystemStopped(version=__version__, pid=pid))])
         except (AngelError, TimeoutError) as error:  # the store may have died
             log.warning("the end of the system is not in the journal: %s", error)
 

@@ -18,7 +18,7 @@ import zstandard
 
 from angelos.adapters.host.datadir import DataDir
 from angelos.adapters.host.embedded import EmbeddedPostgres, EmbeddedValkey
-from tests.acceptance.independent import sha256
+from tests.acceptance.independent import read_fact, sha256
 
 EPHEMERAL = {"task.output", "document.edited"}
 
@@ -108,7 +108,7 @@ def _journal(client: redis.Redis) -> list[dict[str, Any]]:
     entries: Any = client.xrange("{journal}")
     facts, index = [], 0
     for offset, fields in entries:
-        fact = msgspec.msgpack.decode(fields[b"b"]) | {"offset": offset.decode(), "index": None}
+        fact = read_fact(fields[b"b"]) | {"offset": offset.decode(), "index": None}
         if fact["kind"] not in EPHEMERAL:
             fact["index"], index = index, index + 1
         facts.append(fact)

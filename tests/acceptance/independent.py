@@ -81,6 +81,12 @@ def check_commit(signed: Mapping[str, Any], key: Ed25519PublicKey) -> None:
     key.verify(signed["signature"], b"angelos.commit.v1\0" + signed["revision"].encode())
 
 
+def read_fact(body: bytes) -> dict[str, Any]:
+    """Return a fact: MessagePack of its header, in which `data` are MessagePack once more."""
+    fact = msgspec.msgpack.decode(body)
+    return fact | {"data": msgspec.msgpack.decode(fact["data"])}
+
+
 def check_command(body: bytes, key: Ed25519PublicKey) -> dict[str, Any]:
     """Return a command's payload; raise unless its grant is signed and fits just this payload."""
     command = msgspec.msgpack.decode(body)

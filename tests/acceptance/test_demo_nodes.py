@@ -11,7 +11,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import pytest
 
 from angelos.demo.steps.boxes import ATTACKS
@@ -22,6 +21,7 @@ from tests.acceptance.independent import (
     files_on_disk,
     merkle_root,
     public_key,
+    read_fact,
     run_module,
     tree_hash,
 )
@@ -210,7 +210,7 @@ def test_9_the_audit_log_is_the_journal(demo):
     lasting = [f for f in left.facts if f["index"] is not None]
     assert [leaf.place for leaf in left.leaves] == list(range(len(left.leaves)))
     for fact, leaf in zip(lasting, left.leaves, strict=False):
-        kept = msgspec.msgpack.decode(leaf.body)
+        kept = read_fact(leaf.body)
         assert kept == {name: value for name, value in fact.items() if name != "index"}
         assert leaf.leaf == merkle_root([leaf.body])
     # Only what is said while the system ends may still be on its way into the log.

@@ -33,9 +33,9 @@ from angelos.adapters.identity.enrolment import (
 from angelos.adapters.net.websocket import CHANNEL_PATH, connect_channel
 from angelos.core.api import CreateEnrolment, Ok
 from angelos.core.errors import InvalidInput, Unauthenticated, Unavailable
+from angelos.core.facts import Kind
 from angelos.core.frames import Bye, Ping, read_frame, write_frame
 from angelos.core.ids import PrincipalId
-from angelos.core.messages import Kind
 from angelos.core.permissions import Permission
 from angelos.core.routes import Call, Nothing, Route
 from angelos.testing import ManualClock, eventually, facts_until, next_fact
@@ -317,7 +317,7 @@ async def test_quarantine_cuts_at_once_and_for_good(hub, tmp_path, journal, data
 
     await hub.quarantine(ADA, "again")  # idempotent
     facts = await journal.read("0-0", kinds=[Kind.principal_quarantined])
-    assert [(f.subject, f.data) for f in facts] == [
+    assert [(f.subject, f.plain()) for f in facts] == [
         (ADA, {"reason": "it wrote to a protected path"})
     ]
     async with running_hub(database, journal, queue, tmp_path, routes=ROUTES) as restarted:
@@ -376,7 +376,7 @@ async def test_a_quarantine_that_was_not_told_is_told_at_the_next_start(
         await hub._identities.quarantine(ADA, "we died right after this")
     async with running_hub(database, journal, queue, tmp_path):
         fact = await next_fact(journal, kind=Kind.principal_quarantined)
-    assert fact.data == {"reason": "we died right after this"}
+    assert fact.plain() == {"reason": "we died right after this"}
 
 
 # -- frames ----------------------------------------------------------------------------------

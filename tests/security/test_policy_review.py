@@ -7,8 +7,8 @@ import pytest
 from angelos.control.routes import routes
 from angelos.core.api import Review, SubmitTask
 from angelos.core.errors import Conflict, Forbidden
+from angelos.core.facts import Kind
 from angelos.core.ids import PrincipalId
-from angelos.core.messages import Kind
 from angelos.core.permissions import Permission, Principal, Role
 from tests.unit.control.fakes import (
     ADA,

@@ -16,13 +16,14 @@ from pathlib import Path
 
 import click
 
-from tools.reference import api, commands, policy, settings, words
+from tools.reference import api, commands, policy, schema, settings, words
 
 PAGES: dict[str, Callable[[], str]] = {
     "api.md": api.page,
     "cli.md": commands.page,
     "errors.md": words.errors,
     "messages.md": words.messages,
+    "messages.schema.json": schema.page,
     "policy.md": policy.page,
     "roles.md": words.roles,
     "settings.md": settings.page,

@@ -11,14 +11,14 @@ import msgspec
 from angelos.adapters.net.websocket import CHANNEL_PATH
 from angelos.angelgit.routes import routes as angelgit_routes
 from angelos.control.routes import routes as control_routes
-from angelos.core import api, messages, openapi, permissions, ports, revision
+from angelos.core import api, facts, messages, openapi, permissions, ports, revision
 from angelos.core.permissions import Permission
 from angelos.core.routes import PREFIX, Nothing, Route
 from angelos.governance.routes import routes as governance_routes
 from angelos.hub.routes import enrol_routes, hub_routes, peer_routes
 from tools.reference.source import code, first, head, table, texts
 
-_TYPES: tuple[ModuleType, ...] = (api, messages, openapi, permissions, ports, revision)
+_TYPES: tuple[ModuleType, ...] = (api, facts, messages, openapi, permissions, ports, revision)
 _TOP = f"""\
 All paths are below `{PREFIX}`. The same document, for programs, is `{PREFIX}/openapi.json`.
 

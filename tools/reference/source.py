@@ -43,6 +43,8 @@ def fields(cls: type) -> list[Field]:
     for node, after in zip(body.body, [*body.body[1:], None], strict=True):
         if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             name, written = node.target.id, ast.unparse(node.annotation)
+            if written.startswith("ClassVar"):
+                continue
         elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
             name, written = node.targets[0].id, ""
         else:

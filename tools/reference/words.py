@@ -9,23 +9,23 @@ import textwrap
 from collections.abc import Iterable
 
 from angelos.core.errors import BY_CODE
+from angelos.core.facts import EPHEMERAL, PAYLOADS, Fact, Kind, StepResult
 from angelos.core.messages import (
-    EPHEMERAL,
     CancelTask,
     Checkout,
     Command,
-    Fact,
-    Kind,
     Limits,
     RevokeGrants,
     RunTask,
     Status,
-    TaskResult,
     Tier,
 )
 from angelos.core.permissions import ROLES, Permission, Role
 from tools.reference.source import Field, code, described, fields, first, head, table, texts
 
+_DATA = """\
+`data` are MessagePack of the payload of the kind, and stay as their author encoded them. A reader
+of events gets them as a JSON object, without the command that some carry."""
 _ERRORS = """\
 An error has one stable code, wherever it crosses a boundary: in HTTP answers
 (`application/problem+json`, RFC 9457), in the channel of nodes and agents, in `angelos ... --json`,
@@ -61,8 +61,10 @@ def messages() -> str:
     parts = [
         head("Messages", "Facts go up and are appended to the journal; commands go down and carry "
              "a signed grant. On the wire each is MessagePack of a struct of "
-             "`angelos/core/messages.py`."),
+             "`angelos/core/facts.py` or `angelos/core/messages.py`. The same for programs is "
+             "[messages.schema.json](messages.schema.json)."),
         "## Fact", first(Fact), described(Fact),
+        _DATA,
         "## Kinds of facts",
         "A kind that does not last is not kept by the audit log.",
         table(("kind", "subject", "lasts", ""), _kinds(fields(Kind))),
@@ -71,13 +73,23 @@ def messages() -> str:
     for payload in (RunTask, CancelTask, Checkout, RevokeGrants):
         tag = payload.__struct_config__.tag
         parts += [f"### {payload.__name__}", f"`{tag}`: {first(payload)}", described(payload)]
-    parts += ["## TaskResult", first(TaskResult), described(TaskResult)]
+    parts.insert(parts.index("## Command"), "\n\n".join(_payloads()))
+    parts += ["## StepResult", first(StepResult), described(StepResult)]
     parts += ["## Limits", first(Limits), _limits()]
     for words in (Status, Tier):
         said = texts(words)
         rows = [(code(word), said[word.name]) for word in words]
         parts += [f"## {words.__name__}", first(words), table(("word", ""), rows)]
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+
+def _payloads() -> Iterable[str]:
+    """Yield a section for each kind of fact."""
+    for kind, payload in PAYLOADS.items():
+        yield f"### {kind}"
+        yield f"`{payload.__name__}`: {first(payload)}"
+        if payload.__struct_fields__:
+            yield described(payload)
 
 
 def _kinds(kinds: Iterable[Field]) -> Iterable[tuple[str, str, str, str]]:
@@ -91,7 +103,12 @@ def _kinds(kinds: Iterable[Field]) -> Iterable[tuple[str, str, str, str]]:
             subjects[family] = named[1]
         text = named[2] if named else field.text
         lasts = "" if kind in EPHEMERAL else "yes"
-        yield code(kind), code(subjects.get(family, "")), lasts, text.removesuffix("; not lasting")
+        yield (
+            code(kind),
+            code(subjects.get(family, "")),
+            lasts,
+            text.removesuffix("not lasting").removesuffix("; "),
+        )
 
 
 def _limits() -> str:

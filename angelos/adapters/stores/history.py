@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from angelos.adapters.stores.postgres import Database, load_queries
+from angelos.core.facts import Fact
 from angelos.core.ids import Offset, offset_key
-from angelos.core.messages import Fact, decode
+from angelos.core.messages import decode
 
 _QUERIES = load_queries("angelos.adapters.stores")
 

@@ -30,8 +30,8 @@ from redis.exceptions import (
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from angelos.core.errors import Busy, Conflict, InvalidInput, Unavailable
+from angelos.core.facts import Fact
 from angelos.core.ids import PrincipalId
-from angelos.core.messages import Fact
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -34,8 +34,9 @@ from angelos.adapters.stores.streams import (
     patiently,
     unavailable,
 )
+from angelos.core.facts import Fact
 from angelos.core.ids import START, CommandId, Offset, PrincipalId, offset_key
-from angelos.core.messages import Command, Fact, decode, encode
+from angelos.core.messages import Command, decode, encode
 from angelos.core.ports import Receipt
 
 log = logging.getLogger(__name__)

@@ -25,8 +25,8 @@ from angelos.angelgit.storage.models import (
 from angelos.angelgit.storage.store import Store
 from angelos.angelgit.storage.trees import with_files
 from angelos.core.errors import InvalidInput, Tampered
-from angelos.core.ids import PrincipalId, ProposalId, Revision, new_fact_id
-from angelos.core.messages import Fact, Kind
+from angelos.core.facts import BranchAdvanced, Fact
+from angelos.core.ids import PrincipalId, ProposalId, Revision
 from angelos.core.ports import Clock
 from angelos.core.repository import Branch
 from angelos.core.revision import Commit, SignedCommit, sign_commit, tree_hash
@@ -76,18 +76,13 @@ class CommitWriter:
         proposal: ProposalId | None = None,
     ) -> Fact:
         """Return the fact that a branch advanced; `before` is None for a new branch."""
-        data: dict[str, str] = {"before": before or "", "cause": cause.value}
-        if proposal is not None:
-            data["proposal"] = proposal
-        return Fact(
-            id=new_fact_id(int(self._clock.time() * 1000)),
+        return Fact.of(
+            BranchAdvanced(before=before or "", cause=cause.value, proposal=proposal or ""),
             at=self._clock.time(),
             actor=SYSTEM,
             on_behalf_of=author,
-            kind=Kind.branch_advanced,
             subject=f"{repo}:{branch}",
             revision=after,
-            data=data,
         )
 
     async def commit_live_edits(self, repo: str, locked: Iterable[str]) -> None:

@@ -34,8 +34,8 @@ from angelos.angelgit.storage.models import (
 )
 from angelos.angelgit.storage.sql import NamedQueries
 from angelos.core.errors import Conflict, NotFound, Tampered
+from angelos.core.facts import Fact
 from angelos.core.ids import ProposalId, Revision
-from angelos.core.messages import Fact
 from angelos.core.repository import Branch
 from angelos.core.revision import SignedCommit
 

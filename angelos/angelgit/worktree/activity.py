@@ -13,8 +13,8 @@ from typing import Self
 
 from angelos.angelgit.storage.models import DISK, ROOM
 from angelos.core.errors import AngelError
-from angelos.core.ids import PrincipalId, new_fact_id
-from angelos.core.messages import Fact, Kind
+from angelos.core.facts import DocumentEdited, Fact
+from angelos.core.ids import PrincipalId
 from angelos.core.ports import Clock, Journal
 
 log = logging.getLogger(__name__)
@@ -61,24 +61,14 @@ class DocumentActivity:
         self._bytes[subject] += size
         self._changed.set()
 
-    def note(self, subject: str, outcome: FileOutcome, **data: str | int) -> None:
+    def note(self, subject: str, outcome: FileOutcome, edited: DocumentEdited) -> None:
         """Announce what was done with a working file that was changed on disk."""
-        self._notes.append(self._fact(DISK, subject, data, outcome.value))
+        self._notes.append(self._fact(DISK, subject, edited, outcome.value))
         self._changed.set()
 
-    def _fact(
-        self, actor: PrincipalId, subject: str, data: dict[str, str | int], outcome: str
-    ) -> Fact:
+    def _fact(self, actor: PrincipalId, subject: str, edited: DocumentEdited, outcome: str) -> Fact:
         now = self._clock.time()
-        return Fact(
-            id=new_fact_id(int(now * 1000)),
-            at=now,
-            actor=actor,
-            kind=Kind.document_edited,
-            subject=subject,
-            outcome=outcome,
-            data=data,
-        )
+        return Fact.of(edited, at=now, actor=actor, subject=subject, outcome=outcome)
 
     async def _announce(self) -> None:
         while True:
@@ -90,7 +80,7 @@ class DocumentActivity:
     async def _flush(self) -> None:
         """Append what was added up; while the journal is away, keep it for the next time."""
         edits, notes = dict(self._bytes), list(self._notes)
-        facts = [self._fact(ROOM, s, {"bytes": size}, "") for s, size in edits.items()]
+        facts = [self._fact(ROOM, s, DocumentEdited(bytes=size), "") for s, size in edits.items()]
         if not facts + notes:
             return
         try:

@@ -38,6 +38,7 @@ from angelos.angelgit.worktree.reconcile import (
     decide,
 )
 from angelos.core.errors import AngelError, InvalidInput, NotFound
+from angelos.core.facts import DocumentEdited
 from angelos.core.ports import Clock, LiveDocuments
 
 log = logging.getLogger(__name__)
@@ -179,7 +180,7 @@ class WorktreeWriter:
             ours = {c for c in (record.content, record.intended, last) if c is not None}
             if not await asyncio.to_thread(self._files.remove, repo, path, ours):
                 log.warning("%s/%s was deleted; its file was changed on disk and stays", repo, path)
-                self._activity.note(f"{repo}:{path}", FileOutcome.stays, stays=path)
+                self._activity.note(f"{repo}:{path}", FileOutcome.stays, DocumentEdited(stays=path))
             async with self._database.transaction() as conn:
                 await WorkingFileRecords(conn).forget(document)
 
@@ -249,15 +250,15 @@ class WorktreeWriter:
             mark = f"disk-{datetime.fromtimestamp(self._clock.time(), UTC):%Y%m%dT%H%M%SZ}"
             copy = await asyncio.to_thread(self._files.put_aside, repo, path, content, mode, mark)
             log.warning("%s/%s: %s; kept as %s", repo, path, decision.reason, copy)
-            self._activity.note(
-                f"{repo}:{path}", FileOutcome.set_aside, kept=copy, reason=decision.reason
-            )
+            edited = DocumentEdited(kept=copy, reason=decision.reason)
+            self._activity.note(f"{repo}:{path}", FileOutcome.set_aside, edited)
         elif not await asyncio.to_thread(self._files.put, repo, path, content, mode, disk):
             await self._begin(document, None)
             return None
         elif decision.action is FileAction.restore:
             log.warning("%s/%s: %s; it was written again", repo, path, decision.reason)
-            self._activity.note(f"{repo}:{path}", FileOutcome.restored, reason=decision.reason)
+            edited = DocumentEdited(reason=decision.reason)
+            self._activity.note(f"{repo}:{path}", FileOutcome.restored, edited)
         await self._end(document)
         return sha256(content)
 
@@ -283,7 +284,9 @@ class WorktreeWriter:
     async def _publish_edit(self, repo: str, path: str, update: bytes) -> None:
         """Send an edit to the open room of the document, and announce it."""
         log.info("%s/%s was changed on disk; the edit was taken in", repo, path)
-        self._activity.note(f"{repo}:{path}", FileOutcome.taken_in, bytes=len(update))
+        self._activity.note(
+            f"{repo}:{path}", FileOutcome.taken_in, DocumentEdited(bytes=len(update))
+        )
         if self._rooms is not None:
             try:
                 await self._rooms.apply(repo, path, update)

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from angelos.client import Angelos, Restarted
     from angelos.client.tasks import Task
     from angelos.core.api import TaskView
-    from angelos.core.messages import Limits, TaskResult
+    from angelos.core.facts import TaskResult
+    from angelos.core.messages import Limits
     from angelos.core.runs import Output
 
 _CANCEL_S = 10.0

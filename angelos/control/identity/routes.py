@@ -9,7 +9,7 @@ from angelos.core.api import (
     PersonList,
     PersonView,
 )
-from angelos.core.messages import Kind
+from angelos.core.facts import PersonAdded, PersonRemoved
 from angelos.core.permissions import Permission
 from angelos.core.routes import Call, Nothing, Route
 
@@ -23,17 +23,15 @@ def routes(control: Control) -> list[Route]:
 
     async def create(call: Call[CreatePerson]) -> PersonView:
         view = await people.create(call.body.name, call.body.role)
-        data = {"role": view.role}
-        await ledger.say(
-            ledger.fact(Kind.person_added, view.id, call.principal.id, data=data, trace=call.trace)
-        )
+        added = PersonAdded(role=view.role)
+        await ledger.say(ledger.fact(added, view.id, call.principal.id, trace=call.trace))
         return view
 
     async def remove(call: Call[Nothing]) -> Ok:
         name = call.params["name"]
         await people.remove(name)
         await ledger.say(
-            ledger.fact(Kind.person_removed, f"person/{name}", call.principal.id, trace=call.trace)
+            ledger.fact(PersonRemoved(), f"person/{name}", call.principal.id, trace=call.trace)
         )
         return Ok()
 

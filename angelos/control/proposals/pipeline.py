@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
-
-import msgspec
+from typing import Unpack
 
 from angelos.control.context import Parts
 from angelos.control.identity.people import People
@@ -44,8 +42,20 @@ from angelos.core.errors import (
     Stale,
     Unavailable,
 )
+from angelos.core.facts import (
+    FactPayload,
+    Header,
+    ProposalApproved,
+    ProposalMerged,
+    ProposalPromoted,
+    ProposalRejected,
+    ProposalReverted,
+    ProposalTested,
+    ProposalTesting,
+    ProposalWaiting,
+    TaskCancelled,
+)
 from angelos.core.ids import PrincipalId, ProposalId, Revision
-from angelos.core.messages import Kind
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +96,7 @@ class Pipeline:
             except _UNFIT as error:
                 await self._say_rejected(record, f"It could not be merged into dev: {error.detail}")
                 return
-            await self._say(Kind.proposal_merged, record, revision=dev)
+            await self._say(ProposalMerged(), record, revision=dev)
 
     # -- tests -------------------------------------------------------------------------------
 
@@ -108,16 +118,10 @@ class Pipeline:
         except _UNFIT as error:
             await self._say_rejected(record, f"It does not fit main: {error.detail}")
             return
-        await self._say(
-            Kind.proposal_testing,
-            record,
-            revision=candidate.revision,
-            data={
-                "main": candidate.main,
-                "tree": candidate.tree,
-                "changes": msgspec.to_builtins(short_diffs(candidate.changes)),
-            },
+        testing = ProposalTesting(
+            main=candidate.main, tree=candidate.tree, changes=short_diffs(candidate.changes)
         )
+        await self._say(testing, record, revision=candidate.revision)
 
     async def run_steps(self, effect: RunSteps) -> None:
         """Run all steps at once; the first that fails ends the others."""
@@ -168,9 +172,7 @@ class Pipeline:
 
     async def _stop_others(self, runs: list[steps.Run], reason: str) -> None:
         facts = [
-            self._ledger.fact(
-                Kind.task_cancelled, run.task.id, data={"reason": reason.partition(":")[0]}
-            )
+            self._ledger.fact(TaskCancelled(reason=reason.partition(":")[0]), run.task.id)
             for run in runs
             if run.task is not None and run.task.open
         ]
@@ -181,13 +183,8 @@ class Pipeline:
         self, record: ProposalRecord, outcome: str, reason: str, runs: list[steps.Run]
     ) -> None:
         done = steps.results(runs, self._parts.config.step_output)
-        await self._say(
-            Kind.proposal_tested,
-            record,
-            revision=record.candidate,
-            outcome=outcome,
-            data={"reason": reason, "steps": msgspec.to_builtins(done)},
-        )
+        tested = ProposalTested(reason=reason, steps=done)
+        await self._say(tested, record, revision=record.candidate, outcome=outcome)
 
     # -- judgement ---------------------------------------------------------------------------
 
@@ -205,18 +202,26 @@ class Pipeline:
             await self._reject(record.id, f"The policy lets nobody promote it: {judgement.reason}")
         elif judgement.needs <= len(approvals):
             reason = _approved_because(approvals, judgement)
-            await self._say(
-                Kind.proposal_approved,
-                record,
-                data=_approval(record, judgement) | {"digest": record.digest, "reason": reason},
+            approved = ProposalApproved(
+                digest=record.digest,
+                actor_kind="policy",
+                reason=reason,
+                risk=judgement.risk,
+                rule=",".join(judgement.rules),
+                solo=judgement.solo,
+                policy_paths=touched(record.paths, POLICY_PATHS),
             )
+            await self._say(approved, record)
         else:
-            await self._say(
-                Kind.proposal_waiting,
-                record,
-                revision=record.candidate,
-                data=_approval(record, judgement) | {"needs": judgement.needs},
+            waiting = ProposalWaiting(
+                needs=judgement.needs,
+                reason=judgement.reason,
+                risk=judgement.risk,
+                rule=",".join(judgement.rules),
+                solo=judgement.solo,
+                policy_paths=touched(record.paths, POLICY_PATHS),
             )
+            await self._say(waiting, record, revision=record.candidate)
 
     async def judgement(self, record: ProposalRecord, main: Revision) -> Judgement:
         """Return what a tested proposal needs as of now, by the configuration of this `main`."""
@@ -258,12 +263,8 @@ class Pipeline:
                 except Conflict:
                     await self._candidate(record)
                     return
-            await self._say(
-                Kind.proposal_promoted,
-                record,
-                revision=record.candidate,
-                data={"repo": record.repo, "before": record.candidate_main},
-            )
+            promoted = ProposalPromoted(repo=record.repo, before=record.candidate_main)
+            await self._say(promoted, record, revision=record.candidate)
 
     async def reject(self, effect: Reject) -> None:
         """Reject in the supervisor's name."""
@@ -312,13 +313,8 @@ class Pipeline:
                 log.warning("%s: %s", record.id, kept)
             else:
                 raise
-        await self._say(
-            Kind.proposal_reverted,
-            record,
-            revision=dev,
-            outcome="kept" if kept else "ok",
-            data={"was_in_dev": dev is not None or bool(kept), "reason": kept},
-        )
+        reverted = ProposalReverted(was_in_dev=dev is not None or bool(kept), reason=kept)
+        await self._say(reverted, record, revision=dev, outcome="kept" if kept else "ok")
 
     # -- helpers -----------------------------------------------------------------------------
 
@@ -331,23 +327,14 @@ class Pipeline:
         return record if record is not None and record.candidate == candidate else None
 
     async def _say_rejected(self, record: ProposalRecord, reason: str) -> None:
-        await self._say(Kind.proposal_rejected, record, data={"reason": reason})
+        await self._say(ProposalRejected(reason=reason), record)
 
-    async def _say(self, kind: Kind, record: ProposalRecord, **fields: Any) -> None:
-        fields.setdefault("trace", record.trace)
-        fields.setdefault("on_behalf_of", record.author)
-        await self._ledger.say(self._ledger.fact(kind, record.id, **fields))
-
-
-def _approval(record: ProposalRecord, judgement: Judgement) -> dict[str, object]:
-    return {
-        "reason": judgement.reason,
-        "risk": judgement.risk,
-        "rule": ",".join(judgement.rules),
-        "solo": judgement.solo,
-        "actor_kind": "policy",
-        "policy_paths": touched(record.paths, POLICY_PATHS),
-    }
+    async def _say(
+        self, payload: FactPayload, record: ProposalRecord, **header: Unpack[Header]
+    ) -> None:
+        header.setdefault("trace", record.trace)
+        header.setdefault("on_behalf_of", record.author)
+        await self._ledger.say(self._ledger.fact(payload, record.id, **header))
 
 
 def _approved_because(approvals: Sequence[PrincipalId], judgement: Judgement) -> str:

@@ -8,7 +8,7 @@ await proposals.approve(person, view.id, Review(digest=view.digest))
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
@@ -29,8 +29,14 @@ from angelos.core.errors import (
     NotFound,
     Stale,
 )
+from angelos.core.facts import (
+    Kind,
+    ProposalApproved,
+    ProposalReceived,
+    ProposalRefused,
+    ProposalRejected,
+)
 from angelos.core.ids import ProposalId, Revision, is_id, is_revision, new_proposal_id
-from angelos.core.messages import Kind
 from angelos.core.paths import safe_path
 from angelos.core.permissions import Principal
 from angelos.core.repository import Proposed
@@ -89,12 +95,11 @@ class Proposals:
             await self._allowed(attempt, tuple(change.path for change in proposed.changes))
             await self._ledger.say(
                 self._ledger.fact(
-                    Kind.proposal_received,
+                    _received(proposed),
                     proposal,
                     principal.id,
                     key=hash_id(Kind.proposal_received, proposal),
                     trace=trace,
-                    data=_received(proposed),
                 )
             )
         await self._ledger.until(
@@ -129,8 +134,8 @@ class Proposals:
                 attempt.message,
             )
         except Stale as error:
-            conflicts = _bounded(error.extra.get("conflicts", []))
-            await self._refuse(attempt, "stale", error, conflicts=conflicts)
+            refused = ProposalRefused(conflicts=_bounded(error.extra.get("conflicts", [])))
+            await self._refuse(attempt, "stale", error, refused)
             raise
         except InvalidInput as error:
             await self._refuse(attempt, "invalid", error)
@@ -149,23 +154,31 @@ class Proposals:
                 paths=len(paths),
             )
         except Forbidden as error:
-            rules = error.extra.get("rules", [])
-            await self._refuse(
-                attempt, "policy", error, policy_paths=list(policy_paths), rules=rules
-            )
+            rules = tuple(error.extra.get("rules", ()))
+            refused = ProposalRefused(policy_paths=policy_paths, rules=rules)
+            await self._refuse(attempt, "policy", error, refused)
             raise
 
     async def _refuse(
-        self, attempt: _Attempt, outcome: str, error: AngelError, **data: Any
+        self,
+        attempt: _Attempt,
+        outcome: Literal["stale", "policy", "invalid"],
+        error: AngelError,
+        refused: ProposalRefused | None = None,
     ) -> None:
-        about = {"repo": attempt.repo, "base": attempt.base, "message": attempt.message}
+        refused = msgspec.structs.replace(
+            refused or ProposalRefused(),
+            repo=attempt.repo,
+            base=attempt.base,
+            message=attempt.message,
+            reason=error.detail,
+        )
         await self._ledger.say(
             self._ledger.fact(
-                Kind.proposal_refused,
+                refused,
                 attempt.proposal,
                 attempt.principal.id,
                 outcome=outcome,
-                data=about | {"reason": error.detail} | data,
                 trace=attempt.trace,
             )
         )
@@ -244,21 +257,21 @@ class Proposals:
             )
         # Whoever joined or left since the tests may have changed how many it takes.
         judgement = await self._pipeline.judgement(record, record.candidate_main)
+        approved = ProposalApproved(
+            digest=record.digest,
+            comment=body.comment,
+            actor_kind="person",
+            solo=solo,
+            needs=record.needs if judgement.needs is None else judgement.needs,
+        )
         fact = self._ledger.fact(
-            Kind.proposal_approved,
+            approved,
             proposal,
             principal.id,
             # Said twice for one candidate it is one fact; a new candidate may need a new word.
             key=hash_id(Kind.proposal_approved, proposal, principal.id, str(record.candidate)),
             revision=record.candidate,
             trace=trace,
-            data={
-                "digest": record.digest,
-                "comment": body.comment,
-                "actor_kind": "person",
-                "solo": solo,
-                "needs": record.needs if judgement.needs is None else judgement.needs,
-            },
         )
         await self._ledger.say(fact)
         return proposal_view(self._record(proposal))
@@ -278,11 +291,10 @@ class Proposals:
             reason = f"Rejected by {principal.id}" + (body.comment and f": {body.comment}")
             await self._ledger.say(
                 self._ledger.fact(
-                    Kind.proposal_rejected,
+                    ProposalRejected(digest=record.digest, reason=reason),
                     proposal,
                     principal.id,
                     trace=trace,
-                    data={"digest": record.digest, "reason": reason},
                 )
             )
         return proposal_view(self._record(proposal))
@@ -319,23 +331,23 @@ class Proposals:
         return record
 
 
-def _received(proposed: Proposed) -> dict[str, Any]:
-    return {
-        "repo": proposed.repo,
-        "base": proposed.base,
-        "digest": proposed.digest,
-        "message": proposed.message,
-        "author": proposed.author,
-        "paths": [change.path for change in proposed.changes],
-        "changes": msgspec.to_builtins(short_diffs(proposed.changes)),
-    }
+def _received(proposed: Proposed) -> ProposalReceived:
+    return ProposalReceived(
+        repo=proposed.repo,
+        base=proposed.base,
+        digest=proposed.digest,
+        message=proposed.message,
+        author=proposed.author,
+        paths=tuple(change.path for change in proposed.changes),
+        changes=short_diffs(proposed.changes),
+    )
 
 
-def _bounded(conflicts: Any) -> list[Any]:
+def _bounded(conflicts: Any) -> tuple[Any, ...]:
     """Return the first conflicts with each text cut, as plain data."""
     plain = msgspec.to_builtins(conflicts)
     rows = plain[:KEEP_CONFLICTS] if isinstance(plain, list | tuple) else [plain]
-    return [
+    return tuple(
         {
             str(key): value[:KEEP_TEXT] if isinstance(value, str) else value
             for key, value in row.items()
@@ -343,4 +355,4 @@ def _bounded(conflicts: Any) -> list[Any]:
         if isinstance(row, dict)
         else str(row)[:KEEP_TEXT]
         for row in rows
-    ]
+    )

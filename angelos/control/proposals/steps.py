@@ -16,7 +16,8 @@ from angelos.control.proposals.notebook_step import program
 from angelos.control.proposals.repo_config import Pipeline, Step
 from angelos.control.state.models import SUPERVISOR, State, TaskRecord
 from angelos.control.state.tasks import quarantine_reason, task_for
-from angelos.core.api import StepResult, SubmitTask
+from angelos.core.api import SubmitTask
+from angelos.core.facts import StepResult
 from angelos.core.ids import CommandId, ProposalId, Revision
 from angelos.core.messages import Status
 

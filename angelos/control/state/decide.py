@@ -51,8 +51,15 @@ from angelos.control.state.models import (
     TaskRecord,
     replace,
 )
+from angelos.core.facts import (
+    CheckoutFailed,
+    CheckoutHealthy,
+    CheckoutRequested,
+    Fact,
+    Kind,
+    PolicyLoaded,
+)
 from angelos.core.ids import PrincipalId, ProposalId, Revision, TaskId
-from angelos.core.messages import Fact, Kind
 
 CHECKOUT_ATTEMPTS = 3
 
@@ -60,7 +67,7 @@ Fold = Callable[[State, Fact], State]
 
 _FOLDS: dict[str, tuple[Fold, ...]] = {
     Kind.system_started: (node_state.server_started,),
-    Kind.policy_loaded: (lambda state, fact: replace(state, policy=fact.data.get("hash", "")),),
+    Kind.policy_loaded: (lambda state, fact: replace(state, policy=fact.read(PolicyLoaded).hash),),
     Kind.node_enrolled: (node_state.met,),
     Kind.node_connected: (node_state.met,),
     Kind.node_disconnected: (node_state.left,),
@@ -97,8 +104,8 @@ KINDS: frozenset[str] = frozenset(_FOLDS)
 def fold(state: State, fact: Fact) -> State:
     """Return the state after a fact; a fact that does not fit changes only the offset.
 
-    Raises `msgspec.ValidationError`, `KeyError`, `TypeError` or `ValueError` when the fact's data
-    have the wrong form; the caller keeps the old state and goes on.
+    Raises `InvalidInput` when the fact's data are not those of its kind; the caller keeps the old
+    state and goes on.
     """
     for step in _FOLDS.get(fact.kind, ()):
         state = step(state, fact)
@@ -117,7 +124,7 @@ def decide(state: State, fact: Fact) -> list[Effect]:
         effects += _revocations(state, PrincipalId(subject))
         effects += _all_checkouts(state)
     elif kind.startswith("checkout."):
-        effects += _checkout_effects(state, state.repos.get(str(fact.data.get("repo", ""))))
+        effects += _checkout_effects(state, _checked_out(state, fact))
     elif kind in (Kind.branch_advanced, Kind.rollback_done):
         effects += _checkout_effects(state, state.repos.get(node_state.repo_of(subject)))
     elif kind == Kind.principal_quarantined:
@@ -261,6 +268,14 @@ def _checkout_effects(state: State, repo: RepoRecord | None) -> Iterator[Effect]
     for node in nodes:
         if node.connected and not node.quarantined:
             yield from _node_checkout(node, repo, canary=bool(first))
+
+
+def _checked_out(state: State, fact: Fact) -> RepoRecord | None:
+    """Return the repository of a fact about a checkout."""
+    match fact.payload():
+        case CheckoutRequested(repo=repo) | CheckoutHealthy(repo=repo) | CheckoutFailed(repo=repo):
+            return state.repos.get(repo)
+    return None
 
 
 def _rollback(repo: RepoRecord) -> Iterator[Effect]:

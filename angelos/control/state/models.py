@@ -10,7 +10,8 @@ from typing import Literal
 
 import msgspec
 
-from angelos.core.api import ProposalState, StepResult, TaskState
+from angelos.core.api import ProposalState, TaskState
+from angelos.core.facts import StepResult, TaskResult
 from angelos.core.ids import (
     START,
     CommandId,
@@ -21,7 +22,7 @@ from angelos.core.ids import (
     Revision,
     TaskId,
 )
-from angelos.core.messages import Message, Status, TaskResult, Tier
+from angelos.core.messages import Message, Status, Tier
 from angelos.core.repository import Change
 
 SUPERVISOR = PrincipalId("system/supervisor")

@@ -20,8 +20,18 @@ from angelos.control.state.models import (
     State,
     replace,
 )
+from angelos.core.facts import (
+    CheckoutFailed,
+    CheckoutHealthy,
+    CheckoutRequested,
+    Fact,
+    Kind,
+    NodeConnected,
+    NodeEnrolled,
+    ProposalPromoted,
+    RollbackDone,
+)
 from angelos.core.ids import PrincipalId, Revision
-from angelos.core.messages import Fact, Kind
 
 
 def repo_of(subject: str) -> str:
@@ -39,23 +49,26 @@ def met(state: State, fact: Fact) -> State:
     known = state.nodes.get(node) or NodeRecord(
         id=node, role="execution", quarantined=node in state.quarantined
     )
-    changes = {"role": fact.data.get("role", known.role)}
-    if fact.kind == Kind.node_connected:
-        changes |= {
-            "connected": True,
-            "tier": fact.data.get("tier", known.tier),
-            "since": fact.at,
-            "gone_at": None,
-            "checkouts": {
-                # What went wrong with an attempt before may not go wrong again.
-                repo: msgspec.structs.replace(checkout, attempt=0)
-                if checkout.state == "failed" and checkout.outcome not in HEALTH
-                else checkout
-                for repo, checkout in known.checkouts.items()
-            },
-        }
-    record = msgspec.convert({**msgspec.structs.asdict(known), **changes}, NodeRecord)
-    return replace(state, nodes={**state.nodes, node: record})
+    data = fact.payload()
+    if not isinstance(data, NodeConnected):
+        data = fact.read(NodeEnrolled)
+        return _with_node(state, msgspec.structs.replace(known, role=data.role))
+    record = msgspec.structs.replace(
+        known,
+        role=data.role,
+        connected=True,
+        tier=data.tier,
+        since=fact.at,
+        gone_at=None,
+        checkouts={
+            # What went wrong with an attempt before may not go wrong again.
+            repo: msgspec.structs.replace(checkout, attempt=0)
+            if checkout.state == "failed" and checkout.outcome not in HEALTH
+            else checkout
+            for repo, checkout in known.checkouts.items()
+        },
+    )
+    return _with_node(state, record)
 
 
 def left(state: State, fact: Fact) -> State:
@@ -105,16 +118,16 @@ def checkout_requested(state: State, fact: Fact) -> State:
     record = state.nodes.get(PrincipalId(fact.subject))
     if record is None or fact.revision is None:
         return state
-    repo = fact.data["repo"]
-    old = record.checkouts.get(repo)
+    data = fact.read(CheckoutRequested)
+    old = record.checkouts.get(data.repo)
     new = CheckoutRecord(
         revision=fact.revision,
-        canary=bool(fact.data.get("canary")),
-        attempt=msgspec.convert(fact.data.get("attempt", 1), int),
-        body=fact.data.get("body", b""),
+        canary=data.canary,
+        attempt=data.attempt,
+        body=data.body,
         healthy=old.healthy if old else None,
     )
-    return _with_checkout(state, record, repo, new)
+    return _with_checkout(state, record, data.repo, new)
 
 
 def checkout_ended(state: State, fact: Fact) -> State:
@@ -122,9 +135,10 @@ def checkout_ended(state: State, fact: Fact) -> State:
     record = state.nodes.get(PrincipalId(fact.subject))
     if record is None or fact.revision is None or fact.actor != fact.subject:
         return state
-    repo = str(fact.data.get("repo", ""))
+    data = fact.payload()
+    healthy = isinstance(data, CheckoutHealthy)
+    repo = data.repo if healthy else fact.read(CheckoutFailed).repo
     old = record.checkouts.get(repo) or CheckoutRecord(revision=fact.revision)
-    healthy = fact.kind == Kind.checkout_healthy
     if healthy:
         old = msgspec.structs.replace(old, healthy=fact.revision)
     if old.revision == fact.revision:
@@ -165,7 +179,7 @@ def advanced(state: State, fact: Fact) -> State:
     """Note a new position of `main`; an old one that is told again changes nothing."""
     repo = repo_of(fact.subject)
     if fact.kind == Kind.proposal_promoted:
-        repo = str(fact.data.get("repo", ""))
+        repo = fact.read(ProposalPromoted).repo
     if not repo or fact.revision is None:
         return state
     return _moved(state, repo, MainRecord(revision=fact.revision))
@@ -176,8 +190,8 @@ def rolled_back(state: State, fact: Fact) -> State:
     repo = repo_of(fact.subject)
     if not repo or fact.revision is None:
         return state
-    to = Revision(str(fact.data.get("to", "")))
-    state = _moved(state, repo, MainRecord(revision=fact.revision, restores=to))
+    done = fact.read(RollbackDone)
+    state = _moved(state, repo, MainRecord(revision=fact.revision, restores=done.to))
     mains = state.repos[repo].mains
     known, present = {main.revision for main in mains}, contents(mains)
     proposals = dict(state.proposals)
@@ -187,8 +201,8 @@ def rolled_back(state: State, fact: Fact) -> State:
         if record.revision in present and record.state == "rolled-back":
             changes = {"state": "promoted", "reason": "The rollback of it was undone."}
         elif record.revision not in present and record.state == "promoted":
-            cause = fact.data.get("reason") or fact.data.get("cause") or "somebody asked"
-            changes = {"state": "rolled-back", "reason": f"main was rolled back: {cause}"}
+            why = done.reason or done.cause
+            changes = {"state": "rolled-back", "reason": f"main was rolled back: {why}"}
         else:
             continue
         proposals[proposal] = msgspec.structs.replace(record, **changes)

@@ -14,9 +14,19 @@ from typing import Any
 import msgspec
 
 from angelos.control.state.models import KEEP_PROPOSALS, ProposalRecord, State, replace
-from angelos.core.api import StepResult
+from angelos.core.facts import (
+    Fact,
+    Kind,
+    ProposalApproved,
+    ProposalReceived,
+    ProposalRefused,
+    ProposalRejected,
+    ProposalReverted,
+    ProposalTested,
+    ProposalTesting,
+    ProposalWaiting,
+)
 from angelos.core.ids import PrincipalId, ProposalId
-from angelos.core.messages import Fact, Kind
 from angelos.core.repository import Change
 
 KEEP_DIFFS = 200_000
@@ -32,18 +42,25 @@ def received(state: State, fact: Fact) -> State:
     proposal = ProposalId(fact.subject)
     if proposal in state.proposals:
         return state
-    refused = fact.kind == Kind.proposal_refused
-    data: dict[str, Any] = {
-        **{key: fact.data.get(key, "") for key in ("repo", "base", "digest", "message")},
-        "changes": fact.data.get("changes", ()),
-        "id": proposal,
-        "author": fact.actor,
-        "at": fact.at,
-        "state": "refused" if refused else "received",
-        "reason": str(fact.data.get("reason", "")),
-        "trace": fact.trace,
-    }
-    record = msgspec.convert(data, ProposalRecord)
+    data = fact.payload()
+    if isinstance(data, ProposalRefused):
+        digest, changes, proposal_state, reason = "", (), "refused", data.reason
+    else:
+        data = fact.read(ProposalReceived)
+        digest, changes, proposal_state, reason = data.digest, data.changes, "received", ""
+    record = ProposalRecord(
+        id=proposal,
+        repo=data.repo,
+        base=data.base,
+        author=fact.actor,
+        message=data.message,
+        digest=digest,
+        changes=changes,
+        at=fact.at,
+        state=proposal_state,
+        reason=reason,
+        trace=fact.trace,
+    )
     return replace(state, proposals=_kept({**state.proposals, proposal: record}))
 
 
@@ -73,12 +90,12 @@ def _testing(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
     if not record.undecided or record.state == "received" or fact.revision is None:
         return None
     # What main would get is what is judged: a base on dev may bring others' edits along.
-    changes = msgspec.convert(fact.data.get("changes", ()), tuple[Change, ...])
+    data = fact.read(ProposalTesting)
     return {
-        "changes": changes or record.changes,
+        "changes": data.changes or record.changes,
         "state": "testing",
         "candidate": fact.revision,
-        "candidate_main": fact.data["main"],
+        "candidate_main": data.main,
         "outcome": "",
         "steps": (),
         "needs": 0,
@@ -89,19 +106,19 @@ def _testing(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
 def _tested(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
     if record.state != "testing" or fact.revision != record.candidate:
         return None
-    steps = msgspec.convert(fact.data.get("steps", ()), tuple[StepResult, ...])
-    reason = str(fact.data.get("reason", ""))
-    return {"outcome": fact.outcome, "steps": steps, "reason": reason}
+    data = fact.read(ProposalTested)
+    return {"outcome": fact.outcome, "steps": data.steps, "reason": data.reason}
 
 
 def _waiting(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
     if record.state != "testing" or fact.revision != record.candidate:
         return None
+    data = fact.read(ProposalWaiting)
     return {
         "state": "waiting",
-        "needs": msgspec.convert(fact.data["needs"], int),
-        "approvals": counted(record.approvals, record.author, solo=_solo(fact)),
-        "reason": fact.data["reason"],
+        "needs": data.needs,
+        "approvals": counted(record.approvals, record.author, solo=data.solo),
+        "reason": data.reason,
     }
 
 
@@ -112,26 +129,22 @@ def counted(
     return approvals if solo else tuple(person for person in approvals if person != author)
 
 
-def _solo(fact: Fact) -> bool:
-    return fact.data.get("solo") is True
-
-
 def _approved(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
-    if fact.data.get("digest") != record.digest:
+    data = fact.read(ProposalApproved)
+    if data.digest != record.digest:
         return None
     if fact.actor.startswith("system/"):
         if record.state != "testing" or record.outcome != "passed":
             return None
-        return {"state": "approved", "reason": str(fact.data.get("reason", ""))}
-    solo = _solo(fact)
-    person = fact.actor.startswith("person/") and (solo or fact.actor != record.author)
+        return {"state": "approved", "reason": data.reason}
+    person = fact.actor.startswith("person/") and (data.solo or fact.actor != record.author)
     if record.state != "waiting" or not person or fact.actor in record.approvals:
         return None
-    approvals = counted((*record.approvals, fact.actor), record.author, solo=solo)
-    needs = msgspec.convert(fact.data.get("needs", record.needs), int)
+    approvals = counted((*record.approvals, fact.actor), record.author, solo=data.solo)
+    needs = record.needs if data.needs is None else data.needs
     if len(approvals) < needs:
         return {"approvals": approvals, "needs": needs}
-    works_alone = " who works alone (review.solo)" if solo else ""
+    works_alone = " who works alone (review.solo)" if data.solo else ""
     return {
         "approvals": approvals,
         "needs": needs,
@@ -143,13 +156,13 @@ def _approved(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
 def _rejected(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
     if not record.undecided:
         return None
-    return {"state": "rejected", "reason": str(fact.data.get("reason", ""))}
+    return {"state": "rejected", "reason": fact.read(ProposalRejected).reason}
 
 
 def _reverted(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
     if record.state != "rejected":
         return None
-    kept = str(fact.data.get("reason", ""))
+    kept = fact.read(ProposalReverted).reason
     return {"reverted": True, "reason": f"{record.reason} {kept}".strip()}
 
 

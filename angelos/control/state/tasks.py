@@ -6,8 +6,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from angelos.control.state.models import (
@@ -17,8 +15,8 @@ from angelos.control.state.models import (
     TaskRecord,
     replace,
 )
+from angelos.core.facts import Fact, TaskAccepted, TaskCancelled, TaskResult, TaskStarted
 from angelos.core.ids import CommandId, PrincipalId, TaskId, offset_key
-from angelos.core.messages import Fact, TaskResult
 
 
 def task_for(command: CommandId) -> TaskId:
@@ -36,15 +34,22 @@ def accepted(state: State, fact: Fact) -> State:
     task = TaskId(fact.subject)
     if task in state.tasks:
         return state
-    data: dict[str, Any] = {
-        **fact.data,
-        "id": task,
-        "by": fact.actor,
-        "on_behalf_of": fact.on_behalf_of,
-        "at": fact.at,
-        "offset": fact.offset,
-    }
-    record = msgspec.convert(data, TaskRecord)
+    data = fact.read(TaskAccepted)
+    record = TaskRecord(
+        id=task,
+        command=data.command,
+        request=data.request,
+        by=fact.actor,
+        on_behalf_of=fact.on_behalf_of,
+        node=data.node,
+        label=data.label,
+        at=fact.at,
+        offset=fact.offset,
+        wall_s=data.wall_s,
+        deadline=data.deadline,
+        body=data.body,
+        proposal=data.proposal,
+    )
     return replace(state, tasks={**state.tasks, task: record})
 
 
@@ -54,7 +59,7 @@ def started(state: State, fact: Fact) -> State:
     if record is None or not record.open or fact.actor != record.node:
         return state
     # A node that was enrolled anew counts from 1 again; what was said before still counts.
-    attempt = max(msgspec.convert(fact.data.get("attempt", 1), int), record.attempt + 1)
+    attempt = max(fact.read(TaskStarted).attempt, record.attempt + 1)
     # The node's clock may be wrong either way: it started after it was asked to, and before
     # the journal was told.
     told = offset_key(fact.offset)[0] / 1000
@@ -67,7 +72,7 @@ def cancelled(state: State, fact: Fact) -> State:
     record = state.tasks.get(TaskId(fact.subject))
     if record is None or not record.open or record.cancelled_at is not None:
         return state
-    reason = str(fact.data.get("reason", ""))
+    reason = fact.read(TaskCancelled).reason
     return _with(state, record, cancelled_at=fact.at, cancelled_by=fact.actor, cancel_reason=reason)
 
 
@@ -78,8 +83,7 @@ def finished(state: State, fact: Fact) -> State:
         return state
     if fact.actor != record.node and not fact.actor.startswith("system/"):
         return state
-    result = msgspec.convert(fact.data, TaskResult)
-    ended = _with(state, record, state="finished", result=result, body=b"")
+    ended = _with(state, record, state="finished", result=fact.read(TaskResult), body=b"")
     return replace(ended, tasks=_kept(ended))
 
 

@@ -5,14 +5,13 @@ The handlers of the effects PutTask, AbandonTask, StopTask and EndTask.
 
 from __future__ import annotations
 
-import msgspec
-
 from angelos.control.context import Parts
 from angelos.control.state.effects import AbandonTask, EndTask, PutTask, StopTask
 from angelos.control.state.models import TaskRecord
 from angelos.control.state.tasks import ended_by_node, last_moment
+from angelos.core.facts import TaskCancelled, TaskResult
 from angelos.core.ids import fact_of
-from angelos.core.messages import CancelTask, Command, Kind, Status, TaskResult, Tier, decode
+from angelos.core.messages import CancelTask, Command, Status, Tier, decode
 
 
 class TaskKeeper:
@@ -38,10 +37,8 @@ class TaskKeeper:
         """Cancel a task in the supervisor's name."""
         record = self._ledger.state.tasks.get(effect.task)
         if record is not None and record.open and record.cancelled_at is None:
-            fact = self._ledger.fact(
-                Kind.task_cancelled, effect.task, data={"reason": effect.reason}
-            )
-            await self._ledger.say(fact)
+            cancelled = TaskCancelled(reason=effect.reason)
+            await self._ledger.say(self._ledger.fact(cancelled, effect.task))
 
     async def stop(self, effect: StopTask) -> None:
         """Take a cancelled task back; its end is the node's to say, unless that cannot."""
@@ -95,10 +92,9 @@ class TaskKeeper:
         )
         await self._ledger.say(
             self._ledger.fact(
-                Kind.task_finished,
+                result,
                 record.id,
-                key=fact_of(record.command, Kind.task_finished).removeprefix("fact-"),
+                key=fact_of(record.command, result.kind).removeprefix("fact-"),
                 outcome=Status.killed,
-                data=msgspec.to_builtins(result),
             )
         )

@@ -26,6 +26,7 @@ from angelos.core.errors import (
     NotFound,
     Unavailable,
 )
+from angelos.core.facts import TaskAccepted, TaskCancelled, TaskRefused
 from angelos.core.grants import digest
 from angelos.core.ids import (
     CommandId,
@@ -35,11 +36,7 @@ from angelos.core.ids import (
     is_revision,
     new_command_id,
 )
-from angelos.core.messages import (
-    Kind,
-    RunTask,
-    encode,
-)
+from angelos.core.messages import RunTask, encode
 from angelos.core.permissions import Principal
 
 KEEP_OUTPUT = 2_000
@@ -119,9 +116,7 @@ class Tasks:
         if record.open and record.cancelled_at is None:
             why = reason or f"{principal.id} asked for it"
             await self._ledger.say(
-                self._ledger.fact(
-                    Kind.task_cancelled, task, principal.id, data={"reason": why}, trace=trace
-                )
+                self._ledger.fact(TaskCancelled(reason=why), task, principal.id, trace=trace)
             )
         return self._view(self._record(task))
 
@@ -143,6 +138,7 @@ class Tasks:
                 hint="Try again when some have ended, or cancel some.",
             )
         task = task_for(command_id)
+        deadline = self._parts.clock.time() + config.start_within_s
         command = self._parts.command(
             decision,
             origin.by,
@@ -150,29 +146,29 @@ class Tasks:
             _payload(task, body),
             ttl_s=config.start_within_s,
             id=command_id,
-            deadline=self._parts.clock.time() + config.start_within_s,
+            deadline=deadline,
             trace=origin.trace,
         )
+        accepted = TaskAccepted(
+            command=command_id,
+            request=_request(origin.by, body),
+            node=node,
+            label=body.label,
+            wall_s=body.limits.wall_s,
+            deadline=deadline,
+            proposal=origin.proposal,
+            rule=",".join(decision.rules),
+            policy=decision.policy,
+            body=encode(command),
+        )
         fact = self._ledger.fact(
-            Kind.task_accepted,
+            accepted,
             task,
             origin.by,
-            key=hash_id(Kind.task_accepted, command_id),
+            key=hash_id(accepted.kind, command_id),
             on_behalf_of=origin.on_behalf_of,
             revision=body.revision,
             trace=origin.trace,
-            data={
-                "command": command_id,
-                "request": _request(origin.by, body),
-                "node": node,
-                "label": body.label,
-                "wall_s": body.limits.wall_s,
-                "deadline": command.deadline,
-                "proposal": origin.proposal,
-                "rule": ",".join(decision.rules),
-                "policy": decision.policy,
-                "body": encode(command),
-            },
         )
         await self._ledger.say(fact)
 
@@ -257,13 +253,12 @@ class Tasks:
     async def _refused(
         self, principal: Principal, command: CommandId, error: Forbidden, trace: str
     ) -> None:
-        data = {"reason": error.detail, "rules": error.extra.get("rules", [])}
+        rules = tuple(error.extra.get("rules", ()))
         fact = self._ledger.fact(
-            Kind.task_refused,
+            TaskRefused(reason=error.detail, rules=rules),
             task_for(command),
             principal.id,
             outcome=error.code,
-            data=data,
             trace=trace,
         )
         await self._ledger.say(fact)

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from angelos.core.errors import AngelError
+from angelos.core.facts import CheckoutFailed, CheckoutHealthy, PrincipalQuarantined
 from angelos.core.repository import NewText
 from angelos.demo import patches, study
 from angelos.demo.world import World, expect
@@ -84,7 +85,7 @@ async def _policy_change(world: World) -> dict[str, Any]:
     return {
         "refused": refused.offset,
         "offset": fact.offset,
-        "reason": fact.data.get("reason"),
+        "reason": fact.read(PrincipalQuarantined).reason,
         "cut": cut,
         "after": after,
     }
@@ -111,7 +112,7 @@ async def deploy(world: World) -> dict[str, Any]:
     good = await world.main()
     canary = await world.node_has("labs1", good)
     execution = await world.node_has("exec1", good)
-    expect(canary.data.get("canary") is True, "the labs node took it as canary")
+    expect(canary.read(CheckoutHealthy).canary, "the labs node took it as canary")
     path = study.REFERENCE
     edit = NewText(path=path, text=patches.wrong_reference(await world.text(path)))
     proposal = await world.agents["bob"].propose("main", [edit], "Update the reference")
@@ -130,7 +131,7 @@ async def deploy(world: World) -> dict[str, Any]:
         "canary": canary.offset,
         "execution": execution.offset,
         "sick": sick.revision,
-        "detail": sick.data.get("detail"),
+        "detail": sick.read(CheckoutFailed).detail,
         "rolled_back_by": done.offset,
         "main": now,
         "tree": back.tree,

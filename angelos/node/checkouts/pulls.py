@@ -1,7 +1,7 @@
 """Pulls a revision: checks it out, runs its health command, and only then puts it in force.
 
     result = await pulls.pull(checkout)
-    result.kind     # Kind.checkout_healthy
+    result.payload  # CheckoutHealthy(repo="study", ...)
     result.outcome  # "ok"
 
 The pulls of one repository run one after the other, in the order in which they were asked for:
@@ -15,7 +15,8 @@ from typing import Any
 
 import msgspec
 
-from angelos.core.messages import Checkout, Kind, Status
+from angelos.core.facts import CheckoutFailed, CheckoutHealthy
+from angelos.core.messages import Checkout, Status
 from angelos.core.ports import Sandbox
 from angelos.node.checkouts import health
 from angelos.node.checkouts.store import Checkouts
@@ -24,10 +25,9 @@ from angelos.node.checkouts.store import Checkouts
 class PullResult(msgspec.Struct, frozen=True):
     """What the node reports of a pull."""
 
-    kind: Kind
+    payload: CheckoutHealthy | CheckoutFailed
     outcome: str
     """A `Status`, or the code of the error that prevented the pull."""
-    data: dict[str, Any]
 
 
 class Pulls:
@@ -45,15 +45,26 @@ class Pulls:
             end = await health.check(self._sandbox, folder, checkout)
             if end.status is Status.ok:
                 await self._checkouts.switch(checkout.repo, checkout.revision)
-                return PullResult(Kind.checkout_healthy, end.status, _about(checkout))
+                healthy = CheckoutHealthy(
+                    repo=checkout.repo, branch=checkout.branch, canary=checkout.canary
+                )
+                return PullResult(healthy, end.status)
             return self.failed(checkout, end.status, end.detail, evidence=end.evidence)
 
-    def failed(self, checkout: Checkout, outcome: str, detail: str, **data: Any) -> PullResult:
+    def failed(
+        self,
+        checkout: Checkout,
+        outcome: str,
+        detail: str,
+        evidence: dict[str, Any] | None = None,
+    ) -> PullResult:
         """Return the report of a revision that was not put in force, and which one is."""
-        current = self._checkouts.current(checkout.repo)
-        data = {**_about(checkout), "stayed_on": current, "detail": detail, **data}
-        return PullResult(Kind.checkout_failed, outcome, data)
-
-
-def _about(checkout: Checkout) -> dict[str, Any]:
-    return {"repo": checkout.repo, "branch": checkout.branch, "canary": checkout.canary}
+        failed = CheckoutFailed(
+            repo=checkout.repo,
+            branch=checkout.branch,
+            canary=checkout.canary,
+            stayed_on=self._checkouts.current(checkout.repo),
+            detail=detail,
+            evidence=evidence or {},
+        )
+        return PullResult(failed, outcome)

@@ -30,12 +30,11 @@ class CheckOutHandler:
         job.finished = True
         await self._outbox.report(
             self._outbox.origin(job.command),
-            result.kind,
+            result.payload,
             self._node,
             outcome=result.outcome,
             revision=checkout.revision,
             once=True,
-            **result.data,
         )
 
     async def _result(self, job: Job, checkout: Checkout) -> PullResult:

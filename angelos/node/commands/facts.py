@@ -1,19 +1,21 @@
 """Builds the facts that a node reports about its commands. Pure.
 
+>>> from angelos.core.facts import TaskOutput
 >>> from angelos.core.ids import new_command_id
 >>> origin = FactOrigin(PrincipalId("node/exec1"), new_command_id())
->>> one, two = (origin.fact(1.0, Kind.task_finished, "task-1", once=True) for _ in range(2))
+>>> output = TaskOutput(stream="stdout", text="hi")
+>>> one, two = (origin.fact(1.0, output, "task-1", once=True) for _ in range(2))
 >>> one.id == two.id
 True
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from angelos.core.errors import AngelError, Unavailable
+from angelos.core.facts import Fact, FactPayload
 from angelos.core.ids import CommandId, PrincipalId, Revision, fact_of, new_fact_id
-from angelos.core.messages import Fact, Kind
 
 
 class FactOrigin(NamedTuple):
@@ -26,28 +28,26 @@ class FactOrigin(NamedTuple):
     def fact(
         self,
         at: float,
-        kind: Kind,
+        payload: FactPayload,
         subject: str,
         *,
         outcome: str = "",
         revision: Revision | None = None,
         once: bool = False,
-        **data: Any,
     ) -> Fact:
         """Return a fact about the command.
 
         With `once`, its id follows from the command and the kind, so that a command that is
         carried out twice still reports one fact, which the journal keeps once.
         """
-        return Fact(
-            id=fact_of(self.command, kind) if once else new_fact_id(),
+        return Fact.of(
+            payload,
+            id=fact_of(self.command, payload.kind) if once else new_fact_id(),
             at=at,
             actor=self.actor,
-            kind=kind,
             subject=subject,
             outcome=outcome,
             revision=revision,
-            data=data,
             trace=self.trace,
         )
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from angelos.core.facts import FactPayload
 from angelos.core.frames import Envelope
 from angelos.core.ids import CommandId, PrincipalId
-from angelos.core.messages import Command, Kind, encode
+from angelos.core.messages import Command, encode
 from angelos.core.ports import Channel, Clock
 from angelos.node.commands.facts import FactOrigin
 
@@ -23,9 +24,11 @@ class Outbox:
         """Return the origin of facts about `command`, or about command `of` in its trace."""
         return FactOrigin(self._actor, of or command.id, command.trace)
 
-    async def report(self, origin: FactOrigin, kind: Kind, subject: str, **fields: Any) -> None:
+    async def report(
+        self, origin: FactOrigin, payload: FactPayload, subject: str, **fields: Any
+    ) -> None:
         """Send a fact; `fields` are those of `FactOrigin.fact`."""
-        fact = origin.fact(self._clock.time(), kind, subject, **fields)
+        fact = origin.fact(self._clock.time(), payload, subject, **fields)
         await self._channel.send([Envelope("fact", fact.id, encode(fact))])
 
     async def acknowledge(self, command: CommandId) -> None:

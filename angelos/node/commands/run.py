@@ -6,11 +6,10 @@ import asyncio
 import logging
 from typing import Any
 
-import msgspec
-
 from angelos.core.errors import Busy, DeadlineExceeded, Forbidden
+from angelos.core.facts import FactPayload, TaskResult, TaskStarted
 from angelos.core.ids import TaskId
-from angelos.core.messages import Kind, RunTask, Status, TaskResult
+from angelos.core.messages import RunTask, Status
 from angelos.core.ports import Clock
 from angelos.core.runs import EvidenceSource
 from angelos.node.commands.attempts import Attempts
@@ -63,11 +62,11 @@ class RunHandler:
         async def started() -> None:
             attempt = self._attempts.begin(job.command.id)
             await report(
-                Kind.task_started, node=self._runner.node, tier=self._runner.tier, attempt=attempt
+                TaskStarted(node=self._runner.node, tier=self._runner.tier, attempt=attempt)
             )
 
-        async def report(kind: Kind, **data: Any) -> None:
-            await self._outbox.report(origin, kind, task.task, **data)
+        async def report(payload: FactPayload) -> None:
+            await self._outbox.report(origin, payload, task.task)
 
         begin = self._clock.monotonic()
         try:
@@ -92,10 +91,7 @@ class RunHandler:
             return self._runner.result(status, output, evidence=evidence)
 
     async def _finish(self, origin: FactOrigin, task: TaskId, result: TaskResult) -> None:
-        data = msgspec.to_builtins(result)
-        await self._outbox.report(
-            origin, Kind.task_finished, task, outcome=result.status, once=True, **data
-        )
+        await self._outbox.report(origin, result, task, outcome=result.status, once=True)
 
 
 def failure(error: Exception) -> tuple[Status, dict[str, Any]]:

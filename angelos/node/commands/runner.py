@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Protocol, cast
 
 from angelos.core.errors import AngelError, Unavailable, first_of
-from angelos.core.messages import Kind, RunTask, Status, TaskResult, Tier
+from angelos.core.facts import FactPayload, TaskOutput, TaskResult
+from angelos.core.messages import RunTask, Status, Tier
 from angelos.core.ports import Sandbox
 from angelos.core.runs import EvidenceSource, Exit, RunSpec
 from angelos.node.checkouts.store import Checkouts
@@ -23,7 +24,7 @@ _COALESCE_S = 0.05
 class ReportFact(Protocol):
     """Reports one fact about the task."""
 
-    def __call__(self, kind: Kind, **data: Any) -> Awaitable[None]:
+    def __call__(self, payload: FactPayload) -> Awaitable[None]:
         """Return when the channel has accepted the fact."""
         ...
 
@@ -166,7 +167,7 @@ async def _report_output(
         news.clear()
         last = over.is_set()
         for stream, text in output.take():
-            await report(Kind.task_output, stream=stream, text=text, index=index)
+            await report(TaskOutput(stream=stream, text=text, index=index))
             index += 1
         room.set()
         if last:

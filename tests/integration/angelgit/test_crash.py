@@ -18,8 +18,8 @@ from angelos.angelgit.storage.log import DocumentLog
 from angelos.angelgit.storage.models import ROOM
 from angelos.angelgit.worktree.activity import DocumentActivity
 from angelos.core.errors import Stale, Unavailable
+from angelos.core.facts import Kind
 from angelos.core.ids import START, new_proposal_id
-from angelos.core.messages import Kind
 from angelos.core.repository import DeleteFile, NewText
 from angelos.testing import need
 

@@ -16,8 +16,8 @@ from angelos.angelgit.storage.working_files import WorkingFileRecords
 from angelos.angelgit.worktree.files import WorkingFiles
 from angelos.angelgit.worktree.writer import WorktreeWriter
 from angelos.core.errors import NotFound, Unavailable
+from angelos.core.facts import Kind
 from angelos.core.ids import START, new_proposal_id
-from angelos.core.messages import Kind
 from angelos.core.repository import DeleteFile, NewText
 from angelos.testing import eventually
 
@@ -73,7 +73,7 @@ async def test_a_file_written_at_the_end_is_announced_too(start, rooms, ws, outs
         room = await rooms.enter(git, "study", "a.txt")
         await room.type("line 3", "typed ")
         outside("a.txt", THEIRS)
-    assert (await announced("set-aside")).data["kept"].startswith("a.disk-")
+    assert (await announced("set-aside")).plain()["kept"].startswith("a.disk-")
     assert copies(ws) == [THEIRS]
 
 
@@ -105,7 +105,7 @@ async def test_an_edit_on_disk_of_a_file_that_is_being_deleted_stays(
     await merge
     with pytest.raises(NotFound):
         await seen
-    assert (await announced("stays")).data["stays"] == "b/b.txt"
+    assert (await announced("stays")).plain()["stays"] == "b/b.txt"
     assert (ws / "b/b.txt").read_text() == "b\nby an editor\n"
 
 
@@ -156,8 +156,8 @@ async def test_the_same_lines_on_both_sides_are_kept_side_by_side(
     assert (ws / "a.txt").read_text() == ours == await live(git)
     assert copies(ws) == [THEIRS]
     fact = await announced("set-aside")
-    assert (ws / fact.data["kept"]).read_text() == THEIRS
-    assert git.locate(f"study/{fact.data['kept']}") is None  # a file like any other
+    assert (ws / fact.plain()["kept"]).read_text() == THEIRS
+    assert git.locate(f"study/{fact.plain()['kept']}") is None  # a file like any other
     await git.write_file("study", "a.txt")
     assert len(copies(ws)) == 1
 
@@ -242,7 +242,7 @@ async def test_content_that_is_no_text_is_kept_aside(  # noqa: PLR0917
     await put(base, "a.txt", new)
     assert (ws / "a.txt").read_text() == new == await live(git)
     (kept,) = ws.glob("a.disk-*.txt")
-    assert (await announced("set-aside")).data["kept"] == kept.name
+    assert (await announced("set-aside")).plain()["kept"] == kept.name
     assert kept.is_symlink() == (what == "link")
     assert (tmp_path / "secret").read_text() == "secret\n"
     assert what != "folder" or (kept / "inside").read_text() == "kept\n"
@@ -291,7 +291,7 @@ async def test_a_changed_file_outlives_its_document(git, base, put, ws, outside,
     await git.propose(proposal, "study", base, [DeleteFile(path="b/b.txt")], ADA, "why")
     await git.merge(proposal)
     assert (ws / "b/b.txt").read_text() == "mine\n"
-    assert (await announced("stays")).data["stays"] == "b/b.txt"
+    assert (await announced("stays")).plain()["stays"] == "b/b.txt"
     await git.revert(proposal)
     assert (ws / "b/b.txt").read_text() == "b\n"
     assert copies(ws / "b", "b") == ["mine\n"]

@@ -8,8 +8,8 @@ import pytest
 
 from angelos.angelgit.service import AngelGit
 from angelos.core.errors import Conflict, InvalidInput, NotFound, Stale
+from angelos.core.facts import Kind
 from angelos.core.ids import START, new_proposal_id
-from angelos.core.messages import Kind
 from angelos.core.repository import DeleteFile, NewText, UnifiedDiff
 from angelos.core.revision import verify_bundle, verify_commit
 from angelos.testing import next_fact
@@ -326,19 +326,19 @@ async def test_facts_announce_that_branches_advance(git, base, put, journal):
     candidate = await git.candidate(proposal)
     await git.advance("study", candidate.revision, base)
     facts = await journal.read(START, kinds=[Kind.branch_advanced])
-    assert [(f.subject, f.data["cause"]) for f in facts] == [
+    assert [(f.subject, f.plain()["cause"]) for f in facts] == [
         ("study:dev", "import"), ("study:main", "import"), ("study:dev", "proposal"),
         ("study:main", "advance"),
     ]  # fmt: skip
-    assert facts[2].data["proposal"] == proposal
-    assert (facts[3].data["before"], facts[3].revision) == (base, candidate.revision)
+    assert facts[2].plain()["proposal"] == proposal
+    assert (facts[3].plain()["before"], facts[3].revision) == (base, candidate.revision)
 
 
 async def test_typing_is_announced_now_and_then(git, base, rooms, journal):
     room = await rooms.enter(git, "study", "a.txt")
     await room.type("line 1", "hello ")
     fact = await next_fact(journal, kind=Kind.document_edited, subject="study:a.txt")
-    assert fact.data["bytes"] > 0
+    assert fact.plain()["bytes"] > 0
 
 
 async def test_a_caller_that_goes_away_does_not_leave_half_a_merge(git, base):

@@ -8,8 +8,8 @@ from angelos.adapters.host.clock import SystemClock
 from angelos.control.identity.people import People
 from angelos.core.api import Review
 from angelos.core.errors import Forbidden
+from angelos.core.facts import Kind
 from angelos.core.ids import PrincipalId
-from angelos.core.messages import Kind
 from angelos.core.permissions import Principal, Role
 from tests.unit.control.fakes import FILES, TOML, FakeRepository, World, edit
 
@@ -48,4 +48,4 @@ async def test_until_a_second_reviewer_is_added(world, database):
                 await world.reaches(view.id, "promoted")
                 await people.create("bob", Role.reviewer)
     (fact,) = [f for f in await world.facts(Kind.proposal_approved) if f.actor == OWNER.id]
-    assert fact.data["solo"] is True
+    assert fact.plain()["solo"] is True

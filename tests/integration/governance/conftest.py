@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from angelos.core.messages import Kind
+from angelos.core.facts import Kind
 from angelos.core.signing import SigningKey
 from angelos.governance.config import GovernanceConfig
 from angelos.governance.service import Governance

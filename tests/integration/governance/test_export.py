@@ -10,8 +10,8 @@ from tornado.web import Application
 
 from angelos.adapters.net.http import mount
 from angelos.client import Angelos
+from angelos.core.facts import Kind
 from angelos.core.ids import PrincipalId
-from angelos.core.messages import Kind
 from angelos.core.permissions import Principal, Role
 from angelos.core.signing import SigningKey
 from angelos.governance.routes import routes

@@ -11,8 +11,9 @@ import pytest
 from angelos.adapters.stores.valkey import ValkeyJournal
 from angelos.core.api import AuditEntries, CheckpointView
 from angelos.core.errors import AngelError, InvalidInput, Tampered, Unavailable
+from angelos.core.facts import Fact, Kind
 from angelos.core.ids import START, PrincipalId
-from angelos.core.messages import Fact, Kind, decode
+from angelos.core.messages import decode
 from angelos.core.permissions import Permission, Principal, Role
 from angelos.core.routes import Call, Nothing
 from angelos.core.signing import SigningKey
@@ -242,7 +243,7 @@ async def test_an_agent_that_touches_the_policy_is_quarantined_once(start, journ
     async with start():
         await journal.append([refusal(), refusal()])
         fact = await next_fact(journal, kind=Kind.principal_quarantined, subject=EVE)
-        assert "angelos.toml" in fact.data["reason"]
+        assert "angelos.toml" in fact.plain()["reason"]
     async with start() as governance:  # a restart does not do it again
         await journal.append([make_fact(Kind.system_started, "system/test")])
         await governance.checkpoint()
@@ -282,7 +283,7 @@ async def test_repeated_denials_are_flagged_in_the_journal_once(start, journal, 
                       outcome="denied") for i in range(3)
         ])  # fmt: skip
         fact = await next_fact(journal, kind=Kind.principal_flagged, subject=EVE)
-        assert fact.data["evidence"]["denied"] == 3
+        assert fact.plain()["evidence"]["denied"] == 3
     async with start() as governance:
         await governance.checkpoint()
     assert len(await journal.read(START, kinds={Kind.principal_flagged})) == 1

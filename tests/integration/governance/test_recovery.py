@@ -14,7 +14,8 @@ from angelos.adapters.host.embedded import EmbeddedPostgres, EmbeddedValkey
 from angelos.adapters.stores.postgres import Database
 from angelos.adapters.stores.valkey import ValkeyJournal, connect
 from angelos.core.errors import Unavailable
-from angelos.core.messages import Fact, Kind, decode
+from angelos.core.facts import Fact, Kind
+from angelos.core.messages import decode
 from angelos.core.signing import SigningKey
 from angelos.governance.config import GovernanceConfig
 from angelos.governance.service import Governance

@@ -9,10 +9,11 @@ import msgspec
 import pytest
 
 from angelos.core.errors import Unavailable
+from angelos.core.facts import Kind
 from angelos.core.frames import Envelope
 from angelos.core.grants import SignedGrant
 from angelos.core.ids import PrincipalId, TaskId, new_command_id
-from angelos.core.messages import CancelTask, Command, Kind, decode, encode
+from angelos.core.messages import CancelTask, Command, decode, encode
 from angelos.hub.config import HubConfig
 from angelos.testing import eventually, facts_until, make_fact, next_fact
 from angelos.testing.hub import connect, join, running_hub
@@ -57,8 +58,8 @@ async def test_a_command_goes_down_and_its_facts_come_up(database, journal, queu
     kinds = [f.kind for f in facts]
     assert kinds == ["node.enrolled", "node.connected", "task.started", "node.disconnected"]
     assert facts[0].on_behalf_of == "person/operator"
-    assert facts[1].data == {
-        "role": "execution", "tier": "full", "pid": "7", "serial": facts[0].data["serial"],
+    assert facts[1].plain() == {
+        "role": "execution", "tier": "full", "pid": "7", "serial": facts[0].plain()["serial"],
     }  # fmt: skip
 
 
@@ -133,7 +134,7 @@ async def test_a_second_connection_fences_the_first(database, journal, queue, tm
             facts = await facts_until(journal, lambda f: f.kind == Kind.task_started)
     kinds = [f.kind for f in facts]
     assert kinds[1:] == ["node.connected", "node.disconnected", "node.connected", "task.started"]
-    assert facts[2].data == {"code": "fenced"}
+    assert facts[2].plain() == {"code": "fenced"}
 
 
 async def test_a_fact_that_is_not_accepted_is_left_out_and_the_channel_goes_on(
@@ -228,10 +229,10 @@ async def test_a_connection_ends_with_its_certificate_and_goes_on_with_the_next(
             session = hub.sessions._sessions[NODE]
             session.peer = msgspec.structs.replace(session.peer, not_after=1.0)
             gone = await next_fact(journal, kind=Kind.node_disconnected)
-            assert gone.data == {"code": "expired"}
+            assert gone.plain() == {"code": "expired"}
             back = await next_fact(journal, kind=Kind.node_connected, after=gone.offset)
             first = await next_fact(journal, kind=Kind.node_connected)
-            assert back.data["serial"] != first.data["serial"]
+            assert back.plain()["serial"] != first.plain()["serial"]
             await channel.send([started("task-1")])
             await next_fact(journal, kind=Kind.task_started)
             assert hub.sessions._sessions[NODE] is session

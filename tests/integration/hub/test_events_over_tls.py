@@ -10,7 +10,7 @@ import msgspec
 from tornado.httpclient import HTTPRequest
 from tornado.websocket import websocket_connect
 
-from angelos.core.messages import Fact, Kind
+from angelos.core.facts import Fact, Kind
 from angelos.hub.config import HubConfig
 from angelos.testing import eventually, make_fact
 from angelos.testing.hub import join, running_hub

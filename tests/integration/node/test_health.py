@@ -9,10 +9,11 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from angelos.adapters.host.clock import SystemClock
+from angelos.core.facts import Fact
 from angelos.core.frames import Envelope
 from angelos.core.grants import Grant, digest, sign_grant
 from angelos.core.ids import PrincipalId, Revision, TaskId, new_command_id, new_grant_id
-from angelos.core.messages import Checkout, Command, Fact, Payload, RunTask, Tier, decode, encode
+from angelos.core.messages import Checkout, Command, Payload, RunTask, Tier, decode, encode
 from angelos.core.revision import Bundle, Commit, entry_for, sign_commit, tree_hash
 from angelos.core.signing import SigningKey
 from angelos.node.config import NodeConfig
@@ -96,14 +97,14 @@ async def test_only_a_healthy_revision_becomes_current(tmp_path: Path) -> None:
             job = asyncio.create_task(node.run())
             (healthy,) = await hub.ask(checkout(good))
             assert (healthy.kind, healthy.outcome) == ("checkout.healthy", "ok")
-            assert healthy.data == {"repo": "study", "branch": "main", "canary": True}
+            assert healthy.plain() == {"repo": "study", "branch": "main", "canary": True}
             (failed,) = await hub.ask(checkout(bad))
             assert (failed.kind, failed.outcome) == ("checkout.failed", "error")
-            assert failed.data["stayed_on"] == good == node.checkouts.current("study")
-            assert "ZeroDivisionError" in failed.data["detail"]
+            assert failed.plain()["stayed_on"] == good == node.checkouts.current("study")
+            assert "ZeroDivisionError" in failed.plain()["detail"]
             code = "import study.check, os; print(os.getcwd(), study.check.__file__)"
             task = RunTask(task=TaskId("task-1"), code=code, repo="study", revision=good)
             end = (await hub.ask(task))[-1]
-            assert end.data["stdout"] == "well\n/work /work/study/check.py\n", end.data
+            assert end.plain()["stdout"] == "well\n/work /work/study/check.py\n", end.plain()
             job.cancel()
             await asyncio.gather(job, return_exceptions=True)

@@ -14,8 +14,8 @@ from angelos.adapters.host.embedded import EmbeddedPostgres, EmbeddedValkey
 from angelos.adapters.stores.postgres import Database
 from angelos.client import Angelos
 from angelos.core.errors import Unavailable
+from angelos.core.facts import Kind
 from angelos.core.ids import START, PrincipalId
-from angelos.core.messages import Kind
 from angelos.testing import eventually, make_fact, next_fact
 from angelos.wiring.build import build_server
 from angelos.wiring.server import RunningServer, serve

@@ -9,6 +9,7 @@ import pytest
 
 from angelos.client import events
 from angelos.core import errors
+from angelos.core.facts import TaskOutput
 from angelos.testing import eventually
 from tests.unit.client.fake_server import angelos, world
 
@@ -17,12 +18,12 @@ __all__ = ["angelos", "world"]
 
 async def test_events_go_on_after_the_last_one_when_the_link_breaks(world, angelos):
     for n in range(1, 6):
-        world.fact(f"{n}-0", "task.output", n=n)
+        world.fact(f"{n}-0", "task.output", stream="stdout", text=str(n), index=n)
     world.drop_after = [2, 0, 1]
     got = []
     async with aclosing(angelos.events()) as facts:
         async for fact in facts:
-            got.append(fact.data["n"])
+            got.append(fact.read(TaskOutput).index)
             if len(got) == 5:
                 break
     assert got == [1, 2, 3, 4, 5]

@@ -10,8 +10,9 @@ import pytest
 from angelos.client import Restarted
 from angelos.core import errors
 from angelos.core.api import SubmitTask
+from angelos.core.facts import TaskResult
 from angelos.core.ids import new_command_id
-from angelos.core.messages import Limits, TaskResult
+from angelos.core.messages import Limits
 from angelos.core.runs import Output
 from angelos.testing import eventually
 from tests.unit.client.fake_server import RESULT, angelos, world

@@ -18,16 +18,15 @@ from angelos.control.projection import Ledger
 from angelos.control.service import Control
 from angelos.core.api import SubmitProposal
 from angelos.core.errors import Conflict, NotFound, Stale
+from angelos.core.facts import Kind, TaskResult
 from angelos.core.grants import check_grant
 from angelos.core.ids import CommandId, PrincipalId, ProposalId, Revision, fact_of
 from angelos.core.messages import (
     CancelTask,
     Checkout,
-    Kind,
     RevokeGrants,
     RunTask,
     Status,
-    TaskResult,
     Tier,
     decode_payload,
 )

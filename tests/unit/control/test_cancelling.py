@@ -8,8 +8,9 @@ import pytest
 
 from angelos.core.api import SubmitTask
 from angelos.core.errors import Forbidden, NotFound
+from angelos.core.facts import Kind
 from angelos.core.ids import TaskId
-from angelos.core.messages import CancelTask, Kind, Limits, Status, decode_payload
+from angelos.core.messages import CancelTask, Limits, Status, decode_payload
 from angelos.testing import make_fact
 from tests.unit.control.fakes import (
     ADA,

@@ -13,8 +13,9 @@ import pytest
 
 from angelos.core.api import SubmitTask
 from angelos.core.errors import AngelError
+from angelos.core.facts import Kind
 from angelos.core.ids import CommandId, ProposalId
-from angelos.core.messages import Kind, Status
+from angelos.core.messages import Status
 from angelos.testing import ManualClock, eventually
 from tests.unit.control.fakes import ADA, PERSON, FakeNode, World, edit
 

@@ -19,8 +19,9 @@ from angelos.control.state.decide import decide, fold, outstanding, overdue
 from angelos.control.state.effects import EndTask, PutTask, StopTask
 from angelos.control.state.models import State
 from angelos.control.state.tasks import ended_by_node, expected, last_moment, task_for
+from angelos.core.facts import Fact, Kind, TaskResult
 from angelos.core.ids import CommandId, FactId, Offset, PrincipalId, TaskId, fact_of, new_fact_id
-from angelos.core.messages import Fact, Kind, Status, TaskResult, Tier
+from angelos.core.messages import Status, Tier, encode
 from angelos.node.commands.inbox import Inbox
 
 NODE, CONTROL = PrincipalId("node/exec1"), PrincipalId("system/supervisor")
@@ -68,10 +69,11 @@ class OneEnd(RuleBasedStateMachine):
 
     # -- the journal and control's fold ------------------------------------------------------
 
-    def tell(self, kind, subject, actor, once="", **fields) -> None:
+    def tell(self, kind, subject, actor, once="", data=None, **fields) -> None:
         fact = Fact(
             id=FactId(once) or new_fact_id(), at=self.now, actor=actor, kind=kind, subject=subject,
-            offset=Offset(f"{len(self.journal) + 1}-0"), **fields,
+            offset=Offset(f"{len(self.journal) + 1}-0"), data=encode(data or {}),
+            **fields,
         )  # fmt: skip
         if fact.id not in self.ids:
             self.ids.add(fact.id)

@@ -8,8 +8,9 @@ import pytest
 
 from angelos.core.api import Review
 from angelos.core.errors import Busy, Conflict, Forbidden, InvalidInput, NotFound, Stale
+from angelos.core.facts import Kind
 from angelos.core.ids import new_proposal_id
-from angelos.core.messages import Kind, Status
+from angelos.core.messages import Status
 from tests.unit.control.fakes import (
     ADA,
     FILES,
@@ -53,8 +54,8 @@ async def test_a_good_proposal_is_tested_approved_by_policy_and_promoted(world):
     ]  # fmt: skip
     approved = (await world.facts(Kind.proposal_approved))[0]
     assert approved.actor == "system/supervisor"
-    assert approved.data["rule"] == "promote.low-risk"
-    assert approved.data["digest"] == view.digest
+    assert approved.plain()["rule"] == "promote.low-risk"
+    assert approved.plain()["digest"] == view.digest
 
 
 async def test_a_failing_proposal_is_rejected_and_leaves_dev(world):
@@ -73,7 +74,8 @@ async def test_a_failing_proposal_is_rejected_and_leaves_dev(world):
     tested = (await world.facts(Kind.proposal_tested))[0]
     assert tested.outcome == "failed"
     assert (
-        "Failed example" in next(s for s in tested.data["steps"] if s["name"] == "unit")["output"]
+        "Failed example"
+        in next(s for s in tested.plain()["steps"] if s["name"] == "unit")["output"]
     )
     assert Kind.proposal_reverted in await world.kinds(view.id)
 
@@ -118,7 +120,7 @@ async def test_an_agent_never_changes_the_policy(world):
         assert {p.state for p in control.proposals.list()} == {"refused"}
     facts = await world.facts(Kind.proposal_refused)
     assert [(f.outcome, f.actor) for f in facts] == [("policy", ADA.id)] * 3
-    assert facts[0].data["policy_paths"] == ["angelos.toml"]
+    assert facts[0].plain()["policy_paths"] == ["angelos.toml"]
 
 
 async def test_what_the_edits_really_touch_counts(world):
@@ -150,8 +152,8 @@ async def test_a_stale_proposal_is_refused_with_both_texts(world):
         assert caught.value.extra["conflicts"][0]["theirs"] == "mine\n"
     fact = (await world.facts(Kind.proposal_refused))[0]
     assert fact.outcome == "stale"
-    assert fact.data["conflicts"][0]["theirs"] == "mine\n"
-    assert len(fact.data["conflicts"][0]["yours"]) == 4_000
+    assert fact.plain()["conflicts"][0]["theirs"] == "mine\n"
+    assert len(fact.plain()["conflicts"][0]["yours"]) == 4_000
 
 
 async def test_going_stale_between_propose_and_merge_rejects(world):

@@ -6,7 +6,7 @@ import pytest
 
 from angelos.core.api import Rollback
 from angelos.core.errors import Conflict, Forbidden, InvalidInput, NotFound
-from angelos.core.messages import Kind
+from angelos.core.facts import Kind
 from tests.unit.control.fakes import ADA, OPERATOR, PERSON, FakeNode, FakeRepository, edit
 
 
@@ -43,7 +43,7 @@ async def test_without_a_labs_node_it_goes_straight_on_and_says_so(world):
         record = await promoted(world)
         await world.settled(at(exec1, record.revision))
     facts = await world.facts(Kind.checkout_requested)
-    assert {f.data["no_canary"] for f in facts} == {"no labs node is enrolled"}
+    assert {f.plain()["no_canary"] for f in facts} == {"no labs node is enrolled"}
 
 
 async def test_a_sick_canary_rolls_main_back_by_itself(world):
@@ -71,7 +71,11 @@ async def test_a_sick_canary_rolls_main_back_by_itself(world):
         assert bad[0] not in {c.revision for c in exec1.checkouts}
     done = (await world.facts(Kind.rollback_done))[0]
     assert (done.subject, done.revision) == ("study:main", main)
-    assert (done.data["from"], done.data["to"], done.data["cause"]) == (bad[0], first, "health")
+    assert (done.plain()["from"], done.plain()["to"], done.plain()["cause"]) == (
+        bad[0],
+        first,
+        "health",
+    )
 
 
 async def test_a_sick_execution_node_rolls_main_back_too(world):
@@ -151,7 +155,7 @@ async def test_an_operator_rolls_back_and_undoes_it(world):
         assert control.ledger.state.proposals[record.id].state == "promoted"
     done = await world.facts(Kind.rollback_done)
     assert [f.actor for f in done] == [OPERATOR.id] * 2
-    assert [f.data["cause"] for f in done] == ["request"] * 2
+    assert [f.plain()["cause"] for f in done] == ["request"] * 2
 
 
 async def test_a_sick_rollback_goes_back_to_where_it_came_from(world):

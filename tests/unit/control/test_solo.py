@@ -9,8 +9,8 @@ from angelos.control.proposals.solo import alone
 from angelos.control.state.proposals import counted
 from angelos.core.api import PersonView, Review
 from angelos.core.errors import Forbidden
+from angelos.core.facts import Kind
 from angelos.core.ids import PrincipalId
-from angelos.core.messages import Kind
 from angelos.core.permissions import Principal, Role
 from tests.unit.control.fakes import ADA, FILES, TOML, FakeRepository, World, edit
 
@@ -99,7 +99,7 @@ async def test_one_person_approves_their_own_and_the_fact_says_so(world):
         record = await world.reaches(view.id, "promoted")
         assert record.approvals == (OWNER.id,)
         (fact,) = await approvals(world, view)
-        assert (fact.actor, fact.data["solo"]) == (OWNER.id, True)
+        assert (fact.actor, fact.plain()["solo"]) == (OWNER.id, True)
 
 
 async def test_an_agents_proposal_waits_and_its_approval_says_solo_too(world):
@@ -110,7 +110,7 @@ async def test_an_agents_proposal_waits_and_its_approval_says_solo_too(world):
         await control.proposals.approve(OWNER, view.id, Review(digest=view.digest))
         await world.reaches(view.id, "promoted")
         (fact,) = await approvals(world, view)
-        assert fact.data["solo"] is True
+        assert fact.plain()["solo"] is True
 
 
 async def test_their_own_low_risk_proposal_waits_for_nobody(world):
@@ -142,7 +142,7 @@ async def test_with_a_second_reviewer_it_is_over_and_facts_say_so(world, people)
         await control.proposals.approve(BOB, view.id, Review(digest=view.digest))
         await world.reaches(view.id, "promoted")
         (fact,) = await approvals(world, view)
-        assert fact.data["solo"] is False
+        assert fact.plain()["solo"] is False
 
 
 async def test_what_one_was_enough_for_takes_two_when_a_second_comes_meanwhile(world, people):

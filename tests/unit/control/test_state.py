@@ -14,7 +14,7 @@ from angelos.control.state.decide import KINDS, decide, fold, outstanding, overd
 from angelos.control.state.effects import EndTask, Promote, RollBack
 from angelos.control.state.models import MainRecord, RepoRecord, State
 from angelos.control.state.nodes import contents
-from angelos.core.messages import Kind
+from angelos.core.facts import Kind
 from angelos.testing import make_fact
 
 REVISIONS = [digit * 64 for digit in "abc"]

@@ -6,7 +6,8 @@ import pytest
 
 from angelos.control.state import tasks
 from angelos.core.api import SubmitTask
-from angelos.core.messages import Kind, Status
+from angelos.core.facts import Kind
+from angelos.core.messages import Status
 from tests.unit.control.fakes import ADA, PERSON, edit
 
 

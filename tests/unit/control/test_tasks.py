@@ -7,8 +7,9 @@ import pytest
 
 from angelos.core.api import SubmitTask
 from angelos.core.errors import Busy, Conflict, Forbidden, InvalidInput, NotFound, Unavailable
+from angelos.core.facts import Kind
 from angelos.core.ids import CommandId, new_command_id
-from angelos.core.messages import Kind, Limits, Status
+from angelos.core.messages import Limits, Status
 from tests.unit.control.fakes import (
     ADA,
     OPERATOR,
@@ -124,7 +125,7 @@ async def test_a_refusal_is_kept_and_names_the_rule(world):
             await control.tasks.submit(ADA, SubmitTask(code="1", limits=Limits(wall_s=601)))
     refused = await world.facts(Kind.task_refused)
     assert [fact.actor for fact in refused] == [ADA.id, ADA.id]
-    assert refused[0].data["rules"] == ["run.agents-keep-the-guard"]
+    assert refused[0].plain()["rules"] == ["run.agents-keep-the-guard"]
 
 
 async def test_too_many_open_tasks_are_refused(clock):

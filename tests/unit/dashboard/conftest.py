@@ -6,13 +6,17 @@ from types import SimpleNamespace
 
 import pytest
 
-from angelos.core.api import NodeView, ProposalView, RepoView, StatusView, StepResult, TaskView
-from angelos.core.messages import Fact, TaskResult, Tier
+from angelos.core.api import NodeView, ProposalView, RepoView, StatusView, TaskView
+from angelos.core.facts import Fact, Kind, StepResult, TaskResult
+from angelos.core.messages import Tier
 from angelos.core.repository import Change
+from angelos.testing import make_fact
 
 
 def fact(kind: str, subject: str, **data) -> Fact:
-    return Fact(id="fact-1", at=1.0, actor="node/exec1", kind=kind, subject=subject, data=data)
+    if kind == Kind.task_output:
+        data = {"stream": "stdout", **data}
+    return make_fact(kind, subject, actor="node/exec1", data=data)
 
 
 def task(number: int = 1, **more) -> TaskView:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import re
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from angelos.cli import cli
-from angelos.core.messages import Kind, Limits
+from angelos.core.facts import PAYLOADS, Fact, Kind, TaskOutput, to_json
+from angelos.core.ids import PrincipalId
+from angelos.core.messages import COMMANDS as COMMANDS_BY_KIND
+from angelos.core.messages import Limits
 from tools import reference
 from tools.reference import policy, settings, source
 from tools.reference.api import doors
@@ -53,6 +59,26 @@ def test_every_kind_of_fact_and_every_limit_is_there():
         assert f"\n| `{kind}` |" in page
     for limit in Limits.__struct_fields__:
         assert f"\n| `{limit}` |" in page
+
+
+def test_the_schema_knows_every_message_and_holds_together():
+    schema = json.loads(reference.PAGES["messages.schema.json"]())
+    definitions = schema["$defs"]
+    assert [fact["title"] for fact in definitions["Fact"]["oneOf"]] == list(PAYLOADS)
+    assert {c.__name__ for c in COMMANDS_BY_KIND.values()} <= definitions.keys()
+    assert {"SubmitTask", "TaskView", "Problem", "SubmitProposal"} <= definitions.keys()
+    named = re.findall(r'"#/\$defs/([^"]+)"', json.dumps(schema))
+    assert set(named) <= definitions.keys()
+
+
+def test_a_fact_as_readers_get_it_is_valid_by_the_schema():
+    validator = Draft202012Validator(json.loads(reference.PAGES["messages.schema.json"]()))
+    output = TaskOutput(stream="stdout", text="hi")
+    fact = Fact.of(output, at=1.0, actor=PrincipalId("node/exec1"), subject="task-1")
+    shown = json.loads(to_json(fact))
+    assert validator.is_valid(shown)
+    assert not validator.is_valid(shown | {"data": {"stream": "both", "text": "hi"}})
+    assert not validator.is_valid(shown | {"kind": "of.another.kind"})
 
 
 def test_a_rule_that_cannot_be_read_is_not_left_out(tmp_path, monkeypatch):

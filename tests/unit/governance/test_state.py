@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
+from angelos.core.facts import Kind
 from angelos.core.ids import PrincipalId, is_id
-from angelos.core.messages import Kind
 from angelos.governance.config import GovernanceConfig
 from angelos.governance.state import Flag, Quarantine, Watch, owed, step
 from angelos.testing import ManualClock, make_fact

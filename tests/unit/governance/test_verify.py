@@ -10,8 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from angelos.core.errors import Tampered
+from angelos.core.facts import Kind
 from angelos.core.ids import FactId, Offset
-from angelos.core.messages import Kind, encode
+from angelos.core.messages import encode
 from angelos.core.signing import SigningKey
 from angelos.governance.checkpoint import open_note, sign
 from angelos.governance.merkle import Frontier, leaf_hash

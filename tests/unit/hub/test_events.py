@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from angelos.core.errors import Busy, InvalidInput, Unavailable
-from angelos.core.ids import START, Offset
-from angelos.core.messages import Fact, Kind
+from angelos.core.facts import Fact, Kind, TaskAccepted, from_json
+from angelos.core.ids import START, CommandId, Offset, PrincipalId
 from angelos.hub.events import FAILED, SLOW, EventsQuery, events_query, pump, stream
 from angelos.testing import MemoryJournal, make_fact
 
@@ -22,7 +22,7 @@ async def read(journal, count, after=START, kinds=(), subject="") -> list[Fact]:
     got: list[Fact] = []
 
     async def send(message: bytes) -> None:
-        got.append(msgspec.json.decode(message, type=Fact))
+        got.append(from_json(message))
         if len(got) == count:
             raise Enough
 
@@ -51,12 +51,17 @@ async def test_filters_leave_out(memory) -> None:
 
 
 async def test_the_grant_and_code_of_a_command_are_for_its_node_alone(memory) -> None:
-    data = {"node": "node/exec1", "label": "train", "body": b"a command with a signed grant"}
-    await memory.append([make_fact(Kind.task_accepted, "task-7", data=data)])
-    (seen,) = await read(memory, 1, subject="task-7")
-    assert seen.data == {"node": "node/exec1", "label": "train"}
+    accepted = TaskAccepted(
+        command=CommandId("cmd-7"), request="", node=PrincipalId("node/exec1"), label="train",
+        wall_s=1, deadline=1, body=b"a command with a signed grant",
+    )  # fmt: skip
+    fact = Fact.of(accepted, at=1.0, actor=PrincipalId("person/ada"), subject="task-7")
+    await memory.append([fact])
+    (shown,) = await read(memory, 1, subject="task-7")
+    assert shown.read(TaskAccepted) == msgspec.structs.replace(accepted, body=b"")
+    assert "body" not in shown.plain()
     (kept,) = await memory.read(START, kinds=(), subject="task-7")
-    assert kept.data == data
+    assert kept.data == fact.data
 
 
 async def test_what_comes_later_comes(memory) -> None:
@@ -73,7 +78,7 @@ async def test_a_slow_reader_is_told_where_to_go_on(memory) -> None:
     async def send(message: bytes) -> None:
         if len(taken) == 2:
             await asyncio.Event().wait()
-        taken.append(msgspec.json.decode(message, type=Fact))
+        taken.append(from_json(message))
 
     with pytest.raises(Busy) as caught:
         await pump(memory, START, (), "", send, patience_s=0.01)

@@ -11,16 +11,25 @@ from tornado.util import import_object
 from tornado.websocket import _websocket_mask  # pyright: ignore[reportAttributeAccessIssue]
 
 from angelos.core.errors import Forbidden
+from angelos.core.facts import Fact, Kind, TaskResult
 from angelos.core.ids import FactId, Offset, PrincipalId, Revision
-from angelos.core.messages import Kind
+from angelos.core.messages import Status, Tier, encode
 from angelos.core.permissions import Role
 from angelos.hub.models import check_fact, released_id, role_of
 from angelos.testing import make_fact
 
 NODE = PrincipalId("node/exec1")
-WORK = {
-    "task.started", "task.output", "task.finished", "checkout.healthy", "checkout.failed",
-}  # fmt: skip
+RESULT = TaskResult(
+    status=Status.ok, exit_code=0, stdout="\x00\x1b[31m", stderr="", duration_s=0.5,
+    node="exec1", tier=Tier.full, evidence={"rss": 2**40, "steps": [0.5, None, True]},
+)  # fmt: skip
+WORK: dict[str, dict] = {
+    "task.started": {},
+    "task.output": {"stream": "stdout", "text": "hi"},
+    "task.finished": msgspec.to_builtins(RESULT),
+    "checkout.healthy": {"repo": "study"},
+    "checkout.failed": {"repo": "study"},
+}
 
 
 def test_tornados_speedups_are_loaded() -> None:
@@ -29,7 +38,7 @@ def test_tornados_speedups_are_loaded() -> None:
 
 @pytest.mark.parametrize("kind", [str(kind) for kind in Kind])
 def test_a_node_says_only_what_its_work_is(kind) -> None:
-    fact = make_fact(kind, "x", actor=NODE)
+    fact = make_fact(kind, "x", actor=NODE, data=WORK.get(kind, {}))
     if kind in WORK:
         check_fact(fact, NODE, Role.node)
     else:
@@ -52,6 +61,9 @@ def test_a_node_says_only_what_its_work_is(kind) -> None:
         {"revision": Revision("x" * 1000)},
         {"at": math.nan},
         {"at": math.inf},
+        {"data": b""},
+        {"data": b"\xc1"},
+        {"data": encode([1])},
         {"data": {"attempt": math.inf}},
         {"data": {"evidence": [{"seconds": math.nan}]}},
         {"data": {"text": msgspec.msgpack.Ext(5, b"x")}},
@@ -62,13 +74,14 @@ def test_a_node_says_only_what_its_work_is(kind) -> None:
 )
 def test_a_fact_of_the_wrong_form_is_refused(change) -> None:
     fact = make_fact(Kind.task_started, "task-1", actor=NODE)
+    if isinstance(data := change.get("data"), dict):
+        change = {"data": msgspec.msgpack.encode(data)}
     with pytest.raises(Forbidden):
         check_fact(msgspec.structs.replace(fact, **change), NODE, Role.node)
 
 
 def test_what_programs_print_and_boxes_measure_is_taken() -> None:
-    data = {"stdout": "\x00\x1b[31m", "evidence": {"rss": 2**40, "steps": [0.5, None, True]}}
-    check_fact(make_fact(Kind.task_finished, "task-1", actor=NODE, data=data), NODE, Role.node)
+    check_fact(Fact.of(RESULT, at=1.0, actor=NODE, subject="task-1"), NODE, Role.node)
 
 
 def test_roles_follow_from_the_name() -> None:

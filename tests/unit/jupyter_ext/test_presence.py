@@ -8,8 +8,8 @@ import time
 import pytest
 
 from angelos.core.errors import Unavailable
+from angelos.core.facts import Kind
 from angelos.core.ids import PrincipalId
-from angelos.core.messages import Kind
 from angelos.testing import MemoryJournal, eventually, make_fact
 from jupyter_ext import presence as module
 from jupyter_ext.presence import Presence

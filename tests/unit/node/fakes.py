@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from angelos.core.errors import NotFound
+from angelos.core.facts import Fact
 from angelos.core.frames import Envelope
 from angelos.core.grants import Grant, digest, sign_grant
 from angelos.core.ids import (
@@ -21,16 +22,7 @@ from angelos.core.ids import (
     new_command_id,
     new_grant_id,
 )
-from angelos.core.messages import (
-    Command,
-    Fact,
-    Payload,
-    RunTask,
-    Status,
-    Tier,
-    decode,
-    encode,
-)
+from angelos.core.messages import Command, Payload, RunTask, Status, Tier, decode, encode
 from angelos.core.revision import Bundle
 from angelos.core.runs import Exit, Output, RunSpec
 from angelos.core.signing import SigningKey
@@ -154,9 +146,9 @@ class World:
 
     def finished(self, task: str) -> dict[str, Any]:
         (fact,) = self.channel.of("task.finished", task)
-        assert fact.outcome == fact.data["status"]
+        assert fact.outcome == fact.plain()["status"]
         assert (fact.actor, fact.trace) == (NODE, "t")
-        return fact.data
+        return fact.plain()
 
 
 @pytest.fixture

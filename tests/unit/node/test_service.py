@@ -31,8 +31,8 @@ async def test_a_task_is_reported_from_start_to_end_and_then_acknowledged(world:
     await world.acked(command)
     kinds = [fact.kind for fact in world.channel.facts]
     assert kinds == ["task.started", "task.output", "task.finished"]
-    assert world.channel.facts[0].data == {"node": "exec1", "tier": "full", "attempt": 1}
-    assert world.channel.facts[1].data == {"stream": "stdout", "text": "begun\n", "index": 0}
+    assert world.channel.facts[0].plain() == {"node": "exec1", "tier": "full", "attempt": 1}
+    assert world.channel.facts[1].plain() == {"stream": "stdout", "text": "begun\n", "index": 0}
     result = world.finished("task-1")
     assert (result["status"], result["stdout"], result["node"]) == ("ok", "begun\n", "exec1")
 
@@ -42,8 +42,8 @@ async def test_much_output_is_reported_in_few_facts_and_the_result_is_bounded(wo
     await world.put(command)
     await world.acked(command)
     facts = world.channel.of("task.output")
-    assert sum(len(fact.data["text"]) for fact in facts) == 2_000_006
-    assert [fact.data["index"] for fact in facts] == list(range(len(facts)))
+    assert sum(len(fact.plain()["text"]) for fact in facts) == 2_000_006
+    assert [fact.plain()["index"] for fact in facts] == list(range(len(facts)))
     result = world.finished("task-1")
     assert len(result["stdout"]) < 70_000
     assert result["evidence"]["truncated"] == {"stdout": 2_000_006}
@@ -173,7 +173,7 @@ async def test_a_revision_that_the_hub_does_not_have_is_reported_as_such(world: 
     assert world.finished("task-1")["status"] == "denied"
     (fact,) = world.channel.of("checkout.failed")
     assert (fact.outcome, fact.revision, fact.subject) == ("not-found", revision, NODE)
-    assert fact.data["stayed_on"] is None
+    assert fact.plain()["stayed_on"] is None
 
 
 async def test_a_failure_of_the_node_itself_is_reported_as_such(

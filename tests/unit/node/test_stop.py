@@ -124,11 +124,11 @@ async def test_a_task_whose_node_died_is_a_second_attempt(tmp_path: Path) -> Non
         first.sandbox.release.set()
         job.cancel()
         await asyncio.gather(job, return_exceptions=True)
-    assert [f.data["attempt"] for f in first.channel.of("task.started")] == [1, 1]
+    assert [f.plain()["attempt"] for f in first.channel.of("task.started")] == [1, 1]
     (started,) = second.channel.of("task.started", "task-1")
-    assert started.data["attempt"] == 2
+    assert started.plain()["attempt"] == 2
     (started,) = second.channel.of("task.started", "task-3")
-    assert started.data["attempt"] == 1
+    assert started.plain()["attempt"] == 1
     assert second.finished("task-1")["stdout"] == "begun\n"
 
 

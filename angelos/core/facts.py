@@ -1,0 +1,690 @@
+"""Facts: what happened, as the journal keeps it. A common header, and the data of its kind.
+
+Facts go up and are appended to the journal. A fact's `data` are bytes, MessagePack of the payload
+of its kind, and stay as they came: whoever passes a fact on (hub, journal, audit log, export)
+never decodes and encodes them again. Whoever reads them asks for the payload:
+
+    >>> fact = Fact.of(TaskCancelled(reason="asked"), at=1.0, actor=PrincipalId("person/ada"),
+    ...     subject="task-1")
+    >>> fact.kind
+    'task.cancelled'
+    >>> fact.payload()
+    TaskCancelled(reason='asked')
+
+Data that a reader cannot use never stop it: `payload` then returns `Unknown`, which says why.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, ClassVar, Literal, Self, TypedDict, TypeVar, Unpack
+
+import msgspec
+
+from angelos.core.errors import InvalidInput, TooLarge
+from angelos.core.ids import (
+    CommandId,
+    FactId,
+    Offset,
+    PrincipalId,
+    Revision,
+    TaskId,
+    new_fact_id,
+)
+from angelos.core.messages import Message, Status, Tier, encode
+from angelos.core.repository import Change
+
+MAX_DATA_BYTES = 16 * 1024 * 1024
+"""The most that a fact's data may have."""
+EMPTY = b"\x80"
+"""An empty MessagePack map: the data of a payload without fields."""
+COMMAND_FIELD = "body"
+"""Where a payload holds a whole command, which only the audit log shows."""
+
+
+class Kind(StrEnum):
+    """Kinds of facts. `subject` of each is named in its line."""
+
+    system_started = "system.started"  # subject: system/<name>
+    system_stopped = "system.stopped"
+    policy_loaded = "policy.loaded"
+
+    node_enrolled = "node.enrolled"  # subject: node/<name>
+    node_connected = "node.connected"
+    node_disconnected = "node.disconnected"
+    agent_enrolled = "agent.enrolled"  # subject: agent/<name>
+    agent_connected = "agent.connected"
+    agent_disconnected = "agent.disconnected"
+    principal_quarantined = "principal.quarantined"  # subject: the principal
+    principal_released = "principal.released"
+    principal_flagged = "principal.flagged"  # suspicious, not stopped
+    person_added = "person.added"  # subject: person/<name>
+    person_removed = "person.removed"
+
+    task_accepted = "task.accepted"  # subject: task id
+    task_refused = "task.refused"
+    task_started = "task.started"
+    task_output = "task.output"  # not lasting
+    task_finished = "task.finished"  # outcome: Status
+    task_cancelled = "task.cancelled"
+
+    document_edited = "document.edited"  # subject: <repo>:<path>; not lasting
+
+    proposal_received = "proposal.received"  # subject: proposal id
+    proposal_refused = "proposal.refused"  # outcome: "stale" | "policy" | "invalid"
+    proposal_merged = "proposal.merged"  # into dev; revision: the dev commit
+    proposal_testing = "proposal.testing"  # revision: the candidate
+    proposal_tested = "proposal.tested"  # outcome: "passed" | "failed"
+    proposal_waiting = "proposal.waiting"  # for people
+    proposal_approved = "proposal.approved"  # actor: the person, or the system by its policy
+    proposal_rejected = "proposal.rejected"  # actor: the person or system
+    proposal_promoted = "proposal.promoted"  # revision: the new main
+    proposal_reverted = "proposal.reverted"  # its edits were taken out of dev
+    branch_advanced = "branch.advanced"  # subject: <repo>:<branch>; revision: its new head
+
+    checkout_requested = "checkout.requested"  # subject: node id; revision
+    checkout_healthy = "checkout.healthy"  # outcome: "ok"
+    checkout_failed = "checkout.failed"  # outcome: Status or error code
+    rollback_done = "rollback.done"  # subject: <repo>:main; revision: its new head
+
+
+EPHEMERAL: frozenset[str] = frozenset({Kind.task_output, Kind.document_edited})
+"""Kinds that the audit log does not keep; every other kind, known or not, lasts."""
+
+
+# -- payloads --------------------------------------------------------------------------------
+
+
+class FactPayload(Message, frozen=True, kw_only=True):
+    """What a fact of one kind says beyond its header; fields it does not know are ignored."""
+
+    kind: ClassVar[Kind]
+
+
+class SystemStarted(FactPayload, frozen=True, kw_only=True):
+    """A process of the system has started."""
+
+    kind: ClassVar[Kind] = Kind.system_started
+    version: str = ""
+    pid: int | None = None
+
+
+class SystemStopped(FactPayload, frozen=True, kw_only=True):
+    """A process of the system has ended in order."""
+
+    kind: ClassVar[Kind] = Kind.system_stopped
+    version: str = ""
+    pid: int | None = None
+
+
+class PolicyLoaded(FactPayload, frozen=True, kw_only=True):
+    """Another policy is in force."""
+
+    kind: ClassVar[Kind] = Kind.policy_loaded
+    hash: str = ""
+    files: tuple[str, ...] = ()
+
+
+NodeRole = Literal["execution", "labs"]
+
+
+class NodeEnrolled(FactPayload, frozen=True, kw_only=True):
+    """A node has its first certificate."""
+
+    kind: ClassVar[Kind] = Kind.node_enrolled
+    role: NodeRole
+    serial: str = ""
+
+
+class NodeConnected(FactPayload, frozen=True, kw_only=True):
+    """A node has connected."""
+
+    kind: ClassVar[Kind] = Kind.node_connected
+    role: NodeRole
+    tier: Tier = Tier.none
+    serial: str = ""
+    pid: str = ""
+    """As the node itself says; never trusted."""
+
+
+class NodeDisconnected(FactPayload, frozen=True, kw_only=True):
+    """A node's connection was lost or ended."""
+
+    kind: ClassVar[Kind] = Kind.node_disconnected
+    code: str = ""
+
+
+class AgentEnrolled(FactPayload, frozen=True, kw_only=True):
+    """An agent has its first certificate."""
+
+    kind: ClassVar[Kind] = Kind.agent_enrolled
+    role: str = ""
+    serial: str = ""
+
+
+class AgentConnected(FactPayload, frozen=True, kw_only=True):
+    """An agent has connected."""
+
+    kind: ClassVar[Kind] = Kind.agent_connected
+    role: str = ""
+    tier: str = ""
+    serial: str = ""
+    pid: str = ""
+
+
+class AgentDisconnected(FactPayload, frozen=True, kw_only=True):
+    """An agent's connection was lost or ended."""
+
+    kind: ClassVar[Kind] = Kind.agent_disconnected
+    code: str = ""
+
+
+class PrincipalQuarantined(FactPayload, frozen=True, kw_only=True):
+    """A principal is refused from now on."""
+
+    kind: ClassVar[Kind] = Kind.principal_quarantined
+    reason: str = ""
+
+
+class PrincipalReleased(FactPayload, frozen=True, kw_only=True):
+    """A quarantine has ended."""
+
+    kind: ClassVar[Kind] = Kind.principal_released
+
+
+class PrincipalFlagged(FactPayload, frozen=True, kw_only=True):
+    """A principal is suspicious; nothing was stopped."""
+
+    kind: ClassVar[Kind] = Kind.principal_flagged
+    reason: str = ""
+    evidence: dict[str, Any] = {}
+
+
+class PersonAdded(FactPayload, frozen=True, kw_only=True):
+    """A person may sign in."""
+
+    kind: ClassVar[Kind] = Kind.person_added
+    role: str = ""
+
+
+class PersonRemoved(FactPayload, frozen=True, kw_only=True):
+    """A person's token is void."""
+
+    kind: ClassVar[Kind] = Kind.person_removed
+
+
+class TaskAccepted(FactPayload, frozen=True, kw_only=True):
+    """A task was decided on and has its grant."""
+
+    kind: ClassVar[Kind] = Kind.task_accepted
+    command: CommandId
+    request: str
+    """SHA-256 of what was asked for."""
+    node: PrincipalId
+    label: str = ""
+    wall_s: float
+    deadline: float
+    """Unix seconds after which it must not be started."""
+    proposal: str = ""
+    """The proposal that this task tests, if any."""
+    rule: str = ""
+    policy: str = ""
+    body: bytes = b""
+    """The encoded `Command`, shown by the audit log only."""
+
+
+class TaskRefused(FactPayload, frozen=True, kw_only=True):
+    """The policy does not allow a task."""
+
+    kind: ClassVar[Kind] = Kind.task_refused
+    reason: str = ""
+    rules: tuple[str, ...] = ()
+
+
+class TaskStarted(FactPayload, frozen=True, kw_only=True):
+    """A task runs on its node."""
+
+    kind: ClassVar[Kind] = Kind.task_started
+    node: str = ""
+    tier: Tier = Tier.none
+    attempt: int = 1
+    """2 or more: its node died, and its output begins anew."""
+
+
+class TaskOutput(FactPayload, frozen=True, kw_only=True):
+    """A piece of a task's output."""
+
+    kind: ClassVar[Kind] = Kind.task_output
+    stream: Literal["stdout", "stderr"]
+    text: str
+    index: int = 0
+
+
+class TaskResult(FactPayload, frozen=True, kw_only=True):
+    """The end of a run, as `angelos run --json` prints it and `task.finished` carries it."""
+
+    kind: ClassVar[Kind] = Kind.task_finished
+    status: Status
+    exit_code: int | None
+    stdout: str
+    stderr: str
+    duration_s: float
+    node: str
+    tier: Tier
+    evidence: dict[str, Any] = {}
+    """`source`: "kernel", "sampler", "guard", "grant", "exit" or "node", and what it saw."""
+
+
+class TaskCancelled(FactPayload, frozen=True, kw_only=True):
+    """Somebody wants a task stopped."""
+
+    kind: ClassVar[Kind] = Kind.task_cancelled
+    reason: str = ""
+
+
+class DocumentEdited(FactPayload, frozen=True, kw_only=True):
+    """A live document or its working file has changed."""
+
+    kind: ClassVar[Kind] = Kind.document_edited
+    bytes: int = 0
+    """Of edits."""
+    kept: str = ""
+    """The path of the copy of what was on disk."""
+    stays: str = ""
+    """The path that was not deleted."""
+    reason: str = ""
+
+
+class ProposalReceived(FactPayload, frozen=True, kw_only=True):
+    """A proposal was taken."""
+
+    kind: ClassVar[Kind] = Kind.proposal_received
+    repo: str
+    base: Revision
+    digest: str
+    message: str = ""
+    author: PrincipalId = PrincipalId("")
+    paths: tuple[str, ...] = ()
+    changes: tuple[Change, ...] = ()
+
+
+class ProposalRefused(FactPayload, frozen=True, kw_only=True):
+    """A proposal was refused before it was taken."""
+
+    kind: ClassVar[Kind] = Kind.proposal_refused
+    repo: str = ""
+    base: Revision = Revision("")
+    message: str = ""
+    reason: str = ""
+    conflicts: tuple[Any, ...] = ()
+    """Where it does not fit, with both texts, bounded."""
+    policy_paths: tuple[str, ...] = ()
+    """The paths of the policy itself that it wanted to change."""
+    rules: tuple[str, ...] = ()
+
+
+class ProposalMerged(FactPayload, frozen=True, kw_only=True):
+    """A proposal is part of `dev`."""
+
+    kind: ClassVar[Kind] = Kind.proposal_merged
+
+
+class ProposalTesting(FactPayload, frozen=True, kw_only=True):
+    """A proposal has a candidate for `main`, which is tested."""
+
+    kind: ClassVar[Kind] = Kind.proposal_testing
+    main: Revision
+    """The `main` that the candidate was made from."""
+    tree: str = ""
+    changes: tuple[Change, ...] = ()
+
+
+class StepResult(Message, frozen=True, kw_only=True):
+    """One step of the pipeline: an ordinary task and how it ended."""
+
+    name: str
+    task: TaskId
+    status: str
+    seconds: float
+    output: str
+    """Last part of its output, bounded."""
+
+
+class ProposalTested(FactPayload, frozen=True, kw_only=True):
+    """All steps on a candidate have ended."""
+
+    kind: ClassVar[Kind] = Kind.proposal_tested
+    reason: str = ""
+    steps: tuple[StepResult, ...] = ()
+
+
+class ProposalWaiting(FactPayload, frozen=True, kw_only=True):
+    """People have to approve a candidate."""
+
+    kind: ClassVar[Kind] = Kind.proposal_waiting
+    needs: int
+    """How many people, in all."""
+    reason: str = ""
+    risk: int = 0
+    rule: str = ""
+    solo: bool = False
+    """One person alone reviews (`review.solo`)."""
+    actor_kind: Literal["person", "policy"] = "policy"
+    policy_paths: tuple[str, ...] = ()
+
+
+class ProposalApproved(FactPayload, frozen=True, kw_only=True):
+    """A person, or the system by its policy, approved a candidate."""
+
+    kind: ClassVar[Kind] = Kind.proposal_approved
+    digest: str
+    """Of the edits; an approval is for exactly these."""
+    actor_kind: Literal["person", "policy", ""] = ""
+    comment: str = ""
+    reason: str = ""
+    risk: int = 0
+    rule: str = ""
+    solo: bool = False
+    """One person alone reviews (`review.solo`)."""
+    needs: int | None = None
+    """How many people it takes as of now, in all; None where the policy approves."""
+    policy_paths: tuple[str, ...] = ()
+
+
+class ProposalRejected(FactPayload, frozen=True, kw_only=True):
+    """A proposal will not become part of `main`; its edits leave `dev`."""
+
+    kind: ClassVar[Kind] = Kind.proposal_rejected
+    reason: str = ""
+    digest: str = ""
+
+
+class ProposalPromoted(FactPayload, frozen=True, kw_only=True):
+    """A candidate has become `main`."""
+
+    kind: ClassVar[Kind] = Kind.proposal_promoted
+    repo: str
+    before: Revision | None = None
+
+
+class ProposalReverted(FactPayload, frozen=True, kw_only=True):
+    """A rejected proposal's edits are out of `dev`, or (outcome `kept`) stay there."""
+
+    kind: ClassVar[Kind] = Kind.proposal_reverted
+    was_in_dev: bool = False
+    reason: str = ""
+
+
+class BranchAdvanced(FactPayload, frozen=True, kw_only=True):
+    """A branch has a new head."""
+
+    kind: ClassVar[Kind] = Kind.branch_advanced
+    before: str = ""
+    """The head before; empty for a new branch."""
+    cause: str = ""
+    proposal: str = ""
+    kept: tuple[str, ...] = ()
+
+
+class CheckoutRequested(FactPayload, frozen=True, kw_only=True):
+    """A node is to check `main` out."""
+
+    kind: ClassVar[Kind] = Kind.checkout_requested
+    repo: str
+    branch: str = "main"
+    canary: bool
+    attempt: int = 1
+    command: CommandId = CommandId("")
+    rule: str = ""
+    no_canary: str = ""
+    """Why there is no canary, in a sentence."""
+    body: bytes = b""
+    """The encoded `Command`, shown by the audit log only."""
+
+
+class CheckoutHealthy(FactPayload, frozen=True, kw_only=True):
+    """A node has a revision in force."""
+
+    kind: ClassVar[Kind] = Kind.checkout_healthy
+    repo: str
+    branch: str = "main"
+    canary: bool = False
+
+
+class CheckoutFailed(FactPayload, frozen=True, kw_only=True):
+    """A node did not put a revision in force."""
+
+    kind: ClassVar[Kind] = Kind.checkout_failed
+    repo: str
+    branch: str = "main"
+    canary: bool = False
+    stayed_on: Revision | None = None
+    detail: str = ""
+    evidence: dict[str, Any] = {}
+
+
+class RollbackDone(FactPayload, frozen=True, kw_only=True, rename={"origin": "from"}):
+    """`main` has the tree of an earlier revision again."""
+
+    kind: ClassVar[Kind] = Kind.rollback_done
+    origin: str
+    """The head before; `from` in the data."""
+    to: Revision
+    cause: Literal["health", "request"]
+    reason: str = ""
+
+
+PAYLOADS: dict[str, type[FactPayload]] = {
+    payload.kind: payload
+    for payload in (
+        SystemStarted,
+        SystemStopped,
+        PolicyLoaded,
+        NodeEnrolled,
+        NodeConnected,
+        NodeDisconnected,
+        AgentEnrolled,
+        AgentConnected,
+        AgentDisconnected,
+        PrincipalQuarantined,
+        PrincipalReleased,
+        PrincipalFlagged,
+        PersonAdded,
+        PersonRemoved,
+        TaskAccepted,
+        TaskRefused,
+        TaskStarted,
+        TaskOutput,
+        TaskResult,
+        TaskCancelled,
+        DocumentEdited,
+        ProposalReceived,
+        ProposalRefused,
+        ProposalMerged,
+        ProposalTesting,
+        ProposalTested,
+        ProposalWaiting,
+        ProposalApproved,
+        ProposalRejected,
+        ProposalPromoted,
+        ProposalReverted,
+        BranchAdvanced,
+        CheckoutRequested,
+        CheckoutHealthy,
+        CheckoutFailed,
+        RollbackDone,
+    )
+}
+"""The payload of each kind; a kind that is not here is unknown."""
+_DECODERS = {kind: msgspec.msgpack.Decoder(payload) for kind, payload in PAYLOADS.items()}
+_plain_decoder = msgspec.msgpack.Decoder(dict[str, Any])
+_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+P = TypeVar("P", bound=FactPayload)
+
+
+class Unreadable(StrEnum):
+    """Why a reader cannot use the data of a fact."""
+
+    kind = "kind"
+    """No payload is known for its kind: a newer version wrote it."""
+    data = "data"
+    """The data do not fit the payload of its kind."""
+    size = "size"
+    """The data are larger than any payload may be."""
+
+
+class Unknown(msgspec.Struct, frozen=True):
+    """Data that could not be decoded, as they came."""
+
+    kind: str
+    data: bytes
+    why: Unreadable
+
+
+# -- facts -----------------------------------------------------------------------------------
+
+
+class Header(TypedDict, total=False):
+    """The fields of a fact's header that its writer may leave out."""
+
+    id: FactId
+    on_behalf_of: PrincipalId | None
+    revision: Revision | None
+    outcome: str
+    trace: str
+
+
+class Fact(Message, frozen=True, kw_only=True):
+    """Something that happened. `offset` is empty until the journal has taken it."""
+
+    id: FactId
+    at: float
+    """Unix seconds by the clock of the one who says so."""
+    actor: PrincipalId
+    kind: str
+    subject: str
+    on_behalf_of: PrincipalId | None = None
+    revision: Revision | None = None
+    outcome: str = ""
+    data: bytes = EMPTY
+    """MessagePack of the payload of its kind, as its author encoded it."""
+    trace: str = ""
+    offset: Offset = Offset("")
+
+    @classmethod
+    def of(
+        cls,
+        payload: FactPayload,
+        *,
+        at: float,
+        actor: PrincipalId,
+        subject: str,
+        **header: Unpack[Header],
+    ) -> Self:
+        """Return the fact that `payload` is, with its kind; a fresh `id` by default.
+
+        Raises:
+            InvalidInput: The payload holds values that its own fields do not allow.
+            TooLarge: It has more than `MAX_DATA_BYTES` bytes.
+        """
+        try:
+            data = encode(payload)
+            _DECODERS[payload.kind].decode(data)
+        except (OverflowError, TypeError, *_UNREADABLE) as error:
+            raise InvalidInput(f"Not the data of {payload.kind}: {error}") from error
+        if len(data) > MAX_DATA_BYTES:
+            raise TooLarge(
+                f"The data of {payload.kind} have {len(data)} bytes; {MAX_DATA_BYTES} are allowed."
+            )
+        header.setdefault("id", new_fact_id(int(at * 1000)))
+        return cls(
+            at=at, actor=actor, kind=payload.kind.value, subject=subject, data=data, **header
+        )
+
+    def payload(self) -> FactPayload | Unknown:
+        """Return the payload of this kind, or `Unknown` with the reason; never raise."""
+        decoder = _DECODERS.get(self.kind)
+        if decoder is None:
+            return Unknown(self.kind, self.data, Unreadable.kind)
+        if len(self.data) > MAX_DATA_BYTES:
+            return Unknown(self.kind, self.data, Unreadable.size)
+        try:
+            return decoder.decode(self.data)
+        except _UNREADABLE:
+            return Unknown(self.kind, self.data, Unreadable.data)
+
+    def read(self, payload: type[P]) -> P:
+        """Return the payload of a fact whose kind is known to be this one.
+
+        Raises:
+            InvalidInput: The fact is of another kind, or its data do not fit.
+        """
+        value = self.payload()
+        if isinstance(value, payload):
+            return value
+        why = value.why if isinstance(value, Unknown) else Unreadable.kind
+        raise InvalidInput(
+            f"Fact {self.id[:64]} of {self.actor[:80]} is no {payload.kind} ({why})."
+        )
+
+    def plain(self) -> dict[str, Any]:
+        """Return the data as plain values, for people to read; empty if they cannot be read."""
+        try:
+            return _plain_decoder.decode(self.data)
+        except _UNREADABLE:
+            return {}
+
+
+class FactView(Message, frozen=True, kw_only=True):
+    """A fact as JSON shows it, with its data as an object.
+
+    Bytes in the data are base64 (RFC 4648). The exact bytes of a fact are in the audit log.
+    """
+
+    id: FactId
+    at: float
+    actor: PrincipalId
+    kind: str
+    subject: str
+    on_behalf_of: PrincipalId | None = None
+    revision: Revision | None = None
+    outcome: str = ""
+    data: dict[str, Any] = {}
+    trace: str = ""
+    offset: Offset = Offset("")
+
+    @classmethod
+    def of(cls, fact: Fact, *, commands: bool = False) -> Self:
+        """Return the view of a fact; `commands` shows the command that it carries, too.
+
+        A command holds the signed grant, and what a program is and reads: that is between control
+        and the node. The audit log shows it to those who may read that.
+        """
+        data = fact.plain()
+        if not commands:
+            data.pop(COMMAND_FIELD, None)
+        return cls(**{**msgspec.structs.asdict(fact), "data": data})
+
+    def fact(self) -> Fact:
+        """Return the fact that a reader goes on with; its data are encoded anew."""
+        return Fact(**{**msgspec.structs.asdict(self), "data": encode(self.data)})
+
+
+def to_json(fact: Fact) -> bytes:
+    """Return a fact as a reader of events gets it: one JSON object."""
+    try:
+        return msgspec.json.encode(FactView.of(fact))
+    except (TypeError, *_UNREADABLE):  # MessagePack knows values that JSON does not
+        return msgspec.json.encode(FactView.of(msgspec.structs.replace(fact, data=EMPTY)))
+
+
+def from_json(message: str | bytes) -> Fact:
+    """Return the fact in a message of `to_json`.
+
+    Raises:
+        InvalidInput: The message is no fact.
+    """
+    try:
+        return msgspec.json.decode(message, type=FactView).fact()
+    except _UNREADABLE as error:
+        raise InvalidInput(f"Not a fact: {error}") from error
