@@ -49,10 +49,10 @@ def met(state: State, fact: Fact) -> State:
     known = state.nodes.get(node) or NodeRecord(
         id=node, role="execution", quarantined=node in state.quarantined
     )
-    data = fact.payload()
-    if not isinstance(data, NodeConnected):
-        data = fact.read(NodeEnrolled)
-        return _with_node(state, msgspec.structs.replace(known, role=data.role))
+    if fact.kind == Kind.node_enrolled:
+        role = fact.read(NodeEnrolled).role
+        return _with_node(state, msgspec.structs.replace(known, role=role))
+    data = fact.read(NodeConnected)
     record = msgspec.structs.replace(
         known,
         role=data.role,
@@ -135,9 +135,8 @@ def checkout_ended(state: State, fact: Fact) -> State:
     record = state.nodes.get(PrincipalId(fact.subject))
     if record is None or fact.revision is None or fact.actor != fact.subject:
         return state
-    data = fact.payload()
-    healthy = isinstance(data, CheckoutHealthy)
-    repo = data.repo if healthy else fact.read(CheckoutFailed).repo
+    healthy = fact.kind == Kind.checkout_healthy
+    repo = fact.read(CheckoutHealthy if healthy else CheckoutFailed).repo
     old = record.checkouts.get(repo) or CheckoutRecord(revision=fact.revision)
     if healthy:
         old = msgspec.structs.replace(old, healthy=fact.revision)

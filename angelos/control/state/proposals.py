@@ -42,8 +42,8 @@ def received(state: State, fact: Fact) -> State:
     proposal = ProposalId(fact.subject)
     if proposal in state.proposals:
         return state
-    data = fact.payload()
-    if isinstance(data, ProposalRefused):
+    if fact.kind == Kind.proposal_refused:
+        data = fact.read(ProposalRefused)
         digest, changes, proposal_state, reason = "", (), "refused", data.reason
     else:
         data = fact.read(ProposalReceived)

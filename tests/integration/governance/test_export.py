@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import weakref
+from base64 import b64decode
 
+import msgspec
 from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 from tornado.web import Application
@@ -50,6 +53,21 @@ class Pages:
         found = await self._notes(after, upto, limit)
         self.notes_at_once = max(self.notes_at_once, len(found))
         return found
+
+
+async def test_the_data_of_a_fact_stay_as_they_came(start, journal):
+    """Even where our own encoder writes it shorter, or where it is no MessagePack at all."""
+    odd = [b"\xde\x00\x01\xa6reason\xd9\x02hi", b"\xc1"]
+    facts = [
+        msgspec.structs.replace(make_fact(Kind.task_cancelled, f"task-{i}"), data=data)
+        for i, data in enumerate(odd)
+    ]
+    async with start() as governance:
+        await journal.append(facts)
+        lines = b"".join([piece async for piece in governance.export()]).splitlines()
+    bodies = [entry["body"] for line in lines if "body" in (entry := json.loads(line))]
+    assert [msgspec.msgpack.decode(b64decode(body))["data"] for body in bodies] == odd
+    assert verify(line + b"\n" for line in lines).ok
 
 
 async def test_an_export_holds_one_page_at_most_from_the_database_to_the_file(

@@ -6,11 +6,10 @@ import asyncio
 import socket
 import ssl
 
-import msgspec
 from tornado.httpclient import HTTPRequest
 from tornado.websocket import websocket_connect
 
-from angelos.core.facts import Fact, Kind
+from angelos.core.facts import Kind, from_json
 from angelos.hub.config import HubConfig
 from angelos.testing import eventually, make_fact
 from angelos.testing.hub import join, running_hub
@@ -28,7 +27,7 @@ async def test_events_come_in_order_and_go_on_from_an_offset(database, journal, 
                     ssl_options=ada.client_context(),
                 )
             )
-            fact = msgspec.json.decode(await events.read_message(), type=Fact)
+            fact = from_json(await events.read_message())
             after = fact.offset
             seen.append(fact.subject)
             events.close()

@@ -38,6 +38,19 @@ async def test_facts_come_back_in_order_with_their_offsets(any_journal):
     assert await any_journal.last() == offsets[-1]
 
 
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"\x80", b"\xc1 no MessagePack", b"\xde\x00\x01\xa6reason\xd9\x02hi", bytes(range(256))],
+)
+@pytest.mark.parametrize("kind", ["task.cancelled", "of.a.later.version"])
+async def test_the_data_of_a_fact_stay_as_they_came(any_journal, kind, data):
+    fact = msgspec.structs.replace(make_fact(kind, "task-1"), data=data)
+    await any_journal.append([fact])
+    (kept,) = await any_journal.read(START)
+    (followed,) = await take(any_journal, 1)
+    assert kept.data == followed.data == data
+
+
 async def test_an_empty_journal(any_journal):
     assert await any_journal.last() == START
     assert await any_journal.read(START) == []

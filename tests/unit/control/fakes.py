@@ -247,7 +247,7 @@ class FakeNode:
         await self.say(Kind.node_enrolled, self.id, data={"role": self.role, "serial": "1"})
 
     async def connect(self) -> None:
-        data = {"role": self.role, "tier": self.tier, "serial": "1", "pid": 1}
+        data = {"role": self.role, "tier": self.tier, "serial": "1", "pid": "1"}
         await self.say(Kind.node_connected, self.id, data=data)
         if self.task is None:
             self.task = asyncio.create_task(self._serve())
