@@ -1,4 +1,4 @@
-"""What can be set about control; the values here are meant to suit most systems.
+"""Settings of control; the defaults suit most systems.
 
 >>> ControlConfig(grace_s=5).grace_s
 5
@@ -14,7 +14,7 @@ POLICY_DIR = Path(__file__).parent / "policy"
 
 
 class ControlConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds and times of control."""
+    """Limits and times of control."""
 
     policy_dir: Path = POLICY_DIR
     """Holds `*.cedar` and `schema.cedarschema`."""
@@ -23,11 +23,11 @@ class ControlConfig(msgspec.Struct, frozen=True, kw_only=True):
     start_within_s: float = 600.0
     """A task that has not started this long after it was accepted is ended."""
     node_gone_s: float = 60.0
-    """A task that has not started is ended when its node has been gone for this long."""
+    """A task that has not started is ended when its node has been away for this long."""
     grace_s: float = 15.0
-    """Time beyond a limit in which the node's own report is awaited."""
+    """How long beyond a limit the node's own report is awaited."""
     tick_s: float = 1.0
-    """How often deadlines are looked at."""
+    """How often deadlines are checked."""
     max_wait_s: float = 60.0
     """Longest long-poll."""
     merge_wait_s: float = 10.0
@@ -35,17 +35,17 @@ class ControlConfig(msgspec.Struct, frozen=True, kw_only=True):
     fold_wait_s: float = 30.0
     """How long a fact just appended may take to come back from the journal."""
     retry_s: float = 0.5
-    """First pause after an effect failed for want of a part; doubles up to `retry_max_s`."""
+    """First pause before an effect is retried; doubles up to `retry_max_s`."""
     retry_max_s: float = 30.0
     checkout_ttl_s: float = 3600.0
     """How long a checkout command is valid."""
     order_ttl_s: float = 30 * 86_400.0
-    """How long cancel and revoke commands are valid: a node may come back late."""
+    """How long cancel and revoke commands are valid; a node may come back late."""
     max_open_tasks: int = 1_000
     max_open_proposals: int = 200
     step_attempts: int = 3
-    """How often a step of the pipeline is tried when its node, not its program, gave up."""
+    """How often a step of the pipeline is tried when its node, not its program, fails."""
     step_output: int = 8_000
-    """Characters of a step's output that are kept with the proposal."""
+    """Characters of a step's output that the proposal keeps."""
     page: int = 1_000
     """Facts read at once when the state is rebuilt."""

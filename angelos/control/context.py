@@ -1,7 +1,7 @@
-"""What the shells of control share: the ledger, the ports, the policy, and how to make commands.
+"""What the services of control share: projection, ports and policy, and how to make commands.
 
-command = parts.command(decision, who, node, payload, ttl_s=60)
-await parts.queue.put(node, command)
+command = context.command(decision, principal, node, payload, ttl_s=60)
+await context.queue.put(node, command)
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from angelos.control.config import ControlConfig
 from angelos.control.policy.engine import Decision, Policy, Request
-from angelos.control.projection import Ledger
+from angelos.control.projection import Projection
 from angelos.control.state.models import SUPERVISOR
 from angelos.core.grants import Grant, digest, sign_grant
 from angelos.core.ids import CommandId, PrincipalId, new_command_id, new_grant_id
@@ -25,15 +25,15 @@ from angelos.core.signing import SigningKey
 
 
 def hash_id(*parts: str) -> str:
-    """Return 32 hex digits that are the same for the same parts: the tail of a repeatable id."""
+    """Return 32 hex digits that depend on `parts` only: the tail of a repeatable id."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parts:
-    """Everything that an effect may need."""
+class ControlContext:
+    """Everything that a handler of effects or requests may need."""
 
-    ledger: Ledger
+    projection: Projection
     queue: Queue
     repository: Repository
     signals: Signals
@@ -42,27 +42,33 @@ class Parts:
     clock: Clock
     config: ControlConfig
     locks: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
-    """Repository -> held while `main` moves or a proposal is decided on."""
+    """By repository; held while `main` moves or a proposal is decided on."""
 
     def command(
         self,
         decision: Decision,
-        who: PrincipalId,
+        principal: PrincipalId,
         to: PrincipalId,
         payload: Payload,
         *,
         ttl_s: float,
         **fields: Any,
     ) -> Command:
-        """Return a command whose grant is for exactly this payload, there, for `ttl_s` seconds.
+        """Return a signed command.
 
-        `fields` are those of `Command`, such as `id` and `deadline`.
+        Args:
+            decision: The policy's decision that the grant names.
+            principal: In whose name it is carried out.
+            to: The node; the grant is for this node only.
+            payload: What to do; the grant is for exactly this.
+            ttl_s: How long the grant is valid, in seconds.
+            fields: Those of `Command`, such as `id` and `deadline`.
         """
         now = self.clock.time()
         body = encode(payload)
         grant = Grant(
             id=new_grant_id(int(now * 1000)),
-            who=who,
+            who=principal,
             what=digest(body),
             where=to,
             policy=decision.policy,
@@ -73,8 +79,10 @@ class Parts:
         fields.setdefault("id", new_command_id(int(now * 1000)))
         return Command(to=to, grant=sign_grant(self.key, grant), payload=body, **fields)
 
-    async def order(self, action: str, to: PrincipalId, payload: Payload, key: str = "") -> None:
-        """Tell a node something in the supervisor's name; the same `key` tells it once."""
+    async def command_node(
+        self, action: str, to: PrincipalId, payload: Payload, key: str = ""
+    ) -> None:
+        """Queue a command to a node in the supervisor's name; the same `key` queues it once."""
         decision = self.decide_system(action, ("Node", to), quarantined=False)
         fields = {"id": CommandId(f"cmd-{key}")} if key else {}
         command = self.command(
@@ -85,7 +93,11 @@ class Parts:
     def decide_system(
         self, action: str, resource: tuple[str, str], **context: bool | int | str
     ) -> Decision:
-        """Ask the policy for the supervisor; raise `Forbidden`."""
+        """Return the policy's decision on an action of the supervisor.
+
+        Raises:
+            Forbidden: The policy does not allow it.
+        """
         if action == "cancel":
             context["own"] = False
         return self.policy.decide(
@@ -101,7 +113,11 @@ class Parts:
         resource: tuple[str, str],
         **context: bool | int | str,
     ) -> Decision:
-        """Ask the policy for somebody, who may be quarantined; raise `Forbidden`."""
+        """Return the policy's decision on an action of a principal, who may be quarantined.
+
+        Raises:
+            Forbidden: The policy does not allow it.
+        """
         return self.policy.decide(
             Request(
                 principal=principal.id,
@@ -113,7 +129,7 @@ class Parts:
         )
 
     async def quarantined(self, *principals: PrincipalId) -> bool:
-        """Tell whether any of them is refused, by the journal or by whoever keeps identities."""
-        if any(who in self.ledger.state.quarantined for who in principals):
+        """Return whether any of them is quarantined, by the journal or by the hub."""
+        if any(principal in self.projection.state.quarantined for principal in principals):
             return True
-        return any([await self.signals.is_quarantined(who) for who in principals])
+        return any([await self.signals.is_quarantined(principal) for principal in principals])

@@ -1,7 +1,7 @@
-"""Carries effects out, each once at a time, until it is done or no longer asked for.
+"""Carries out effects, each at most once at a time, until it is done or no longer needed.
 
-An effect that fails for want of a part (a store or node that is away) is tried again after a
-pause; one that cannot be done is named in the log and left to the next restart or fact.
+An effect that fails because a part of the system (a store, a node) is away is retried after a
+pause. One that cannot be done is named in the log and left to the next fact or restart.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 Handler = Callable[[Any], Awaitable[None]]
 
 
-class Supervisor:
-    """Owns the tasks that carry effects out."""
+class EffectRunner:
+    """Owns the tasks that carry out effects."""
 
     def __init__(
         self,
@@ -29,16 +29,15 @@ class Supervisor:
         tasks: asyncio.TaskGroup,
         config: ControlConfig,
     ) -> None:
-        """Take a handler for each kind of effect."""
         self._handlers = handlers
         self._tasks = tasks
         self._config = config
         self._again: dict[Effect, bool] = {}
-        """What is being carried out, and whether it was asked for once more meanwhile."""
+        """The effects under way, and whether each was requested again meanwhile."""
         self._running: set[asyncio.Task[None]] = set()
 
     def start(self, effects: Iterable[Effect]) -> None:
-        """Begin to carry effects out; one that is under way is looked at again when it ends."""
+        """Carry out effects; one that is under way is carried out again when it ends."""
         for effect in effects:
             if effect in self._again:
                 self._again[effect] = True
@@ -49,7 +48,7 @@ class Supervisor:
                 task.add_done_callback(self._running.discard)
 
     def stop(self) -> None:
-        """Stop everything; what is not done stays outstanding until the next start."""
+        """Cancel everything; what is not done stays outstanding until the next start."""
         for task in self._running:
             task.cancel()
 
@@ -68,12 +67,12 @@ class Supervisor:
             try:
                 await self._handlers[type(effect)](effect)
             except (Unavailable, Busy, OSError) as error:
-                log.info("%r has to wait: %s", effect, error)
+                log.info("%r is retried: %s", effect, error)
             except AngelError as error:
                 log.warning("%r cannot be done: %s", effect, error)
                 return
             except Exception:
-                # A fault of ours must not end the whole plane; the effect stays outstanding.
+                # A bug in one handler must not end the whole plane; the effect is retried.
                 log.exception("%r failed", effect)
             else:
                 return

@@ -1,10 +1,10 @@
-"""The fold of the journal, kept current: say facts, and wait for what they bring about.
+"""The fold of the journal, kept current: append facts, and wait for what they bring about.
 
-    await ledger.say(ledger.fact(TaskCancelled(reason="asked"), task))
-    await ledger.until(lambda state: not state.tasks[task].open, subject=task, timeout_s=20)
+    await projection.append(projection.fact(TaskCancelled(reason="asked"), task))
+    await projection.until(lambda state: not state.tasks[task].open, subject=task, timeout_s=20)
 
-`say` returns when the facts have come back from the journal and are folded, so that whoever
-said something sees it in `state`.
+`append` returns when the facts have come back from the journal and are folded, so the caller sees
+them in `state`.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from typing import Unpack
 from angelos.control.config import ControlConfig
 from angelos.control.state.decide import KINDS, decide, fold
 from angelos.control.state.effects import Effect
-from angelos.control.state.models import SUPERVISOR, State, replace
+from angelos.control.state.models import SUPERVISOR, ControlState, replace
 from angelos.control.state.tasks import expected
 from angelos.core.errors import AngelError, InvalidInput, Unavailable
-from angelos.core.facts import Fact, FactPayload, Header
+from angelos.core.facts import Fact, FactHeader, FactPayload
 from angelos.core.ids import START, FactId, PrincipalId, offset_key
 from angelos.core.ports import Clock, Journal
 
 log = logging.getLogger(__name__)
 
 
-class Ledger:
-    """Holds the state; one task follows the journal."""
+class Projection:
+    """Holds the state of control; one task keeps it current from the journal."""
 
     def __init__(self, journal: Journal, clock: Clock, config: ControlConfig) -> None:
         """Start empty; `load` reads what is there."""
-        self.state = State(offset=START)
+        self.state = ControlState(offset=START)
         self.clock = clock
         self._journal = journal
         self.config = config
         self._waiters: dict[str, set[asyncio.Future[None]]] = {}
 
     async def load(self) -> None:
-        """Fold everything that is in the journal now, a page at a time."""
+        """Fold everything in the journal, a page at a time."""
         while True:
             facts = await self._journal.read(self.state.offset, self.config.page, KINDS)
             for fact in facts:
@@ -48,7 +48,7 @@ class Ledger:
                 return
 
     async def follow(self, on_effects: Callable[[list[Effect]], None]) -> None:
-        """Fold what comes, for ever, and hand on what it makes necessary."""
+        """Fold new facts, for ever, and hand on the effects that they make necessary."""
         pause = self.config.retry_s
         while True:
             try:
@@ -76,39 +76,45 @@ class Ledger:
         actor: PrincipalId = SUPERVISOR,
         *,
         key: str = "",
-        **header: Unpack[Header],
+        **header: Unpack[FactHeader],
     ) -> Fact:
         """Return the fact that `payload` is, as of now.
 
-        The same `key` (32 hex digits) makes it the same fact again: the journal takes it once.
+        With the same `key` (32 hex digits) it is the same fact, which the journal keeps once.
         """
         if key:
             header["id"] = FactId(f"fact-{key}")
         return Fact.of(payload, at=self.clock.time(), actor=actor, subject=subject, **header)
 
-    async def say(self, *facts: Fact) -> None:
+    async def append(self, *facts: Fact) -> None:
         """Append facts and wait until they are folded.
 
-        Raises `Unavailable` when they are in the journal but do not come back from it in time.
+        Raises:
+            Unavailable: The journal has them but does not hand them out in time.
         """
         offsets = await self._journal.append(facts)
         last = max(map(offset_key, offsets))
-        seen = await self.until(
+        folded = await self.until(
             lambda state: offset_key(state.offset) >= last,
             timeout_s=self.config.fold_wait_s,
         )
-        if not seen:
+        if not folded:
             raise Unavailable(
                 "The journal took the facts but does not hand them out again.",
-                hint="What was said is kept and takes effect when the journal is back.",
+                hint="The facts are kept and take effect when the journal is back.",
             )
 
     async def until(
-        self, done: Callable[[State], bool], *, subject: str = "", timeout_s: float | None = None
+        self,
+        done: Callable[[ControlState], bool],
+        *,
+        subject: str = "",
+        timeout_s: float | None = None,
     ) -> bool:
-        """Wait until `done`, looking after each fact about `subject` (any by default).
+        """Wait until `done`, which is asked again after each fact about `subject` (or any).
 
-        Returns False when `timeout_s` went by first.
+        Returns:
+            Whether it is done; False when `timeout_s` passed first.
         """
         loop = asyncio.get_running_loop()
         end = None if timeout_s is None else loop.time() + timeout_s
@@ -139,11 +145,11 @@ class Ledger:
                     waiter.set_result(None)
 
     def _fold(self, fact: Fact) -> bool:
-        """Fold one fact; a malformed one is passed over and named in the log."""
+        """Fold one fact; skip a malformed one and name it in the log."""
         try:
             self.state = fold(self.state, fact)
         except InvalidInput as error:
-            log.warning("Fact %s (%s) is malformed, passed over: %s", fact.id, fact.kind, error)
+            log.warning("Fact %s (%s) is malformed and skipped: %s", fact.id, fact.kind, error)
             self.state = replace(self.state, offset=fact.offset)
             return False
         return True

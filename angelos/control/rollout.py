@@ -1,15 +1,15 @@
-"""What follows when `main` moves: canaries first, then everybody; and back when it is sick.
+"""What follows when `main` moves: canaries first, then all nodes; and back when it fails.
 
 The handlers of AskCheckout, PutCheckout, RollBack and Revoke, and the rollback that people ask
-for. A labs node that is away is waited for: a missing canary is no sick one.
+for. A labs node that is away is waited for: a missing canary is not a failed one.
 """
 
 from __future__ import annotations
 
 import logging
 
-from angelos.control.context import Parts, hash_id
-from angelos.control.proposals.pipeline import Pipeline
+from angelos.control.context import ControlContext, hash_id
+from angelos.control.proposals import repo_config
 from angelos.control.proposals.repo_config import RepoConfig
 from angelos.control.state.decide import canaries
 from angelos.control.state.effects import AskCheckout, PutCheckout, Revoke, RollBack
@@ -25,32 +25,34 @@ log = logging.getLogger(__name__)
 
 
 class Rollout:
-    """Brings `main` to the nodes, and takes it back."""
+    """Brings `main` to the nodes, and rolls it back."""
 
-    def __init__(self, parts: Parts, pipeline: Pipeline) -> None:
-        """Share the plane's parts; the health command stands in the repository's file."""
-        self._parts = parts
-        self._ledger = parts.ledger
-        self._repository = parts.repository
-        self._pipeline = pipeline
+    def __init__(self, context: ControlContext) -> None:
+        self._context = context
+        self._projection = context.projection
+        self._repository = context.repository
 
     # -- to the nodes ------------------------------------------------------------------------
 
     async def ask(self, effect: AskCheckout) -> None:
-        """Say that a node is to check `main` out; the fact holds the whole command."""
-        state = self._ledger.state
+        """Append that a node is to check `main` out; the fact holds the whole command."""
+        state = self._projection.state
         repo, node = state.repos.get(effect.repo), state.nodes.get(effect.node)
         if repo is None or node is None or repo.main.revision != effect.revision:
             return
-        known = node.checkouts.get(effect.repo)
-        if known and known.revision == effect.revision and known.attempt >= effect.attempt:
+        checkout = node.checkouts.get(effect.repo)
+        if (
+            checkout is not None
+            and checkout.revision == effect.revision
+            and checkout.attempt >= effect.attempt
+        ):
             return
         try:
-            config = await self._pipeline.config(effect.repo, effect.revision)
+            config = await repo_config.load(self._repository, effect.repo, effect.revision)
         except InvalidInput as error:
             log.warning("main of %s is checked out without a health check: %s", repo.name, error)
             config = RepoConfig()
-        decision = self._parts.decide_system(
+        decision = self._context.decide_system(
             "checkout", ("Node", node.id), quarantined=node.quarantined
         )
         payload = Checkout(
@@ -61,8 +63,8 @@ class Rollout:
             limits=config.health.limits,
             canary=effect.canary,
         )
-        command = self._parts.command(
-            decision, SUPERVISOR, node.id, payload, ttl_s=self._parts.config.checkout_ttl_s
+        command = self._context.command(
+            decision, SUPERVISOR, node.id, payload, ttl_s=self._context.config.checkout_ttl_s
         )
         alone = not effect.canary and not canaries(state)
         requested = CheckoutRequested(
@@ -74,39 +76,44 @@ class Rollout:
             no_canary="no labs node is enrolled" if alone else "",
             body=encode(command),
         )
-        await self._ledger.say(self._ledger.fact(requested, node.id, revision=effect.revision))
+        await self._projection.append(
+            self._projection.fact(requested, node.id, revision=effect.revision)
+        )
 
     async def put(self, effect: PutCheckout) -> None:
-        """Put a checkout that was asked for into the node's queue."""
-        node = self._ledger.state.nodes.get(effect.node)
-        known = node.checkouts.get(effect.repo) if node else None
-        if known is None or known.state != "requested" or known.revision != effect.revision:
-            return
-        await self._parts.queue.put(effect.node, decode(known.body, Command))
+        """Queue the command of a requested checkout."""
+        node = self._projection.state.nodes.get(effect.node)
+        checkout = node.checkouts.get(effect.repo) if node else None
+        if (
+            checkout is not None
+            and checkout.state == "requested"
+            and checkout.revision == effect.revision
+        ):
+            await self._context.queue.put(effect.node, decode(checkout.body, Command))
 
     # -- back --------------------------------------------------------------------------------
 
     async def roll_back(self, effect: RollBack) -> None:
-        """Take `main` back because a node's health command failed on it."""
-        async with self._parts.locks[effect.repo]:
-            repo = self._ledger.state.repos.get(effect.repo)
+        """Roll `main` back because a node's health command failed on it."""
+        async with self._context.locks[effect.repo]:
+            repo = self._projection.state.repos.get(effect.repo)
             if repo is None or not any(m.revision == effect.bad and m.failed for m in repo.mains):
                 return
             head = await self._repository.head(effect.repo, "main")
             if head == effect.bad:
-                self._parts.decide_system(
+                self._context.decide_system(
                     "rollback", ("Repo", effect.repo), health=True, quarantined=False
                 )
                 try:
                     head = await self._repository.rollback(
-                        effect.repo, effect.to, SUPERVISOR, self._sickness(effect)
+                        effect.repo, effect.to, SUPERVISOR, self._failure(effect)
                     )
                 except Conflict as error:
                     log.warning("Rolling %s back would change nothing: %s", effect.repo, error)
                     return
             elif not await self._restored(effect, head):
                 return
-            await self._say_done(
+            await self._append_done(
                 effect.repo,
                 head,
                 SUPERVISOR,
@@ -114,48 +121,51 @@ class Rollout:
                     origin=effect.bad,
                     to=effect.to,
                     cause="health",
-                    reason=self._sickness(effect),
+                    reason=self._failure(effect),
                 ),
             )
 
     async def _restored(self, effect: RollBack, head: Revision) -> bool:
-        """Tell whether `head` is the rollback in question, made just before a crash."""
+        """Return whether `head` is this rollback, made right before a crash."""
         line = await self._repository.history(effect.repo, "main", 2)
         if line[1:] != [effect.bad]:
             return False
         tree = await self._repository.tree(effect.repo, head)
         return tree == await self._repository.tree(effect.repo, effect.to)
 
-    def _sickness(self, effect: RollBack) -> str:
-        for node in self._ledger.state.nodes.values():
-            known = node.checkouts.get(effect.repo)
-            if known and known.revision == effect.bad and known.state == "failed":
-                return f"the health command on {node.id} ended as {known.outcome}"
+    def _failure(self, effect: RollBack) -> str:
+        for node in self._projection.state.nodes.values():
+            checkout = node.checkouts.get(effect.repo)
+            if checkout and checkout.revision == effect.bad and checkout.state == "failed":
+                return f"the health command on {node.id} ended as {checkout.outcome}"
         return "its health command failed"
 
     async def rollback(
         self, principal: Principal, repo: str, body: Rollback, trace: str = ""
     ) -> Revision:
-        """Take `main` back to the tree of `body.to` because somebody asks; return the new `main`.
+        """Roll `main` back to the tree of `body.to` on request; return the new `main`.
 
-        Raises `Forbidden`, `InvalidInput`, `NotFound` (not in main's history) and `Conflict`
-        (main has that tree).
+        Raises:
+            Forbidden: The policy does not allow it.
+            InvalidInput: `body.to` is no revision.
+            NotFound: It is not in the history of `main`.
+            Conflict: `main` has that tree already.
         """
         if not is_revision(body.to):
             raise InvalidInput(
                 f"{body.to[:80]!r} is no revision.", hint="List those of main: angelos repo log."
             )
-        await self._parts.decide(principal, "rollback", ("Repo", repo), health=False)
-        async with self._parts.locks[repo]:
+        await self._context.decide(principal, "rollback", ("Repo", repo), health=False)
+        async with self._context.locks[repo]:
             before = await self._repository.head(repo, "main")
             reason = body.reason or f"{principal.id} asked for it"
             to = Revision(body.to)
             head = await self._repository.rollback(repo, to, principal.id, reason)
             done = RollbackDone(origin=before, to=to, cause="request", reason=reason)
-            await self._say_done(repo, head, principal.id, done, trace)
+            await self._append_done(repo, head, principal.id, done, trace)
         return head
 
-    async def _say_done(
+    async def _append_done(
         self,
         repo: str,
         head: Revision,
@@ -163,8 +173,8 @@ class Rollout:
         done: RollbackDone,
         trace: str = "",
     ) -> None:
-        await self._ledger.say(
-            self._ledger.fact(
+        await self._projection.append(
+            self._projection.fact(
                 done,
                 f"{repo}:main",
                 actor,
@@ -177,10 +187,10 @@ class Rollout:
     # -- quarantine --------------------------------------------------------------------------
 
     async def revoke(self, effect: Revoke) -> None:
-        """Void a quarantined principal's grants on a node; once for each quarantine."""
-        fact = self._ledger.state.quarantined.get(effect.principal)
+        """Void a quarantined principal's grants on a node, once for each quarantine."""
+        fact = self._projection.state.quarantined.get(effect.principal)
         if fact is not None:
-            await self._parts.order(
+            await self._context.command_node(
                 "revoke",
                 effect.node,
                 RevokeGrants(principal=effect.principal, reason="quarantined"),
@@ -190,15 +200,15 @@ class Rollout:
     # -- start -------------------------------------------------------------------------------
 
     async def survey(self) -> None:
-        """Say where `main` of each repository is, if that moved without the journal's knowing."""
+        """Append where `main` of each repository is, if it moved without a fact."""
         for repo in await self._repository.repos():
             head = await self._repository.head(repo, "main")
-            known = self._ledger.state.repos.get(repo)
-            if known is None or known.main.revision != head:
-                before = known.main.revision if known else ""
+            record = self._projection.state.repos.get(repo)
+            if record is None or record.main.revision != head:
+                before = record.main.revision if record else ""
                 advanced = BranchAdvanced(before=before, cause="found at start")
-                await self._ledger.say(
-                    self._ledger.fact(
+                await self._projection.append(
+                    self._projection.fact(
                         advanced,
                         f"{repo}:main",
                         key=hash_id(advanced.kind, repo, head),

@@ -1,9 +1,7 @@
-"""Control as a whole: rebuilds its state, carries on what was unfinished, and follows.
+"""The control plane as a whole: rebuilds its state, continues what was unfinished, and follows.
 
-    async with Control(parts, People(database)) as control:
-        await control.tasks.submit(principal, SubmitTask(code="print(1)"))
-
-The policy is loaded first (`Policy.load`): without one that can be relied on, nothing starts.
+async with Control(context, PeopleStore(database)) as control:
+await control.tasks.submit(principal, SubmitTask(code="print(1)"))
 """
 
 from __future__ import annotations
@@ -14,16 +12,17 @@ from contextlib import AsyncExitStack
 from typing import Self
 
 from angelos import __version__
-from angelos.control.context import Parts
-from angelos.control.effect_runner import Handler, Supervisor
-from angelos.control.identity.people import People
+from angelos.control.context import ControlContext
+from angelos.control.effect_runner import EffectRunner, Handler
+from angelos.control.identity.people import PeopleStore
 from angelos.control.proposals.pipeline import Pipeline
-from angelos.control.proposals.service import Proposals
+from angelos.control.proposals.service import ProposalService
+from angelos.control.proposals.testing import CandidateTester
 from angelos.control.rollout import Rollout
 from angelos.control.state import effects
 from angelos.control.state.decide import outstanding, overdue
-from angelos.control.tasks.dispatch import TaskKeeper
-from angelos.control.tasks.service import Tasks
+from angelos.control.tasks.dispatch import TaskDispatcher
+from angelos.control.tasks.service import TaskService
 from angelos.control.views import banner, node_view, weakest
 from angelos.core.api import NodeView, RepoView, StatusView
 from angelos.core.facts import PolicyLoaded, SystemStarted
@@ -33,38 +32,39 @@ log = logging.getLogger(__name__)
 
 
 class Control:
-    """The control plane. Its rooms: `tasks`, `proposals`, `rollout`, `people`."""
+    """The control plane: `tasks`, `proposals`, `rollout` and `people`."""
 
-    def __init__(self, parts: Parts, people: People) -> None:
-        self.config = parts.config
-        self.grant_key: VerifyKey = parts.key.public
-        self.ledger = parts.ledger
-        self.policy = parts.policy
+    def __init__(self, context: ControlContext, people: PeopleStore) -> None:
+        self.config = context.config
+        self.grant_key: VerifyKey = context.key.public
+        self.projection = context.projection
+        self.policy = context.policy
         self.people = people
-        self._parts = parts
-        self.tasks = Tasks(self._parts)
-        self.pipeline = Pipeline(self._parts, self.tasks, people)
-        self.proposals = Proposals(self._parts, self.pipeline)
-        self.rollout = Rollout(self._parts, self.pipeline)
-        self.started_at = parts.clock.time()
+        self._context = context
+        self.tasks = TaskService(self._context)
+        self.pipeline = Pipeline(self._context, people)
+        self._tester = CandidateTester(self._context, self.tasks)
+        self.proposals = ProposalService(self._context, self.pipeline)
+        self.rollout = Rollout(self._context)
+        self.started_at = context.clock.time()
         self._stack = AsyncExitStack()
-        self._supervisor: Supervisor | None = None
+        self._runner: EffectRunner | None = None
 
     async def __aenter__(self) -> Self:
-        await self.ledger.load()
+        await self.projection.load()
         group = await self._stack.enter_async_context(asyncio.TaskGroup())
-        supervisor = Supervisor(self._handlers(), group, self.config)
-        self._supervisor = supervisor
+        runner = EffectRunner(self._handlers(), group, self.config)
+        self._runner = runner
         services = [
-            group.create_task(self.ledger.follow(supervisor.start), name="control.follow"),
+            group.create_task(self.projection.follow(runner.start), name="control.follow"),
             group.create_task(self._watch(), name="control.watch"),
         ]
         self._stack.callback(lambda: [task.cancel() for task in services])
-        self._stack.callback(supervisor.stop)
+        self._stack.callback(runner.stop)
         try:
             await self._announce()
             await self.rollout.survey()
-            supervisor.start(outstanding(self.ledger.state))
+            runner.start(outstanding(self.projection.state))
         except BaseException:
             await self._stack.aclose()
             raise
@@ -75,7 +75,7 @@ class Control:
 
     async def status(self) -> StatusView:
         """Return the system at a glance."""
-        state, repository = self.ledger.state, self._parts.repository
+        state, repository = self.projection.state, self._context.repository
         repos = [
             RepoView(
                 name=name,
@@ -99,15 +99,15 @@ class Control:
 
     def nodes(self) -> tuple[NodeView, ...]:
         """Return all enrolled nodes."""
-        state = self.ledger.state
+        state = self.projection.state
         return tuple(node_view(state, node) for node in state.nodes.values())
 
     def sweep(self) -> None:
-        """End what is overdue; called once every tick."""
-        if self._supervisor is not None:
-            now = self._parts.clock.time()
-            self._supervisor.start(
-                overdue(self.ledger.state, now, self.config.grace_s, self.config.node_gone_s)
+        """End the tasks that are overdue; called once a tick."""
+        if self._runner is not None:
+            now = self._context.clock.time()
+            self._runner.start(
+                overdue(self.projection.state, now, self.config.grace_s, self.config.node_gone_s)
             )
 
     async def _watch(self) -> None:
@@ -116,24 +116,24 @@ class Control:
             self.sweep()
 
     async def _announce(self) -> None:
-        """Say that control has started, and which policy is in force if that is another one."""
+        """Append that control has started and, if it changed, which policy is in force."""
         started = SystemStarted(version=__version__)
-        facts = [self.ledger.fact(started, "system/control")]
-        if self.ledger.state.policy != self.policy.hash:
+        facts = [self.projection.fact(started, "system/control")]
+        if self.projection.state.policy != self.policy.hash:
             loaded = PolicyLoaded(hash=self.policy.hash, files=tuple(self.policy.files))
-            facts.append(self.ledger.fact(loaded, "system/control"))
-        await self.ledger.say(*facts)
+            facts.append(self.projection.fact(loaded, "system/control"))
+        await self.projection.append(*facts)
 
     def _handlers(self) -> dict[type[effects.Effect], Handler]:
-        keeper = TaskKeeper(self._parts)
+        dispatcher = TaskDispatcher(self._context)
         return {
-            effects.PutTask: keeper.put,
-            effects.StopTask: keeper.stop,
-            effects.EndTask: keeper.end,
-            effects.AbandonTask: keeper.abandon,
+            effects.PutTask: dispatcher.put,
+            effects.StopTask: dispatcher.stop,
+            effects.EndTask: dispatcher.end,
+            effects.AbandonTask: dispatcher.abandon,
             effects.Merge: self.pipeline.merge,
             effects.MakeCandidate: self.pipeline.make_candidate,
-            effects.RunSteps: self.pipeline.run_steps,
+            effects.RunSteps: self._tester.run_steps,
             effects.Judge: self.pipeline.judge,
             effects.Promote: self.pipeline.promote,
             effects.Reject: self.pipeline.reject,

@@ -1,4 +1,4 @@
-"""What the API shows of the records.
+"""How the API shows the records of control.
 
 >>> short(PrincipalId("node/exec1"))
 'exec1'
@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from angelos.control.state.decide import awaited
-from angelos.control.state.models import NodeRecord, ProposalRecord, State, TaskRecord
+from angelos.control.state.models import ControlState, NodeRecord, ProposalRecord, TaskRecord
 from angelos.control.state.tasks import waits_for
 from angelos.core.api import NodeView, ProposalView, TaskView
 from angelos.core.ids import PrincipalId
@@ -23,7 +23,7 @@ def short(principal: PrincipalId) -> str:
     return principal.partition("/")[2]
 
 
-def task_view(state: State, task: TaskRecord, output: int | None = None) -> TaskView:
+def task_view(state: ControlState, task: TaskRecord, output: int | None = None) -> TaskView:
     """Return a task as the API shows it, with the last `output` characters of each output."""
     result = task.result
     if result is not None and output is not None:
@@ -66,7 +66,7 @@ def proposal_view(proposal: ProposalRecord) -> ProposalView:
     )
 
 
-def node_view(state: State, node: NodeRecord) -> NodeView:
+def node_view(state: ControlState, node: NodeRecord) -> NodeView:
     """Return a node as the API shows it."""
     return NodeView(
         id=node.id,
@@ -83,14 +83,14 @@ def node_view(state: State, node: NodeRecord) -> NodeView:
     )
 
 
-def weakest(state: State) -> Tier:
+def weakest(state: ControlState) -> Tier:
     """Return the weakest isolation among connected nodes; `none` when there is none."""
     tiers = [node.tier for node in state.nodes.values() if node.connected]
     return min(tiers, key=_STRENGTH.index, default=Tier.none)
 
 
-def banner(state: State) -> str:
-    """Return what everybody should see; empty when all is as it should be."""
+def banner(state: ControlState) -> str:
+    """Return warnings for everybody to see; empty when there are none."""
     notes: list[str] = []
     connected = [node for node in state.nodes.values() if node.connected]
     if not connected:
@@ -103,8 +103,8 @@ def banner(state: State) -> str:
     for repo in state.repos.values():
         if repo.main.failed:
             notes.append(f"main of {repo.name} is not healthy.")
-        gone = [node for node in awaited(state, repo) if not node.connected]
-        if gone and not repo.main.failed:
-            names = ", ".join(short(node.id) for node in gone)
+        away = [node for node in awaited(state, repo) if not node.connected]
+        if away and not repo.main.failed:
+            names = ", ".join(short(node.id) for node in away)
             notes.append(f"main of {repo.name} waits for its canary {names} to come back.")
     return " ".join(notes)

@@ -71,15 +71,15 @@ class Kind(StrEnum):
     document_edited = "document.edited"  # subject: <repo>:<path>; not lasting
 
     proposal_received = "proposal.received"  # subject: proposal id
-    proposal_refused = "proposal.refused"  # outcome: "stale" | "policy" | "invalid"
+    proposal_refused = "proposal.refused"  # outcome: RefusalCause
     proposal_merged = "proposal.merged"  # into dev; revision: the dev commit
     proposal_testing = "proposal.testing"  # revision: the candidate
-    proposal_tested = "proposal.tested"  # outcome: "passed" | "failed"
+    proposal_tested = "proposal.tested"  # outcome: CandidateOutcome
     proposal_waiting = "proposal.waiting"  # for people
     proposal_approved = "proposal.approved"  # actor: the person, or the system by its policy
     proposal_rejected = "proposal.rejected"  # actor: the person or system
     proposal_promoted = "proposal.promoted"  # revision: the new main
-    proposal_reverted = "proposal.reverted"  # its edits were taken out of dev
+    proposal_reverted = "proposal.reverted"  # outcome: RevertOutcome
     branch_advanced = "branch.advanced"  # subject: <repo>:<branch>; revision: its new head
 
     checkout_requested = "checkout.requested"  # subject: node id; revision
@@ -90,6 +90,62 @@ class Kind(StrEnum):
 
 EPHEMERAL: frozenset[str] = frozenset({Kind.task_output, Kind.document_edited})
 """Kinds that the audit log does not keep; every other kind, known or not, lasts."""
+
+
+# -- codes -----------------------------------------------------------------------------------
+
+
+class CancelCause(StrEnum):
+    """Why a task is cancelled."""
+
+    request = "request"
+    """Somebody asked for it."""
+    principal_quarantined = "principal-quarantined"
+    """Whoever it runs for is quarantined."""
+    node_quarantined = "node-quarantined"
+    """Its node is quarantined; a step of a proposal is tried again on another."""
+    not_tested = "not-tested"
+    """The proposal that it tests is not under test any more."""
+    other_step_failed = "other-step-failed"
+    """Another step of the same proposal failed first."""
+
+
+class CandidateOutcome(StrEnum):
+    """How the tests of a candidate ended: the outcome of `proposal.tested`."""
+
+    passed = "passed"
+    failed = "failed"
+
+
+class RefusalCause(StrEnum):
+    """Why a proposal was refused: the outcome of `proposal.refused`."""
+
+    stale = "stale"
+    """The same lines have changed since its base."""
+    policy = "policy"
+    """The policy does not allow it."""
+    invalid = "invalid"
+    """Its edits have the wrong form."""
+
+
+class RevertOutcome(StrEnum):
+    """What became of a rejected proposal's edits: the outcome of `proposal.reverted`."""
+
+    ok = "ok"
+    """They are not in `dev`."""
+    kept = "kept"
+    """They stay in `dev`: others have changed the same lines since."""
+
+
+class EvidenceSource(StrEnum):
+    """What knows how a run ended: `source` in the evidence of a `TaskResult`."""
+
+    kernel = "kernel"
+    sampler = "sampler"
+    guard = "guard"
+    grant = "grant"
+    exit = "exit"
+    node = "node"
 
 
 # -- payloads --------------------------------------------------------------------------------
@@ -272,7 +328,7 @@ class TaskResult(FactPayload, frozen=True, kw_only=True):
     node: str
     tier: Tier
     evidence: dict[str, Any] = {}
-    """`source`: "kernel", "sampler", "guard", "grant", "exit" or "node", and what it saw."""
+    """`source`, one of `EvidenceSource`, and what it saw."""
 
 
 class TaskCancelled(FactPayload, frozen=True, kw_only=True):
@@ -280,6 +336,7 @@ class TaskCancelled(FactPayload, frozen=True, kw_only=True):
 
     kind: ClassVar[Kind] = Kind.task_cancelled
     reason: str = ""
+    cause: CancelCause = CancelCause.request
 
 
 class DocumentEdited(FactPayload, frozen=True, kw_only=True):
@@ -544,7 +601,7 @@ class Unknown(msgspec.Struct, frozen=True):
 # -- facts -----------------------------------------------------------------------------------
 
 
-class Header(TypedDict, total=False):
+class FactHeader(TypedDict, total=False):
     """The fields of a fact's header that its writer may leave out."""
 
     id: FactId
@@ -579,7 +636,7 @@ class Fact(Message, frozen=True, kw_only=True):
         at: float,
         actor: PrincipalId,
         subject: str,
-        **header: Unpack[Header],
+        **header: Unpack[FactHeader],
     ) -> Self:
         """Return the fact that `payload` is, with its kind; a fresh `id` by default.
 

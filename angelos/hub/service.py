@@ -22,8 +22,8 @@ from angelos.core.errors import InvalidInput, Unauthenticated
 from angelos.core.facts import (
     AgentEnrolled,
     Fact,
+    FactHeader,
     FactPayload,
-    Header,
     NodeEnrolled,
     PrincipalQuarantined,
     PrincipalReleased,
@@ -213,7 +213,7 @@ class Hub:
         by: PrincipalId | None,
         id: FactId | None = None,  # noqa: A002 - the header's own name
     ) -> None:
-        header: Header = {"on_behalf_of": by}
+        header: FactHeader = {"on_behalf_of": by}
         if id is not None:
             header["id"] = id
         fact = Fact.of(payload, at=self._clock.time(), actor=HUB, subject=subject, **header)

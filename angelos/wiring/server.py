@@ -30,10 +30,10 @@ from angelos.adapters.stores.valkey import Client, ValkeyJournal, ValkeyQueue, c
 from angelos.angelgit.routes import routes as angelgit_routes
 from angelos.angelgit.service import AngelGit
 from angelos.control.config import ControlConfig
-from angelos.control.context import Parts
-from angelos.control.identity.people import People
+from angelos.control.context import ControlContext
+from angelos.control.identity.people import PeopleStore
 from angelos.control.policy.engine import Policy
-from angelos.control.projection import Ledger
+from angelos.control.projection import Projection
 from angelos.control.proposals import repo_config
 from angelos.control.routes import routes as control_routes
 from angelos.control.service import Control
@@ -71,7 +71,7 @@ class RunningServer:
     hub: Hub
     control: Control
     governance: Governance
-    people: People
+    people: PeopleStore
     publish: Callable[[str, str], None]
     """Takes the address and the owner's token by which other processes find the system.
 
@@ -109,14 +109,14 @@ async def serve(
         base = await _open_base(stack, settings, stores)
         journal, clock = base.journal, base.clock
         config = ControlConfig(allow_unsandboxed=settings.nodes.allow_unsandboxed)
-        ledger = Ledger(journal, clock, config)
-        hub = _make_hub(stack, base, ledger)
+        projection = Projection(journal, clock, config)
+        hub = _make_hub(stack, base, projection)
         # Entered before whatever appends facts, so that it ends after them and has their last.
         governance = await enter(
             Governance(journal, base.database, base.keys.log, clock, hub, trim=journal.trim)
         )
         repository = await enter(_make_repository(base, live))
-        control = await enter(_make_control(base, ledger, repository, hub))
+        control = await enter(_make_control(base, projection, repository, hub))
         await enter(hub)
         routes = [*control_routes(control), *angelgit_routes(repository)]
         routes += governance_routes(governance)
@@ -201,18 +201,18 @@ def _make_repository(base: _Base, live: LiveDocuments | None) -> AngelGit:
     )
 
 
-def _make_control(base: _Base, ledger: Ledger, repository: AngelGit, hub: Hub) -> Control:
-    parts = Parts(
-        ledger=ledger,
+def _make_control(base: _Base, projection: Projection, repository: AngelGit, hub: Hub) -> Control:
+    context = ControlContext(
+        projection=projection,
         queue=base.queue,
         repository=repository,
         signals=hub,
-        policy=Policy.load(ledger.config.policy_dir),
+        policy=Policy.load(projection.config.policy_dir),
         key=base.keys.grant,
         clock=base.clock,
-        config=ledger.config,
+        config=projection.config,
     )
-    return Control(parts, People(base.database))
+    return Control(context, PeopleStore(base.database))
 
 
 @asynccontextmanager

@@ -41,7 +41,7 @@ async def test_agents_cannot_approve(world):
             for action in (control.proposals.approve, control.proposals.reject):
                 with pytest.raises(Forbidden, match="agents-never"):
                     await action(agent, view.id, Review(digest=view.digest))
-        assert control.ledger.state.proposals[view.id].state == "waiting"
+        assert control.projection.state.proposals[view.id].state == "waiting"
 
 
 async def test_nobody_approves_what_they_wrote(world):
@@ -63,7 +63,7 @@ async def test_one_person_is_not_two(world):
         await control.proposals.approve(REVIEWER, view.id, Review(digest=view.digest))
         with pytest.raises(Forbidden, match=r"approve\.once"):
             await control.proposals.approve(REVIEWER, view.id, Review(digest=view.digest))
-        record = control.ledger.state.proposals[view.id]
+        record = control.projection.state.proposals[view.id]
         assert (record.state, record.approvals) == ("waiting", (REVIEWER.id,))
 
 
@@ -75,7 +75,7 @@ async def test_an_approval_of_something_else_is_void(world, digest):
         for action in (control.proposals.approve, control.proposals.reject):
             with pytest.raises(Conflict, match="nothing was counted"):
                 await action(REVIEWER, view.id, Review(digest=digest))
-        assert control.ledger.state.proposals[view.id].approvals == ()
+        assert control.projection.state.proposals[view.id].approvals == ()
 
 
 async def test_an_approval_of_one_payload_does_not_carry_over_to_another(world):

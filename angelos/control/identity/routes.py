@@ -16,7 +16,7 @@ from angelos.core.routes import Call, Nothing, Route
 
 def routes(control: Control) -> list[Route]:
     """Return the routes of people."""
-    ledger, people = control.ledger, control.people
+    projection, people = control.projection, control.people
 
     async def list_people(_: Call[Nothing]) -> PersonList:
         return PersonList(people=await people.list())
@@ -24,14 +24,16 @@ def routes(control: Control) -> list[Route]:
     async def create(call: Call[CreatePerson]) -> PersonView:
         view = await people.create(call.body.name, call.body.role)
         added = PersonAdded(role=view.role)
-        await ledger.say(ledger.fact(added, view.id, call.principal.id, trace=call.trace))
+        await projection.append(
+            projection.fact(added, view.id, call.principal.id, trace=call.trace)
+        )
         return view
 
     async def remove(call: Call[Nothing]) -> Ok:
         name = call.params["name"]
         await people.remove(name)
-        await ledger.say(
-            ledger.fact(PersonRemoved(), f"person/{name}", call.principal.id, trace=call.trace)
+        await projection.append(
+            projection.fact(PersonRemoved(), f"person/{name}", call.principal.id, trace=call.trace)
         )
         return Ok()
 

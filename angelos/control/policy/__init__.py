@@ -1,1 +1,1 @@
-"""What policy allows: Cedar files, and the engine that asks them."""
+"""The policy: Cedar files, and the engine that evaluates them."""

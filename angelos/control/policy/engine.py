@@ -1,8 +1,8 @@
-"""Cedar decides who may do what: default deny, always with the schema, and failing closed.
+"""Cedar decides on permission: default deny, always with the schema, and failing closed.
 
-cedarpy alone fails open: a `forbid` that reads an attribute which is not there errors, is
-skipped, and the answer is Allow. So everything is checked against the schema when it is loaded
-and at each request, and anything but a clean Allow with no errors is a deny.
+cedarpy alone fails open: a `forbid` that reads a missing attribute raises an error, is skipped,
+and the answer is Allow. So policies are validated against the schema when they are loaded, each
+request is too, and anything but an Allow without errors is a deny.
 
     policy = Policy.load(POLICY_DIR)
     decision = policy.decide(Request(principal=PrincipalId("agent/ada"), role="agent",
@@ -28,7 +28,7 @@ from angelos.core.permissions import Role
 SCHEMA = "schema.cedarschema"
 _TYPES = {"person": "Person", "agent": "Agent", "system": "System"}
 _LADDER = (Role.viewer, Role.researcher, Role.reviewer, Role.operator, Role.admin)
-"""Each includes the one before; agents and nodes stand beside it."""
+"""Each includes the one before; agents and nodes are not part of it."""
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +44,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Decision(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer: by which rules, under which policy."""
+    """The policy's answer, with the rules that decided."""
 
     allowed: bool
     rules: tuple[str, ...]
@@ -53,10 +53,10 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
     errors: tuple[str, ...] = ()
 
     @property
-    def why(self) -> str:
-        """The answer's reason in words."""
+    def reason(self) -> str:
+        """The reason, for people to read."""
         if self.errors:
-            return f"the policy could not be asked: {'; '.join(self.errors)}"
+            return f"the policy could not be evaluated: {'; '.join(self.errors)}"
         if self.rules:
             return f"rule {', '.join(self.rules)}"
         return "no rule of the policy allows it"
@@ -66,7 +66,7 @@ class Policy:
     """A parsed, validated policy set."""
 
     def __init__(self, files: Mapping[str, bytes]) -> None:
-        """Take the files by name; raise `Refused` unless all of them are sound."""
+        """Parse and validate the files, by name; raise `Refused` unless all are valid."""
         try:
             schema = files[SCHEMA].decode()
         except (KeyError, UnicodeDecodeError) as error:
@@ -88,7 +88,7 @@ class Policy:
 
     @classmethod
     def load(cls, folder: Path) -> Policy:
-        """Return the policy in `folder`; raise `Refused` when there is none to rely on."""
+        """Return the policy in `folder`; raise `Refused` when there is no valid one."""
         try:
             names = [*folder.glob("*.cedar"), folder / SCHEMA]
             return cls({path.name: path.read_bytes() for path in names})
@@ -96,22 +96,22 @@ class Policy:
             raise _unusable(f"{error.filename} cannot be read: {error.strerror}") from error
 
     def ask(self, request: Request) -> Decision:
-        """Return the policy's answer; whatever is not a clean Allow is a deny."""
+        """Return the policy's answer; anything but an Allow without errors is a deny."""
         kind, _, name = request.principal.partition("/")
         if not is_principal(request.principal) or kind not in _TYPES:
             return self._deny(f"{request.principal} cannot ask for anything")
         if kind != "system" and request.role not in Role.__members__:
             return self._deny(f"there is no role {request.role!r}")
         parents = [{"type": "Role", "id": request.role}] if request.role else []
-        who = {"type": _TYPES[kind], "id": name}
+        principal = {"type": _TYPES[kind], "id": name}
         kind_of, resource = request.resource
         try:
             entities = self._roles.with_added_json_str(
-                json.dumps([{"uid": who, "attrs": {}, "parents": parents}]), self._schema
+                json.dumps([{"uid": principal, "attrs": {}, "parents": parents}]), self._schema
             )
             answer = cedarpy.is_authorized(
                 {
-                    "principal": who,
+                    "principal": principal,
                     "action": {"type": "Action", "id": request.action},
                     "resource": {"type": kind_of, "id": resource},
                     "context": dict(request.context),
@@ -122,22 +122,26 @@ class Policy:
             )
         except (ValueError, TypeError) as error:
             return self._deny(str(error))
-        found = answer.diagnostics
-        names = found.id_annotations_by_reason
+        diagnostics = answer.diagnostics
+        names = diagnostics.id_annotations_by_reason
         return Decision(
-            allowed=answer.decision is cedarpy.Decision.Allow and not found.errors,
-            rules=tuple(sorted(names.get(reason, reason) for reason in found.reasons)),
+            allowed=answer.decision is cedarpy.Decision.Allow and not diagnostics.errors,
+            rules=tuple(sorted(names.get(reason, reason) for reason in diagnostics.reasons)),
             policy=self.hash,
-            errors=tuple(found.errors),
+            errors=tuple(diagnostics.errors),
         )
 
     def decide(self, request: Request) -> Decision:
-        """Return the Allow; raise `Forbidden` that names the rule, or the absence of one."""
+        """Return the Allow.
+
+        Raises:
+            Forbidden: The policy denies it; the error names the rule, or says that none allows it.
+        """
         decision = self.ask(request)
         if not decision.allowed:
             raise Forbidden(
                 f"{request.principal} may not {request.action} on {request.resource[1]}: "
-                f"{decision.why}. Nothing was done.",
+                f"{decision.reason}. Nothing was done.",
                 hint=next(
                     (self._hints[rule] for rule in decision.rules if rule in self._hints),
                     "`angelos status` names the policy in force; its rules are in its files.",
@@ -152,22 +156,19 @@ class Policy:
 
 
 def _hints(document: Mapping[str, Any]) -> dict[str, str]:
-    """Return what rules advise whom they stop, `@id` -> `@hint`.
-
-    Refuses templates, and policies that do not have a name of their own.
-    """
+    """Return the hints of rules, `@id` -> `@hint`; refuse templates and policies without an id."""
     if document.get("templates"):
         raise _unusable("templates are not used here")
     if not document.get("staticPolicies"):
         raise _unusable("there is no *.cedar file with a policy in it")
-    seen: dict[str, str] = {}
+    hints: dict[str, str] = {}
     for number, policy in document["staticPolicies"].items():
         annotations = policy.get("annotations", {})
         name = annotations.get("id")
-        if not name or name in seen:
+        if not name or name in hints:
             raise _unusable(f"{number} has no @id of its own")
-        seen[name] = annotations.get("hint") or ""
-    return {name: hint for name, hint in seen.items() if hint}
+        hints[name] = annotations.get("hint") or ""
+    return {name: hint for name, hint in hints.items() if hint}
 
 
 def _roles() -> list[dict[str, Any]]:

@@ -27,9 +27,11 @@ from typing import Annotated
 import msgspec
 
 from angelos.core.api import Name
-from angelos.core.errors import InvalidInput
+from angelos.core.errors import InvalidInput, NotFound
+from angelos.core.ids import Revision
 from angelos.core.messages import Input, Limits
 from angelos.core.paths import safe_path
+from angelos.core.ports import Repository
 
 FILE = "angelos.toml"
 MAX_BYTES = 64_000
@@ -37,11 +39,21 @@ MAX_STEPS = 32
 SETTINGS = tuple(
     f"**/{name}"
     for name in (
-        "conftest.py", "pytest.ini", ".pytest.ini", "tox.ini", "setup.cfg", "pyproject.toml",
-        "ruff.toml", ".ruff.toml", ".flake8", ".bandit", "mypy.ini", ".mypy.ini",
+        "conftest.py",
+        "pytest.ini",
+        ".pytest.ini",
+        "tox.ini",
+        "setup.cfg",
+        "pyproject.toml",
+        "ruff.toml",
+        ".ruff.toml",
+        ".flake8",
+        ".bandit",
+        "mypy.ini",
+        ".mypy.ini",
         "pyrightconfig.json",
     )
-)  # fmt: skip
+)
 """What test runners and linters read, in any folder."""
 
 Arg = Annotated[str, msgspec.Meta(min_length=1, max_length=2_000)]
@@ -65,7 +77,7 @@ class Step(Input, frozen=True, kw_only=True):
             safe_path(self.notebook)
 
 
-class Pipeline(Input, frozen=True, kw_only=True):
+class PipelineConfig(Input, frozen=True, kw_only=True):
     """The tests of a candidate; independent, so they run at the same time."""
 
     steps: Annotated[tuple[Step, ...], msgspec.Meta(max_length=MAX_STEPS)] = ()
@@ -81,7 +93,7 @@ class Pipeline(Input, frozen=True, kw_only=True):
             raise ValueError("two steps of the pipeline have the same name")
 
     def limits(self, step: Step) -> Limits:
-        """Return what a step may use."""
+        """Return the limits of a step."""
         seconds = step.timeout_s or self.timeout_s
         return Limits(
             wall_s=seconds,
@@ -92,15 +104,15 @@ class Pipeline(Input, frozen=True, kw_only=True):
         )
 
 
-class Health(Input, frozen=True, kw_only=True):
-    """The command by which a node tells whether a checkout is well; empty: no check."""
+class HealthConfig(Input, frozen=True, kw_only=True):
+    """The command by which a node checks a checkout's health; without one there is no check."""
 
     run: Argv = ()
     timeout_s: Seconds = 60.0
 
     @property
     def limits(self) -> Limits:
-        """What the command may use."""
+        """The limits of the command."""
         return Limits(wall_s=self.timeout_s, cpu_s=self.timeout_s)
 
 
@@ -120,7 +132,7 @@ class ReviewRules(Input, frozen=True, kw_only=True):
     and their agents' proposals, and their approval is enough for a change of this file too."""
 
     def __post_init__(self) -> None:
-        """Refuse a pattern that protects nothing, whatever its author thinks."""
+        """Refuse a pattern that no path can match."""
         for pattern in self.protected:
             try:
                 safe_path(pattern)
@@ -134,16 +146,16 @@ class ReviewRules(Input, frozen=True, kw_only=True):
 class RepoConfig(Input, frozen=True, kw_only=True):
     """All of `angelos.toml`; an absent file is the same as an empty one."""
 
-    pipeline: Pipeline = Pipeline()
-    health: Health = Health()
+    pipeline: PipelineConfig = PipelineConfig()
+    health: HealthConfig = HealthConfig()
     review: ReviewRules = ReviewRules()
 
     @property
     def judges(self) -> tuple[str, ...]:
-        """Patterns of what decides on a proposal: nobody loosens their own tests unseen.
+        """Patterns of the files that decide on a proposal: nobody loosens their own tests unseen.
 
-        The settings of common tools, and the programs that the steps and the health command
-        run, as far as they lie in the repository. What these read or import is not looked into.
+        They are the settings of common tools, and the programs that the steps and the health
+        command run, where these lie in the repository. What the programs import is not followed.
         """
         commands = [step.run for step in self.pipeline.steps] + [self.health.run]
         return (*SETTINGS, *(path for argv in commands for path in _programs(argv)))
@@ -162,15 +174,28 @@ def _programs(argv: Argv) -> tuple[str, ...]:
     name = PurePosixPath(argv[0]).name
     if not name.startswith(("python", "sh", "bash")):
         return (str(PurePosixPath(argv[0])),)
-    for at, argument in enumerate(argv[1:], 1):
+    for position, argument in enumerate(argv[1:], 1):
         if argument == "-m":
-            module = "".join(argv[at + 1 : at + 2]).replace(".", "/")
+            module = "".join(argv[position + 1 : position + 2]).replace(".", "/")
             return (f"{module}.py", f"{module}/__init__.py", f"{module}/__main__.py")
         if argument == "-c":
             return ()
         if not argument.startswith("-"):
             return (str(PurePosixPath(argument)),)
     return ()
+
+
+async def load(repository: Repository, repo: str, revision: Revision) -> RepoConfig:
+    """Return the configuration at a revision of a repository.
+
+    Raises:
+        InvalidInput: The file cannot be read.
+    """
+    try:
+        body = await repository.read(repo, revision, FILE)
+    except NotFound:
+        return RepoConfig()
+    return parse(body)
 
 
 def parse(body: bytes) -> RepoConfig:

@@ -1,4 +1,4 @@
-"""How much of a change is risky, and which of its paths need people: pure, small, explainable.
+"""How risky a change is, and which of its paths need people: pure, small, explainable.
 
 >>> risk((Change(path="a.py", before="1", after="2", diff="+x = 1"),))
 11
@@ -15,13 +15,13 @@ POLICY_PATHS = ("angelos.toml", ".angelos/**")
 MAX_RISK = 1000
 _UNSEEN = 500
 _LONG_LINE = 500
-"""Encoded payloads come in long lines: this alone told planted base64 and hex from honest code."""
+"""Encoded payloads have long lines: this alone set planted base64 and hex apart in our samples."""
 
 
 def touched(paths: Sequence[str], patterns: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the paths that fall under `patterns`, whatever their letters' case.
+    """Return the paths that match `patterns`, ignoring case.
 
-    Case is ignored because a checkout may lie on a file system that ignores it too.
+    A checkout may lie on a file system that ignores case too.
     """
     lower = tuple(pattern.lower() for pattern in patterns)
     return tuple(path for path in paths if matches(path.lower(), lower))
@@ -30,7 +30,7 @@ def touched(paths: Sequence[str], patterns: tuple[str, ...]) -> tuple[str, ...]:
 def risk(changes: Sequence[Change]) -> int:
     """Return 0 to 1000: 10 a file, 1 an added line, 100 a deleted file, 500 for a long line.
 
-    500 also where `Change.diff`, which is bounded, was cut: what nobody looks at is not harmless.
+    500 also where `Change.diff`, which is bounded, was cut: nobody sees the rest.
     Notebooks are JSON, in which long lines are normal.
     """
     points = 0
@@ -47,7 +47,7 @@ def risk(changes: Sequence[Change]) -> int:
 def _added(diff: str) -> list[str]:
     r"""Return the added lines of a unified diff; only `\n` ends a line, as in git.
 
-    Whatever stands before the first hunk is the header, whatever an added line may begin with.
+    All before the first hunk is the header, even a line that begins with a plus.
     """
     rows = diff.split("\n")
     head = next((i for i, row in enumerate(rows) if row.startswith("@@ ")), -1)

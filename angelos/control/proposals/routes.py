@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import cast
 
+from angelos.control.proposals.service import ProposalService
 from angelos.control.service import Control
 from angelos.core.api import (
     ProposalList,
@@ -19,8 +20,10 @@ from angelos.core.routes import Call, Nothing, Route, choice, limit, wait_second
 
 def routes(control: Control) -> list[Route]:
     """Return the routes of proposals and their review."""
-    proposals = control.proposals
+    return [*_proposing(control.proposals), *_reviewing(control.proposals)]
 
+
+def _proposing(proposals: ProposalService) -> list[Route]:
     async def propose(call: Call[SubmitProposal]) -> ProposalView:
         return await proposals.propose(call.principal, call.params["repo"], call.body, call.trace)
 
@@ -31,14 +34,6 @@ def routes(control: Control) -> list[Route]:
 
     async def show(call: Call[Nothing]) -> ProposalView:
         return await proposals.view(ProposalId(call.params["proposal"]), wait_seconds(call))
-
-    async def approve(call: Call[Review]) -> ProposalView:
-        proposal = ProposalId(call.params["proposal"])
-        return await proposals.approve(call.principal, proposal, call.body, call.trace)
-
-    async def reject(call: Call[Review]) -> ProposalView:
-        proposal = ProposalId(call.params["proposal"])
-        return await proposals.reject(call.principal, proposal, call.body, call.trace)
 
     return [
         Route(
@@ -69,6 +64,19 @@ def routes(control: Control) -> list[Route]:
             query=("wait",),
             summary="A proposal; wait=seconds waits until it is settled",
         ),
+    ]
+
+
+def _reviewing(proposals: ProposalService) -> list[Route]:
+    async def approve(call: Call[Review]) -> ProposalView:
+        proposal = ProposalId(call.params["proposal"])
+        return await proposals.approve(call.principal, proposal, call.body, call.trace)
+
+    async def reject(call: Call[Review]) -> ProposalView:
+        proposal = ProposalId(call.params["proposal"])
+        return await proposals.reject(call.principal, proposal, call.body, call.trace)
+
+    return [
         Route(
             "POST",
             "/proposals/{proposal}/approve",

@@ -1,4 +1,4 @@
-"""Proposals as people and agents see them: propose, look, approve, reject.
+"""Proposals as people and agents see them: propose, show, approve, reject.
 
 view = await proposals.propose(principal, "study", SubmitProposal(base="main", edits=[...],
 message="Add midrange"))
@@ -8,15 +8,16 @@ await proposals.approve(person, view.id, Review(digest=view.digest))
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
-from angelos.control.context import Parts, hash_id
+from angelos.control.context import ControlContext, hash_id
 from angelos.control.policy.engine import Decision
-from angelos.control.proposals.pipeline import Pipeline, under_way
+from angelos.control.proposals import repo_config
+from angelos.control.proposals.pipeline import Pipeline
 from angelos.control.proposals.risk import POLICY_PATHS, touched
-from angelos.control.state.models import ProposalRecord
+from angelos.control.state.models import ControlState, ProposalRecord
 from angelos.control.state.proposals import short_diffs, without_diffs
 from angelos.control.views import proposal_view
 from angelos.core.api import SETTLED, ProposalState, ProposalView, Review, SubmitProposal
@@ -35,6 +36,7 @@ from angelos.core.facts import (
     ProposalReceived,
     ProposalRefused,
     ProposalRejected,
+    RefusalCause,
 )
 from angelos.core.ids import ProposalId, Revision, is_id, is_revision, new_proposal_id
 from angelos.core.paths import safe_path
@@ -45,8 +47,8 @@ KEEP_TEXT = 4_000
 KEEP_CONFLICTS = 16
 
 
-class _Attempt(msgspec.Struct, frozen=True, kw_only=True):
-    """A proposal at the door."""
+class _Submission(msgspec.Struct, frozen=True, kw_only=True):
+    """A proposal that is not taken yet."""
 
     principal: Principal
     proposal: ProposalId
@@ -56,13 +58,12 @@ class _Attempt(msgspec.Struct, frozen=True, kw_only=True):
     trace: str
 
 
-class Proposals:
-    """Takes proposals and people's words on them."""
+class ProposalService:
+    """Takes proposals, and what people decide on them."""
 
-    def __init__(self, parts: Parts, pipeline: Pipeline) -> None:
-        """Share the plane's parts."""
-        self._parts = parts
-        self._ledger = parts.ledger
+    def __init__(self, context: ControlContext, pipeline: Pipeline) -> None:
+        self._context = context
+        self._projection = context.projection
         self._pipeline = pipeline
 
     # -- propose -----------------------------------------------------------------------------
@@ -70,31 +71,36 @@ class Proposals:
     async def propose(
         self, principal: Principal, repo: str, body: SubmitProposal, trace: str = ""
     ) -> ProposalView:
-        """Take edits in and answer once they are in `dev` (or have failed to get there).
+        """Take edits and return the proposal once they are in `dev`, or could not get there.
 
-        Raises `Forbidden`, `Stale` with both texts, `InvalidInput` (for each a fact
-        proposal.refused is kept), `NotFound`, `Busy`, and `Conflict` when the id was used for
-        something else.
+        Raises:
+            Forbidden: The policy does not allow it; a fact `proposal.refused` is appended.
+            Stale: The same lines have changed since the base; as above, and the error holds
+                both texts.
+            InvalidInput: The edits have the wrong form; as above.
+            NotFound: There is no such repository or base.
+            Busy: The repository has too many open proposals.
+            Conflict: The id belongs to another proposal.
         """
-        attempt = await self._attempt(principal, repo, body, trace)
-        proposal = attempt.proposal
-        known = self._ledger.state.proposals.get(proposal)
-        if known is not None and (known.author, known.repo) != (principal.id, repo):
+        submission = await self._submission(principal, repo, body, trace)
+        proposal = submission.proposal
+        record = self._projection.state.proposals.get(proposal)
+        if record is not None and (record.author, record.repo) != (principal.id, repo):
             raise Conflict(f"{proposal} is somebody else's proposal, or another repository's.")
-        if known is None:
-            if under_way(self._ledger.state, repo) >= self._parts.config.max_open_proposals:
+        if record is None:
+            if _undecided(self._projection.state, repo) >= self._context.config.max_open_proposals:
                 raise Busy(
-                    f"{repo} has {self._parts.config.max_open_proposals} open proposals; this "
+                    f"{repo} has {self._context.config.max_open_proposals} open proposals; this "
                     "one was not taken.",
                     hint="Try again when some are decided.",
                 )
-            await self._allowed(attempt, tuple(safe_path(edit.path) for edit in body.edits))
-        proposed = await self._proposed(attempt, body)
-        if known is None:
-            # What the edits really touch is known only now; an edit's own word is not enough.
-            await self._allowed(attempt, tuple(change.path for change in proposed.changes))
-            await self._ledger.say(
-                self._ledger.fact(
+            await self._allowed(submission, tuple(safe_path(edit.path) for edit in body.edits))
+        proposed = await self._proposed(submission, body)
+        if record is None:
+            # Only now is it known which paths the edits touch; an edit may name another path.
+            await self._allowed(submission, tuple(change.path for change in proposed.changes))
+            await self._projection.append(
+                self._projection.fact(
                     _received(proposed),
                     proposal,
                     principal.id,
@@ -102,19 +108,19 @@ class Proposals:
                     trace=trace,
                 )
             )
-        await self._ledger.until(
+        await self._projection.until(
             lambda state: (
                 proposal not in state.proposals or state.proposals[proposal].state != "received"
             ),
             subject=proposal,
-            timeout_s=self._parts.config.merge_wait_s,
+            timeout_s=self._context.config.merge_wait_s,
         )
         return proposal_view(self._record(proposal))
 
-    async def _attempt(
+    async def _submission(
         self, principal: Principal, repo: str, body: SubmitProposal, trace: str
-    ) -> _Attempt:
-        return _Attempt(
+    ) -> _Submission:
+        return _Submission(
             principal=principal,
             proposal=self._id(body.proposal),
             repo=repo,
@@ -123,32 +129,32 @@ class Proposals:
             trace=trace,
         )
 
-    async def _proposed(self, attempt: _Attempt, body: SubmitProposal) -> Proposed:
+    async def _proposed(self, submission: _Submission, body: SubmitProposal) -> Proposed:
         try:
-            return await self._parts.repository.propose(
-                attempt.proposal,
-                attempt.repo,
-                attempt.base,
+            return await self._context.repository.propose(
+                submission.proposal,
+                submission.repo,
+                submission.base,
                 body.edits,
-                attempt.principal.id,
-                attempt.message,
+                submission.principal.id,
+                submission.message,
             )
         except Stale as error:
             refused = ProposalRefused(conflicts=_bounded(error.extra.get("conflicts", [])))
-            await self._refuse(attempt, "stale", error, refused)
+            await self._refuse(submission, RefusalCause.stale, error, refused)
             raise
         except InvalidInput as error:
-            await self._refuse(attempt, "invalid", error)
+            await self._refuse(submission, RefusalCause.invalid, error)
             raise
 
-    async def _allowed(self, attempt: _Attempt, paths: tuple[str, ...]) -> Decision:
+    async def _allowed(self, submission: _Submission, paths: tuple[str, ...]) -> Decision:
         policy_paths = touched(paths, POLICY_PATHS)
-        protected = touched(paths, await self._protected(attempt.repo))
+        protected = touched(paths, await self._protected(submission.repo))
         try:
-            return await self._parts.decide(
-                attempt.principal,
+            return await self._context.decide(
+                submission.principal,
                 "propose",
-                ("Repo", attempt.repo),
+                ("Repo", submission.repo),
                 touches_policy=bool(policy_paths),
                 touches_protected=bool(protected),
                 paths=len(paths),
@@ -156,45 +162,45 @@ class Proposals:
         except Forbidden as error:
             rules = tuple(error.extra.get("rules", ()))
             refused = ProposalRefused(policy_paths=policy_paths, rules=rules)
-            await self._refuse(attempt, "policy", error, refused)
+            await self._refuse(submission, RefusalCause.policy, error, refused)
             raise
 
     async def _refuse(
         self,
-        attempt: _Attempt,
-        outcome: Literal["stale", "policy", "invalid"],
+        submission: _Submission,
+        cause: RefusalCause,
         error: AngelError,
         refused: ProposalRefused | None = None,
     ) -> None:
         refused = msgspec.structs.replace(
             refused or ProposalRefused(),
-            repo=attempt.repo,
-            base=attempt.base,
-            message=attempt.message,
+            repo=submission.repo,
+            base=submission.base,
+            message=submission.message,
             reason=error.detail,
         )
-        await self._ledger.say(
-            self._ledger.fact(
+        await self._projection.append(
+            self._projection.fact(
                 refused,
-                attempt.proposal,
-                attempt.principal.id,
-                outcome=outcome,
-                trace=attempt.trace,
+                submission.proposal,
+                submission.principal.id,
+                outcome=cause,
+                trace=submission.trace,
             )
         )
 
     async def _protected(self, repo: str) -> tuple[str, ...]:
-        main = await self._parts.repository.head(repo, "main")
+        main = await self._context.repository.head(repo, "main")
         try:
-            config = await self._pipeline.config(repo, main)
+            config = await repo_config.load(self._context.repository, repo, main)
         except InvalidInput:
-            return ("**",)  # nobody knows what is protected, so everything is
+            return ("**",)  # what is protected cannot be read, so everything is
         return (*config.review.protected, *config.judges)
 
     async def _base(self, repo: str, base: str) -> Revision:
         if base in ("main", "dev"):
-            return await self._parts.repository.head(repo, base)
-        await self._parts.repository.head(repo, "main")
+            return await self._context.repository.head(repo, base)
+        await self._context.repository.head(repo, "main")
         if not is_revision(base):
             raise InvalidInput(
                 f"{base[:80]!r} is no revision.",
@@ -202,27 +208,27 @@ class Proposals:
             )
         return Revision(base)
 
-    def _id(self, wanted: ProposalId | None) -> ProposalId:
-        if wanted is None:
-            return new_proposal_id(int(self._parts.clock.time() * 1000))
-        if not is_id(wanted) or not wanted.startswith("prop-"):
+    def _id(self, requested: ProposalId | None) -> ProposalId:
+        if requested is None:
+            return new_proposal_id(int(self._context.clock.time() * 1000))
+        if not is_id(requested) or not requested.startswith("prop-"):
             raise InvalidInput(
-                f"{wanted[:80]!r} is no proposal id.", hint="Use prop- and 32 hex digits."
+                f"{requested[:80]!r} is no proposal id.", hint="Use prop- and 32 hex digits."
             )
-        return wanted
+        return requested
 
-    # -- look --------------------------------------------------------------------------------
+    # -- show --------------------------------------------------------------------------------
 
     async def view(self, proposal: ProposalId, wait_s: float = 0.0) -> ProposalView:
-        """Return a proposal; with `wait_s`, wait up to that long until it is settled or waits."""
+        """Return a proposal; with `wait_s`, wait that long for it to be settled or to wait."""
         self._record(proposal)
         if wait_s > 0:
-            await self._ledger.until(
+            await self._projection.until(
                 lambda state: (
                     proposal not in state.proposals or state.proposals[proposal].state in SETTLED
                 ),
                 subject=proposal,
-                timeout_s=min(wait_s, self._parts.config.max_wait_s),
+                timeout_s=min(wait_s, self._context.config.max_wait_s),
             )
         return proposal_view(self._record(proposal))
 
@@ -230,7 +236,7 @@ class Proposals:
         self, state: ProposalState | None = None, repo: str = "", limit: int = 50
     ) -> tuple[ProposalView, ...]:
         """Return the newest proposals, newest first, with the beginnings of their diffs."""
-        newest = reversed(self._ledger.state.proposals.values())
+        newest = reversed(self._projection.state.proposals.values())
         chosen = [
             record
             for record in newest
@@ -238,16 +244,17 @@ class Proposals:
         ]
         return tuple(proposal_view(without_diffs(record)) for record in chosen[:limit])
 
-    # -- people's words ----------------------------------------------------------------------
+    # -- review -----------------------------------------------------------------------------
 
     async def approve(
         self, principal: Principal, proposal: ProposalId, body: Review, trace: str = ""
     ) -> ProposalView:
-        """Count one person's approval of exactly what the digest names.
+        """Count one person's approval of exactly the edits that the digest names.
 
-        Raises `Conflict` when the digest is not the proposal's, or when it does not wait for
-        approval, and `Forbidden` for agents, for the author unless they work alone
-        (`review.solo`), and for whoever has approved it before.
+        Raises:
+            Conflict: The digest is not the proposal's, or it does not wait for approval.
+            Forbidden: For agents, for the author unless they work alone (`review.solo`), and for
+                people who have approved it already.
         """
         record, solo = await self._reviewed(principal, "approve", proposal, body)
         if record.state != "waiting" or record.candidate_main is None:
@@ -255,7 +262,7 @@ class Proposals:
                 f"{proposal} does not wait for approval, it is {record.state}: {record.reason}",
                 hint="Nothing was counted.",
             )
-        # Whoever joined or left since the tests may have changed how many it takes.
+        # People who joined or left since the tests may have changed how many it takes.
         judgement = await self._pipeline.judgement(record, record.candidate_main)
         approved = ProposalApproved(
             digest=record.digest,
@@ -264,24 +271,29 @@ class Proposals:
             solo=solo,
             needs=record.needs if judgement.needs is None else judgement.needs,
         )
-        fact = self._ledger.fact(
+        fact = self._projection.fact(
             approved,
             proposal,
             principal.id,
-            # Said twice for one candidate it is one fact; a new candidate may need a new word.
+            # An approval that is repeated is one fact; a new candidate needs a new approval.
             key=hash_id(Kind.proposal_approved, proposal, principal.id, str(record.candidate)),
             revision=record.candidate,
             trace=trace,
         )
-        await self._ledger.say(fact)
+        await self._projection.append(fact)
         return proposal_view(self._record(proposal))
 
     async def reject(
         self, principal: Principal, proposal: ProposalId, body: Review, trace: str = ""
     ) -> ProposalView:
-        """Reject a proposal that is not part of `main` yet; its edits leave `dev`."""
+        """Reject a proposal that is not part of `main` yet; its edits leave `dev`.
+
+        Raises:
+            Conflict: The digest is not the proposal's, or it is decided already.
+            Forbidden: The policy does not allow it.
+        """
         record, _ = await self._reviewed(principal, "reject", proposal, body)
-        async with self._parts.locks[record.repo]:
+        async with self._context.locks[record.repo]:
             record = self._record(proposal)
             if not record.undecided or await self._pipeline.is_main(record):
                 raise Conflict(
@@ -289,8 +301,8 @@ class Proposals:
                     hint="What is part of main is undone by `angelos repo rollback`.",
                 )
             reason = f"Rejected by {principal.id}" + (body.comment and f": {body.comment}")
-            await self._ledger.say(
-                self._ledger.fact(
+            await self._projection.append(
+                self._projection.fact(
                     ProposalRejected(digest=record.digest, reason=reason),
                     proposal,
                     principal.id,
@@ -305,7 +317,7 @@ class Proposals:
         """Return the proposal, and whether one person alone reviews it; raise what forbids it."""
         record = self._record(proposal)
         solo = await self._pipeline.solo(record.repo)
-        await self._parts.decide(
+        await self._context.decide(
             principal,
             action,
             ("Repo", record.repo),
@@ -322,13 +334,18 @@ class Proposals:
         return record, solo
 
     def _record(self, proposal: ProposalId) -> ProposalRecord:
-        record = self._ledger.state.proposals.get(proposal)
+        record = self._projection.state.proposals.get(proposal)
         if record is None:
             raise NotFound(
-                f"There is no proposal {proposal}, or it was settled long ago.",
+                f"There is no proposal {proposal}, or it was settled too long ago.",
                 hint="`angelos proposal list` lists them; older ones are in the audit log.",
             )
         return record
+
+
+def _undecided(state: ControlState, repo: str) -> int:
+    """Return how many proposals of a repository are not decided yet."""
+    return sum(record.repo == repo and record.undecided for record in state.proposals.values())
 
 
 def _received(proposed: Proposed) -> ProposalReceived:

@@ -1,83 +1,80 @@
-"""The steps of a candidate's tests as tasks: which runs are there, and what came of them.
+"""The steps of a candidate's tests as tasks: which runs exist, and what came of them.
 
-Pure. A step is tried again when its node gave up, never when its program failed; each try has
+Pure. A step is retried when its node gave up, never when its program failed; each attempt has
 an id made of proposal, candidate, step and number, so that a restart finds it again.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
 
 import msgspec
 
 from angelos.control.context import hash_id
 from angelos.control.proposals.notebook_step import program
-from angelos.control.proposals.repo_config import Pipeline, Step
-from angelos.control.state.models import SUPERVISOR, State, TaskRecord
-from angelos.control.state.tasks import quarantine_reason, task_for
+from angelos.control.proposals.repo_config import PipelineConfig, Step
+from angelos.control.state.models import ControlState, TaskRecord
+from angelos.control.state.tasks import task_for
 from angelos.core.api import SubmitTask
-from angelos.core.facts import StepResult
+from angelos.core.facts import CancelCause, CandidateOutcome, EvidenceSource, StepResult
 from angelos.core.ids import CommandId, ProposalId, Revision
 from angelos.core.messages import Status
 
 
-class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """The last try of a step; `task` is None when it has not been accepted yet."""
+class StepRun(msgspec.Struct, frozen=True, kw_only=True):
+    """The last attempt at a step; `task` is None when it has not been accepted yet."""
 
     step: Step
     command: CommandId
     task: TaskRecord | None
 
     @property
-    def ended(self) -> Literal["", "passed", "failed"]:
-        """How it ended; empty while it has not."""
+    def outcome(self) -> CandidateOutcome | None:
+        """How it ended; None while it has not."""
         if self.task is None or self.task.result is None:
-            return ""
-        return "passed" if self.task.result.status is Status.ok else "failed"
+            return None
+        passed = self.task.result.status is Status.ok
+        return CandidateOutcome.passed if passed else CandidateOutcome.failed
 
 
 def runs(
-    state: State,
+    state: ControlState,
     proposal: ProposalId,
     candidate: Revision,
     steps: Sequence[Step],
     attempts: int,
-) -> list[Run]:
-    """Return the last try of each step, or the one to make next."""
+) -> list[StepRun]:
+    """Return the last attempt at each step, or the one to make next."""
     return [_run(state, proposal, candidate, step, attempts) for step in steps]
 
 
-def _run(state: State, proposal: ProposalId, candidate: Revision, step: Step, attempts: int) -> Run:
-    run = Run(step=step, command=CommandId(""), task=None)
+def _run(
+    state: ControlState, proposal: ProposalId, candidate: Revision, step: Step, attempts: int
+) -> StepRun:
+    run = StepRun(step=step, command=CommandId(""), task=None)
     for attempt in range(attempts):
         # The first digits are the proposal's, so that ids go on sorting by time.
         tail = hash_id(proposal, candidate, step.name, str(attempt))[12:]
         command = CommandId(f"cmd-{proposal.removeprefix('prop-')[:12]}{tail}")
-        run = Run(step=step, command=command, task=state.tasks.get(task_for(command)))
+        run = StepRun(step=step, command=command, task=state.tasks.get(task_for(command)))
         if run.task is None or not _lost(run.task):
             break
     return run
 
 
 def _lost(task: TaskRecord) -> bool:
-    """Tell whether a task ended for its node's reasons, not its own or somebody's wish."""
+    """Return whether a task ended for a reason of its node, so that another node may try it."""
     result = task.result
     return (
         result is not None
         and result.status in {Status.killed, Status.denied}
-        and result.evidence.get("source") == "node"
-        and (task.cancelled_at is None or _taken_from_its_node(task))
+        and result.evidence.get("source") == EvidenceSource.node
+        and (task.cancelled_at is None or task.cancel_cause is CancelCause.node_quarantined)
     )
 
 
-def _taken_from_its_node(task: TaskRecord) -> bool:
-    """Tell whether control cancelled a task for its node's sake; anybody may give any reason."""
-    return task.cancelled_by == SUPERVISOR and task.cancel_reason == quarantine_reason(task.node)
-
-
 def request(
-    repo: str, candidate: Revision, pipeline: Pipeline, step: Step, command: CommandId
+    repo: str, candidate: Revision, pipeline: PipelineConfig, step: Step, command: CommandId
 ) -> SubmitTask:
     """Return a step as an ordinary task in the candidate's checkout."""
     limits = pipeline.limits(step)
@@ -93,12 +90,12 @@ def request(
     )
 
 
-def results(all_runs: Sequence[Run], keep: int) -> tuple[StepResult, ...]:
+def results(all_runs: Sequence[StepRun], keep: int) -> tuple[StepResult, ...]:
     """Return how each step ended, with the last `keep` characters of its output."""
     return tuple(_result(run, keep) for run in all_runs)
 
 
-def _result(run: Run, keep: int) -> StepResult:
+def _result(run: StepRun, keep: int) -> StepResult:
     task, result = run.task, run.task.result if run.task else None
     if result is None:
         output, status, seconds = "Stopped: another step failed first.", Status.killed, 0.0
@@ -116,13 +113,29 @@ def _result(run: Run, keep: int) -> StepResult:
     )
 
 
-def verdict(all_runs: Sequence[Run], keep: int) -> tuple[Literal["", "passed", "failed"], str]:
-    """Return how the tests stand, and why in words; the first failure decides."""
-    failed = [run for run in all_runs if run.ended == "failed"]
+class StepsVerdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of all steps; `output` is that of the step that decided, if one did."""
+
+    outcome: CandidateOutcome
+    summary: str
+    """In one sentence, without output."""
+    output: str = ""
+
+    @property
+    def reason(self) -> str:
+        """The summary and the output, for people to read."""
+        return f"{self.summary}: {self.output}" if self.output else self.summary
+
+
+def verdict(all_runs: Sequence[StepRun], keep: int) -> StepsVerdict | None:
+    """Return what came of the steps, None while that is open; the first failure decides."""
+    failed = [run for run in all_runs if run.outcome is CandidateOutcome.failed]
     if failed:
         result = _result(failed[0], keep)
-        return "failed", f"Step {result.name} ended as {result.status}: {result.output}"
-    if all(run.ended == "passed" for run in all_runs):
+        summary = f"Step {result.name} ended as {result.status}"
+        return StepsVerdict(outcome=CandidateOutcome.failed, summary=summary, output=result.output)
+    if all(run.outcome is CandidateOutcome.passed for run in all_runs):
         names = ", ".join(run.step.name for run in all_runs)
-        return "passed", f"Tests passed: {names}." if names else "main has no tests to run."
-    return "", ""
+        summary = f"Tests passed: {names}." if names else "main has no tests to run."
+        return StepsVerdict(outcome=CandidateOutcome.passed, summary=summary)
+    return None

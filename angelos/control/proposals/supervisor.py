@@ -1,6 +1,6 @@
 """How many people a tested candidate needs: the smallest number for which the policy allows it.
 
-Pure but for Cedar. Nothing here knows what is protected from whom; that is the policy's.
+Pure, except that it evaluates the policy, which alone knows who may change what.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ MOST_PEOPLE = 5
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
-    """`needs` people in all (None: no number is enough), by these rules, for this reason."""
+    """How many people a candidate needs in all (None: no number is enough), and cause."""
 
     needs: int | None
     rules: tuple[str, ...]
@@ -29,17 +29,17 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 def judge(
     policy: Policy, record: ProposalRecord, config: RepoConfig, *, solo: bool = False
 ) -> Judgement:
-    """Ask the policy what it takes to promote a proposal whose tests have run.
+    """Return how many people it takes to promote a proposal whose tests have run.
 
     Args:
         policy: The policy in force.
         record: The proposal.
-        config: That of the `main` it was tested by.
+        config: The configuration of the `main` by which it was tested.
         solo: Whether one person alone reviews.
     """
     points = risk(record.changes)
     tests = len(record.steps)
-    why = _protected_by(record, config) or _risk_of(points, tests)
+    cause = _protected_by(record, config) or _risk_of(points, tests)
     context = _context(record, config) | {"risk": points, "solo": solo}
     refusal = ""
     for needs in range(MOST_PEOPLE + 1):
@@ -53,14 +53,14 @@ def judge(
             )
         )
         if answer.allowed:
-            reason = _reason(needs, why)
+            reason = _reason(needs, cause)
             return Judgement(needs=needs, rules=answer.rules, reason=reason, risk=points, solo=solo)
-        refusal = answer.why
-    return Judgement(needs=None, rules=(), reason=f"{why}; {refusal}", risk=points, solo=solo)
+        refusal = answer.reason
+    return Judgement(needs=None, rules=(), reason=f"{cause}; {refusal}", risk=points, solo=solo)
 
 
 def _context(record: ProposalRecord, config: RepoConfig) -> dict[str, bool | int | str]:
-    """Return what the policy is told of a proposal."""
+    """Return the context of a proposal in which the policy decides."""
     protected = (*config.review.protected, *config.judges)
     return {
         "tests": len(record.steps),
@@ -76,7 +76,7 @@ def _held(record: ProposalRecord, config: RepoConfig) -> bool:
 
 
 def _protected_by(record: ProposalRecord, config: RepoConfig) -> str:
-    """Return why a person has to look at it whatever its risk; empty if nothing says so."""
+    """Return why a person has to review it whatever its risk; empty if there is no reason."""
     if paths := touched(record.paths, POLICY_PATHS):
         return f"it changes the policy itself ({', '.join(paths)})"
     if paths := touched(record.paths, config.review.protected):
@@ -93,8 +93,8 @@ def _risk_of(points: int, tests: int) -> str:
     return f"its risk is {points} of 1000 ({passed})"
 
 
-def _reason(needs: int, why: str) -> str:
+def _reason(needs: int, cause: str) -> str:
     if needs == 0:
-        return f"Approved by policy: {why}."
+        return f"Approved by policy: {cause}."
     people = "One person has" if needs == 1 else f"{needs} people have"
-    return f"{people} to approve it, because {why}."
+    return f"{people} to approve it, because {cause}."

@@ -1,14 +1,14 @@
-"""What happened, and what is therefore to be done: pure, so that any crash can be played through.
+"""What happened, and what is therefore to be done: pure, so that any crash can be replayed.
 
-    state = fold(state, fact)          # what is known after the fact
-    effects = decide(state, fact)      # what the fact makes necessary
-    effects = outstanding(state)       # all that is necessary, after a restart
-    effects = overdue(state, now, 15, 60)  # what time has made necessary
+    state = fold(state, fact)              # the state after the fact
+    effects = decide(state, fact)          # what the fact makes necessary
+    effects = outstanding(state)           # everything that is necessary, after a restart
+    effects = overdue(state, now, 15, 60)  # what time makes necessary
 
-`decide` never asks for anything that `outstanding` would not ask for in the same state, which is
-why nothing is lost when the process dies between a fact and its effects.
+`decide` never asks for an effect that `outstanding` would not ask for in the same state. So
+nothing is lost when the process dies between a fact and its effects.
 
->>> outstanding(State())
+>>> outstanding(ControlState())
 []
 """
 
@@ -43,15 +43,16 @@ from angelos.control.state.effects import (
 )
 from angelos.control.state.models import (
     HEALTH,
+    ControlState,
     MainRecord,
     NodeRecord,
     ProposalRecord,
     RepoRecord,
-    State,
     TaskRecord,
     replace,
 )
 from angelos.core.facts import (
+    CancelCause,
     CheckoutFailed,
     CheckoutHealthy,
     CheckoutRequested,
@@ -63,14 +64,14 @@ from angelos.core.ids import PrincipalId, ProposalId, Revision, TaskId
 
 CHECKOUT_ATTEMPTS = 3
 
-Fold = Callable[[State, Fact], State]
+Fold = Callable[[ControlState, Fact], ControlState]
 
 _FOLDS: dict[str, tuple[Fold, ...]] = {
     Kind.system_started: (node_state.server_started,),
     Kind.policy_loaded: (lambda state, fact: replace(state, policy=fact.read(PolicyLoaded).hash),),
-    Kind.node_enrolled: (node_state.met,),
-    Kind.node_connected: (node_state.met,),
-    Kind.node_disconnected: (node_state.left,),
+    Kind.node_enrolled: (node_state.node_known,),
+    Kind.node_connected: (node_state.node_known,),
+    Kind.node_disconnected: (node_state.node_left,),
     Kind.principal_quarantined: (node_state.quarantined,),
     Kind.principal_released: (node_state.quarantined,),
     Kind.task_accepted: (tasks.accepted,),
@@ -98,21 +99,21 @@ _FOLDS: dict[str, tuple[Fold, ...]] = {
 }
 
 KINDS: frozenset[str] = frozenset(_FOLDS)
-"""The kinds that control follows; all that it says itself are among them."""
+"""The kinds that control follows; all that it appends itself are among them."""
 
 
-def fold(state: State, fact: Fact) -> State:
-    """Return the state after a fact; a fact that does not fit changes only the offset.
+def fold(state: ControlState, fact: Fact) -> ControlState:
+    """Return the state after a fact; a fact that does not fit the state changes only the offset.
 
-    Raises `InvalidInput` when the fact's data are not those of its kind; the caller keeps the old
-    state and goes on.
+    Raises:
+        InvalidInput: The fact's data are not those of its kind; the caller keeps the old state.
     """
     for step in _FOLDS.get(fact.kind, ()):
         state = step(state, fact)
     return replace(state, offset=fact.offset)
 
 
-def decide(state: State, fact: Fact) -> list[Effect]:
+def decide(state: ControlState, fact: Fact) -> list[Effect]:
     """Return what a fact that was just folded makes necessary."""
     kind, subject = fact.kind, fact.subject
     effects: list[Effect] = []
@@ -129,25 +130,25 @@ def decide(state: State, fact: Fact) -> list[Effect]:
         effects += _checkout_effects(state, state.repos.get(node_state.repo_of(subject)))
     elif kind == Kind.principal_quarantined:
         effects += _quarantine_effects(state, PrincipalId(subject))
-    # What other nodes were asked for lies in their queues already.
+    # The commands of other nodes are in their queues already.
     return [e for e in effects if not isinstance(e, PutCheckout) or e.node == subject]
 
 
-def outstanding(state: State) -> list[Effect]:
-    """Return everything that is necessary in a state; used once, after a restart."""
+def outstanding(state: ControlState) -> list[Effect]:
+    """Return every effect that is necessary in a state; used once, after a restart."""
     effects: list[Effect] = []
     for task in state.tasks.values():
         effects += _task_effects(state, task, Kind.task_accepted)
     for repo in {record.repo for record in state.proposals.values()}:
         effects += _repo_effects(state, repo)
     effects += _all_checkouts(state)
-    for who in state.quarantined:
-        effects += _quarantine_effects(state, who)
+    for principal in state.quarantined:
+        effects += _quarantine_effects(state, principal)
     return list(dict.fromkeys(effects))
 
 
-def overdue(state: State, now: float, grace_s: float, gone_s: float) -> list[Effect]:
-    """Return the tasks of which nothing more is to be expected at `now` (Unix seconds)."""
+def overdue(state: ControlState, now: float, grace_s: float, gone_s: float) -> list[Effect]:
+    """Return the effects that end the tasks which have timed out at `now` (Unix seconds)."""
     return [
         EndTask(task.id)
         for task in state.tasks.values()
@@ -158,43 +159,46 @@ def overdue(state: State, now: float, grace_s: float, gone_s: float) -> list[Eff
 # -- tasks -----------------------------------------------------------------------------------
 
 
-def _task_effects(state: State, task: TaskRecord | None, kind: str) -> Iterator[Effect]:
+def _task_effects(state: ControlState, task: TaskRecord | None, kind: str) -> Iterator[Effect]:
     if task is None or not task.open:
         return
     if task.cancelled_at is not None:
         if kind in (Kind.task_accepted, Kind.task_cancelled):
             yield StopTask(task.id)
-    elif reason := _unwanted(state, task):
-        yield AbandonTask(task.id, reason)
+    elif effect := _abandoned(state, task):
+        yield effect
     elif kind == Kind.task_accepted:
         yield PutTask(task.id)
 
 
-def _unwanted(state: State, task: TaskRecord) -> str:
-    """Return why nobody wants a task any more; empty when somebody does."""
-    for who in (task.by, task.on_behalf_of, task.node):
-        if who is not None and who in state.quarantined:
-            return tasks.quarantine_reason(who)
+def _abandoned(state: ControlState, task: TaskRecord) -> AbandonTask | None:
+    """Return the effect that cancels a task which is of no use any more."""
+    for principal in (task.by, task.on_behalf_of, task.node):
+        if principal is not None and principal in state.quarantined:
+            at_node = principal == task.node
+            cause = CancelCause.node_quarantined if at_node else CancelCause.principal_quarantined
+            return AbandonTask(task.id, cause, f"{principal} is quarantined")
     proposal = state.proposals.get(ProposalId(task.proposal))
     if task.proposal and (proposal is None or proposal.state != "testing"):
-        return f"{task.proposal} is not tested any more"
-    return ""
+        reason = f"{task.proposal} is not tested any more"
+        return AbandonTask(task.id, CancelCause.not_tested, reason)
+    return None
 
 
 # -- proposals -------------------------------------------------------------------------------
 
 
-def turn(state: State, repo: str) -> ProposalRecord | None:
+def turn(state: ControlState, repo: str) -> ProposalRecord | None:
     """Return whose turn it is: the one under test, else the oldest approved, else the oldest."""
-    mine = [record for record in state.proposals.values() if record.repo == repo]
-    for wanted in ("testing", "approved", "merged"):
-        for record in mine:
-            if record.state == wanted:
+    records = [record for record in state.proposals.values() if record.repo == repo]
+    for turn_state in ("testing", "approved", "merged"):
+        for record in records:
+            if record.state == turn_state:
                 return record
     return None
 
 
-def _after_proposal(state: State, fact: Fact) -> Iterator[Effect]:
+def _after_proposal(state: ControlState, fact: Fact) -> Iterator[Effect]:
     record = state.proposals.get(ProposalId(fact.subject))
     if record is None:
         return
@@ -207,7 +211,7 @@ def _after_proposal(state: State, fact: Fact) -> Iterator[Effect]:
         yield from _checkout_effects(state, state.repos.get(record.repo))
 
 
-def _repo_effects(state: State, repo: str) -> Iterator[Effect]:
+def _repo_effects(state: ControlState, repo: str) -> Iterator[Effect]:
     for record in state.proposals.values():
         if record.repo != repo or not record.open:
             continue
@@ -227,7 +231,7 @@ def _turn_effect(record: ProposalRecord) -> Effect:
         return Promote(record.id)
     if record.state == "merged" or record.candidate is None:
         return MakeCandidate(record.id)
-    if not record.outcome:
+    if record.outcome is None:
         return RunSteps(record.id, record.candidate)
     return Judge(record.id, record.candidate)
 
@@ -235,29 +239,29 @@ def _turn_effect(record: ProposalRecord) -> Effect:
 # -- main and the nodes ----------------------------------------------------------------------
 
 
-def canaries(state: State) -> list[NodeRecord]:
-    """Return the labs nodes that have to take a new `main` first."""
+def canaries(state: ControlState) -> list[NodeRecord]:
+    """Return the labs nodes, which check a new `main` out first."""
     return [n for n in state.nodes.values() if n.role == "labs" and not n.quarantined]
 
 
 def restorable(mains: Sequence[MainRecord]) -> Revision | None:
-    """Return the newest position of `main` before the last one that no node found sick."""
+    """Return the newest position of `main` before the last one that failed on no node."""
     for main in reversed(mains[:-1]):
         if not main.failed:
             return main.revision
     return None
 
 
-def awaited(state: State, repo: RepoRecord) -> list[NodeRecord]:
-    """Return the canaries that have not yet found the present `main` healthy."""
+def awaited(state: ControlState, repo: RepoRecord) -> list[NodeRecord]:
+    """Return the canaries that have not yet reported the present `main` healthy."""
     return [node for node in canaries(state) if not _healthy(node, repo)]
 
 
-def _all_checkouts(state: State) -> list[Effect]:
+def _all_checkouts(state: ControlState) -> list[Effect]:
     return [effect for repo in state.repos.values() for effect in _checkout_effects(state, repo)]
 
 
-def _checkout_effects(state: State, repo: RepoRecord | None) -> Iterator[Effect]:
+def _checkout_effects(state: ControlState, repo: RepoRecord | None) -> Iterator[Effect]:
     if repo is None:
         return
     yield from _rollback(repo)
@@ -270,7 +274,7 @@ def _checkout_effects(state: State, repo: RepoRecord | None) -> Iterator[Effect]
             yield from _node_checkout(node, repo, canary=bool(first))
 
 
-def _checked_out(state: State, fact: Fact) -> RepoRecord | None:
+def _checked_out(state: ControlState, fact: Fact) -> RepoRecord | None:
     """Return the repository of a fact about a checkout."""
     match fact.payload():
         case CheckoutRequested(repo=repo) | CheckoutHealthy(repo=repo) | CheckoutFailed(repo=repo):
@@ -279,10 +283,10 @@ def _checked_out(state: State, fact: Fact) -> RepoRecord | None:
 
 
 def _rollback(repo: RepoRecord) -> Iterator[Effect]:
-    """Ask for the rollback of a sick `main`, also of one that was perhaps rolled back already.
+    """Return the rollback of a failed `main`, also of one that may be rolled back already.
 
-    The process may have died between the rollback and saying so: then the sick position is the
-    last but one, and the handler finds out.
+    The process may have died between the rollback and its fact. Then the failed position is the
+    last but one, and the handler finds the rollback that was made.
     """
     restored = repo.main.restores is not None
     for end in range(len(repo.mains) if restored else len(repo.mains) - 1, len(repo.mains) + 1):
@@ -293,43 +297,43 @@ def _rollback(repo: RepoRecord) -> Iterator[Effect]:
 
 
 def _node_checkout(node: NodeRecord, repo: RepoRecord, *, canary: bool) -> Iterator[Effect]:
-    known, main = node.checkouts.get(repo.name), repo.main.revision
-    if known is None or known.revision != main:
+    checkout, main = node.checkouts.get(repo.name), repo.main.revision
+    if checkout is None or checkout.revision != main:
         yield AskCheckout(node.id, repo.name, main, canary, 1)
-    elif known.state == "requested":
+    elif checkout.state == "requested":
         yield PutCheckout(node.id, repo.name, main)
     elif (
-        known.state == "failed"
-        and known.outcome not in HEALTH
-        and known.attempt < CHECKOUT_ATTEMPTS
+        checkout.state == "failed"
+        and checkout.outcome not in HEALTH
+        and checkout.attempt < CHECKOUT_ATTEMPTS
     ):
-        yield AskCheckout(node.id, repo.name, main, canary, known.attempt + 1)
+        yield AskCheckout(node.id, repo.name, main, canary, checkout.attempt + 1)
 
 
 def _healthy(node: NodeRecord, repo: RepoRecord) -> bool:
-    known = node.checkouts.get(repo.name)
-    return known is not None and known.healthy == repo.main.revision
+    checkout = node.checkouts.get(repo.name)
+    return checkout is not None and checkout.healthy == repo.main.revision
 
 
 # -- quarantine ------------------------------------------------------------------------------
 
 
-def _quarantine_effects(state: State, who: PrincipalId) -> Iterator[Effect]:
+def _quarantine_effects(state: ControlState, principal: PrincipalId) -> Iterator[Effect]:
     for task in state.tasks.values():
         if not task.open:
             continue
-        if task.cancelled_at is not None and task.node == who:
-            yield StopTask(task.id)  # its node cannot say the end any more
-        elif task.cancelled_at is None and (reason := _unwanted(state, task)):
-            yield AbandonTask(task.id, reason)
-    for repo in {record.repo for record in state.proposals.values() if record.author == who}:
+        if task.cancelled_at is not None and task.node == principal:
+            yield StopTask(task.id)  # its node cannot report the end any more
+        elif task.cancelled_at is None and (effect := _abandoned(state, task)):
+            yield effect
+    for repo in {record.repo for record in state.proposals.values() if record.author == principal}:
         yield from _repo_effects(state, repo)
     for node in state.nodes.values():
-        if node.id != who and not node.quarantined:
-            yield Revoke(who, node.id)
+        if node.id != principal and not node.quarantined:
+            yield Revoke(principal, node.id)
 
 
-def _revocations(state: State, node: PrincipalId) -> list[Effect]:
+def _revocations(state: ControlState, node: PrincipalId) -> list[Effect]:
     if node in state.quarantined:
-        return []  # it is refused, and so are its commands
-    return [Revoke(who, node) for who in state.quarantined]
+        return []  # it is refused, and its commands with it
+    return [Revoke(principal, node) for principal in state.quarantined]

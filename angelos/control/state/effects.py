@@ -1,6 +1,6 @@
-"""What is to be done: each effect names its item, so that carrying it out twice is once.
+"""What is to be done. Each effect names its item, so carrying it out twice changes nothing.
 
-Handlers look at the present state first and do nothing when it no longer asks for the effect.
+Handlers look at the present state first and do nothing when it no longer needs the effect.
 
 >>> Merge(ProposalId("prop-1")) == Merge(ProposalId("prop-1"))
 True
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import msgspec
 
+from angelos.core.facts import CancelCause
 from angelos.core.ids import PrincipalId, ProposalId, Revision, TaskId
 
 
@@ -18,27 +19,28 @@ class _Effect(msgspec.Struct, frozen=True):
 
 
 class PutTask(_Effect, frozen=True):
-    """Put an accepted task's command into its node's queue."""
+    """Queue an accepted task's command."""
 
     task: TaskId
 
 
 class StopTask(_Effect, frozen=True):
-    """Take a cancelled task's command out of the queue, and tell the node to kill it."""
+    """Remove a cancelled task's command from the queue, and have its node kill it."""
 
     task: TaskId
 
 
 class EndTask(_Effect, frozen=True):
-    """Say in the node's stead that a task is over; the node has had its time."""
+    """Report the end of a task whose node did not report it in time."""
 
     task: TaskId
 
 
 class AbandonTask(_Effect, frozen=True):
-    """Cancel a task that nobody wants any more."""
+    """Cancel a task that is of no use any more."""
 
     task: TaskId
+    cause: CancelCause
     reason: str
 
 
@@ -49,13 +51,13 @@ class Merge(_Effect, frozen=True):
 
 
 class MakeCandidate(_Effect, frozen=True):
-    """Make a proposal's candidate from the present `main`; its repository's turn is its own."""
+    """Make a proposal's candidate from the present `main`, when it is its turn."""
 
     proposal: ProposalId
 
 
 class RunSteps(_Effect, frozen=True):
-    """Run the pipeline's steps on a candidate and say how they ended."""
+    """Run the pipeline's steps on a candidate and record how they ended."""
 
     proposal: ProposalId
     candidate: Revision
@@ -69,7 +71,7 @@ class Judge(_Effect, frozen=True):
 
 
 class Promote(_Effect, frozen=True):
-    """Move `main` to an approved candidate, or have it re-made if `main` has moved."""
+    """Move `main` to an approved candidate, or remake the candidate if `main` has moved."""
 
     proposal: ProposalId
 
@@ -88,7 +90,7 @@ class Revert(_Effect, frozen=True):
 
 
 class AskCheckout(_Effect, frozen=True):
-    """Decide on, and say, that a node is to check `main` out."""
+    """Decide that a node is to check `main` out, and append the fact."""
 
     node: PrincipalId
     repo: str
@@ -98,7 +100,7 @@ class AskCheckout(_Effect, frozen=True):
 
 
 class PutCheckout(_Effect, frozen=True):
-    """Put a checkout that was asked for into the node's queue."""
+    """Queue the command of a requested checkout."""
 
     node: PrincipalId
     repo: str
@@ -106,7 +108,7 @@ class PutCheckout(_Effect, frozen=True):
 
 
 class RollBack(_Effect, frozen=True):
-    """Take `main` back from a revision that is not healthy."""
+    """Roll `main` back from a revision that is not healthy."""
 
     repo: str
     bad: Revision

@@ -1,6 +1,6 @@
-"""What control knows of tasks, proposals, nodes and repositories: records folded from facts.
+"""The state of control: records of tasks, proposals, nodes and repositories, folded from facts.
 
->>> State().tasks
+>>> ControlState().tasks
 {}
 """
 
@@ -11,7 +11,7 @@ from typing import Literal
 import msgspec
 
 from angelos.core.api import ProposalState, TaskState
-from angelos.core.facts import StepResult, TaskResult
+from angelos.core.facts import CancelCause, CandidateOutcome, StepResult, TaskResult
 from angelos.core.ids import (
     START,
     CommandId,
@@ -32,8 +32,8 @@ KEEP_RESULT_BYTES = 64_000_000
 KEEP_MAINS = 100
 
 HEALTH: frozenset[str] = frozenset(set(Status) - {Status.ok, Status.killed})
-"""Outcomes of a checkout that say something about the revision. `killed` and error codes
-(`unavailable`, `forbidden`, ...) only say that this attempt did not come to an end."""
+"""Outcomes of a checkout that blame the revision. `killed` and error codes (`unavailable`,
+`forbidden`, ...) only mean that this attempt did not finish."""
 
 
 class TaskRecord(Message, frozen=True, kw_only=True):
@@ -42,7 +42,7 @@ class TaskRecord(Message, frozen=True, kw_only=True):
     id: TaskId
     command: CommandId
     request: str
-    """SHA-256 of what was asked for: the same command id must ask for the same."""
+    """SHA-256 of the request: a command id belongs to one request."""
     by: PrincipalId
     on_behalf_of: PrincipalId | None
     node: PrincipalId
@@ -58,13 +58,13 @@ class TaskRecord(Message, frozen=True, kw_only=True):
     attempt: int = 0
     """How often it was started."""
     cancelled_at: float | None = None
-    cancelled_by: PrincipalId | None = None
     cancel_reason: str = ""
+    cancel_cause: CancelCause | None = None
     result: TaskResult | None = None
 
     @property
     def open(self) -> bool:
-        """Whether it still may produce something."""
+        """Whether it has not finished."""
         return self.state != "finished"
 
 
@@ -87,8 +87,8 @@ class ProposalRecord(Message, frozen=True, kw_only=True):
     candidate: Revision | None = None
     candidate_main: Revision | None = None
     """The `main` that the candidate was made from."""
-    outcome: Literal["", "passed", "failed"] = ""
-    """Of the candidate's tests."""
+    outcome: CandidateOutcome | None = None
+    """Of the candidate's tests; None while they run."""
     steps: tuple[StepResult, ...] = ()
     needs: int = 0
     """How many people have to approve it in all."""
@@ -103,7 +103,7 @@ class ProposalRecord(Message, frozen=True, kw_only=True):
 
     @property
     def open(self) -> bool:
-        """Whether something is still to be done about it."""
+        """Whether control still has to act on it."""
         if self.state == "rejected":
             return not self.reverted
         return self.state not in ("promoted", "refused", "rolled-back")
@@ -115,7 +115,7 @@ class ProposalRecord(Message, frozen=True, kw_only=True):
 
 
 class CheckoutRecord(Message, frozen=True, kw_only=True):
-    """The last checkout of a repository that a node was asked for, and how it went."""
+    """The last requested checkout of a repository on a node, and how it ended."""
 
     revision: Revision
     state: Literal["requested", "healthy", "failed"] = "requested"
@@ -137,7 +137,7 @@ class NodeRecord(Message, frozen=True, kw_only=True):
     tier: Tier = Tier.none
     since: float = 0.0
     gone_at: float | None = None
-    """When its connection was lost; None while it is connected or has never been."""
+    """When its connection was lost; None if it is connected or never was."""
     quarantined: bool = False
     checkouts: dict[str, CheckoutRecord] = {}
 
@@ -164,8 +164,8 @@ class RepoRecord(Message, frozen=True, kw_only=True):
         return self.mains[-1]
 
 
-class State(Message, frozen=True, kw_only=True):
-    """All that control knows; `offset` is the last fact in it."""
+class ControlState(Message, frozen=True, kw_only=True):
+    """The whole state of control; `offset` is that of the last fact folded."""
 
     offset: Offset = START
     policy: str = ""
@@ -175,9 +175,9 @@ class State(Message, frozen=True, kw_only=True):
     nodes: dict[PrincipalId, NodeRecord] = {}
     repos: dict[str, RepoRecord] = {}
     quarantined: dict[PrincipalId, FactId] = {}
-    """Principal -> the fact that says so."""
+    """By principal, the fact of its quarantine."""
 
 
-def replace(record: State, **changes: object) -> State:
+def replace(record: ControlState, **changes: object) -> ControlState:
     """Return the state with other fields."""
     return msgspec.structs.replace(record, **changes)

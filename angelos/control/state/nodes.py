@@ -1,4 +1,4 @@
-"""How the facts of nodes and of `main` change what is known of them.
+"""How facts change the state of nodes and of `main`.
 
 >>> repo_of("study:main")
 'study'
@@ -14,10 +14,10 @@ from angelos.control.state.models import (
     HEALTH,
     KEEP_MAINS,
     CheckoutRecord,
+    ControlState,
     MainRecord,
     NodeRecord,
     RepoRecord,
-    State,
     replace,
 )
 from angelos.core.facts import (
@@ -43,78 +43,80 @@ def repo_of(subject: str) -> str:
 # -- nodes -----------------------------------------------------------------------------------
 
 
-def met(state: State, fact: Fact) -> State:
-    """Note that a node was enrolled or has connected."""
+def node_known(state: ControlState, fact: Fact) -> ControlState:
+    """Record that a node was enrolled or has connected."""
     node = PrincipalId(fact.subject)
-    known = state.nodes.get(node) or NodeRecord(
+    record = state.nodes.get(node) or NodeRecord(
         id=node, role="execution", quarantined=node in state.quarantined
     )
     if fact.kind == Kind.node_enrolled:
         role = fact.read(NodeEnrolled).role
-        return _with_node(state, msgspec.structs.replace(known, role=role))
+        return _with_node(state, msgspec.structs.replace(record, role=role))
     data = fact.read(NodeConnected)
     record = msgspec.structs.replace(
-        known,
+        record,
         role=data.role,
         connected=True,
         tier=data.tier,
         since=fact.at,
         gone_at=None,
         checkouts={
-            # What went wrong with an attempt before may not go wrong again.
+            # An attempt that failed on the node's side may succeed now.
             repo: msgspec.structs.replace(checkout, attempt=0)
             if checkout.state == "failed" and checkout.outcome not in HEALTH
             else checkout
-            for repo, checkout in known.checkouts.items()
+            for repo, checkout in record.checkouts.items()
         },
     )
     return _with_node(state, record)
 
 
-def left(state: State, fact: Fact) -> State:
-    """Note that a node's connection is gone."""
+def node_left(state: ControlState, fact: Fact) -> ControlState:
+    """Record that a node has disconnected."""
     record = state.nodes.get(PrincipalId(fact.subject))
     if record is None:
         return state
-    return _with_node(state, _gone(record, fact.at))
+    return _with_node(state, _disconnected(record, fact.at))
 
 
-def server_started(state: State, fact: Fact) -> State:
-    """No connection outlives the server that held it, and it had no time to say so."""
+def server_started(state: ControlState, fact: Fact) -> ControlState:
+    """Record that no node is connected: a server that died could not report it."""
     if fact.subject != "system/control":
         return state
-    gone = {node: _gone(record, fact.at) for node, record in state.nodes.items()}
-    return replace(state, nodes=gone)
+    nodes = {node: _disconnected(record, fact.at) for node, record in state.nodes.items()}
+    return replace(state, nodes=nodes)
 
 
-def quarantined(state: State, fact: Fact) -> State:
-    """Note that a principal is refused from now on, or is not any more."""
-    who = PrincipalId(fact.subject)
+def quarantined(state: ControlState, fact: Fact) -> ControlState:
+    """Record that a principal is quarantined, or released."""
+    principal = PrincipalId(fact.subject)
     bad = fact.kind == Kind.principal_quarantined
-    others = {key: value for key, value in state.quarantined.items() if key != who}
-    state = replace(state, quarantined={**others, who: fact.id} if bad else others)
-    node = state.nodes.get(who)
+    quarantines = {key: value for key, value in state.quarantined.items() if key != principal}
+    if bad:
+        quarantines[principal] = fact.id
+    state = replace(state, quarantined=quarantines)
+    node = state.nodes.get(principal)
     if node is None:
         return state
-    node = _gone(node, fact.at) if bad else node
+    node = _disconnected(node, fact.at) if bad else node
     return _with_node(state, msgspec.structs.replace(node, quarantined=bad))
 
 
-def _gone(record: NodeRecord, at: float) -> NodeRecord:
+def _disconnected(record: NodeRecord, at: float) -> NodeRecord:
     if not record.connected:
         return record
     return msgspec.structs.replace(record, connected=False, gone_at=at)
 
 
-def _with_node(state: State, record: NodeRecord) -> State:
+def _with_node(state: ControlState, record: NodeRecord) -> ControlState:
     return replace(state, nodes={**state.nodes, record.id: record})
 
 
 # -- checkouts -------------------------------------------------------------------------------
 
 
-def checkout_requested(state: State, fact: Fact) -> State:
-    """Note what a node was asked to check out."""
+def checkout_requested(state: ControlState, fact: Fact) -> ControlState:
+    """Record what a node is to check out."""
     record = state.nodes.get(PrincipalId(fact.subject))
     if record is None or fact.revision is None:
         return state
@@ -130,8 +132,8 @@ def checkout_requested(state: State, fact: Fact) -> State:
     return _with_checkout(state, record, data.repo, new)
 
 
-def checkout_ended(state: State, fact: Fact) -> State:
-    """Note a node's own word on a checkout; a failed health command marks the revision."""
+def checkout_ended(state: ControlState, fact: Fact) -> ControlState:
+    """Record a node's own report on a checkout; a failed health command marks the revision."""
     record = state.nodes.get(PrincipalId(fact.subject))
     if record is None or fact.revision is None or fact.actor != fact.subject:
         return state
@@ -153,20 +155,22 @@ def checkout_ended(state: State, fact: Fact) -> State:
     return _sick(state, repo, fact.revision)
 
 
-def _with_checkout(state: State, node: NodeRecord, repo: str, checkout: CheckoutRecord) -> State:
+def _with_checkout(
+    state: ControlState, node: NodeRecord, repo: str, checkout: CheckoutRecord
+) -> ControlState:
     checkouts = {**node.checkouts, repo: checkout}
     return _with_node(state, msgspec.structs.replace(node, checkouts=checkouts))
 
 
-def _sick(state: State, repo: str, revision: Revision) -> State:
+def _sick(state: ControlState, repo: str, revision: Revision) -> ControlState:
     """Mark a revision, and the one whose tree it restored, as failed."""
-    known = state.repos.get(repo)
-    if known is None:
+    record = state.repos.get(repo)
+    if record is None:
         return state
-    same = {revision} | {m.restores for m in known.mains if m.revision == revision and m.restores}
+    same = {revision} | {m.restores for m in record.mains if m.revision == revision and m.restores}
     mains = tuple(
         msgspec.structs.replace(main, failed=True) if main.revision in same else main
-        for main in known.mains
+        for main in record.mains
     )
     return replace(state, repos={**state.repos, repo: RepoRecord(name=repo, mains=mains)})
 
@@ -174,8 +178,8 @@ def _sick(state: State, repo: str, revision: Revision) -> State:
 # -- main ------------------------------------------------------------------------------------
 
 
-def advanced(state: State, fact: Fact) -> State:
-    """Note a new position of `main`; an old one that is told again changes nothing."""
+def advanced(state: ControlState, fact: Fact) -> ControlState:
+    """Record a new position of `main`; a repeated fact changes nothing."""
     repo = repo_of(fact.subject)
     if fact.kind == Kind.proposal_promoted:
         repo = fact.read(ProposalPromoted).repo
@@ -184,24 +188,24 @@ def advanced(state: State, fact: Fact) -> State:
     return _moved(state, repo, MainRecord(revision=fact.revision))
 
 
-def rolled_back(state: State, fact: Fact) -> State:
-    """Note that `main` has the tree of an earlier revision, and which proposals that undid."""
+def rolled_back(state: ControlState, fact: Fact) -> ControlState:
+    """Record that `main` was rolled back, and which proposals that undid."""
     repo = repo_of(fact.subject)
     if not repo or fact.revision is None:
         return state
     done = fact.read(RollbackDone)
     state = _moved(state, repo, MainRecord(revision=fact.revision, restores=done.to))
     mains = state.repos[repo].mains
-    known, present = {main.revision for main in mains}, contents(mains)
+    positions, present = {main.revision for main in mains}, contents(mains)
     proposals = dict(state.proposals)
     for proposal, record in proposals.items():
-        if record.repo != repo or record.revision not in known:
+        if record.repo != repo or record.revision not in positions:
             continue
         if record.revision in present and record.state == "rolled-back":
             changes = {"state": "promoted", "reason": "The rollback of it was undone."}
         elif record.revision not in present and record.state == "promoted":
-            why = done.reason or done.cause
-            changes = {"state": "rolled-back", "reason": f"main was rolled back: {why}"}
+            cause = done.reason or done.cause
+            changes = {"state": "rolled-back", "reason": f"main was rolled back: {cause}"}
         else:
             continue
         proposals[proposal] = msgspec.structs.replace(record, **changes)
@@ -209,7 +213,7 @@ def rolled_back(state: State, fact: Fact) -> State:
 
 
 def contents(mains: Sequence[MainRecord]) -> frozenset[Revision]:
-    """Return the positions of `main` whose changes are in its last one, rollbacks considered."""
+    """Return the positions of `main` whose changes its last one has, after all rollbacks."""
     lines: dict[Revision, frozenset[Revision]] = {}
     line: frozenset[Revision] = frozenset()
     for main in mains:
@@ -221,9 +225,9 @@ def contents(mains: Sequence[MainRecord]) -> frozenset[Revision]:
     return line
 
 
-def _moved(state: State, repo: str, main: MainRecord) -> State:
-    known = state.repos.get(repo)
-    mains = known.mains if known else ()
+def _moved(state: ControlState, repo: str, main: MainRecord) -> ControlState:
+    record = state.repos.get(repo)
+    mains = record.mains if record else ()
     if any(old.revision == main.revision for old in mains):
         if main.restores is None:
             return state

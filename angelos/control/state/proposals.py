@@ -1,9 +1,9 @@
-"""How the facts of a proposal change what is known of it.
+"""How facts change the state of proposals.
 
     received -> merged -> testing -> (waiting ->) approved -> promoted (-> rolled-back)
-        any of the first five -> rejected -> its edits leave dev;  or refused at the door
+        any of the first five -> rejected -> its edits leave dev;  or refused at once
 
-A proposal that waits holds nobody up: its repository's turn goes to the next one.
+A proposal that waits for people blocks no other: the turn goes to the next one.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from typing import Any
 
 import msgspec
 
-from angelos.control.state.models import KEEP_PROPOSALS, ProposalRecord, State, replace
+from angelos.control.state.models import KEEP_PROPOSALS, ControlState, ProposalRecord, replace
 from angelos.core.facts import (
+    CandidateOutcome,
     Fact,
     Kind,
     ProposalApproved,
@@ -31,14 +32,14 @@ from angelos.core.repository import Change
 
 KEEP_DIFFS = 200_000
 KEEP_DIFF = 2_000
-"""Characters of a file's diff that are kept of a settled proposal, and shown in lists."""
+"""Characters of a file's diff that remain of a settled proposal, and that lists show."""
 
 Step = Callable[[ProposalRecord, Fact], dict[str, Any] | None]
 """Returns the fields that change; None when the fact does not fit the state."""
 
 
-def received(state: State, fact: Fact) -> State:
-    """Take a proposal in, or note that it was refused at the door."""
+def received(state: ControlState, fact: Fact) -> ControlState:
+    """Record a new proposal, received or refused."""
     proposal = ProposalId(fact.subject)
     if proposal in state.proposals:
         return state
@@ -64,8 +65,8 @@ def received(state: State, fact: Fact) -> State:
     return replace(state, proposals=_kept({**state.proposals, proposal: record}))
 
 
-def moved(state: State, fact: Fact) -> State:
-    """Move a proposal on; a fact that does not fit where it is changes nothing."""
+def moved(state: ControlState, fact: Fact) -> ControlState:
+    """Record a proposal's next state; a fact that does not fit its state changes nothing."""
     record = state.proposals.get(ProposalId(fact.subject))
     step = _STEPS.get(fact.kind)
     if record is None or step is None:
@@ -89,14 +90,14 @@ def _merged(record: ProposalRecord, _: Fact) -> dict[str, Any] | None:
 def _testing(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
     if not record.undecided or record.state == "received" or fact.revision is None:
         return None
-    # What main would get is what is judged: a base on dev may bring others' edits along.
+    # Judged is what main would get: a base on dev may bring other edits along.
     data = fact.read(ProposalTesting)
     return {
         "changes": data.changes or record.changes,
         "state": "testing",
         "candidate": fact.revision,
         "candidate_main": data.main,
-        "outcome": "",
+        "outcome": None,
         "steps": (),
         "needs": 0,
         "reason": "Its tests run on the candidate for main.",
@@ -106,8 +107,10 @@ def _testing(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
 def _tested(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
     if record.state != "testing" or fact.revision != record.candidate:
         return None
+    if fact.outcome not in set(CandidateOutcome):
+        return None
     data = fact.read(ProposalTested)
-    return {"outcome": fact.outcome, "steps": data.steps, "reason": data.reason}
+    return {"outcome": CandidateOutcome(fact.outcome), "steps": data.steps, "reason": data.reason}
 
 
 def _waiting(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
@@ -134,7 +137,7 @@ def _approved(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
     if data.digest != record.digest:
         return None
     if fact.actor.startswith("system/"):
-        if record.state != "testing" or record.outcome != "passed":
+        if record.state != "testing" or record.outcome is not CandidateOutcome.passed:
             return None
         return {"state": "approved", "reason": data.reason}
     person = fact.actor.startswith("person/") and (data.solo or fact.actor != record.author)
@@ -162,34 +165,34 @@ def _rejected(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
 def _reverted(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
     if record.state != "rejected":
         return None
-    kept = fact.read(ProposalReverted).reason
-    return {"reverted": True, "reason": f"{record.reason} {kept}".strip()}
+    reason = fact.read(ProposalReverted).reason
+    return {"reverted": True, "reason": f"{record.reason} {reason}".strip()}
 
 
 def _promoted(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
-    # main has moved: that is so whatever was thought of the proposal a moment before.
+    # main has moved, whatever state the proposal was in a moment before.
     if record.state in ("refused", "rolled-back") or fact.revision is None:
         return None
     return {"state": "promoted", "revision": fact.revision, "reason": "It is part of main."}
 
 
 def without_diffs(record: ProposalRecord) -> ProposalRecord:
-    """Return a proposal whose diffs are cut; all of them are in the journal and AngelGit."""
+    """Return a proposal with its diffs cut; the journal and AngelGit have all of them."""
     changes = tuple(_shortened(change, KEEP_DIFF) for change in record.changes)
     return msgspec.structs.replace(record, changes=changes)
 
 
 def short_diffs(changes: Sequence[Change], keep: int = KEEP_DIFFS) -> tuple[Change, ...]:
     """Return changes with at most `keep` characters of diffs in all, as a fact holds them."""
-    kept: list[Change] = []
+    short: list[Change] = []
     for change in changes:
-        kept.append(_shortened(change, keep))
-        keep -= len(kept[-1].diff)
-    return tuple(kept)
+        short.append(_shortened(change, keep))
+        keep -= len(short[-1].diff)
+    return tuple(short)
 
 
 def _shortened(change: Change, keep: int) -> Change:
-    """Return a change with at most `keep` characters of its diff, marked if that is not all."""
+    """Return a change with at most `keep` characters of its diff, marked if it was cut."""
     cut = change.cut or len(change.diff) > keep
     return msgspec.structs.replace(change, diff=change.diff[:keep], cut=cut)
 
@@ -209,5 +212,5 @@ _STEPS: dict[str, Step] = {
 def _kept(proposals: dict[ProposalId, ProposalRecord]) -> dict[ProposalId, ProposalRecord]:
     """Return all open proposals and the newest of the others, as many as the bound allows."""
     done = [proposal for proposal, record in proposals.items() if not record.open]
-    gone = set(done[: max(0, len(done) - KEEP_PROPOSALS)])
-    return {k: v for k, v in proposals.items() if k not in gone} if gone else proposals
+    dropped = set(done[: max(0, len(done) - KEEP_PROPOSALS)])
+    return {key: record for key, record in proposals.items() if key not in dropped}

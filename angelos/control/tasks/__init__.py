@@ -1,1 +1,1 @@
-"""Tasks: from a request to a queue, and their ends."""
+"""Tasks: from a request to the queue of a node, and how they end."""

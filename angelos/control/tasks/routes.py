@@ -19,16 +19,12 @@ from angelos.core.routes import Call, Nothing, Route, choice, limit, wait_second
 
 def routes(control: Control) -> list[Route]:
     """Return the routes of tasks."""
+    return [*_writing(control), *_reading(control)]
 
+
+def _writing(control: Control) -> list[Route]:
     async def submit(call: Call[SubmitTask]) -> TaskView:
         return await control.tasks.submit(call.principal, call.body, call.trace)
-
-    async def list_tasks(call: Call[Nothing]) -> TaskList:
-        state = choice(call.query, "state", TaskState)
-        return TaskList(tasks=control.tasks.list(cast("TaskState | None", state), limit(call)))
-
-    async def show(call: Call[Nothing]) -> TaskView:
-        return await control.tasks.view(TaskId(call.params["task"]), wait_seconds(call))
 
     async def cancel(call: Call[Reason]) -> TaskView:
         task = TaskId(call.params["task"])
@@ -46,6 +42,27 @@ def routes(control: Control) -> list[Route]:
             summary="Run code on a node",
         ),
         Route(
+            "POST",
+            "/tasks/{task}/cancel",
+            Permission.tasks_cancel,
+            cancel,
+            request=Reason,
+            response=TaskView,
+            summary="Stop a task",
+        ),
+    ]
+
+
+def _reading(control: Control) -> list[Route]:
+    async def list_tasks(call: Call[Nothing]) -> TaskList:
+        state = choice(call.query, "state", TaskState)
+        return TaskList(tasks=control.tasks.list(cast("TaskState | None", state), limit(call)))
+
+    async def show(call: Call[Nothing]) -> TaskView:
+        return await control.tasks.view(TaskId(call.params["task"]), wait_seconds(call))
+
+    return [
+        Route(
             "GET",
             "/tasks",
             Permission.tasks_read,
@@ -62,14 +79,5 @@ def routes(control: Control) -> list[Route]:
             response=TaskView,
             query=("wait",),
             summary="A task; wait=seconds waits for its end",
-        ),
-        Route(
-            "POST",
-            "/tasks/{task}/cancel",
-            Permission.tasks_cancel,
-            cancel,
-            request=Reason,
-            response=TaskView,
-            summary="Stop a task",
         ),
     ]

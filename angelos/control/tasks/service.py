@@ -1,18 +1,18 @@
-r"""Tasks: the first road from a request to its result.
+r"""Tasks: the road from a request to its result.
 
     view = await tasks.submit(principal, SubmitTask(code="print(6 * 7)"))
     view = await tasks.view(view.id, wait_s=30)
     view.result.stdout        # "42\n"
 
-A task is decided on once, here; its grant fits this payload on this node only. Its first fact
-holds the whole command, so that it can be put again after a crash.
+The policy decides on a task once, here; its grant is for this payload on this node only. Its first
+fact holds the whole command, so that it can be queued again after a crash.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from angelos.control.context import Parts, hash_id
+from angelos.control.context import ControlContext, hash_id
 from angelos.control.policy.engine import Decision, Request
 from angelos.control.state.models import NodeRecord, TaskRecord
 from angelos.control.state.tasks import task_for
@@ -43,45 +43,47 @@ KEEP_OUTPUT = 2_000
 """Characters of each output in a list of tasks."""
 
 
-class Origin(msgspec.Struct, frozen=True, kw_only=True):
+class TaskOrigin(msgspec.Struct, frozen=True, kw_only=True):
     """Where a task comes from."""
 
     by: PrincipalId
     on_behalf_of: PrincipalId | None = None
     proposal: str = ""
-    """The proposal of whose tests it is a step."""
+    """The proposal that this task tests, if any."""
     trace: str = ""
 
 
-class Tasks:
+class TaskService:
     """Accepts, shows and cancels tasks."""
 
-    def __init__(self, parts: Parts) -> None:
-        """Share the plane's parts."""
-        self._parts = parts
-        self._ledger = parts.ledger
+    def __init__(self, context: ControlContext) -> None:
+        self._context = context
+        self._projection = context.projection
 
-    # -- what the API asks -------------------------------------------------------------------
+    # -- for the API ------------------------------------------------------------------------
 
     async def submit(self, principal: Principal, body: SubmitTask, trace: str = "") -> TaskView:
-        """Decide, grant, accept and queue a task.
+        """Decide on, grant, accept and queue a task.
 
-        Raises `InvalidInput`, `Forbidden` (the fact task.refused is kept), `Unavailable` (no
-        node), `NotFound` (node, repository or revision), `Busy`, and `Conflict` when the
-        command id belongs to another request.
+        Raises:
+            InvalidInput: The request has the wrong form.
+            Forbidden: The policy does not allow it; a fact `task.refused` is appended.
+            Unavailable: No node is connected that could run it.
+            NotFound: There is no such node, repository or revision.
+            Busy: Too many tasks are open.
+            Conflict: The command id belongs to another request.
         """
         await self._check(body)
-        command = body.command or new_command_id(int(self._parts.clock.time() * 1000))
+        command = body.command or new_command_id(int(self._context.clock.time() * 1000))
         request = _request(principal.id, body)
-        known = self._ledger.state.tasks.get(task_for(command))
-        if known is None:
+        if task_for(command) not in self._projection.state.tasks:
             node = self._node(body.node)
             try:
                 decision = await self._decide(principal, body, node)
             except Forbidden as error:
                 await self._refused(principal, command, error, trace)
                 raise
-            origin = Origin(by=principal.id, trace=trace)
+            origin = TaskOrigin(by=principal.id, trace=trace)
             await self.accept(origin, command, body, node.id, decision)
         return self._view(self._same(command, request))
 
@@ -89,25 +91,30 @@ class Tasks:
         """Return a task; with `wait_s`, wait up to that many seconds for its end."""
         self._record(task)
         if wait_s > 0:
-            await self._ledger.until(
+            await self._projection.until(
                 lambda state: task not in state.tasks or not state.tasks[task].open,
                 subject=task,
-                timeout_s=min(wait_s, self._parts.config.max_wait_s),
+                timeout_s=min(wait_s, self._context.config.max_wait_s),
             )
         return self._view(self._record(task))
 
     def list(self, state: TaskState | None = None, limit: int = 50) -> tuple[TaskView, ...]:
-        """Return the newest tasks, newest first, with the ends of their outputs."""
-        newest = reversed(self._ledger.state.tasks.values())
+        """Return the newest tasks, newest first, each with the end of its output."""
+        newest = reversed(self._projection.state.tasks.values())
         chosen = [task for task in newest if state is None or task.state == state]
         return tuple(self._view(task, KEEP_OUTPUT) for task in chosen[:limit])
 
     async def cancel(
         self, principal: Principal, task: TaskId, reason: str, trace: str = ""
     ) -> TaskView:
-        """Cancel a task of one's own, or with a reviewer's rights any; twice is once."""
+        """Cancel one's own task, or with a reviewer's rights any. Idempotent.
+
+        Raises:
+            Forbidden: The policy does not allow it.
+            NotFound: There is no such task.
+        """
         record = self._record(task)
-        await self._parts.decide(
+        await self._context.decide(
             principal,
             "cancel",
             ("Node", record.node),
@@ -115,31 +122,31 @@ class Tasks:
         )
         if record.open and record.cancelled_at is None:
             why = reason or f"{principal.id} asked for it"
-            await self._ledger.say(
-                self._ledger.fact(TaskCancelled(reason=why), task, principal.id, trace=trace)
+            await self._projection.append(
+                self._projection.fact(TaskCancelled(reason=why), task, principal.id, trace=trace)
             )
         return self._view(self._record(task))
 
-    # -- what the pipeline asks --------------------------------------------------------------
+    # -- for the pipeline -------------------------------------------------------------------
 
     async def accept(
         self,
-        origin: Origin,
+        origin: TaskOrigin,
         command_id: CommandId,
         body: SubmitTask,
         node: PrincipalId,
         decision: Decision,
     ) -> None:
-        """Sign the grant and say task.accepted; putting it into the queue follows from that."""
-        state, config = self._ledger.state, self._parts.config
+        """Sign the grant and append `task.accepted`; queueing the command follows from that."""
+        state, config = self._projection.state, self._context.config
         if sum(task.open for task in state.tasks.values()) >= config.max_open_tasks:
             raise Busy(
                 f"{config.max_open_tasks} tasks are open already; this one was not accepted.",
                 hint="Try again when some have ended, or cancel some.",
             )
         task = task_for(command_id)
-        deadline = self._parts.clock.time() + config.start_within_s
-        command = self._parts.command(
+        deadline = self._context.clock.time() + config.start_within_s
+        command = self._context.command(
             decision,
             origin.by,
             node,
@@ -161,7 +168,7 @@ class Tasks:
             policy=decision.policy,
             body=encode(command),
         )
-        fact = self._ledger.fact(
+        fact = self._projection.fact(
             accepted,
             task,
             origin.by,
@@ -170,11 +177,11 @@ class Tasks:
             revision=body.revision,
             trace=origin.trace,
         )
-        await self._ledger.say(fact)
+        await self._projection.append(fact)
 
     def least_busy(self) -> NodeRecord | None:
         """Return the connected execution node with the fewest open tasks, if there is one."""
-        state = self._ledger.state
+        state = self._projection.state
         load: dict[PrincipalId, int] = {
             node.id: 0
             for node in state.nodes.values()
@@ -185,14 +192,14 @@ class Tasks:
                 load[task.node] += 1
         return state.nodes[min(load, key=lambda node: load[node])] if load else None
 
-    def context(self, body: SubmitTask, node: NodeRecord) -> dict[str, bool | int | str]:
-        """Return what the policy is told of a run."""
+    def policy_context(self, body: SubmitTask, node: NodeRecord) -> dict[str, bool | int | str]:
+        """Return the context of a run in which the policy decides."""
         limits = body.limits
         return {
             "code": bool(body.code),
             "guard": body.guard,
             "tier": node.tier.value,
-            "unsandboxed": self._parts.config.allow_unsandboxed,
+            "unsandboxed": self._context.config.allow_unsandboxed,
             "wall_ms": round(limits.wall_s * 1000),
             "cpu_ms": round(limits.cpu_s * 1000),
             "memory_mb": limits.memory_mb,
@@ -215,10 +222,10 @@ class Tasks:
         if body.revision is not None:
             if not is_revision(body.revision):
                 raise InvalidInput(f"{body.revision[:80]!r} is no revision.")
-            await self._parts.repository.tree(body.repo, body.revision)
+            await self._context.repository.tree(body.repo, body.revision)
 
     def _node(self, name: str | None) -> NodeRecord:
-        nodes = self._ledger.state.nodes
+        nodes = self._projection.state.nodes
         if name is None:
             node = self.least_busy()
             if node is None:
@@ -238,15 +245,15 @@ class Tasks:
         return node
 
     async def _decide(self, principal: Principal, body: SubmitTask, node: NodeRecord) -> Decision:
-        context = self.context(body, node)
-        refused = await self._parts.quarantined(principal.id, node.id)
-        return self._parts.policy.decide(
+        context = self.policy_context(body, node)
+        quarantined = await self._context.quarantined(principal.id, node.id)
+        return self._context.policy.decide(
             Request(
                 principal=principal.id,
                 role=principal.role,
                 action="run",
                 resource=("Node", node.id),
-                context=context | {"pipeline": False, "quarantined": refused},
+                context=context | {"pipeline": False, "quarantined": quarantined},
             )
         )
 
@@ -254,29 +261,29 @@ class Tasks:
         self, principal: Principal, command: CommandId, error: Forbidden, trace: str
     ) -> None:
         rules = tuple(error.extra.get("rules", ()))
-        fact = self._ledger.fact(
+        fact = self._projection.fact(
             TaskRefused(reason=error.detail, rules=rules),
             task_for(command),
             principal.id,
             outcome=error.code,
             trace=trace,
         )
-        await self._ledger.say(fact)
+        await self._projection.append(fact)
 
     def _same(self, command: CommandId, request: str) -> TaskRecord:
-        record = self._ledger.state.tasks.get(task_for(command))
+        record = self._projection.state.tasks.get(task_for(command))
         if record is None or record.request != request:
             raise Conflict(
-                f"{command} was used for another task, or for one that ended long ago.",
+                f"{command} was used for another task, or for one that ended too long ago.",
                 hint="Use a command id once for each task; the same request may repeat it.",
             )
         return record
 
     def _view(self, task: TaskRecord, output: int | None = None) -> TaskView:
-        return task_view(self._ledger.state, task, output)
+        return task_view(self._projection.state, task, output)
 
     def _record(self, task: TaskId) -> TaskRecord:
-        record = self._ledger.state.tasks.get(task)
+        record = self._projection.state.tasks.get(task)
         if record is None:
             raise NotFound(
                 f"There is no task {task}, or it ended longer ago than control remembers.",
@@ -301,5 +308,5 @@ def _payload(task: TaskId, body: SubmitTask) -> RunTask:
 
 
 def _request(by: PrincipalId, body: SubmitTask) -> str:
-    """Return the SHA-256 of what somebody asks for, whatever its command id."""
+    """Return the SHA-256 of a request, its command id left out."""
     return digest(encode((by, msgspec.structs.replace(body, command=None))))

@@ -1,4 +1,4 @@
-"""What every keeper of generations promises (`core.ports.Generations`).
+"""What every dispatcher of generations promises (`core.ports.Generations`).
 
 In memory at present; ADAM's joins `generations` when it exists.
 """

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from angelos.adapters.host.clock import SystemClock
-from angelos.control.identity.people import People
+from angelos.control.identity.people import PeopleStore
 from angelos.core.api import Review
 from angelos.core.errors import Forbidden
 from angelos.core.facts import Kind
@@ -31,7 +31,7 @@ def world(journal, queue, database):
 
 
 async def test_until_a_second_reviewer_is_added(world, database):
-    people = People(database)
+    people = PeopleStore(database)
     await people.create("vic", Role.viewer)
     async with world.running() as control:
         await world.node()

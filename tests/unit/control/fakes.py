@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 
 from angelos.control.config import ControlConfig
-from angelos.control.context import Parts
-from angelos.control.identity.people import People
+from angelos.control.context import ControlContext
+from angelos.control.identity.people import PeopleStore
 from angelos.control.policy.engine import Policy
-from angelos.control.projection import Ledger
+from angelos.control.projection import Projection
 from angelos.control.service import Control
 from angelos.core.api import SubmitProposal
 from angelos.core.errors import Conflict, NotFound, Stale
@@ -338,8 +338,8 @@ class World:
         self.config = ControlConfig(**values)
 
     def make(self, journal: Any = None) -> Control:
-        parts = Parts(
-            ledger=Ledger(journal or self.journal, self.clock, self.config),
+        context = ControlContext(
+            projection=Projection(journal or self.journal, self.clock, self.config),
             queue=self.queue,
             repository=self.repository,  # type: ignore[arg-type]
             signals=self.signals,
@@ -348,7 +348,7 @@ class World:
             clock=self.clock,
             config=self.config,
         )
-        return Control(parts, People(None))  # type: ignore[arg-type]
+        return Control(context, PeopleStore(None))  # type: ignore[arg-type]
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Control]:
@@ -371,7 +371,7 @@ class World:
     async def settled(self, predicate: Callable[[Any], Any]) -> None:
         def holds() -> object:
             try:
-                return predicate(self.control.ledger.state)
+                return predicate(self.control.projection.state)
             except (KeyError, IndexError):
                 return False  # what is asked about is not there yet
 
@@ -379,7 +379,7 @@ class World:
 
     async def reaches(self, proposal: str, *states: str) -> Any:
         await self.settled(lambda s: s.proposals[proposal].state in states)
-        return self.control.ledger.state.proposals[ProposalId(proposal)]
+        return self.control.projection.state.proposals[ProposalId(proposal)]
 
     async def kinds(self, subject: str = "") -> list[str]:
         facts = await self.journal.read("0-0", 10_000, (), subject)

@@ -134,12 +134,12 @@ async def test_what_a_node_says_of_a_task_that_has_ended_is_not_expected(world):
         view = await control.tasks.submit(PERSON, SubmitTask(code="1", node="one"))
         await world.settled(lambda s: s.tasks[view.id].state == "running")
         output = make_fact(Kind.task_output, view.id, actor=node.id)
-        assert control.ledger.accepts(output)
-        assert not control.ledger.accepts(make_fact(Kind.task_output, view.id, actor=other.id))
-        assert control.ledger.accepts(make_fact(Kind.checkout_healthy, node.id, actor=node.id))
+        assert control.projection.accepts(output)
+        assert not control.projection.accepts(make_fact(Kind.task_output, view.id, actor=other.id))
+        assert control.projection.accepts(make_fact(Kind.checkout_healthy, node.id, actor=node.id))
         await node.finish(node.ran[0], Status.ok)
         await control.tasks.view(view.id, wait_s=10)
-        assert not control.ledger.accepts(output)
+        assert not control.projection.accepts(output)
 
 
 async def test_a_task_that_is_started_again_is_the_second_attempt(world):
@@ -149,11 +149,11 @@ async def test_a_task_that_is_started_again_is_the_second_attempt(world):
         view = await control.tasks.submit(PERSON, HELLO)
         assert view.attempt == 0
         await world.settled(lambda s: s.tasks[view.id].attempt == 1)
-        began = control.ledger.state.tasks[view.id].started_at
+        began = control.projection.state.tasks[view.id].started_at
         world.clock.advance(5)
         await node.say(Kind.task_started, view.id, data={"node": "exec1", "attempt": 2})
         await world.settled(lambda s: s.tasks[view.id].attempt == 2)
-        assert control.ledger.state.tasks[view.id].started_at == began + 5
+        assert control.projection.state.tasks[view.id].started_at == began + 5
         await node.say(Kind.task_started, view.id, data={"node": "exec1", "attempt": 1})
         await world.settled(lambda s: s.tasks[view.id].attempt == 3)
         await node.finish(node.ran[0], Status.ok)

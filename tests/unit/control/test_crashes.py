@@ -91,7 +91,7 @@ def make_world(ending):
     world = World(ManualClock())
 
     def ended():
-        state = world.control.ledger.state
+        state = world.control.projection.state
         record = state.proposals.get(PROPOSAL)
         task = next((t for t in state.tasks.values() if t.command == COMMAND), None)
         if record is None or task is None or task.open or record.state != ending:

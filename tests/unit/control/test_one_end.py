@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from angelos.control.state.decide import decide, fold, outstanding, overdue
 from angelos.control.state.effects import EndTask, PutTask, StopTask
-from angelos.control.state.models import State
+from angelos.control.state.models import ControlState
 from angelos.control.state.tasks import ended_by_node, expected, last_moment, task_for
 from angelos.core.facts import Fact, Kind, TaskResult
 from angelos.core.ids import CommandId, FactId, Offset, PrincipalId, TaskId, fact_of, new_fact_id
@@ -51,7 +51,7 @@ class OneEnd(RuleBasedStateMachine):
         self.now, self.slow = 1_000.0, False
         self.journal: list[Fact] = []
         self.ids: set[FactId] = set()
-        self.state, self.effects = State(), []
+        self.state, self.effects = ControlState(), []
         self.put_once: set[CommandId] = set()
         self.queue: list[tuple[str, CommandId]] = []  # ("run" | "cancel n", command), unacked
         self.out: set[str] = set()
@@ -151,7 +151,7 @@ class OneEnd(RuleBasedStateMachine):
 
     @rule()
     def control_is_restarted(self) -> None:
-        self.state, self.effects = State(), []
+        self.state, self.effects = ControlState(), []
         self.fold_all()
         self.effects = outstanding(self.state)
 

@@ -180,14 +180,16 @@ async def test_proposals_of_one_repository_take_turns(world):
         first = await control.proposals.propose(ADA, "study", edit("a.py"))
         second = await control.proposals.propose(PERSON, "study", edit("b.py"))
         await world.settled(lambda _: len(open_) == 2)
-        assert control.ledger.state.proposals[second.id].state == "merged"
+        assert control.projection.state.proposals[second.id].state == "merged"
         node.program = lambda _: (Status.ok, "")
         for task in open_:
             await node.finish(task, Status.ok)
         await world.reaches(first.id, "promoted")
         await world.reaches(second.id, "promoted")
         main = await world.repository.head("study", "main")
-        assert world.repository.parents[main] == (control.ledger.state.proposals[first.id].revision)
+        assert world.repository.parents[main] == (
+            control.projection.state.proposals[first.id].revision
+        )
 
 
 async def test_the_same_id_is_the_same_proposal(world):

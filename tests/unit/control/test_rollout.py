@@ -149,10 +149,10 @@ async def test_an_operator_rolls_back_and_undoes_it(world):
         there = await control.rollout.rollback(OPERATOR, "study", Rollback(to=first, reason="hm"))
         await world.settled(at(exec1, there))
         await world.settled(at(labs, there))
-        assert control.ledger.state.proposals[record.id].state == "rolled-back"
+        assert control.projection.state.proposals[record.id].state == "rolled-back"
         back = await control.rollout.rollback(OPERATOR, "study", Rollback(to=record.revision))
         await world.settled(at(exec1, back))
-        assert control.ledger.state.proposals[record.id].state == "promoted"
+        assert control.projection.state.proposals[record.id].state == "promoted"
     done = await world.facts(Kind.rollback_done)
     assert [f.actor for f in done] == [OPERATOR.id] * 2
     assert [f.plain()["cause"] for f in done] == ["request"] * 2
@@ -171,7 +171,7 @@ async def test_a_sick_rollback_goes_back_to_where_it_came_from(world):
         files = world.repository.files["study"]
         assert files[main] == files[record.revision]
         await world.settled(at(exec1, main))
-        assert control.ledger.state.proposals[record.id].state == "promoted"
+        assert control.projection.state.proposals[record.id].state == "promoted"
 
 
 async def test_a_first_main_that_is_sick_has_nowhere_to_go(world):
@@ -236,7 +236,7 @@ async def test_a_rollback_that_was_not_told_is_told_after_the_crash(world):
         await exec1.connect()
         main = await world.repository.head("study", "main")
         await world.settled(at(exec1, main))
-        assert control.ledger.state.repos["study"].main.restores == first
+        assert control.projection.state.repos["study"].main.restores == first
 
 
 async def test_a_new_repository_is_found_and_rolled_out(world):

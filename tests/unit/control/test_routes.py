@@ -47,7 +47,7 @@ async def test_both_roads_through_the_routes(world):
         await world.reaches(view.id, "promoted")
         status = await call(control, "GET", "/status")
         assert status.waiting == 0
-        assert status.repos[0].main == control.ledger.state.proposals[view.id].revision
+        assert status.repos[0].main == control.projection.state.proposals[view.id].revision
         assert status.tier == "full"
         back = Rollback(to=view.base)
         answer = await call(control, "POST", "/repos/{repo}/rollback", OPERATOR, back, repo="study")

@@ -24,7 +24,7 @@ def person(name: str, role: Role) -> PersonView:
     return PersonView(id=PrincipalId(f"person/{name}"), role=role)
 
 
-class People:
+class FakePeople:
     """Whoever is there now."""
 
     def __init__(self) -> None:
@@ -35,14 +35,14 @@ class People:
 
 
 @pytest.fixture
-def people() -> People:
-    return People()
+def people() -> FakePeople:
+    return FakePeople()
 
 
 class Study(World):
     """A study whose `angelos.toml` is given, and the people who are there now."""
 
-    def __init__(self, clock, people: People, toml: bytes = SOLO) -> None:
+    def __init__(self, clock, people: FakePeople, toml: bytes = SOLO) -> None:
         super().__init__(clock)
         self.people = people
         self.repository = FakeRepository(FILES | {"angelos.toml": toml})
@@ -169,8 +169,8 @@ async def test_ones_own_approval_is_void_when_the_candidate_is_made_anew_after_i
     async with world.running() as control:
         await world.node()
         view = await waiting(world, OWNER)
-        record = control.ledger.state.proposals[view.id]
-        hold = control._parts.locks["study"]
+        record = control.projection.state.proposals[view.id]
+        hold = control._context.locks["study"]
         async with hold:  # nothing is promoted meanwhile
             await control.proposals.approve(OWNER, view.id, Review(digest=view.digest))
             people.views.append(person("bob", Role.reviewer))
@@ -184,7 +184,7 @@ async def test_ones_own_approval_is_void_when_the_candidate_is_made_anew_after_i
                 and s.proposals[view.id].candidate != record.candidate
             )
         )
-        record = control.ledger.state.proposals[view.id]
+        record = control.projection.state.proposals[view.id]
         assert (record.needs, record.approvals) == (1, ())
 
 

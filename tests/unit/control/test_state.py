@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from angelos.control.state import tasks
 from angelos.control.state.decide import KINDS, decide, fold, outstanding, overdue, turn
 from angelos.control.state.effects import EndTask, Promote, RollBack
-from angelos.control.state.models import MainRecord, RepoRecord, State
+from angelos.control.state.models import ControlState, MainRecord, RepoRecord
 from angelos.control.state.nodes import contents
 from angelos.core.errors import InvalidInput
 from angelos.core.facts import Kind
@@ -79,7 +79,7 @@ def facts(draw):
 
 def play(history):
     """Fold a history and yield (state, fact) after each fact that fits."""
-    state = State()
+    state = ControlState()
     for number, told in enumerate(history, 1):
         fact = msgspec.structs.replace(told, offset=f"{number}-0")
         try:
@@ -155,7 +155,7 @@ def test_a_node_whose_clock_is_wrong_does_not_keep_its_task_open(at):
     """It says that it started in the far future, and dies."""
     asked = msgspec.structs.replace(accepted(), at=40.0)
     began = make_fact(Kind.task_started, "task-1", actor=NODES[0])
-    state = fold(State(), msgspec.structs.replace(asked, offset="40000-0"))
+    state = fold(ControlState(), msgspec.structs.replace(asked, offset="40000-0"))
     state = fold(state, msgspec.structs.replace(began, at=at, offset="41000-0"))
     assert 40.0 <= state.tasks["task-1"].started_at <= 41.0
     assert overdue(state, 41.0 + 1.0 + 10.1, 10.0, 60.0) == [EndTask("task-1")]
@@ -163,7 +163,7 @@ def test_a_node_whose_clock_is_wrong_does_not_keep_its_task_open(at):
 
 @pytest.mark.parametrize("attempt", [float("inf"), float("nan"), "2", 1.5, None, [1]])
 def test_a_node_cannot_say_what_the_fold_does_not_survive(attempt):
-    state = fold(State(), msgspec.structs.replace(accepted(), offset="1-0"))
+    state = fold(ControlState(), msgspec.structs.replace(accepted(), offset="1-0"))
     data = {"attempt": attempt}
     for kind, subject in ((Kind.task_started, "task-1"), (Kind.checkout_requested, NODES[0])):
         fact = make_fact(kind, subject, actor=NODES[0], revision=REVISIONS[0], data=data)

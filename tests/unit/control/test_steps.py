@@ -53,7 +53,7 @@ async def test_a_step_is_tried_again_for_its_node_not_for_what_its_author_says(w
         if quarantined:
             await node.say(Kind.principal_quarantined, node.id, data={"reason": "rogue"})
             await world.settled(lambda s: len(s.tasks) == 3)
-            again = list(control.ledger.state.tasks.values())[-1]
+            again = list(control.projection.state.tasks.values())[-1]
             assert (again.label, again.node) == (unit.label, other.id)
         else:
             # An agent may cancel what runs on its behalf, for any reason that it likes to give.
