@@ -1,4 +1,4 @@
-r"""Signed checkpoints as C2SP notes, which other transparency-log tools read.
+r"""Signed checkpoints as C2SP notes, which other tools for transparency logs read.
 
 A checkpoint (https://c2sp.org/tlog-checkpoint) is a note (https://c2sp.org/signed-note):
 
@@ -32,7 +32,7 @@ _DASH = "\u2014 "
 
 
 class Checkpoint(NamedTuple):
-    """What a note says: the log of `origin` had `size` leaves and this root."""
+    """The content of a note: the log of `origin` had `size` leaves and this root."""
 
     origin: str
     size: int
@@ -47,13 +47,17 @@ def origin_of(key: VerifyKey) -> str:
 def sign(key: SigningKey, size: int, root: bytes) -> str:
     """Return the signed note of a tree."""
     text = _text(Checkpoint(origin_of(key.public), size, root))
-    # Not SigningKey.sign: the note's form, not a context of ours, is what C2SP signs.
+    # Not SigningKey.sign, which adds a context: C2SP signs the text of the note alone.
     signature = Ed25519PrivateKey.from_private_bytes(key.seed).sign(text.encode())
     return _note(text, key.public, signature)
 
 
 def open_note(note: str, key: VerifyKey) -> Checkpoint:
-    """Return what `note` says; raise `Tampered` unless every byte is as `key` signed it."""
+    """Return the content of a note.
+
+    Raises:
+        Tampered: A byte differs from what `key` signed.
+    """
     try:
         text, _, last = note.rpartition("\n\n")
         text += "\n"
@@ -63,7 +67,7 @@ def open_note(note: str, key: VerifyKey) -> Checkpoint:
         signature = blob[_KEY_HASH_BYTES:]
         if origin != origin_of(key):
             raise Tampered(f"The checkpoint is of another log, {origin[:80]}.")
-        # Written again it must be the same: no second spelling of a number or of base64.
+        # Encoding it again must give the same bytes: no second spelling of a number or base64.
         if _text(checkpoint) != text or _note(text, key, signature) != note:
             raise Tampered("The checkpoint is not in its canonical form.")
         Ed25519PublicKey.from_public_bytes(key.raw).verify(signature, text.encode())

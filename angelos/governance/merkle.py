@@ -1,7 +1,7 @@
 r"""The Merkle tree of RFC 6962, section 2.1, as functions over hashes.
 
-A tree only ever grows at its right edge, so the roots of its full subtrees from left to right
-(the frontier, at most 64 hashes) are all that is needed to append and to give the root:
+A tree grows at its right edge only. So the roots of its full subtrees from left to right (the
+frontier, at most 64 hashes) are enough to append leaves and to compute the root:
 
         root            size 5 = 4 + 1: two full subtrees, frontier (n, e)
        /    \
@@ -26,13 +26,13 @@ def leaf_hash(body: bytes) -> bytes:
     return hashlib.sha256(b"\0" + body).digest()
 
 
-def node_hash(left: bytes, right: bytes) -> bytes:
-    """Return SHA-256(0x01 || left || right): the hash of an inner node (section 2.1)."""
-    return hashlib.sha256(b"\1" + left + right).digest()
+def node_hash(first: bytes, second: bytes) -> bytes:
+    """Return SHA-256(0x01 || first || second): the hash of an inner node (section 2.1)."""
+    return hashlib.sha256(b"\1" + first + second).digest()
 
 
 class Frontier(NamedTuple):
-    """A tree of `size` leaves, kept as the roots of its full subtrees, the largest first."""
+    """A tree of `size` leaves as the roots of its full subtrees, the largest first."""
 
     size: int = 0
     nodes: tuple[bytes, ...] = ()
@@ -46,7 +46,7 @@ class Frontier(NamedTuple):
         size, nodes = self.size, list(self.nodes)
         for leaf in leaves:
             node, full = leaf, size
-            while full & 1:  # as long as there is a subtree of the same height to the left
+            while full & 1:  # while a subtree of the same height is to the left
                 node = node_hash(nodes.pop(), node)
                 full >>= 1
             nodes.append(node)
@@ -58,8 +58,8 @@ class Frontier(NamedTuple):
         if not self.nodes:
             return EMPTY_ROOT
         root = self.nodes[-1]
-        for left in reversed(self.nodes[:-1]):
-            root = node_hash(left, root)
+        for subtree in reversed(self.nodes[:-1]):
+            root = node_hash(subtree, root)
         return root
 
     def packed(self) -> bytes:
@@ -68,7 +68,7 @@ class Frontier(NamedTuple):
 
     @classmethod
     def unpacked(cls, size: int, packed: bytes) -> Frontier:
-        """Return the frontier that `packed` came from; raise `ValueError` if it cannot be one."""
+        """Return the frontier that `packed` holds; raise `ValueError` if it cannot be one."""
         if size < 0 or len(packed) != HASH_BYTES * size.bit_count():
             msg = f"a tree of {size} leaves has {size.bit_count()} full subtrees"
             raise ValueError(msg)
@@ -83,16 +83,16 @@ def inclusion_proof(leaves: Sequence[bytes], index: int) -> list[bytes]:
     if len(leaves) == 1:
         return []
     split = _split(len(leaves))
-    left, right = leaves[:split], leaves[split:]
+    first, second = leaves[:split], leaves[split:]
     if index < split:
-        return [*inclusion_proof(left, index), _root(right)]
-    return [*inclusion_proof(right, index - split), _root(left)]
+        return [*inclusion_proof(first, index), _root(second)]
+    return [*inclusion_proof(second, index - split), _root(first)]
 
 
 def verify_inclusion(
     leaf: bytes, index: int, size: int, proof: Sequence[bytes], root: bytes
 ) -> bool:
-    """Tell whether `proof` shows that leaf `index` of the tree of `size` is `leaf`.
+    """Return whether `proof` shows that leaf `index` of the tree of `size` is `leaf`.
 
     The algorithm of RFC 9162, section 2.1.3.2.
     """
@@ -116,13 +116,13 @@ def consistency_proof(leaves: Sequence[bytes], old_size: int) -> list[bytes]:
     """Return PROOF(old_size, leaves) of section 2.1.2: the old tree is a prefix of this one."""
     if not 0 < old_size <= len(leaves):
         raise IndexError(old_size)
-    return _subproof(leaves, old_size, whole=True)
+    return _subproof(leaves, old_size, complete=True)
 
 
 def verify_consistency(
     old_size: int, old_root: bytes, size: int, root: bytes, proof: Sequence[bytes]
 ) -> bool:
-    """Tell whether `proof` shows that the tree of `old_size` is a prefix of that of `size`.
+    """Return whether `proof` shows that the tree of `old_size` is a prefix of that of `size`.
 
     The algorithm of RFC 9162, section 2.1.4.2.
     """
@@ -150,14 +150,14 @@ def verify_consistency(
     return last == 0 and old == old_root and new == root
 
 
-def _subproof(leaves: Sequence[bytes], old_size: int, *, whole: bool) -> list[bytes]:
+def _subproof(leaves: Sequence[bytes], old_size: int, *, complete: bool) -> list[bytes]:
     if old_size == len(leaves):
-        return [] if whole else [_root(leaves)]
+        return [] if complete else [_root(leaves)]
     split = _split(len(leaves))
-    left, right = leaves[:split], leaves[split:]
+    first, second = leaves[:split], leaves[split:]
     if old_size <= split:
-        return [*_subproof(left, old_size, whole=whole), _root(right)]
-    return [*_subproof(right, old_size - split, whole=False), _root(left)]
+        return [*_subproof(first, old_size, complete=complete), _root(second)]
+    return [*_subproof(second, old_size - split, complete=False), _root(first)]
 
 
 def _root(leaves: Sequence[bytes]) -> bytes:

@@ -1,4 +1,4 @@
-"""The audit log as it is kept and exported.
+"""The audit log as it is stored and exported.
 
 An export is JSON lines, each in canonical form (these structs, fields in this order, no spaces):
 
@@ -23,7 +23,7 @@ from angelos.governance.merkle import leaf_hash
 FORMAT = "angelos-audit/1"
 
 
-class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ExportHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """First line of an export."""
 
     format: str
@@ -31,22 +31,22 @@ class Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     key: bytes
 
 
-class CheckpointLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class ExportCheckpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A signed checkpoint."""
 
     checkpoint: str
 
 
-class EntryLine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One leaf with what was hashed."""
+class ExportEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One leaf, with the bytes that were hashed."""
 
     index: int
     body: bytes
     leaf: str
 
 
-class Entry(msgspec.Struct, frozen=True):
-    """A row to be: a fact that lasts, as the tree takes it."""
+class LogEntry(msgspec.Struct, frozen=True):
+    """A lasting fact as the tree and the table take it."""
 
     offset: Offset
     kind: str
@@ -55,25 +55,25 @@ class Entry(msgspec.Struct, frozen=True):
     leaf: bytes
 
 
-def entry_of(fact: Fact) -> Entry | None:
-    """Return the entry of a fact that has its offset; None for one that does not last."""
+def log_entry(fact: Fact) -> LogEntry | None:
+    """Return the entry of a fact that has its offset; None for a kind that does not last."""
     if fact.kind in EPHEMERAL:
         return None
     body = encode(fact)
-    return Entry(fact.offset, fact.kind, fact.subject, body, leaf_hash(body))
+    return LogEntry(fact.offset, fact.kind, fact.subject, body, leaf_hash(body))
 
 
 def export_lines(
     key: VerifyKey, notes: Iterable[str], entries: Iterable[tuple[int, bytes, bytes]]
 ) -> Iterator[bytes]:
     """Yield the lines of an export; `entries` are (index, body, leaf)."""
-    yield line_of(Header(FORMAT, origin_of(key), key.raw))
+    yield line_of(ExportHeader(FORMAT, origin_of(key), key.raw))
     for note in notes:
-        yield line_of(CheckpointLine(note))
+        yield line_of(ExportCheckpoint(note))
     for index, body, leaf in entries:
-        yield line_of(EntryLine(index, body, leaf.hex()))
+        yield line_of(ExportEntry(index, body, leaf.hex()))
 
 
-def line_of(line: Header | CheckpointLine | EntryLine) -> bytes:
+def line_of(line: ExportHeader | ExportCheckpoint | ExportEntry) -> bytes:
     """Return a line of an export in its canonical form."""
     return msgspec.json.encode(line) + b"\n"

@@ -12,7 +12,7 @@ from angelos.core.messages import decode
 from angelos.core.permissions import Permission
 from angelos.core.routes import Call, Nothing, Route, whole_number
 from angelos.governance.service import Governance
-from angelos.governance.store import Row
+from angelos.governance.store import EntryRow
 
 MAX_LIMIT = 1_000
 
@@ -41,16 +41,36 @@ def routes(governance: Governance) -> list[Route]:
 
     read = Permission.audit_read
     return [
-        Route("GET", "/audit/entries", read, entries, response=AuditEntries,
-              query=("after", "limit"), summary="Entries of the audit log, by index"),
-        Route("GET", "/audit/checkpoint", read, checkpoint, response=CheckpointView,
-              summary="A signed checkpoint of everything up to now"),
-        Route("GET", "/audit/export", read, export, response=bytes,
-              media_type="application/jsonl", summary="The whole log, for offline verification"),
-    ]  # fmt: skip
+        Route(
+            "GET",
+            "/audit/entries",
+            read,
+            entries,
+            response=AuditEntries,
+            query=("after", "limit"),
+            summary="Entries of the audit log, by index",
+        ),
+        Route(
+            "GET",
+            "/audit/checkpoint",
+            read,
+            checkpoint,
+            response=CheckpointView,
+            summary="A signed checkpoint of everything up to now",
+        ),
+        Route(
+            "GET",
+            "/audit/export",
+            read,
+            export,
+            response=bytes,
+            media_type="application/jsonl",
+            summary="The whole log, for offline verification",
+        ),
+    ]
 
 
-def _view(row: Row) -> AuditEntry:
+def _view(row: EntryRow) -> AuditEntry:
     return AuditEntry(
         index=row.index,
         offset=row.offset,

@@ -1,8 +1,8 @@
 """Governance at work: projects the journal into the log, signs, watches and quarantines.
 
 Four tasks: one reads the journal into a bounded queue, one writes batches from it, one signs
-when entries are waiting, and one folds facts into `state.Watch` and carries its effects out.
-While a store is away they wait for it; nothing is skipped.
+when entries are waiting, and one folds facts into `state.WatchState` and carries its effects out.
+While a store is away they wait for it; no fact is skipped.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from angelos.core.ports import Clock, Journal, Signals
 from angelos.core.signing import SigningKey
 from angelos.governance.checkpoint import Checkpoint
 from angelos.governance.config import GovernanceConfig
-from angelos.governance.models import CheckpointLine, EntryLine, export_lines, line_of
+from angelos.governance.models import ExportCheckpoint, ExportEntry, export_lines, line_of
 from angelos.governance.state import (
     WATCHED,
     Effect,
-    Flag,
-    Quarantine,
-    Watch,
+    FlagRequest,
+    QuarantineRequest,
+    WatchState,
     owed,
     step,
-)  # fmt: skip
-from angelos.governance.store import REPAIR, AuditStore, Row, Signed
+)
+from angelos.governance.store import REPAIR, AuditStore, EntryRow, Signed
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -44,10 +44,10 @@ _RETRY_S = (0.05, 0.1, 0.25, 0.5, 1.0)
 
 
 class Trim(Protocol):
-    """`ValkeyJournal.trim`: forgets facts that the audit log has taken."""
+    """`ValkeyJournal.trim`: removes facts that the audit log has."""
 
     async def __call__(self) -> int:
-        """Return how many facts were forgotten."""
+        """Return how many facts were removed."""
         ...
 
 
@@ -65,7 +65,6 @@ class Governance:
         *,
         trim: Trim | None = None,
     ) -> None:
-        """Take the ports, a migrated database and the log's own key."""
         self.key = log_key.public
         self._journal = journal
         self._store = AuditStore(database, log_key)
@@ -76,17 +75,17 @@ class Governance:
         self._facts: asyncio.Queue[Fact] = asyncio.Queue(maxsize=2 * self._config.batch)
         self._projected = START
         self._size = 0
-        self._moved = asyncio.Condition()
+        self._progress = asyncio.Condition()
         self._due = asyncio.Event()
         self._signing = asyncio.Lock()
-        self._seen: Checkpoint | None = None
+        self._last_signed: Checkpoint | None = None
         self._ended: AngelError | None = None
-        """Why no more facts are taken into the log."""
+        """Why the log takes no more facts."""
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        """Verify the log against its last checkpoint, then begin; raise `Tampered`."""
-        self._seen = await self._store.check()
+        """Verify the log against its last checkpoint, then start; raise `Tampered`."""
+        self._last_signed = await self._store.check()
         head = await self._store.head()
         self._projected, self._size = head.offset, head.tree.size
         for work in (self._read(head.offset), self._write()):
@@ -96,9 +95,9 @@ class Governance:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Take what was said last into the log, sign it, and end.
+        """Take the last facts into the log, sign it, and end.
 
-        What a store that is away keeps from it is taken at the next start.
+        What a store that is away holds up is taken at the next start.
         """
         try:
             async with asyncio.timeout(self._config.settle_s):
@@ -115,34 +114,35 @@ class Governance:
     async def settled(self, offset: Offset) -> None:
         """Wait until every fact up to `offset` is in the log.
 
-        Raises `Tampered` or `Unavailable` if no more are taken, for this reason.
+        Raises:
+            Tampered: The log was tampered with and takes no more facts.
+            Unavailable: The log takes no more facts for another reason.
         """
-        wanted = offset_key(offset)
-        async with self._moved:
-            await self._moved.wait_for(
-                lambda: self._ended is not None or offset_key(self._projected) >= wanted
+        goal = offset_key(offset)
+        async with self._progress:
+            await self._progress.wait_for(
+                lambda: self._ended is not None or offset_key(self._projected) >= goal
             )
-        if self._ended is not None and offset_key(self._projected) < wanted:
+        if self._ended is not None and offset_key(self._projected) < goal:
             raise type(self._ended)(self._ended.detail, hint=self._ended.hint) from self._ended
 
     async def checkpoint(self) -> Signed:
-        """Return a checkpoint that covers everything that is in the journal now."""
+        """Return a checkpoint that covers everything in the journal now."""
         await self.settled(await self._journal.last())
         return await self._sign()
 
-    async def entries(self, after: int, limit: int) -> list[Row]:
+    async def entries(self, after: int, limit: int) -> list[EntryRow]:
         """Return at most `limit` entries whose index is over `after`."""
         return await self._store.entries(after, limit)
 
     async def export(self) -> AsyncGenerator[bytes, None]:
-        """Yield an export of everything that is in the journal now, in pieces of whole lines.
+        """Yield an export of everything in the journal now, in pieces of whole lines.
 
-        However long the log is, no more than a page of it is held at once.
+        At most one page of the log is held at once, however long the log is.
         """
-        lines = aclosing(self._lines())
         piece = bytearray()
-        async with lines as found:
-            async for line in found:
+        async with aclosing(self._lines()) as lines:
+            async for line in lines:
                 piece += line
                 if len(piece) >= _PIECE_BYTES:
                     yield bytes(piece)
@@ -155,8 +155,8 @@ class Governance:
             yield line
         after = -1
         while notes := await self._store.notes(after, size, limit):
-            for after, note in notes:  # noqa: B007 - the last one is where to go on
-                yield line_of(CheckpointLine(note))
+            for after, note in notes:  # noqa: B007 - the next page follows the last one
+                yield line_of(ExportCheckpoint(note))
         after = -1
         while after < size - 1:
             page = await self._store.entries(after, min(limit, size - 1 - after))
@@ -164,7 +164,7 @@ class Governance:
                 raise Tampered(f"Entry {after + 1} of the audit log is missing.")
             after = page[-1].index
             page.reverse()
-            while page:  # each is let go when it is told
+            while page:  # each is released when it is sent
                 yield line_of(_line_of(page.pop()))
 
     # -- the four tasks ----------------------------------------------------------------------
@@ -178,10 +178,10 @@ class Governance:
             batch = [await self._facts.get()]
             while len(batch) < self._config.batch and not self._facts.empty():
                 batch.append(self._facts.get_nowait())
-            head = await _patiently(lambda batch=batch: self._store.project(batch))
-            async with self._moved:
+            head = await _retried(lambda batch=batch: self._store.project(batch))
+            async with self._progress:
                 self._projected, self._size = head.offset, head.tree.size
-                self._moved.notify_all()
+                self._progress.notify_all()
             if self._unsigned() >= self._config.checkpoint_entries:
                 self._due.set()
 
@@ -193,57 +193,57 @@ class Governance:
                     await self._due.wait()
             self._due.clear()
             if self._unsigned():
-                await _patiently(self._sign)
+                await _retried(self._sign)
             if self._trim is not None:
-                await _patiently(self._trim)
+                await _retried(self._trim)
 
     async def _sign(self) -> Signed:
         async with self._signing:
-            signed = await self._store.sign(self._clock.time(), self._seen)
-            self._seen = signed.checkpoint
+            signed = await self._store.sign(self._clock.time(), self._last_signed)
+            self._last_signed = signed.checkpoint
             return signed
 
     def _unsigned(self) -> int:
-        return self._size - (self._seen.size if self._seen else 0)
+        return self._size - (self._last_signed.size if self._last_signed else 0)
 
     async def _watch_on(self) -> None:
-        """Watch for ever: what fails is begun again, and owed quarantines are asked for again."""
+        """Watch for ever; after a failure start again, and request what is still owed again."""
         while True:
             try:
                 await self._watch()
             except Tampered:
                 raise
             except Exception:
-                log.critical("the watch over principals failed; it begins again", exc_info=True)
+                log.critical("the watch over principals failed and starts again", exc_info=True)
                 await asyncio.sleep(_RETRY_S[-1])
 
     async def _watch(self) -> None:
-        watch, found, after = Watch(), [], START
-        last = await _patiently(self._journal.last)
-        # All that happened before is folded first: much of it was settled long ago.
-        while page := await _patiently(
+        watch, effects, after = WatchState(), [], START
+        last = await _retried(self._journal.last)
+        # The past is folded first: most of what it asks for was settled long ago.
+        while page := await _retried(
             lambda after=after: self._journal.read(after, _PAGE, kinds=WATCHED)
         ):
             for fact in page:
-                watch, effects = step(watch, fact, self._config)
-                found += effects
+                watch, more = step(watch, fact, self._config)
+                effects += more
             after = page[-1].offset
-        await self._carry_out(owed(watch, found))
+        await self._carry_out(owed(watch, effects))
         async for fact in self._journal.follow(max(after, last, key=offset_key), kinds=WATCHED):
             watch, effects = step(watch, fact, self._config)
             await self._carry_out(effects)
 
     async def _carry_out(self, effects: list[Effect]) -> None:
         for effect in effects:
-            if isinstance(effect, Quarantine):
+            if isinstance(effect, QuarantineRequest):
                 log.warning("quarantine of %s: it %s", effect.principal, effect.reason)
-                await _patiently(
+                await _retried(
                     lambda e=effect: self._signals.quarantine(e.principal, f"It {e.reason}.")
                 )
             else:
-                await _patiently(lambda e=effect: self._journal.append([self._flag(e)]))
+                await _retried(lambda e=effect: self._journal.append([self._flag(e)]))
 
-    def _flag(self, flag: Flag) -> Fact:
+    def _flag(self, flag: FlagRequest) -> Fact:
         return Fact.of(
             PrincipalFlagged(reason=flag.reason, evidence=flag.evidence),
             id=flag.id,
@@ -253,7 +253,7 @@ class Governance:
         )
 
     async def _guarded(self, work: Coroutine[Any, Any, None], *, keeps_log: bool) -> None:
-        """Let one task fail loudly and the others go on: an unsigned log still grows."""
+        """Let one task fail loudly and the others continue: an unsigned log still grows."""
         try:
             await work
         except Tampered as error:
@@ -261,21 +261,21 @@ class Governance:
             ended: AngelError = Tampered(error.detail, hint=error.hint or REPAIR)
         except Exception:
             log.critical("a task of governance failed", exc_info=True)
-            ended = Unavailable("The audit log is not kept any more.", hint="See the server's log.")
+            ended = Unavailable("The audit log takes no more facts.", hint="See the server's log.")
         else:
             return
         if keeps_log:
             self._ended = ended
-            async with self._moved:
-                self._moved.notify_all()
+            async with self._progress:
+                self._progress.notify_all()
 
 
-def _line_of(row: Row) -> EntryLine:
-    return EntryLine(row.index, row.body, row.leaf.hex())
+def _line_of(row: EntryRow) -> ExportEntry:
+    return ExportEntry(row.index, row.body, row.leaf.hex())
 
 
-async def _patiently(ask: Callable[[], Awaitable[T]]) -> T:
-    """Return the answer of `ask`, however long a store is away."""
+async def _retried(ask: Callable[[], Awaitable[T]]) -> T:
+    """Return the answer of `ask`, retrying as long as a store is away."""
     tries = 0
     while True:
         try:

@@ -1,13 +1,13 @@
-"""Who misbehaves: facts in, effects out; no waiting here.
+"""Which principals misbehave: facts in, effects out. Pure.
 
-Deterministic signs stop a principal (quarantine); what may be a mistake is only pointed out
-(a flag). An agent that proposes a change to the policy is quarantined; one whose runs the guard
-or the sandbox denies again and again is flagged.
+Deterministic signs stop a principal (quarantine); what may be a mistake is only reported (a
+flag). An agent that proposes a change to the policy is quarantined; one whose runs the guard or
+the sandbox denies again and again is flagged.
 
-    state, effects = step(Watch(), fact, GovernanceConfig())
+    state, effects = step(WatchState(), fact, GovernanceConfig())
 
-The state is a fold over the journal, so it is the same after a restart, and a quarantine that
-was carried out before a crash is not asked for again: `principal.quarantined` settles it.
+The state is a fold of the journal, so it is the same after a restart. A quarantine that was
+carried out before a crash is not requested again: `principal.quarantined` settles it.
 """
 
 from __future__ import annotations
@@ -18,20 +18,24 @@ from typing import Any
 
 import msgspec
 
-from angelos.core.facts import Fact, Kind, ProposalRefused
+from angelos.core.facts import Fact, Kind, ProposalRefused, RefusalCause
 from angelos.core.ids import FactId, PrincipalId, TaskId
 from angelos.core.messages import Status
 from angelos.governance.config import GovernanceConfig
 
 WATCHED = (
-    Kind.proposal_refused, Kind.task_accepted, Kind.task_finished, Kind.principal_quarantined,
-    Kind.principal_released, Kind.principal_flagged,
-)  # fmt: skip
+    Kind.proposal_refused,
+    Kind.task_accepted,
+    Kind.task_finished,
+    Kind.principal_quarantined,
+    Kind.principal_released,
+    Kind.principal_flagged,
+)
 _MAX_TASKS = 10_000
 _MAX_PATHS = 5
 
 
-class Quarantine(msgspec.Struct, frozen=True):
+class QuarantineRequest(msgspec.Struct, frozen=True):
     """Stop this principal."""
 
     principal: PrincipalId
@@ -39,8 +43,8 @@ class Quarantine(msgspec.Struct, frozen=True):
     because: FactId
 
 
-class Flag(msgspec.Struct, frozen=True):
-    """Point this principal out; nothing is stopped. `id` is the same whenever it is derived."""
+class FlagRequest(msgspec.Struct, frozen=True):
+    """Report this principal; nothing is stopped. `id` depends on the facts alone."""
 
     id: FactId
     principal: PrincipalId
@@ -48,24 +52,24 @@ class Flag(msgspec.Struct, frozen=True):
     evidence: dict[str, Any]
 
 
-Effect = Quarantine | Flag
+Effect = QuarantineRequest | FlagRequest
 
 
-class Watch(msgspec.Struct, frozen=True):
-    """What is known so far."""
+class WatchState(msgspec.Struct, frozen=True):
+    """What the facts so far say about principals."""
 
-    owed: Mapping[PrincipalId, Quarantine] = {}
-    """Quarantines that were asked for and that no fact settles yet."""
+    owed: Mapping[PrincipalId, QuarantineRequest] = {}
+    """Quarantines that were requested and that no fact settles yet."""
     tasks: Mapping[TaskId, PrincipalId] = {}
     """Running tasks of agents, the oldest first; bounded."""
     denied: Mapping[PrincipalId, tuple[float, ...]] = {}
-    """When runs of agents were denied lately, Unix seconds."""
+    """When runs of agents were denied recently, Unix seconds."""
     flagged: frozenset[FactId] = frozenset()
     """Flags that are in the journal."""
 
 
-def step(watch: Watch, fact: Fact, config: GovernanceConfig) -> tuple[Watch, list[Effect]]:
-    """Return the state after `fact`, and what to do about it."""
+def step(watch: WatchState, fact: Fact, config: GovernanceConfig) -> Step:
+    """Return the state after `fact`, and the effects that it makes necessary."""
     if fact.kind == Kind.proposal_refused:
         return _refused(watch, fact)
     if fact.kind == Kind.task_accepted:
@@ -79,29 +83,33 @@ def step(watch: Watch, fact: Fact, config: GovernanceConfig) -> tuple[Watch, lis
     return watch, []
 
 
-def owed(watch: Watch, effects: list[Effect]) -> list[Effect]:
-    """Return those of `effects` that the facts since have not settled."""
+def owed(watch: WatchState, effects: list[Effect]) -> list[Effect]:
+    """Return those of `effects` that no later fact has settled."""
     return [
         effect
         for effect in effects
-        if (isinstance(effect, Quarantine) and watch.owed.get(effect.principal) == effect)
-        or (isinstance(effect, Flag) and effect.id not in watch.flagged)
+        if (isinstance(effect, QuarantineRequest) and watch.owed.get(effect.principal) == effect)
+        or (isinstance(effect, FlagRequest) and effect.id not in watch.flagged)
     ]
 
 
-def _refused(watch: Watch, fact: Fact) -> tuple[Watch, list[Effect]]:
+def _refused(watch: WatchState, fact: Fact) -> Step:
     agent = _agent(fact)
     refused = fact.payload()
-    if agent is None or fact.outcome != "policy" or not isinstance(refused, ProposalRefused):
+    if (
+        agent is None
+        or fact.outcome != RefusalCause.policy
+        or not isinstance(refused, ProposalRefused)
+    ):
         return watch, []
     if not refused.policy_paths or agent in watch.owed:
         return watch, []
     named = ", ".join(refused.policy_paths[:_MAX_PATHS])
-    effect = Quarantine(agent, f"proposed a change to the policy itself: {named}", fact.id)
+    effect = QuarantineRequest(agent, f"proposed a change to the policy itself: {named}", fact.id)
     return msgspec.structs.replace(watch, owed={**watch.owed, agent: effect}), [effect]
 
 
-def _accepted(watch: Watch, fact: Fact) -> Watch:
+def _accepted(watch: WatchState, fact: Fact) -> WatchState:
     agent = _agent(fact)
     if agent is None:
         return watch
@@ -111,11 +119,11 @@ def _accepted(watch: Watch, fact: Fact) -> Watch:
     return msgspec.structs.replace(watch, tasks=tasks)
 
 
-def _finished(watch: Watch, fact: Fact, config: GovernanceConfig) -> tuple[Watch, list[Effect]]:
+def _finished(watch: WatchState, fact: Fact, config: GovernanceConfig) -> Step:
     task = TaskId(fact.subject)
     agent = _agent(fact) or watch.tasks.get(task)
     if task in watch.tasks:
-        rest = {known: who for known, who in watch.tasks.items() if known != task}
+        rest = {key: agent for key, agent in watch.tasks.items() if key != task}
         watch = msgspec.structs.replace(watch, tasks=rest)
     if agent is None or fact.outcome != Status.denied:
         return watch, []
@@ -125,16 +133,16 @@ def _finished(watch: Watch, fact: Fact, config: GovernanceConfig) -> tuple[Watch
     if len(times) >= config.denied_to_flag:
         effects.append(_flag(agent, fact, times))
         times = ()
-    denied = {who: then for who, then in watch.denied.items() if who != agent}
+    denied = {key: times for key, times in watch.denied.items() if key != agent}
     if times:
         denied[agent] = times
     return msgspec.structs.replace(watch, denied=denied), effects
 
 
-def _flag(agent: PrincipalId, fact: Fact, times: tuple[float, ...]) -> Flag:
+def _flag(agent: PrincipalId, fact: Fact, times: tuple[float, ...]) -> FlagRequest:
     seconds = max(times) - min(times)
     digest = hashlib.sha256(f"flag {fact.id}".encode()).hexdigest()
-    return Flag(
+    return FlagRequest(
         FactId(f"fact-{digest[:32]}"),
         agent,
         f"{len(times)} runs were denied by the guard or the sandbox within {seconds:.0f} s",
@@ -142,15 +150,15 @@ def _flag(agent: PrincipalId, fact: Fact, times: tuple[float, ...]) -> Flag:
     )
 
 
-def _settled(watch: Watch, principal: PrincipalId) -> Watch:
-    rest = {who: effect for who, effect in watch.owed.items() if who != principal}
-    denied = {who: times for who, times in watch.denied.items() if who != principal}
+def _settled(watch: WatchState, principal: PrincipalId) -> WatchState:
+    rest = {key: effect for key, effect in watch.owed.items() if key != principal}
+    denied = {key: times for key, times in watch.denied.items() if key != principal}
     return msgspec.structs.replace(watch, owed=rest, denied=denied)
 
 
 def _agent(fact: Fact) -> PrincipalId | None:
-    """Return the agent that is behind a fact; people and our own parts are not watched."""
-    for who in (fact.on_behalf_of, fact.actor):
-        if who is not None and who.startswith("agent/"):
-            return who
+    """Return the agent behind a fact; people and the system itself are not watched."""
+    for principal in (fact.on_behalf_of, fact.actor):
+        if principal is not None and principal.startswith("agent/"):
+            return principal
     return None

@@ -1,7 +1,7 @@
-"""The audit log in PostgreSQL: entries, where the projection is, and checkpoints.
+"""The audit log in PostgreSQL: entries, the head of the projection, and checkpoints.
 
-`project` and `add_checkpoint` each are one transaction under a lock on the head's row, so two
-processes at once do no harm.
+`project` and `sign` each are one transaction under a lock on the head's row, so two processes
+cannot disturb each other.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from angelos.core.ids import Offset, offset_key
 from angelos.core.signing import SigningKey, VerifyKey
 from angelos.governance.checkpoint import Checkpoint, open_note, sign
 from angelos.governance.merkle import Frontier, leaf_hash
-from angelos.governance.models import entry_of
+from angelos.governance.models import log_entry
 
 _QUERIES = load_queries("angelos.governance")
 _PAGE = 5_000
@@ -23,7 +23,7 @@ REPAIR = "Export the log and run `angelos audit verify`; restore the database fr
 
 
 class Head(msgspec.Struct, frozen=True):
-    """How far the projection is."""
+    """How far the projection has come."""
 
     tree: Frontier
     offset: Offset
@@ -37,8 +37,8 @@ class Signed(msgspec.Struct, frozen=True):
     tree: Frontier
 
 
-class Row(msgspec.Struct, frozen=True):
-    """An entry as it is kept."""
+class EntryRow(msgspec.Struct, frozen=True):
+    """An entry as it is stored."""
 
     index: int
     offset: Offset
@@ -50,23 +50,22 @@ class AuditStore:
     """Reads and writes of the audit log."""
 
     def __init__(self, database: Database, key: SigningKey) -> None:
-        """Take a migrated database and the log's key."""
         self._database = database
         self._key = key
 
     async def head(self) -> Head:
-        """Return how far the projection is."""
+        """Return how far the projection has come."""
         async with self._database.transaction() as connection:
             return await _head(connection, "head")
 
     async def project(self, facts: list[Fact]) -> Head:
-        """Take facts in journal order; those that were taken before are passed over."""
+        """Add facts in journal order; skip those that were added before."""
         async with self._database.transaction() as connection:
             head = await _head(connection, "lock_head")
             fresh = [f for f in facts if offset_key(f.offset) > offset_key(head.offset)]
             if not fresh:
                 return head
-            entries = [entry for fact in fresh if (entry := entry_of(fact)) is not None]
+            entries = [entry for fact in fresh if (entry := log_entry(fact)) is not None]
             rows = []
             for idx, entry in enumerate(entries, start=head.tree.size):
                 ms, seq = offset_key(entry.offset)
@@ -83,17 +82,20 @@ class AuditStore:
                 )
             return moved
 
-    async def sign(self, at: float, seen: Checkpoint | None) -> Signed:
+    async def sign(self, at: float, previous: Checkpoint | None) -> Signed:
         """Return the newest checkpoint, signing one now if entries came since.
 
-        `seen` is the newest that the caller knows. Raises `Tampered`, and signs nothing, unless
-        what is kept still begins with what the last checkpoint signed.
+        `previous` is the newest that the caller knows.
+
+        Raises:
+            Tampered: The stored entries no longer begin with those that the last checkpoint
+                signed; nothing is signed.
         """
         async with self._database.transaction() as connection:
             head = await _head(connection, "lock_head")
             last = await self._last(connection)
-            if seen is not None and (last is None or last.checkpoint.size < seen.size):
-                raise Tampered(f"The checkpoint of size {seen.size} is gone.", hint=REPAIR)
+            if previous is not None and (last is None or last.checkpoint.size < previous.size):
+                raise Tampered(f"The checkpoint of size {previous.size} is missing.", hint=REPAIR)
             if last is not None and last.checkpoint.size > head.tree.size:
                 raise Tampered(
                     f"{last.checkpoint.size} entries were signed, {head.tree.size} are left.",
@@ -114,7 +116,7 @@ class AuditStore:
             return Signed(open_note(note, self._key.public), note, tree)
 
     async def check(self) -> Checkpoint | None:
-        """Verify the last checkpoint against every entry; raise `Tampered` naming the first bad."""
+        """Verify the last checkpoint against every entry; raise `Tampered` for the first bad."""
         async with self._database.transaction() as connection:
             last = await self._last(connection)
             if last is None:
@@ -127,25 +129,25 @@ class AuditStore:
                 )
             return last.checkpoint
 
-    async def entries(self, after: int, limit: int) -> list[Row]:
+    async def entries(self, after: int, limit: int) -> list[EntryRow]:
         """Return at most `limit` entries whose index is over `after`."""
         async with self._database.transaction() as connection:
-            found = await connection.execute(_QUERIES["entries"], {"after": after, "limit": limit})
+            result = await connection.execute(_QUERIES["entries"], {"after": after, "limit": limit})
             return [
-                Row(idx, Offset(f"{ms}-{seq}"), body, leaf)
-                for idx, ms, seq, body, leaf in await found.fetchall()
+                EntryRow(idx, Offset(f"{ms}-{seq}"), body, leaf)
+                for idx, ms, seq, body, leaf in await result.fetchall()
             ]
 
     async def notes(self, after: int, upto: int, limit: int) -> list[tuple[int, str]]:
         """Return (size, note) of at most `limit` checkpoints over `after` up to `upto`, by size."""
         async with self._database.transaction() as connection:
             bounds = {"after": after, "upto": upto, "limit": limit}
-            found = await connection.execute(_QUERIES["checkpoints"], bounds)
-            return [(size, note) for size, note in await found.fetchall()]
+            result = await connection.execute(_QUERIES["checkpoints"], bounds)
+            return [(size, note) for size, note in await result.fetchall()]
 
     async def _last(self, connection: Connection) -> Signed | None:
-        found = await connection.execute(_QUERIES["last_checkpoint"])
-        row = await found.fetchone()
+        result = await connection.execute(_QUERIES["last_checkpoint"])
+        row = await result.fetchone()
         if row is None:
             return None
         return _opened(self._key.public, *row)
@@ -163,10 +165,10 @@ def _opened(key: VerifyKey, size: int, root: bytes, frontier: bytes, note: str) 
 
 
 async def _head(connection: Connection, query: str) -> Head:
-    found = await connection.execute(_QUERIES[query])
-    row = await found.fetchone()
+    result = await connection.execute(_QUERIES[query])
+    row = await result.fetchone()
     if row is None:
-        raise Tampered("The head of the audit log is gone.", hint=REPAIR)
+        raise Tampered("The head of the audit log is missing.", hint=REPAIR)
     size, frontier, ms, seq = row
     try:
         return Head(Frontier.unpacked(size, frontier), Offset(f"{ms}-{seq}"))
@@ -175,12 +177,12 @@ async def _head(connection: Connection, query: str) -> Head:
 
 
 async def _extend(connection: Connection, tree: Frontier, size: int) -> Frontier:
-    """Return `tree` with the kept entries up to `size`, each checked against its body."""
+    """Return `tree` with the stored entries up to `size`, each checked against its body."""
     while tree.size < size:
         end = min(size, tree.size + _PAGE)
-        found = await connection.execute(_QUERIES["leaves"], {"first": tree.size, "end": end})
+        result = await connection.execute(_QUERIES["leaves"], {"first": tree.size, "end": end})
         leaves = []
-        for expected, (idx, body, leaf) in enumerate(await found.fetchall(), start=tree.size):
+        for expected, (idx, body, leaf) in enumerate(await result.fetchall(), start=tree.size):
             if idx != expected:
                 raise Tampered(f"Entry {expected} of the audit log is missing.", hint=REPAIR)
             if leaf_hash(body) != leaf:

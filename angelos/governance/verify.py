@@ -1,13 +1,14 @@
 r"""Verify an export of the audit log, offline, and name what is wrong.
 
-    report = verify(path.open("rb"), key=known_key)
+    report = verify(path.open("rb"), key=trusted_key)
     print("\n".join(report.lines()))
 
-Everything that a log can be checked for without its server: the form of each line, the hash of
-each entry, their order and number, and each checkpoint's signature and root. An export that was
-cut off at an older checkpoint, or a log that was set back and written anew, is good in itself:
-`seen`, a checkpoint that was kept elsewhere (such as the last one of an older export), tells it.
-Without `key`, the export's own key is taken, and whoever made the export may have made the key.
+Checks everything that can be checked without the server: the form of each line, the hash of each
+entry, their order and number, and each checkpoint's signature and root. An export that was cut
+off at an older checkpoint, or a log that was set back and written again, is consistent in itself:
+`previous`, a checkpoint that was stored elsewhere (such as the last one of an older export),
+reveals it. Without `key` the export's own key is used, and the author of the export may have made
+that key.
 """
 
 from __future__ import annotations
@@ -22,15 +23,15 @@ from angelos.core.errors import Tampered
 from angelos.core.signing import VerifyKey
 from angelos.governance.checkpoint import Checkpoint, open_note, origin_of
 from angelos.governance.merkle import Frontier, leaf_hash
-from angelos.governance.models import FORMAT, CheckpointLine, EntryLine, Header
+from angelos.governance.models import FORMAT, ExportCheckpoint, ExportEntry, ExportHeader
 
 MAX_PROBLEMS = 100
 _CHECKPOINT = b'{"checkpoint":'
 L = TypeVar("L")
 
 
-class Problem(msgspec.Struct, frozen=True):
-    """One thing that is wrong. `line` counts from 1; `first`..`last` are the entries it is in."""
+class Discrepancy(msgspec.Struct, frozen=True):
+    """One defect. `line` counts from 1; `first` to `last` are the entries that it affects."""
 
     line: int
     detail: str
@@ -39,7 +40,7 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What was checked and found."""
+    """The result of a verification."""
 
     ok: bool
     entries: int
@@ -49,7 +50,7 @@ class Report(msgspec.Struct, frozen=True):
     root: str
     key: str
     """The log key's id."""
-    problems: tuple[Problem, ...]
+    problems: tuple[Discrepancy, ...]
 
     def lines(self) -> list[str]:
         """Return the report for people to read."""
@@ -59,12 +60,15 @@ class Report(msgspec.Struct, frozen=True):
         return [f"TAMPERED: {counts}", *(f"line {p.line}: {p.detail}" for p in self.problems)]
 
 
-def verify(lines: Iterable[bytes], key: bytes | None = None, seen: str = "") -> Report:
-    """Check the lines of an export (with their line ends) against its key, or against `key`.
+def verify(lines: Iterable[bytes], key: bytes | None = None, previous: str = "") -> Report:
+    """Return a report on an export.
 
-    With `seen`, the note of a checkpoint, the export must go on from there.
+    Args:
+        lines: The lines of the export, with their line ends.
+        key: The log's public key; by default the one that the export names.
+        previous: The note of an older checkpoint, which the log must continue.
     """
-    return _Verifier(key, seen).run(lines)
+    return _Verifier(key, previous).run(lines)
 
 
 def last_note(lines: Iterable[bytes]) -> str:
@@ -73,7 +77,7 @@ def last_note(lines: Iterable[bytes]) -> str:
     for number, line in enumerate(lines):
         if line.startswith(_CHECKPOINT):
             with contextlib.suppress(msgspec.DecodeError, ValueError):
-                note = msgspec.json.decode(line, type=CheckpointLine).checkpoint
+                note = msgspec.json.decode(line, type=ExportCheckpoint).checkpoint
         elif number:
             break
     if not note:
@@ -82,12 +86,12 @@ def last_note(lines: Iterable[bytes]) -> str:
 
 
 class _Verifier:
-    def __init__(self, key: bytes | None, seen: str) -> None:
+    def __init__(self, key: bytes | None, previous: str) -> None:
         self._pinned = key
-        self._note = seen
-        self._seen: Checkpoint | None = None
+        self._note = previous
+        self._previous: Checkpoint | None = None
         self._key = VerifyKey(key or b"")
-        self._problems: list[Problem] = []
+        self._problems: list[Discrepancy] = []
         self._signed: list[tuple[int, Checkpoint]] = []
         self._checkpoints = 0
         self._entries = 0
@@ -115,7 +119,7 @@ class _Verifier:
         )
 
     def _header(self, first: tuple[int, bytes]) -> bool:
-        header = self._parse(*first, Header, "the header")
+        header = self._parse(*first, ExportHeader, "the header")
         if header is None:
             return False
         if self._pinned is None:
@@ -129,22 +133,22 @@ class _Verifier:
             self._problem(1, "the header's origin does not belong to its key")
         if self._note:
             try:
-                self._seen = open_note(self._note, self._key)
+                self._previous = open_note(self._note, self._key)
             except Tampered as error:
-                self._problem(1, f"the checkpoint that was seen before is no good: {error.detail}")
+                self._problem(1, f"the previous checkpoint is not valid: {error.detail}")
         return True
 
     def _line(self, number: int, line: bytes) -> None:
         if line.startswith(_CHECKPOINT) and self._entries == 0:
             self._checkpoints += 1
-            if parsed := self._parse(number, line, CheckpointLine, "a checkpoint"):
+            if parsed := self._parse(number, line, ExportCheckpoint, "a checkpoint"):
                 self._checkpoint(number, parsed.checkpoint)
             return
         expected = self._expected
-        entry = self._parse(number, line, EntryLine, f"entry {expected}", expected)
+        entry = self._parse(number, line, ExportEntry, f"entry {expected}", expected)
         self._entries += 1
         if entry is None:
-            self._tree = self._tree.append(bytes(32))  # keeps its place, whatever it was
+            self._tree = self._tree.append(bytes(32))  # it keeps its place in the tree
             self._expected += 1
         else:
             self._entry(number, expected, entry)
@@ -160,7 +164,7 @@ class _Verifier:
             return
         self._signed.append((number, checkpoint))
 
-    def _entry(self, number: int, expected: int, entry: EntryLine) -> None:
+    def _entry(self, number: int, expected: int, entry: ExportEntry) -> None:
         if entry.index > expected:
             last = entry.index - 1
             self._problem(number, f"{_entries(expected, last)} missing", expected, last)
@@ -176,18 +180,18 @@ class _Verifier:
         if leaf_hash(entry.body).hex() != entry.leaf:
             detail = f"entry {entry.index} was changed: its body does not have its hash"
             self._problem(number, detail, entry.index, entry.index)
-        # By the hash as it stands: a changed body is named above and hides nothing else.
+        # The stated hash goes on: a changed body is named above and must not hide other defects.
         self._tree = self._tree.append(_bytes(entry.leaf))
         self._compare(number)
 
     def _compare(self, number: int) -> None:
         """Compare the tree with the checkpoint of its size, if there is one."""
-        seen = self._seen
-        if seen and seen.size == self._tree.size and self._comparing:
-            self._seen = None
-            if seen.root != self._tree.root():
-                detail = f"the first {seen.size} entries are not those that were signed before"
-                self._problem(number, f"{detail}: the log was written anew", 0, seen.size - 1)
+        previous = self._previous
+        if previous and previous.size == self._tree.size and self._comparing:
+            self._previous = None
+            if previous.root != self._tree.root():
+                detail = f"the first {previous.size} entries are not those that were signed before"
+                self._problem(number, f"{detail}: the log was written again", 0, previous.size - 1)
         while self._signed and self._signed[0][1].size <= self._tree.size:
             _, signed = self._signed.pop(0)
             if signed.size < self._tree.size or not self._comparing:
@@ -205,9 +209,9 @@ class _Verifier:
                 self._problem(number, detail, first, last)
 
     def _end(self, number: int) -> None:
-        if self._seen and self._seen.size > self._tree.size:
-            first, last = self._tree.size, self._seen.size - 1
-            detail = f"{_entries(first, last)} missing, which a checkpoint seen before signs for"
+        if self._previous and self._previous.size > self._tree.size:
+            first, last = self._tree.size, self._previous.size - 1
+            detail = f"{_entries(first, last)} missing, which the previous checkpoint signs for"
             self._problem(number, f"{detail}: the log was set back", first, last)
         if not self._checkpoints:
             self._problem(number, "there is no checkpoint, so nothing is signed")
@@ -217,7 +221,7 @@ class _Verifier:
                 continue
             first, last = self._expected, signed.size - 1
             if first > last:
-                continue  # what is missing before is named already
+                continue  # the missing entries are named already
             detail = f"{_entries(first, last)} missing, which the checkpoint signs for"
             self._problem(line, detail, first, last)
         covered = self._good.size if self._good else 0
@@ -232,23 +236,23 @@ class _Verifier:
         )
 
     def _parse(
-        self, number: int, line: bytes, kind: type[L], what: str, index: int | None = None
+        self, number: int, line: bytes, kind: type[L], name: str, index: int | None = None
     ) -> L | None:
         """Return the line's struct if it is written exactly as we write it."""
         try:
             parsed = msgspec.json.decode(line, type=kind)
         except (msgspec.DecodeError, ValueError, RecursionError):
-            self._problem(number, f"{what} was changed: it cannot be read", index, index)
+            self._problem(number, f"{name} was changed: it cannot be read", index, index)
             return None
         if msgspec.json.encode(parsed) + b"\n" != line:
-            self._problem(number, f"{what} was changed: it is written another way", index, index)
+            self._problem(number, f"{name} was changed: it is written another way", index, index)
         return parsed
 
     def _problem(
         self, line: int, detail: str, first: int | None = None, last: int | None = None
     ) -> None:
-        if len(self._problems) < MAX_PROBLEMS:  # an export of any size is read, not kept
-            self._problems.append(Problem(line, detail, first, last))
+        if len(self._problems) < MAX_PROBLEMS:  # however long an export is
+            self._problems.append(Discrepancy(line, detail, first, last))
 
 
 def _entries(first: int, last: int) -> str:

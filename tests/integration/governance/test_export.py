@@ -18,14 +18,14 @@ from angelos.core.ids import PrincipalId
 from angelos.core.permissions import Principal, Role
 from angelos.core.signing import SigningKey
 from angelos.governance.routes import routes
-from angelos.governance.store import Row
+from angelos.governance.store import EntryRow
 from angelos.governance.verify import verify
 from angelos.testing import make_fact
 
 KEY = SigningKey(bytes(range(32)))
 
 
-class Counted(Row, frozen=True, weakref=True):
+class Counted(EntryRow, frozen=True, weakref=True):
     """A row that can be seen to be let go."""
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from angelos.core.facts import Kind
 from angelos.core.ids import PrincipalId, is_id
 from angelos.governance.config import GovernanceConfig
-from angelos.governance.state import Flag, Quarantine, Watch, owed, step
+from angelos.governance.state import FlagRequest, QuarantineRequest, WatchState, owed, step
 from angelos.testing import ManualClock, make_fact
 
 CONFIG = GovernanceConfig()
@@ -26,7 +26,7 @@ def denied(task="task-1", actor="node/exec1", at=None, **fields):
 
 
 def fold(facts, watch=None):
-    watch, effects = watch or Watch(), []
+    watch, effects = watch or WatchState(), []
     for fact in facts:
         watch, new = step(watch, fact, CONFIG)
         effects += new
@@ -37,7 +37,7 @@ def test_an_agent_that_proposes_a_change_to_the_policy_is_quarantined():
     trigger = policy_refusal()
     _, effects = fold([trigger])
     (effect,) = effects
-    assert isinstance(effect, Quarantine)
+    assert isinstance(effect, QuarantineRequest)
     assert effect.principal == EVE
     assert effect.because == trigger.id
     assert "angelos.toml" in effect.reason
@@ -76,7 +76,7 @@ def test_runs_denied_again_and_again_flag_and_stop_nobody():
     finished = [denied(f"task-{i}") for i in range(3)]
     watch, effects = fold([*accepted, *finished])
     (flag,) = effects
-    assert isinstance(flag, Flag)
+    assert isinstance(flag, FlagRequest)
     assert flag.principal == EVE
     assert is_id(flag.id)
     assert flag.evidence["denied"] == 3
@@ -123,7 +123,7 @@ def test_a_restart_at_any_point_owes_what_was_not_settled(story, cut):
     watch, _ = fold(facts[:cut])
     all_at_once = fold(facts)
     assert fold(facts[cut:], watch)[0] == all_at_once[0]
-    triggers = {e.principal for e in owed(*all_at_once) if isinstance(e, Quarantine)}
+    triggers = {e.principal for e in owed(*all_at_once) if isinstance(e, QuarantineRequest)}
     expected = set()
     for fact in facts:  # the simplest model: triggered, and not settled since
         if fact.kind == Kind.proposal_refused:

@@ -16,7 +16,7 @@ from angelos.core.messages import encode
 from angelos.core.signing import SigningKey
 from angelos.governance.checkpoint import open_note, sign
 from angelos.governance.merkle import Frontier, leaf_hash
-from angelos.governance.models import EntryLine, entry_of, export_lines, line_of
+from angelos.governance.models import ExportEntry, export_lines, line_of, log_entry
 from angelos.governance.verify import last_note, verify
 from angelos.testing import make_fact
 
@@ -37,7 +37,7 @@ def facts(count=10):
 
 
 def export(signed_at=SIGNED_AT, count=10, key=KEY):
-    entries = [entry_of(fact) for fact in facts(count)]
+    entries = [log_entry(fact) for fact in facts(count)]
     leaves = [entry.leaf for entry in entries]
     notes = [sign(key, n, Frontier().extend(leaves[:n]).root()) for n in signed_at]
     rows = [(i, entry.body, entry.leaf) for i, entry in enumerate(entries)]
@@ -46,7 +46,7 @@ def export(signed_at=SIGNED_AT, count=10, key=KEY):
 
 def entry_line(index, subject):
     body = encode(make_fact(Kind.task_finished, subject))
-    return line_of(EntryLine(index, body, leaf_hash(body).hex()))
+    return line_of(ExportEntry(index, body, leaf_hash(body).hex()))
 
 
 def test_a_good_export():
@@ -64,9 +64,9 @@ def test_an_empty_log():
 def test_a_changed_body_names_its_entry_and_no_other():
     lines = export()
     entry = json.loads(lines[HEAD + 5])
-    body = bytearray(entry_of(facts()[5]).body)
+    body = bytearray(log_entry(facts()[5]).body)
     body[-3] ^= 1
-    lines[HEAD + 5] = line_of(EntryLine(5, bytes(body), entry["leaf"]))
+    lines[HEAD + 5] = line_of(ExportEntry(5, bytes(body), entry["leaf"]))
     report = verify(lines)
     assert not report.ok
     assert [(p.first, p.last) for p in report.problems] == [(5, 5)]
@@ -136,9 +136,9 @@ def test_an_entry_changed_with_its_hash_names_the_smallest_signed_range():
 def test_a_log_that_was_set_back_is_told_by_an_older_export():
     old, new = export(signed_at=(3, 8), count=8), export()
     note = last_note(old)
-    assert verify(new, seen=note).ok
-    assert verify(old, seen=note).ok
-    report = verify(export(signed_at=(3,), count=3), seen=note)
+    assert verify(new, previous=note).ok
+    assert verify(old, previous=note).ok
+    report = verify(export(signed_at=(3,), count=3), previous=note)
     assert [(p.first, p.last) for p in report.problems] == [(3, 7)]
     assert "entries 3 to 7 are missing" in report.problems[0].detail
     assert "set back" in report.problems[0].detail
@@ -146,18 +146,18 @@ def test_a_log_that_was_set_back_is_told_by_an_older_export():
 
 def test_a_log_that_was_written_anew_is_told_by_an_older_export():
     note = last_note(export(signed_at=(3, 8), count=8))
-    entries = [entry_of(fact) for fact in facts(12)][2:]  # another beginning, well signed
+    entries = [log_entry(fact) for fact in facts(12)][2:]  # another beginning, well signed
     tree = Frontier().extend(entry.leaf for entry in entries)
     rows = [(i, entry.body, entry.leaf) for i, entry in enumerate(entries)]
     forked = list(export_lines(KEY.public, [sign(KEY, 10, tree.root())], rows))
     assert verify(forked).ok
-    (problem,) = verify(forked, seen=note).problems
+    (problem,) = verify(forked, previous=note).problems
     assert (problem.first, problem.last) == (0, 7)
-    assert "written anew" in problem.detail
+    assert "written again" in problem.detail
 
 
 def test_an_older_export_of_another_log_proves_nothing():
-    (problem,) = verify(export(), seen=last_note(export(key=SigningKey(bytes(32))))).problems
+    (problem,) = verify(export(), previous=last_note(export(key=SigningKey(bytes(32))))).problems
     assert "of another log" in problem.detail
     with pytest.raises(Tampered, match="no checkpoint"):
         last_note(export()[:1])
@@ -166,9 +166,9 @@ def test_an_older_export_of_another_log_proves_nothing():
 def test_an_entry_left_out_and_the_rest_renumbered_is_found():
     lines = export()
     rest = [json.loads(line) for line in lines[HEAD:]]
-    kept = [entry_of(f) for i, f in enumerate(facts()) if i != 4]
+    kept = [log_entry(f) for i, f in enumerate(facts()) if i != 4]
     assert len(rest) == 10
-    renumbered = [line_of(EntryLine(i, e.body, e.leaf.hex())) for i, e in enumerate(kept)]
+    renumbered = [line_of(ExportEntry(i, e.body, e.leaf.hex())) for i, e in enumerate(kept)]
     report = verify([*lines[:HEAD], *renumbered])
     assert not report.ok
     assert (report.problems[0].first, report.problems[0].last) == (3, 7)
