@@ -1,6 +1,6 @@
-"""What the control API takes and gives: one struct per request and answer.
+"""The control API as data: one struct for each request and answer.
 
-The server's routes, the OpenAPI document, `angelos.client` and the CLI's `--json` all use these.
+The server's routes, the OpenAPI document, `angelos.client` and the CLI's `--json` use these.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$(?
 NoName = Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$(?!\n)")]
 """A name or nothing."""
 Text = Annotated[str, msgspec.Meta(max_length=2_000, pattern=r"^[^\x00]*$")]
-"""Words of a caller; neither PostgreSQL nor a command line takes a NUL."""
+"""Text of a caller; neither PostgreSQL nor a command line takes a NUL."""
 Code = Annotated[str, msgspec.Meta(max_length=1_000_000)]
 
 
 class View(Message, frozen=True, kw_only=True):
-    """An answer; a client ignores fields it does not know."""
+    """An answer; a client ignores unknown fields."""
 
 
 # -- tasks -----------------------------------------------------------------------------------
@@ -48,12 +48,12 @@ class SubmitTask(Input, frozen=True, kw_only=True):
     node: Name | None = None
     """Run on this node; by default on the least busy execution node."""
     command: CommandId | None = None
-    """Give the same id again to ask for the same task again without running it twice."""
+    """Give the same id to repeat a request without running the task twice."""
     label: Text = ""
 
 
 class TaskView(View, frozen=True, kw_only=True):
-    """A task as the journal knows it."""
+    """A task by its facts."""
 
     id: TaskId
     state: TaskState
@@ -62,12 +62,12 @@ class TaskView(View, frozen=True, kw_only=True):
     label: str
     at: float
     offset: Offset
-    """Follow the events with this subject after this offset to see its output from the start."""
+    """The events with this subject after this offset hold its output from the start."""
     result: TaskResult | None = None
     attempt: int = 0
-    """How often it was started; over 1 when its node died meanwhile. The last one counts."""
+    """How often it was started; over 1 if its node died meanwhile. The last one counts."""
     reason: str = ""
-    """Why it has not ended though somebody wants it to, in a sentence."""
+    """Why a cancelled task has not ended, in a sentence."""
 
 
 class TaskList(View, frozen=True, kw_only=True):
@@ -85,9 +85,16 @@ class Reason(Input, frozen=True, kw_only=True):
 # -- proposals -------------------------------------------------------------------------------
 
 ProposalState = Literal[
-    "received", "merged", "testing", "waiting", "approved", "promoted", "rejected", "refused",
+    "received",
+    "merged",
+    "testing",
+    "waiting",
+    "approved",
+    "promoted",
+    "rejected",
+    "refused",
     "rolled-back",
-]  # fmt: skip
+]
 SETTLED: frozenset[ProposalState] = frozenset(
     {"promoted", "rejected", "refused", "rolled-back", "waiting"}
 )
@@ -101,11 +108,11 @@ class SubmitProposal(Input, frozen=True, kw_only=True):
     edits: Annotated[tuple[Edit, ...], msgspec.Meta(min_length=1, max_length=256)]
     message: Text
     proposal: ProposalId | None = None
-    """Give the same id again to repeat a request safely."""
+    """Give the same id to repeat a request safely."""
 
 
 class ProposalView(View, frozen=True, kw_only=True):
-    """A proposal as the journal knows it."""
+    """A proposal by its facts."""
 
     id: ProposalId
     repo: str
@@ -115,14 +122,14 @@ class ProposalView(View, frozen=True, kw_only=True):
     digest: str
     state: ProposalState
     reason: str
-    """Why it is where it is, in a sentence."""
+    """Why it is in this state, in a sentence."""
     changes: tuple[Change, ...]
     steps: tuple[StepResult, ...] = ()
     candidate: Revision | None = None
     revision: Revision | None = None
     """The `main` it became."""
     needs: int = 0
-    """How many people still have to approve it."""
+    """How many more people have to approve it."""
     approvals: tuple[PrincipalId, ...] = ()
     at: float = 0.0
 
@@ -134,14 +141,14 @@ class ProposalList(View, frozen=True, kw_only=True):
 
 
 class Review(Input, frozen=True, kw_only=True):
-    """A person's word on a proposal, bound to its digest."""
+    """A person's review of a proposal, bound to its digest."""
 
     digest: str
     comment: Text = ""
 
 
 class Rollback(Input, frozen=True, kw_only=True):
-    """Take `main` back to the tree of `to` with a new commit."""
+    """Roll `main` back to the tree of `to` with a new commit."""
 
     to: str
     reason: Text = ""
@@ -161,7 +168,7 @@ class CreateRepo(Input, frozen=True, kw_only=True):
 
     name: Name
     files: Annotated[dict[str, str], msgspec.Meta(max_length=5_000)]
-    """Path -> text, at most 5,000; more come by proposals."""
+    """Text by path, at most 5,000; import more with proposals."""
     message: Text = "import"
 
 
@@ -218,7 +225,7 @@ class NodeView(View, frozen=True, kw_only=True):
     since: float
     running: int
     revisions: dict[str, Revision] = {}
-    """Repository -> revision of `main` that is checked out and healthy there."""
+    """By repository, the revision of `main` that is checked out and healthy there."""
 
 
 class NodeList(View, frozen=True, kw_only=True):
@@ -243,11 +250,11 @@ class StatusView(View, frozen=True, kw_only=True):
     policy: str
     """Hash of the policy in force."""
     banner: str = ""
-    """Something everybody should see, such as unsandboxed execution."""
+    """A warning for everybody, such as unsandboxed execution."""
 
 
 class CreateEnrolment(Input, frozen=True, kw_only=True):
-    """Ask for a single-use token by which a node or agent gets its certificate."""
+    """Request a single-use token with which a node or agent gets its certificate."""
 
     kind: Literal["node", "agent"]
     name: Name
@@ -256,7 +263,7 @@ class CreateEnrolment(Input, frozen=True, kw_only=True):
 
 
 class EnrolmentView(View, frozen=True, kw_only=True):
-    """The token holds the address, the CA to pin and a secret; show it once."""
+    """The token holds the address, the CA to pin and a secret; it is shown once."""
 
     token: str
     expires_at: float
@@ -270,13 +277,13 @@ class Enrol(Input, frozen=True, kw_only=True):
 
 
 class Renew(Input, frozen=True, kw_only=True):
-    """A certificate signing request (PEM) for the certificate one connects with."""
+    """A certificate signing request (PEM), to renew the caller's certificate."""
 
     csr: Annotated[str, msgspec.Meta(max_length=16_384)]
 
 
 class Enrolled(View, frozen=True, kw_only=True):
-    """What an enrolled node or agent needs: certificate, CA, and the keys it verifies with."""
+    """What an enrolled node or agent needs: certificate, CA, and the keys to verify with."""
 
     id: PrincipalId
     certificate: str
@@ -295,7 +302,7 @@ class CreatePerson(Input, frozen=True, kw_only=True):
 
 
 class PersonView(View, frozen=True, kw_only=True):
-    """A person; the token is shown only when it is made."""
+    """A person; the token is shown only when it is created."""
 
     id: PrincipalId
     role: Role

@@ -9,7 +9,7 @@ never decodes and encodes them again. Whoever reads them asks for the payload:
     >>> fact.kind
     'task.cancelled'
     >>> fact.payload()
-    TaskCancelled(reason='asked')
+    TaskCancelled(reason='asked', cause=<CancelCause.request: 'request'>)
 
 Data that a reader cannot use never stop it: `payload` then returns `Unknown`, which says why.
 """
@@ -133,7 +133,7 @@ class RevertOutcome(StrEnum):
 
     ok = "ok"
     """They are not in `dev`."""
-    kept = "kept"
+    stay = "stay"
     """They stay in `dev`: others have changed the same lines since."""
 
 
@@ -345,7 +345,7 @@ class DocumentEdited(FactPayload, frozen=True, kw_only=True):
     kind: ClassVar[Kind] = Kind.document_edited
     bytes: int = 0
     """Of edits."""
-    kept: str = ""
+    copy: str = ""
     """The path of the copy of what was on disk."""
     stays: str = ""
     """The path that was not deleted."""
@@ -465,7 +465,7 @@ class ProposalPromoted(FactPayload, frozen=True, kw_only=True):
 
 
 class ProposalReverted(FactPayload, frozen=True, kw_only=True):
-    """A rejected proposal's edits are out of `dev`, or (outcome `kept`) stay there."""
+    """A rejected proposal's edits are out of `dev`, or (outcome `stay`) stay there."""
 
     kind: ClassVar[Kind] = Kind.proposal_reverted
     was_in_dev: bool = False
@@ -480,7 +480,6 @@ class BranchAdvanced(FactPayload, frozen=True, kw_only=True):
     """The head before; empty for a new branch."""
     cause: str = ""
     proposal: str = ""
-    kept: tuple[str, ...] = ()
 
 
 class CheckoutRequested(FactPayload, frozen=True, kw_only=True):

@@ -21,8 +21,8 @@ from angelos.core.grants import SignedGrant
 from angelos.core.ids import CommandId, PrincipalId, Revision, TaskId
 
 T = TypeVar("T")
-_TELLABLE = 10**300
-"""A whole number may be too large to become a float."""
+_TOO_LONG = 10**300
+"""A whole number from here on may be too large to become a float."""
 
 
 class Message(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,20 +37,20 @@ class Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Status(StrEnum):
-    """How a run ended; the only words for it."""
+    """How a run ended."""
 
     ok = "ok"
     error = "error"
-    """The program's own exit code was not zero."""
+    """The program's exit code was not zero."""
     timeout = "timeout"
     cpu = "cpu"
     oom = "oom"
     pids = "pids"
     output = "output"
     denied = "denied"
-    """Refused before or by the box: guard, grant, policy, seccomp or Landlock."""
+    """Refused by the guard, the grant, the policy, seccomp or Landlock."""
     killed = "killed"
-    """Ended from outside: cancelled, node shut down or lost."""
+    """Ended from outside: cancelled, or its node was shut down or lost."""
 
 
 class Tier(StrEnum):
@@ -63,7 +63,7 @@ class Tier(StrEnum):
 
 
 class Limits(Input, frozen=True, kw_only=True):
-    """What a run may use; every field has a hard upper bound."""
+    """The limits of a run; every field has a hard upper bound."""
 
     wall_s: float = 30.0
     cpu_s: float = 30.0
@@ -72,19 +72,23 @@ class Limits(Input, frozen=True, kw_only=True):
     output_bytes: int = 1_000_000
     """Of standard output and error together."""
     disk_mb: int = 64
-    """Of the writable /tmp inside."""
+    """Of the writable /tmp in the box."""
 
     def __post_init__(self) -> None:
         """Refuse limits outside their bounds."""
         bounds: dict[str, tuple[float, float]] = {
-            "wall_s": (0.05, 3600), "cpu_s": (0.05, 3600), "memory_mb": (16, 65536),
-            "pids": (1, 4096), "output_bytes": (1, 64_000_000), "disk_mb": (1, 16384),
-        }  # fmt: skip
+            "wall_s": (0.05, 3600),
+            "cpu_s": (0.05, 3600),
+            "memory_mb": (16, 65536),
+            "pids": (1, 4096),
+            "output_bytes": (1, 64_000_000),
+            "disk_mb": (1, 16384),
+        }
         for name, (low, high) in bounds.items():
             value = getattr(self, name)
             if not low <= value <= high:
-                told = "a number of many digits" if abs(value) >= _TELLABLE else f"{value:g}"
-                msg = f"{name} must lie between {low:g} and {high:g}, not {told}"
+                text = "a number of many digits" if abs(value) >= _TOO_LONG else f"{value:g}"
+                msg = f"{name} must lie between {low:g} and {high:g}, not {text}"
                 raise ValueError(msg)
 
 
@@ -110,22 +114,22 @@ class RunTask(Message, frozen=True, kw_only=True, tag="run_task", tag_field="kin
 
 
 class CancelTask(Message, frozen=True, kw_only=True, tag="cancel_task", tag_field="kind"):
-    """Stop a task, wherever it is; it ends with status `killed`.
+    """Stop a task, queued or running; it ends with status `killed`.
 
-    The node says that end also of a command that it has not seen, and will not carry it out if
-    it comes later. It acknowledges this command when the task has ended.
+    The node reports that end also for a command that it has not received, and does not carry it
+    out if it arrives later. It acknowledges this command when the task has ended.
     """
 
     task: TaskId
     command: CommandId = CommandId("")
-    """The command that asked for the task."""
+    """The command of the task."""
     reason: str = ""
 
 
 class Checkout(Message, frozen=True, kw_only=True, tag="checkout", tag_field="kind"):
     """Pull this revision, verify it, run the health command in it, then switch to it.
 
-    If the health command fails the node stays on (or returns to) the revision it had.
+    If the health command fails, the node keeps the revision that it had.
     """
 
     repo: str
@@ -137,7 +141,7 @@ class Checkout(Message, frozen=True, kw_only=True, tag="checkout", tag_field="ki
 
 
 class RevokeGrants(Message, frozen=True, kw_only=True, tag="revoke_grants", tag_field="kind"):
-    """Void every grant made out to this principal; running tasks under them are killed."""
+    """Void every grant of this principal; running tasks under them are killed."""
 
     principal: PrincipalId
     reason: str = ""
@@ -151,7 +155,7 @@ COMMANDS: dict[str, type[Payload]] = {
 
 
 class Command(Message, frozen=True, kw_only=True):
-    """What control tells a node to do. `payload` is opaque to the hub: MessagePack of a `Payload`.
+    """What a node is to do. `payload` is opaque to the hub: MessagePack of a `Payload`.
 
     `grant.what` is the SHA-256 of exactly these payload bytes.
     """

@@ -1,10 +1,9 @@
-"""The OpenAPI 3.1 document of the control API, generated from the routes themselves.
+"""The OpenAPI document of the control API, generated from the routes.
 
     document([*control_routes, *hub_routes])["paths"]["/angelos/api/tasks"]["post"]
 
-What a route does not say, the document does not say: bodies and answers are the JSON Schemas of
-the structs (msgspec), errors are the table of `core.errors`, and `x-permission` is the permission
-that the server checks.
+It says only what the routes say: bodies and answers are the JSON Schemas of the structs (msgspec),
+errors are the table of `core.errors`, and `x-permission` is the permission that the server checks.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     status: int
     code: str
-    """Stable; the word to decide by."""
+    """Stable; programs decide by it."""
     detail: str
     hint: str = ""
     """What to do next."""
@@ -79,9 +78,13 @@ def openapi_route(routes: Sequence[Route]) -> Route:
         return described
 
     route = Route(
-        "GET", "/openapi.json", Permission.anyone, openapi, response=dict[str, Any],
+        "GET",
+        "/openapi.json",
+        Permission.anyone,
+        openapi,
+        response=dict[str, Any],
         summary="This document",
-    )  # fmt: skip
+    )
     described = document([*routes, route])
     return route
 
@@ -89,9 +92,9 @@ def openapi_route(routes: Sequence[Route]) -> Route:
 def _types(routes: Sequence[Route]) -> list[Any]:
     types: list[Any] = [Problem]
     for route in routes:
-        for found in (route.request, route.response):
-            if found not in types:
-                types.append(found)
+        for body in (route.request, route.response):
+            if body not in types:
+                types.append(body)
     return types
 
 

@@ -1,11 +1,11 @@
-"""Follows the system for a dashboard: in a thread and loop of its own, so no cell ever waits.
+"""Follows the system for a dashboard, in a thread and loop of its own, so no cell ever waits.
 
-    feed = Feed(Angelos.connect, publish)      # publish(view) is called at most five times a second
+    feed = DashboardFeed(Angelos.connect, publish)  # calls publish(view), at most 5 times a second
     feed.start()
-    feed.review(proposal, digest, "approve")   # from any thread, returns at once
+    feed.review(proposal, digest, "approve")        # from any thread, returns at once
     feed.close()
 
-A lost system is looked for again for ever; what was known stays in sight meanwhile.
+When the connection is lost it reconnects for ever, and the last view stays visible meanwhile.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from angelos.core.ids import Offset
 from angelos.dashboard.state import (
     MAX_PROPOSALS,
     MAX_TASKS,
-    Stale,
-    State,
+    DashboardState,
+    StaleItems,
     followed,
     loaded,
     lost,
     noticed,
-    to_ask,
+    tasks_to_request,
     view,
     with_proposal,
     with_status,
@@ -46,35 +46,35 @@ RETRY_S = 2.0
 CLOSE_S = 5.0
 
 
-class Feed:
-    """Keeps a dashboard's state equal to the system."""
+class DashboardFeed:
+    """Keeps the state of a dashboard current."""
 
     def __init__(
         self,
         connect: Callable[[], AbstractAsyncContextManager[Angelos]],
         publish: Callable[[dict[str, Any]], None],
     ) -> None:
-        """Take how to reach the system and whom to show it; `publish` runs in the feed's thread."""
         self._connect = connect
         self._publish = publish
-        self._state = State()
-        self._stale = Stale()
+        self._state = DashboardState()
+        self._stale = StaleItems()
         self._after: Offset | None = None
-        """Offset of the last fact that this connection brought: after a loss it goes on from it.
+        """Offset of the last fact of this connection, from which the next one continues.
 
-        If it brought none, that may be the reason, and the next one begins where the system is.
+        A connection without any fact may have failed because of the offset; then the next one
+        starts at the system's present offset.
         """
         self._angelos: Angelos | None = None
         self._loop = asyncio.new_event_loop()
         self._task: asyncio.Task[None] | None = None
         self._thread = threading.Thread(target=self._main, name="dashboard", daemon=True)
         self._changed = asyncio.Event()
-        self._asked = asyncio.Event()
+        self._refresh = asyncio.Event()
 
     # -- from any thread --------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to follow."""
+        """Start to follow."""
         self._thread.start()
 
     def review(self, proposal: str, digest: str, word: Word, comment: str = "") -> None:
@@ -121,8 +121,8 @@ class Feed:
                     self._set(lost(self._state, f"Not connected: {_first(errors)} Trying again."))
                 except* Exception as errors:
                     log.exception("The dashboard failed")
-                    why = f"The dashboard failed ({_first(errors)!r}); what is shown may be old."
-                    self._set(lost(self._state, f"{why} Trying again."))
+                    failure = f"The dashboard failed ({_first(errors)!r}); this view may be old."
+                    self._set(lost(self._state, f"{failure} Trying again."))
                 await asyncio.sleep(RETRY_S)
 
     async def _follow(self) -> None:
@@ -134,7 +134,7 @@ class Feed:
             self._angelos = angelos
             try:
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(self._ask_again(angelos))
+                    group.create_task(self._refresh_items(angelos))
                     after, self._after = self._after or status.journal, None
                     async with contextlib.aclosing(angelos.events(after=after)) as facts:
                         async for fact in facts:
@@ -150,16 +150,16 @@ class Feed:
             self._set(state)
         if stale:
             self._stale |= stale
-            self._asked.set()
+            self._refresh.set()
 
-    async def _ask_again(self, angelos: Angelos) -> None:
+    async def _refresh_items(self, angelos: Angelos) -> None:
         """Ask for what became stale; many facts about one thing are one question."""
         while True:
-            await self._asked.wait()
-            self._asked.clear()
-            stale, self._stale = self._stale, Stale()
-            for task in to_ask(stale):
-                with contextlib.suppress(NotFound):  # it is long over
+            await self._refresh.wait()
+            self._refresh.clear()
+            stale, self._stale = self._stale, StaleItems()
+            for task in tasks_to_request(stale):
+                with contextlib.suppress(NotFound):  # it ended long ago
                     self._set(with_task(self._state, await angelos.tasks[task].view()))
             for proposal in sorted(stale.proposals):
                 with contextlib.suppress(NotFound):  # it was refused before it became one
@@ -176,8 +176,8 @@ class Feed:
             self._set(noticed(self._state, proposal, str(error)))
         except Exception as error:
             log.exception("The review of %s failed", proposal)
-            why = f"The dashboard failed ({error!r}); see whether it was done before you try again."
-            self._set(noticed(self._state, proposal, why))
+            notice = f"The dashboard failed ({error!r}); check its state before you retry."
+            self._set(noticed(self._state, proposal, notice))
 
     def _connected(self) -> Angelos:
         if self._angelos is None:
@@ -191,7 +191,7 @@ class Feed:
             self._changed.clear()
             await asyncio.sleep(MIN_PAUSE_S)
 
-    def _set(self, state: State) -> None:
+    def _set(self, state: DashboardState) -> None:
         self._state = state
         self._changed.set()
 

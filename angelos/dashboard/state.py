@@ -1,7 +1,7 @@
-"""What the dashboard knows and shows: facts in, view out, nothing awaited.
+"""What the dashboard shows: facts in, view out. Pure.
 
-A fact says that something changed; what it is now is asked of the system, so `followed` returns
-what has to be asked again. Only live output is taken from the facts themselves.
+A fact says that an item changed; its present state is requested from the system. So `followed`
+returns the items that became stale. Only live output is taken from the facts themselves.
 
     state, stale = followed(state, fact)      # stale.tasks == {"task-1"}
     state = with_task(state, await angelos.tasks["task-1"].view())
@@ -32,8 +32,8 @@ _TASK_KINDS = frozenset({Kind.task_accepted, Kind.task_finished, Kind.task_cance
 _SYSTEM_KINDS = ("node.", "checkout.", "branch.", "rollback.", "system.", "policy.")
 
 
-class State(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that is known, bounded."""
+class DashboardState(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that the dashboard shows, bounded."""
 
     connected: bool = False
     detail: str = "Connecting…"
@@ -43,24 +43,24 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """Live output by task, until its result is there."""
     proposals: Mapping[str, ProposalView] = {}
     notices: Mapping[str, str] = {}
-    """What went wrong with a review, by proposal."""
+    """Why a review failed, by proposal."""
     failures: Mapping[str, int] = {}
-    """How often that was, by proposal: the same words twice are two answers."""
+    """How many reviews failed, by proposal: the same text twice is two failures."""
 
 
-class Stale(msgspec.Struct, frozen=True, kw_only=True):
-    """What has to be asked again."""
+class StaleItems(msgspec.Struct, frozen=True, kw_only=True):
+    """The items that have to be requested again."""
 
     system: bool = False
     tasks: frozenset[str] = frozenset()
     proposals: frozenset[str] = frozenset()
 
-    def __or__(self, other: Stale) -> Stale:
+    def __or__(self, more: StaleItems) -> StaleItems:
         """Return both together."""
-        return Stale(
-            system=self.system or other.system,
-            tasks=self.tasks | other.tasks,
-            proposals=self.proposals | other.proposals,
+        return StaleItems(
+            system=self.system or more.system,
+            tasks=self.tasks | more.tasks,
+            proposals=self.proposals | more.proposals,
         )
 
     def __bool__(self) -> bool:
@@ -68,12 +68,12 @@ class Stale(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def loaded(
-    state: State,
+    state: DashboardState,
     status: StatusView,
     tasks: Iterable[TaskView],
     proposals: Iterable[ProposalView],
-) -> State:
-    """Return the state after the system was asked for everything."""
+) -> DashboardState:
+    """Return the state after everything was requested from the system."""
     fresh = replace(state, connected=True, detail="", status=status, tasks={}, proposals={})
     for task in tasks:
         fresh = with_task(fresh, task)
@@ -82,48 +82,50 @@ def loaded(
     return fresh
 
 
-def lost(state: State, why: str) -> State:
-    """Return the state without a connection; what was known stays in sight."""
-    return replace(state, connected=False, detail=why)
+def lost(state: DashboardState, detail: str) -> DashboardState:
+    """Return the state without a connection; the rest stays visible."""
+    return replace(state, connected=False, detail=detail)
 
 
-def followed(state: State, fact: Fact) -> tuple[State, Stale]:
-    """Return the state after a fact, and what it made stale."""
+def followed(state: DashboardState, fact: Fact) -> tuple[DashboardState, StaleItems]:
+    """Return the state after a fact, and the items that it made stale."""
     payload = fact.payload()
     if isinstance(payload, TaskOutput):
-        # One character more than is shown: then it is seen that something is cut off.
-        known = (state.output.get(fact.subject, "") + payload.text)[-MAX_OUTPUT - 1 :]
-        output = _newest({**state.output, fact.subject: known}, MAX_TASKS)
-        return replace(state, output=output), Stale()
+        # One character more than is shown, so that the view knows that some is cut off.
+        text = (state.output.get(fact.subject, "") + payload.text)[-MAX_OUTPUT - 1 :]
+        output = _newest({**state.output, fact.subject: text}, MAX_TASKS)
+        return replace(state, output=output), StaleItems()
     if isinstance(payload, TaskStarted):
-        return _begun(state, fact.subject, payload.attempt), Stale(tasks=frozenset({fact.subject}))
+        return _begun(state, fact.subject, payload.attempt), StaleItems(
+            tasks=frozenset({fact.subject})
+        )
     if fact.kind in _TASK_KINDS:
-        return state, Stale(tasks=frozenset({fact.subject}))
+        return state, StaleItems(tasks=frozenset({fact.subject}))
     if fact.kind.startswith("proposal."):
-        return state, Stale(proposals=frozenset({fact.subject}))
-    return state, Stale(system=fact.kind.startswith(_SYSTEM_KINDS))
+        return state, StaleItems(proposals=frozenset({fact.subject}))
+    return state, StaleItems(system=fact.kind.startswith(_SYSTEM_KINDS))
 
 
-def _begun(state: State, task: str, attempt: int) -> State:
-    """Return the state without what a task printed before its node died, saying so."""
+def _begun(state: DashboardState, task: str, attempt: int) -> DashboardState:
+    """Return the state with a notice in place of the output before the task's node died."""
     if attempt == 1 and task not in state.output:
         return state
     notice = f"[started again, attempt {attempt}]\n" if attempt != 1 else "[started again]\n"
     return replace(state, output={**state.output, task: notice})
 
 
-def to_ask(stale: Stale) -> list[str]:
-    """Return the tasks to ask for, oldest first: of thousands, those that will be shown."""
+def tasks_to_request(stale: StaleItems) -> list[str]:
+    """Return the tasks to request, oldest first: of thousands, those that will be shown."""
     return sorted(stale.tasks)[-MAX_TASKS:]
 
 
-def with_status(state: State, status: StatusView) -> State:
-    """Return the state with the system as it is now."""
+def with_status(state: DashboardState, status: StatusView) -> DashboardState:
+    """Return the state with the system's present status."""
     return replace(state, status=status)
 
 
-def with_task(state: State, task: TaskView) -> State:
-    """Return the state with a task as it is now; the oldest fall out."""
+def with_task(state: DashboardState, task: TaskView) -> DashboardState:
+    """Return the state with a task's present view; the oldest tasks are dropped."""
     tasks = _newest({**state.tasks, task.id: task}, MAX_TASKS)
     output = {
         key: text
@@ -133,12 +135,12 @@ def with_task(state: State, task: TaskView) -> State:
     return replace(state, tasks=tasks, output=output)
 
 
-def with_proposal(state: State, proposal: ProposalView) -> State:
-    """Return the state with a proposal as it is now; the oldest that wait for nobody fall out."""
-    known = {**state.proposals, proposal.id: proposal}
-    waiting = {key: view for key, view in known.items() if view.state == "waiting"}
+def with_proposal(state: DashboardState, proposal: ProposalView) -> DashboardState:
+    """Return the state with a proposal's present view; the oldest settled ones are dropped."""
+    views = {**state.proposals, proposal.id: proposal}
+    waiting = {key: view for key, view in views.items() if view.state == "waiting"}
     rest = _newest(
-        {key: view for key, view in known.items() if key not in waiting},
+        {key: view for key, view in views.items() if key not in waiting},
         max(MAX_PROPOSALS - len(waiting), MAX_RECENT),
     )
     proposals = _newest(waiting, MAX_PROPOSALS) | rest
@@ -147,8 +149,8 @@ def with_proposal(state: State, proposal: ProposalView) -> State:
     return replace(state, proposals=proposals, notices=notices, failures=failures)
 
 
-def noticed(state: State, proposal: str, text: str) -> State:
-    """Return the state with what went wrong with a review."""
+def noticed(state: DashboardState, proposal: str, text: str) -> DashboardState:
+    """Return the state with the notice of a failed review."""
     if proposal not in state.proposals:
         return state
     return replace(
@@ -158,8 +160,8 @@ def noticed(state: State, proposal: str, text: str) -> State:
     )
 
 
-def view(state: State) -> dict[str, Any]:
-    """Return what is shown, as plain JSON; every text is safe to print, none is markup."""
+def view(state: DashboardState) -> dict[str, Any]:
+    """Return the view as plain JSON; every text is safe to print, none is markup."""
     status = state.status
     proposals = sorted(state.proposals.values(), key=lambda p: p.id, reverse=True)
     return {
@@ -201,7 +203,7 @@ def view(state: State) -> dict[str, Any]:
 
 
 def visible(text: str) -> str:
-    r"""Return text in which nothing hides: control and direction characters are spelled out.
+    r"""Return text without hidden characters: control and direction characters are spelled out.
 
     A right-to-left override makes a diff read otherwise than it runs (CVE-2021-42574).
 
@@ -219,9 +221,9 @@ def visible(text: str) -> str:
 _HIDDEN = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
 
 
-def _newest(known: Mapping[str, Any], limit: int) -> dict[str, Any]:
+def _newest(items: Mapping[str, Any], limit: int) -> dict[str, Any]:
     """Return the entries with the largest ids; ids sort by time."""
-    return {key: known[key] for key in sorted(known, reverse=True)[:limit]}
+    return {key: items[key] for key in sorted(items, reverse=True)[:limit]}
 
 
 def _task(task: TaskView, live: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The widget: what the feed publishes becomes traits, clicks become reviews."""
+"""The widget: views that the feed publishes become traits, clicks become reviews."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import anywidget
 import traitlets
 
 from angelos.client import Angelos
-from angelos.dashboard.service import Feed
+from angelos.dashboard.service import DashboardFeed
 
 log = logging.getLogger(__name__)
 _STATIC = Path(__file__).parent / "static"
@@ -22,8 +22,11 @@ _MAX_COMMENT = 2_000
 class Dashboard(anywidget.AnyWidget):
     """Nodes, tasks and approvals of the system that `ANGELOS_DATA_DIR` names.
 
-    It follows from a thread of its own: a running cell does not hold it up, and it does not hold
-    up a cell. `close()` ends it; so does the kernel's end.
+    It has a thread of its own: a running cell does not block it, and it does not block a cell.
+    It ends with `close()` or with the kernel.
+
+    Args:
+        connect: How to reach the system; by default the one that runs on this machine.
     """
 
     _esm: ClassVar[Path] = _STATIC / "dashboard.js"
@@ -38,26 +41,25 @@ class Dashboard(anywidget.AnyWidget):
     def __init__(
         self, connect: Callable[[], AbstractAsyncContextManager[Angelos]] | None = None
     ) -> None:
-        """Take how to reach the system; by default the one that runs here."""
         super().__init__()
-        self._feed = Feed(connect or Angelos.connect, self._publish)
+        self._feed = DashboardFeed(connect or Angelos.connect, self._publish)
         self.on_msg(self._on_message)
         self._feed.start()
 
     def close(self) -> None:
-        """Stop following and take the widget away."""
-        feed = getattr(self, "_feed", None)  # ipywidgets closes from __del__, however far we came
+        """Stop following and remove the widget."""
+        feed = getattr(self, "_feed", None)  # __del__ closes, even when __init__ failed
         if feed is not None:
             feed.close()
         super().close()
 
     def _publish(self, view: dict[str, Any]) -> None:
-        """Set the traits; only what differs is sent to the browser."""
+        """Set the traits; only changed ones are sent to the browser."""
         for name, value in view.items():
             self.set_trait(name, value)
 
     def _on_message(self, _widget: Any, content: Any, _buffers: Any) -> None:
-        """Take a click; the server checks role and digest, here only the form."""
+        """Handle a click; the server checks role and digest, this only the form."""
         if not isinstance(content, dict):
             return
         word, proposal, digest, comment = (
@@ -66,6 +68,6 @@ class Dashboard(anywidget.AnyWidget):
         if word not in {"approve", "reject"} or not all(
             isinstance(text, str) for text in (proposal, digest, comment)
         ):
-            log.warning("the dashboard sent a message that is none of its own")
+            log.warning("the dashboard sent a malformed message")
             return
         self._feed.review(proposal, digest, word, comment[:_MAX_COMMENT])

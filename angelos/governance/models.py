@@ -45,7 +45,7 @@ class ExportEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     leaf: str
 
 
-class LogEntry(msgspec.Struct, frozen=True):
+class NewEntry(msgspec.Struct, frozen=True):
     """A lasting fact as the tree and the table take it."""
 
     offset: Offset
@@ -55,12 +55,12 @@ class LogEntry(msgspec.Struct, frozen=True):
     leaf: bytes
 
 
-def log_entry(fact: Fact) -> LogEntry | None:
+def new_entry(fact: Fact) -> NewEntry | None:
     """Return the entry of a fact that has its offset; None for a kind that does not last."""
     if fact.kind in EPHEMERAL:
         return None
     body = encode(fact)
-    return LogEntry(fact.offset, fact.kind, fact.subject, body, leaf_hash(body))
+    return NewEntry(fact.offset, fact.kind, fact.subject, body, leaf_hash(body))
 
 
 def export_lines(

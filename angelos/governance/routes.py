@@ -25,8 +25,7 @@ def routes(governance: Governance) -> list[Route]:
         limit = whole_number(call, "limit", 100, MAX_LIMIT)
         return AuditEntries(entries=tuple(map(_view, await governance.entries(after, limit))))
 
-    async def checkpoint(call: Call[Nothing]) -> CheckpointView:
-        del call
+    async def checkpoint(_: Call[Nothing]) -> CheckpointView:
         signed = await governance.checkpoint()
         return CheckpointView(
             size=signed.checkpoint.size,
@@ -35,8 +34,7 @@ def routes(governance: Governance) -> list[Route]:
             key=governance.key.raw,
         )
 
-    async def export(call: Call[Nothing]) -> AsyncGenerator[bytes, None]:
-        del call
+    async def export(_: Call[Nothing]) -> AsyncGenerator[bytes, None]:
         return governance.export()
 
     read = Permission.audit_read

@@ -68,6 +68,9 @@ class WatchState(msgspec.Struct, frozen=True):
     """Flags that are in the journal."""
 
 
+Step = tuple[WatchState, list[Effect]]
+
+
 def step(watch: WatchState, fact: Fact, config: GovernanceConfig) -> Step:
     """Return the state after `fact`, and the effects that it makes necessary."""
     if fact.kind == Kind.proposal_refused:

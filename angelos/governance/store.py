@@ -15,7 +15,7 @@ from angelos.core.ids import Offset, offset_key
 from angelos.core.signing import SigningKey, VerifyKey
 from angelos.governance.checkpoint import Checkpoint, open_note, sign
 from angelos.governance.merkle import Frontier, leaf_hash
-from angelos.governance.models import log_entry
+from angelos.governance.models import new_entry
 
 _QUERIES = load_queries("angelos.governance")
 _PAGE = 5_000
@@ -65,7 +65,7 @@ class AuditStore:
             fresh = [f for f in facts if offset_key(f.offset) > offset_key(head.offset)]
             if not fresh:
                 return head
-            entries = [entry for fact in fresh if (entry := log_entry(fact)) is not None]
+            entries = [entry for fact in fresh if (entry := new_entry(fact)) is not None]
             rows = []
             for idx, entry in enumerate(entries, start=head.tree.size):
                 ms, seq = offset_key(entry.offset)

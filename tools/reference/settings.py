@@ -52,7 +52,9 @@ def page() -> str:
         *_structs(ControlConfig, HubConfig, GovernanceConfig, NodeConfig, SandboxConfig),
         "## A repository's own: `angelos.toml`", doc(repo_config).split("\n\n>>>")[0],
         *_structs(
-            repo_config.RepoConfig, repo_config.PipelineConfig, repo_config.Step,
+            repo_config.RepoConfig,
+            repo_config.PipelineConfig,
+            repo_config.Step,
             repo_config.HealthConfig,
             repo_config.ReviewRules,
         ),

@@ -250,7 +250,7 @@ class WorktreeWriter:
             mark = f"disk-{datetime.fromtimestamp(self._clock.time(), UTC):%Y%m%dT%H%M%SZ}"
             copy = await asyncio.to_thread(self._files.put_aside, repo, path, content, mode, mark)
             log.warning("%s/%s: %s; kept as %s", repo, path, decision.reason, copy)
-            edited = DocumentEdited(kept=copy, reason=decision.reason)
+            edited = DocumentEdited(copy=copy, reason=decision.reason)
             self._activity.note(f"{repo}:{path}", FileOutcome.set_aside, edited)
         elif not await asyncio.to_thread(self._files.put, repo, path, content, mode, disk):
             await self._begin(document, None)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from angelos.control.service import Control
 from angelos.core.api import (
     CreatePerson,
@@ -9,32 +11,31 @@ from angelos.core.api import (
     PersonList,
     PersonView,
 )
-from angelos.core.facts import PersonAdded, PersonRemoved
+from angelos.core.facts import FactPayload, PersonAdded, PersonRemoved
 from angelos.core.permissions import Permission
 from angelos.core.routes import Call, Nothing, Route
 
 
 def routes(control: Control) -> list[Route]:
     """Return the routes of people."""
-    projection, people = control.projection, control.people
+    people = control.people
+
+    async def record(call: Call[Any], payload: FactPayload, person: str) -> None:
+        fact = control.projection.fact(payload, person, call.principal.id, trace=call.trace)
+        await control.projection.append(fact)
 
     async def list_people(_: Call[Nothing]) -> PersonList:
         return PersonList(people=await people.list())
 
     async def create(call: Call[CreatePerson]) -> PersonView:
         view = await people.create(call.body.name, call.body.role)
-        added = PersonAdded(role=view.role)
-        await projection.append(
-            projection.fact(added, view.id, call.principal.id, trace=call.trace)
-        )
+        await record(call, PersonAdded(role=view.role), view.id)
         return view
 
     async def remove(call: Call[Nothing]) -> Ok:
         name = call.params["name"]
         await people.remove(name)
-        await projection.append(
-            projection.fact(PersonRemoved(), f"person/{name}", call.principal.id, trace=call.trace)
-        )
+        await record(call, PersonRemoved(), f"person/{name}")
         return Ok()
 
     return [

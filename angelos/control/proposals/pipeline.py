@@ -235,7 +235,7 @@ class Pipeline:
             ProposalReverted(was_in_dev=dev is not None or bool(reason), reason=reason),
             record,
             revision=dev,
-            outcome=RevertOutcome.kept if reason else RevertOutcome.ok,
+            outcome=RevertOutcome.stay if reason else RevertOutcome.ok,
         )
 
     async def _append_rejected(self, record: ProposalRecord, reason: str) -> None:

@@ -123,6 +123,19 @@ class Revoke(_Effect, frozen=True):
 
 
 Effect = (
-    PutTask | StopTask | EndTask | AbandonTask | Merge | MakeCandidate | RunSteps | Judge | Promote
-    | Reject | Revert | AskCheckout | PutCheckout | RollBack | Revoke
-)  # fmt: skip
+    PutTask
+    | StopTask
+    | EndTask
+    | AbandonTask
+    | Merge
+    | MakeCandidate
+    | RunSteps
+    | Judge
+    | Promote
+    | Reject
+    | Revert
+    | AskCheckout
+    | PutCheckout
+    | RollBack
+    | Revoke
+)

@@ -73,7 +73,7 @@ async def test_a_file_written_at_the_end_is_announced_too(start, rooms, ws, outs
         room = await rooms.enter(git, "study", "a.txt")
         await room.type("line 3", "typed ")
         outside("a.txt", THEIRS)
-    assert (await announced("set-aside")).plain()["kept"].startswith("a.disk-")
+    assert (await announced("set-aside")).plain()["copy"].startswith("a.disk-")
     assert copies(ws) == [THEIRS]
 
 
@@ -156,8 +156,8 @@ async def test_the_same_lines_on_both_sides_are_kept_side_by_side(
     assert (ws / "a.txt").read_text() == ours == await live(git)
     assert copies(ws) == [THEIRS]
     fact = await announced("set-aside")
-    assert (ws / fact.plain()["kept"]).read_text() == THEIRS
-    assert git.locate(f"study/{fact.plain()['kept']}") is None  # a file like any other
+    assert (ws / fact.plain()["copy"]).read_text() == THEIRS
+    assert git.locate(f"study/{fact.plain()['copy']}") is None  # a file like any other
     await git.write_file("study", "a.txt")
     assert len(copies(ws)) == 1
 
@@ -242,7 +242,7 @@ async def test_content_that_is_no_text_is_kept_aside(  # noqa: PLR0917
     await put(base, "a.txt", new)
     assert (ws / "a.txt").read_text() == new == await live(git)
     (kept,) = ws.glob("a.disk-*.txt")
-    assert (await announced("set-aside")).plain()["kept"] == kept.name
+    assert (await announced("set-aside")).plain()["copy"] == kept.name
     assert kept.is_symlink() == (what == "link")
     assert (tmp_path / "secret").read_text() == "secret\n"
     assert what != "folder" or (kept / "inside").read_text() == "kept\n"

@@ -12,7 +12,7 @@ import pytest
 
 from angelos.core.errors import Forbidden, NotFound, Unavailable
 from angelos.dashboard import service
-from angelos.dashboard.service import Feed
+from angelos.dashboard.service import DashboardFeed
 
 
 class FakeSystem:
@@ -107,7 +107,7 @@ def shown(monkeypatch, make):
     monkeypatch.setattr(service, "RETRY_S", 0.05)
     monkeypatch.setattr(service, "MIN_PAUSE_S", 0.0)
     system, screen = FakeSystem(make), Screen()
-    feed = Feed(system.connect, screen.views.put)
+    feed = DashboardFeed(system.connect, screen.views.put)
     feed.start()
     yield system, screen, feed
     feed.close()

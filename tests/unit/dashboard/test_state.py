@@ -11,13 +11,13 @@ from angelos.dashboard.state import (
     MAX_OUTPUT,
     MAX_PROPOSALS,
     MAX_TASKS,
-    Stale,
-    State,
+    DashboardState,
+    StaleItems,
     followed,
     loaded,
     lost,
     noticed,
-    to_ask,
+    tasks_to_request,
     view,
     visible,
     with_proposal,
@@ -27,7 +27,9 @@ from angelos.dashboard.state import (
 
 def test_everything_that_is_known_is_shown_as_plain_json(make):
     shown = view(
-        loaded(State(), make.status(banner="unsandboxed!"), [make.task()], [make.proposal()])
+        loaded(
+            DashboardState(), make.status(banner="unsandboxed!"), [make.task()], [make.proposal()]
+        )
     )
     assert json.loads(json.dumps(shown)) == shown
     assert shown["system"]["connected"]
@@ -42,20 +44,20 @@ def test_everything_that_is_known_is_shown_as_plain_json(make):
     assert shown["tasks"][0]["label"] == "task 1"
 
 
-def test_a_fact_says_what_to_ask_again(make):
-    state = State()
-    assert followed(state, make.fact("task.started", "task-1"))[1] == Stale(
+def test_a_fact_says_what_tasks_to_request_again(make):
+    state = DashboardState()
+    assert followed(state, make.fact("task.started", "task-1"))[1] == StaleItems(
         tasks=frozenset({"task-1"})
     )
     assert followed(state, make.fact("proposal.waiting", "prop-1"))[1].proposals == {"prop-1"}
     for kind in ("node.connected", "checkout.healthy", "branch.advanced", "rollback.done"):
-        assert followed(state, make.fact(kind, "x"))[1] == Stale(system=True)
+        assert followed(state, make.fact(kind, "x"))[1] == StaleItems(system=True)
     assert not followed(state, make.fact("document.edited", "study:a.py"))[1]
     assert not followed(state, make.fact("audit.of.tomorrow", "x"))[1]
 
 
 def test_a_task_that_is_started_again_shows_only_the_last_attempts_output(make):
-    state = with_task(State(), make.task())
+    state = with_task(DashboardState(), make.task())
     facts = [
         make.fact("task.started", "task-001", node="exec1", attempt=1),
         make.fact("task.output", "task-001", text="half", stream="stdout"),
@@ -70,12 +72,12 @@ def test_a_task_that_is_started_again_shows_only_the_last_attempts_output(make):
 
 def test_a_cancelled_task_that_has_not_ended_says_what_it_waits_for(make):
     task = make.task(reason="Cancelled (enough); exec1 is away.")
-    shown = view(with_task(State(), task))["tasks"][0]
+    shown = view(with_task(DashboardState(), task))["tasks"][0]
     assert (shown["status"], shown["reason"]) == ("cancelling", task.reason)
 
 
 def test_output_is_live_until_the_result_is_there(make):
-    state = with_task(State(), make.task())
+    state = with_task(DashboardState(), make.task())
     for text in ("one\n", "two\n"):
         state, stale = followed(
             state, make.fact("task.output", "task-001", text=text, stream="stdout")
@@ -89,7 +91,7 @@ def test_output_is_live_until_the_result_is_there(make):
 
 
 def test_lists_and_texts_are_bounded_and_the_newest_stay(make):
-    state = State()
+    state = DashboardState()
     for number in range(200):
         state = with_task(state, make.task(number))
         state = with_proposal(state, make.proposal(number, state="promoted"))
@@ -105,18 +107,21 @@ def test_lists_and_texts_are_bounded_and_the_newest_stay(make):
 
 
 def test_of_thousands_of_tasks_only_those_that_are_shown_are_asked_for(make):
-    state, stale = State(), Stale()
+    state, stale = DashboardState(), StaleItems()
     for number in range(5000):
         state, more = followed(state, make.fact("task.accepted", f"task-{number:05}"))
         stale |= more
         state, _ = followed(state, make.fact("task.output", f"task-{number:05}", text="x" * 9000))
-    assert to_ask(stale) == [f"task-{number:05}" for number in range(5000 - MAX_TASKS, 5000)]
+    assert tasks_to_request(stale) == [
+        f"task-{number:05}" for number in range(5000 - MAX_TASKS, 5000)
+    ]
     assert len(state.output) == MAX_TASKS
 
 
 def test_live_output_that_is_cut_says_so(make):
     state, _ = followed(
-        with_task(State(), make.task()), make.fact("task.output", "task-001", text="x" * MAX_OUTPUT)
+        with_task(DashboardState(), make.task()),
+        make.fact("task.output", "task-001", text="x" * MAX_OUTPUT),
     )
     assert not view(state)["tasks"][0]["cut"]
     state, _ = followed(state, make.fact("task.output", "task-001", text="y"))
@@ -125,14 +130,14 @@ def test_live_output_that_is_cut_says_so(make):
 
 
 def test_what_waits_for_a_person_is_never_pushed_out_by_what_does_not(make):
-    state = with_proposal(State(), make.proposal(1))
+    state = with_proposal(DashboardState(), make.proposal(1))
     for number in range(2, 200):
         state = with_proposal(state, make.proposal(number, state="promoted"))
     assert [p["message"] for p in view(state)["approvals"]] == ["change 1"]
 
 
 def test_a_lost_system_stays_in_sight_and_says_so(make):
-    state = lost(loaded(State(), make.status(), [make.task()], [make.proposal()]), "gone")
+    state = lost(loaded(DashboardState(), make.status(), [make.task()], [make.proposal()]), "gone")
     shown = view(state)
     assert (shown["system"]["connected"], shown["system"]["detail"]) == (False, "gone")
     assert shown["nodes"]
@@ -140,10 +145,10 @@ def test_a_lost_system_stays_in_sight_and_says_so(make):
 
 
 def test_a_failed_review_is_told_until_the_proposal_moves_on(make):
-    state = noticed(with_proposal(State(), make.proposal()), "prop-001", "You may not.")
+    state = noticed(with_proposal(DashboardState(), make.proposal()), "prop-001", "You may not.")
     assert view(state)["approvals"][0]["notice"] == "You may not."
     assert not with_proposal(state, make.proposal(state="promoted")).notices
-    assert noticed(State(), "prop-9", "x") == State()
+    assert noticed(DashboardState(), "prop-9", "x") == DashboardState()
 
 
 def test_nothing_hides_in_a_text():

@@ -16,7 +16,7 @@ from angelos.core.messages import encode
 from angelos.core.signing import SigningKey
 from angelos.governance.checkpoint import open_note, sign
 from angelos.governance.merkle import Frontier, leaf_hash
-from angelos.governance.models import ExportEntry, export_lines, line_of, log_entry
+from angelos.governance.models import ExportEntry, export_lines, line_of, new_entry
 from angelos.governance.verify import last_note, verify
 from angelos.testing import make_fact
 
@@ -37,7 +37,7 @@ def facts(count=10):
 
 
 def export(signed_at=SIGNED_AT, count=10, key=KEY):
-    entries = [log_entry(fact) for fact in facts(count)]
+    entries = [new_entry(fact) for fact in facts(count)]
     leaves = [entry.leaf for entry in entries]
     notes = [sign(key, n, Frontier().extend(leaves[:n]).root()) for n in signed_at]
     rows = [(i, entry.body, entry.leaf) for i, entry in enumerate(entries)]
@@ -64,7 +64,7 @@ def test_an_empty_log():
 def test_a_changed_body_names_its_entry_and_no_other():
     lines = export()
     entry = json.loads(lines[HEAD + 5])
-    body = bytearray(log_entry(facts()[5]).body)
+    body = bytearray(new_entry(facts()[5]).body)
     body[-3] ^= 1
     lines[HEAD + 5] = line_of(ExportEntry(5, bytes(body), entry["leaf"]))
     report = verify(lines)
@@ -146,7 +146,7 @@ def test_a_log_that_was_set_back_is_told_by_an_older_export():
 
 def test_a_log_that_was_written_anew_is_told_by_an_older_export():
     note = last_note(export(signed_at=(3, 8), count=8))
-    entries = [log_entry(fact) for fact in facts(12)][2:]  # another beginning, well signed
+    entries = [new_entry(fact) for fact in facts(12)][2:]  # another beginning, well signed
     tree = Frontier().extend(entry.leaf for entry in entries)
     rows = [(i, entry.body, entry.leaf) for i, entry in enumerate(entries)]
     forked = list(export_lines(KEY.public, [sign(KEY, 10, tree.root())], rows))
@@ -166,7 +166,7 @@ def test_an_older_export_of_another_log_proves_nothing():
 def test_an_entry_left_out_and_the_rest_renumbered_is_found():
     lines = export()
     rest = [json.loads(line) for line in lines[HEAD:]]
-    kept = [log_entry(f) for i, f in enumerate(facts()) if i != 4]
+    kept = [new_entry(f) for i, f in enumerate(facts()) if i != 4]
     assert len(rest) == 10
     renumbered = [line_of(ExportEntry(i, e.body, e.leaf.hex())) for i, e in enumerate(kept)]
     report = verify([*lines[:HEAD], *renumbered])
