@@ -137,17 +137,6 @@ class RevertOutcome(StrEnum):
     """They stay in `dev`: others have changed the same lines since."""
 
 
-class EvidenceSource(StrEnum):
-    """What knows how a run ended: `source` in the evidence of a `TaskResult`."""
-
-    kernel = "kernel"
-    sampler = "sampler"
-    guard = "guard"
-    grant = "grant"
-    exit = "exit"
-    node = "node"
-
-
 # -- payloads --------------------------------------------------------------------------------
 
 
@@ -328,7 +317,7 @@ class TaskResult(FactPayload, frozen=True, kw_only=True):
     node: str
     tier: Tier
     evidence: dict[str, Any] = {}
-    """`source`, one of `EvidenceSource`, and what it saw."""
+    """`source`, one of `core.runs.EvidenceSource`, and what it saw."""
 
 
 class TaskCancelled(FactPayload, frozen=True, kw_only=True):

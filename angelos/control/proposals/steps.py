@@ -16,9 +16,10 @@ from angelos.control.proposals.repo_config import PipelineConfig, Step
 from angelos.control.state.models import ControlState, TaskRecord
 from angelos.control.state.tasks import task_for
 from angelos.core.api import SubmitTask
-from angelos.core.facts import CancelCause, CandidateOutcome, EvidenceSource, StepResult
+from angelos.core.facts import CancelCause, CandidateOutcome, StepResult
 from angelos.core.ids import CommandId, ProposalId, Revision
 from angelos.core.messages import Status
+from angelos.core.runs import EvidenceSource
 
 
 class StepRun(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,9 +9,10 @@ from angelos.control.context import ControlContext
 from angelos.control.state.effects import AbandonTask, EndTask, PutTask, StopTask
 from angelos.control.state.models import TaskRecord
 from angelos.control.state.tasks import ended_by_node, last_moment
-from angelos.core.facts import EvidenceSource, TaskCancelled, TaskResult
+from angelos.core.facts import TaskCancelled, TaskResult
 from angelos.core.ids import fact_of
 from angelos.core.messages import CancelTask, Command, Status, Tier, decode
+from angelos.core.runs import EvidenceSource
 
 
 class TaskDispatcher:
