@@ -1,8 +1,8 @@
 """Facts: what happened, as the journal keeps it. A common header, and the data of its kind.
 
 Facts go up and are appended to the journal. A fact's `data` are bytes, MessagePack of the payload
-of its kind, and stay as they came: whoever passes a fact on (hub, journal, audit log, export)
-never decodes and encodes them again. Whoever reads them asks for the payload:
+of its kind, and stay as they came: hub, journal, audit log and export pass them on and never
+encode them again. A reader asks for the payload:
 
     >>> fact = Fact.of(TaskCancelled(reason="asked"), at=1.0, actor=PrincipalId("person/ada"),
     ...     subject="task-1")
@@ -11,7 +11,7 @@ never decodes and encodes them again. Whoever reads them asks for the payload:
     >>> fact.payload()
     TaskCancelled(reason='asked', cause=<CancelCause.request: 'request'>)
 
-Data that a reader cannot use never stop it: `payload` then returns `Unknown`, which says why.
+Data that cannot be decoded never stop a reader: `payload` then returns `Unknown` with the reason.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ class RevertOutcome(StrEnum):
 
 
 class FactPayload(Message, frozen=True, kw_only=True):
-    """What a fact of one kind says beyond its header; fields it does not know are ignored."""
+    """The data of one kind of facts; unknown fields are ignored."""
 
     kind: ClassVar[Kind]
 
@@ -189,7 +189,7 @@ class NodeConnected(FactPayload, frozen=True, kw_only=True):
     tier: Tier = Tier.none
     serial: str = ""
     pid: str = ""
-    """As the node itself says; never trusted."""
+    """As the node reports it; never trusted."""
 
 
 class NodeDisconnected(FactPayload, frozen=True, kw_only=True):
@@ -264,7 +264,7 @@ class TaskAccepted(FactPayload, frozen=True, kw_only=True):
     kind: ClassVar[Kind] = Kind.task_accepted
     command: CommandId
     request: str
-    """SHA-256 of what was asked for."""
+    """SHA-256 of the request."""
     node: PrincipalId
     label: str = ""
     wall_s: float
@@ -293,7 +293,7 @@ class TaskStarted(FactPayload, frozen=True, kw_only=True):
     node: str = ""
     tier: Tier = Tier.none
     attempt: int = 1
-    """2 or more: its node died, and its output begins anew."""
+    """2 or more: its node died, and its output starts again."""
 
 
 class TaskOutput(FactPayload, frozen=True, kw_only=True):
@@ -600,11 +600,11 @@ class FactHeader(TypedDict, total=False):
 
 
 class Fact(Message, frozen=True, kw_only=True):
-    """Something that happened. `offset` is empty until the journal has taken it."""
+    """Something that happened. `offset` is empty until the journal has it."""
 
     id: FactId
     at: float
-    """Unix seconds by the clock of the one who says so."""
+    """Unix seconds, by the clock of its author."""
     actor: PrincipalId
     kind: str
     subject: str
@@ -711,7 +711,7 @@ class FactView(Message, frozen=True, kw_only=True):
         return cls(**{**msgspec.structs.asdict(fact), "data": data})
 
     def fact(self) -> Fact:
-        """Return the fact that a reader goes on with; its data are encoded anew."""
+        """Return the fact of this view; its data are encoded again."""
         return Fact(**{**msgspec.structs.asdict(self), "data": encode(self.data)})
 
 
