@@ -2,7 +2,7 @@
 
 DIR holds its key and certificate: `angelos node join - DIR` turns a single-use token into them.
 SIGTERM and SIGINT end it cleanly; it exits 0 then, 1 when the hub refuses it for good, 2 on bad
-usage. It connects again by itself and renews its certificate at half life.
+usage. It reconnects on its own and renews its certificate at half life.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _MAX_SLOTS = 1024
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a node until it is told to end; return the exit code."""
+    """Run a node until a signal ends it; return the exit code."""
     options = _options(argv)
     logging.basicConfig(
         level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -91,10 +91,10 @@ def _slots(text: str) -> int:
 
 
 async def _run(config: NodeConfig) -> None:
-    shown = exposed(config.directory, (*system_binds(), *this_interpreter().binds))
-    if shown:
+    readable = exposed(config.directory, (*system_binds(), *this_interpreter().binds))
+    if readable:
         raise InvalidInput(
-            f"{config.directory} lies in {shown}, which every task may read, and with it the"
+            f"{config.directory} lies in {readable}, which every task may read, and with it the"
             " node's private key.",
             hint="Choose another --dir.",
         )
@@ -126,7 +126,7 @@ async def _run(config: NodeConfig) -> None:
 
 
 async def _until(stop: asyncio.Event, node: Node, identity: Identity, clock: Clock) -> None:
-    """Run the node until it is told to stop; what ends it otherwise is raised."""
+    """Run the node until `stop` is set; raise the error that ends it before."""
     jobs = [
         asyncio.create_task(node.run(), name="commands"),
         asyncio.create_task(identity.keep_renewed(clock), name="renewal"),
@@ -147,10 +147,10 @@ async def _until(stop: asyncio.Event, node: Node, identity: Identity, clock: Clo
 async def _connect(
     identity: Identity, clock: Clock, info: dict[str, str]
 ) -> AsyncIterator[Channel]:
-    """Connect to the hub; on the way out let it process what was said last."""
-    said = {**info, "pid": str(os.getpid())}
+    """Connect to the hub; on leaving, wait a moment until it has processed the last facts."""
+    info = {**info, "pid": str(os.getpid())}
     async with connect_channel(
-        identity.hub_url, identity.client_context(), clock, info=said, patience_s=60.0
+        identity.hub_url, identity.client_context(), clock, info=info, patience_s=60.0
     ) as channel:
         yield channel
         with contextlib.suppress(TimeoutError):

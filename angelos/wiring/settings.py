@@ -1,7 +1,7 @@
-"""The settings of a system; with `angelos.client.settings` all that reads the environment.
+"""The settings of a system. Only this module and `angelos.client.settings` read the environment.
 
 ANGELOS_POSTGRES_DSN       use this PostgreSQL (>= 15) instead of the embedded one
-ANGELOS_VALKEY_URL         use this Valkey or Redis (>= 7, appendonly yes) instead of ours
+ANGELOS_VALKEY_URL         use this Valkey or Redis (>= 7, appendonly yes), likewise
 ANGELOS_ALLOW_UNSANDBOXED  1: run code without a sandbox where none can be made (a banner says so)
 ANGELOS_SUPERVISED         1: set by `angelos up` for its server; it waits for up's stores
 
@@ -46,7 +46,7 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that can be set."""
+    """All settings of a system."""
 
     data_dir: Path
     stores: StoreSettings = StoreSettings()
@@ -65,7 +65,16 @@ def load(
     data_dir: Path | str | None = None,
     port: int = 0,
 ) -> Settings:
-    """Return the settings of the environment; arguments go before it."""
+    """Return the settings of the environment.
+
+    Args:
+        environ: Read instead of `os.environ`.
+        data_dir: Used instead of that of the environment.
+        port: The server's port; 0 for any free one.
+
+    Raises:
+        InvalidInput: A variable has an invalid value.
+    """
     env = os.environ if environ is None else environ
     root = absolute(data_dir) if data_dir else find_data_dir(env)
     return Settings(
@@ -80,7 +89,11 @@ def load(
 
 
 def load_nodes(environ: Mapping[str, str] | None = None) -> NodeSettings:
-    """Return what the environment says of nodes, for a node that runs alone."""
+    """Return the settings of a node that runs on its own.
+
+    Args:
+        environ: Read instead of `os.environ`.
+    """
     env = os.environ if environ is None else environ
     return NodeSettings(allow_unsandboxed=_flag(env, "ANGELOS_ALLOW_UNSANDBOXED"))
 
