@@ -380,10 +380,10 @@ class AngelGit(RevisionQueries):
             page = rows[start : start + _PAGE]
             newer = await self._live.log.newer(repo, {row.id: row.upto for row in page})
             # Only documents that were edited since their snapshot have to be replayed.
-            settled = [row for row in page if row.id not in newer]
+            unedited = [row for row in page if row.id not in newer]
             async with self._database.transaction() as conn:
-                blobs = await Store(conn).blobs([row.sha256 for row in settled])
-            texts = {row.id: blobs[row.sha256] for row in settled}
+                blobs = await Store(conn).blobs([row.sha256 for row in unedited])
+            texts = {row.id: blobs[row.sha256] for row in unedited}
             await self._writer.write_all(repo, page, texts)
 
     async def _run_to_end(self, work: Coroutine[object, None, T]) -> T:

@@ -32,10 +32,10 @@ _MISSING = object()
 
 
 class Chunk(NamedTuple):
-    """A part of the merged text: settled, two insertions in either order, or a conflict."""
+    """A part of the merged text: stable, two insertions in either order, or a conflict."""
 
     text: str
-    """The settled text, or that of the current side."""
+    """The stable text, or that of the current side."""
     proposed: str = ""
     base: str = ""
     conflict: bool = False
@@ -83,7 +83,7 @@ class TextMerge(NamedTuple):
             if _resolves(chunk, result[start:]):
                 yield len(result)
             return
-        # Two conflicts are never adjacent, so a settled chunk follows. Only where that one can
+        # Two conflicts are never adjacent, so a stable chunk follows. Only where that one can
         # begin is a resolution tried, and a resolution is never longer than both sides together.
         following = self.chunks[index + 1].orders
         for end in range(start, min(start + len(chunk.orders[0]), len(result)) + 1):

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from angelos.angelgit.merge.conflicts import evidence, notebook_conflicts, text_conflicts
+from angelos.angelgit.merge.conflicts import (
+    ConflictKind,
+    describe,
+    evidence,
+    file_conflict,
+    notebook_conflicts,
+    text_conflicts,
+)
 
 BASE = "1\n2\n3\n4\n5\n"
 
@@ -41,6 +48,11 @@ def test_a_conflict_shows_the_three_texts():
     (conflict,) = text_conflicts("a.txt", BASE, "0\n1\ntwo\n2b\n3\n4\n5\n", "1\nzwei\n3\n4\n5\n")
     assert (conflict.base, conflict.theirs, conflict.yours) == ("2\n", "two\n2b\n", "zwei\n")
     assert evidence([conflict])[0]["path"] == "a.txt"
+
+
+@pytest.mark.parametrize("kind", ConflictKind)
+def test_every_conflict_can_be_described(kind):
+    assert "{" not in describe(file_conflict("a", "", "", "", kind, "b"))
 
 
 def test_evidence_is_bounded():
