@@ -200,8 +200,9 @@ async def test_live_needs_a_right_of_its_own(make_intake):
 
 async def test_what_was_cut_off_before_it_entered_enters_when_it_is_asked_again(make_intake):
     intake = await make_intake(may_enter=lambda s: True)
-    handed_in = await submission(intake, live=True)
+    handed_in = await submission(intake, live=True, base="dev")
     await intake.submit(replace(handed_in, live=False))  # as far as it came
+    await intake.submit(await submission(intake, BOB, path="b.py", live=True))
     receipt = await intake.submit(handed_in)
     assert receipt.live
     assert live(intake) == "one\n2\nthree\nfour\nfive\n"
