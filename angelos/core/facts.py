@@ -33,6 +33,7 @@ from angelos.core.ids import (
 )
 from angelos.core.messages import Message, Status, Tier, encode
 from angelos.core.repository import Change
+from angelos.core.sequences import FactSequence
 
 MAX_DATA_BYTES = 16 * 1024 * 1024
 """The most that a fact's data may have."""
@@ -597,6 +598,7 @@ class FactHeader(TypedDict, total=False):
     revision: Revision | None
     outcome: str
     trace: str
+    sequence: FactSequence | None
 
 
 class Fact(Message, frozen=True, kw_only=True):
@@ -614,6 +616,8 @@ class Fact(Message, frozen=True, kw_only=True):
     data: bytes = EMPTY
     """MessagePack of the payload of its kind, as its author encoded it."""
     trace: str = ""
+    sequence: FactSequence | None = None
+    """Its writer's count (`core.sequences`); None until that writer counts."""
     offset: Offset = Offset("")
 
     @classmethod
@@ -696,6 +700,7 @@ class FactView(Message, frozen=True, kw_only=True):
     outcome: str = ""
     data: dict[str, Any] = {}
     trace: str = ""
+    sequence: FactSequence | None = None
     offset: Offset = Offset("")
 
     @classmethod

@@ -76,6 +76,12 @@ class SequenceStep(msgspec.Struct, frozen=True):
         return self.kind is StepKind.next
 
 
+def is_sequence(sequence: FactSequence) -> bool:
+    """Return whether writer, life and number are within their bounds."""
+    counts = (sequence.life, sequence.number)
+    return is_principal(sequence.writer) and all(1 <= count <= MAX_NUMBER for count in counts)
+
+
 def check_sequence(last: FactSequence | None, now: FactSequence) -> SequenceStep:
     """Return how a fact follows the last one of its writer that was read.
 
@@ -86,8 +92,7 @@ def check_sequence(last: FactSequence | None, now: FactSequence) -> SequenceStep
     Raises:
         InvalidInput: The two are of different writers, or `now` is out of its bounds.
     """
-    bounded = 1 <= now.life <= MAX_NUMBER and 1 <= now.number <= MAX_NUMBER
-    if not bounded or not is_principal(now.writer):
+    if not is_sequence(now):
         raise InvalidInput(f"The sequence of a fact of {now.writer[:80]!r} is out of its bounds.")
     if last is None:
         kind = StepKind.next if now.life == 1 else StepKind.restart

@@ -22,6 +22,7 @@ from angelos.core.errors import Forbidden
 from angelos.core.facts import Fact, Kind, Unknown
 from angelos.core.ids import FactId, PrincipalId, is_id
 from angelos.core.permissions import Principal, Role
+from angelos.core.sequences import is_sequence
 
 REPORTS: dict[Role, frozenset[str]] = {
     Role.node: frozenset(
@@ -72,6 +73,9 @@ def check_fact(fact: Fact, peer: PrincipalId, role: Role) -> None:
         raise Forbidden(f"{peer} may not report {fact.kind[:64]}.")
     if fact.actor != peer or fact.on_behalf_of is not None:
         raise Forbidden(f"{peer} may not speak for {fact.on_behalf_of or fact.actor}.")
+    sequence = fact.sequence
+    if sequence is not None and not (sequence.writer == peer and is_sequence(sequence)):
+        raise Forbidden(f"A fact of {peer} has a sequence that is not its own.")
     if not is_id(fact.id) or not fact.id.startswith("fact-") or fact.offset:
         raise Forbidden(f"A fact of {peer} has an id or offset of the wrong form.")
     texts = (fact.subject, fact.outcome, fact.trace, fact.revision or "")

@@ -33,6 +33,7 @@ from angelos.core.facts import (
 )
 from angelos.core.ids import FactId, PrincipalId
 from angelos.core.messages import decode, encode
+from angelos.core.sequences import FactSequence
 from angelos.testing import MemoryJournal
 
 ADA = PrincipalId("agent/ada")
@@ -136,6 +137,14 @@ def test_a_payload_of_values_it_does_not_allow_is_not_written() -> None:
     reason = "x" * MAX_DATA_BYTES
     with pytest.raises(TooLarge):
         Fact.of(TaskRefused(reason=reason), at=1.0, actor=ADA, subject="x")
+
+
+def test_a_writers_count_stands_in_the_header() -> None:
+    sequence = FactSequence(writer=ADA, life=2, number=7)
+    fact = Fact.of(TaskCancelled(), at=1.0, actor=ADA, subject="task-1", sequence=sequence)
+    assert decode(encode(fact), Fact).sequence == sequence
+    assert FactView.of(fact).sequence == from_json(to_json(fact)).sequence == sequence
+    assert Fact.of(TaskCancelled(), at=1.0, actor=ADA, subject="task-1").sequence is None
 
 
 def test_data_that_are_too_large_are_not_decoded() -> None:

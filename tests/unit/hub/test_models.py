@@ -15,6 +15,7 @@ from angelos.core.facts import Fact, Kind, TaskResult
 from angelos.core.ids import FactId, Offset, PrincipalId, Revision
 from angelos.core.messages import Status, Tier, encode
 from angelos.core.permissions import Role
+from angelos.core.sequences import FactSequence
 from angelos.hub.models import check_fact, released_id, role_of
 from angelos.testing import make_fact
 
@@ -56,6 +57,9 @@ def test_a_node_says_only_what_its_work_is(kind) -> None:
         {"id": FactId("task-" + "0" * 32)},
         {"offset": Offset("1-1")},
         {"on_behalf_of": PrincipalId("person/root")},
+        {"sequence": FactSequence(writer=PrincipalId("node/other"), life=1, number=1)},
+        {"sequence": FactSequence(writer=NODE, life=0, number=1)},
+        {"sequence": FactSequence(writer=NODE, life=1, number=2**63)},
         {"subject": "x" * 1000},
         {"trace": "x" * 1000},
         {"revision": Revision("x" * 1000)},
@@ -78,6 +82,13 @@ def test_a_fact_of_the_wrong_form_is_refused(change) -> None:
         change = {"data": msgspec.msgpack.encode(data)}
     with pytest.raises(Forbidden):
         check_fact(msgspec.structs.replace(fact, **change), NODE, Role.node)
+
+
+def test_a_node_counts_its_own_facts() -> None:
+    sequence = FactSequence(writer=NODE, life=1, number=1)
+    check_fact(
+        Fact.of(RESULT, at=1.0, actor=NODE, subject="task-1", sequence=sequence), NODE, Role.node
+    )
 
 
 def test_what_programs_print_and_boxes_measure_is_taken() -> None:
