@@ -261,21 +261,28 @@ def verdict_of(report: RunReport, expectation: Expectation) -> ReportVerdict:
         raise InvalidInput("A report without a sentinel proves nothing.")
     if not report.complete:
         return ReportVerdict(word=ReportWord.incomplete)
-    cases = {case.case: case for case in report.cases if not case.sentinel}
-    sentinels = {case.case: case for case in report.cases if case.sentinel}
-    wrong = sorted(sentinels.keys() ^ {*expectation.sentinels})
-    wrong += [c.case for c in sentinels.values() if c.outcome is not CaseOutcome.failed]
-    if wrong:
-        return ReportVerdict(word=ReportWord.forged, cases=tuple(wrong))
-    bad = {CaseOutcome.failed, CaseOutcome.error}
-    if failed := tuple(case.case for case in cases.values() if case.outcome in bad):
+    if wrong := _wrong_sentinels(report, expectation):
+        return ReportVerdict(word=ReportWord.forged, cases=wrong)
+    passed, skipped = _named(report, CaseOutcome.passed), _named(report, CaseOutcome.skipped)
+    if failed := _named(report, CaseOutcome.failed, CaseOutcome.error):
         return ReportVerdict(word=ReportWord.failed, cases=failed)
-    ran = {name for name, case in cases.items() if case.outcome is CaseOutcome.passed}
-    skipped = cases.keys() - ran
-    missing = {*expectation.required} - ran - (skipped & {*expectation.may_skip})
-    if missing or not ran:
+    missing = {*expectation.required} - {*passed} - ({*skipped} & {*expectation.may_skip})
+    if missing or not passed:
         return ReportVerdict(word=ReportWord.missing, cases=tuple(sorted(missing)))
     return ReportVerdict(word=ReportWord.passed)
+
+
+def _named(report: RunReport, *outcomes: CaseOutcome) -> tuple[str, ...]:
+    """Return the cases that ended so, without sentinels."""
+    return tuple(c.case for c in report.cases if not c.sentinel and c.outcome in outcomes)
+
+
+def _wrong_sentinels(report: RunReport, expectation: Expectation) -> tuple[str, ...]:
+    """Return the sentinels that are missing, too many, or did not fail."""
+    sentinels = {case.case: case.outcome for case in report.cases if case.sentinel}
+    wrong = sorted(sentinels.keys() ^ {*expectation.sentinels})
+    wrong += [name for name, outcome in sentinels.items() if outcome is not CaseOutcome.failed]
+    return tuple(wrong)
 
 
 class _Fold:

@@ -22,7 +22,7 @@ from angelos.core.errors import Forbidden
 from angelos.core.facts import Fact, Kind, Unknown
 from angelos.core.ids import FactId, PrincipalId, is_id
 from angelos.core.permissions import Principal, Role
-from angelos.core.sequences import is_sequence
+from angelos.core.sequences import FactSequence, is_sequence
 
 REPORTS: dict[Role, frozenset[str]] = {
     Role.node: frozenset(
@@ -73,8 +73,7 @@ def check_fact(fact: Fact, peer: PrincipalId, role: Role) -> None:
         raise Forbidden(f"{peer} may not report {fact.kind[:64]}.")
     if fact.actor != peer or fact.on_behalf_of is not None:
         raise Forbidden(f"{peer} may not speak for {fact.on_behalf_of or fact.actor}.")
-    sequence = fact.sequence
-    if sequence is not None and not (sequence.writer == peer and is_sequence(sequence)):
+    if not _counts(fact.sequence, peer):
         raise Forbidden(f"A fact of {peer} has a sequence that is not its own.")
     if not is_id(fact.id) or not fact.id.startswith("fact-") or fact.offset:
         raise Forbidden(f"A fact of {peer} has an id or offset of the wrong form.")
@@ -90,6 +89,11 @@ def check_fact(fact: Fact, peer: PrincipalId, role: Role) -> None:
             f"A fact of {peer} holds a value that JSON does not have: a number that is not finite, "
             "something other than text, number, list or map, or one nested too deeply."
         )
+
+
+def _counts(sequence: FactSequence | None, peer: PrincipalId) -> bool:
+    """Return whether a peer gives no count, or one of its own."""
+    return sequence is None or (sequence.writer == peer and is_sequence(sequence))
 
 
 def _is_plain(value: Any, depth: int = 0) -> bool:

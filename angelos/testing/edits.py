@@ -420,6 +420,34 @@ def _conflict(hunk: PendingHunk, base: str, current: str) -> EditConflict:
     )  # fmt: skip
 
 
+class _Lines:
+    """How the lines of a base became the present ones."""
+
+    def __init__(self, base: str, current: str) -> None:
+        self.current = lines_of(current.encode())
+        matcher = SequenceMatcher(None, lines_of(base.encode()), self.current, autojunk=False)
+        self.changes = [code[1:] for code in matcher.get_opcodes() if code[0] != "equal"]
+        self.blocks = [(0, 0, 0), *matcher.get_matching_blocks()]
+
+    def applied(self, low: int, high: int, after: list[str]) -> int | None:
+        """Return where the base's lines were replaced by just these already."""
+        for start, end, new_start, new_end in self.changes:
+            if (start, end) == (low, high) and self.current[new_start:new_end] == after:
+                return new_start
+        return None
+
+    def place(self, low: int, high: int) -> int | None:
+        """Return where the base's lines are now, None if they were changed."""
+        fits = (b[1] + low - b[0] for b in self.blocks if b[0] <= low and high <= b[0] + b[2])
+        return next(fits, None)
+
+    def now(self, low: int, high: int) -> str:
+        """Return the present text of changes that touch the base's lines."""
+        touched = [change for change in self.changes if change[0] <= high and change[1] >= low]
+        first, last = min(change[2] for change in touched), max(change[3] for change in touched)
+        return "".join(self.current[first:last])
+
+
 def _place_lines(
     hunks: list[PendingHunk], base: str, files: Files, at: dict[HunkId, int]
 ) -> list[EditConflict]:
@@ -427,29 +455,22 @@ def _place_lines(
     text = text_at(files, path, cell)
     if text is None:
         return [_conflict(hunk, hunk.before, "") for hunk in hunks]
-    old, new = lines_of(base.encode()), lines_of(text.encode())
-    matcher = SequenceMatcher(None, old, new, autojunk=False)
-    changes = [code[1:] for code in matcher.get_opcodes() if code[0] != "equal"]
-    blocks = [(0, 0, 0), *matcher.get_matching_blocks()]
+    lines = _Lines(base, text)
     conflicts: list[EditConflict] = []
     inserts: list[tuple[int, int, list[str]]] = []
     for hunk in hunks:
         low, high, after = hunk.start - 1, hunk.end, lines_of(hunk.after.encode())
-        same = (c for c in changes if c[:2] == (low, high) and new[c[2] : c[3]] == after)
-        fits = (b for b in blocks if b[0] <= low and high <= b[0] + b[2])
-        if (already := next(same, None)) is not None:
-            at[hunk.id] = already[2] + 1
-        elif (block := next(fits, None)) is not None:
-            position = block[1] + low - block[0]
+        if (applied := lines.applied(low, high, after)) is not None:
+            at[hunk.id] = applied + 1
+        elif (position := lines.place(low, high)) is not None:
             at[hunk.id] = position + 1
             inserts.append((position, position + high - low, after))
         else:
-            touched = [c for c in changes if c[0] <= high and c[1] >= low]
-            now = new[min(c[2] for c in touched) : max(c[3] for c in touched)]
-            conflicts.append(_conflict(hunk, hunk.before, "".join(now)))
+            conflicts.append(_conflict(hunk, hunk.before, lines.now(low, high)))
+    changed = list(lines.current)
     for low, high, after in reversed(inserts):
-        new[low:high] = after
-    _with_text(files, path, cell, "".join(new))
+        changed[low:high] = after
+    _with_text(files, path, cell, "".join(changed))
     return conflicts
 
 
@@ -488,38 +509,50 @@ def _place_cell(
         return _conflict(hunk, hunk.before, "")
     notebook = notebook_of(files[hunk.path].body)
     now = find_cell(notebook, hunk.cell)
-    sides = [
-        find_cell(notebook_of(side[hunk.path].body), hunk.cell) if hunk.path in side else None
-        for side in (base, proposed)
-    ]
-    before, after = sides
-    shown = now["source"] if now else ""
+    before, after = _cell_of(base, hunk), _cell_of(proposed, hunk)
+    cells, anchor = notebook["cells"], _anchor(hunk, proposed, notebook)
     if hunk.kind in {ChangeKind.created, ChangeKind.deleted}:
-        if now not in (before, after):
-            return _conflict(hunk, hunk.before, shown)
-        if after is None and now is not None:
-            notebook["cells"].remove(now)
-        elif now is None and after is not None:
-            notebook["cells"].insert(_anchor(hunk, proposed, notebook), after)
+        fits = now in (before, after)
+        if fits and after is None and now is not None:
+            cells.remove(now)
+        elif fits and now is None and after is not None:
+            cells.insert(anchor, after)
     elif now is None or before is None or after is None:
-        return _conflict(hunk, hunk.before, shown)
+        fits = False
     elif hunk.kind is ChangeKind.moved:
-        notebook["cells"].remove(now)
-        notebook["cells"].insert(_anchor(hunk, proposed, notebook), now)
+        fits = True
+        cells.remove(now)
+        cells.insert(_anchor(hunk, proposed, notebook), now)
     else:
-        outputs = hunk.kind is ChangeKind.outputs
-        keys = ("outputs", "execution_count") if outputs else ("metadata", "cell_type")
-        if any(now.get(key) not in (before.get(key), after.get(key)) for key in keys):
-            return _conflict(hunk, hunk.before, json.dumps([now.get(key) for key in keys]))
-        now.update({key: after[key] for key in keys if key in after})
+        fits = _put_keys(hunk.kind, before, after, now)
+    if not fits:
+        return _conflict(hunk, hunk.before, now["source"] if now else "")
     files[hunk.path] = files[hunk.path]._replace(body=notebook_body(notebook))
     return None
 
 
+def _cell_of(files: Files, hunk: PendingHunk) -> dict[str, Any] | None:
+    content = files.get(hunk.path)
+    return find_cell(notebook_of(content.body), hunk.cell) if content is not None else None
+
+
+def _put_keys(
+    kind: ChangeKind, before: dict[str, Any], after: dict[str, Any], now: dict[str, Any]
+) -> bool:
+    """Change a cell's outputs or metadata; return False if somebody else has changed them."""
+    outputs = kind is ChangeKind.outputs
+    keys = ("outputs", "execution_count") if outputs else ("metadata", "cell_type")
+    if any(now.get(key) not in (before.get(key), after.get(key)) for key in keys):
+        return False
+    now.update({key: after[key] for key in keys if key in after})
+    return True
+
+
 def _anchor(hunk: PendingHunk, proposed: Files, notebook: Notebook) -> int:
     """Return where a cell goes: behind the nearest cell before it that is still there."""
-    order = [cell["id"] for cell in notebook_of(proposed[hunk.path].body)["cells"]]
+    content = proposed.get(hunk.path)
+    order = [cell["id"] for cell in notebook_of(content.body)["cells"]] if content else []
     present = [cell["id"] for cell in notebook["cells"]]
-    above = order[: order.index(hunk.cell)]
+    above = order[: order.index(hunk.cell)] if hunk.cell in order else []
     near = next((cell for cell in reversed(above) if cell in present), None)
     return present.index(near) + 1 if near is not None else 0
