@@ -1,24 +1,15 @@
-"""Links of the documentation lead somewhere, and the commands in it exist."""
+"""Links of the documentation lead somewhere."""
 
 from __future__ import annotations
 
 import re
-import shlex
 from pathlib import Path
 
-import click
 import pytest
 
-from angelos.cli import cli
+from tests.unit.docs.pages import FENCED, PAGES, ROOT, prose
 
-ROOT = Path(__file__).parents[3]
-BUILT = ROOT / "docs" / "_build"
-DOCS = [page for page in sorted((ROOT / "docs").rglob("*.md")) if BUILT not in page.parents]
-PAGES = [*sorted(ROOT.glob("*.md")), *DOCS]
-FENCED = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"!?\[[^\]]*\]\(<?([^)>\s]+)>?(?:\s+\"[^\"]*\")?\)")
-INNER = re.compile(r"\$\(([^()]*)\)")
-"""What the shell runs first and puts in its place."""
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 
@@ -58,84 +49,42 @@ def test_a_dead_link_is_seen():
     assert missing(page, text) == ["nosuch.md", "docs/nosuch.png", "README.md#nosuch", "../x"]
 
 
-def commands(text: str) -> list[list[str]]:
-    """Return the `angelos` command lines of the console blocks, also behind a pipe."""
-    found = []
-    for language, block in FENCED.findall(text):
-        lines = block.splitlines() if language == "console" else []
-        for line in lines:
-            if line.startswith("$ "):
-                inner = INNER.findall(line)
-                for part in (INNER.sub("VALUE", line[2:]), *inner):
-                    lexer = shlex.shlex(part, posix=True, punctuation_chars="|;&<>")
-                    lexer.whitespace_split = True
-                    found += split(list(lexer))
-    return found
+INSIDE = re.compile(r"`((?:angelos|jupyter_ext|llm|tools|tests|notebooks|examples)/[\w./*-]*)`")
 
 
-def split(words: list[str]) -> list[list[str]]:
-    """Return the `angelos` commands of one line, without what belongs to the shell."""
-    found: list[list[str]] = [[]]
-    for word, after in zip(words, ["", *words], strict=False):
-        if set(word) <= set("|;&<>"):
-            if word not in {"<", ">", ">>"}:
-                found.append([])
-        elif after not in {"<", ">", ">>"}:
-            found[-1].append(word)
-    return [command[1:] for command in found if command[:1] == ["angelos"]]
+def absent(text: str) -> list[str]:
+    """Return the files and folders of this repository that a page names and that do not exist."""
+    return [path for path in INSIDE.findall(prose(text)) if not any(ROOT.glob(path.rstrip("/")))]
 
 
-def parse(args: list[str]) -> None:
-    """Parse a command line as click would, running nothing; raise what click would."""
-    command: click.Command = cli
-    context = None
-    while isinstance(command, click.Group):
-        context = command.make_context("angelos", list(args), parent=context)
-        rest = [*context._protected_args, *context.args]
-        _, found, args = command.resolve_command(context, rest)
-        assert found is not None
-        command = found
-    command.make_context("angelos", list(args), parent=context)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_files_that_are_named_exist(page):
+    assert absent(page.read_text()) == []
 
 
-SHOWN = [
-    pytest.param(command, id=f"{page.relative_to(ROOT).as_posix()}:{' '.join(command)[:60]}")
-    for page in PAGES
-    for command in commands(page.read_text())
-]
-
-
-def test_commands_are_shown_at_all():
-    assert len(commands((ROOT / "README.md").read_text())) >= 5
-
-
-@pytest.mark.parametrize("command", SHOWN)
-def test_a_command_that_is_shown_exists_with_its_options(command):
-    parse(command)
-
-
-@pytest.mark.parametrize(
-    "line", ["nosuch", "run --nosuch", "audit nosuch", "node add n --role king", "proposal approve"]
-)
-def test_a_command_that_does_not_exist_is_seen(line):
-    with pytest.raises(click.UsageError):
-        parse(line.split())
-
-
-def test_command_lines_are_read_as_a_shell_reads_them():
-    text = (
-        "```console\n"
-        "$ angelos run -c 'print(\"<|>\")'   # a comment\n"
-        "$ angelos agent add ada | angelos agent join - ada > out.txt\n"
-        "$ angelos task show $(angelos task list -q | head -1)\n"
-        "not a command\n"
-        "```\n"
-        "```python\n$ angelos nosuch\n```\n"
-    )
-    assert commands(text) == [
-        ["run", "-c", 'print("<|>")'],
-        ["agent", "add", "ada"],
-        ["agent", "join", "-", "ada"],
-        ["task", "show", "VALUE"],
-        ["task", "list", "-q"],
+def test_a_file_that_does_not_exist_is_seen():
+    assert absent("`angelos/core/ids.py` `angelos/**/*.sql` `angelos/nosuch/`") == [
+        "angelos/nosuch/"
     ]
+
+
+ROADS = ROOT / "docs" / "explanation" / "roads.md"
+VISIT = re.compile(r"^\| (`[^|]*?/`[^|]*) \| ([^|]*) \|", re.MULTILINE)
+
+
+def visits() -> list[tuple[list[str], str]]:
+    """Return (rooms, file) of each step of the walk."""
+    return [
+        (re.findall(r"`([^`]+)`", rooms), file)
+        for rooms, files in VISIT.findall(ROADS.read_text())
+        for file in re.findall(r"`([^`]+)`", files)
+    ]
+
+
+@pytest.mark.parametrize(("rooms", "file"), visits())
+def test_the_rooms_of_both_roads_hold_the_files_of_the_walk(rooms, file):
+    assert any((ROOT / room / file).is_file() for room in rooms)
+
+
+def test_the_walk_is_read():
+    assert len(visits()) > 40
