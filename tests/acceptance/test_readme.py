@@ -43,7 +43,7 @@ class Line(NamedTuple):
 
 def lines() -> list[str]:
     """Return the lines below "Five minutes", without their comments."""
-    section = (ROOT / "README.md").read_text().split("## Five minutes")[1]
+    section = (ROOT / "README.md").read_text().split("## Five minutes")[1].split("\n## ")[0]
     (block,) = re.findall(r"```console\n(.*?)```", section, re.DOTALL)
     printed = [line for line in block.splitlines() if line.strip()]
     assert all(line.startswith("$ ") for line in printed)
