@@ -174,7 +174,7 @@ def test_the_wheel_works_in_an_empty_environment(archives, tmp_path, version):
 def assert_client(installed: Installed) -> None:
     """The client and the command line, with no system to speak to."""
     assert installed.run("python", "-c", "import angelos.client").returncode == 0
-    assert "Commands:" in installed.run("angelos", "--help").stdout
+    assert "angelos proposal create" in installed.run("angelos", "--help").stdout
     status = installed.run("angelos", "status")
     assert (status.returncode, "No system runs on" in status.stderr) == (1, True)
     for command in ("up", "demo"):
@@ -188,7 +188,7 @@ def assert_client(installed: Installed) -> None:
 
 def assert_node(installed: Installed) -> None:
     """A node's program, and a box that it makes; still no Jupyter Server and no database."""
-    assert "--name" in installed.run("python", "-m", "angelos.node", "--help").stdout
+    assert "--name" in installed.run("python", "-m", "angelos.wiring.node", "--help").stdout
     doctor = json.loads(installed.run("angelos", "doctor", "--json").stdout)
     states = {check["name"]: check["state"] for check in doctor["checks"]}
     assert states["angelos[node]"] == "ok"
