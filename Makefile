@@ -37,11 +37,12 @@ lab: $(SERVER) ## JupyterLab with AngelOS on embedded stores; Ctrl-C stops it
 test: check ## all tests (what the machine lacks is SKIPPED with the reason)
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
-check: $(DEV) ## lint, format, types, import contracts
+check: $(DEV) ## lint, format, types, import contracts, vocabulary
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
+	$(BIN)/python -m tools.vocabulary
 
 bench-setup: $(DEV) ## what the benchmarks and their peers need
 	@echo "== Installing torch and the benchmarks' peers (2 GB on disk; several minutes the first time)"
