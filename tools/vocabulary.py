@@ -46,9 +46,6 @@ Reasons = Mapping[str, str]  # "package:qualified name" -> why
 COMPLEX: Reasons = {
     "angelgit:apply_diff": "a strict parser: one refusal for each way in which a diff can be wrong",
     "angelgit:_hunks": "a strict parser: one refusal for each way in which a hunk can be wrong",
-    "core:verdict_of": "one refusal for each way in which a report is no pass",
-    "testing:_place_lines": "a line merge in one pass; its halves would share every variable",
-    "testing:_place_cell": "one case for each way in which two sides can change a cell",
     "llm:GPTDecoder.stream": "the loop of generation, with its cache and its stop string",
     "llm:train": "the loop of training, to be read from top to bottom",
 }
