@@ -65,7 +65,7 @@ class EndCode(StrEnum):
 class Envelope(msgspec.Struct, frozen=True, array_like=True):
     """One message on a channel; the body is opaque to the hub."""
 
-    kind: Literal["command", "fact", "ack", "control"]
+    kind: Literal["command", "fact", "ack"]
     id: str
     body: bytes
 

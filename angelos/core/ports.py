@@ -350,18 +350,6 @@ class LiveDocuments(Protocol):
         ...
 
 
-class Snapshots(Protocol):
-    """States of documents, each atomic with the log offset that it covers."""
-
-    async def put(self, key: str, state: bytes, upto: Offset, sha256: str) -> None:
-        """Store a state that contains every update up to and with `upto`."""
-        ...
-
-    async def get(self, key: str) -> tuple[bytes, Offset] | None:
-        """Return the newest state and the offset that it covers."""
-        ...
-
-
 # -- the repository to come (docs/explanation/decisions/0011) --------------------------------
 #
 # AngelGit's issue implements these, small protocol by small protocol, and then replaces

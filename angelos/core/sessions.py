@@ -1,7 +1,7 @@
 r"""Sessions: a program in a box that one talks to while it runs.
 
 One seam carries programs, compilers, test steps, kernels and terminals: `SessionSandbox.start`
-gives a `SandboxSession`. A plain run is a session that nobody talks to:
+gives a `SandboxSession`. A plain run is a session that nobody talks to (`run_session.py`):
 
     async for event in run_session(sandbox, RunSpec(argv=(), code="print(1)", limits=Limits())):
         ...  # Output(stream="stdout", data=b"1\n"), then Exit(status=Status.ok, ...)
@@ -9,20 +9,16 @@ gives a `SandboxSession`. A plain run is a session that nobody talks to:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import msgspec
 
-from angelos.core.errors import InvalidInput, Unavailable
-from angelos.core.messages import Input, Status
+from angelos.core.errors import InvalidInput
+from angelos.core.messages import Input
 from angelos.core.paths import safe_path
 from angelos.core.reports import Nonce
-from angelos.core.runs import EvidenceSource, Exit, Output, RunSpec
-
-if TYPE_CHECKING:
-    from angelos.core.ports import SessionSandbox
+from angelos.core.runs import RunSpec
 
 MAX_STDIN_PIECE = 1024 * 1024
 _Cells = Annotated[int, msgspec.Meta(ge=1, le=1_000)]
@@ -130,38 +126,3 @@ def check_patterns(patterns: tuple[str, ...]) -> tuple[str, ...]:
     for pattern in patterns:
         safe_path(pattern)
     return patterns
-
-
-async def run_session(
-    sandbox: SessionSandbox, spec: SessionSpec | RunSpec
-) -> AsyncIterator[Output | Exit]:
-    """Start a program that nobody talks to; yield output as it comes and one `Exit` last.
-
-    This is `Sandbox.run` over any sandbox that has sessions. Closing the iterator ends the
-    program. Where no box can be had the only event is an `Exit` that says `denied` and why.
-
-    Args:
-        sandbox: Where to run it.
-        spec: What to run; not `interactive`, since nothing could end its input.
-
-    Raises:
-        InvalidInput: The spec is wrong.
-        Busy: The sandbox has no room now.
-    """
-    if isinstance(spec, RunSpec):
-        spec = SessionSpec(run=spec)
-    if spec.interactive:
-        raise InvalidInput("A run has nobody who would end its input.")
-    try:
-        session = await sandbox.start(spec)
-    except Unavailable as error:
-        evidence: dict[str, object] = {"source": EvidenceSource.node, "reason": str(error)}
-        yield Exit(
-            status=Status.denied, exit_code=None, duration_s=0.0, tier=sandbox.tier,
-            evidence=evidence,
-        )  # fmt: skip
-        return
-    async with session:
-        async for output in session.output():
-            yield output
-        yield await session.wait()

@@ -27,6 +27,7 @@ from angelos.core.reports import (
     RunEnded,
     write_event,
 )
+from angelos.core.run_session import run_session
 from angelos.core.runs import Exit, Output, RunSpec
 from angelos.core.sessions import (
     MAX_STDIN_PIECE,
@@ -35,7 +36,6 @@ from angelos.core.sessions import (
     SessionSignal,
     SessionSpec,
     TerminalSize,
-    run_session,
 )
 from angelos.node.config import SandboxConfig
 from angelos.node.sandbox.sandbox import BubblewrapSandbox
