@@ -137,9 +137,10 @@ def test_what_is_listed_is_also_json(system, command):
 
 def test_nodes_are_connected_with_their_roles(system):
     nodes = json.loads(cli(system.data.root, "node", "list", "--json").stdout)["nodes"]
-    assert {(n["id"], n["role"], n["connected"]) for n in nodes} == {
-        ("node/exec1", "execution", True),
-        ("node/labs1", "labs", True),
+    # Another test of this system may have added a node that never joined.
+    assert {(n["id"], n["role"]) for n in nodes if n["connected"]} == {
+        ("node/exec1", "execution"),
+        ("node/labs1", "labs"),
     }
 
 

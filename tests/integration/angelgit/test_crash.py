@@ -199,7 +199,7 @@ from angelos.adapters.stores.postgres import Database
 from angelos.adapters.stores.valkey import ValkeyJournal, connect
 from angelos.angelgit.service import AngelGit
 from angelos.core.ids import new_proposal_id
-from angelos.core.ports import NewText
+from angelos.core.repository import NewText
 from angelos.core.signing import SigningKey
 
 async def main(dsn, url, workspace):
