@@ -14,13 +14,26 @@ from angelos.core.repository import NewText
 from .conftest import ADA, BOB, EVE
 
 
+async def promoted(git, proposals, main):
+    """Advance main by each proposal; return it, and those made beside lines reverted since."""
+    stale = set()
+    for proposal in proposals:
+        try:
+            candidate = await git.candidate(proposal)
+        except Stale:
+            stale.add(proposal)
+            continue
+        await git.advance("study", candidate.revision, main)
+        main = candidate.revision
+    return main, stale
+
+
 @pytest.mark.parametrize("seed", range(6))
 async def test_everything_at_once_converges_and_survives_a_restart(start, rooms, seed):
     rng = random.Random(seed)
     end = rng.choice(["\n", "\r\n"])
     text = "".join(f"line {i} \u00e9\U0001f600{end}" for i in range(60))
-    merged, typed, main = {}, [], ""
-    on_dev, stale = set(), set()
+    merged, typed, on_dev = {}, [], set()
 
     async def agent(git, author, number):
         for turn in range(3):
@@ -54,16 +67,8 @@ async def test_everything_at_once_converges_and_survives_a_restart(start, rooms,
         out = rng.sample(sorted(merged), k=min(2, len(merged)))
         for proposal in out:
             await git.revert(proposal)
-        main = base
-        for proposal in sorted(merged.keys() - set(out)):
-            try:
-                candidate = await git.candidate(proposal)
-            except Stale:  # made beside lines of dev that were reverted since
-                assert proposal in on_dev
-                stale.add(proposal)
-                continue
-            await git.advance("study", candidate.revision, main)
-            main = candidate.revision
+        main, stale = await promoted(git, sorted(merged.keys() - set(out)), base)
+        assert stale <= on_dev
         live = (await git.read_live("study", "a.txt")).decode()
         on_main = (await git.read("study", main, "a.txt")).decode()
         for proposal, mark in merged.items():
