@@ -26,7 +26,7 @@ SECTIONS: dict[str, dict[str, Subcommand]] = {
         "doctor": Subcommand("doctor", "Check what this machine can do, with a real sandbox."),
     },
     "What is in it": {
-        "task": Subcommand("task", "Run code in a sandbox, see and stop what runs."),
+        "task": Subcommand("task", "Run code in a sandbox; see and stop what runs."),
         "proposal": Subcommand("proposal", "Propose changes, look at them, decide on them."),
         "repo": Subcommand("repo", "Import repositories, read their history, roll them back."),
         "node": Subcommand("node", "Add, list and shut out the machines that run code."),
@@ -68,7 +68,7 @@ def main(args: list[str] | None = None) -> NoReturn:
 
 
 def give_up_stdout() -> None:
-    """Let go of what could not be written; else the interpreter tries it again at its end."""
+    """Discard what could not be written; else the interpreter tries it again at its end."""
     with contextlib.suppress(OSError, ValueError, AttributeError):  # there may be no real stdout
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 

@@ -1,4 +1,4 @@
-"""What a command names by the beginning of its id, or leaves out where there is only one."""
+"""What a command names by a prefix of its id, or leaves out where there is only one."""
 
 from __future__ import annotations
 

@@ -1,10 +1,12 @@
 """The options that every command has.
 
-@task.command("list")
-@common
-def list_tasks(out: Out) -> None:
-views = out.ask(lambda angelos: angelos.tasks())
-out.table(("task", "state"), [(v.id, v.state) for v in views], {"tasks": views})
+For example:
+
+    @task.command("list")
+    @common
+    def list_tasks(out: Out) -> None:
+        views = out.ask(lambda angelos: angelos.tasks.list())
+        out.table(("task", "state"), [(v.id, v.state) for v in views], {"tasks": views})
 """
 
 from __future__ import annotations
@@ -44,7 +46,9 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
 
 def quiet(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command that lists something `-q`, to print ids alone."""
-    return click.option("-q", "--quiet", is_flag=True, help="Print ids alone, one a line.")(command)
+    return click.option("-q", "--quiet", is_flag=True, help="Print only ids, one per line.")(
+        command
+    )
 
 
 def wait(purpose: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

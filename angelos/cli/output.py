@@ -60,7 +60,7 @@ class Out:
             click.echo(text)
 
     def ids(self, ids: Iterable[str]) -> None:
-        """Print ids alone, one a line, to be arguments of another command."""
+        """Print only ids, one per line, to be arguments of another command."""
         for identifier in ids:
             click.echo(identifier)
 

@@ -1,10 +1,12 @@
 """Who takes part, and what happened: nodes, agents, people and the audit log.
 
-token = (await angelos.agents.add("ada")).token     # single use: `angelos agent join`
-await angelos.agents.quarantine("ada", "It asked for the policy.")
-person = await angelos.people.add("vera", Role.viewer)
-async for piece in angelos.audit.export():
-    file.write(piece)
+For example:
+
+    token = (await angelos.agents.add("ada")).token     # single use: `angelos agent join`
+    await angelos.agents.quarantine("ada", "It asked for the policy.")
+    person = await angelos.people.add("vera", Role.viewer)
+    async for piece in angelos.audit.export():
+        file.write(piece)
 """
 
 from __future__ import annotations

@@ -1,13 +1,15 @@
 """`Angelos`: a connection to a system, which hands out its nouns.
 
-async with Angelos.connect() as angelos:
-    result = await angelos.tasks.run("print(6 * 7)")
-    text = await angelos.repos["study"].read("study/mean.py")
+For example:
 
-angelos.tasks      run code                    angelos.nodes    where code runs
-angelos.repos      read files and revisions    angelos.agents   who works here by certificate
-angelos.proposals  change files                angelos.people   who may sign in
-angelos.events()   what happens                angelos.audit    what happened
+    async with Angelos.connect() as angelos:
+        result = await angelos.tasks.run("print(6 * 7)")
+        text = await angelos.repos["study"].read("study/mean.py")
+
+    angelos.tasks      run code                    angelos.nodes    where code runs
+    angelos.repos      read files and revisions    angelos.agents   who works here by certificate
+    angelos.proposals  change files                angelos.people   who may sign in
+    angelos.events()   what happens                angelos.audit    what happened
 """
 
 from __future__ import annotations
@@ -66,7 +68,7 @@ class Angelos:
         Args:
             url: The server's address, such as `http://127.0.0.1:8888`.
             token: A person's token.
-            tls: What an agent or node proves by who it is, and trusts the server by.
+            tls: The certificate of an agent or node, and the authority that it trusts.
             identity: The certificate in `tls`, to be renewed while the client is open.
 
         Raises:
@@ -89,12 +91,12 @@ class Angelos:
     ) -> Angelos:
         """Return a client of the system at an address, or of the one on a data directory.
 
-        With neither, the environment says where the system is and who asks
+        With neither, the environment says where the system is and who the caller is
         (`angelos.client.settings`).
 
         Args:
             data_dir: The data directory of a system on this machine.
-            token: A person's token; without one, the owner of the data directory asks.
+            token: A person's token; without one, the caller is the owner of the data directory.
             url: The server's address, instead of a data directory.
 
         Raises:
@@ -116,7 +118,7 @@ class Angelos:
 
     @classmethod
     def with_certificate(cls, folder: Path | str) -> Angelos:
-        """Return a client that is known by the certificate which enrolment left in a folder.
+        """Return a client that is known by the certificate that enrolment left in a folder.
 
         While it is open it renews the certificate at half its life.
 
@@ -133,14 +135,14 @@ class Angelos:
 
     @classmethod
     async def join(cls, token: str, folder: Path | str) -> Angelos:
-        """Get a certificate by a single-use token, and return a client that is known by it.
+        """Get a certificate with a single-use token, and return a client that is known by it.
 
-        The private key is made in the folder and never leaves it. Afterwards
+        The private key is created in the folder and never leaves it. Afterwards
         `with_certificate` is enough.
 
         Args:
             token: What `angelos.agents.add` returned.
-            folder: Where key and certificate are kept; made if it is not there.
+            folder: Where key and certificate are kept; created if it does not exist.
 
         Raises:
             InvalidInput: The token is damaged, or the folder cannot be written.
@@ -215,7 +217,7 @@ class Angelos:
             after: The offset of the last fact that is known already; by default none is.
             kinds: Only facts of these kinds, such as `task.finished`.
             subject: Only facts about this subject, such as a task's id.
-            patience_s: How long a lost server is looked for.
+            patience_s: How long to try to reach a lost server.
 
         Yields:
             Facts that the caller may see.

@@ -30,7 +30,7 @@ async def download(transport: Transport, path: str) -> AsyncGenerator[bytes, Non
     """Yield the body of the answer to GET a path below the API, as it comes.
 
     Args:
-        transport: The server, and who asks.
+        transport: The server, and the caller.
         path: A path below the API, quoted by `segments`.
 
     Raises:

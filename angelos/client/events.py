@@ -40,11 +40,11 @@ async def follow(
     """Yield facts as the journal gets them, oldest first, for ever.
 
     Args:
-        transport: The server, and who asks.
+        transport: The server, and the caller.
         after: The offset of the last fact that is known already.
         kinds: Only facts of these kinds; by default of all.
         subject: Only facts about this subject; by default about any.
-        patience_s: How long a lost server is looked for.
+        patience_s: How long to try to reach a lost server.
 
     Raises:
         Forbidden: The server refuses the caller, or ended the stream for good.

@@ -1,10 +1,12 @@
 """Proposals: edits on their way to `main`, tested and then approved by policy or by people.
 
-edit = NewText(path="study/mean.py", text=...)
-proposal = await angelos.proposals.create("study", [edit], base=revision, message="Add a mean")
-view = await proposal.settled()              # tests have run; promoted, refused or waiting
-if view.state == "waiting":
-    await proposal.approve(view.digest)      # exactly the edits that were read
+For example:
+
+    edit = NewText(path="study/mean.py", text=...)
+    proposal = await angelos.proposals.create("study", [edit], base=revision, message="Add a mean")
+    view = await proposal.settled()              # tests have run; promoted, refused or waiting
+    if view.state == "waiting":
+        await proposal.approve(view.digest)      # exactly the edits that were read
 """
 
 from __future__ import annotations
@@ -92,7 +94,7 @@ class Proposal:
 
         Args:
             digest: The `digest` of the view that was read.
-            comment: Words on it; kept in the audit log.
+            comment: A comment on it; kept in the audit log.
 
         Returns:
             The proposal after it.

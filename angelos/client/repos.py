@@ -1,11 +1,13 @@
 """Repositories: their files and revisions, live and on `main`.
 
-study = angelos.repos["study"]                      # a handle, without a request
-text = (await study.read("study/mean.py")).decode()
-for revision in await study.log():
-    ...
-edit = NewText(path="study/mean.py", text=text + "...")
-proposal = await study.propose([edit], base="main", message="Add a median")
+For example:
+
+    study = angelos.repos["study"]                      # a handle, without a request
+    text = (await study.read("study/mean.py")).decode()
+    for revision in await study.log():
+        ...
+    edit = NewText(path="study/mean.py", text=text + "...")
+    proposal = await study.propose([edit], base="main", message="Add a median")
 """
 
 from __future__ import annotations
@@ -133,7 +135,7 @@ class Repo:
             raise AngelError(f"GET {route} answered with something else: {error}") from error
 
     async def rollback(self, to: str, reason: str = "") -> Revision:
-        """Take `main` back to the files of an earlier revision by a new commit.
+        """Return `main` to the files of an earlier revision with a new commit.
 
         Args:
             to: A revision of `main`'s history.

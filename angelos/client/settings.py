@@ -1,8 +1,8 @@
-"""Where the system is and who asks: all that a client reads of the environment.
+"""Where the system is and who the caller is: all that a client reads from the environment.
 
 ANGELOS_URL         the server's address; without it, the system on the data directory is used
 ANGELOS_DATA_DIR    the data directory of the system on this machine
-ANGELOS_TOKEN       a person's token; without it, the owner of the data directory asks
+ANGELOS_TOKEN       a person's token; without it, the caller is the owner of the data directory
 ANGELOS_TOKEN_FILE  a file that holds the token
 
 >>> load({"ANGELOS_URL": "https://angelos.example", "HOME": "/home/ada"}).url

@@ -51,7 +51,7 @@ class Restarted(msgspec.Struct, frozen=True):
 
 
 class TaskOptions(TypedDict, total=False):
-    """What may be said of a task besides its code."""
+    """The options of a task besides its code."""
 
     argv: Sequence[str]
     """A program and its arguments, instead of code."""
@@ -64,7 +64,7 @@ class TaskOptions(TypedDict, total=False):
     limits: Limits
     """What it may use; by default what `Limits()` says."""
     guard: bool
-    """Refuse code that the static guard does not understand; by default it does."""
+    """Apply the language's guard to the code before anything starts; by default it is applied."""
     node: str | None
     """The node that runs it; by default the least busy execution node."""
     label: str

@@ -85,7 +85,7 @@ class Transport:
 
     @property
     def headers(self) -> HTTPHeaders:
-        """The headers that say who asks."""
+        """The headers that identify the caller."""
         headers = HTTPHeaders()
         if self.token:
             headers["Authorization"] = f"token {self.token}"

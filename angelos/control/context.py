@@ -1,7 +1,9 @@
 """What the services of control share: projection, ports and policy, and how to make commands.
 
-command = context.command(decision, principal, node, payload, ttl_s=60)
-await context.queue.put(node, command)
+For example:
+
+    command = context.command(decision, principal, node, payload, ttl_s=60)
+    await context.queue.put(node, command)
 """
 
 from __future__ import annotations

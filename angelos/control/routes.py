@@ -1,6 +1,8 @@
 """Control's part of the API: thin, typed, each route with its permission.
 
-server_routes = routes(control)
+For example:
+
+    server_routes = routes(control)
 """
 
 from __future__ import annotations

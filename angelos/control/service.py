@@ -1,7 +1,9 @@
 """The control plane as a whole: rebuilds its state, continues what was unfinished, and follows.
 
-async with Control(context, PeopleStore(database)) as control:
-await control.tasks.submit(principal, SubmitTask(code="print(1)"))
+For example:
+
+    async with Control(context, PeopleStore(database)) as control:
+        await control.tasks.submit(principal, SubmitTask(code="print(1)"))
 """
 
 from __future__ import annotations

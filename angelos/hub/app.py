@@ -1,8 +1,10 @@
 """What the hub serves on its two ports: TLS contexts, routes and WebSockets.
 
-listeners = bind(pki, config)               # the addresses are known from here on
-async with Hub(HubParts(listeners=listeners, ...)) as hub:
-serve(hub, routes)                      # `routes` are the other planes'
+For example:
+
+    listeners = bind(pki, config)               # the addresses are known from here on
+    async with Hub(HubParts(listeners=listeners, ...)) as hub:
+        serve(hub, routes)                      # `routes` are the other planes'
 """
 
 from __future__ import annotations

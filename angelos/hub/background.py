@@ -1,8 +1,10 @@
 """Background tasks with an owner that ends them.
 
-background = BackgroundTasks()
-background.start(session.run(), "session node/exec1")
-await background.close()
+For example:
+
+    background = BackgroundTasks()
+    background.start(session.run(), "session node/exec1")
+    await background.close()
 """
 
 from __future__ import annotations

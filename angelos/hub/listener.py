@@ -1,8 +1,10 @@
 """TLS listeners that know every open connection, so that a peer can be cut off at once.
 
-listener = Listener("127.0.0.1", port, pki.server_context())     # the port is taken now
-listener.serve(application)                                      # connections are accepted
-listener.cut(PrincipalId("agent/rogue"))     # channel, events and keep-alive requests alike
+For example:
+
+    listener = Listener("127.0.0.1", port, pki.server_context())     # the port is taken now
+    listener.serve(application)                                      # connections are accepted
+    listener.cut(PrincipalId("agent/rogue"))     # channel, events and keep-alive requests alike
 """
 
 from __future__ import annotations

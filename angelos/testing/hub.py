@@ -1,9 +1,11 @@
 """A real hub for tests: real TLS on loopback, real identities, your journal and queue.
 
-async with running_hub(database, journal, queue, tmp_path) as hub:
-    identity = await join(hub, "node", "exec1", tmp_path / "exec1")
-    async with connect(hub, identity) as channel:
-        ...
+For example:
+
+    async with running_hub(database, journal, queue, tmp_path) as hub:
+        identity = await join(hub, "node", "exec1", tmp_path / "exec1")
+        async with connect(hub, identity) as channel:
+            ...
 """
 
 from __future__ import annotations

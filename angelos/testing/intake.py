@@ -1,9 +1,11 @@
 """Generations and the door for proposals in memory.
 
-generations = MemoryGenerations()
-intake = MemoryIntake(MemoryRepository(), generations)
-standing = await generations.begin(PrincipalId("agent/ada"))
-receipt = await intake.submit(submission)
+For example:
+
+    generations = MemoryGenerations()
+    intake = MemoryIntake(MemoryRepository(), generations)
+    standing = await generations.begin(PrincipalId("agent/ada"))
+    receipt = await intake.submit(submission)
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
 """Envelopes and leases in memory, with the promises of the real ports except that they do not last.
 
-queue = MemoryEnvelopeQueue(capacity=20)
-await queue.put(envelope)
-token = await queue.claim(PrincipalId("node/exec1"), "hub-1")
-async with aclosing(queue.take(token)) as deliveries:
-    async for delivery in deliveries:
-        await queue.ack(token, [delivery.position])
+For example:
+
+    queue = MemoryEnvelopeQueue(capacity=20)
+    await queue.put(envelope)
+    token = await queue.claim(PrincipalId("node/exec1"), "hub-1")
+    async with aclosing(queue.take(token)) as deliveries:
+        async for delivery in deliveries:
+            await queue.ack(token, [delivery.position])
 """
 
 from __future__ import annotations

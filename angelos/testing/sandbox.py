@@ -1,13 +1,14 @@
 """A sandbox without a box: programs are coroutines of the test, the promises are the real ones.
 
-async def echo(box: ScriptedBox) -> int:
-    while line := await box.read():
-        await box.write("stdout", line)
-    return 0
+    async def echo(box: ScriptedBox) -> int:
+        while line := await box.read():
+            await box.write("stdout", line)
+        return 0
 
-sandbox = ScriptedSandbox({"cat": echo})
-async with await sandbox.start(SessionSpec(run=RunSpec(argv=("cat",), limits=Limits()))) as session:
-    ...
+    sandbox = ScriptedSandbox({"cat": echo})
+    spec = SessionSpec(run=RunSpec(argv=("cat",), limits=Limits()))
+    async with await sandbox.start(spec) as session:
+        ...
 
 A program is looked up by its source (`RunSpec.code`), else by the first word of `argv`. What it
 returns is its exit code; what it leaves in `box.files` can be collected.

@@ -1,6 +1,8 @@
 """Ed25519 keys in files that only their owner can read.
 
-log_key = load_or_create(data_dir / "keys" / "log.key")
+For example:
+
+    log_key = load_or_create(data_dir / "keys" / "log.key")
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Ports of the loopback.
 
-port = free_port(8888)      # 8888, or another if that is taken
+For example:
+
+    port = free_port(8888)      # 8888, or another if that is taken
 """
 
 from __future__ import annotations

@@ -1,6 +1,8 @@
 """Lasting facts older than the journal's stream, read from the audit log in PostgreSQL.
 
-page = await History(database).read(after=START, before=None, limit=500)
+For example:
+
+    page = await History(database).read(after=START, before=None, limit=500)
 """
 
 from __future__ import annotations

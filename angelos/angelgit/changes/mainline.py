@@ -1,8 +1,10 @@
 """The branch `main`: candidates for it, its advance to a tested one, and its rollback.
 
-candidate = await mainline.candidate(proposal)
-await mainline.advance("study", candidate.revision, expected=candidate.main)
-await mainline.rollback("study", to=candidate.main, author=author, reason="health check")
+For example:
+
+    candidate = await mainline.candidate(proposal)
+    await mainline.advance("study", candidate.revision, expected=candidate.main)
+    await mainline.rollback("study", to=candidate.main, author=author, reason="health check")
 """
 
 from __future__ import annotations

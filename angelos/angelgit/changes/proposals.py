@@ -1,8 +1,11 @@
 r"""Proposals on `dev`: recorded, merged, and taken out again.
 
-await proposals.propose(id, "study", base, [NewText(path="a.txt", text="two\\n")], author, "why")
-revision = await proposals.merge(id)
-await proposals.revert(id)
+For example:
+
+    edits = [NewText(path="a.txt", text="two\n")]
+    await proposals.propose(id, "study", base, edits, author, "why")
+    revision = await proposals.merge(id)
+    await proposals.revert(id)
 """
 
 from __future__ import annotations

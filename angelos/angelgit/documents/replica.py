@@ -1,8 +1,10 @@
 r"""A live document of `dev` in memory: everything that its log holds.
 
-replica = Replica("a.txt", state, upto)
-new = replica.apply(update)      # None: it held nothing new, so nothing is logged
-replica.text()
+For example:
+
+    replica = Replica("a.txt", state, upto)
+    new = replica.apply(update)      # None: it held nothing new, so nothing is logged
+    replica.text()
 """
 
 from __future__ import annotations

@@ -1,8 +1,10 @@
 """Which documents `dev` has: their rows, their paths, and which were edited since the last commit.
 
-await index.load("study")
-document = index.document("study", "study/difflib.py")
-index.rows[document].mode
+For example:
+
+    await index.load("study")
+    document = index.document("study", "study/difflib.py")
+    index.rows[document].mode
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
 """What AngelGit wrote into working files, recorded before each write and after it.
 
-records = WorkingFileRecords(conn)
-await records.begin([WriteIntent(document, b"content")])
-...  # the file is written
-await records.end([document])
+For example:
+
+    records = WorkingFileRecords(conn)
+    await records.begin([WriteIntent(document, b"content")])
+    ...  # the file is written
+    await records.end([document])
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`angelos agent`: programs of their own identity; add one, join as one, shut one out."""
+"""`angelos agent`: programs with an identity of their own; add one, join as one, shut one out."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def add_agent(out: Out, name: str, ttl: int) -> None:
 @click.argument("folder", metavar="DIR")
 @common
 def join_agent(out: Out, source: str, folder: str) -> None:
-    """Get a certificate into DIR by the token in TOKEN_FILE.
+    """Get a certificate into DIR with the token in TOKEN_FILE.
 
     With - the token is read from standard input; on a terminal it is asked for and not shown.
     """

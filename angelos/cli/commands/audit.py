@@ -42,7 +42,7 @@ def verify(out: Out, *, export_file: str | None, key: str | None, since: str | N
 
     With --export nothing but the file is needed. The key that must have signed it is --key, else
     the data directory's, else the one in the file (then only its own consistency is proven).
-    A log that was set back and signed again is good in itself: keep an export elsewhere, and
+    A log that was rolled back and signed again is valid in itself: keep an export elsewhere, and
     give it as --since.
     """
     from angelos.governance.verify import verify as check
@@ -65,10 +65,10 @@ def verify(out: Out, *, export_file: str | None, key: str | None, since: str | N
 
 @audit.command()
 @click.option("-n", "--lines", type=click.IntRange(1, 10_000), default=20, show_default=True)
-@click.option("-f", "--follow", is_flag=True, help="Go on with what comes.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing new entries.")
 @common
 def tail(out: Out, *, lines: int, follow: bool) -> None:
-    """Print the last entries; with --json one object a line."""
+    """Print the last entries; with --json one object per line."""
 
     async def show() -> None:
         from angelos.client import Angelos
@@ -87,7 +87,7 @@ def tail(out: Out, *, lines: int, follow: bool) -> None:
 def export_log(out: Out, file: str | None) -> None:
     """Write the whole log as JSON lines.
 
-    FILE is made with mode 0600; without it, or with -, the log goes to standard output.
+    FILE is created with mode 0600; without it, or with -, the log goes to standard output.
     """
     if file is None or file == "-":
         out.ask(lambda angelos: _save(angelos, sys.stdout.buffer))

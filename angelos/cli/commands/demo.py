@@ -28,7 +28,7 @@ _WIDTH = 110
 @click.option(
     "--keep",
     type=click.Path(path_type=Path, file_okay=False),
-    help="Use this empty directory and leave it behind, for a look at the stores.",
+    help="Use this empty directory and keep it, so that the stores can be inspected.",
 )
 def demo(as_json: bool, keep: Path | None) -> None:  # noqa: FBT001 - click passes flags so
     """Run the whole main job: import, merge, test, review, deploy, attack, undo, audit."""

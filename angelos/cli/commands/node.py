@@ -49,7 +49,7 @@ def add_node(out: Out, name: str, role: Literal["execution", "labs"], ttl: int) 
 @click.argument("folder", metavar="DIR")
 @common
 def join_node(out: Out, source: str, folder: str) -> None:
-    """Get a certificate into DIR by the token in TOKEN_FILE.
+    """Get a certificate into DIR with the token in TOKEN_FILE.
 
     With - the token is read from standard input; on a terminal it is asked for and not shown.
     """

@@ -32,12 +32,10 @@ def proposal() -> None:
 @proposal.command()
 @click.argument("file", metavar="FILE")
 @click.option(
-    "--base", metavar="REV", required=True, help="What FILE was made from: main or a revision."
+    "--base", metavar="REV", required=True, help="What FILE is based on: main or a revision."
 )
 @click.option("--repo", metavar="NAME", help="The repository, where there are several.")
-@click.option(
-    "--path", metavar="PATH", help="The path in the repository that FILE is a new text of."
-)
+@click.option("--path", metavar="PATH", help="The path in the repository that FILE replaces.")
 @click.option("-m", "--message", metavar="TEXT", help="What the change is for.")
 @wait("for the decision")
 @common
@@ -50,7 +48,7 @@ def create(
     message: str | None,
     wait: float,
 ) -> None:
-    """Propose FILE: a new text of PATH, or a .diff or .patch.
+    """Propose FILE: the new text of PATH, or a .diff or .patch.
 
     A .diff or .patch may change several files, and names them itself.
     """
@@ -91,7 +89,7 @@ def list_proposals(out: Out, *, state: str, repo: str, limit: int, quiet: bool) 
 def show(out: Out, proposal: str) -> None:
     """Show proposal ID: its changes line by line, and its tests.
 
-    A unique beginning of the ID is enough.
+    A unique prefix of the ID is enough.
     """
 
     async def look(angelos: Angelos) -> ProposalView:
@@ -108,13 +106,13 @@ def show(out: Out, proposal: str) -> None:
 
 @proposal.command()
 @click.argument("proposal", metavar="ID")
-@click.option("--comment", default="", help="Your words on it; kept in the audit log.")
+@click.option("--comment", default="", help="A comment on it; kept in the audit log.")
 @wait("until it is part of main")
 @common
 def approve(out: Out, proposal: str, comment: str, wait: float) -> None:
     """Approve proposal ID, exactly as it is now.
 
-    A unique beginning of the ID is enough.
+    A unique prefix of the ID is enough.
     """
 
     async def approve(angelos: Angelos) -> ProposalView:
@@ -132,7 +130,7 @@ def approve(out: Out, proposal: str, comment: str, wait: float) -> None:
 @click.option("--comment", default="", help="Why; kept in the audit log.")
 @common
 def reject(out: Out, proposal: str, comment: str) -> None:
-    """Reject proposal ID; a unique beginning of it is enough."""
+    """Reject proposal ID; a unique prefix of it is enough."""
 
     async def reject(angelos: Angelos) -> ProposalView:
         handle = await find_proposal(angelos, proposal)

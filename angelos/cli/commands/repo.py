@@ -1,4 +1,4 @@
-"""`angelos repo`: make a repository of a folder, read its history, take it back."""
+"""`angelos repo`: create a repository from a folder, read its history, roll it back."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def repo() -> None:
 @click.option(
     "--config",
     type=click.Choice(["generate", "none"]),
-    help="Without an angelos.toml: make one, or do without [a terminal is asked, else none].",
+    help="Without an angelos.toml: create one, or do without [asked on a terminal, else none].",
 )
 @click.option("-y", "--yes", is_flag=True, help="The same as --config generate.")
 @click.option("--solo", is_flag=True, help="Generate it for one person alone (review.solo).")
@@ -50,14 +50,14 @@ def import_folder(  # noqa: PLR0913 - click passes each option
     yes: bool,
     solo: bool,
 ) -> None:
-    """Make a repository of the folder DIR.
+    """Create a repository from the folder DIR.
 
     It holds the files that git tracks there or, without git, all that are not hidden.
 
     A folder without angelos.toml, which says how changes are tested and who decides on them, is
     offered one: it re-runs all notebooks in a clean kernel, runs pytest where there are tests,
-    and has every proposal of an agent wait for a person. Who works alone says so with --solo:
-    then one person may approve their own and their agents' proposals, until a second one may
+    and has every proposal of an agent wait for a person. If you work alone, say so with
+    --solo: then you may approve your own and your agents' proposals, until a second person may
     review.
     """
     from angelos.cli.folder import not_text, read_files, some_of
@@ -158,9 +158,9 @@ def log(
 @click.option("--reason", default="", help="Why; becomes part of the commit.")
 @common
 def rollback(out: Out, revision: str, repo: str | None, reason: str) -> None:
-    """Take main back to the files of REV by a new commit.
+    """Return main to the files of REV with a new commit.
 
-    A unique beginning of REV is enough; `angelos repo log` lists them.
+    A unique prefix of REV is enough; `angelos repo log` lists them.
     """
 
     async def back(angelos: Angelos) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""`angelos task`: run programs in a sandbox on an execution node, see and stop them."""
+"""`angelos task`: run programs in a sandbox on an execution node; see and stop them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _CANCEL_S = 10.0
 
 @click.group(cls=NounGroup)
 def task() -> None:
-    """Run code in a sandbox, see and stop what runs."""
+    """Run code in a sandbox; see and stop what runs."""
 
 
 @task.command()
@@ -106,7 +106,7 @@ def list_tasks(out: Out, *, state: str, limit: int, quiet: bool) -> None:
 def show(out: Out, task: str, wait: float) -> None:
     """Show task ID: how it stands, and its output.
 
-    A unique beginning of the ID is enough.
+    A unique prefix of the ID is enough.
     """
 
     async def look(angelos: Angelos) -> TaskView:
@@ -129,7 +129,7 @@ def show(out: Out, task: str, wait: float) -> None:
 @click.option("--reason", default="", help="Why; kept in the audit log.")
 @common
 def cancel(out: Out, task: str, reason: str) -> None:
-    """Stop task ID; a unique beginning of it is enough."""
+    """Stop task ID; a unique prefix of it is enough."""
 
     async def cancel(angelos: Angelos) -> TaskView:
         handle = await find_task(angelos, task)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def up(out: Out, *, port: int | None, lab: bool) -> None:
     """Start stores, server and nodes, and keep them running until Ctrl-C or SIGTERM.
 
-    With --json each step is one line {"event", "seconds", ...}; `ready` comes when all runs.
+    With --json each step is one line {"event", "seconds", ...}; `ready` comes when everything runs.
     """
     from angelos.wiring.settings import load
 

@@ -1,9 +1,11 @@
 """Proposals as people and agents see them: propose, show, approve, reject.
 
-view = await proposals.propose(principal, "study", SubmitProposal(base="main", edits=[...],
-message="Add midrange"))
-view = await proposals.view(view.id, wait_s=60)
-await proposals.approve(person, view.id, Review(digest=view.digest))
+For example:
+
+    view = await proposals.propose(principal, "study", SubmitProposal(
+        base="main", edits=[...], message="Add midrange"))
+    view = await proposals.view(view.id, wait_s=60)
+    await proposals.approve(person, view.id, Review(digest=view.digest))
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """The commands that a node is carrying out, and how one of them is stopped.
 
-jobs.start(command, carry_out)                 # a job: one asyncio task
-jobs.of_task(task)[0].stop(StopReason(StopCode.cancelled, "asked by person/grace"))
+For example:
+
+    jobs.start(command, carry_out)                 # a job: one asyncio task
+    jobs.of_task(task)[0].stop(StopReason(StopCode.cancelled, "asked by person/grace"))
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
 """How many tasks run at once on a node, and how many may wait for their turn.
 
-async with slots.hold(deadline=None):
-    ...  # one of those that run
+For example:
+
+    async with slots.hold(deadline=None):
+        ...  # one of those that run
 """
 
 from __future__ import annotations
