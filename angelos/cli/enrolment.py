@@ -44,6 +44,8 @@ def join(out: Out, kind: Peer, source: str, folder: str) -> None:
     from angelos.adapters.identity.enrolment import enrol
     from angelos.core.errors import InvalidInput
 
+    if kind == "node":
+        _check_exposure(folder)
     identity = asyncio.run(enrol(read_secret(source), Path(folder)))
     if not identity.id.startswith(f"{kind}/"):
         raise InvalidInput(
@@ -52,6 +54,19 @@ def join(out: Out, kind: Peer, source: str, folder: str) -> None:
         )
     view = {"id": identity.id, "hub_url": identity.hub_url, "folder": folder}
     out.show(view, f"{identity.id} has joined; its key and certificate are in {folder}.")
+
+
+def _check_exposure(folder: str) -> None:
+    """Refuse a folder that every task may read, before the token is used."""
+    from angelos.core.errors import InvalidInput
+    from angelos.node.sandbox.layout import exposed, system_binds, this_interpreter
+
+    if readable := exposed(Path(folder), (*system_binds(), *this_interpreter().binds)):
+        raise InvalidInput(
+            f"{folder} lies in {readable}, which every task may read, and with it the node's"
+            " private key.",
+            hint="Choose another DIR; the token was not used.",
+        )
 
 
 def quarantine(out: Out, kind: Peer, name: str, reason: str) -> None:

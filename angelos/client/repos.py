@@ -19,7 +19,7 @@ import msgspec
 from angelos.client.proposals import Proposal, ProposalCollection
 from angelos.client.transport import Transport, segments
 from angelos.core import api
-from angelos.core.errors import AngelError
+from angelos.core.errors import Unavailable
 from angelos.core.ids import Revision
 from angelos.core.repository import Branch, Change, Edit
 from angelos.core.revision import Bundle
@@ -132,7 +132,7 @@ class Repo:
         try:
             return msgspec.msgpack.decode(raw, type=Bundle)
         except (msgspec.DecodeError, ValueError) as error:
-            raise AngelError(f"GET {route} answered with something else: {error}") from error
+            raise Unavailable(f"GET {route} answered with something else: {error}") from error
 
     async def rollback(self, to: str, reason: str = "") -> Revision:
         """Return `main` to the files of an earlier revision with a new commit.

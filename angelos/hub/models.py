@@ -18,9 +18,10 @@ from typing import Any
 
 import msgspec
 
-from angelos.core.errors import Forbidden
+from angelos.core.errors import Forbidden, InvalidInput
 from angelos.core.facts import Fact, Kind, Unknown
 from angelos.core.ids import FactId, PrincipalId, is_id
+from angelos.core.messages import decode
 from angelos.core.permissions import Principal, Role
 from angelos.core.sequences import FactSequence, is_sequence
 
@@ -84,7 +85,12 @@ def check_fact(fact: Fact, peer: PrincipalId, role: Role) -> None:
         )
     if isinstance(payload := fact.payload(), Unknown):
         raise Forbidden(f"A fact of {peer} does not hold the data of {fact.kind} ({payload.why}).")
-    if not math.isfinite(fact.at) or not _is_plain(fact.plain()):
+    try:
+        # All of it: a typed payload skips fields that it does not know without looking at them.
+        data = decode(fact.data, dict[str, Any])
+    except InvalidInput as error:
+        raise Forbidden(f"A fact of {peer} holds data that cannot be read.") from error
+    if not math.isfinite(fact.at) or not _is_plain(data):
         raise Forbidden(
             f"A fact of {peer} holds a value that JSON does not have: a number that is not finite, "
             "something other than text, number, list or map, or one nested too deeply."

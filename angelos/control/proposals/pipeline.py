@@ -133,23 +133,25 @@ class Pipeline:
             waiting = _waiting(record, judgement, judgement.needs)
             await records.append(self._projection, waiting, record, revision=record.candidate)
 
-    async def judgement(self, record: ProposalRecord, main: Revision) -> Judgement:
+    async def judgement(
+        self, record: ProposalRecord, main: Revision, person: PrincipalId | None = None
+    ) -> Judgement:
         """Return what a tested proposal needs now, by the configuration of this `main`."""
         try:
             config = await repo_config.load(self._repository, record.repo, main)
         except InvalidInput:
             config = RepoConfig()
-        solo = await self.solo(record.repo)
+        solo = await self.solo(record.repo, person)
         return judge(self._context.policy, record, config, solo=solo)
 
-    async def solo(self, repo: str) -> bool:
+    async def solo(self, repo: str, person: PrincipalId | None = None) -> bool:
         """Return whether one person alone reviews this repository now."""
         main = await self._repository.head(repo, "main")
         try:
             config = await repo_config.load(self._repository, repo, main)
         except InvalidInput:
             return False
-        return config.review.solo and alone(config.review, await self._people.list())
+        return config.review.solo and alone(config.review, await self._people.list(), person)
 
     # -- main --------------------------------------------------------------------------------
 

@@ -265,7 +265,7 @@ class ProposalService:
                 hint="Nothing was counted.",
             )
         # People who joined or left since the tests may have changed how many it takes.
-        judgement = await self._pipeline.judgement(record, record.candidate_main)
+        judgement = await self._pipeline.judgement(record, record.candidate_main, principal.id)
         approved = ProposalApproved(
             digest=record.digest,
             comment=body.comment,
@@ -318,7 +318,7 @@ class ProposalService:
     ) -> tuple[ProposalRecord, bool]:
         """Return the proposal, and whether one person alone reviews it; raise what forbids it."""
         record = self._record(proposal)
-        solo = await self._pipeline.solo(record.repo)
+        solo = await self._pipeline.solo(record.repo, principal.id)
         await self._context.decide(
             principal,
             action,

@@ -19,15 +19,20 @@ from collections.abc import Iterable
 
 from angelos.control.proposals.repo_config import ReviewRules
 from angelos.core.api import PersonView
+from angelos.core.ids import PrincipalId
 from angelos.core.permissions import ROLES, Permission
 
 
-def alone(rules: ReviewRules, people: Iterable[PersonView]) -> bool:
+def alone(
+    rules: ReviewRules, people: Iterable[PersonView], person: PrincipalId | None = None
+) -> bool:
     """Return whether the only person who may review approves their own proposals.
 
     Args:
         rules: Of `main`.
         people: Everybody, the owner included.
+        person: Whose approval it is, if anybody's: somebody who was removed a moment ago is not
+            the one who works alone.
     """
     reviewers = [p.id for p in people if Permission.proposals_review in ROLES[p.role]]
-    return rules.solo and len(reviewers) == 1
+    return rules.solo and len(reviewers) == 1 and person in {None, *reviewers}

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from angelos.core.errors import AngelError, Unavailable, first_of
+from angelos.core.errors import AngelError, DeadlineExceeded, Unavailable, first_of
 from angelos.core.facts import FactPayload, TaskOutput, TaskResult
 from angelos.core.messages import RunTask, Status, Tier
 from angelos.core.ports import Sandbox
@@ -61,7 +61,8 @@ class Runner:
             return await self._run(task, started, report, output)
         except AngelError as error:
             # What fails for the node or the hub may succeed elsewhere; a bad task will not.
-            status = Status.killed if isinstance(error, Unavailable) else Status.denied
+            lost = isinstance(error, Unavailable | DeadlineExceeded)
+            status = Status.killed if lost else Status.denied
             evidence = {"source": EvidenceSource.node, "reason": str(error), "code": error.code}
             return self.result(status, output, evidence=evidence)
 

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 import angelos
 from angelos.cli import cli
+from angelos.node.sandbox.layout import Bind
 
 HEAVY = {"tornado", "msgspec", "redis", "psycopg", "cryptography", "pycrdt", "jupyterlab"}
 NOUNS = [n for n in cli.entries if isinstance(cli.get_command(click.Context(cli), n), click.Group)]
@@ -109,3 +110,18 @@ def test_bad_usage_is_exit_code_2(args, tmp_path):
     done = CliRunner().invoke(cli, [*args, "--data-dir", str(tmp_path)])
     assert done.exit_code == 2, done.output
     assert "Traceback" not in done.output
+
+
+def test_a_node_does_not_keep_its_key_where_tasks_read(tmp_path):
+    token = tmp_path / "token"
+    token.write_text("not looked at")
+    folder = tmp_path / "in" / "python"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            "angelos.node.sandbox.layout.system_binds", lambda: (Bind(str(tmp_path / "in"), "/x"),)
+        )
+        done = CliRunner().invoke(cli, ["node", "join", str(token), str(folder)])
+    assert done.exit_code == 2
+    assert "every task may read" in done.output
+    assert "the token was not used" in done.output
+    assert not folder.exists()

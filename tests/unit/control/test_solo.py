@@ -85,6 +85,12 @@ def test_it_lasts_until_somebody_else_may_review(solo, others, expected):
     assert alone(ReviewRules(solo=solo), views) is expected
 
 
+def test_somebody_who_was_removed_a_moment_ago_is_not_the_one_who_works_alone():
+    views = [person("owner", Role.admin)]
+    assert alone(ReviewRules(solo=True), views, PrincipalId("person/owner"))
+    assert not alone(ReviewRules(solo=True), views, PrincipalId("person/bob"))
+
+
 def test_an_authors_own_approval_counts_only_while_they_work_alone():
     both = (OWNER.id, BOB.id)
     assert counted(both, OWNER.id, solo=True) == both

@@ -84,6 +84,25 @@ def test_a_fact_of_the_wrong_form_is_refused(change) -> None:
         check_fact(msgspec.structs.replace(fact, **change), NODE, Role.node)
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        b"\xa1x\xa1\xff",
+        b"\xa1x\x81\x80\x01",
+        b"\xa1x\xd4\x05\x00",
+        b"\xa1x\xcb\x7f\xf8" + b"\x00" * 6,
+    ],
+    ids=["bad UTF-8", "a key that is a map", "an extension", "not a number"],
+)
+def test_a_field_that_the_payload_does_not_know_is_looked_at_too(field) -> None:
+    fact = Fact.of(RESULT, at=1.0, actor=NODE, subject="task-1")
+    more = bytes([fact.data[0] + 1]) + fact.data[1:] + field  # a fixmap with one field more
+    changed = msgspec.structs.replace(fact, data=more)
+    assert changed.payload() == RESULT
+    with pytest.raises(Forbidden):
+        check_fact(changed, NODE, Role.node)
+
+
 def test_a_node_counts_its_own_facts() -> None:
     sequence = FactSequence(writer=NODE, life=1, number=1)
     check_fact(

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from angelos.core.errors import Unavailable
+from angelos.core.errors import AngelError, DeadlineExceeded, Unavailable
 from angelos.core.frames import Envelope
 from angelos.core.grants import digest
 from angelos.core.ids import (
@@ -195,6 +195,21 @@ async def test_a_failure_of_the_node_itself_is_reported_as_such(
     assert "No space left" in result["evidence"]["reason"]
     (fact,) = world.channel.of("checkout.failed")
     assert fact.outcome == "unavailable"
+
+
+@pytest.mark.parametrize("error", [Unavailable("gone"), DeadlineExceeded("too slow")])
+async def test_a_hub_that_gives_no_bundle_is_not_the_tasks_fault(
+    world: World, monkeypatch: Any, error: AngelError
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("angelos.node.checkouts.store.Checkouts.use", fail)
+    command = world.command(run("task-1", repo="study", revision=Revision("a" * 64)))
+    await world.put(command)
+    await world.acked(command)
+    result = world.finished("task-1")
+    assert (result["status"], result["evidence"]["code"]) == ("killed", error.code)
 
 
 async def test_the_end_of_the_channel_ends_the_node(tmp_path: Path) -> None:
