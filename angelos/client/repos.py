@@ -125,13 +125,13 @@ class Repo:
 
         Raises:
             NotFound: There is no such repository or revision.
-            Unavailable: The server cannot be reached.
+            Unavailable: The server cannot be reached, or its answer is no bundle.
         """
         route = self._path("revisions", revision, "bundle")
         raw = await self._transport.fetch("GET", route, patience_s=_BUNDLE_S)
         try:
             return msgspec.msgpack.decode(raw, type=Bundle)
-        except (msgspec.DecodeError, ValueError) as error:
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise Unavailable(f"GET {route} answered with something else: {error}") from error
 
     async def rollback(self, to: str, reason: str = "") -> Revision:

@@ -128,7 +128,7 @@ class Transport:
         raw = await self.fetch(method, path, body=body, query=query, patience_s=patience_s)
         try:
             return msgspec.json.decode(raw, type=as_type)
-        except (msgspec.DecodeError, ValueError) as error:
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise AngelError(f"{method} {path} answered with something else: {error}") from error
 
     async def fetch(
@@ -192,7 +192,7 @@ def problem_of(status: int, raw: bytes, request: str) -> AngelError:
     """Return the error that an answer describes; if it holds no problem, one for its status."""
     try:
         body = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, ValueError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         body = None
     if isinstance(body, dict) and "code" in body:
         return from_problem(body)

@@ -66,7 +66,7 @@ def read_grant(signed: SignedGrant) -> Grant:
     """Return the grant without checking it; raise `Forbidden` if it is not one."""
     try:
         return msgspec.msgpack.decode(signed.body, type=Grant)
-    except (msgspec.DecodeError, ValueError) as error:
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
         raise Forbidden(f"The grant cannot be read: {error}") from error
 
 

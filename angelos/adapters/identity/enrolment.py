@@ -215,5 +215,5 @@ async def _post(url: str, body: Any, context: ssl.SSLContext) -> Enrolled:
         raise problem_of(error) from error
     except (OSError, ssl.SSLError) as error:
         raise Unavailable(f"{url} cannot be reached: {error}") from error
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise Unavailable(f"{url} does not answer like a hub: {error}") from error

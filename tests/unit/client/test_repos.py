@@ -66,10 +66,13 @@ async def test_a_rollback_returns_the_new_main(world, angelos):
     assert world.body() == {"to": A, "reason": "It was wrong."}
 
 
-@pytest.mark.parametrize("raw", [b"", b"\xc1", b"\x81\xa1a\x01"])
-async def test_a_bundle_of_another_shape_is_an_error_of_ours(world, angelos, raw):
+DEEP = b"\x81\xa1x" + b"\x91" * 100_000 + b"\x01"
+
+
+@pytest.mark.parametrize("raw", [b"", b"\xc1", b"\x81\xa1a\x01", DEEP], ids=["", "c1", "a", "deep"])
+async def test_a_bundle_of_another_shape_is_the_servers_fault(world, angelos, raw):
     world.answers["GET /repos/study/revisions/main/bundle"] = (200, raw)
-    with pytest.raises(errors.AngelError, match="something else"):
+    with pytest.raises(errors.Unavailable, match="something else"):
         await angelos.repos["study"].bundle()
 
 

@@ -49,6 +49,7 @@ async def test_a_problem_is_raised_as_the_error_it_was(world, angelos, cls):
         (503, b"", errors.Unavailable),
         (418, b"[]", errors.AngelError),
         (302, b"", errors.AngelError),
+        (503, b"[" * 100_000, errors.Unavailable),
     ],
 )
 async def test_an_answer_that_is_no_problem_document_goes_by_its_status(
@@ -60,8 +61,11 @@ async def test_an_answer_that_is_no_problem_document_goes_by_its_status(
     assert type(caught.value) is cls
 
 
-async def test_an_answer_of_another_shape_is_an_error_of_ours(world, angelos):
-    world.answers["GET /status"] = (200, b'{"version": 3}')
+@pytest.mark.parametrize(
+    "raw", [b'{"version": 3}', b'{"x":' + b"[" * 100_000], ids=["type", "deep"]
+)
+async def test_an_answer_of_another_shape_is_an_error_of_ours(world, angelos, raw):
+    world.answers["GET /status"] = (200, raw)
     with pytest.raises(errors.AngelError, match="something else"):
         await angelos.status()
 

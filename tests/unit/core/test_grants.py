@@ -73,3 +73,9 @@ def test_every_changed_byte_is_seen() -> None:
         body[index] ^= 1
         with pytest.raises(Forbidden):
             check(msgspec.structs.replace(signed, body=bytes(body)))
+
+
+@pytest.mark.parametrize("body", [b"", b"\xc1", b"\x81\xa1x" + b"\x91" * 100_000 + b"\x01"])
+def test_what_is_no_grant_is_refused_however_deep(body: bytes) -> None:
+    with pytest.raises(Forbidden, match="cannot be read"):
+        grants.read_grant(grants.SignedGrant(body=body, signature=b""))
