@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Generator
 
+import pluggy
 import pytest
 
 from angelos.testing import clock, database, journal, queue, stores, valkey
+from tests.absent import must_fail
 
 __all__ = ["clock", "database", "journal", "queue", "stores", "valkey"]
 
@@ -24,3 +27,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("xdist_group") is None:
             item.add_marker(pytest.mark.xdist_group(str(item.path)))
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(
+    call: pytest.CallInfo[None],
+) -> Generator[None, pluggy.Result[pytest.TestReport], None]:
+    """Fail a test that is skipped where `CI` is set, unless `absent.toml` lists what it lacks."""
+    outcome = yield
+    report = outcome.get_result()
+    if must_fail(report, call.excinfo):
+        report.outcome = "failed"
+        report.longrepr = f"skipped although CI is set: {report.longreprtext}"
