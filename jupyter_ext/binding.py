@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from angelos.adapters.net.http import RouteTable
 from angelos.core.errors import ServerState, Unavailable
 from angelos.core.openapi import openapi_route
+from angelos.hub.limits import SocketLimit
 from jupyter_ext.live import Documents, JupyterLiveDocuments
 from jupyter_ext.presence import Presence
 
@@ -80,6 +81,7 @@ class Binding:
         self.failure = ""
         self.presence = Presence()
         self.streams: set[asyncio.Task[None]] = set()
+        self.event_sockets = SocketLimit()
         """Tasks that stream the journal to a reader; the extension ends them when it stops."""
         self.workspace = os.path.realpath(workspace)
         self._root = os.path.realpath(root_dir)

@@ -23,6 +23,7 @@ from jupyter_server.auth.identity import PasswordIdentityProvider
 from jupyter_server.extension.application import ExtensionApp
 from traitlets.config import Config
 
+from angelos.adapters.net import frame_loop
 from angelos.core.errors import AngelError
 from angelos.core.routes import PREFIX
 from angelos.wiring.settings import Settings, load
@@ -72,6 +73,7 @@ class AngelExtension(ExtensionApp):
 
     def initialize_handlers(self) -> None:
         """Mount the handlers; the event loop does not run yet."""
+        frame_loop.install()  # kernels and rooms answer malformed frames by their code, too
         self.handlers.extend(
             [
                 (rf"{PREFIX}/events", EventsHandler),

@@ -150,6 +150,11 @@ class Machine:
         return len(self._flight) + len(self._queue)
 
     @property
+    def in_flight(self) -> bool:
+        """Whether something was transmitted on this connection that is not processed yet."""
+        return bool(self._flight)
+
+    @property
     def delivered(self) -> int:
         """The last sequence number that was delivered to the application."""
         return self._delivered

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from tornado.websocket import WebSocketHandler
 
+from angelos.adapters.net.frame_loop import FrameLoop, FrameLoopHandler
 from angelos.adapters.net.http import ProblemHandler, permit
 from angelos.adapters.net.websocket import SocketWire
 from angelos.core.errors import AngelError
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 _WRITE_BUFFER_BYTES = 64 * 1024 * 1024
 
 
-class PeerSocket(ProblemHandler, WebSocketHandler):
+class PeerSocket(ProblemHandler, FrameLoopHandler, WebSocketHandler):
     """What both have in common: the peer is authenticated before the socket opens."""
 
     peer: Peer
@@ -81,7 +82,8 @@ class ChannelSocket(PeerSocket):
         """Wait for the hello, within bounds."""
         del args, kwargs
         self.bound_writes()
-        self.wire = SocketWire(self)
+        assert isinstance(self.ws_connection, FrameLoop)  # noqa: S101 - by FrameLoopHandler
+        self.wire = SocketWire(self, self.ws_connection)
         loop = asyncio.get_running_loop()
         patience = self.hub.config.channel.handshake_s
         self._hello_timeout = loop.call_later(
@@ -133,6 +135,11 @@ class EventsSocket(PeerSocket):
         """Demand the permission and a valid query."""
         permit(Permission.events_read, self.peer.principal)
         self.query = events_query(self.request.query_arguments)
+
+    async def get(self, *args: Any, **kwargs: Any) -> None:
+        """Serve the connection to its end, if this identity may have one more."""
+        with self.hub.event_sockets.held(self.peer.principal.id):
+            await super().get(*args, **kwargs)
 
     def open(self, *args: str, **kwargs: str) -> None:
         """Start to send."""

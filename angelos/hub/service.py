@@ -32,6 +32,7 @@ from angelos.core.frames import Hello
 from angelos.core.ids import FactId, PrincipalId
 from angelos.core.permissions import Principal
 from angelos.hub.background import BackgroundTasks
+from angelos.hub.limits import SocketLimit
 from angelos.hub.models import Peer, QuarantineRecord, released_id
 from angelos.hub.parts import HubParts
 from angelos.hub.sessions import HUB, Session, Sessions
@@ -53,6 +54,7 @@ class Hub:
         self.listeners = parts.listeners
         self.background = BackgroundTasks()
         self.sessions = Sessions(parts, self.background)
+        self.event_sockets = SocketLimit()
         self._identities = parts.identities
         self._pki = parts.pki
         self._clock = parts.clock

@@ -36,12 +36,13 @@ class EventsHandler(WebSocketMixin, WebSocketHandler, JupyterProblemHandler):  #
     @allow_unauthenticated
     async def get(self, *args: Any, **kwargs: Any) -> None:
         """Check the caller and the query before the connection is upgraded."""
-        permit(Permission.events_read, self.signed_in())
+        principal = permit(Permission.events_read, self.signed_in())
         if not self.check_origin():
             raise Forbidden("A page of another origin may not read the events with your cookie.")
         self._journal = self.binding.require().journal
         self._query = events_query(self.own_query())
-        await super().get(*args, **kwargs)
+        with self.binding.event_sockets.held(principal.id):
+            await super().get(*args, **kwargs)  # returns when the connection has ended
 
     def open(self, *args: Any, **kwargs: Any) -> None:
         """Start to send."""

@@ -19,17 +19,17 @@ from tornado.httpclient import HTTPClientError, HTTPRequest, HTTPResponse
 from tornado.iostream import IOStream, StreamClosedError
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 from tornado.tcpclient import TCPClient
-from tornado.websocket import WebSocketClientConnection, websocket_connect
 
+from angelos.adapters.net.frame_loop import ClientConnection, connect
 from angelos.core.errors import AngelError, Unavailable, from_problem
 
 
-async def dial(request: HTTPRequest, **options: Any) -> WebSocketClientConnection:
-    """Return an open WebSocket; `options` and errors are those of `websocket_connect`.
+async def dial(request: HTTPRequest, **options: Any) -> ClientConnection:
+    """Return an open WebSocket; `options` and errors are those of Tornado's `websocket_connect`.
 
     If the caller is cancelled meanwhile, the connection is closed as soon as it is there.
     """
-    connecting = asyncio.ensure_future(websocket_connect(request, **options))
+    connecting = asyncio.ensure_future(connect(request, **options))
     try:
         return await asyncio.shield(connecting)
     except asyncio.CancelledError:
@@ -37,7 +37,7 @@ async def dial(request: HTTPRequest, **options: Any) -> WebSocketClientConnectio
         raise
 
 
-def hang_up(link: WebSocketClientConnection) -> None:
+def hang_up(link: ClientConnection) -> None:
     """Close a WebSocket at once; Tornado would wait for the other end's close frame."""
     stream = getattr(link.protocol, "stream", None)
     link.close()
@@ -45,7 +45,7 @@ def hang_up(link: WebSocketClientConnection) -> None:
         stream.close()
 
 
-def _discard(connecting: asyncio.Future[WebSocketClientConnection]) -> None:
+def _discard(connecting: asyncio.Future[ClientConnection]) -> None:
     if not connecting.cancelled() and connecting.exception() is None:
         hang_up(connecting.result())
 

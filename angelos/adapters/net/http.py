@@ -17,6 +17,7 @@ error is logged with that id and answered as `internal`, without details.
 from __future__ import annotations
 
 import logging
+import math
 import re
 import secrets
 import unicodedata
@@ -33,6 +34,7 @@ from tornado.web import HTTPError, RequestHandler, stream_request_body
 
 from angelos.core.errors import (
     AngelError,
+    Busy,
     Forbidden,
     InvalidInput,
     MethodNotAllowed,
@@ -305,6 +307,8 @@ class ProblemHandler(RequestHandler):
             error = _BY_STATUS.get(error.status_code, InvalidInput)(error.log_message or None)
         if isinstance(error, MethodNotAllowed) and "allow" in error.extra:
             self.set_header("Allow", error.extra["allow"])
+        if isinstance(error, Busy) and (pause := error.extra.get("retry_after_s")):
+            self.set_header("Retry-After", str(math.ceil(pause)))  # RFC 9110, section 10.2.3
         result = problem(error, self.trace, self.operation)
         self.start(result)
         self.finish(result.body)

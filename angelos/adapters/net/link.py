@@ -20,6 +20,9 @@ from angelos.core.frames import EndCode, Envelope
 from angelos.core.ids import PrincipalId
 from angelos.core.ports import Clock
 
+_FLUSH_S = 0.001
+"""How long an envelope may wait for others, while earlier ones are on their way."""
+
 
 class Wire(Protocol):
     """One open connection that carries messages."""
@@ -53,6 +56,7 @@ class Link:
         self._taken: tuple[int, int] | None = None
         self._news = asyncio.Event()
         self._room = asyncio.Event()
+        self._flushing: asyncio.TimerHandle | None = None
 
     # -- core.ports.Channel ------------------------------------------------------------------
 
@@ -68,10 +72,23 @@ class Link:
         for envelope in batch:
             self._check()
             while not self.machine.offer(envelope):
-                self._carry_out(self.machine.flush())
+                self._flush()
                 self._room.clear()
                 await self._room.wait()
                 self._check()
+        self._flush_soon()
+
+    def _flush_soon(self) -> None:
+        """Transmit at once if nothing is on its way, else with what comes within a millisecond."""
+        if not self.machine.in_flight:
+            self._flush()
+        elif self._flushing is None:
+            self._flushing = asyncio.get_running_loop().call_later(_FLUSH_S, self._flush)
+
+    def _flush(self) -> None:
+        if self._flushing is not None:
+            self._flushing.cancel()
+            self._flushing = None
         self._carry_out(self.machine.flush())
 
     async def recv(self) -> list[Envelope]:
@@ -125,6 +142,7 @@ class Link:
     def drop(self, code: str, reason: str = "") -> None:
         """End the present connection only; the peer may come back and continue."""
         if self.wire is not None:
+            self._flush()  # what was sent before the goodbye goes before it
             self._carry_out(self.machine.end(code, reason))
 
     def end(self, code: str, reason: str = "") -> None:

@@ -22,15 +22,10 @@ from types import TracebackType
 from typing import Self
 
 from tornado.httpclient import HTTPClientError, HTTPRequest
-from tornado.iostream import StreamBufferFullError
-from tornado.websocket import (
-    WebSocketClientConnection,
-    WebSocketClosedError,
-    WebSocketError,
-    WebSocketHandler,
-)
+from tornado.websocket import WebSocketClosedError, WebSocketError, WebSocketHandler
 
 from angelos.adapters.net.dial import dial, problem_of
+from angelos.adapters.net.frame_loop import ClientConnection, FrameLoop
 from angelos.adapters.net.link import Link
 from angelos.core.channel import FATAL, Config, End, Machine
 from angelos.core.errors import AngelError, Forbidden, InvalidInput, Unauthenticated, Unavailable
@@ -84,21 +79,18 @@ def connect_channel(
 
 
 class SocketWire:
-    """A `Wire` on an open WebSocket of Tornado's, client's or handler's."""
+    """A `Wire` on an open WebSocket, client's or handler's."""
 
-    def __init__(self, socket: WebSocketClientConnection | WebSocketHandler) -> None:
+    def __init__(self, socket: ClientConnection | WebSocketHandler, protocol: FrameLoop) -> None:
         self._socket = socket
+        self._protocol = protocol
 
     def write(self, data: bytes) -> None:
         """Send one binary message; a full buffer closes the connection."""
         try:
-            written = self._socket.write_message(data, binary=True)
-        except (WebSocketClosedError, StreamBufferFullError) as error:
-            log.debug("Not written: %s", error)
-            self.close(EndCode.lost, "The other end does not read.")
-        else:
-            # The connection ends on a failure too; this only marks the exception as retrieved.
-            written.add_done_callback(lambda f: f.cancelled() or f.exception())
+            self._protocol.send(data)
+        except WebSocketClosedError:
+            self.close(EndCode.lost, "The other end is not there any more.")
 
     def close(self, code: str, reason: str) -> None:
         """Close with `code` as the reason."""
@@ -200,7 +192,7 @@ class ClientChannel(Link):
         socket = await self._open(on_message)
         if socket is None:
             return
-        wire = SocketWire(socket)
+        wire = SocketWire(socket, socket.protocol)
         wires.append(wire)
         try:
             self.connected(wire, lambda now: self.machine.hello(now, self._info))
@@ -223,7 +215,7 @@ class ClientChannel(Link):
 
     async def _open(
         self, on_message: Callable[[str | bytes | None], None]
-    ) -> WebSocketClientConnection | None:
+    ) -> ClientConnection | None:
         """Return an open WebSocket, None when a retry may help; raise when refused."""
         try:
             socket = await dial(

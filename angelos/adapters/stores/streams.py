@@ -73,7 +73,7 @@ def connect(url: str) -> Client:
     with `await client.aclose()`. Raises `InvalidInput` for another kind of URL.
     """
     try:
-        client = Client.from_url(
+        pool = redis.asyncio.BlockingConnectionPool.from_url(
             url,
             protocol=2,
             # With a timeout redis-py sends through asyncio.wait_for, which before Python 3.12 may
@@ -82,9 +82,11 @@ def connect(url: str) -> Client:
             socket_timeout=None,
             socket_connect_timeout=TIMEOUT_S,
             max_connections=1_000,
+            timeout=TIMEOUT_S,
             retry=Retry(NoBackoff(), 0),
         )
-        client.connection_pool.make_connection()  # an unknown option fails only here
+        client = Client.from_pool(pool)
+        pool.make_connection()  # an unknown option fails only here
     except (ValueError, TypeError):
         raise InvalidInput(  # without its text, which may hold a password
             "The URL of Valkey cannot be read.",

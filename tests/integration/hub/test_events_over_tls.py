@@ -6,11 +6,13 @@ import asyncio
 import socket
 import ssl
 
-from tornado.httpclient import HTTPRequest
+import pytest
+from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import websocket_connect
 
 from angelos.core.facts import Kind, from_json
 from angelos.hub.config import HubConfig
+from angelos.hub.limits import EVENT_SOCKETS
 from angelos.testing import eventually, make_fact
 from angelos.testing.hub import join, running_hub
 
@@ -63,3 +65,38 @@ async def test_a_reader_that_does_not_read_is_let_go(database, journal, queue, t
         await eventually(lambda: any(t.get_name() == name for t in asyncio.all_tasks()))
         await eventually(lambda: not any(t.get_name() == name for t in asyncio.all_tasks()))
         link.close()
+
+
+async def test_the_thirty_third_event_socket_of_an_identity_is_busy(
+    database, journal, queue, tmp_path
+):
+    async with running_hub(database, journal, queue, tmp_path) as hub:
+        ada = await join(hub, "agent", "ada", tmp_path / "ada")
+        bob = await join(hub, "agent", "bob", tmp_path / "bob")
+
+        def open_one(identity):
+            return websocket_connect(
+                HTTPRequest(
+                    f"wss{hub.url[5:]}/angelos/api/events", ssl_options=identity.client_context()
+                )
+            )
+
+        sockets = [await open_one(ada) for _ in range(EVENT_SOCKETS)]
+        with pytest.raises(HTTPClientError) as error:
+            await open_one(ada)
+        assert error.value.code == 429
+        assert error.value.response is not None
+        assert int(error.value.response.headers["Retry-After"]) > 0
+        (await open_one(bob)).close()
+        sockets.pop().close()
+
+        async def opened():
+            try:
+                sockets.append(await open_one(ada))
+            except HTTPClientError:
+                return False
+            return True
+
+        await eventually(opened, "a socket in the place of the closed one")
+        for each in sockets:
+            each.close()

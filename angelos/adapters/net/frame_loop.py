@@ -1,0 +1,338 @@
+"""Tornado's WebSocket with a lean and strict frame loop; the one file that uses its private parts.
+
+Tornado reads each frame in up to four awaits and answers most violations of RFC 6455 by cutting
+the connection. Here one read fills a buffer, all frames in it are parsed in place, what is written
+within one turn of the event loop leaves in one write, and a violation is answered by its close
+code: 1002 (protocol), 1003 (data of a kind that is not read), 1007 (not UTF-8), 1009 (too big).
+
+    install()                                        # every server handler of this process
+    class Echo(FrameLoopHandler, WebSocketHandler): ...    # or one of them
+    link = await connect(HTTPRequest("wss://127.0.0.1:8443/x"))
+    link.protocol.send(b"at once, or with what else this turn of the loop sends")
+
+What is relied upon of Tornado (`tests/unit/adapters/test_frame_loop.py` fails when it changes):
+`WebSocketProtocol13._receive_frame_loop`, `_run_callback`, `_abort`, `_send_pong`, `_decompressor`,
+`_write_frame`, and `get_websocket_protocol` of handler and client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+from collections.abc import Awaitable
+from typing import Any, cast
+
+from tornado.httpclient import HTTPRequest, _RequestProxy
+from tornado.httputil import HTTPHeaders
+from tornado.iostream import StreamBufferFullError, StreamClosedError
+from tornado.util import _websocket_mask  # pyright: ignore[reportPrivateImportUsage]
+from tornado.websocket import (
+    WebSocketClientConnection,
+    WebSocketClosedError,
+    WebSocketHandler,
+    WebSocketProtocol,
+    WebSocketProtocol13,
+    _DecompressTooLargeError,
+)
+
+PROTOCOL_ERROR, UNSUPPORTED, NOT_UTF8, TOO_BIG = 1002, 1003, 1007, 1009
+_SMALLEST, _LARGEST = 1024, 128 * 1024
+_LINGER_S = 1.0
+_LINGER_BYTES = 4 * 1024 * 1024
+_SMALL, _WIDE = 126, 65536
+_CONTROL, _FIN, _RSV, _RSV1 = 0x8, 0x80, 0x70, 0x40
+_CONTINUATION, _TEXT, _BINARY, _CLOSE, _PING, _PONG = 0, 1, 2, 8, 9, 10
+_CLOSE_CODES = frozenset({1000, 1001, 1002, 1003, *range(1007, 1015)})
+_APPLICATION_CODES = range(3000, 5000)
+_two_bytes = struct.Struct("!H").unpack_from
+_eight_bytes = struct.Struct("!Q").unpack_from
+
+
+class _Violation(Exception):
+    """The other end broke RFC 6455."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code, self.reason = code, reason
+
+
+class FrameLoop(WebSocketProtocol13):
+    """The protocol of one connection, at either end of it."""
+
+    _pending: list[bytes] | None = None
+    _written: Awaitable[None] | None = None
+
+    # -- writing ------------------------------------------------------------------------------
+
+    def send(self, data: bytes, *, text: bool = False) -> None:
+        """Send one message, together with whatever else is sent in this turn of the event loop.
+
+        Raises:
+            WebSocketClosedError: The connection is closed, or closing.
+        """
+        if self.server_terminated or self.stream.closed():
+            raise WebSocketClosedError
+        frame = self._frame(_FIN | (_TEXT if text else _BINARY), data)
+        if self._pending is None:
+            self._pending = frame
+            asyncio.get_running_loop().call_soon(self._flush)
+        else:
+            self._pending += frame
+
+    async def drain(self) -> None:
+        """Wait until what was sent has left this process."""
+        self._flush()
+        if self._written is not None:
+            try:
+                await self._written
+            except StreamClosedError:
+                raise WebSocketClosedError from None
+
+    def _frame(self, first: int, data: bytes) -> list[bytes]:
+        size, masked = len(data), 0x80 if self.mask_outgoing else 0
+        if size < _SMALL:
+            head = bytes((first, size | masked))
+        elif size < _WIDE:
+            head = struct.pack("!BBH", first, 126 | masked, size)
+        else:
+            head = struct.pack("!BBQ", first, 127 | masked, size)
+        if not masked:
+            return [head, data]
+        mask = _random_mask()
+        return [head, mask, _websocket_mask(mask, data)]
+
+    def _flush(self) -> None:
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        try:
+            self._written = self.stream.write(b"".join(pending))
+        except (StreamClosedError, StreamBufferFullError):
+            self._abort()
+
+    def _write_frame(self, fin: bool, opcode: int, data: bytes, flags: int = 0) -> Any:  # noqa: FBT001 - Tornado's signature
+        self._flush()  # nothing overtakes what was sent before
+        return super()._write_frame(fin, opcode, data, flags)
+
+    # -- reading ------------------------------------------------------------------------------
+
+    async def _receive_frame_loop(self) -> None:
+        try:
+            await self._receive()
+        except StreamClosedError:
+            self._abort()
+        except _Violation as violation:
+            await self._fail(violation)
+        finally:
+            self.handler.on_ws_connection_close(self.close_code, self.close_reason)
+
+    async def _receive(self) -> None:
+        chunk, rest = bytearray(_SMALLEST), bytearray()
+        while not self.client_terminated:
+            reading = cast("asyncio.Future[int]", self.stream.read_into(chunk, partial=True))
+            if reading.done():
+                await asyncio.sleep(0)  # a peer that always has more must not hold the event loop
+            count = await reading
+            if rest:
+                rest += memoryview(chunk)[:count]
+                used = await self._consume(rest, len(rest))
+                del rest[:used]
+            else:
+                used = await self._consume(chunk, count)
+                if used < count:
+                    rest += memoryview(chunk)[used:count]
+            if count == len(chunk) < _LARGEST:
+                chunk = bytearray(min(_LARGEST, len(chunk) * 8))
+            elif count < len(chunk) // 16:
+                chunk = bytearray(max(_SMALLEST, len(chunk) // 8))
+
+    async def _consume(self, data: bytearray, end: int) -> int:
+        """Handle every whole frame of `data[:end]` and return how many bytes they had."""
+        position = 0
+        while end - position >= 2 and not self.client_terminated:  # noqa: PLR2004 - a frame's head
+            first, second = data[position], data[position + 1]
+            size, start = second & 0x7F, position + 2
+            if size >= _SMALL:
+                width = 2 if size == _SMALL else 8
+                if end - start < width:
+                    break
+                size = (_two_bytes if width == 2 else _eight_bytes)(data, start)[0]  # noqa: PLR2004
+                start += width
+                self._check_size(size, width)
+            self._check_head(first, second, size)
+            if not self.mask_outgoing:  # this end is the server: what comes is masked
+                start += 4
+            if end - start < size:
+                break
+            payload = bytes(memoryview(data)[start : start + size])
+            if not self.mask_outgoing:
+                payload = _websocket_mask(bytes(data[start - 4 : start]), payload)
+            position = start + size
+            handling = self._take(first, payload)
+            if handling is not None:
+                await handling
+        return position
+
+    def _check_size(self, size: int, width: int) -> None:
+        if size < (_SMALL if width == 2 else _WIDE) or size >= 2**63:  # noqa: PLR2004
+            raise _Violation(PROTOCOL_ERROR, "a length in a longer form than it needs")
+
+    def _check_head(self, first: int, second: int, size: int) -> None:
+        """Refuse a frame by its first bytes, before its payload is there."""
+        opcode = first & 0x0F
+        if bool(second & 0x80) is self.mask_outgoing:
+            raise _Violation(PROTOCOL_ERROR, "a frame that is not masked as it must be")
+        if first & _RSV and (
+            first & _RSV != _RSV1 or self._decompressor is None or opcode not in {_TEXT, _BINARY}
+        ):
+            raise _Violation(PROTOCOL_ERROR, "a reserved bit")
+        if opcode & _CONTROL:
+            if opcode not in {_CLOSE, _PING, _PONG}:
+                raise _Violation(PROTOCOL_ERROR, "an unknown opcode")
+            if not first & _FIN or size >= _SMALL:
+                raise _Violation(PROTOCOL_ERROR, "a control frame in parts, or too long")
+            return
+        if opcode > _BINARY:
+            raise _Violation(PROTOCOL_ERROR, "an unknown opcode")
+        if (opcode == _CONTINUATION) is (self._fragmented_message_buffer is None):
+            raise _Violation(PROTOCOL_ERROR, "parts of messages out of order")
+        if size + len(self._fragmented_message_buffer or b"") > self.params.max_message_size:
+            raise _Violation(TOO_BIG, "the message is too big")
+
+    def _take(self, first: int, payload: bytes) -> Awaitable[None] | None:
+        """Handle one frame; return what to wait for before the next."""
+        opcode, final = first & 0x0F, first & _FIN
+        if opcode & _CONTROL:
+            return self._control(opcode, payload)
+        if opcode != _CONTINUATION:
+            compressed = bool(first & _RSV1)
+            if final:
+                return self._message(opcode, payload, compressed)
+            self._fragmented_message_opcode = cast("Any", opcode)
+            self._frame_compressed = compressed
+            self._fragmented_message_buffer = bytearray(payload)
+            return None
+        buffer = cast("bytearray", self._fragmented_message_buffer)
+        buffer += payload
+        if not final:
+            return None
+        self._fragmented_message_buffer = None
+        opcode = cast("int", self._fragmented_message_opcode)
+        return self._message(opcode, bytes(buffer), bool(self._frame_compressed))
+
+    def _message(self, opcode: int, data: bytes, compressed: bool) -> Awaitable[None] | None:  # noqa: FBT001
+        if compressed and self._decompressor is not None:
+            try:
+                data = self._decompressor.decompress(data)
+            except _DecompressTooLargeError:
+                raise _Violation(TOO_BIG, "the message is too big when decompressed") from None
+            except Exception as error:  # zlib's, whatever it is
+                raise _Violation(NOT_UTF8, "the message cannot be decompressed") from error
+        if opcode == _BINARY:
+            return self._run_callback(self.handler.on_message, data)
+        try:
+            text = data.decode()
+        except UnicodeDecodeError:
+            raise _Violation(NOT_UTF8, "the text is not UTF-8") from None
+        return self._run_callback(self.handler.on_message, text)
+
+    def _control(self, opcode: int, payload: bytes) -> Awaitable[None] | None:
+        if opcode == _PING:
+            self._send_pong(payload)
+            return self._run_callback(self.handler.on_ping, payload)
+        if opcode == _PONG:
+            self._received_pong = True
+            return self._run_callback(self.handler.on_pong, payload)
+        code, reason = goodbye(payload)
+        self.client_terminated = True
+        self.close_code, self.close_reason = code, reason
+        self.close(code)  # RFC 6455, section 5.5.1: the code is echoed
+        return None
+
+    async def _fail(self, violation: _Violation) -> None:
+        """Say why, and read on for a moment: closing over unread data would reset the line."""
+        self.close(violation.code, violation.reason)
+        chunk, count = bytearray(_LARGEST), 0
+        try:
+            async with asyncio.timeout(_LINGER_S):
+                while count < _LINGER_BYTES:
+                    count += await self.stream.read_into(chunk, partial=True)
+        except (TimeoutError, StreamClosedError):
+            pass
+        finally:
+            self._abort()
+
+
+def goodbye(payload: bytes) -> tuple[int | None, str | None]:
+    """Return the code and reason of a close frame; raise if it may not be sent."""
+    if not payload:
+        return None, None
+    if len(payload) == 1:
+        raise _Violation(PROTOCOL_ERROR, "a close code of one byte")
+    code = _two_bytes(payload)[0]
+    if code not in _CLOSE_CODES and code not in _APPLICATION_CODES:
+        raise _Violation(PROTOCOL_ERROR, f"the close code {code}")
+    try:
+        return code, payload[2:].decode() or None
+    except UnicodeDecodeError:
+        raise _Violation(NOT_UTF8, "a close reason that is not UTF-8") from None
+
+
+def _random_mask() -> bytes:
+    # RFC 6455, section 10.3: unpredictable to whoever chose the data. 4 KB of randomness at a
+    # time cost less than 4 bytes each time.
+    global _masks, _mask_at  # noqa: PLW0603
+    if _mask_at >= len(_masks):
+        _masks, _mask_at = os.urandom(4096), 0
+    _mask_at += 4
+    return _masks[_mask_at - 4 : _mask_at]
+
+
+_masks, _mask_at = b"", 0
+
+
+class FrameLoopHandler:
+    """Mixed into a `WebSocketHandler`, before it in the bases: its connections use `FrameLoop`."""
+
+    def get_websocket_protocol(self) -> WebSocketProtocol | None:
+        """Return the protocol of a new connection."""
+        return _replaced(cast("WebSocketHandler", self), super().get_websocket_protocol())  # type: ignore[misc]
+
+
+def _replaced(
+    handler: WebSocketHandler, protocol: WebSocketProtocol | None
+) -> WebSocketProtocol | None:
+    if type(protocol) is not WebSocketProtocol13:
+        return protocol
+    return FrameLoop(cast("Any", handler), mask_outgoing=False, params=protocol.params)
+
+
+_stock = WebSocketHandler.get_websocket_protocol
+
+
+def install() -> None:
+    """Let every WebSocket handler of this process use `FrameLoop`, also others'. Idempotent."""
+
+    def get_websocket_protocol(self: WebSocketHandler) -> WebSocketProtocol | None:
+        return _replaced(self, _stock(self))
+
+    WebSocketHandler.get_websocket_protocol = get_websocket_protocol
+
+
+class ClientConnection(WebSocketClientConnection):
+    """Tornado's client connection on `FrameLoop`."""
+
+    protocol: FrameLoop  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    def get_websocket_protocol(self) -> WebSocketProtocol:
+        """Return the protocol of the connection."""
+        return FrameLoop(cast("Any", self), mask_outgoing=True, params=self.params)
+
+
+def connect(request: HTTPRequest, **options: Any) -> Awaitable[ClientConnection]:
+    """Open a WebSocket; options and errors are those of `tornado.websocket.websocket_connect`."""
+    request.headers = HTTPHeaders(request.headers)
+    proxied = cast("HTTPRequest", _RequestProxy(request, HTTPRequest._DEFAULTS))  # noqa: SLF001
+    connection = ClientConnection(proxied, **options)
+    return cast("Awaitable[ClientConnection]", connection.connect_future)
