@@ -19,6 +19,7 @@ from tornado.httpclient import HTTPClientError, HTTPRequest, HTTPResponse
 from tornado.iostream import IOStream, StreamClosedError
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 from tornado.tcpclient import TCPClient
+from tornado.websocket import WebSocketClientConnection
 
 from angelos.adapters.net.frame_loop import ClientConnection, connect
 from angelos.core.errors import AngelError, Unavailable, from_problem
@@ -37,7 +38,7 @@ async def dial(request: HTTPRequest, **options: Any) -> ClientConnection:
         raise
 
 
-def hang_up(link: ClientConnection) -> None:
+def hang_up(link: WebSocketClientConnection) -> None:
     """Close a WebSocket at once; Tornado would wait for the other end's close frame."""
     stream = getattr(link.protocol, "stream", None)
     link.close()
