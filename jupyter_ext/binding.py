@@ -40,6 +40,10 @@ class PeopleDirectory(Protocol):
         """Return everybody."""
         ...
 
+    async def sign_out(self, principal: Principal) -> None:
+        """End everything that a person has signed in."""
+        ...
+
 
 class Backend(Protocol):
     """What the extension needs of the system that `angelos.wiring.build_server` yields."""

@@ -31,7 +31,8 @@ SECTIONS: dict[str, dict[str, Subcommand]] = {
         "repo": Subcommand("repo", "Import repositories, read their history, roll them back."),
         "node": Subcommand("node", "Add, list and shut out the machines that run code."),
         "agent": Subcommand("agent", "Add agents, and shut them out."),
-        "person": Subcommand("person", "Add, list and remove people."),
+        "person": Subcommand("person", "Add, list, change and remove people."),
+        "token": Subcommand("token", "Make, list and revoke tokens of your own."),
         "audit": Subcommand("audit", "Verify, read and export the audit log."),
     },
     "Short for": {

@@ -11,13 +11,13 @@ For example:
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Collection
 from typing import Literal
 
 from angelos.client.download import download
 from angelos.client.transport import Transport, segments
 from angelos.core import api
-from angelos.core.permissions import Role
+from angelos.core.permissions import Permission, Role
 
 _TOKEN_S = 600
 
@@ -152,6 +152,25 @@ class PersonCollection:
         body = api.CreatePerson(name=name, role=role)
         return await self._transport.call("POST", "/people", api.PersonView, body=body)
 
+    async def change(
+        self, name: str, role: Role | None = None, *, new_token: bool = False
+    ) -> api.PersonView:
+        """Give a person another role or token; fewer rights or a new token sign them out.
+
+        Args:
+            name: The person's name.
+            role: What they may do from now on.
+            new_token: Whether their token is replaced; the new one is shown only now.
+
+        Raises:
+            NotFound: There is no such person.
+            Conflict: It is the last admin's role.
+            Forbidden: The caller may not manage people.
+        """
+        body = api.ChangePerson(role=role, new_token=new_token)
+        path = "/people" + segments(name)
+        return await self._transport.call("PUT", path, api.PersonView, body=body)
+
     async def remove(self, name: str) -> None:
         """Remove a person; their token is void from now on.
 
@@ -163,6 +182,48 @@ class PersonCollection:
             Forbidden: The caller may not manage people.
         """
         await self._transport.call("DELETE", "/people" + segments(name), api.Ok)
+
+
+class TokenCollection:
+    """The caller's own tokens beside the one that they sign in with: `angelos.tokens`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def list(self) -> tuple[api.TokenView, ...]:
+        """Return the tokens that are valid now, without their secrets."""
+        return (await self._transport.call("GET", "/tokens", api.TokenList)).tokens
+
+    async def create(
+        self, label: str = "", scopes: Collection[Permission] = (), ttl_s: int = 86_400
+    ) -> api.TokenView:
+        """Make a token.
+
+        Args:
+            label: For people to recognise it by.
+            scopes: What it may do; everything that the caller may if empty.
+            ttl_s: Seconds until it expires.
+
+        Returns:
+            The token with its secret, which is shown only now.
+
+        Raises:
+            Forbidden: The caller may not do all of `scopes`.
+            Busy: The caller has too many tokens.
+        """
+        body = api.CreateToken(label=label, scopes=tuple(scopes), ttl_s=ttl_s)
+        return await self._transport.call("POST", "/tokens", api.TokenView, body=body)
+
+    async def revoke(self, token: str) -> None:
+        """Void a token, by its id; what it opened is closed.
+
+        Args:
+            token: The token's id.
+
+        Raises:
+            NotFound: The caller has no such token.
+        """
+        await self._transport.call("DELETE", "/tokens" + segments(token), api.Ok)
 
 
 class AuditLog:

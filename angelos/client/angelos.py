@@ -22,7 +22,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from angelos.adapters.host.clock import SystemClock
-from angelos.client.admin import AgentCollection, AuditLog, NodeCollection, PersonCollection
+from angelos.client.admin import (
+    AgentCollection,
+    AuditLog,
+    NodeCollection,
+    PersonCollection,
+    TokenCollection,
+)
 from angelos.client.download import download
 from angelos.client.events import PATIENCE_S, follow
 from angelos.client.proposals import ProposalCollection
@@ -83,6 +89,7 @@ class Angelos:
         self.nodes = NodeCollection(self._transport)
         self.agents = AgentCollection(self._transport)
         self.people = PersonCollection(self._transport)
+        self.tokens = TokenCollection(self._transport)
         self.audit = AuditLog(self._transport)
 
     @classmethod

@@ -2,7 +2,7 @@
 
 For example:
 
-    async with Control(context, PeopleStore(database)) as control:
+    async with Control(context, PeopleStore(database, journal, clock)) as control:
         await control.tasks.submit(principal, SubmitTask(code="print(1)"))
 """
 
@@ -27,6 +27,7 @@ from angelos.control.tasks.dispatch import TaskDispatcher
 from angelos.control.tasks.service import TaskService
 from angelos.control.views import banner, node_view, weakest
 from angelos.core.api import NodeView, RepoView, StatusView
+from angelos.core.errors import AngelError
 from angelos.core.facts import PolicyLoaded, SystemStarted
 from angelos.core.signing import VerifyKey
 
@@ -53,6 +54,7 @@ class Control:
         self._runner: EffectRunner | None = None
 
     async def __aenter__(self) -> Self:
+        await self.people.start()
         await self.projection.load()
         group = await self._stack.enter_async_context(asyncio.TaskGroup())
         runner = EffectRunner(self._handlers(), group, self.config)
@@ -116,6 +118,10 @@ class Control:
         while True:
             await asyncio.sleep(self.config.tick_s)
             self.sweep()
+            try:
+                await self.people.generations.announce_owed()
+            except AngelError as error:
+                log.warning("Ends of generations wait for their facts: %s", error)
 
     async def _announce(self) -> None:
         """Append that control has started and, if it changed, which policy is in force."""

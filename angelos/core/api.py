@@ -12,7 +12,8 @@ import msgspec
 from angelos.core.facts import StepResult, TaskResult
 from angelos.core.ids import CommandId, Offset, PrincipalId, ProposalId, Revision, TaskId
 from angelos.core.messages import Input, Limits, Message, Tier
-from angelos.core.permissions import Role
+from angelos.core.permissions import Permission, Role
+from angelos.core.principals import SessionKind
 from angelos.core.repository import Change, Edit
 from angelos.core.revision import Entry
 
@@ -305,14 +306,53 @@ class PersonView(View, frozen=True, kw_only=True):
     """A person; the token is shown only when it is created."""
 
     id: PrincipalId
+    """Never used again, also when the name is: the second `ann` is `person/ann~2`."""
     role: Role
+    name: str = ""
+    generation: int = 0
+    """Under which they act now; what was done under an older one no longer counts."""
     token: str = ""
+
+
+class ChangePerson(Input, frozen=True, kw_only=True):
+    """Another role, or a new token; a lost right or a new token ends what was signed in."""
+
+    role: Role | None = None
+    new_token: bool = False
 
 
 class PersonList(View, frozen=True, kw_only=True):
     """All people."""
 
     people: tuple[PersonView, ...]
+
+
+class CreateToken(Input, frozen=True, kw_only=True):
+    """A token of the caller's own, with fewer rights or a shorter life than their role."""
+
+    label: Annotated[str, msgspec.Meta(max_length=200, pattern=r"^[^\x00]*$")] = ""
+    scopes: Annotated[tuple[Permission, ...], msgspec.Meta(max_length=64)] = ()
+    """What it may do; everything that the caller may if empty."""
+    ttl_s: Annotated[int, msgspec.Meta(ge=60, le=2_592_000)] = 86_400
+
+
+class TokenView(View, frozen=True, kw_only=True):
+    """A token; its secret is shown only when it is created."""
+
+    id: str
+    principal: PrincipalId
+    kind: SessionKind
+    label: str
+    scopes: tuple[Permission, ...]
+    created_at: float
+    expires_at: float
+    token: str = ""
+
+
+class TokenList(View, frozen=True, kw_only=True):
+    """The caller's tokens, oldest first."""
+
+    tokens: tuple[TokenView, ...]
 
 
 # -- audit -----------------------------------------------------------------------------------

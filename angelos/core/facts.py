@@ -59,8 +59,12 @@ class Kind(StrEnum):
     principal_quarantined = "principal.quarantined"  # subject: the principal
     principal_released = "principal.released"
     principal_flagged = "principal.flagged"  # suspicious, not stopped
+    principal_ended = "principal.ended"  # outcome: EndCause
     person_added = "person.added"  # subject: person/<name>
     person_removed = "person.removed"
+    person_changed = "person.changed"
+    token_created = "token.created"  # noqa: S105 - subject: the principal whose it is
+    token_revoked = "token.revoked"  # noqa: S105
 
     task_accepted = "task.accepted"  # subject: task id
     task_refused = "task.refused"
@@ -246,6 +250,15 @@ class PrincipalFlagged(FactPayload, frozen=True, kw_only=True):
     evidence: dict[str, Any] = {}
 
 
+class PrincipalEnded(FactPayload, frozen=True, kw_only=True):
+    """What a principal did under an older generation no longer counts (`core.principals`)."""
+
+    kind: ClassVar[Kind] = Kind.principal_ended
+    generation: int
+    """The present one."""
+    active: bool = True
+
+
 class PersonAdded(FactPayload, frozen=True, kw_only=True):
     """A person may sign in."""
 
@@ -257,6 +270,33 @@ class PersonRemoved(FactPayload, frozen=True, kw_only=True):
     """A person's token is void."""
 
     kind: ClassVar[Kind] = Kind.person_removed
+
+
+class PersonChanged(FactPayload, frozen=True, kw_only=True):
+    """A person has another role, or another token."""
+
+    kind: ClassVar[Kind] = Kind.person_changed
+    role: str = ""
+    new_token: bool = False
+
+
+class TokenCreated(FactPayload, frozen=True, kw_only=True):
+    """A principal has one more token; its secret is in no fact."""
+
+    kind: ClassVar[Kind] = Kind.token_created
+    token: str
+    """Its id."""
+    session: str = "token"
+    """One of `SessionKind`."""
+    scopes: tuple[str, ...] = ()
+    expires_at: float = 0.0
+
+
+class TokenRevoked(FactPayload, frozen=True, kw_only=True):
+    """A token is void."""
+
+    kind: ClassVar[Kind] = Kind.token_revoked
+    token: str
 
 
 class TaskAccepted(FactPayload, frozen=True, kw_only=True):
@@ -535,8 +575,12 @@ PAYLOADS: dict[str, type[FactPayload]] = {
         PrincipalQuarantined,
         PrincipalReleased,
         PrincipalFlagged,
+        PrincipalEnded,
         PersonAdded,
         PersonRemoved,
+        PersonChanged,
+        TokenCreated,
+        TokenRevoked,
         TaskAccepted,
         TaskRefused,
         TaskStarted,

@@ -20,7 +20,10 @@ CommandId = NewType("CommandId", str)
 FactId = NewType("FactId", str)
 GrantId = NewType("GrantId", str)
 PrincipalId = NewType("PrincipalId", str)
-"""`person/NAME`, `agent/NAME`, `node/NAME` or `system/NAME`."""
+"""`person/NAME`, `agent/NAME`, `node/NAME` or `system/NAME`.
+
+A person's id is never used again: the second `ann` is `person/ann~2`. Names cannot hold a `~`.
+"""
 Offset = NewType("Offset", str)
 """A position in the journal, `<milliseconds>-<sequence>`; compare with `offset_key`."""
 Revision = NewType("Revision", str)
@@ -35,7 +38,10 @@ START: Offset = Offset("0-0")
 """Before the first entry of every journal."""
 
 _ID = re.compile(r"(task|prop|cmd|fact|grant)-[0-9a-f]{32}")
-_PRINCIPAL = re.compile(r"(person|agent|node|system)/[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
+_PRINCIPAL = re.compile(
+    r"(person|agent|node|system)/[A-Za-z0-9][A-Za-z0-9._@-]{0,63}|"
+    r"person/[A-Za-z0-9][A-Za-z0-9._@-]{0,63}~[1-9][0-9]{0,8}"
+)
 _OFFSET = re.compile(r"[0-9]{1,15}-[0-9]{1,15}")
 _REVISION = re.compile(r"[0-9a-f]{64}")
 

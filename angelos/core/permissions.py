@@ -35,6 +35,7 @@ class Permission(StrEnum):
     principals_enrol = "principals:enrol"  # tokens for nodes and agents
     principals_quarantine = "principals:quarantine"
     people_manage = "people:manage"
+    tokens_manage = "tokens:manage"  # one's own
     jupyter_use = "jupyter:use"  # kernels, terminals, files that are not managed
     anyone = "anyone"  # held by all, signed in or not; only for enrolment and OpenAPI
 
@@ -64,7 +65,8 @@ _VIEW = frozenset(
         _P.nodes_read,
     }
 )
-_RESEARCH = _VIEW | {
+_PEOPLE = _VIEW | {_P.tokens_manage}
+_RESEARCH = _PEOPLE | {
     _P.documents_edit,
     _P.tasks_run,
     _P.tasks_cancel,
@@ -80,7 +82,7 @@ _OPERATE = _REVIEW | {
 }
 
 ROLES: dict[Role, frozenset[Permission]] = {
-    Role.viewer: _VIEW,
+    Role.viewer: _PEOPLE,
     Role.researcher: _RESEARCH,
     Role.reviewer: _REVIEW,
     Role.operator: _OPERATE,
@@ -98,8 +100,24 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     serial: str = ""
     """Serial number of the certificate, hex; empty for people."""
     generation: Generation = Generation(0)
-    """Under which it acts (`core.principals`); 0 until ADAM keeps generations."""
+    """Under which it acts (`core.principals`); 0 where nobody keeps one."""
+    scopes: frozenset[Permission] | None = None
+    """Of its token; None: all that the role may."""
+    session: str = ""
+    """Id of the token by which it acts, where that is not a person's own."""
+    expires_at: float | None = None
+    """Unix seconds at which its token ends; None: nothing but its generation ends it."""
 
     def may(self, permission: Permission) -> bool:
-        """Return whether this principal's role has `permission`."""
-        return permission in ROLES[self.role]
+        """Return whether role and token both have `permission`."""
+        scoped = self.scopes is None or permission is Permission.anyone
+        return permission in ROLES[self.role] and (scoped or permission in (self.scopes or ()))
+
+
+OWNER = Principal(id=PrincipalId("person/owner"), role=Role.admin)
+"""Who has the server's own token; the name is reserved."""
+
+
+def granted(principal: Principal) -> frozenset[Permission]:
+    """Return everything that a principal may, by role and token."""
+    return frozenset(permission for permission in Permission if principal.may(permission))

@@ -8,6 +8,7 @@ here, since their rooms are in the other server: the error names its address.
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn
@@ -16,10 +17,11 @@ import msgspec
 
 from angelos.client import Angelos
 from angelos.client.transport import segments
+from angelos.core.api import PersonView
 from angelos.core.errors import Conflict, Forbidden
 from angelos.core.facts import Fact
 from angelos.core.ids import START, Offset
-from angelos.core.permissions import Permission, Principal, Role
+from angelos.core.permissions import OWNER, Permission, Principal, Role
 from angelos.core.routes import PREFIX, Call, Route
 from angelos.wiring.settings import Settings
 
@@ -70,15 +72,26 @@ class NoDocuments:
 
 
 class NoPeople:
-    """A directory without people: only the owner may sign in here."""
+    """A directory without people: only the owner may sign in here.
+
+    Its generations begin at the time, so that no cookie of an earlier start counts.
+    """
+
+    def __init__(self) -> None:
+        self._generation = time.time_ns()
 
     async def authenticate(self, token: str) -> Principal | None:
         """Return None."""
         del token
 
-    async def list(self) -> tuple[()]:
-        """Return nobody."""
-        return ()
+    async def list(self) -> tuple[PersonView, ...]:
+        """Return the owner of this server, who signs in with its token."""
+        return (PersonView(id=OWNER.id, role=OWNER.role, generation=self._generation),)
+
+    async def sign_out(self, principal: Principal) -> None:
+        """End the owner's cookies here; the running system's are its own."""
+        del principal
+        self._generation += 1
 
 
 class Attached:

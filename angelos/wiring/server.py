@@ -212,7 +212,7 @@ def _make_control(base: _Base, projection: Projection, repository: AngelGit, hub
         clock=base.clock,
         config=projection.config,
     )
-    return Control(context, PeopleStore(base.database))
+    return Control(context, PeopleStore(base.database, base.journal, base.clock))
 
 
 @asynccontextmanager

@@ -2,56 +2,69 @@
 
     server's token or password  ->  person/owner, role admin
     a person's token            ->  person/<name> with the role that the admin gave
-    a cookie of either          ->  the same, looked up again at every request: a person who is
-                                    removed is signed out at once, open WebSockets included
+    a token that they made      ->  the same with its scopes, until it expires or is revoked
+    a cookie of any             ->  the same, looked up again at every request
+
+A cookie holds the person's id, which is never used again, and their generation (`core.principals`):
+removing, demoting, a new token and signing out end it and every copy, open WebSockets included.
+The owner's also holds a fingerprint of the server's token, so it ends with that token.
 
 While nobody can be looked up (the system is starting, PostgreSQL is away) people get 503 and keep
-their cookie; the owner does not have to be looked up.
+their cookie; so does the owner, unless no system has run since the server started.
 
-The extension installs it unless another identity provider is configured (JupyterHub's, say); a
-user of that one is the owner, as under plain Jupyter.
+The extension installs it unless another identity provider is configured (JupyterHub's, say); whom
+that one signs in is a viewer, or what the settings make of their name and groups (`foreign.py`).
 """
 
 from __future__ import annotations
 
 import hmac
 import json
+import math
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+import msgspec
 from jupyter_server.auth.decorator import allow_unauthenticated
 from jupyter_server.auth.identity import PasswordIdentityProvider, User
 from jupyter_server.auth.login import LoginFormHandler
+from jupyter_server.auth.logout import LogoutHandler
 from tornado.web import HTTPError
 from tornado.websocket import WebSocketHandler
 from traitlets import default
 
-from angelos.core.errors import AngelError
-from angelos.core.ids import PrincipalId
-from angelos.core.permissions import Permission, Principal, Role
+from angelos.core.errors import AngelError, Unauthenticated, Unavailable
+from angelos.core.ids import PrincipalId, is_principal
+from angelos.core.permissions import OWNER, Permission, Principal
+from angelos.core.principals import Generation
 from jupyter_ext.auth.pages import without_token
 
 if TYPE_CHECKING:
     from jupyter_server.base.handlers import AuthenticatedHandler, JupyterHandler
 
+    from angelos.core.api import PersonView
     from jupyter_ext.binding import Binding
 
-OWNER = Principal(id=PrincipalId("person/owner"), role=Role.admin)
 PEOPLE_CACHE_S = 1.0
 """How old the list of people may be against which cookies are checked, in seconds."""
+_ELSEWHERE = frozenset({"cross-site", "same-site"})
+"""`Sec-Fetch-Site` of a request that a page of another origin made."""
 
 
 @dataclass
 class AngelUser(User):
-    """A Jupyter user with their role in AngelOS."""
+    """A Jupyter user with what they may in AngelOS."""
 
-    role: str = ""
+    acts_as: Principal | None = None
+    """None only for a cookie that is not looked up yet."""
 
     @property
     def principal(self) -> Principal:
         """The caller of the control API."""
-        return Principal(id=PrincipalId(f"person/{self.username}"), role=Role(self.role))
+        if self.acts_as is None:
+            raise Unauthenticated
+        return self.acts_as
 
 
 def principal_of(user: object) -> Principal:
@@ -66,8 +79,27 @@ def user_of(principal: Principal) -> AngelUser:
     """Return the Jupyter user of a person."""
     name = principal.id.partition("/")[2]
     return AngelUser(
-        username=name, name=name, display_name=name, initials=name[:2].upper(), role=principal.role
+        username=name,
+        name=name,
+        display_name=name,
+        initials=name[:2].upper(),
+        acts_as=principal,
     )
+
+
+class _Cookie(msgspec.Struct, frozen=True):
+    """What the login cookie holds, signed by Jupyter."""
+
+    id: str
+    generation: int = 0
+    color: str | None = None
+    credential: str = ""
+
+
+class _CookieUser(AngelUser):
+    """The user of a cookie, before they are looked up."""
+
+    cookie: _Cookie | None = None
 
 
 def for_everybody(handler: AuthenticatedHandler) -> bool:
@@ -98,7 +130,7 @@ def _entered(handler: AuthenticatedHandler, user: AngelUser, since: float) -> bo
     binding: Binding | None = handler.settings.get("angelos_binding")
     if binding is None or not isinstance(handler, WebSocketHandler):
         return True
-    return binding.presence.enter(user.principal.id, handler, since)
+    return binding.presence.enter(user.principal, handler, since)
 
 
 class AngelLoginHandler(LoginFormHandler):
@@ -117,12 +149,32 @@ class AngelLoginHandler(LoginFormHandler):
         super().post()
 
 
+class AngelLogoutHandler(LogoutHandler):
+    """Jupyter's page for signing out, which ends the cookie and every copy of it."""
+
+    @allow_unauthenticated
+    async def get(self) -> None:  # type: ignore[override]
+        """End the generation of whoever's cookie this is, then forget the cookie."""
+        if self.request.headers.get("Sec-Fetch-Site", "same-origin") in _ELSEWHERE:
+            raise HTTPError(403, "A page of another site may not sign you out.")
+        provider, binding = self.identity_provider, self.settings.get("angelos_binding")
+        if isinstance(provider, AngelIdentityProvider) and binding is not None:
+            try:
+                user = await provider.get_user_cookie(self)
+                if isinstance(user, AngelUser):
+                    await binding.require().people.sign_out(user.principal)
+            except AngelError as error:  # then the cookie stays, since its copies would
+                raise _away(error) from error
+        super().get()
+
+
 class AngelIdentityProvider(PasswordIdentityProvider):
     """Jupyter's identity provider, with people and roles."""
 
     login_handler_class = AngelLoginHandler  # type: ignore[assignment]
-    _people: dict[str, Role] | None = None
-    _people_at = 0.0
+    logout_handler_class = AngelLogoutHandler  # type: ignore[assignment]
+    _people: dict[PrincipalId, PersonView] | None = None
+    _people_at = -math.inf
 
     @default("updatable_fields")
     def _default_updatable_fields(self) -> list[str]:
@@ -152,7 +204,7 @@ class AngelIdentityProvider(PasswordIdentityProvider):
         if not token:
             return None
         if self.token and hmac.compare_digest(token.encode(), self.token.encode()):
-            return user_of(OWNER)
+            return user_of(await self._owner(handler))
         return await self.person(handler, token)
 
     async def person(self, handler: AuthenticatedHandler, token: str) -> AngelUser | None:
@@ -164,39 +216,87 @@ class AngelIdentityProvider(PasswordIdentityProvider):
         return None if principal is None else user_of(principal)
 
     async def get_user_cookie(self, handler: AuthenticatedHandler) -> User | None:  # type: ignore[override]
-        """Return the user of the login cookie, with their present role."""
+        """Return the user of the login cookie, as they may act now."""
         user = super().get_user_cookie(handler)
-        if not isinstance(user, AngelUser):
+        cookie = getattr(user, "cookie", None)
+        if not isinstance(user, AngelUser) or cookie is None:
             return None
-        if user.role == OWNER.role:  # set by `user_from_cookie` for the owner alone
-            return user
-        role = (await self._roles(handler)).get(user.username)
-        if role is None:
+        if cookie.id == OWNER.id and not hmac.compare_digest(
+            cookie.credential, self._fingerprint()
+        ):
             return None
-        user.role = role
+        principal = await self._present(handler, cookie)
+        if principal is None:
+            return None
+        color, user = user.color, user_of(principal)
+        user.color = color
         return user
 
     def user_to_cookie(self, user: User) -> str:
-        """Store the name and the colour; the role is looked up when the cookie comes back."""
-        kind = "owner" if principal_of(user) == OWNER else "person"
-        return json.dumps({"username": user.username, "color": user.color, "kind": kind})
+        """Store who it is, their generation and colour; the role is looked up when it is used.
+
+        A token with scopes gets no cookie of its person's whole rights: its holder stays with it.
+        """
+        principal = principal_of(user)
+        scoped = principal.scopes is not None
+        return json.dumps(
+            {
+                "id": "" if scoped else principal.id,
+                "generation": principal.generation,
+                "color": user.color,
+                "credential": self._fingerprint() if principal.id == OWNER.id else "",
+            }
+        )
 
     def user_from_cookie(self, cookie_value: str) -> User | None:
-        """Return the user, a person without a role; None for a cookie of another provider."""
-        cookie: dict[str, Any] = json.loads(cookie_value)
-        if cookie.get("kind") == "owner":
-            user = user_of(OWNER)
-        elif cookie.get("kind") == "person":
-            name = str(cookie["username"])
-            user = AngelUser(username=name, name=name, display_name=name, initials=name[:2].upper())
-        else:
+        """Return a user who still has to be looked up; None for another provider's cookie."""
+        try:
+            cookie = msgspec.json.decode(cookie_value, type=_Cookie)
+        except (msgspec.MsgspecError, ValueError, RecursionError):
             return None
-        user.color = cookie.get("color")
+        if not is_principal(cookie.id):
+            return None
+        user = _CookieUser(username=cookie.id.partition("/")[2], color=cookie.color)
+        user.cookie = cookie
         return user
+
+    def _fingerprint(self) -> str:
+        """Return what a cookie of the owner keeps of the server's token."""
+        secret = self.parent.cookie_secret if self.parent is not None else b""
+        return hmac.new(secret, b"owner\0" + self.token.encode(), "sha256").hexdigest()
+
+    async def _owner(self, handler: AuthenticatedHandler) -> Principal:
+        """Return the owner in their present generation; 0 while nobody can be looked up."""
+        try:
+            view = (await self._everybody(handler)).get(OWNER.id)
+        except Unavailable:
+            view = None
+        generation = Generation(view.generation if view else 0)
+        return msgspec.structs.replace(OWNER, generation=generation)
+
+    async def _present(self, handler: AuthenticatedHandler, cookie: _Cookie) -> Principal | None:
+        """Return the person of a cookie, if its generation is their present one."""
+        try:
+            people = await self._everybody(handler)
+        except Unavailable:
+            if cookie.id != OWNER.id or self._people is not None:
+                raise
+            return OWNER  # no system has run: there is nothing but Jupyter itself
+        if not _counts(people, cookie):
+            # Made or signed in again a moment ago, perhaps; Jupyter has signed the cookie.
+            self._people_at = -math.inf
+            people = await self._everybody(handler)
+            if not _counts(people, cookie):
+                return None
+        view = people[PrincipalId(cookie.id)]
+        return Principal(
+            id=PrincipalId(cookie.id), role=view.role, generation=Generation(view.generation)
+        )
 
     def generate_anonymous_user(self, handler: AuthenticatedHandler) -> User:  # type: ignore[override]  # noqa: ARG002
         """Return the owner: whoever has the server's password, or anybody if it has none."""
-        return user_of(OWNER)
+        generation = Generation(self._owner_view.generation) if self._owner_view else Generation(0)
+        return user_of(msgspec.structs.replace(OWNER, generation=generation))
 
     def process_login_form(self, handler: JupyterHandler) -> User | None:  # type: ignore[override]
         """Return the owner of the password or token in the login form."""
@@ -206,7 +306,12 @@ class AngelIdentityProvider(PasswordIdentityProvider):
             raise _away(away) from away
         return user
 
-    async def _roles(self, handler: AuthenticatedHandler) -> dict[str, Role]:
+    @property
+    def _owner_view(self) -> PersonView | None:
+        return (self._people or {}).get(OWNER.id)
+
+    async def _everybody(self, handler: AuthenticatedHandler) -> dict[PrincipalId, PersonView]:
+        """Return everybody by id, as of at most `PEOPLE_CACHE_S` ago."""
         binding: Binding | None = handler.settings.get("angelos_binding")
         if binding is None:
             return {}
@@ -214,9 +319,14 @@ class AngelIdentityProvider(PasswordIdentityProvider):
         fresh = now - self._people_at <= PEOPLE_CACHE_S
         if self._people is None or not fresh or binding.presence.changed_at >= self._people_at:
             people = await binding.require().people.list()
-            self._people = {person.id.partition("/")[2]: person.role for person in people}
+            self._people = {person.id: person for person in people}
             self._people_at = now
         return self._people
+
+
+def _counts(people: dict[PrincipalId, PersonView], cookie: _Cookie) -> bool:
+    view = people.get(PrincipalId(cookie.id))
+    return view is not None and view.generation == cookie.generation
 
 
 def _away(error: AngelError) -> HTTPError:

@@ -32,7 +32,7 @@ from angelos.adapters.host.children import start_ticks
 from angelos.core.errors import Conflict, InvalidInput, Unavailable
 
 T = TypeVar("T")
-FORMAT = 2
+FORMAT = 3
 """Changes when this version can no longer read what an earlier one has written."""
 _FILES = ("format", "lock", "system.json", "server.json", "processes.json")
 _SOCKET_NAME_BYTES = 40

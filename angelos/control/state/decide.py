@@ -96,6 +96,9 @@ _FOLDS: dict[str, tuple[Fold, ...]] = {
     Kind.checkout_failed: (node_state.checkout_ended,),
     Kind.person_added: (),
     Kind.person_removed: (),
+    Kind.person_changed: (),
+    Kind.token_created: (),
+    Kind.token_revoked: (),
 }
 
 KINDS: frozenset[str] = frozenset(_FOLDS)

@@ -18,20 +18,15 @@ OWNER = Principal(id=PrincipalId("person/owner"), role=Role.admin)
 
 @pytest.fixture
 def world(journal, queue, database):
-    class Study(World):
-        def make(self, journal=None):
-            control = super().make(journal)
-            control.people._database = database
-            return control
-
-    world = Study(SystemClock())
+    world = World(SystemClock())
+    world.people = PeopleStore(database, journal, SystemClock())
     world.journal, world.queue = journal, queue
     world.repository = FakeRepository(FILES | {"angelos.toml": TOML + b"solo = true\n"})
     return world
 
 
-async def test_until_a_second_reviewer_is_added(world, database):
-    people = PeopleStore(database)
+async def test_until_a_second_reviewer_is_added(world):
+    people = world.people
     await people.create("vic", Role.viewer)
     async with world.running() as control:
         await world.node()

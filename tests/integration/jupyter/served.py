@@ -16,11 +16,12 @@ import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 from pycrdt import Doc, Text
 
 from angelos.core.errors import InvalidInput, Unavailable
 from angelos.core.ids import PrincipalId
-from angelos.core.permissions import Permission, Principal, Role
+from angelos.core.permissions import OWNER, Permission, Principal, Role
 from angelos.core.routes import Call, Route
 from angelos.testing import MemoryJournal, make_fact
 
@@ -93,6 +94,7 @@ class FileLog:
 class Everybody:
     def __init__(self, journal) -> None:
         self.known, self.journal, self.away = dict(PEOPLE), journal, False
+        self.generations = {OWNER.id: 1}
 
     async def authenticate(self, token):
         self._ask()
@@ -100,7 +102,24 @@ class Everybody:
 
     async def list(self):
         self._ask()
-        return list(self.known.values())
+        owner = msgspec.structs.replace(OWNER, generation=self.generations[OWNER.id])
+        return [owner, *self.known.values()]
+
+    async def sign_out(self, principal):
+        """End a generation of the owner's, or all of another's."""
+        self._ask()
+        generation = principal.generation + 1
+        self.generations[principal.id] = generation
+        self.known = {
+            t: msgspec.structs.replace(p, generation=generation) if p.id == principal.id else p
+            for t, p in self.known.items()
+        }
+        await self._ended(principal.id, generation, "logged-out")
+
+    async def _ended(self, who, generation, cause) -> None:
+        data = {"generation": generation}
+        fact = make_fact("principal.ended", who, data=data, outcome=cause)
+        await self.journal.append([fact])
 
     def _ask(self) -> None:
         if self.away:
@@ -114,7 +133,7 @@ class Everybody:
     async def remove(self, call: Call) -> dict:
         who = f"person/{call.params['name']}"
         self.known = {t: p for t, p in self.known.items() if p.id != who}
-        await self.journal.append([make_fact("person.removed", who)])
+        await self._ended(who, 1, "removed")
         return {}
 
     async def quarantine(self, call: Call) -> dict:

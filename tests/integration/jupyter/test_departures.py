@@ -60,3 +60,27 @@ async def test_whoever_goes_is_out(served, path, token, away, method):
         pass
     other.close()
     await ended(other)
+
+
+async def signed_in(served, token):
+    """Return the headers that a browser sends after it signed in."""
+    login = await served.ask(f"/lab?token={token}", None)
+    cookies = "; ".join(c.partition(";")[0] for c in login.headers.get_list("Set-Cookie"))
+    return {"Cookie": cookies, "Referer": served.url}
+
+
+@pytest.mark.parametrize("token", ["t-owner", "t-researcher"])
+async def test_signing_out_ends_every_copy_of_the_cookie_and_what_it_opened(served, token):
+    first, copy = await signed_in(served, token), await signed_in(served, token)
+    events = await connect(served, f"{API}/events?subject=task-none", Cookie=copy["Cookie"])
+    assert (await served.ask(f"{API}/echo/x", None, headers=copy)).code == 200
+    elsewhere = first | {"Sec-Fetch-Site": "cross-site"}
+    assert (await served.ask("/logout", None, headers=elsewhere)).code == 403
+    assert (await served.ask(f"{API}/echo/x", None, headers=copy)).code == 200, "others cannot"
+    assert (await served.ask("/logout", None, headers=first)).code == 200
+    code, reason = await ended(events)
+    assert (code, "logged-out" in reason) == (1008, True)
+    for headers in (first, copy):
+        assert (await served.ask(f"{API}/echo/x", None, headers=headers)).code == 401
+    again = await signed_in(served, token)
+    assert (await served.ask(f"{API}/echo/x", None, headers=again)).code == 200

@@ -12,11 +12,10 @@ import msgspec
 
 from angelos.control.config import ControlConfig
 from angelos.control.context import ControlContext
-from angelos.control.identity.people import PeopleStore
 from angelos.control.policy.engine import Policy
 from angelos.control.projection import Projection
 from angelos.control.service import Control
-from angelos.core.api import SubmitProposal
+from angelos.core.api import PersonView, SubmitProposal
 from angelos.core.errors import Conflict, NotFound, Stale
 from angelos.core.facts import Kind, TaskResult
 from angelos.core.grants import check_grant
@@ -30,7 +29,7 @@ from angelos.core.messages import (
     Tier,
     decode_payload,
 )
-from angelos.core.permissions import Principal, Role
+from angelos.core.permissions import OWNER, Principal, Role
 from angelos.core.repository import Candidate, Change, NewText, Proposed
 from angelos.core.revision import Entry, entry_for
 from angelos.core.signing import SigningKey
@@ -322,6 +321,30 @@ VIEWER = Principal(id=PrincipalId("person/vic"), role=Role.viewer)
 ADA = Principal(id=PrincipalId("agent/ada"), role=Role.agent)
 
 
+class FakePeople:
+    """Whoever is there now, in their first generation unless `ended` says more."""
+
+    def __init__(self, *people: Principal) -> None:
+        self.known = {person.id: person for person in (OWNER, *people)}
+        self.tokens, self.generations = None, self
+
+    async def start(self) -> None:
+        """Do nothing."""
+
+    async def announce_owed(self) -> None:
+        """Do nothing."""
+
+    async def list(self) -> tuple[PersonView, ...]:
+        return tuple(
+            PersonView(id=p.id, name=p.id[7:], role=p.role, generation=p.generation)
+            for p in self.known.values()
+        )
+
+    async def present(self, person: PrincipalId, generation: int) -> Principal | None:
+        principal = self.known.get(person)
+        return principal if principal and principal.generation == generation else None
+
+
 class World:
     """A control plane on fakes; `control` is there inside `running`."""
 
@@ -333,6 +356,7 @@ class World:
         self.repository, self.signals = FakeRepository(), FakeSignals()
         self.key = SigningKey.generate()
         self.nodes: list[FakeNode] = []
+        self.people: Any = FakePeople(PERSON, REVIEWER, REVIEWER2, OPERATOR, VIEWER)
         # No tick in tests: they call `sweep` when time has gone on.
         values = {"tick_s": 3600, "retry_s": 0.01, "merge_wait_s": 5} | config
         self.config = ControlConfig(**values)
@@ -348,7 +372,7 @@ class World:
             clock=self.clock,
             config=self.config,
         )
-        return Control(context, PeopleStore(None))  # type: ignore[arg-type]
+        return Control(context, self.people)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Control]:

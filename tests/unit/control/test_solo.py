@@ -12,9 +12,18 @@ from angelos.core.errors import Forbidden
 from angelos.core.facts import Kind
 from angelos.core.ids import PrincipalId
 from angelos.core.permissions import Principal, Role
-from tests.unit.control.fakes import ADA, FILES, TOML, FakeRepository, World, edit
+from tests.unit.control.fakes import (
+    ADA,
+    FILES,
+    OWNER,
+    TOML,
+    VIEWER,
+    FakePeople,
+    FakeRepository,
+    World,
+    edit,
+)
 
-OWNER = Principal(id=PrincipalId("person/owner"), role=Role.admin)
 BOB = Principal(id=PrincipalId("person/bob"), role=Role.reviewer)
 SOLO = TOML + b"hold_agents = true\nsolo = true\n"
 NOT_SOLO = TOML + b"hold_agents = true\n"
@@ -24,19 +33,9 @@ def person(name: str, role: Role) -> PersonView:
     return PersonView(id=PrincipalId(f"person/{name}"), role=role)
 
 
-class FakePeople:
-    """Whoever is there now."""
-
-    def __init__(self) -> None:
-        self.views = [person("owner", Role.admin), person("vic", Role.viewer)]
-
-    async def list(self) -> tuple[PersonView, ...]:
-        return tuple(self.views)
-
-
 @pytest.fixture
 def people() -> FakePeople:
-    return FakePeople()
+    return FakePeople(VIEWER)
 
 
 class Study(World):
@@ -46,11 +45,6 @@ class Study(World):
         super().__init__(clock)
         self.people = people
         self.repository = FakeRepository(FILES | {"angelos.toml": toml})
-
-    def make(self, journal=None):
-        control = super().make(journal)
-        control.people.list = self.people.list
-        return control
 
 
 @pytest.fixture
@@ -142,7 +136,7 @@ async def test_with_a_second_reviewer_it_is_over_and_facts_say_so(world, people)
     async with world.running() as control:
         await world.node()
         view = await waiting(world, OWNER)
-        people.views.append(person("bob", Role.reviewer))
+        people.known[BOB.id] = BOB
         with pytest.raises(Forbidden, match="not-ones-own"):
             await control.proposals.approve(OWNER, view.id, Review(digest=view.digest))
         await control.proposals.approve(BOB, view.id, Review(digest=view.digest))
@@ -155,7 +149,7 @@ async def test_what_one_was_enough_for_takes_two_when_a_second_comes_meanwhile(w
     async with world.running() as control:
         await world.node()
         view = await waiting(world, OWNER, "angelos.toml", NOT_SOLO.decode())
-        people.views.append(person("bob", Role.reviewer))
+        people.known[BOB.id] = BOB
         view = await control.proposals.approve(BOB, view.id, Review(digest=view.digest))
         assert (view.state, view.needs) == ("waiting", 1)
 
@@ -179,7 +173,7 @@ async def test_ones_own_approval_is_void_when_the_candidate_is_made_anew_after_i
         hold = control._context.locks["study"]
         async with hold:  # nothing is promoted meanwhile
             await control.proposals.approve(OWNER, view.id, Review(digest=view.digest))
-            people.views.append(person("bob", Role.reviewer))
+            people.known[BOB.id] = BOB
             repository = world.repository
             main = repository.heads["study", "main"]
             files = repository.files["study"][main] | {"b.py": b"moved\n"}

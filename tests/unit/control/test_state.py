@@ -57,6 +57,7 @@ SUBJECTS = {
     "task": TASKS, "proposal": PROPOSALS, "node": NODES, "checkout": NODES,
     "principal": [*NODES, *PEOPLE], "system": ["system/control"], "policy": ["system/control"],
     "branch": ["study:main", "study:dev"], "rollback": ["study:main"], "person": PEOPLE[:1],
+    "token": PEOPLE[:1],
 }  # fmt: skip
 
 

@@ -20,7 +20,9 @@ def test_agents_and_nodes_never_review_roll_back_enrol_or_type() -> None:
 
 
 def test_a_viewer_only_reads() -> None:
-    assert all(p.value.endswith(":read") or p is P.anyone for p in ROLES[Role.viewer])
+    assert all(
+        p.value.endswith(":read") or p in {P.anyone, P.tokens_manage} for p in ROLES[Role.viewer]
+    )
 
 
 def test_each_role_of_people_holds_what_the_one_below_holds() -> None:
