@@ -108,7 +108,7 @@ def test_a_directory_of_the_first_format_is_refused_and_untouched(tmp_path, used
     assert _snapshot(tmp_path) == before
 
 
-@pytest.mark.parametrize("mark", [b"3\n", b"", b"\xff"])
+@pytest.mark.parametrize("mark", [b"%d\n" % (FORMAT + 1), b"", b"\xff"])
 def test_a_directory_of_another_format_is_refused_and_untouched(data, mark):
     (data.root / "format").write_bytes(mark)
     before = _snapshot(data.root)

@@ -11,11 +11,9 @@ import pytest
 from angelos.core.errors import Conflict, Forbidden
 from angelos.core.ids import PrincipalId
 from angelos.core.openapi import document
-from angelos.core.permissions import Permission, Principal, Role
+from angelos.core.permissions import OWNER, Permission, Principal, Role
 from angelos.core.routes import Call, Nothing, Route, parse_body, parse_query, render
 from angelos.wiring.attached import NoDocuments, NoPeople, routes_of
-
-OWNER = Principal(id=PrincipalId("person/owner"), role=Role.admin)
 
 
 class Body(msgspec.Struct):
@@ -138,4 +136,8 @@ async def test_live_documents_are_elsewhere_and_nobody_else_signs_in():
     with pytest.raises(Conflict, match="http://there"):
         NoDocuments("http://there").locate("study/a.py")
     assert await NoPeople().authenticate("token") is None
-    assert await NoPeople().list() == ()
+    people = NoPeople()
+    (owner,) = await people.list()
+    await people.sign_out(OWNER)
+    (again,) = await people.list()
+    assert (owner.id, owner.role, again.generation) == (OWNER.id, Role.admin, owner.generation + 1)
