@@ -4,7 +4,7 @@ Tornado's handlers are created before the event loop runs and the system can sta
 
     binding = Binding(workspace=Path("/srv/angelos/workspace"), root_dir=Path("/srv"))
     binding.require()  # raises Unavailable until `binding.server` is set
-    await binding.locate("angelos/workspace/study/notes.md")  # ("study", "notes.md")
+    await binding.locate("angelos/workspace/study/notes.md")  # its DocumentAddress
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from angelos.core.permissions import Principal
+    from angelos.core.repository import DocumentAddress
     from angelos.core.routes import Route
 
 
@@ -147,8 +148,8 @@ class Binding:
     def _absolute(self, path: str) -> str:
         return os.path.normpath(os.path.join(self._root, path.strip("/")))  # noqa: PTH118 - textual: ".." must not follow links
 
-    async def locate(self, path: str) -> tuple[str, str] | None:
-        """Return (repository, path) of a managed document, None for any other file.
+    async def locate(self, path: str) -> DocumentAddress | None:
+        """Return the managed document at a path, None for any other file.
 
         Raises:
             Unavailable: the path is in the workspace and the system is not running. Opened as an

@@ -1,11 +1,12 @@
 """The open rooms of managed documents, and how the repository reaches them.
 
 A managed document has at most one room, registered here from before the room reads its log until
-it is stopped. `JupyterLiveDocuments` implements the port `core.ports.LiveDocuments`: AngelGit
-passes it an update that is in the log already, and the people in the room see it at once.
+it is stopped, by the document's id: a path may get another document. `JupyterLiveDocuments`
+implements the port `core.ports.LiveDocuments`: AngelGit passes it an update that is in the log
+already, and the people in the room see it at once.
 
     live = JupyterLiveDocuments()
-    await live.apply("study", "notes.md", update)  # False: no room is open
+    await live.apply(document, update)  # False: no room is open
 """
 
 from __future__ import annotations
@@ -13,23 +14,30 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Protocol
 
+from angelos.core.ids import DocumentId, PrincipalId
+from angelos.core.repository import DocumentAddress
+
 
 class Documents(Protocol):
     """What rooms need of AngelGit (`angelgit/service.py`)."""
 
-    def locate(self, path: str, /) -> tuple[str, str] | Awaitable[tuple[str, str] | None] | None:
-        """Return (repository, path) of the document at a path of the workspace, or None."""
+    def locate(self, path: str, /) -> DocumentAddress | Awaitable[DocumentAddress | None] | None:
+        """Return the document at a path of the workspace, or None."""
         ...
 
-    async def room_updates(self, repo: str, path: str, /) -> list[bytes]:
+    async def room_updates(self, document: DocumentId, /) -> list[bytes]:
         """Return every update of the live document, oldest first."""
         ...
 
-    async def ingest(self, repo: str, path: str, update: bytes, /) -> None:
-        """Store an update; it is durable once this has returned."""
+    async def ingest(self, document: DocumentId, update: bytes, writer: PrincipalId, /) -> bytes:
+        """Store an update of a person's; it is durable once this has returned.
+
+        Returns:
+            An update that was stored with it, to be applied behind it; mostly empty.
+        """
         ...
 
-    async def write_file(self, repo: str, path: str, /) -> str | None:
+    async def write_file(self, document: DocumentId, /) -> str | None:
         """Make the file and its document the same, losing neither; return the file's SHA-256.
 
         None while another program is writing the file; then it is done later.
@@ -44,34 +52,46 @@ class Room(Protocol):
         """Apply an update that is in the repository's log already."""
         ...
 
+    def dismiss(self, reason: str) -> None:
+        """Close the room for everybody; its document was deleted."""
+        ...
+
 
 class JupyterLiveDocuments:
-    """Every open room of a managed document by (repository, path)."""
+    """Every open room of a managed document."""
 
     def __init__(self) -> None:
-        self._rooms: dict[tuple[str, str], Room] = {}
+        self._rooms: dict[DocumentId, Room] = {}
 
-    def register(self, repo: str, path: str, room: Room) -> None:
+    def register(self, document: DocumentId, room: Room) -> None:
         """Send the updates of a document to `room` from now on."""
-        self._rooms[repo, path] = room
+        self._rooms[document] = room
 
-    def unregister(self, repo: str, path: str, room: Room) -> None:
+    def unregister(self, document: DocumentId, room: Room) -> None:
         """Remove a room, unless another has replaced it."""
-        if self._rooms.get((repo, path)) is room:
-            del self._rooms[repo, path]
+        if self._rooms.get(document) is room:
+            del self._rooms[document]
 
     def rooms(self) -> list[Room]:
         """Return the rooms that are open now."""
         return list(self._rooms.values())
 
-    async def apply(self, repo: str, path: str, update: bytes) -> bool:
+    async def apply(self, document: DocumentId, update: bytes) -> bool:
         """Apply a CRDT update to the open room of a document; False when none is open.
 
         Takes no lock: AngelGit may call with its own lock held, for which a room that is just
         opening may be waiting. Such a room keeps the update until it has read its log.
         """
-        room = self._rooms.get((repo, path))
+        room = self._rooms.get(document)
         if room is None:
             return False
         room.take(update)
+        return True
+
+    async def close(self, document: DocumentId, reason: str) -> bool:
+        """Close the room of a document that was deleted; False when none is open."""
+        room = self._rooms.get(document)
+        if room is None:
+            return False
+        room.dismiss(reason)
         return True

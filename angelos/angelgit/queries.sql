@@ -128,3 +128,14 @@ select number, body from angelgit_outbox order by number limit %(limit)s
 
 -- name: clear_outbox
 delete from angelgit_outbox where number = any (%(numbers)s)
+
+-- name: writers
+select client, principal from angelgit_writer where document = %(document)s
+
+-- name: add_writer
+insert into angelgit_writer (document, client, principal) values (%s, %s, %s)
+on conflict do nothing
+
+-- name: clients_elsewhere
+select client from angelgit_writer
+where client = any (%(clients)s) and document <> %(document)s limit 1

@@ -1,7 +1,7 @@
 """AngelGit itself: `core.ports.Repository`, and the live documents of open rooms.
 
     async with AngelGit(database, valkey, key, clock, journal, Path("workspace")) as repository:
-        await repository.ingest("study", "study/difflib.py", update)     # from a room
+        await repository.ingest(document, update, ada)     # from a room
         revision = await repository.merge(proposal)
 
 The branches of a repository move one change at a time; typing goes on beside that. One AngelGit
@@ -35,12 +35,13 @@ from angelos.angelgit.storage.log import DocumentLog
 from angelos.angelgit.storage.models import AdvanceCause, check_name
 from angelos.angelgit.storage.queries import RevisionQueries
 from angelos.angelgit.storage.store import Store
+from angelos.angelgit.storage.writers import add_writers
 from angelos.angelgit.worktree.activity import DocumentActivity
 from angelos.angelgit.worktree.files import WorkingFiles
 from angelos.angelgit.worktree.writer import WorktreeWriter
-from angelos.core.ids import PrincipalId, ProposalId, Revision
+from angelos.core.ids import DocumentId, PrincipalId, ProposalId, Revision
 from angelos.core.ports import Clock, Journal, LiveDocuments
-from angelos.core.repository import Branch, Candidate, Edit, Proposed
+from angelos.core.repository import Branch, Candidate, DocumentAddress, Edit, Proposed
 from angelos.core.signing import SigningKey
 
 T = TypeVar("T")
@@ -92,8 +93,8 @@ class AngelGit(RevisionQueries):
         self._mainline = Mainline(
             database, self._live, self._transactions, self._commits, self._outbox
         )
-        self._typed_files: set[tuple[str, str]] = set()
-        """(Repository, path) of the documents that rooms have edited since the start."""
+        self._typed_files: set[DocumentId] = set()
+        """The documents that rooms have edited since the start."""
         self._creating = asyncio.Lock()
         self._stack = AsyncExitStack()
         self._tasks: asyncio.TaskGroup
@@ -118,73 +119,81 @@ class AngelGit(RevisionQueries):
         await self._stack.aclose()
 
     async def _write_typed_files(self) -> None:
-        for repo, path in sorted(self._typed_files | self._writer.waiting):
+        rows = [self._live.index.rows[document] for document in self._typed_files]
+        for repo, path in sorted({(row.repo, row.path) for row in rows} | self._writer.waiting):
             if self._live.index.exists(repo, path):
                 await self._writer.try_write(repo, path)
 
     # -- live documents ----------------------------------------------------------------------
 
-    def locate(self, workspace_path: str) -> tuple[str, str] | None:
-        """Return (repository, path) of a live document by its path below the workspace."""
+    def locate(self, workspace_path: str) -> DocumentAddress | None:
+        """Return the live document at a path below the workspace; None if there is none."""
         repo, _, path = workspace_path.lstrip("/").partition("/")
-        return (repo, path) if self._live.index.exists(repo, path) else None
+        if not self._live.index.exists(repo, path):
+            return None
+        return DocumentAddress(repo, path, DocumentId(self._live.index.document(repo, path)))
 
-    async def room_updates(self, repo: str, path: str) -> list[bytes]:
+    async def room_updates(self, document: DocumentId) -> list[bytes]:
         """Return the updates from which a room builds a document.
 
         Edits of the document's working file are taken in first.
 
         Args:
-            repo: the repository's name.
-            path: the document's path in it.
+            document: the document.
 
         Raises:
-            NotFound: `dev` has no such file.
+            NotFound: the document was deleted.
             Unavailable: a store does not answer.
         """
-        self._live.index.document(repo, path)
-        await self._run_to_end(self._writer.try_write(repo, path))
-        return await self._live.updates(repo, path)
+        row = self._live.index.row(document)
+        await self._run_to_end(self._writer.try_write(row.repo, row.path))
+        return await self._live.updates(document)
 
-    async def ingest(self, repo: str, path: str, update: bytes) -> None:
+    async def ingest(self, document: DocumentId, update: bytes, writer: PrincipalId) -> bytes:
         """Log an update from a room; it is durable when this returns.
 
         Args:
-            repo: the repository's name.
-            path: the document's path in it.
+            document: the document.
             update: a yjs update (version 1).
+            writer: who sends it.
+
+        Returns:
+            An update that was logged with it, to be applied behind it; mostly empty.
 
         Raises:
             InvalidInput: the bytes are no update.
-            NotFound: `dev` has no such file.
+            NotFound: the document was deleted.
+            Refused: the update has new edits in another's name, or of another document.
             TooLarge: the update is larger than a document may be.
             Unavailable: the log does not answer.
         """
-        size = await self._live.ingest(repo, path, update)
+        size = await self._live.ingest(document, update, writer)
         if size:
-            self._typed_files.add((repo, path))
-            self._activity.add(f"{repo}:{path}", size)
+            row = self._live.index.row(document)
+            self._typed_files.add(document)
+            self._activity.add(f"{row.repo}:{row.path}", size)
+        return b""
 
-    async def write_file(self, repo: str, path: str) -> str | None:
+    async def write_file(self, document: DocumentId) -> str | None:
         """Make a working file and its document equal; return the SHA-256 of the file.
 
         What others wrote into the file is taken in, or kept beside it.
 
         Args:
-            repo: the repository's name.
-            path: the file's path in it.
+            document: the document.
 
         Returns:
             The SHA-256 of the file; None if somebody is writing it. It is written as soon as they
             are done.
 
         Raises:
-            NotFound: `dev` has no such file.
+            NotFound: the document was deleted.
             OSError: the file cannot be written.
             Refused: a link leads out of the workspace.
             Unavailable: a store does not answer.
         """
-        return await self._run_to_end(self._writer.write(repo, path))
+        row = self._live.index.row(document)
+        return await self._run_to_end(self._writer.write(row.repo, row.path))
 
     async def read_live(self, repo: str, path: str) -> bytes:
         """Return the current content of a file of `dev`.
@@ -360,6 +369,7 @@ class AngelGit(RevisionQueries):
             await store.add_blobs(imported.blobs)
             await store.add_commit(signed, imported.manifest)
             await store.put_documents(imported.rows)
+            await add_writers(conn, [(*client, author) for client in imported.clients])
             await store.mark_on_main([row.id for row in imported.rows])
             for branch in _BRANCHES:
                 await store.set_branch(repo, branch, revision)

@@ -17,7 +17,15 @@ from angelos.core.envelopes import DeadLetter, PutReceipt, QueueDelivery, QueueD
 from angelos.core.facts import Fact
 from angelos.core.fencing import FencingToken
 from angelos.core.frames import Envelope
-from angelos.core.ids import START, CommandId, Offset, PrincipalId, ProposalId, Revision
+from angelos.core.ids import (
+    START,
+    CommandId,
+    DocumentId,
+    Offset,
+    PrincipalId,
+    ProposalId,
+    Revision,
+)
 from angelos.core.intake import IntakeReceipt, Submission
 from angelos.core.messages import Command, Tier
 from angelos.core.pending import Acceptance, BatchCandidate, Part, Pending, ProposalDraft
@@ -343,10 +351,22 @@ class Repository(Protocol):
 
 
 class LiveDocuments(Protocol):
-    """Rooms that are open in the running server; `jupyter_ext` provides it."""
+    """Rooms that are open in the running server; `jupyter_ext` provides it.
 
-    async def apply(self, repo: str, path: str, update: bytes) -> bool:
+    A room belongs to a document, whatever path that has.
+    """
+
+    async def apply(self, document: DocumentId, update: bytes) -> bool:
         """Apply a CRDT update to the open room of a document; False when none is open."""
+        ...
+
+    async def close(self, document: DocumentId, reason: str) -> bool:
+        """Close the room of a document that was deleted; False when none is open.
+
+        Args:
+            document: The document.
+            reason: For the people in the room, at most 57 characters.
+        """
         ...
 
 

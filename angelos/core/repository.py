@@ -16,6 +16,17 @@ MAX_READ_BYTES = 16_000_000
 """Of one file in one answer; larger blobs are streamed."""
 
 
+class DocumentAddress(msgspec.Struct, frozen=True):
+    """Where a live document is: its id stays the same when it is renamed, its path does not.
+
+    Another document may be created at the path of one that was deleted.
+    """
+
+    repo: str
+    path: str
+    document: DocumentId
+
+
 class UnifiedDiff(Input, frozen=True, kw_only=True, tag="diff", tag_field="kind"):
     """An edit as a unified diff of one file against the base revision."""
 

@@ -20,7 +20,7 @@ from angelos.client.transport import segments
 from angelos.core.api import PersonView
 from angelos.core.errors import Conflict, Forbidden
 from angelos.core.facts import Fact
-from angelos.core.ids import START, Offset
+from angelos.core.ids import START, DocumentId, Offset, PrincipalId
 from angelos.core.permissions import OWNER, Permission, Principal, Role
 from angelos.core.routes import PREFIX, Call, Route
 from angelos.wiring.settings import Settings
@@ -58,17 +58,22 @@ class NoDocuments:
             hint=f"Open it in JupyterLab at {self._url}.",
         )
 
-    async def room_updates(self, repo: str, path: str) -> NoReturn:
+    async def room_updates(self, document: DocumentId) -> NoReturn:
         """Refuse."""
-        self.locate(f"{repo}/{path}")
+        self.locate(document)
 
-    async def ingest(self, repo: str, path: str, update: bytes) -> NoReturn:  # noqa: ARG002
+    async def ingest(
+        self,
+        document: DocumentId,
+        update: bytes,  # noqa: ARG002
+        writer: PrincipalId,  # noqa: ARG002
+    ) -> NoReturn:
         """Refuse."""
-        self.locate(f"{repo}/{path}")
+        self.locate(document)
 
-    async def write_file(self, repo: str, path: str) -> NoReturn:
+    async def write_file(self, document: DocumentId) -> NoReturn:
         """Refuse."""
-        self.locate(f"{repo}/{path}")
+        self.locate(document)
 
 
 class NoPeople:

@@ -27,6 +27,7 @@ from tornado.iostream import IOStream, StreamBufferFullError
 from tornado.web import HTTPError
 from tornado.websocket import WebSocketClosedError
 
+from angelos.angelgit.documents.crdt import EMPTY
 from angelos.core.errors import AngelError, Unavailable
 from angelos.core.permissions import Permission
 from jupyter_ext.auth.authorizer import refuse_private
@@ -172,6 +173,11 @@ class RoomHandler(YDocWebSocketHandler):
         if not self._may_edit and changes(message):
             await self._refuse(message)
             return
+        room = getattr(self, "room", None)
+        if isinstance(room, ManagedRoom) and message[0] == MessageType.SYNC and changes(message):
+            if (update := message_body(message)) != EMPTY:
+                await room.receive(update, principal_of(self.current_user).id, self)
+            return
         await super().on_message(message)
 
     async def _refuse(self, message: bytes) -> None:
@@ -295,7 +301,7 @@ class RoomHandler(YDocWebSocketHandler):
                 room = await self._websocket_server.get_room(room_id)
                 if not isinstance(room, ManagedRoom):
                     raise HTTPError(409, f"{path} was opened past AngelGit; restart the server.")
-                if not room.refused:
+                if not room.refused and room.store.document == document.document:
                     self._enter(room_id)
                     return
                 await self._websocket_server.delete_room(room=room)
@@ -303,7 +309,7 @@ class RoomHandler(YDocWebSocketHandler):
                 room_id,
                 self._file_loaders[file_id],
                 self.event_logger,
-                AngelYStore(*document, binding.require().repository),
+                AngelYStore(document, binding.require().repository),
                 binding.live,
                 self.log,
                 exception_handler=self._log_error,

@@ -29,6 +29,8 @@ class ImportedRepo(msgspec.Struct, frozen=True):
     manifest: Manifest
     rows: tuple[DocumentRow, ...]
     blobs: tuple[bytes, ...]
+    clients: tuple[tuple[str, int], ...]
+    """Document and CRDT client id of what each file holds."""
 
 
 def import_files(
@@ -52,6 +54,7 @@ def import_files(
     manifest: list[FileState] = []
     rows: list[DocumentRow] = []
     blobs: list[bytes] = []
+    clients: list[tuple[str, int]] = []
     for path in sorted(files):
         text = check_text(path, files[path])
         text = check_text(path, canonical(path, text))
@@ -69,7 +72,8 @@ def import_files(
         manifest.append(file)
         rows.append(_new_row(repo, file))
         blobs += [content, state]
-    return ImportedRepo(with_files((), manifest), tuple(rows), tuple(blobs))
+        clients += [(file.document, client) for client in crdt.clients_of(state)]
+    return ImportedRepo(with_files((), manifest), tuple(rows), tuple(blobs), tuple(clients))
 
 
 def _new_row(repo: str, file: FileState) -> DocumentRow:

@@ -34,11 +34,12 @@ from angelos.angelgit.storage.models import Manifest, PathChange, Transaction
 from angelos.angelgit.storage.store import Store
 from angelos.angelgit.worktree.writer import WorktreeWriter
 from angelos.core.errors import InvalidInput, Tampered, TooLarge
-from angelos.core.ids import Revision
+from angelos.core.ids import DocumentId, Revision
 from angelos.core.ports import LiveDocuments
 from angelos.core.revision import SignedCommit
 
 log = logging.getLogger(__name__)
+_DELETED = "This file was deleted. Copy what you need, then reload."
 
 
 class Transactions:
@@ -96,7 +97,9 @@ class Transactions:
         """
         updates = {p.document: (p.path, p.update) for p in transaction.paths if p.update}
         try:
-            await self._live.append(transaction.repo, updates, cause=transaction.id)
+            await self._live.append(
+                transaction.repo, updates, cause=transaction.id, author=transaction.author
+            )
         except (InvalidInput, Tampered, TooLarge):
             # It can never be carried out, and nothing of it was logged.
             async with self._database.transaction() as conn:
@@ -124,6 +127,7 @@ class Transactions:
         if row is None:
             return
         if self._live.index.paths(repo).get(row.path) != change.document:
+            await self._close_room(change)
             if not self._live.index.exists(repo, change.path):
                 await self._writer.remove_deleted(repo, [row])
             return
@@ -131,11 +135,19 @@ class Transactions:
             # The room hands the same update back to `ingest`, which needs the document's lock and
             # logs nothing, because the replica contains it.
             try:
-                if await self._rooms.apply(repo, row.path, change.update):
+                if await self._rooms.apply(DocumentId(row.id), change.update):
                     return  # the room saves its own file
             except Exception:
                 log.exception("the open room of %s/%s did not take an update", repo, row.path)
         await self._writer.try_write(repo, row.path)
+
+    async def _close_room(self, change: PathChange) -> None:
+        """Close the room of a deleted document: what is typed there could not be kept."""
+        if self._rooms is not None:
+            try:
+                await self._rooms.close(DocumentId(change.document), _DELETED)
+            except Exception:
+                log.exception("the open room of %s was not closed", change.path)
 
     # -- recovery ----------------------------------------------------------------------------
 

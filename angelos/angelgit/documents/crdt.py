@@ -22,7 +22,7 @@ from typing import Any
 import pycrdt
 from pycrdt import Array, Doc, Map, Text, UndoManager
 
-from angelos.angelgit.documents import notebook
+from angelos.angelgit.documents import notebook, yjs
 from angelos.angelgit.documents.canonical import is_notebook
 from angelos.core.errors import AngelError, InvalidInput, Tampered
 
@@ -111,6 +111,24 @@ def contains(path: str, state: bytes, update: bytes) -> bool:
         with recorded(doc) as events:
             doc.apply_update(update)
         return not events and not has_gap(update, doc.get_state())
+
+
+def clients_of(update: bytes) -> dict[int, int]:
+    """Return the client ids of an update's edits, each with the clock behind its last one.
+
+    Deletions are not among them: they name what is deleted, and not who deletes.
+    """
+    return yjs.decode(update).clients()
+
+
+def decode_vector(vector: bytes) -> dict[int, int]:
+    """Return a state vector as client id -> clock."""
+    numbers = _varints(vector)
+    try:
+        return {next(numbers): next(numbers) for _ in range(next(numbers))}
+    except StopIteration as error:
+        msg = "a state vector ends too early"
+        raise ValueError(msg) from error
 
 
 def has_gap(update: bytes, vector: bytes) -> bool:

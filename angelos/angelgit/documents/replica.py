@@ -57,6 +57,13 @@ class Replica:
         self.deferred.append(update)
         return update
 
+    def new_clients(self, update: bytes) -> set[int]:
+        """Return the client ids of the edits in an update that the document does not hold."""
+        with crdt.guarded(self.path):
+            clocks = crdt.decode_vector(self._doc.get_state())
+            sent = crdt.clients_of(update)
+            return {client for client, clock in sent.items() if clock > clocks.get(client, 0)}
+
     def contains(self, update: bytes) -> bool:
         """Return whether everything in `update` is in the document already."""
         return crdt.contains(self.path, self.state(), update)

@@ -63,6 +63,16 @@ class DocumentIndex:
         except KeyError:
             raise NotFound(f"There is no file {path!r} in dev of repository {repo!r}.") from None
 
+    def row(self, document: str) -> DocumentRow:
+        """Return the row of a document of `dev`; raise `NotFound` if it was deleted."""
+        row = self.rows.get(document)
+        if row is None or self._paths.get(row.repo, {}).get(row.path) != document:
+            raise NotFound(
+                f"{row.path if row else 'The document'} was deleted.",
+                hint="Reload the page; what it shows can be copied first.",
+            )
+        return row
+
     def dirty(self, repo: str) -> set[str]:
         """Return the documents that were edited since the last commit of `dev`."""
         return set(self._dirty.get(repo, ()))

@@ -21,8 +21,9 @@ from angelos.angelgit.storage.index import DocumentIndex
 from angelos.angelgit.storage.log import DocumentLog, LogEntry
 from angelos.angelgit.storage.models import DocumentRow, sha256
 from angelos.angelgit.storage.store import Store
+from angelos.angelgit.storage.writers import Writers
 from angelos.core.errors import AngelError, NotFound, Tampered, TooLarge
-from angelos.core.ids import START
+from angelos.core.ids import START, PrincipalId
 from angelos.core.revision import MAX_FILE_BYTES
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class LiveReplicas:
     def __init__(self, database: Database, document_log: DocumentLog) -> None:
         self.log = document_log
         self.index = DocumentIndex(database)
+        self.writers = Writers(database)
         self._database = database
         self._replicas: OrderedDict[str, Replica] = OrderedDict()
         self._locks: dict[str, asyncio.Lock] = {}
@@ -54,6 +56,12 @@ class LiveReplicas:
             if self.index.document(repo, path) != document:
                 raise NotFound(f"{path!r} was recreated in dev of {repo!r}; load it again.")
             yield document
+
+    @contextlib.asynccontextmanager
+    async def lock_document(self, document: str) -> AsyncIterator[DocumentRow]:
+        """Lock a document of `dev` and yield its row; raise `NotFound` if it was deleted."""
+        async with self.lock([document]):
+            yield self.index.row(document)
 
     @contextlib.asynccontextmanager
     async def lock(self, ids: Iterable[str]) -> AsyncIterator[None]:
@@ -113,27 +121,41 @@ class LiveReplicas:
 
     # -- rooms -------------------------------------------------------------------------------
 
-    async def updates(self, repo: str, path: str) -> list[bytes]:
+    async def updates(self, document: str) -> list[bytes]:
         """Return the updates from which a room builds a document."""
-        async with self.lock_path(repo, path) as document:
-            replica = await self.replica(repo, document, path)
+        async with self.lock_document(document) as row:
+            replica = await self.replica(row.repo, document, row.path)
             return [replica.state(), *replica.deferred]
 
-    async def ingest(self, repo: str, path: str, update: bytes) -> int:
+    async def ingest(self, document: str, update: bytes, writer: PrincipalId) -> int:
         """Log an update from a room; return how many bytes were new, 0 for none."""
         if len(update) > MAX_FILE_BYTES:
-            raise TooLarge(f"An update of {path} has {len(update)} bytes.")
-        async with self.lock_path(repo, path) as document:
-            new = await self.append(repo, {document: (path, update)}, cause="room")
+            raise TooLarge(f"An update of {len(update)} bytes is too large for a document.")
+        async with self.lock_document(document) as row:
+            await self._claim(row, update, writer)
+            new = await self.append(row.repo, {document: (row.path, update)}, cause="room")
             if document not in new:
                 return 0
-            self.index.mark_dirty(repo, document)
+            self.index.mark_dirty(row.repo, document)
             if self._logged[document] >= _COMPACT_AFTER:
-                await self._compact(repo, document)
+                await self._compact(row.repo, document)
             return len(new[document])
 
+    async def _claim(self, row: DocumentRow, update: bytes, writer: PrincipalId) -> None:
+        """Refuse an update with new edits in another's name, or of another document."""
+        owners = await self.writers.of(row.id)
+        with crdt.guarded(row.path):
+            sent = crdt.clients_of(update)
+        if any(owners.get(client) != writer for client in sent):
+            replica = await self.replica(row.repo, row.id, row.path)
+            await self.writers.claim(row.id, replica.new_clients(update), writer)
+
     async def append(
-        self, repo: str, updates: dict[str, tuple[str, bytes]], cause: str
+        self,
+        repo: str,
+        updates: dict[str, tuple[str, bytes]],
+        cause: str,
+        author: PrincipalId | None = None,
     ) -> dict[str, bytes]:
         """Apply and log updates, all or none; return the new part of each.
 
@@ -141,6 +163,7 @@ class LiveReplicas:
             repo: the repository's name.
             updates: document -> (path, update); the caller holds the documents' locks.
             cause: what the log keeps beside each update.
+            author: who is recorded as their writer; None where that is done already.
 
         Raises:
             InvalidInput: an update cannot be applied.
@@ -149,7 +172,10 @@ class LiveReplicas:
         try:
             new: dict[str, bytes] = {}
             for document, (path, update) in updates.items():
-                part = (await self.replica(repo, document, path)).apply(update)
+                replica = await self.replica(repo, document, path)
+                if author is not None:
+                    await self.writers.record({document: replica.new_clients(update)}, author)
+                part = replica.apply(update)
                 if part is not None:
                     new[document] = part
             entries = [LogEntry(document, update, cause) for document, update in new.items()]

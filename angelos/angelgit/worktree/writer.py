@@ -24,7 +24,7 @@ from typing import Self
 from angelos.adapters.stores.postgres import Database
 from angelos.angelgit.documents import crdt
 from angelos.angelgit.storage.live import LiveReplicas
-from angelos.angelgit.storage.models import DocumentRow, WriteRecord, sha256
+from angelos.angelgit.storage.models import DISK, DocumentRow, WriteRecord, sha256
 from angelos.angelgit.storage.store import Store
 from angelos.angelgit.storage.working_files import WorkingFileRecords, WriteIntent
 from angelos.angelgit.threads import in_thread
@@ -39,6 +39,7 @@ from angelos.angelgit.worktree.reconcile import (
 )
 from angelos.core.errors import AngelError, InvalidInput, NotFound
 from angelos.core.facts import DocumentEdited
+from angelos.core.ids import DocumentId
 from angelos.core.ports import Clock, LiveDocuments
 
 log = logging.getLogger(__name__)
@@ -222,7 +223,7 @@ class WorktreeWriter:
                     await self._log_edit(repo, path, document, edit)
         if edit is not None:
             await self._end(document)
-            await self._publish_edit(repo, path, edit)
+            await self._publish_edit(repo, path, document, edit)
             return None
         if decision.action is FileAction.wait:
             self._wait(repo, path)
@@ -273,15 +274,15 @@ class WorktreeWriter:
         async with self._live.lock([document]):
             await self._log_edit(repo, path, document, edit)
         await self._end(document)
-        await self._publish_edit(repo, path, edit)
+        await self._publish_edit(repo, path, document, edit)
         return WriteRecord(record.intended)
 
     async def _log_edit(self, repo: str, path: str, document: str, update: bytes) -> None:
         """Log an edit that came from disk; the caller holds the document's lock."""
-        if await self._live.append(repo, {document: (path, update)}, cause="disk"):
+        if await self._live.append(repo, {document: (path, update)}, cause="disk", author=DISK):
             self._live.index.mark_dirty(repo, document)
 
-    async def _publish_edit(self, repo: str, path: str, update: bytes) -> None:
+    async def _publish_edit(self, repo: str, path: str, document: str, update: bytes) -> None:
         """Send an edit to the open room of the document, and announce it."""
         log.info("%s/%s was changed on disk; the edit was taken in", repo, path)
         self._activity.note(
@@ -289,7 +290,7 @@ class WorktreeWriter:
         )
         if self._rooms is not None:
             try:
-                await self._rooms.apply(repo, path, update)
+                await self._rooms.apply(DocumentId(document), update)
             except Exception:
                 log.exception("the open room of %s/%s did not take an update", repo, path)
 

@@ -25,7 +25,8 @@ class Room:
         self.open = False
 
     async def enter(self):
-        for update in await self.git.room_updates(self.repo, self.path):
+        self.document = document(self.git, self.repo, self.path)
+        for update in await self.git.room_updates(self.document):
             self.doc.apply_update(update)
         self.open = True
         return self
@@ -38,7 +39,7 @@ class Room:
         self.text.insert(at, text)
         self.doc.unobserve(subscription)
         for update in updates:
-            await self.git.ingest(self.repo, self.path, update)
+            await self.git.ingest(self.document, update, EVE)
 
 
 class Rooms:
@@ -47,17 +48,29 @@ class Rooms:
     def __init__(self):
         self.rooms = {}
 
-    async def apply(self, repo, path, update):
-        room = self.rooms.get((repo, path))
+    async def apply(self, document, update):
+        room = self.rooms.get(document)
         if room is None or not room.open:
             return False
         room.doc.apply_update(update)
-        await room.git.ingest(repo, path, update)
+        await room.git.ingest(document, update, EVE)
         return True
 
+    async def close(self, document, reason):
+        room = self.rooms.pop(document, None)
+        if room is not None:
+            room.open = False
+        return room is not None
+
     async def enter(self, git, repo, path):
-        self.rooms[repo, path] = await Room(git, repo, path).enter()
-        return self.rooms[repo, path]
+        room = await Room(git, repo, path).enter()
+        self.rooms[room.document] = room
+        return room
+
+
+def document(git, repo, path):
+    """Return the id of the document at a path."""
+    return git.locate(f"{repo}/{path}").document
 
 
 async def queued(git, document, count):

@@ -23,7 +23,7 @@ from angelos.core.ids import START, new_proposal_id
 from angelos.core.repository import DeleteFile, NewText
 from angelos.testing import need
 
-from .conftest import ADA, EVE, FILE
+from .conftest import ADA, EVE, FILE, document
 
 PROPOSED = FILE.replace("line 5\n", "line five\n")
 
@@ -149,7 +149,7 @@ async def test_an_edit_that_was_not_logged_is_not_in_the_document(start, rooms, 
         fault["fail"] = False
         assert (await git.read_live("study", "a.txt")).decode() == FILE
         # The room still has it; its next whole state brings it.
-        await git.ingest("study", "a.txt", room.doc.get_update())
+        await git.ingest(document(git, "study", "a.txt"), room.doc.get_update(), EVE)
         assert (await git.read_live("study", "a.txt")).decode() == str(room.text)
 
 
@@ -177,14 +177,14 @@ async def test_no_snapshot_is_taken_over_a_gap(start, rooms, monkeypatch):
         room.text.insert(6, "second ")
         room.doc.unobserve(subscription)
         room.open = False
-        await git.ingest("study", "a.txt", updates[1])
+        await git.ingest(document(git, "study", "a.txt"), updates[1], EVE)
         assert (await git.read_live("study", "a.txt")).decode() == FILE
         proposal = new_proposal_id()
         await git.propose(proposal, "study", base, [NewText(path="a.txt", text=PROPOSED)], ADA, "")
         await git.merge(proposal)
     async with start() as git:
         assert (await git.read_live("study", "a.txt")).decode() == PROPOSED
-        await git.ingest("study", "a.txt", updates[0])
+        await git.ingest(document(git, "study", "a.txt"), updates[0], EVE)
         assert (await git.read_live("study", "a.txt")).decode() == "first second " + PROPOSED
     async with start() as git:
         assert (await git.read_live("study", "a.txt")).decode() == "first second " + PROPOSED
@@ -208,14 +208,15 @@ async def main(dsn, url, workspace):
             ValkeyJournal(client), Path(workspace)) as git:
         base = await git.head("study", "main")
         doc = pycrdt.Doc()
-        for update in await git.room_updates("study", "a.txt"):
+        document = git.locate("study/a.txt").document
+        for update in await git.room_updates(document):
             doc.apply_update(update)
         text, news = doc.get("source", type=pycrdt.Text), []
         doc.observe(lambda event: news.append(bytes(event.update)))
         for i in range(100_000):
             text.insert(0, f"t{i};")
             while news:
-                await git.ingest("study", "a.txt", news.pop(0))
+                await git.ingest(document, news.pop(0), "person/eve")
             print(f"t{i};", flush=True)
             if i % 5 == 0:
                 proposal = new_proposal_id()

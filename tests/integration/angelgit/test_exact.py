@@ -17,7 +17,7 @@ from angelos.core.errors import Conflict, InvalidInput, Stale
 from angelos.core.ids import new_proposal_id
 from angelos.core.repository import NewText
 
-from .conftest import ADA, BOB, EVE
+from .conftest import ADA, BOB, EVE, document
 
 NUMBERS = itertools.count()
 
@@ -137,7 +137,7 @@ class Model:
         subscription = doc.observe(lambda event: update.append(bytes(event.update)))
         self.room.text.insert(len("".join(rows[:at]).encode()), mark)
         doc.unobserve(subscription)
-        await self.git.ingest(self.repo, "a.txt", update[0])
+        await self.git.ingest(document(self.git, self.repo, "a.txt"), update[0], EVE)
         self.known |= set(lines(str(self.room.text)))
 
     async def propose(self, rng):

@@ -14,7 +14,7 @@ from angelos.core.errors import InvalidInput, Stale
 from angelos.core.ids import new_proposal_id
 from angelos.core.repository import DeleteFile, NewText, UnifiedDiff
 
-from .conftest import ADA, BOB, EVE
+from .conftest import ADA, BOB, EVE, document
 
 OUT = [{"output_type": "stream", "name": "stdout", "text": "1\n2\n"}]
 
@@ -101,7 +101,7 @@ async def test_a_room_that_runs_a_cell_and_an_agent_that_edits_it(git, nb, put, 
     notebook.ycells[1]["outputs"].append(pycrdt.Map({"output_type": "stream", "name": "stdout"}))
     notebook.ycells[1]["outputs"][0]["text"] = pycrdt.Text("ran\n")
     while news:
-        await git.ingest("nb", "n.ipynb", news.pop(0))
+        await git.ingest(document(git, "nb", "n.ipynb"), news.pop(0), EVE)
     await put(nb, "n.ipynb", book(A, {**B, "source": "print('ran')"}, C), repo="nb")
     theirs = notebook.get()["cells"][1]
     assert (theirs["source"], theirs["execution_count"]) == ("print('ran')", 7)
@@ -119,7 +119,7 @@ async def test_one_broken_document_does_not_block_the_others(git, put, rooms, ca
     room.doc.get("cells", type=pycrdt.Array).append("no cell")
     room.doc.get("cells", type=pycrdt.Array).append(pycrdt.Map({"source": "no type"}))
     while news:
-        await git.ingest("two", "n.ipynb", news.pop(0))
+        await git.ingest(document(git, "two", "n.ipynb"), news.pop(0), EVE)
     await put(base, "a.txt", "two\n", repo="two")
     assert await git.read_live("two", "a.txt") == b"two\n"
     with pytest.raises(InvalidInput):

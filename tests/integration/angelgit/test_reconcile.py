@@ -21,7 +21,7 @@ from angelos.core.ids import START, new_proposal_id
 from angelos.core.repository import DeleteFile, NewText
 from angelos.testing import eventually
 
-from .conftest import ADA, EVE, FILE, queued
+from .conftest import ADA, EVE, FILE, document, queued
 from .test_notebooks import A, B, book, sources
 
 THEIRS = FILE.replace("line 3\n", "line 3, by an editor\n")
@@ -86,7 +86,7 @@ async def test_facts_wait_while_the_journal_is_away(git, base, outside, announce
     outside("a.txt", THEIRS)
     with monkeypatch.context() as patch:
         patch.setattr(git._activity._journal, "append", away)
-        await git.write_file("study", "a.txt")
+        await git.write_file(document(git, "study", "a.txt"))
         await refused.wait()
     assert (await announced("taken-in")).subject == "study:a.txt"
 
@@ -100,7 +100,7 @@ async def test_an_edit_on_disk_of_a_file_that_is_being_deleted_stays(
     async with git._live.lock([document]):
         merge = asyncio.create_task(git.merge(proposal))
         await queued(git, document, 1)
-        seen = asyncio.create_task(git.write_file("study", "b/b.txt"))
+        seen = asyncio.create_task(git.write_file(document(git, "study", "b/b.txt")))
         await queued(git, document, 2)
     await merge
     with pytest.raises(NotFound):
@@ -115,28 +115,28 @@ async def test_an_edit_on_disk_is_taken_in_shown_and_announced(
     room = await rooms.enter(git, "study", "a.txt")
     await room.type("line 9", "typed\n")
     outside("a.txt", THEIRS)
-    await git.write_file("study", "a.txt")
+    await git.write_file(document(git, "study", "a.txt"))
     both = THEIRS.replace("line 9", "typed\nline 9")
     assert str(room.text) == await live(git) == (ws / "a.txt").read_text() == both
     fact = await announced("taken-in")
     assert (fact.actor, fact.subject) == (DISK, "study:a.txt")
     assert copies(ws) == []
     await room.type("line 20", "more\n")
-    await git.write_file("study", "a.txt")
+    await git.write_file(document(git, "study", "a.txt"))
     assert (ws / "a.txt").read_text() == both.replace("line 20", "more\nline 20")
 
 
 async def test_typing_that_is_on_its_way_survives_beside_it(git, base, ws, outside):
     """An update made before the edit on disk was taken in, and stored after it."""
     doc, updates = pycrdt.Doc(), []
-    for update in await git.room_updates("study", "a.txt"):
+    for update in await git.room_updates(document(git, "study", "a.txt")):
         doc.apply_update(update)
     doc.observe(lambda event: updates.append(bytes(event.update)))
     text = doc.get("source", type=pycrdt.Text)
     text.insert(len(FILE.partition("line 3\n")[0]), "typed before line 3\n")
     outside("a.txt", THEIRS)
-    await git.write_file("study", "a.txt")
-    await git.ingest("study", "a.txt", updates[0])
+    await git.write_file(document(git, "study", "a.txt"))
+    await git.ingest(document(git, "study", "a.txt"), updates[0], EVE)
     assert await live(git) == THEIRS.replace("line 3,", "typed before line 3\nline 3,")
 
 
@@ -158,7 +158,7 @@ async def test_the_same_lines_on_both_sides_are_kept_side_by_side(
     fact = await announced("set-aside")
     assert (ws / fact.plain()["copy"]).read_text() == THEIRS
     assert git.locate(f"study/{fact.plain()['copy']}") is None  # a file like any other
-    await git.write_file("study", "a.txt")
+    await git.write_file(document(git, "study", "a.txt"))
     assert len(copies(ws)) == 1
 
 
@@ -213,9 +213,9 @@ async def test_notebooks_are_taken_in_by_cell(git, ws, outside):
     assert sources((ws / "n.ipynb").read_bytes()) == want
     assert sources(await git.read_live("study", "n.ipynb")) == want
     outside("n.ipynb", json.dumps(json.loads((ws / "n.ipynb").read_text()), indent=8))
-    await git.write_file("study", "n.ipynb")
+    await git.write_file(document(git, "study", "n.ipynb"))
     outside("n.ipynb", "{ half a notebook")
-    await git.write_file("study", "n.ipynb")
+    await git.write_file(document(git, "study", "n.ipynb"))
     assert sources((ws / "n.ipynb").read_bytes()) == want
     assert copies(ws, "n") == ["{ half a notebook"]
 
@@ -250,7 +250,9 @@ async def test_content_that_is_no_text_is_kept_aside(  # noqa: PLR0917
 
 async def test_a_deleted_file_is_written_again_and_its_document_stays(git, base, ws, announced):
     (ws / "a.txt").unlink()
-    assert await git.write_file("study", "a.txt") is None  # an editor may be about to replace it
+    assert (
+        await git.write_file(document(git, "study", "a.txt")) is None
+    )  # an editor may be about to replace it
     await eventually((ws / "a.txt").exists)
     assert (ws / "a.txt").read_text() == FILE
     assert (await announced("restored")).subject == "study:a.txt"
@@ -260,7 +262,7 @@ async def test_a_program_that_is_still_writing_is_waited_for(git, base, put, roo
     with (ws / "a.txt").open("w") as file:  # truncated: nothing may be taken out of dev for it
         file.flush()
         await put(base, "a.txt", FILE.replace("line 15\n", "agent\n"))
-        assert await git.write_file("study", "a.txt") is None
+        assert await git.write_file(document(git, "study", "a.txt")) is None
         assert await live(git) == FILE.replace("line 15\n", "agent\n")
         file.write(THEIRS)
     both = THEIRS.replace("line 15\n", "agent\n")
@@ -346,7 +348,7 @@ async def test_killed_at_any_moment_nothing_is_lost_or_doubled(  # noqa: PLR0917
         outside("a.txt", THEIRS.replace("line 7", "new\nline 7"))
         monkeypatch.setattr(owner, name, cut)
         with pytest.raises(Unavailable):
-            await git.write_file("study", "a.txt")
+            await git.write_file(document(git, "study", "a.txt"))
         git._typed_files.clear()
         git._writer.waiting.clear()
         typed = str(room.text)

@@ -24,7 +24,8 @@ async def test_an_import_is_signed_readable_and_on_both_branches(git, base, key,
     assert files == {"a.txt": FILE.encode(), "b/b.txt": b"b\n"}
     assert [e.path for e in await git.tree("study", base)] == ["a.txt", "b/b.txt"]
     assert (tmp_path / "ws/study/b/b.txt").read_bytes() == b"b\n"
-    assert git.locate("study/b/b.txt") == ("study", "b/b.txt")
+    address = git.locate("study/b/b.txt")
+    assert (address.repo, address.path) == ("study", "b/b.txt")
     assert git.locate("study/none") is git.locate("none") is None
 
 
@@ -306,8 +307,8 @@ async def test_edits_that_do_not_fit_are_refused(git, base, edits, error):
 async def test_unknown_names_are_not_found(git, base):
     for call in (
         git.head("none", "dev"), git.tree("study", "0" * 64), git.read("study", base, "none"),
-        git.read_live("study", "none"), git.merge("prop-none"), git.room_updates("study", "none"),
-        git.ingest("study", "none", b"\0\0"), git.commit("none", base),
+        git.read_live("study", "none"), git.merge("prop-none"), git.room_updates("none"),
+        git.ingest("none", b"\0\0", EVE), git.commit("none", base),
         git.propose(new_proposal_id(), "study", "0" * 64, [NewText(path="a", text="b")], ADA, ""),
     ):  # fmt: skip
         with pytest.raises(NotFound):

@@ -19,9 +19,11 @@ from pathlib import Path
 import msgspec
 from pycrdt import Doc, Text
 
+from angelos.angelgit.documents.crdt import guarded
 from angelos.core.errors import InvalidInput, Unavailable
-from angelos.core.ids import PrincipalId
+from angelos.core.ids import DocumentId, PrincipalId
 from angelos.core.permissions import OWNER, Permission, Principal, Role
+from angelos.core.repository import DocumentAddress
 from angelos.core.routes import Call, Route
 from angelos.testing import MemoryJournal, make_fact
 
@@ -43,27 +45,35 @@ class FileLog:
     def locate(self, path):
         repo, _, rest = path.partition("/")
         known = repo == "study" and rest and not rest.startswith("scratch")
-        return (repo, rest) if known and (self.workspace / path).is_file() else None
+        return (
+            DocumentAddress(repo, rest, DocumentId(rest))
+            if known and (self.workspace / path).is_file()
+            else None
+        )
 
-    async def room_updates(self, repo, path):
+    async def room_updates(self, path):
         if not any(True for _ in self._read(path)):
             doc = Doc(client_id=1)
-            doc.get("source", type=Text).insert(0, (self.workspace / repo / path).read_text())
-            await self.ingest(repo, path, doc.get_update())
+            doc.get("source", type=Text).insert(0, (self.workspace / "study" / path).read_text())
+            await self.ingest(path, doc.get_update(), "person/import")
         return list(self._read(path))
 
-    async def ingest(self, repo, path, update):
-        line = json.dumps({"path": path, "update": base64.b64encode(update).decode()})
+    async def ingest(self, path, update, writer):
+        with guarded(path):
+            Doc().apply_update(update)
+        entry = {"path": path, "writer": writer, "update": base64.b64encode(update).decode()}
+        line = json.dumps(entry)
         with self.log.open("a") as file:
             file.write(line + "\n")
             file.flush()
             os.fsync(file.fileno())
+        return b""
 
-    async def write_file(self, repo, path):
+    async def write_file(self, path):
         """Write the file; what AngelGit does about others' text is tested with AngelGit."""
         source = str(self.doc(path).get("source", type=Text))
-        if source != (self.workspace / repo / path).read_text():
-            (self.workspace / repo / path).write_text(source)
+        if source != (self.workspace / "study" / path).read_text():
+            (self.workspace / "study" / path).write_text(source)
         return hashlib.sha256(source.encode()).hexdigest()
 
     def _read(self, path):
@@ -82,13 +92,13 @@ class FileLog:
     async def prepend(self, call: Call) -> dict:
         """Merge an update as a proposal would: into the log, then into the open room."""
         path, text = call.query["path"], call.query["text"]
-        await self.room_updates("study", path)
+        await self.room_updates(path)
         doc = self.doc(path)
         updates = []
         doc.observe(lambda event: updates.append(bytes(event.update)))
         doc.get("source", type=Text).insert(0, text)
-        await self.ingest("study", path, updates[0])
-        return {"open": await self.live.apply("study", path, updates[0])}
+        await self.ingest(path, updates[0], "agent/ada")
+        return {"open": await self.live.apply(path, updates[0])}
 
 
 class Everybody:
