@@ -45,10 +45,11 @@ def test_text_before_the_first_name(package):
         load_queries(package("select 1;\n-- name: one\nselect 1;\n"))
 
 
-def test_each_plane_counts_from_one():
+def test_each_plane_begins_at_one_and_gives_no_number_twice():
     for plane in PLANES:
         numbers = [migration.number for migration in migrations([plane])]
-        assert numbers == list(range(1, len(numbers) + 1)), plane
+        assert numbers[:1] in ([], [1]), plane
+        assert numbers == sorted(set(numbers)), plane
         assert numbers, plane
 
 
