@@ -25,7 +25,7 @@ from angelos.control.state import effects
 from angelos.control.state.decide import outstanding, overdue
 from angelos.control.tasks.dispatch import TaskDispatcher
 from angelos.control.tasks.service import TaskService
-from angelos.control.views import banner, node_view, weakest
+from angelos.control.views import banner, node_view, restart_views, weakest
 from angelos.core.api import NodeView, RepoView, StatusView
 from angelos.core.errors import AngelError
 from angelos.core.facts import PolicyLoaded, SystemStarted
@@ -99,6 +99,7 @@ class Control:
             journal=state.offset,
             policy=self.policy.hash,
             banner=banner(state),
+            restarts=restart_views(state),
         )
 
     def nodes(self) -> tuple[NodeView, ...]:

@@ -11,7 +11,7 @@ import msgspec
 from angelos.control.state.decide import awaited
 from angelos.control.state.models import ControlState, NodeRecord, ProposalRecord, TaskRecord
 from angelos.control.state.tasks import waits_for
-from angelos.core.api import NodeView, ProposalView, TaskView
+from angelos.core.api import NodeView, ProposalView, RestartView, TaskView
 from angelos.core.ids import PrincipalId
 from angelos.core.messages import Tier
 
@@ -80,6 +80,21 @@ def node_view(state: ControlState, node: NodeRecord) -> NodeView:
             for repo, checkout in node.checkouts.items()
             if checkout.healthy is not None
         },
+    )
+
+
+def restart_views(state: ControlState) -> tuple[RestartView, ...]:
+    """Return the parts of the system that were started again, the latest first."""
+    rows = sorted(state.restarts.items(), key=lambda row: -row[1].at)
+    return tuple(
+        RestartView(
+            part=part,
+            count=record.count,
+            at=record.at,
+            cause=record.cause,
+            exit_code=record.exit_code,
+        )
+        for part, record in rows
     )
 
 

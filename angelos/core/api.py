@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from angelos.core.facts import StepResult, TaskResult
+from angelos.core.facts import RestartCause, StepResult, TaskResult
 from angelos.core.ids import CommandId, Offset, PrincipalId, ProposalId, Revision, TaskId
 from angelos.core.messages import Input, Limits, Message, Tier
 from angelos.core.permissions import Permission, Role
@@ -235,6 +235,18 @@ class NodeList(View, frozen=True, kw_only=True):
     nodes: tuple[NodeView, ...]
 
 
+class RestartView(View, frozen=True, kw_only=True):
+    """A part of the system (a store, the server, a node) that was started again."""
+
+    part: str
+    count: int
+    """How often, as far as the journal reaches."""
+    at: float
+    """When it happened last."""
+    cause: RestartCause
+    exit_code: int | None = None
+
+
 class StatusView(View, frozen=True, kw_only=True):
     """The system at a glance."""
 
@@ -252,6 +264,7 @@ class StatusView(View, frozen=True, kw_only=True):
     """Hash of the policy in force."""
     banner: str = ""
     """A warning for everybody, such as unsandboxed execution."""
+    restarts: tuple[RestartView, ...] = ()
 
 
 class CreateEnrolment(Input, frozen=True, kw_only=True):

@@ -48,6 +48,7 @@ class Kind(StrEnum):
 
     system_started = "system.started"  # subject: system/<name>
     system_stopped = "system.stopped"
+    part_restarted = "part.restarted"  # subject: system/<part>
     policy_loaded = "policy.loaded"
 
     node_enrolled = "node.enrolled"  # subject: node/<name>
@@ -113,6 +114,16 @@ class CancelCause(StrEnum):
     """The proposal that it tests is not under test any more."""
     other_step_failed = "other-step-failed"
     """Another step of the same proposal failed first."""
+
+
+class RestartCause(StrEnum):
+    """Why a part of the system was started again."""
+
+    ended = "ended"
+    frozen = "frozen"
+    """It ran and did not answer."""
+    unreachable = "unreachable"
+    """Its socket was removed."""
 
 
 class CandidateOutcome(StrEnum):
@@ -202,6 +213,18 @@ class NodeDisconnected(FactPayload, frozen=True, kw_only=True):
 
     kind: ClassVar[Kind] = Kind.node_disconnected
     code: str = ""
+
+
+class PartRestarted(FactPayload, frozen=True, kw_only=True):
+    """A part of the system (a store, the server, a node) had failed and was started again."""
+
+    kind: ClassVar[Kind] = Kind.part_restarted
+    part: str
+    cause: RestartCause
+    exit_code: int | None = None
+    """Negative: the number of the signal that killed it."""
+    seconds: float = 0.0
+    """From the failure until it answered again."""
 
 
 class AgentEnrolled(FactPayload, frozen=True, kw_only=True):
@@ -569,6 +592,7 @@ PAYLOADS: dict[str, type[FactPayload]] = {
         NodeEnrolled,
         NodeConnected,
         NodeDisconnected,
+        PartRestarted,
         AgentEnrolled,
         AgentConnected,
         AgentDisconnected,

@@ -21,8 +21,6 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import msgspec
-
 from angelos.adapters.host import exec_child
 from angelos.adapters.host.children import start_ticks
 from angelos.adapters.host.datadir import Process
@@ -31,24 +29,6 @@ from angelos.core.errors import Unavailable
 _LOG_BYTES = 5_000_000
 _TAIL_LINES = 30
 _CHUNK = 65_536
-
-
-class Restarts(msgspec.Struct, frozen=True):
-    """When a child that died is started again: soon, then later, then no more.
-
-    >>> Restarts().died(now=100.0)
-    (Restarts(times=(100.0,)), 0.2)
-    """
-
-    times: tuple[float, ...] = ()
-
-    def died(
-        self, now: float, *, window_s: float = 60.0, most: int = 6
-    ) -> tuple[Restarts, float | None]:
-        """Return the new state and the seconds to wait; None after `most` deaths in the window."""
-        times = (*(t for t in self.times if now - t < window_s), now)
-        delay = 0.2 * 2 ** (len(times) - 1)
-        return Restarts(times), (delay if len(times) <= most else None)
 
 
 class BoundedLog:
@@ -209,19 +189,3 @@ async def _pump(pipe: int, log: BoundedLog) -> None:
             log.write(data)
     finally:
         transport.close()
-
-
-async def ended(pid: int) -> None:
-    """Wait until a process has ended, our child or not (`pidfd_open(2)`)."""
-    loop = asyncio.get_running_loop()
-    try:
-        handle = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    done = asyncio.Event()
-    loop.add_reader(handle, done.set)
-    try:
-        await done.wait()
-    finally:
-        loop.remove_reader(handle)
-        os.close(handle)

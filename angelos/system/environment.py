@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from angelos.adapters.host.children import IDENTITY
 from angelos.adapters.host.datadir import DataDir
 from angelos.wiring.settings import inherited
 
@@ -27,9 +28,15 @@ _NODE_WITHOUT = (
 """Addresses of stores and tokens of people: a node has its certificate and nothing else."""
 
 
-def server_environment(data: DataDir, token: str, config: Path) -> dict[str, str]:
-    """Return the server's whole environment; its kernels inherit it (less the token)."""
+def server_environment(
+    data: DataDir, token: str, config: Path, identity: str = ""
+) -> dict[str, str]:
+    """Return the server's whole environment; its kernels inherit it (less the token).
+
+    `identity` is the id of the data directory.
+    """
     return _without(_SERVER_WITHOUT) | {
+        IDENTITY: identity,
         "ANGELOS_DATA_DIR": str(data.root),
         "ANGELOS_SUPERVISED": "1",
         "IPYTHONDIR": str(data.jupyter / "ipython"),
@@ -41,9 +48,14 @@ def server_environment(data: DataDir, token: str, config: Path) -> dict[str, str
     }
 
 
-def node_environment() -> dict[str, str]:
-    """Return the whole environment of a node on this machine."""
-    return _without(_NODE_WITHOUT)
+def node_environment(identity: str = "", notify: str = "") -> dict[str, str]:
+    """Return the whole environment of a node on this machine.
+
+    Args:
+        identity: the id of the data directory.
+        notify: where it gives its signs of life.
+    """
+    return _without(_NODE_WITHOUT) | {IDENTITY: identity, "NOTIFY_SOCKET": notify}
 
 
 def _without(prefixes: tuple[str, ...]) -> dict[str, str]:

@@ -64,8 +64,8 @@ class LocalNode:
             view = await angelos.nodes.add(name, role, ttl_s=_TOKEN_S)
             await enrol(view.token, self.folder)
 
-    def child(self) -> Child:
-        """Return its process."""
+    def child(self, identity: str, notify: str) -> Child:
+        """Return its process, which gives its signs of life to `notify`."""
         name, role = self.local
         argv = [
             sys.executable,
@@ -75,4 +75,5 @@ class LocalNode:
             *("--role", role),
             *("--dir", str(self.folder)),
         ]
-        return Child(name, argv, node_environment(), self.settings.data.logs / f"{name}.log")
+        env = node_environment(identity, notify)
+        return Child(name, argv, env, self.settings.data.logs / f"{name}.log")

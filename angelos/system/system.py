@@ -1,15 +1,16 @@
 """The system that `angelos up` runs: stores, server and nodes, as one `async with`.
 
     async with System(settings, say) as system:
-        reason = await system.watch()   # until a part is lost for good
+        await system.watch()        # until it is cancelled
 
 Parts start side by side where possible: while PostgreSQL and Valkey start, the server imports. A
-server or node that dies is started again; when a store dies everything stops in order.
+part that ends or freezes is started again, with growing pauses and for ever.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import os
 import secrets
@@ -27,20 +28,26 @@ import msgspec
 from angelos.adapters.host.children import end_recorded, start_ticks
 from angelos.adapters.host.datadir import Process, ServerFile, SystemFile
 from angelos.adapters.host.embedded import EmbeddedPostgres, EmbeddedValkey
+from angelos.adapters.host.notify import SignsOfLife
+from angelos.adapters.host.supervision import Failure, Restart, SupervisedPart, keep
 from angelos.adapters.net.sockets import free_port
 from angelos.client import Angelos
 from angelos.core.errors import AngelError, ServerState, Unavailable, first_of
 from angelos.system import jupyter
-from angelos.system.child import Child, Restarts, ended
+from angelos.system.child import Child
 from angelos.system.environment import server_environment
 from angelos.system.nodes import LOCAL_NODES, LocalNode
+from angelos.system.parts import NodePart, ServerPart
+from angelos.wiring.restarts import RestartFacts
 from angelos.wiring.settings import Settings
 
 log = logging.getLogger(__name__)
 Say = Callable[..., None]
 _READY_S = 60.0
 _STOP_S = 15.0
-_CHECK_S = 5.0
+_CHECK_S = 2.0
+SIGNS = "notify"
+"""The socket for signs of life, in the directory for sockets."""
 
 
 class System:
@@ -58,7 +65,10 @@ class System:
         self._stack = AsyncExitStack()
         self._children: dict[str, Child] = {}
         self._nodes: dict[str, LocalNode] = {}
-        self._stores: dict[str, Process] = {}
+        self._stores: dict[str, EmbeddedPostgres | EmbeddedValkey] = {}
+        self._identity = ""
+        self._signs: SignsOfLife | None = None
+        self._facts: RestartFacts | None = None
         self._token = secrets.token_urlsafe(32)
         self._file: SystemFile | None = None
         self.stopping = False
@@ -100,38 +110,51 @@ class System:
         for child in self._children.values():
             child.kill()
         for store in self._stores.values():
-            if start_ticks(store.pid) == store.start_ticks:
-                os.kill(store.pid, signal.SIGKILL)
+            store.kill()
 
-    async def watch(self) -> str:
-        """Keep the parts running; when one is lost for good, return the reason."""
-        waits = [
-            asyncio.create_task(self._keep(child), name=f"keep {name}")
-            for name, child in self._children.items()
-        ]
-        waits.append(asyncio.create_task(self._check(), name="check server"))
-        waits += [
-            asyncio.create_task(self._lost(store), name=f"watch {name}")
-            for name, store in self._stores.items()
-        ]
-        try:
-            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            return next(iter(done)).result()
-        finally:
-            for task in waits:
-                task.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+    async def watch(self) -> None:
+        """Keep all parts running, until this is cancelled."""
+        async with asyncio.TaskGroup() as group:
+            for part in self._parts():
+                group.create_task(keep(part, self), name=f"keep {part.name}")
+            group.create_task(self._check(), name="check server")
+            group.create_task(self._keep_runtime(), name="check runtime directory")
+
+    def _parts(self) -> list[SupervisedPart]:
+        parts: list[SupervisedPart] = list(self._stores.values())
+        parts.append(ServerPart(self._children["server"], self.url))
+        assert self._signs is not None  # noqa: S101 - opened before the first child was started
+        for name, node in self._nodes.items():
+            renew = functools.partial(self._enrol_again, node)
+            parts.append(NodePart(self._children[name], self._signs, renew))
+        return parts
+
+    # -- what happens to the parts (host/supervision.py, Reporter) -----------------------------
+
+    def failed(self, part: str, failure: Failure) -> None:
+        """Say that a part is about to be started again."""
+        self._say("restarting", name=part, cause=failure.cause, exit_code=failure.exit_code)
+
+    def restarted(self, restart: Restart) -> None:
+        """Record that a part runs again."""
+        self._record()
+        self._say("restarted", name=restart.part, after=round(restart.seconds, 2))
+        if self._facts is not None:
+            self._facts.add(restart)
 
     # -- start -----------------------------------------------------------------------------
 
     async def _start(self) -> None:
         data = self.data
         data.create()
-        self._stack.enter_context(data.locked())
+        self._identity, copied = self._stack.enter_context(data.locked())
+        if copied:
+            self._say("copied", data_dir=str(data.root))
         await self._end_orphans()
         self._stack.callback(data.write_processes, [])
         runtime = data.create_runtime()
-        self._stack.callback(shutil.rmtree, runtime, ignore_errors=True)
+        self._stack.callback(self._remove_runtime)
+        self._signs = await self._stack.enter_async_context(SignsOfLife(runtime / SIGNS))
         port = free_port(self.settings.server.port)
         if self.settings.server.port not in (0, port):
             raise Unavailable(
@@ -139,12 +162,13 @@ class System:
                 hint="Leave --port out for a free one.",
             )
         config = jupyter.configure(data)
-        env = server_environment(data, self._token, config)
+        env = server_environment(data, self._token, config, self._identity)
         server = self._add(Child("server", jupyter.argv(port), env, data.logs / "server.log"))
         await self._spawn(server)
         self._file = await self._start_stores(runtime)
         data.write_system(self._file)
         self._stack.callback(data.clear_system)
+        self._facts = await self._stack.enter_async_context(RestartFacts(self._file.valkey))
         url = f"http://127.0.0.1:{port}"
         async with Angelos(url, token=self._token) as angelos:
             await self._server_ready(server, angelos)
@@ -167,7 +191,7 @@ class System:
         """Stop the processes of an `up` that was killed, in reverse order of start."""
         for old in reversed(self.data.processes()):
             how = signal.SIGINT if old.name == "postgres" else signal.SIGTERM
-            if await end_recorded(old.pid, old.start_ticks, how):
+            if await end_recorded(old.pid, old.start_ticks, how, identity=self._identity):
                 self._say("orphan", name=old.name, pid=old.pid)
         self.data.clear_system()
 
@@ -177,10 +201,10 @@ class System:
             async with asyncio.TaskGroup() as group:
                 postgres = valkey = None
                 if not dsn:
-                    store = EmbeddedPostgres(self.data.postgres, runtime)
+                    store = EmbeddedPostgres(self.data.postgres, runtime, identity=self._identity)
                     postgres = group.create_task(self._start_store(store))
                 if not url:
-                    store = EmbeddedValkey(self.data.valkey, runtime)
+                    store = EmbeddedValkey(self.data.valkey, runtime, identity=self._identity)
                     valkey = group.create_task(self._start_store(store))
         except ExceptionGroup as group:
             if (error := first_of(group)) is None:
@@ -196,7 +220,7 @@ class System:
 
     async def _start_store(self, store: EmbeddedPostgres | EmbeddedValkey) -> str:
         await self._stack.enter_async_context(store)
-        self._stores[store.name] = Process(store.name, store.pid, store.start_ticks)
+        self._stores[store.name] = store
         self._record()
         self._say("started", name=store.name, pid=store.pid)
         return store.url
@@ -242,7 +266,8 @@ class System:
         for local in LOCAL_NODES:
             node = self._nodes[local.name] = LocalNode(local, self.settings)
             await node.enrol(angelos, hub_url)
-            await self._spawn(self._add(node.child()))
+            assert self._signs is not None  # noqa: S101 - opened before
+            await self._spawn(self._add(node.child(self._identity, str(self._signs.path))))
 
     async def _nodes_connected(self, angelos: Angelos) -> None:
         names = {f"node/{local.name}" for local in LOCAL_NODES}
@@ -279,25 +304,6 @@ class System:
 
     # -- run -------------------------------------------------------------------------------
 
-    async def _keep(self, child: Child) -> str:
-        restarts = Restarts()
-        while True:
-            code = await child.wait()
-            await child.stop()
-            restarts, delay = restarts.died(time.monotonic())
-            if delay is None:
-                if (
-                    child is not self._children["server"]
-                ):  # without a node the system is still of use
-                    self._say("given up", name=child.name, exit_code=code)
-                    await asyncio.Event().wait()
-                return f"{child.name} keeps ending (exit code {code}); see {self.data.logs}."
-            self._say("restarting", name=child.name, exit_code=code)
-            await asyncio.sleep(delay)
-            if child.name in self._nodes:
-                await self._enrol_again(self._nodes[child.name])
-            await self._spawn(child)
-
     async def _enrol_again(self, node: LocalNode) -> None:
         """Renew the certificate of a node that was away too long, unless it is quarantined."""
         try:
@@ -306,8 +312,8 @@ class System:
         except AngelError as error:
             log.warning("%s has no certificate: %s", node.local.name, error)
 
-    async def _check(self) -> str:
-        """Stop the server when AngelOS has failed in it, so that it is started anew."""
+    async def _check(self) -> None:
+        """Stop the server when AngelOS does not run in it, so that it is started anew."""
         async with Angelos(self.url, token=self._token) as angelos:
             while True:
                 await asyncio.sleep(_CHECK_S)
@@ -315,7 +321,8 @@ class System:
                     await angelos.status()
                     self._follow_hub()
                 except Unavailable as error:
-                    if error.extra.get("state") == ServerState.failed:
+                    # `not_started` too: the stores of others may have been away.
+                    if error.extra.get("state") in {ServerState.failed, ServerState.not_started}:
                         self._children["server"].terminate()
                 except AngelError as error:
                     log.warning("the server answers with %s", error)
@@ -330,9 +337,39 @@ class System:
         for name in self._nodes:
             self._children[name].terminate()
 
-    async def _lost(self, store: Process) -> str:
-        await ended(store.pid)
-        return f"{store.name} (pid {store.pid}) has died; what was acknowledged is kept."
+    async def _keep_runtime(self) -> None:
+        """Make the directory for sockets again when somebody has removed it."""
+        assert self._signs is not None  # noqa: S101 - opened before
+        while True:
+            await asyncio.sleep(_CHECK_S)
+            if self._signs.path.is_socket():
+                continue
+            try:
+                runtime = self.data.create_runtime()
+                if runtime != self._signs.path.parent:
+                    self._move_runtime(runtime)
+                self._signs.open()
+            except (AngelError, OSError) as error:
+                log.warning("The directory for sockets cannot be made again: %s", error)
+            else:
+                self._say("rebuilt", path=str(runtime))
+
+    def _move_runtime(self, runtime: Path) -> None:
+        """Use another directory for sockets: the place of the old one has gone (a log-out)."""
+        assert self._signs is not None  # noqa: S101 - opened before
+        self._signs.path = runtime / SIGNS
+        urls: dict[str, str] = {}
+        for name, store in self._stores.items():
+            store.move_sockets(runtime)
+            urls[name] = store.url
+            store.kill()  # and it is started again, with its socket there
+        self._file = msgspec.structs.replace(self._system, **urls)
+        self.data.write_system(self._file)
+        self._children["server"].terminate()
+
+    def _remove_runtime(self) -> None:
+        if self._signs is not None:
+            shutil.rmtree(self._signs.path.parent, ignore_errors=True)
 
     # -- stop ------------------------------------------------------------------------------
 
@@ -355,6 +392,6 @@ class System:
         self._record()
 
     def _record(self) -> None:
-        processes = list(self._stores.values())
+        processes = [Process(s.name, s.pid, s.start_ticks) for s in self._stores.values()]
         processes += [child.record for child in self._children.values() if child.record is not None]
         self.data.write_processes(processes)

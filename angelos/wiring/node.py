@@ -16,8 +16,10 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from angelos.adapters.host.clock import SystemClock
+from angelos.adapters.host.notify import give_signs
 from angelos.adapters.identity.enrolment import Identity
 from angelos.adapters.net.websocket import connect_channel
 from angelos.client import Angelos
@@ -28,7 +30,7 @@ from angelos.node.config import NodeConfig, SandboxConfig
 from angelos.node.sandbox.layout import exposed, system_binds, this_interpreter
 from angelos.node.sandbox.sandbox import BubblewrapSandbox
 from angelos.node.service import Keys, Node
-from angelos.wiring.settings import load_nodes
+from angelos.wiring.settings import load_nodes, notify_socket
 
 log = logging.getLogger("angelos.node")
 _FLUSH_S = 5.0
@@ -110,6 +112,16 @@ async def _run(config: NodeConfig) -> None:
         grant=VerifyKey(identity.enrolled.grant_key),
         revision=VerifyKey(identity.enrolled.revision_key),
     )
+    tasks = (
+        asyncio.create_task(_work(config, identity, keys, clock), name="node"),
+        asyncio.create_task(give_signs(notify_socket()), name="signs of life"),
+        asyncio.create_task(stop.wait(), name="stop"),
+    )
+    await _first(*tasks)
+
+
+async def _work(config: NodeConfig, identity: Identity, keys: Keys, clock: Clock) -> None:
+    """Connect, for as long as that takes, and carry commands out until the hub refuses the node."""
     async with BubblewrapSandbox(config.sandbox) as sandbox:
         log.info("%s: isolation %s %s", identity.id, sandbox.tier, " ".join(sandbox.reasons))
         angelos = Angelos(identity.hub_url, tls=identity.client_context())
@@ -122,22 +134,20 @@ async def _run(config: NodeConfig) -> None:
             keys,
         )
         async with angelos, node:
-            await _until(stop, node, identity, clock)
+            await _first(
+                asyncio.create_task(node.run(), name="commands"),
+                asyncio.create_task(identity.keep_renewed(clock), name="renewal"),
+            )
 
 
-async def _until(stop: asyncio.Event, node: Node, identity: Identity, clock: Clock) -> None:
-    """Run the node until `stop` is set; raise the error that ends it before."""
-    jobs = [
-        asyncio.create_task(node.run(), name="commands"),
-        asyncio.create_task(identity.keep_renewed(clock), name="renewal"),
-        asyncio.create_task(stop.wait(), name="stop"),
-    ]
+async def _first(*tasks: asyncio.Task[Any]) -> None:
+    """Wait until one task has ended, end the rest, and raise the error of any."""
     try:
-        await asyncio.wait(jobs, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for job in jobs:
-            job.cancel()
-        results = await asyncio.gather(*jobs, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
     for result in results:
         if isinstance(result, Exception):
             raise result
@@ -150,7 +160,7 @@ async def _connect(
     """Connect to the hub; on leaving, wait a moment until it has processed the last facts."""
     info = {**info, "pid": str(os.getpid())}
     async with connect_channel(
-        identity.hub_url, identity.client_context(), clock, info=info, patience_s=60.0
+        identity.hub_url, identity.client_context(), clock, info=info, patience_s=None
     ) as channel:
         yield channel
         with contextlib.suppress(TimeoutError):

@@ -3,6 +3,8 @@
 ANGELOS_POSTGRES_DSN       use this PostgreSQL (>= 15) instead of the embedded one
 ANGELOS_VALKEY_URL         use this Valkey or Redis (>= 7, appendonly yes), likewise
 ANGELOS_ALLOW_UNSANDBOXED  1: run code without a sandbox where none can be made (a banner says so)
+XDG_RUNTIME_DIR            where the sockets of the embedded stores lie, if it is private
+NOTIFY_SOCKET              where a node gives signs of life, as systemd's services do
 ANGELOS_SUPERVISED         1: set by `angelos up` for its server; it waits for up's stores
 
 >>> load({"ANGELOS_DATA_DIR": "/srv/a"}).data.root
@@ -49,6 +51,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """All settings of a system."""
 
     data_dir: Path
+    runtime_base: str = ""
+    """The user's directory for sockets; the embedded stores have theirs below it."""
     stores: StoreSettings = StoreSettings()
     server: ServerSettings = ServerSettings()
     nodes: NodeSettings = NodeSettings()
@@ -56,7 +60,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def data(self) -> DataDir:
         """The data directory's layout."""
-        return DataDir(self.data_dir)
+        return DataDir(self.data_dir, self.runtime_base)
 
 
 def load(
@@ -79,6 +83,7 @@ def load(
     root = absolute(data_dir) if data_dir else find_data_dir(env)
     return Settings(
         data_dir=root,
+        runtime_base=env.get("XDG_RUNTIME_DIR", ""),
         stores=StoreSettings(
             postgres_dsn=env.get("ANGELOS_POSTGRES_DSN", ""),
             valkey_url=env.get("ANGELOS_VALKEY_URL", ""),
@@ -96,6 +101,12 @@ def load_nodes(environ: Mapping[str, str] | None = None) -> NodeSettings:
     """
     env = os.environ if environ is None else environ
     return NodeSettings(allow_unsandboxed=_flag(env, "ANGELOS_ALLOW_UNSANDBOXED"))
+
+
+def notify_socket(environ: Mapping[str, str] | None = None) -> str:
+    """Return where this process gives signs of life (`sd_notify(3)`); empty if nowhere."""
+    env = os.environ if environ is None else environ
+    return env.get("NOTIFY_SOCKET", "")
 
 
 def inherited() -> dict[str, str]:

@@ -16,7 +16,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import NamedTuple
 
 from angelos.adapters.host.embedded import EmbeddedPostgres, EmbeddedValkey
+from angelos.adapters.host.supervision import Failure, Restart, SupervisedPart, keep
 from angelos.core.errors import Conflict, Unavailable
+from angelos.wiring.restarts import RestartFacts
 from angelos.wiring.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -43,21 +45,57 @@ async def open_stores(settings: Settings) -> AsyncIterator[OpenStores | None]:
         data = settings.data
         data.create()
         try:
-            stack.enter_context(data.locked())
+            identity, _ = stack.enter_context(data.locked())
         except Conflict as error:
             log.info("%s", error)
             yield None
             return
         dsn, url = settings.stores.postgres_dsn, settings.stores.valkey_url
+        own: list[SupervisedPart] = []
         if not (dsn and url):
             runtime = data.create_runtime()
             stack.callback(shutil.rmtree, runtime, ignore_errors=True)
             if not dsn:
-                postgres = EmbeddedPostgres(data.postgres, runtime)
+                postgres = EmbeddedPostgres(data.postgres, runtime, identity=identity)
                 dsn = (await stack.enter_async_context(postgres)).url
+                own.append(postgres)
             if not url:
-                url = (await stack.enter_async_context(EmbeddedValkey(data.valkey, runtime))).url
-        yield OpenStores(dsn, url)
+                valkey = EmbeddedValkey(data.valkey, runtime, identity=identity)
+                url = (await stack.enter_async_context(valkey)).url
+                own.append(valkey)
+        async with _kept(own, url):
+            yield OpenStores(dsn, url)
+
+
+@asynccontextmanager
+async def _kept(parts: list[SupervisedPart], valkey_url: str) -> AsyncIterator[None]:
+    """Keep the stores that this process owns running, and record when one is started again."""
+    async with RestartFacts(valkey_url) as facts:
+        reporter = _Log(facts)
+        tasks = [asyncio.create_task(keep(p, reporter), name=f"keep {p.name}") for p in parts]
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+            if tasks:
+                await asyncio.wait(tasks)
+
+
+class _Log:
+    """Logs what happens to the stores, and appends the facts."""
+
+    def __init__(self, facts: RestartFacts) -> None:
+        self._facts = facts
+
+    def failed(self, part: str, failure: Failure) -> None:
+        """Log it."""
+        log.error("%s %s (exit code %s); starting it again", part, failure.cause, failure.exit_code)
+
+    def restarted(self, restart: Restart) -> None:
+        """Log and record it."""
+        log.warning("%s runs again after %.1f s", restart.part, restart.seconds)
+        self._facts.add(restart)
 
 
 async def _from_up(settings: Settings) -> OpenStores:

@@ -308,33 +308,3 @@ def _bind(listener, port):
             assert time.monotonic() < until
         else:
             return
-
-
-@pytest.mark.parametrize("name", ["server", "exec1"])
-@pytest.mark.slow
-def test_a_killed_part_is_started_again(tmp_path, name):
-    data_dir = tmp_path / "data"
-    with running(data_dir) as up:
-        pid, _ = up.pids()[name]
-        os.kill(pid, signal.SIGKILL)
-        assert up.until("restarting", name=name)["exit_code"] == -signal.SIGKILL
-        deadline = time.monotonic() + 60
-        while (done := cli(data_dir, "run", "-c", "print('back')")).returncode != 0:
-            assert time.monotonic() < deadline, done.stderr
-        assert done.stdout == "back\n"
-        assert up.stop() == 0
-
-
-@pytest.mark.parametrize("name", ["postgres", "valkey"])
-@pytest.mark.slow
-def test_a_killed_store_ends_all_with_a_clear_message(tmp_path, name):
-    with running(tmp_path / "data") as up:
-        cli(up.data.root, "run", "-c", "print(1)")
-        pids = up.pids()
-        os.kill(pids[name][0], signal.SIGKILL)
-        assert name in up.until("lost")["reason"]
-        assert up.process.wait(60) == 1
-        assert name in up.process.stderr.read()
-        assert alive(pids) == set()
-    with running(tmp_path / "data") as up:
-        assert cli(up.data.root, "run", "-c", "print(2)").stdout == "2\n"

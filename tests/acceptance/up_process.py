@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import signal
 import subprocess
@@ -25,7 +26,7 @@ class Up:
     """One run of `angelos up --json`."""
 
     def __init__(self, data_dir: Path, *args: str, prefix: Sequence[str] = ()) -> None:
-        self.data = DataDir(data_dir)
+        self.data = DataDir(data_dir, os.environ.get("XDG_RUNTIME_DIR", ""))
         command = [*prefix, sys.executable, "-m", "angelos", "up", "--json", "--data-dir"]
         self.process = subprocess.Popen(
             [*command, str(data_dir), *args],

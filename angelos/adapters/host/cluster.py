@@ -69,14 +69,14 @@ class Cluster:
         else:
             self._initdb(log)
 
-    def spawn(self, log: Path, **settings: str) -> subprocess.Popen[bytes]:
+    def spawn(self, log: Path, identity: str = "", **settings: str) -> subprocess.Popen[bytes]:
         """Start the server."""
         binds, install, path = self._mounts(self.path, SERVER_UID)
         argv = [str(install / "bin" / "postgres"), "-D", str(path)]
         for name, value in settings.items():
             argv += ["-c", f"{name}={value}"]
         uid = SERVER_UID if os.geteuid() == 0 else 0
-        return spawn(argv, log=log, end_with=signal.SIGINT, uid=uid, binds=binds)
+        return spawn(argv, log=log, end_with=signal.SIGINT, uid=uid, binds=binds, identity=identity)
 
     def is_ready(self, pid: int) -> bool:
         """Return whether the server accepts connections, by the status in its lock file."""

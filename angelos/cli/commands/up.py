@@ -46,12 +46,13 @@ class _Teller:
     _TEXTS = {
         "orphan": "ended {name} (pid {pid}), left behind by a killed run",
         "started": "{name}",
-        "restarting": "{name} ended with exit code {exit_code}; starting it again",
-        "given up": "{name} keeps ending (exit code {exit_code}); the system runs without it",
+        "copied": "{data_dir} is a copy: it gets an id and ports of its own",
+        "restarting": "{name} {cause} (exit code {exit_code}); starting it again",
+        "restarted": "{name} runs again after {after} s",
+        "rebuilt": "the directory for sockets was removed; {path} is there again",
         "moved": "the hub's port was taken meanwhile; it is at {hub} now, the nodes follow",
         "ready": "ready: {lab}\n{pad}Ctrl-C stops it; other commands find it through {data_dir}",
         "stopping": "stopping ({reason})",
-        "lost": "{reason}",
         "stopped": "stopped; nothing is left running",
     }
 
@@ -97,11 +98,8 @@ async def _serve(system: System, say: _Teller, *, lab: bool) -> int:
             import webbrowser
 
             await asyncio.to_thread(webbrowser.open, system.lab_url)
-        reason = await system.watch()
-        say("lost", reason=reason)
-        click.echo(f"angelos: {reason}", err=True)
-        click.echo("angelos: everything is being stopped; `angelos up` starts it again.", err=True)
-    return FAILED
+        await system.watch()
+    return 0
 
 
 class _Stop:

@@ -69,6 +69,7 @@ Fold = Callable[[ControlState, Fact], ControlState]
 _FOLDS: dict[str, tuple[Fold, ...]] = {
     Kind.system_started: (node_state.server_started,),
     Kind.policy_loaded: (lambda state, fact: replace(state, policy=fact.read(PolicyLoaded).hash),),
+    Kind.part_restarted: (node_state.part_restarted,),
     Kind.node_enrolled: (node_state.node_known,),
     Kind.node_connected: (node_state.node_known,),
     Kind.node_disconnected: (node_state.node_left,),

@@ -11,7 +11,13 @@ from typing import Literal
 import msgspec
 
 from angelos.core.api import ProposalState, TaskState
-from angelos.core.facts import CancelCause, CandidateOutcome, StepResult, TaskResult
+from angelos.core.facts import (
+    CancelCause,
+    CandidateOutcome,
+    RestartCause,
+    StepResult,
+    TaskResult,
+)
 from angelos.core.ids import (
     START,
     CommandId,
@@ -164,6 +170,15 @@ class RepoRecord(Message, frozen=True, kw_only=True):
         return self.mains[-1]
 
 
+class RestartRecord(Message, frozen=True, kw_only=True):
+    """How often a part of the system was started again, and why the last time."""
+
+    count: int
+    at: float
+    cause: RestartCause
+    exit_code: int | None = None
+
+
 class ControlState(Message, frozen=True, kw_only=True):
     """The whole state of control; `offset` is that of the last fact folded."""
 
@@ -176,6 +191,8 @@ class ControlState(Message, frozen=True, kw_only=True):
     repos: dict[str, RepoRecord] = {}
     quarantined: dict[PrincipalId, FactId] = {}
     """By principal, the fact of its quarantine."""
+    restarts: dict[str, RestartRecord] = {}
+    """By part of the system."""
 
 
 def replace(record: ControlState, **changes: object) -> ControlState:

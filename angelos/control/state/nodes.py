@@ -18,6 +18,7 @@ from angelos.control.state.models import (
     MainRecord,
     NodeRecord,
     RepoRecord,
+    RestartRecord,
     replace,
 )
 from angelos.core.facts import (
@@ -28,6 +29,7 @@ from angelos.core.facts import (
     Kind,
     NodeConnected,
     NodeEnrolled,
+    PartRestarted,
     ProposalPromoted,
     RollbackDone,
 )
@@ -85,6 +87,19 @@ def server_started(state: ControlState, fact: Fact) -> ControlState:
         return state
     nodes = {node: _disconnected(record, fact.at) for node, record in state.nodes.items()}
     return replace(state, nodes=nodes)
+
+
+def part_restarted(state: ControlState, fact: Fact) -> ControlState:
+    """Count that a part of the system was started again."""
+    data = fact.read(PartRestarted)
+    before = state.restarts.get(data.part)
+    record = RestartRecord(
+        count=(before.count if before else 0) + 1,
+        at=fact.at,
+        cause=data.cause,
+        exit_code=data.exit_code,
+    )
+    return replace(state, restarts={**state.restarts, data.part: record})
 
 
 def quarantined(state: ControlState, fact: Fact) -> ControlState:

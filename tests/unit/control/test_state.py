@@ -51,11 +51,13 @@ DATA = {
     Kind.checkout_failed: {"repo": "study"},
     Kind.rollback_done: {"from": REVISIONS[1], "to": REVISIONS[0], "cause": "health"},
     Kind.policy_loaded: {"hash": "h"},
+    Kind.part_restarted: {"part": "valkey", "cause": "ended"},
 }  # fmt: skip
 
 SUBJECTS = {
     "task": TASKS, "proposal": PROPOSALS, "node": NODES, "checkout": NODES,
-    "principal": [*NODES, *PEOPLE], "system": ["system/control"], "policy": ["system/control"],
+    "principal": [*NODES, *PEOPLE], "system": ["system/control"], "part": ["system/valkey"],
+    "policy": ["system/control"],
     "branch": ["study:main", "study:dev"], "rollback": ["study:main"], "person": PEOPLE[:1],
     "token": PEOPLE[:1],
 }  # fmt: skip

@@ -7,11 +7,8 @@ import os
 import subprocess
 import sys
 
-from hypothesis import given
-from hypothesis import strategies as st
-
-from angelos.adapters.host.children import start_ticks
-from angelos.system.child import BoundedLog, Child, Restarts, ended
+from angelos.adapters.host.children import ended, start_ticks
+from angelos.system.child import BoundedLog, Child
 
 STUBBORN = (
     "import signal, sys, time\n"
@@ -129,20 +126,3 @@ def test_a_log_that_cannot_be_turned_goes_on_on_its_page(tmp_path):
         log.write(line)
     assert log.tail() == "first\nsecond\nthird"
     log.close()
-
-
-def test_restarts_grow_slower_and_stop():
-    state, delays = Restarts(), []
-    for n in range(7):
-        state, delay = state.died(now=float(n))
-        delays.append(delay)
-    assert delays == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, None]
-
-
-@given(st.lists(st.floats(10.1, 1000), max_size=50))
-def test_one_that_dies_seldom_is_always_started_again(pauses):
-    state, now = Restarts(), 0.0
-    for pause in pauses:
-        now += pause
-        state, delay = state.died(now)
-        assert delay is not None
