@@ -58,6 +58,7 @@ def proposal_view(proposal: ProposalRecord) -> ProposalView:
         reason=proposal.reason,
         changes=proposal.changes,
         steps=proposal.steps,
+        findings=proposal.findings,
         candidate=proposal.candidate,
         revision=proposal.revision,
         needs=proposal.needs - len(proposal.approvals) if waiting else 0,

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from angelos.core.facts import RestartCause, StepResult, TaskResult
+from angelos.core.findings import GateFinding
 from angelos.core.ids import CommandId, Offset, PrincipalId, ProposalId, Revision, TaskId
 from angelos.core.messages import Input, Limits, Message, Tier
 from angelos.core.permissions import Permission, Role
@@ -126,6 +127,8 @@ class ProposalView(View, frozen=True, kw_only=True):
     """Why it is in this state, in a sentence."""
     changes: tuple[Change, ...]
     steps: tuple[StepResult, ...] = ()
+    findings: tuple[GateFinding, ...] = ()
+    """What a person has to look at before it may be promoted."""
     candidate: Revision | None = None
     revision: Revision | None = None
     """The `main` it became."""

@@ -22,6 +22,7 @@ from typing import Any, ClassVar, Literal, Self, TypedDict, TypeVar, Unpack
 import msgspec
 
 from angelos.core.errors import InvalidInput, TooLarge
+from angelos.core.findings import GateFinding
 from angelos.core.ids import (
     CommandId,
     FactId,
@@ -447,6 +448,8 @@ class ProposalTesting(FactPayload, frozen=True, kw_only=True):
     """The `main` that the candidate was made from."""
     tree: str = ""
     changes: tuple[Change, ...] = ()
+    findings: tuple[GateFinding, ...] = ()
+    """What a person has to look at, whatever its tests say."""
 
 
 class StepResult(Message, frozen=True, kw_only=True):
@@ -458,6 +461,8 @@ class StepResult(Message, frozen=True, kw_only=True):
     seconds: float
     output: str
     """Last part of its output, bounded."""
+    witnessed: bool = False
+    """Whether its end is the word of somebody other than the judged code."""
 
 
 class ProposalTested(FactPayload, frozen=True, kw_only=True):

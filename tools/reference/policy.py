@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterator
 
 from angelos.control.config import POLICY_DIR
+from angelos.control.gate import judges
 from angelos.control.policy import engine
-from angelos.control.proposals import repo_config, risk
+from angelos.control.proposals import risk
 from tools.reference.source import doc, first, head, table
 
 _RULE = re.compile(r'((?://[^\n]*\n)*)@id\("([^"]+)"\)\n(.*?;)\n', re.DOTALL)
@@ -40,7 +41,7 @@ def page() -> str:
         + ", ".join(f"`{path}`" for path in risk.POLICY_PATHS) + ".",
         "Protected beside what `angelos.toml` names: the programs that its steps and its health "
         "command run, as far as they lie in the repository, and "
-        + ", ".join(f"`{path}`" for path in repo_config.SETTINGS) + ".",
+        + ", ".join(f"`**/{name}`" for name in sorted(judges.SETTINGS)) + ".",
         "## Schema", f"```cedarschema\n{schema.strip()}\n```",
     ]  # fmt: skip
     return "\n\n".join(part.strip("\n") for part in parts if part.strip()) + "\n"

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from angelos.control.context import ControlContext
 from angelos.control.identity.people import PeopleStore
 from angelos.control.proposals import records, repo_config
+from angelos.control.proposals.inspection import findings_of
 from angelos.control.proposals.repo_config import RepoConfig
 from angelos.control.proposals.risk import POLICY_PATHS, touched
 from angelos.control.proposals.solo import alone
@@ -104,11 +105,18 @@ class Pipeline:
             if repo_config.FILE in (change.path for change in candidate.changes):
                 # A configuration that cannot be read must not become main's.
                 await repo_config.load(self._repository, record.repo, candidate.revision)
+            config = await self._config(record.repo, candidate.main)
+            findings = await findings_of(
+                self._repository, record.repo, record.author, config, candidate
+            )
         except _PERMANENT as error:
             await self._append_rejected(record, f"It does not fit main: {error.detail}")
             return
         testing = ProposalTesting(
-            main=candidate.main, tree=candidate.tree, changes=short_diffs(candidate.changes)
+            main=candidate.main,
+            tree=candidate.tree,
+            changes=short_diffs(candidate.changes),
+            findings=findings,
         )
         await records.append(self._projection, testing, record, revision=candidate.revision)
 
@@ -137,12 +145,16 @@ class Pipeline:
         self, record: ProposalRecord, main: Revision, person: PrincipalId | None = None
     ) -> Judgement:
         """Return what a tested proposal needs now, by the configuration of this `main`."""
-        try:
-            config = await repo_config.load(self._repository, record.repo, main)
-        except InvalidInput:
-            config = RepoConfig()
+        config = await self._config(record.repo, main)
         solo = await self.solo(record.repo, person)
         return judge(self._context.policy, record, config, solo=solo)
+
+    async def _config(self, repo: str, main: Revision) -> RepoConfig:
+        """Return the configuration of a `main`, an empty one if it cannot be read."""
+        try:
+            return await repo_config.load(self._repository, repo, main)
+        except InvalidInput:
+            return RepoConfig()
 
     async def solo(self, repo: str, person: PrincipalId | None = None) -> bool:
         """Return whether one person alone reviews this repository now."""

@@ -21,11 +21,13 @@ r"""A repository's own configuration: `angelos.toml` at its root, always read fr
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Annotated
 
 import msgspec
 
+from angelos.control.gate.judges import SETTINGS
 from angelos.core.api import Name
 from angelos.core.errors import InvalidInput, NotFound
 from angelos.core.ids import Revision
@@ -36,26 +38,6 @@ from angelos.core.ports import Repository
 FILE = "angelos.toml"
 MAX_BYTES = 64_000
 MAX_STEPS = 32
-SETTINGS = tuple(
-    f"**/{name}"
-    for name in (
-        "conftest.py",
-        "pytest.ini",
-        ".pytest.ini",
-        "tox.ini",
-        "setup.cfg",
-        "pyproject.toml",
-        "ruff.toml",
-        ".ruff.toml",
-        ".flake8",
-        ".bandit",
-        "mypy.ini",
-        ".mypy.ini",
-        "pyrightconfig.json",
-    )
-)
-"""What test runners and linters read, in any folder."""
-
 Arg = Annotated[str, msgspec.Meta(min_length=1, max_length=2_000)]
 Argv = Annotated[tuple[Arg, ...], msgspec.Meta(max_length=256)]
 Seconds = Annotated[float, msgspec.Meta(ge=0.05, le=3600)]
@@ -68,13 +50,65 @@ class Step(Input, frozen=True, kw_only=True):
     run: Argv = ()
     notebook: Annotated[str, msgspec.Meta(max_length=512)] = ""
     timeout_s: Seconds | None = None
+    judge: bool = False
+    """Whether the notebook is a test, so that each change of it needs a person."""
 
     def __post_init__(self) -> None:
         """Refuse a step with none or both of its forms."""
         if bool(self.run) == bool(self.notebook):
             raise ValueError(f"step {self.name!r} needs either run or notebook")
+        if self.judge and not self.notebook:
+            raise ValueError(f"step {self.name!r} has judge, which only notebooks have")
         if self.notebook:
             safe_path(self.notebook)
+
+    @property
+    def kind(self) -> StepRunner:
+        """What runs it, and whose word its end is."""
+        return _kind(self)
+
+
+class StepRunner(StrEnum):
+    """What runs a step."""
+
+    notebook = "notebook"
+    unittest = "unittest"
+    pytest = "pytest"
+    doctest = "doctest"
+    analyser = "analyser"
+    """A program that reads the checkout and never runs it, installed outside."""
+    command = "command"
+    """Anything else: its end is the word of what may have been changed, so it never passes."""
+
+    @property
+    def witnessed(self) -> bool:
+        """Whether a step of this kind can say that a candidate is good."""
+        return self is not StepRunner.command
+
+
+ANALYSERS = frozenset(
+    {"bandit", "basedpyright", "mypy", "pycodestyle", "pyflakes", "pyright", "ruff"}
+)
+"""Programs that read code and do not run it."""
+_RUNNERS = frozenset({"unittest", "pytest", "doctest"})
+
+
+def _kind(step: Step) -> StepRunner:
+    """Return what runs a step.
+
+    >>> _kind(Step(name="a", run=("python", "-m", "pytest", "-q"))).value
+    'pytest'
+    """
+    if step.notebook:
+        return StepRunner.notebook
+    program, words = step.run[0], step.run[1:]
+    if program in {"python", "python3"}:
+        if words[:1] != ("-m",) or len(words) < 2:  # noqa: PLR2004
+            return StepRunner.command
+        program = words[1]
+    if program in _RUNNERS and (program == "pytest" or step.run[0] != program):
+        return StepRunner(program)
+    return StepRunner.analyser if program in ANALYSERS else StepRunner.command
 
 
 class PipelineConfig(Input, frozen=True, kw_only=True):
@@ -157,8 +191,29 @@ class RepoConfig(Input, frozen=True, kw_only=True):
         They are the settings of common tools, and the programs that the steps and the health
         command run, where these lie in the repository. What the programs import is not followed.
         """
+        return (*(f"**/{name}" for name in sorted(SETTINGS)), *self.programs)
+
+    @property
+    def programs(self) -> tuple[str, ...]:
+        """Paths of the programs that the steps and the health command run."""
         commands = [step.run for step in self.pipeline.steps] + [self.health.run]
-        return (*SETTINGS, *(path for argv in commands for path in _programs(argv)))
+        return tuple(path for argv in commands for path in _programs(argv))
+
+    @property
+    def notebooks(self) -> tuple[str, ...]:
+        """Paths of the notebooks that are re-run."""
+        return tuple(step.notebook for step in self.pipeline.steps if step.notebook)
+
+    @property
+    def judging_notebooks(self) -> tuple[str, ...]:
+        """Paths of the notebooks of which any change is a change of a test."""
+        return tuple(step.notebook for step in self.pipeline.steps if step.judge)
+
+    @property
+    def doctested(self) -> tuple[str, ...]:
+        """Paths of the files whose examples are run."""
+        steps = [step.run for step in self.pipeline.steps if step.kind is StepRunner.doctest]
+        return tuple(word for argv in steps for word in argv if word.endswith(".py"))
 
 
 def _programs(argv: Argv) -> tuple[str, ...]:

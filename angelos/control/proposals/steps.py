@@ -111,6 +111,7 @@ def _result(run: StepRun, keep: int) -> StepResult:
         status=status,
         seconds=seconds,
         output=output,
+        witnessed=run.step.kind.witnessed,
     )
 
 

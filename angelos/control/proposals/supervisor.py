@@ -5,14 +5,18 @@ Pure, except that it evaluates the policy, which alone knows who may change what
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
 from angelos.control.policy.engine import Policy, Request
 from angelos.control.proposals.repo_config import RepoConfig
 from angelos.control.proposals.risk import POLICY_PATHS, risk, touched
 from angelos.control.state.models import SUPERVISOR, ProposalRecord
+from angelos.core.findings import GateFinding
 
 MOST_PEOPLE = 5
+_LISTED = 3
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +70,7 @@ def _context(record: ProposalRecord, config: RepoConfig) -> dict[str, bool | int
         "tests": len(record.steps),
         "failed": sum(step.status != "ok" for step in record.steps),
         "touches_policy": bool(touched(record.paths, POLICY_PATHS)),
-        "touches_protected": bool(touched(record.paths, protected)),
+        "touches_protected": bool(record.findings or touched(record.paths, protected)),
         "held": _held(record, config),
     }
 
@@ -83,7 +87,16 @@ def _protected_by(record: ProposalRecord, config: RepoConfig) -> str:
         return f"it touches protected paths ({', '.join(paths)})"
     if paths := touched(record.paths, config.judges):
         return f"it changes what it is tested with ({', '.join(paths)})"
+    if record.findings:
+        return f"it has to be looked at ({_listed(record.findings)})"
     return "it is an agent's, and review.hold_agents is set" if _held(record, config) else ""
+
+
+def _listed(findings: Sequence[GateFinding]) -> str:
+    """Return the first findings in a phrase."""
+    more = len(findings) - _LISTED
+    tail = f", and {more} more" if more > 0 else ""
+    return "; ".join(str(finding) for finding in findings[:_LISTED]) + tail
 
 
 def _risk_of(points: int, tests: int) -> str:

@@ -18,6 +18,7 @@ from angelos.core.facts import (
     StepResult,
     TaskResult,
 )
+from angelos.core.findings import GateFinding
 from angelos.core.ids import (
     START,
     CommandId,
@@ -96,6 +97,8 @@ class ProposalRecord(Message, frozen=True, kw_only=True):
     outcome: CandidateOutcome | None = None
     """Of the candidate's tests; None while they run."""
     steps: tuple[StepResult, ...] = ()
+    findings: tuple[GateFinding, ...] = ()
+    """What a person has to look at in the candidate."""
     needs: int = 0
     """How many people have to approve it in all."""
     approvals: tuple[PrincipalId, ...] = ()

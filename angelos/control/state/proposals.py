@@ -99,6 +99,7 @@ def _testing(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
         "candidate_main": data.main,
         "outcome": None,
         "steps": (),
+        "findings": data.findings,
         "needs": 0,
         "reason": "Its tests run on the candidate for main.",
     }

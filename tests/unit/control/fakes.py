@@ -39,7 +39,7 @@ TOML = b"""
 [pipeline]
 timeout_s = 30
 steps = [
-  { name = "unit", run = ["python", "-m", "check"] },
+  { name = "unit", run = ["python", "-m", "unittest"] },
   { name = "static", run = ["ruff", "check"] },
 ]
 [health]
