@@ -43,7 +43,7 @@ from angelos.core.repository import (
 )
 from angelos.core.revision import Bundle, Entry
 from angelos.core.revision_v2 import SignedCommitObject
-from angelos.core.runs import Exit, Output, RunSpec
+from angelos.core.runs import Exit, Output
 from angelos.core.sessions import (
     Collected,
     CollectLimits,
@@ -715,16 +715,6 @@ class Channel(Protocol):
         ...
 
 
-class Sandbox(Protocol):
-    """Runs programs in a box of their own."""
-
-    tier: Tier
-
-    def run(self, spec: RunSpec) -> AsyncIterator[Output | Exit]:
-        """Yield output as it comes and one `Exit` last. Closing the iterator kills the run."""
-        ...
-
-
 class Admission(Protocol):
     """Decides which facts of peers the hub writes down (control, by the state of its tasks)."""
 
@@ -854,7 +844,7 @@ class SandboxSession(Protocol):
 
 
 class SessionSandbox(Protocol):
-    """Starts programs in boxes of their own; it replaces `Sandbox`, whose `run` is `run_session`.
+    """Starts programs in boxes of their own; `run_session` is a plain run over it.
 
     What one session does to its box no other session can see, and nothing outside the box changes
     except what its spec names. Between sessions nothing is left.

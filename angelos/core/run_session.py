@@ -16,8 +16,8 @@ async def run_session(
 ) -> AsyncIterator[Output | Exit]:
     """Start a program that nobody talks to; yield output as it comes and one `Exit` last.
 
-    This is `Sandbox.run` over any sandbox that has sessions. Closing the iterator ends the
-    program. Where no box can be had the only event is an `Exit` that says `denied` and why.
+    Closing the iterator ends the program. Where no box can be had the only event is an `Exit` that
+    says `denied` and why.
 
     Args:
         sandbox: Where to run it.
@@ -35,6 +35,7 @@ async def run_session(
         session = await sandbox.start(spec)
     except Unavailable as error:
         evidence: dict[str, object] = {"source": EvidenceSource.node, "reason": str(error)}
+        evidence |= {"hint": error.hint} if error.hint else {}
         yield Exit(
             status=Status.denied,
             exit_code=None,

@@ -56,6 +56,10 @@ class SessionSpec(msgspec.Struct, frozen=True, kw_only=True):
     writable: str = ""
     """Path inside of one folder, empty at first, in which the program may write and from which
     `collect` takes; it counts as disk. Empty: there is none but /tmp."""
+    shared: dict[str, str] = {}
+    """Path inside -> folder of the host that the program may change, such as a notebook's."""
+    loopback: bool = False
+    """The box may open TCP and UDP sockets; all that they reach is its own loopback."""
     report: Nonce | None = None
     """Give the program a report channel (its descriptor's number is in `ANGELOS_REPORT_FD`, not
     inherited by what it starts) for this run."""

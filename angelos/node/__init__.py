@@ -6,6 +6,7 @@ facts; `sandbox` makes the boxes and judges how a run ended; `checkouts` keeps v
 `runtimes` knows the languages.
 
     async with BubblewrapSandbox() as sandbox:
-        async for event in sandbox.run(RunSpec(argv=("python", "-V"), limits=Limits())):
-            ...
+        run = RunSpec(argv=("python", "-V"), limits=Limits())
+        async with await sandbox.start(SessionSpec(run=run)) as session:
+            end = await session.wait()
 """

@@ -18,6 +18,8 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Run trusted code where no box can be made; every result then says tier `landlock|none`."""
     ready_boxes: int = 2
     """Boxes started ahead for plain Python code; each holds about 12 MB."""
+    boxes: int = 256
+    """Boxes that may be open at once, those started ahead left out; one more is `Busy`."""
     use_cgroups: bool = True
     """If false, the sampler counts even where control groups work."""
     scratch: Path | None = None

@@ -32,7 +32,7 @@ from angelos.core.messages import (
     decode,
     decode_payload,
 )
-from angelos.core.ports import Channel, Clock, Sandbox
+from angelos.core.ports import Channel, Clock, SessionSandbox
 from angelos.core.signing import VerifyKey
 from angelos.node.checkouts.pulls import Pulls
 from angelos.node.checkouts.store import Checkouts, FetchBundle
@@ -80,7 +80,7 @@ class Node:
         config: NodeConfig,
         connect: Connect,
         fetch_bundle: FetchBundle,
-        sandbox: Sandbox,
+        sandbox: SessionSandbox,
         clock: Clock,
         keys: Keys,
     ) -> None:

@@ -40,24 +40,32 @@ def refused(call: str, family: str = "") -> dict[str, Any]:
     return {"source": "kernel", "refused": [row | ({"family": family} if family else {})]}
 
 
+def hidden(name: str, code: str, says: str) -> Attack:
+    """Return an attack on a file that is not there or closed: an error of its own, with a hint."""
+    return Attack(name, code, "error", {"source": "exit"}, says, exit_code=1)
+
+
 SOCKET = "import socket\nsocket.socket({}, {})\n"
 
 ATTACKS = (
-    Attack("shadow", "open('/etc/shadow')", "denied", {"source": "exit", "path": "/etc/shadow"}),
-    Attack("home", "import os; os.listdir('/home')", "denied", {"path": "/home"}),
-    Attack("host sys", "open('/sys/kernel/mm/ksm/run')", "denied", {"source": "exit"}),
-    Attack("init's environment", "open('/proc/1/environ')", "denied", {"path": "/proc/1/environ"}),
-    Attack("kernel settings", "open('/proc/sys/kernel/core_pattern', 'w')", "denied",
-           {"path": "/proc/sys/kernel/core_pattern"}),
-    Attack("write usr", "open('/usr/evil', 'w')", "denied", {"path": "/usr/evil"}),
-    Attack("write root", "open('/evil', 'w')", "denied", {"path": "/evil"}),
-    Attack("write dev", "open('/dev/evil', 'w')", "denied", {"path": "/dev/evil"}),
+    hidden("shadow", "open('/etc/shadow')", "FileNotFoundError"),
+    hidden("home", "import os; os.listdir('/home')", "FileNotFoundError"),
+    hidden("host sys", "open('/sys/kernel/mm/ksm/run')", "FileNotFoundError"),
+    hidden("init's environment", "open('/proc/1/environ')", "PermissionError"),
+    hidden("kernel settings", "open('/proc/sys/kernel/core_pattern', 'w')", "Error"),
+    hidden("write usr", "open('/usr/evil', 'w')", "Error"),
+    hidden("write root", "open('/evil', 'w')", "Error"),
+    hidden("write dev", "open('/dev/evil', 'w')", "Error"),
+    Attack("prints that it was refused",
+           "import sys\nsys.exit(\"PermissionError: [Errno 13] Permission denied: '/etc/shadow'\")",
+           "error", {"source": "exit"}, exit_code=1),
+    Attack("no such module", "import surely_none", "error", says="hint: this runs in a box"),
     Attack("own missing file", "open('/tmp/none')", "error", {"source": "exit"}, exit_code=1),
     Attack("own error", "1/0", "error", {"source": "exit"}, "ZeroDivisionError", exit_code=1),
     Attack("own exit", "import sys; sys.exit(137)", "error", {"source": "exit"}, exit_code=137),
     Attack(
-        "own signal", "import os; os.kill(os.getpid(), 9)", "error", {"source": "exit"},
-        exit_code=137,
+        "own signal", "import os; os.kill(os.getpid(), 9)", "error",
+        {"source": "exit", "signal": "SIGKILL"}, exit_code=137,
     ),
     Attack("inet", SOCKET.format("2", "1"), "denied", refused("socket", "AF_INET")),
     Attack("inet6 udp", SOCKET.format("10", "2"), "denied", refused("socket", "AF_INET6")),
@@ -67,8 +75,8 @@ ATTACKS = (
     Attack("alg", SOCKET.format("38", "5"), "denied", refused("socket", "AF_ALG")),
     Attack(
         "socket with a disguised family",
-        syscall(41, 0x1_0000_0002, 1, 0, call="socket"), "error", says="socket -1 EPERM",
-        evidence=refused("socket", "AF_INET") | {"source": "exit"}, exit_code=1,
+        syscall(41, 0x1_0000_0002, 1, 0, call="socket"), "denied", says="socket -1 EPERM",
+        evidence=refused("socket", "AF_INET"), exit_code=1,
     ),
     Attack(
         "probes for a network and copes",
@@ -127,7 +135,7 @@ ATTACKS = (
     Attack(
         "fills /dev/shm",
         "with open('/dev/shm/x', 'wb') as f:\n    while True:\n        f.write(bytes(1_000_000))",
-        "error", {}, "No space left", exit_code=1,
+        "oom", {"limit_mb": 96},
     ),
     Attack(
         "sleeps for ever", "import time\nwhile True:\n    time.sleep(9)", "timeout",
@@ -161,7 +169,8 @@ ATTACKS = (
     Attack("clone3", syscall(435, 0, 0, call="clone3"), "error", says="clone3 -1 ENOSYS"),
     Attack("io_uring", syscall(425, 1, 0, call="uring"), "error", says="uring -1 ENOSYS"),
     Attack("a call of the future", syscall(900, call="new"), "error", says="new -1 ENOSYS"),
-    Attack("x32", syscall(0x40000000 | 39, call="x32"), "denied", {"source": "exit"}),
+    Attack("x32", syscall(0x40000000 | 39, call="x32"), "denied", {"source": "kernel"}),
+    Attack("an exit of 159", "import os; os._exit(159)", "error", {"source": "exit"}),
     Attack("terminal injection", syscall(16, 0, 0x5412, 0, call="tiocsti"), "error",
            says="tiocsti -1 EPERM"),
     Attack("terminal injection, disguised", syscall(16, 0, 0x1_0000_5412, 0, call="tiocsti"),

@@ -47,6 +47,7 @@ def become_nobody() -> None:
 async def run_all(how: str) -> dict[str, Any]:
     from sandbox_attacks import ATTACKS
 
+    from angelos.core.run_session import run_session
     from angelos.core.runs import Output, RunSpec
     from angelos.node.config import SandboxConfig
     from angelos.node.sandbox.sandbox import BubblewrapSandbox
@@ -57,7 +58,7 @@ async def run_all(how: str) -> dict[str, Any]:
         for attack in ATTACKS:
             spec = RunSpec(argv=(), code=attack.code, limits=attack.limits)
             printed = b""
-            async for event in sandbox.run(spec):
+            async for event in run_session(sandbox, spec):
                 if isinstance(event, Output):
                     printed += event.data
                 else:

@@ -14,6 +14,7 @@ import pytest
 
 from angelos.core.errors import InvalidInput
 from angelos.core.messages import Limits, Status, Tier
+from angelos.core.run_session import run_session
 from angelos.core.runs import Exit, Output, RunSpec
 from angelos.node.config import SandboxConfig
 from angelos.node.sandbox.sandbox import BubblewrapSandbox
@@ -40,7 +41,7 @@ def mounts() -> str:
 async def run(sandbox: BubblewrapSandbox, code: str, **spec: object) -> tuple[Exit, str]:
     printed = b""
     run_spec = RunSpec(argv=(), code=code, limits=Limits(wall_s=20, disk_mb=4), **spec)  # type: ignore[arg-type]
-    async for event in sandbox.run(run_spec):
+    async for event in run_session(sandbox, run_spec):
         if isinstance(event, Output):
             printed += event.data
         else:
@@ -237,6 +238,7 @@ def test_a_killed_node_leaves_no_box(*, boxed: bool) -> None:
     code = (
         "import asyncio, os, sys\n"
         "from angelos.core.messages import Limits\n"
+        "from angelos.core.run_session import run_session\n"
         "from angelos.core.runs import RunSpec\n"
         "from angelos.node.config import SandboxConfig\n"
         "from angelos.node.sandbox.proc import tree\n"
@@ -250,7 +252,8 @@ def test_a_killed_node_leaves_no_box(*, boxed: bool) -> None:
         f"    config = SandboxConfig(use_cgroups=False, allow_unsandboxed={not boxed})\n"
         "    async with BubblewrapSandbox(config) as sandbox:\n"
         "        code = 'import os, time\\nos.fork()\\nos.setsid()\\nprint(1)\\ntime.sleep(99)'\n"
-        "        async for event in sandbox.run(RunSpec(argv=(), code=code, limits=Limits())):\n"
+        "        spec = RunSpec(argv=(), code=code, limits=Limits())\n"
+        "        async for event in run_session(sandbox, spec):\n"
         "            print(*tree(os.getpid()), flush=True)\n"
         "            os.kill(os.getpid(), 9)\n"
         "asyncio.run(main())\n"

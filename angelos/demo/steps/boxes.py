@@ -25,7 +25,7 @@ ATTACKS: tuple[tuple[str, str, Limits, Status], ...] = (
         "reads outside its box",
         _READS,
         _SMALL,
-        Status.denied,
+        Status.error,
     ),
     (
         "opens a socket",

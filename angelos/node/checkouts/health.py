@@ -10,7 +10,8 @@ import msgspec
 
 from angelos.core.errors import Unavailable
 from angelos.core.messages import Checkout, Status
-from angelos.core.ports import Sandbox
+from angelos.core.ports import SessionSandbox
+from angelos.core.run_session import run_session
 from angelos.core.runs import EvidenceSource, Exit, Output, RunSpec
 from angelos.node.sandbox.layout import WORK
 
@@ -25,7 +26,7 @@ class HealthResult(msgspec.Struct, frozen=True):
     evidence: dict[str, Any]
 
 
-async def check(sandbox: Sandbox, folder: Path, checkout: Checkout) -> HealthResult:
+async def check(sandbox: SessionSandbox, folder: Path, checkout: Checkout) -> HealthResult:
     """Run the health command; without one a verified revision is healthy."""
     if not checkout.health:
         return HealthResult(Status.ok, "", {})
@@ -33,7 +34,7 @@ async def check(sandbox: Sandbox, folder: Path, checkout: Checkout) -> HealthRes
         argv=checkout.health, limits=checkout.limits, read_only={WORK: str(folder)}, chdir=WORK
     )
     tail, end = b"", None
-    async with aclosing(cast("Any", sandbox.run(spec))) as events:
+    async with aclosing(cast("Any", run_session(sandbox, spec))) as events:
         async for event in events:
             match event:
                 case Output(data=data):

@@ -17,7 +17,7 @@ import msgspec
 
 from angelos.core.facts import CheckoutFailed, CheckoutHealthy
 from angelos.core.messages import Checkout, Status
-from angelos.core.ports import Sandbox
+from angelos.core.ports import SessionSandbox
 from angelos.node.checkouts import health
 from angelos.node.checkouts.store import Checkouts
 
@@ -33,7 +33,7 @@ class PullResult(msgspec.Struct, frozen=True):
 class Pulls:
     """Carries out what `Checkout` asks for."""
 
-    def __init__(self, sandbox: Sandbox, checkouts: Checkouts) -> None:
+    def __init__(self, sandbox: SessionSandbox, checkouts: Checkouts) -> None:
         self._sandbox = sandbox
         self._checkouts = checkouts
         self._turns: dict[str, asyncio.Lock] = {}

@@ -12,7 +12,8 @@ from typing import Any, Protocol, cast
 from angelos.core.errors import AngelError, DeadlineExceeded, Unavailable, first_of
 from angelos.core.facts import FactPayload, TaskOutput, TaskResult
 from angelos.core.messages import RunTask, Status, Tier
-from angelos.core.ports import Sandbox
+from angelos.core.ports import SessionSandbox
+from angelos.core.run_session import run_session
 from angelos.core.runs import EvidenceSource, Exit, RunSpec
 from angelos.node.checkouts.store import Checkouts
 from angelos.node.commands.output import OutputBuffer
@@ -32,7 +33,7 @@ class ReportFact(Protocol):
 class Runner:
     """Runs tasks in a sandbox; knows nothing of commands, grants or channels."""
 
-    def __init__(self, node: str, sandbox: Sandbox, checkouts: Checkouts) -> None:
+    def __init__(self, node: str, sandbox: SessionSandbox, checkouts: Checkouts) -> None:
         self.node = node
         self._sandbox = sandbox
         self._checkouts = checkouts
@@ -109,7 +110,7 @@ class Runner:
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(_report_output(output, report, news, room, over))
-                async with aclosing(cast("Any", self._sandbox.run(spec))) as events:
+                async with aclosing(cast("Any", run_session(self._sandbox, spec))) as events:
                     async for event in events:
                         if isinstance(event, Exit):
                             end = event

@@ -1,4 +1,4 @@
-"""One box, from its start to its last trace: handshake, run, limits, kill, clean-up.
+"""One box, from its start to its last trace: handshake, run, limits, pause, kill, clean-up.
 
 The event loop's callbacks read the output, serve the seccomp listener and read the meter. The box
 starts no asyncio task, so a cancelled caller cannot leave one behind. Killing is one signal to the
@@ -8,38 +8,58 @@ sessions they made and signals they ignore, before that process itself ends (pid
 
 from __future__ import annotations
 
+import array
 import asyncio
 import contextlib
+import fcntl
 import os
 import platform
 import signal
 import socket
 import struct
+import termios
 import time
-from collections import deque
 from collections.abc import AsyncIterator
 
 import msgspec
 
 from angelos.core.errors import Unavailable
-from angelos.core.messages import Limits, Status, Tier
+from angelos.core.messages import Limits, Status
 from angelos.core.runs import EvidenceSource, Output
+from angelos.core.sessions import TerminalSize
 from angelos.node.sandbox.launch import LaunchedBox
-from angelos.node.sandbox.models import Ending, Meter, Stop
-from angelos.node.sandbox.proc import kill_descendants, parent
+from angelos.node.sandbox.models import Ending, Meter, Stop, Usage
+from angelos.node.sandbox.proc import (
+    continue_all,
+    death_signal,
+    first_child,
+    kill_descendants,
+    parent,
+    stop_descendants,
+)
 from angelos.node.sandbox.seccomp_notify import SeccompListener
 from angelos.node.sandbox.shim import START, Reply
+from angelos.node.sandbox.streams import InputWriter, OutputReader, ReportReader
 from angelos.node.sandbox.verdict import must_stop
 
 _START_S = 10.0
 _KERNEL_TICK_S, _SAMPLER_TICK_S = 0.04, 0.01
 _TICK_RATIO = 9
 """A tick is followed by nine times its own duration: one box takes a tenth of the node at most."""
-_CHUNK = 65536
-_MAX_CHUNKS = 16
-"""Chunks of output that wait for a slow reader before the box has to wait."""
-_TAIL = 4096
+_MESSAGE = 4096
+_MAX_FDS = 8
 _CREDENTIALS = struct.Struct("3i")
+_TIOCSIG = 0x40045436
+"""Send a signal to the foreground of a terminal, from its master side (ioctl_tty(2))."""
+
+
+class LandlockRules(msgspec.Struct, frozen=True, kw_only=True):
+    """What Landlock lets the program do."""
+
+    read: tuple[str, ...]
+    write: tuple[str, ...]
+    tcp: bool = False
+    """TCP is left to the network namespace."""
 
 
 class ExecRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,12 +70,26 @@ class ExecRequest(msgspec.Struct, frozen=True, kw_only=True):
     env: dict[str, str]
     chdir: str
     rlimits: dict[str, int]
-    landlock: dict[str, tuple[str, ...]] | None
+    landlock: LandlockRules | None
     notify_filter: str
     refuse_filter: str
     base_filter: str = ""
     unsandboxed: bool = False
     """There is no process namespace: the shim stays behind as the parent of the task's orphans."""
+    terminal: tuple[int, int] | None = None
+    """Rows and columns of a terminal that replaces the three standard streams."""
+    writable: str = ""
+    """The folder of which the node wants a descriptor."""
+    report: bool = False
+    """A descriptor comes with START; its number goes into ANGELOS_REPORT_FD."""
+
+
+class BoxInput(msgspec.Struct, frozen=True, kw_only=True):
+    """What a program is given on its standard input and by its report channel."""
+
+    stdin: bytes = b""
+    interactive: bool = False
+    report: bool = False
 
 
 class _Reply(msgspec.Struct, frozen=True):
@@ -63,6 +97,8 @@ class _Reply(msgspec.Struct, frozen=True):
 
     code: Reply
     detail: str = ""
+    fds: tuple[str, ...] = ()
+    """What each descriptor that came with it is."""
 
 
 class Box:
@@ -78,18 +114,23 @@ class Box:
         self._wake = asyncio.Event()
         self._first = -1
         self._shim = -1
-        self._chunks: deque[Output] = deque()
-        self._streams: dict[int, str] = {}
-        self._paused: list[int] = []
+        self._program = -1
         self._pidfds: dict[int, int] = {}
+        self._stopped: set[int] | None = None
         self._listener: SeccompListener | None = None
         self._meter = meter
+        self._usage = Usage(source=EvidenceSource.node)
         self._timer: asyncio.TimerHandle | None = None
         self._limits = Limits()
         self._started_at = self._ended_at = time.monotonic()
-        self._stdin = b""
-        self._output_bytes = 0
-        self._stderr_tail = b""
+        self._paused_at = self._paused_s = 0.0
+        self._reader: OutputReader | None = None
+        self._input: InputWriter | None = None
+        self._report: ReportReader | None = None
+        self._terminal: tuple[int, ...] = ()
+        self._folder = -1
+        self._memory_folders: list[int] = []
+        self._ending: Ending | None = None
         self.stop: Stop | None = None
         self.reason = ""
         self._watch_process(self._process.pid)
@@ -103,6 +144,20 @@ class Box:
     def alive(self) -> bool:
         """Return whether the box still waits or runs."""
         return self._first in self._pidfds
+
+    @property
+    def ended(self) -> bool:
+        """Return whether the program has run and every process of the box has ended."""
+        return self._ending is not None
+
+    def duplicate_folder(self) -> int:
+        """Return a descriptor of the writable folder, to be closed by the caller."""
+        return os.dup(self._folder)
+
+    @property
+    def report_data(self) -> bytes:
+        """What came over the report channel."""
+        return self._report.data if self._report is not None else b""
 
     # -- handshake -----------------------------------------------------------------------
 
@@ -119,15 +174,16 @@ class Box:
             self._first = pid if self.scratch else parent(pid)
             if self._first not in self._pidfds:
                 self._watch_process(self._first)
+            self._program = os.pidfd_open(pid)
             # Before the request: the kernel may take 10 ms to move a process that has been idle
             # into a version 1 control group (it waits for an RCU grace period).
             self._meter.add(self._first, self._shim)
         except (TimeoutError, OSError) as error:
             raise Unavailable(f"The box did not start: {error or 'no answer'}") from error
 
-    async def begin(self, request: ExecRequest, limits: Limits, stdin: bytes) -> bool:
+    async def begin(self, request: ExecRequest, limits: Limits, given: BoxInput) -> bool:
         """Send the request and start the clock; return whether refused calls are reported."""
-        self._limits, self._stdin = limits, stdin
+        self._limits = limits
         try:
             self._meter.limit(limits)
             body = msgspec.json.encode(request)
@@ -138,19 +194,48 @@ class Box:
                 if reply is None or reply.code not in {Reply.sealed, Reply.unreported}:
                     detail = reply.detail if reply is not None else self._bwrap_error()
                     raise Unavailable(f"The box could not be closed: {detail}")
-                if fds:
-                    self._listener = SeccompListener(
-                        fds[0], platform.machine(), self._meter.may_fork
-                    )
+                self._adopt(dict(zip(reply.fds, fds, strict=True)))
                 self._read_streams()
-                await self._loop.sock_sendall(self._link, START)
+                self._send_start(report=given.report)
         except (TimeoutError, OSError) as error:
             raise Unavailable(f"The box could not be closed: {error or 'no answer'}") from error
         self._link.close()
         self._started_at = time.monotonic()
-        self._write_stdin()
+        self._write_stdin(given)
         self._tick()
         return reply.code is Reply.sealed
+
+    def _adopt(self, fds: dict[str, int]) -> None:
+        """Take over the descriptors that the shim passed."""
+        if "listener" in fds:
+            self._listener = SeccompListener(
+                fds["listener"],
+                platform.machine(),
+                self._meter.may_fork,
+                lambda: self._usage.cpu_s,
+            )
+        self._folder = fds.get("writable", -1)
+        if "terminal" in fds:
+            # Our own copy of the program's side keeps the terminal open until the box has ended.
+            self._terminal = (fds["terminal"], fds["program side"])
+        self._memory_folders = [fds[name] for name in ("tmp", "shm", "writable") if name in fds]
+        self._meter.watch_folders(self._memory_folders)
+
+    def _send_start(self, *, report: bool) -> None:
+        """Let the program begin; the shim holds the other end of the report channel then.
+
+        A socket and not a pipe: a pipe could be opened again through /proc/PID/fd by any process
+        of the same user.
+        """
+        if not report:
+            self._link.sendall(START)
+            return
+        ours, theirs = socket.socketpair()
+        with theirs:
+            ours.shutdown(socket.SHUT_WR)
+            self._report = ReportReader(ours.detach())
+            rights = array.array("i", [theirs.fileno()])
+            self._link.sendmsg([START], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
 
     async def _receive(self) -> tuple[_Reply | None, list[int], int]:
         """Return one message of the shim with its descriptors and the sender's process id.
@@ -164,8 +249,8 @@ class Box:
             await readable.wait()
         finally:
             self._loop.remove_reader(self._link)
-        space = socket.CMSG_SPACE(4) + socket.CMSG_SPACE(_CREDENTIALS.size)
-        data, ancillary, _, _ = self._link.recvmsg(_TAIL, space)
+        space = socket.CMSG_SPACE(4 * _MAX_FDS) + socket.CMSG_SPACE(_CREDENTIALS.size)
+        data, ancillary, _, _ = self._link.recvmsg(_MESSAGE, space, socket.MSG_CMSG_CLOEXEC)
         fds: list[int] = []
         pid = -1
         for level, kind, content in ancillary:
@@ -182,37 +267,79 @@ class Box:
         """Return what bubblewrap wrote before it gave up, for people to read."""
         assert self._process.stderr is not None  # noqa: S101 - a pipe, see launch.py
         os.set_blocking(self._process.stderr.fileno(), False)
-        text = self._process.stderr.read(_TAIL) or b""
+        text = self._process.stderr.read(_MESSAGE) or b""
         return text.decode(errors="replace").strip() or "it ended without a message"
 
     # -- run -----------------------------------------------------------------------------
 
     async def output(self) -> AsyncIterator[Output]:
         """Yield output as it arrives, until every process of the box has ended."""
-        while self._chunks or self._streams or self._pidfds:
-            if self._chunks:
-                yield self._chunks.popleft()
-                self._resume()
-            elif self._pidfds:
+        assert self._reader is not None  # noqa: S101 - after begin()
+        while True:
+            if chunk := self._reader.take():
+                yield chunk
+            elif self._ending is not None:
+                return
+            else:
                 self._wake.clear()
                 await self._wake.wait()
-            else:
-                self._drain()
 
-    def ending(self, tier: Tier, visible: tuple[str, ...]) -> Ending:
-        """Return the evidence of how the run ended; call it after `output` has finished."""
-        return Ending(
-            exit_code=self._process.wait() if self.stop is None else None,
-            duration_s=self._ended_at - self._started_at,
-            tier=tier,
-            usage=self._meter.read(),
-            stop=self.stop,
-            reason=self.reason,
-            refusals=self._listener.refusals() if self._listener else (),
-            output_bytes=self._output_bytes,
-            stderr_tail=self._stderr_tail.decode(errors="replace"),
-            visible=visible,
-        )
+    async def wait(self) -> Ending:
+        """Return the evidence of how the run ended, once every process of the box has."""
+        while self._ending is None:
+            self._wake.clear()
+            await self._wake.wait()
+        return self._ending
+
+    async def write_stdin(self, data: bytes) -> bool:
+        """Give the program input; return False if it does not read any more."""
+        assert self._input is not None  # noqa: S101 - after begin()
+        return await self._input.write(data)
+
+    def close_stdin(self) -> None:
+        """End the program's input."""
+        if self._input is not None:
+            self._input.end_input()
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the program, or SIGINT to the foreground of its terminal."""
+        if self._ending is not None:
+            return
+        if number == signal.SIGINT and self._terminal:
+            with contextlib.suppress(OSError):
+                fcntl.ioctl(self._terminal[0], _TIOCSIG, number)
+            return
+        if not self.scratch:
+            _signal(self._program, number)
+        elif child := first_child(self._shim):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(child, number)
+
+    def resize(self, size: TerminalSize) -> None:
+        """Set the size of the terminal."""
+        if self._terminal:
+            termios.tcsetwinsize(self._terminal[0], (size.rows, size.columns))
+
+    def pause(self) -> None:
+        """Stop every process of the box; raise `Unavailable` if that cannot be done."""
+        if self._stopped is not None or self._ending is not None:
+            return
+        stopped = stop_descendants(self._first)
+        if stopped is None:
+            raise Unavailable("The box could not be stopped as a whole; it runs on.")
+        self._stopped = stopped
+        self._paused_at = time.monotonic()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def resume(self) -> None:
+        """Let the processes go on that were stopped by `pause`."""
+        if self._stopped is None:
+            return
+        stopped, self._stopped = self._stopped, None
+        self._paused_s += time.monotonic() - self._paused_at
+        continue_all(self._first, stopped)
+        self._tick()
 
     def kill(self, stop: Stop, reason: str = "") -> None:
         """Kill all processes of the box now; the first reason counts, if the box still ran."""
@@ -244,15 +371,20 @@ class Box:
     def _release(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if self._listener is not None:
-            self._listener.close()
-        for fd in (*self._streams, *self._pidfds.values()):
+        for stream in (self._listener, self._reader, self._input, self._report):
+            if stream is not None:
+                stream.close()
+        for fd in self._pidfds.values():
             self._loop.remove_reader(fd)
-        self._streams.clear()
+            os.close(fd)
+        self._pidfds.clear()
+        for fd in {self._program, self._folder, *self._memory_folders, *self._terminal} - {-1}:
+            os.close(fd)
+        self._program, self._folder, self._terminal = -1, -1, ()
+        self._memory_folders.clear()
         self._link.close()
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):
-            if pipe is not None and not pipe.closed:
-                self._loop.remove_writer(pipe.fileno())
+            if pipe is not None:
                 pipe.close()
 
     # -- callbacks -----------------------------------------------------------------------
@@ -270,20 +402,52 @@ class Box:
         if pid == self._process.pid:
             self._process.wait()
             self._ended_at = time.monotonic()
+        if not self._pidfds and self._reader is not None:
+            self._end()
         self._wake.set()
+
+    def _end(self) -> None:
+        """Read what is left of every stream, and keep the evidence of how the run ended."""
+        assert self._reader is not None  # noqa: S101 - after begin()
+        self._reader.finish()
+        if self._report is not None:
+            self._report.finish()
+        if self._input is not None:
+            self._input.close()
+        if self._stopped is not None:
+            self._paused_s += self._ended_at - self._paused_at
+            self._stopped = None
+        try:
+            self._usage = self._meter.read()
+        except (OSError, ValueError) as error:
+            self.stop, self.reason = Status.killed, f"what it used could not be measured: {error}"
+        self._ending = Ending(
+            exit_code=self._process.returncode if self.stop is None else None,
+            duration_s=max(self._ended_at - self._started_at - self._paused_s, 0.0),
+            usage=self._usage,
+            stop=self.stop,
+            reason=self.reason,
+            refusals=self._listener.refusals() if self._listener else (),
+            output_bytes=self._reader.total,
+            signal=death_signal(self._program) if not self.scratch else None,
+        )
+
+    def _over_output(self) -> None:
+        self.kill(Status.output)
+        self.stop = self.stop or Status.output  # it may have ended before this was read
 
     def _tick(self) -> None:
         """Compare the meter and the clock with the limits, while the program runs."""
-        if self._process.pid not in self._pidfds:
+        if self._process.pid not in self._pidfds or self._stopped is not None:
             return  # only its output is left to read, however long the reader takes
         begin = time.monotonic()
         try:
-            usage = self._meter.read()
+            usage = self._usage = self._meter.read()
         except (OSError, ValueError) as error:  # what cannot be measured cannot be limited
             self.kill(Status.killed, f"what it uses could not be measured: {error}")
             return
         now = time.monotonic()
-        elapsed = now - self._started_at
+        elapsed = now - self._started_at - self._paused_s
         refused = self._listener.total if self._listener else 0
         stop = must_stop(usage, self._limits, elapsed, refused)
         if stop is not None:
@@ -295,78 +459,28 @@ class Box:
         self._timer = self._loop.call_later(min(pause, remaining), self._tick)
 
     def _read_streams(self) -> None:
-        for name, pipe in (("stdout", self._process.stdout), ("stderr", self._process.stderr)):
-            assert pipe is not None  # noqa: S101 - a pipe, see launch.py
-            os.set_blocking(pipe.fileno(), False)
-            self._streams[pipe.fileno()] = name
-            self._loop.add_reader(pipe.fileno(), self._readable, pipe.fileno())
+        self._reader = OutputReader(self._wake, self._limits.output_bytes, self._over_output)
+        if self._terminal:
+            self._reader.open(os.dup(self._terminal[0]), "stdout")
+        stdout, stderr = self._process.stdout, self._process.stderr
+        assert stdout is not None  # noqa: S101 - pipes, see launch.py
+        assert stderr is not None  # noqa: S101
+        self._reader.open(os.dup(stdout.fileno()), "stdout")
+        self._reader.open(os.dup(stderr.fileno()), "stderr")
+        stdout.close()
+        stderr.close()
 
-    def _readable(self, fd: int) -> bool:
-        """Read once; return False if there was nothing to read."""
-        try:
-            data = os.read(fd, _CHUNK)
-        except BlockingIOError:
-            return False
-        if not data:
-            self._loop.remove_reader(fd)
-            del self._streams[fd]
-        else:
-            self._append(fd, data)
-        self._wake.set()
-        return True
-
-    def _drain(self) -> None:
-        """Read what remains after all processes have ended: the box cannot add to it any more."""
-        for fd in [*self._streams]:
-            if not self._readable(fd):  # a process that escaped the box holds the pipe open
-                self._loop.remove_reader(fd)
-                del self._streams[fd]
-
-    def _append(self, fd: int, data: bytes) -> None:
-        accepted = data[: max(self._limits.output_bytes - self._output_bytes, 0)]
-        self._output_bytes += len(data)
-        if accepted:
-            stream = "stdout" if self._streams[fd] == "stdout" else "stderr"
-            self._chunks.append(Output(stream, accepted))
-            if stream == "stderr":
-                self._stderr_tail = (self._stderr_tail + accepted)[-_TAIL:]
-        if self._output_bytes > self._limits.output_bytes:
-            self.kill(Status.output)
-            self.stop = self.stop or Status.output  # it may have ended before this was read
-        if len(self._chunks) >= _MAX_CHUNKS:
-            self._loop.remove_reader(fd)
-            self._paused.append(fd)
-
-    def _resume(self) -> None:
-        if self._paused and len(self._chunks) < _MAX_CHUNKS:
-            for fd in self._paused:
-                self._loop.add_reader(fd, self._readable, fd)
-            self._paused.clear()
-
-    def _write_stdin(self) -> None:
+    def _write_stdin(self, given: BoxInput) -> None:
         pipe = self._process.stdin
         assert pipe is not None  # noqa: S101 - a pipe, see launch.py
-        os.set_blocking(pipe.fileno(), False)
-        if self._write_some():
-            self._loop.add_writer(pipe.fileno(), self._write_some)
-
-    def _write_some(self) -> bool:
-        """Write what the pipe accepts; return whether more remains."""
-        pipe = self._process.stdin
-        assert pipe is not None  # noqa: S101 - a pipe, see launch.py
-        try:
-            self._stdin = self._stdin[os.write(pipe.fileno(), self._stdin) :]
-        except BlockingIOError:
-            return True
-        except BrokenPipeError:
-            self._stdin = b""
-        if self._stdin:
-            return True
-        self._loop.remove_writer(pipe.fileno())
+        fd = os.dup(self._terminal[0] if self._terminal else pipe.fileno())
         pipe.close()
-        return False
+        self._input = InputWriter(
+            fd, given.stdin, interactive=given.interactive, terminal=bool(self._terminal)
+        )
 
 
 def _signal(pidfd: int, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        signal.pidfd_send_signal(pidfd, number)
+    if pidfd >= 0:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, number)

@@ -11,7 +11,7 @@ import contextlib
 import itertools
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from angelos.core.errors import Unavailable
@@ -91,6 +91,9 @@ class Group:
         del first
         for name in self._at:
             self._write(name, "cgroup.procs", str(task))
+
+    def watch_folders(self, folders: Sequence[int]) -> None:
+        """Do nothing: the kernel counts the pages of file systems in memory for the group."""
 
     def may_fork(self) -> bool:
         """Return True: the kernel refuses by `pids.max`."""

@@ -28,7 +28,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from angelos.core.errors import Unavailable
-from angelos.node.sandbox.layout import SHIM, Bind, Interpreter, flags, system_links
+from angelos.node.sandbox.layout import SHIM, Bind, BoxShape, Interpreter, flags, system_links
 from angelos.node.sandbox.proc import kill_descendants, start_ticks
 
 log = logging.getLogger(__name__)
@@ -90,11 +90,9 @@ class Launcher:
         self._stage: Path | None = None
         self._shared: dict[str, str] = {}
 
-    async def start(
-        self, binds: tuple[Bind, ...], own: tuple[Bind, ...], disk_mb: int
-    ) -> LaunchedBox:
-        """Start a box with `binds` (of every box) and `own` (of this box alone)."""
-        job = self._thread.submit(self._start, binds, own, disk_mb)
+    async def start(self, binds: tuple[Bind, ...], shape: BoxShape) -> LaunchedBox:
+        """Start a box with `binds` (of every box) and those of its shape (of this box alone)."""
+        job = self._thread.submit(self._start, binds, shape)
         try:
             return await asyncio.wrap_future(job)
         except asyncio.CancelledError:
@@ -117,10 +115,10 @@ class Launcher:
 
     # -- in the thread -------------------------------------------------------------------
 
-    def _start(self, binds: tuple[Bind, ...], own: tuple[Bind, ...], disk_mb: int) -> LaunchedBox:
+    def _start(self, binds: tuple[Bind, ...], shape: BoxShape) -> LaunchedBox:
         staged: list[str] = []
         try:
-            return self._spawn(binds, own, disk_mb, staged)
+            return self._spawn(binds, shape, staged)
         except OSError as error:
             self._unmount(tuple(staged))
             raise Unavailable(f"The box cannot be started: {error}") from error
@@ -136,12 +134,10 @@ class Launcher:
             process.kill()
         self._unmount(launched.staged)
 
-    def _spawn(
-        self, binds: tuple[Bind, ...], own: tuple[Bind, ...], disk_mb: int, staged: list[str]
-    ) -> LaunchedBox:
+    def _spawn(self, binds: tuple[Bind, ...], shape: BoxShape, staged: list[str]) -> LaunchedBox:
         self._check_stage()
         sources = [replace(bind, source=self._stage_once(bind.source)) for bind in binds]
-        for bind in own:
+        for bind in shape.own:
             source = self._reach(bind.source)
             if source != bind.source:
                 staged.append(source)
@@ -151,7 +147,7 @@ class Launcher:
         program = Path(self._stage_once(str(packages))) / self._bwrap.relative_to(packages)
         node_end, shim_end = link()
         seccomp = _memory("seccomp", self._filter)
-        options = flags(sources, system_links(), disk_mb, seccomp)
+        options = flags(sources, system_links(), shape, seccomp)
         args = _memory("args", b"".join(option.encode() + b"\0" for option in options))
         command = [self._python.executable, "-I", SHIM, str(shim_end.fileno())]
         user = NOBODY if self._drop else None

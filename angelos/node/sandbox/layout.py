@@ -13,20 +13,25 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from angelos.core.errors import InvalidInput
+from angelos.core.messages import Limits
+from angelos.core.sessions import SessionSpec
 
 WORK = "/work"
 TMP = "/tmp"  # noqa: S108 - inside the box
-SHIM = "/run/angelos/shim.py"
+OUT = "/out"
+SHM = "/dev/shm"  # noqa: S108
+RUN = "/run/angelos"
+SHIM = f"{RUN}/shim.py"
 _MOVED = "/opt/angelos"
 _ETC = ("ld.so.cache", "localtime", "alternatives", "mime.types", "fonts")
 _DATA = Path(__file__).parent / "data" / "etc"
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64")
-_SHM_BYTES = 1024 * 1024
+_MIB = 1024 * 1024
 UID = 1000
 BASE_ENV = {
     "HOME": TMP,
@@ -40,10 +45,31 @@ BASE_ENV = {
 
 @dataclass(frozen=True, slots=True)
 class Bind:
-    """A file or folder of the host and its path inside; it is read-only there."""
+    """A file or folder of the host and its path inside."""
 
     source: str
     inside: str
+    write: bool = False
+    """Whether the box may change it."""
+
+
+@dataclass(frozen=True, slots=True)
+class BoxShape:
+    """What has to be settled before a box is started: its folders and their sizes."""
+
+    own: tuple[Bind, ...] = ()
+    """Binds of this box alone."""
+    disk_mb: int = Limits().disk_mb
+    shm_mb: int = Limits().memory_mb
+    writable: str = ""
+    """A folder of its own beside /tmp, which takes three quarters of the disk."""
+
+    def serves(self, wanted: BoxShape) -> bool:
+        """Return whether a box of this shape can be used where another shape is needed.
+
+        More shared memory than needed does no harm: what lies there counts as memory.
+        """
+        return replace(self, shm_mb=wanted.shm_mb) == wanted and self.shm_mb >= wanted.shm_mb
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,21 +143,41 @@ def system_links() -> tuple[tuple[str, str], ...]:
     return tuple((str(Path(n).readlink()), n) for n in _SYSTEM if Path(n).is_symlink())
 
 
-def task_binds(read_only: Mapping[str, str]) -> tuple[Bind, ...]:
-    """Return the binds of a task's folders; raise `InvalidInput` for one not at `/work` or below.
+def shape_of(spec: SessionSpec) -> BoxShape:
+    """Return the shape of the box that a session needs.
 
-    Elsewhere a bind could cover a part of the system that the box relies on.
+    Raises:
+        InvalidInput: A folder is not at `/work`, `/run/angelos` or below, where a bind could cover
+            a part of the system that the box relies on, or is no plain absolute path.
     """
-    for inside, source in read_only.items():
-        if not (_below(inside, WORK) and os.path.normpath(inside) == inside):
-            raise InvalidInput(f"A task's folder must be {WORK} or below it, not {inside}.")
-        if not Path(source).is_absolute():
-            raise InvalidInput(f"The folder for {inside} must be an absolute path, not {source}.")
-    return tuple(Bind(source, inside) for inside, source in sorted(read_only.items()))
+    run = spec.run
+    binds = [Bind(source, inside) for inside, source in run.read_only.items()]
+    binds += [Bind(source, inside, write=True) for inside, source in spec.shared.items()]
+    for bind in binds:
+        if not _may_hold(bind.inside, (WORK, RUN)):
+            raise InvalidInput(f"A folder must be at {WORK}, {RUN} or below, not {bind.inside}.")
+        if not Path(bind.source).is_absolute():
+            raise InvalidInput(f"The folder for {bind.inside} must be absolute, not {bind.source}.")
+    if len({bind.inside for bind in binds}) < len(binds):
+        raise InvalidInput("A folder is given twice.")
+    if spec.writable and not _may_hold(spec.writable, (WORK, OUT)):
+        raise InvalidInput(f"The writable folder must be {OUT}, {WORK} or below one.")
+    for bind in binds:
+        if spec.writable and (
+            _below(spec.writable, bind.inside) or _below(bind.inside, spec.writable)
+        ):
+            raise InvalidInput(f"The writable folder {spec.writable} overlaps {bind.inside}.")
+    own = tuple(sorted(binds, key=lambda bind: bind.inside))
+    return BoxShape(own, run.limits.disk_mb, run.limits.memory_mb, spec.writable)
+
+
+def _may_hold(inside: str, places: Sequence[str]) -> bool:
+    plain = os.path.normpath(inside) == inside and "\0" not in inside
+    return plain and any(_below(inside, place) for place in places)
 
 
 def flags(
-    binds: Sequence[Bind], links: Sequence[tuple[str, str]], disk_mb: int, seccomp_fd: int
+    binds: Sequence[Bind], links: Sequence[tuple[str, str]], shape: BoxShape, seccomp_fd: int
 ) -> list[str]:
     """Return bubblewrap's flags for a box, to be passed by `--args`.
 
@@ -147,13 +193,16 @@ def flags(
     # Every tmpfs has half the machine's memory unless it is given a size. The root and /dev are
     # tmpfs too and take no size, so they are made read-only. --tmp-overlay would ignore --size.
     devices = ["--proc", "/proc", "--dev", "/dev"]
-    shm = ["--size", str(_SHM_BYTES), "--tmpfs", "/dev/shm", "--remount-ro", "/dev"]  # noqa: S108
-    tmp = ["--size", str(disk_mb * 1024 * 1024), "--tmpfs", TMP]
+    shm = ["--size", str(shape.shm_mb * _MIB), "--tmpfs", SHM, "--remount-ro", "/dev"]
+    disk = shape.disk_mb * _MIB
+    tmp = ["--size", str(disk // 4 if shape.writable else disk), "--tmpfs", TMP]
     out = [*namespaces, *process, *identity, *devices, *shm, *tmp]
     for target, path in links:
         out += ["--symlink", target, path]
     for bind in binds:
-        out += ["--ro-bind", bind.source, bind.inside]
+        out += ["--bind" if bind.write else "--ro-bind", bind.source, bind.inside]
+    if shape.writable:
+        out += ["--size", str(disk - disk // 4), "--tmpfs", shape.writable]
     for name, value in BASE_ENV.items():
         out += ["--setenv", name, value]
     return [*out, "--chdir", TMP, "--seccomp", str(seccomp_fd), "--remount-ro", "/"]
@@ -165,10 +214,11 @@ def exposed(path: Path, binds: Sequence[Bind]) -> str:
     return next((b.source for b in binds if _below(real, os.path.realpath(b.source))), "")
 
 
-def visible(binds: Sequence[Bind]) -> tuple[str, ...]:
+def visible(binds: Sequence[Bind], writable: str = "") -> tuple[str, ...]:
     """Return the files and folders that exist inside, for Landlock and for the verdict."""
     folders = {bind.inside for bind in binds if bind.inside != SHIM}
-    return tuple(sorted({*folders, TMP, "/dev", "/proc"}))
+    own = {writable} if writable else set[str]()
+    return tuple(sorted({*folders, *own, TMP, "/dev", "/proc"}))
 
 
 def _below_any(path: str, folders: Iterable[str]) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from angelos.core.messages import Limits, Status, Tier
+from angelos.core.messages import Limits, Status
 from angelos.core.runs import EvidenceSource
 
 Stop = Literal[
@@ -18,7 +19,8 @@ Stop = Literal[
 class Usage:
     """What a run has used so far."""
 
-    source: Literal[EvidenceSource.kernel, EvidenceSource.sampler]
+    source: Literal[EvidenceSource.kernel, EvidenceSource.sampler, EvidenceSource.node]
+    """The node, where nothing could be measured."""
     cpu_s: float = 0.0
     memory_bytes: int = 0
     """The highest value measured."""
@@ -37,6 +39,10 @@ class Meter(Protocol):
 
     def add(self, first: int, task: int) -> None:
         """Count the process `task` and all that it starts; orphans go to the box's `first`."""
+        ...
+
+    def watch_folders(self, folders: Sequence[int]) -> None:
+        """Count also what lies in these file systems in memory; the descriptors stay the box's."""
         ...
 
     def may_fork(self) -> bool:
@@ -60,6 +66,8 @@ class Refusal:
     family: str
     """Of a socket, such as AF_INET; empty for other calls."""
     count: int
+    cpu_s: float = 0.0
+    """The processor time that the run had used when it was made for the last time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +77,12 @@ class Ending:
     exit_code: int | None
     """As a shell reports it: 128 + n for signal n. None when the node ended the run."""
     duration_s: float
-    tier: Tier
+    """Without the time for which it was paused."""
     usage: Usage
     stop: Stop | None = None
     reason: str = ""
     """Why it was stopped, where `stop` does not say it all."""
     refusals: tuple[Refusal, ...] = ()
     output_bytes: int = 0
-    stderr_tail: str = ""
-    visible: tuple[str, ...] = ()
-    """Files and folders that exist in the box."""
+    signal: int | None = None
+    """The signal that ended the program, 0 for none, where the kernel tells (Linux 6.15)."""

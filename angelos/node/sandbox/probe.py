@@ -17,6 +17,7 @@ from pathlib import Path
 
 from angelos.core.errors import AngelError, Unavailable
 from angelos.core.messages import Limits, Status, Tier
+from angelos.core.run_session import run_session
 from angelos.core.runs import Exit, Output, RunSpec
 from angelos.node.config import SandboxConfig
 from angelos.node.sandbox import cgroup, seccomp
@@ -64,7 +65,7 @@ async def _forbidden(sandbox: BubblewrapSandbox) -> ProbeCheck:
     """Check that the box refuses a socket, and that the refusal is reported."""
     spec = RunSpec(argv=(), code=_NETWORK, limits=Limits(wall_s=10))
     status: Status | None = None
-    async for event in sandbox.run(spec):
+    async for event in run_session(sandbox, spec):
         match event:
             case Exit():
                 status = event.status

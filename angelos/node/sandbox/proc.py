@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import signal
-from collections.abc import Iterator
+import struct
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from angelos.core.messages import Limits
@@ -14,9 +16,15 @@ from angelos.node.sandbox.models import Usage
 from angelos.node.sandbox.verdict import MIB
 
 _PROC = Path("/proc")
+_INODE_BYTES = 1024
+"""About what an inode of tmpfs with its name takes of the kernel's memory."""
+_PIDFD_INFO_BYTES, _PIDFD_INFO_EXIT = 64, 1 << 3
+_PIDFD_GET_INFO = 0xC000FF0B | _PIDFD_INFO_BYTES << 16
 _TICKS = os.sysconf("SC_CLK_TCK")
 # Fields of /proc/PID/stat, counted from 0 after the name (proc(5) counts from 1 before it).
-_PPID, _UTIME, _STIME, _CUTIME, _CSTIME, _NUM_THREADS, _STARTTIME = 1, 11, 12, 13, 14, 17, 19
+_STATE, _PPID, _UTIME, _STIME, _CUTIME, _CSTIME, _NUM_THREADS, _STARTTIME = (
+    0, 1, 11, 12, 13, 14, 17, 19
+)  # fmt: skip
 
 
 def start_ticks(pid: int) -> int:
@@ -61,6 +69,61 @@ def kill_descendants(root: int) -> None:
                 os.kill(pid, signal.SIGKILL)
 
 
+def first_child(pid: int) -> int:
+    """Return the first child of a process, 0 if there is none."""
+    try:
+        children = (_PROC / str(pid) / "task" / str(pid) / "children").read_text().split()
+    except OSError:
+        return 0
+    return int(children[0]) if children else 0
+
+
+def death_signal(pidfd: int) -> int | None:
+    """Return the signal that ended a process, 0 if it ended by itself, None if unknown.
+
+    The kernel keeps the status of a process that was reaped, for whoever holds a pidfd of it
+    (PIDFD_GET_INFO with PIDFD_INFO_EXIT, Linux 6.15). An exit code of 137 proves nothing.
+    """
+    info = bytearray(_PIDFD_INFO_BYTES)
+    struct.pack_into("Q", info, 0, _PIDFD_INFO_EXIT)
+    try:
+        fcntl.ioctl(pidfd, _PIDFD_GET_INFO, info)
+    except OSError:
+        return None
+    mask, status = struct.unpack_from("Q", info)[0], struct.unpack_from("i", info, 60)[0]
+    return os.WTERMSIG(status) if mask & _PIDFD_INFO_EXIT else None
+
+
+def stop_descendants(root: int, rounds: int = 100) -> set[int] | None:
+    """Stop all descendants of a process; return those that ran before, None if that failed.
+
+    A process with a pending SIGSTOP cannot fork, so a walk that shows no new process proves that
+    none is left, as in `kill_descendants`. Processes that were stopped already stay so.
+    """
+    running: set[int] = set()
+    visited = {root}
+    for _ in range(rounds):
+        new = {*tree(root)} - visited
+        if not new:
+            return running
+        visited |= new
+        for pid in new:
+            row = _row(pid)
+            if row and row[_STATE] not in "TtZX":
+                running.add(pid)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGSTOP)
+    continue_all(root, running)
+    return None
+
+
+def continue_all(root: int, stopped: set[int]) -> None:
+    """Let those descendants of a process go on that `stop_descendants` has stopped."""
+    for pid in stopped & {*tree(root)}:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGCONT)
+
+
 def _fields(pid: int) -> list[str]:
     """Return the fields of /proc/PID/stat after the name, which may hold anything."""
     return (_PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
@@ -83,6 +146,7 @@ class Sampler:
         self._cpu = 0.0
         self._alive_ticks: dict[tuple[int, str], int] = {}
         self._ended_ticks = 0
+        self._folders: tuple[int, ...] = ()
 
     def limit(self, limits: Limits) -> None:
         """Remember the limits; `verdict.must_stop` compares the usage with them."""
@@ -92,6 +156,10 @@ class Sampler:
         """Count all descendants of the box's first process, and itself if it is the task."""
         self._first = first
         self._own = int(first != task)
+
+    def watch_folders(self, folders: Sequence[int]) -> None:
+        """Count what lies in the box's file systems in memory, which no process maps."""
+        self._folders = tuple(folders)
 
     def may_fork(self) -> bool:
         """Return whether the limit allows one more; the tree is read only where it might not."""
@@ -107,6 +175,7 @@ class Sampler:
         memory = sum(_resident(pid) for pid in rows)
         if memory > self._limits.memory_mb * MIB:  # shared pages were counted for each process
             memory = sum(_proportional(pid) for pid in rows)
+        memory += sum(_used(folder) for folder in self._folders)
         self._memory = max(self._memory, memory)
         self._tasks = max(self._tasks, self._count(rows))
         self._cpu = max(self._cpu, self._ticks(rows) / _TICKS)
@@ -160,6 +229,13 @@ def _proportional(pid: int) -> int:
     """Return the same, with shared pages divided among the processes that share them."""
     exact = _sum_kib(pid, "smaps_rollup", ("Pss_Anon:", "Pss_Shmem:"))
     return exact or _resident(pid)
+
+
+def _used(folder: int) -> int:
+    """Return the bytes and the inodes that a file system in memory holds, in bytes."""
+    info = os.fstatvfs(folder)
+    inodes = (info.f_files - info.f_ffree) * _INODE_BYTES
+    return (info.f_blocks - info.f_bfree) * info.f_frsize + inodes
 
 
 def _sum_kib(pid: int, file: str, names: tuple[str, ...]) -> int:

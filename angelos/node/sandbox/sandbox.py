@@ -1,4 +1,4 @@
-r"""Boxes made by bubblewrap: the real `core.ports.Sandbox`.
+r"""Boxes made by bubblewrap: the real `core.ports.SessionSandbox`.
 
 Every run gets a new box: user, mount, process, network, IPC, UTS and control-group namespaces, no
 capability, seccomp, Landlock, and limits by a control group (tier `full`) or by resource limits
@@ -6,8 +6,26 @@ and a sampler (tier `reduced`). Where no box can be made, the tier is `landlock`
 every run is `denied` unless the operator has set `allow_unsandboxed`.
 
     async with BubblewrapSandbox(SandboxConfig()) as sandbox:
-        async for event in sandbox.run(RunSpec(argv=(), code="print(1)", limits=Limits())):
-            ...  # Output(stream="stdout", data=b"1\n"), then Exit(status=Status.ok, ...)
+        spec = SessionSpec(run=RunSpec(argv=(), code="print(1)", limits=Limits()))
+        async with await sandbox.start(spec) as session:
+            async for output in session.output():
+                ...  # Output(stream="stdout", data=b"1\n")
+            end = await session.wait()  # Exit(status=Status.ok, ...)
+
+A judge and what it judges are two boxes, which share nothing but what the node carries between
+them. The runner's session has `report` (a nonce) and is `interactive`; the judged program's is
+`interactive` and has no report. Whoever started both reads the `output()` of each and gives it to
+the other by `write_stdin`, and so decides what passes. The judged program has another process
+namespace, another user's view of /proc, and no writable folder in common with the runner: it can
+neither open nor inherit the runner's report descriptor (a socket, which /proc/PID/fd cannot open
+again). What it says about itself is input to the runner, and the `RunReport` of the runner's
+session is the verdict's witness:
+
+    async with await sandbox.start(judge) as runner, await sandbox.start(judged) as program:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(carry(program, runner))  # output() of one, write_stdin() of the other
+            group.create_task(carry(runner, program))
+        report = await runner.report()
 """
 
 from __future__ import annotations
@@ -18,33 +36,37 @@ import math
 import platform
 import sys
 from collections import deque
-from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from angelos.core.errors import AngelError, InvalidInput, Unavailable
+from angelos.core.errors import AngelError, Busy, InvalidInput, Refused, Unavailable
 from angelos.core.messages import Limits, Status, Tier
-from angelos.core.runs import EvidenceSource, Exit, Output, RunSpec
+from angelos.core.run_session import run_session
+from angelos.core.runs import Output, RunSpec
+from angelos.core.sessions import SessionSpec
 from angelos.node.config import SandboxConfig
 from angelos.node.sandbox import cgroup, seccomp
-from angelos.node.sandbox.box import Box, ExecRequest
+from angelos.node.sandbox.box import Box, BoxInput, ExecRequest, LandlockRules
 from angelos.node.sandbox.launch import Launcher, find_bwrap
 from angelos.node.sandbox.layout import (
     BASE_ENV,
     TMP,
     Bind,
+    BoxShape,
     Interpreter,
+    shape_of,
     system_binds,
-    task_binds,
     this_interpreter,
     visible,
 )
 from angelos.node.sandbox.models import Meter
 from angelos.node.sandbox.proc import Sampler
 from angelos.node.sandbox.scratch import ScratchFolders
+from angelos.node.sandbox.session import BoxSession
 from angelos.node.sandbox.unsandboxed import UnsandboxedLauncher, landlock_abi
-from angelos.node.sandbox.verdict import MIB, judge
+from angelos.node.sandbox.verdict import MIB
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +74,23 @@ _PATH = "/usr/local/bin:/usr/bin:/bin"
 _OPEN_FILES = 512
 _SELF_TEST = "print('in the box')"
 _REFILL_DELAY_S = 0.1
+_RETRY_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Places:
+    """Where a program may read, where it may write, and where it starts."""
+
+    read: tuple[str, ...]
+    write: tuple[str, ...]
+    chdir: str
+
+    def landlock(self, *, tcp: bool) -> LandlockRules:
+        return LandlockRules(read=self.read, write=self.write, tcp=tcp)
+
+
+def _needs_no_namespace(spec: SessionSpec) -> bool:
+    return not (spec.writable or spec.shared or spec.loopback)
 
 
 class BubblewrapSandbox:
@@ -71,6 +110,7 @@ class BubblewrapSandbox:
         self._ready: deque[Box] = deque()
         self._open: set[Box] = set()
         self._ends: dict[Box, asyncio.Task[None]] = {}
+        self._sessions = 0
         self._refill = asyncio.Event()
         self._refiller: asyncio.Task[None] | None = None
 
@@ -151,7 +191,7 @@ class BubblewrapSandbox:
         self.tier = tier
         spec = RunSpec(argv=(), code=_SELF_TEST, limits=Limits(wall_s=20))
         output = b""
-        async for event in self.run(spec):
+        async for event in run_session(self, spec):
             if isinstance(event, Output):
                 output += event.data
             elif event.status is not Status.ok:
@@ -159,89 +199,92 @@ class BubblewrapSandbox:
                 cause = event.evidence.get("reason", event.status)
                 raise Unavailable(f"The box's self-test failed: {cause} {text}".strip())
 
-    # -- run -----------------------------------------------------------------------------
+    # -- sessions ------------------------------------------------------------------------
 
-    async def run(self, spec: RunSpec) -> AsyncIterator[Output | Exit]:
-        """Yield output as it arrives and one `Exit` last. Closing the iterator kills the run."""
-        if self._launcher is None:
-            yield self._refuse("no box can be made on this node: " + " ".join(self.reasons))
-            return
-        own = task_binds(spec.read_only)
-        try:
-            box = await self._take(own, spec.limits)
-        except Unavailable as error:
-            yield self._refuse(str(error))
-            return
-        ending, reported, refusal = None, True, self._refuse("it has not started")
-        try:
-            paths = visible((*self._binds, *own))
-            request = self._request(spec, box, paths)
-            reported = await box.begin(request, spec.limits, spec.stdin)
-            async for output in box.output():
-                yield output
-            ending = box.ending(self.tier, paths)
-        except Unavailable as error:
-            refusal = self._refuse(str(error))
-        finally:
-            await self._discard(box)
-        if ending is None:
-            yield refusal
-            return
-        status, evidence = judge(ending, spec.limits)
-        if not reported:
-            evidence["unreported"] = "the kernel gave no listener: refused calls were not counted"
-        own_exit = status in {Status.ok, Status.error, Status.denied}
-        yield Exit(
-            status=status,
-            exit_code=ending.exit_code if own_exit else None,
-            duration_s=ending.duration_s,
-            tier=self.tier,
-            evidence=evidence,
-        )
-
-    def _refuse(self, reason: str) -> Exit:
-        hint = "run `angelos doctor`: it names what is missing"
-        evidence: dict[str, object] = {
-            "source": EvidenceSource.node,
-            "reason": reason,
-            "hint": hint,
-        }
-        return Exit(
-            status=Status.denied, exit_code=None, duration_s=0.0, tier=self.tier, evidence=evidence
-        )
-
-    def _request(self, spec: RunSpec, box: Box, paths: tuple[str, ...]) -> ExecRequest:
-        if spec.code is None and not spec.argv:
+    async def start(self, spec: SessionSpec) -> BoxSession:
+        """Start a program and return at once; see `core.ports.SessionSandbox`."""
+        if spec.run.code is None and not spec.run.argv:
             raise InvalidInput("There is neither code nor a program to run.")
+        shape = shape_of(spec)
+        if self._launcher is None:
+            raise Unavailable(
+                "No box can be made on this node: " + " ".join(self.reasons),
+                hint="Run `angelos doctor`: it names what is missing.",
+            )
+        if self.tier not in {Tier.full, Tier.reduced} and not _needs_no_namespace(spec):
+            raise Refused(f"The tier {self.tier} has no folders or network of a program's own.")
+        if self._sessions >= self._config.boxes:
+            raise Busy(f"{self._sessions} boxes are open.", retry_after_s=_RETRY_S)
+        self._sessions += 1
+        try:
+            return await self._begin(spec, shape)
+        except BaseException:
+            self._sessions -= 1
+            raise
+
+    async def _begin(self, spec: SessionSpec, shape: BoxShape) -> BoxSession:
+        box = await self._take(shape)
+        try:
+            paths = visible((*self._binds, *shape.own), spec.writable)
+            run = spec.run
+            given = BoxInput(
+                stdin=run.stdin, interactive=spec.interactive, report=spec.report is not None
+            )
+            reported = await box.begin(self._request(spec, box, paths), run.limits, given)
+        except BaseException:
+            await self._discard(box)
+            raise
+        return BoxSession(box, spec, self.tier, self._leave, reported=reported)
+
+    async def _leave(self, box: Box) -> None:
+        """Close the box of a session."""
+        if box in self._open and box not in self._ends:
+            self._sessions -= 1
+        await self._discard(box)
+
+    def _request(self, spec: SessionSpec, box: Box, paths: tuple[str, ...]) -> ExecRequest:
+        run = spec.run
         program = sys.executable if box.scratch else self._python.executable
-        argv = spec.argv
-        if spec.code is None and argv[0] in {"python", "python3"}:
+        argv = run.argv
+        if run.code is None and argv[0] in {"python", "python3"}:
             argv = (program, *argv[1:])
-        env = {**BASE_ENV, "PATH": f"{Path(program).parent}:{_PATH}", **spec.env}
-        read, write, chdir = [p for p in paths if p not in {TMP, "/dev"}], TMP, spec.chdir
-        machine = platform.machine()
-        base = ""
+        env = {**BASE_ENV, "PATH": f"{Path(program).parent}:{_PATH}", **run.env}
+        if spec.terminal is not None:
+            env.setdefault("TERM", "xterm-256color")
+        places = self._places(spec, box, paths)
         if box.scratch:  # nothing is bound to another path, so name the paths on the host
             env = {k: v.replace(TMP, box.scratch) if v == TMP else v for k, v in env.items()}
-            host_path = {TMP: box.scratch, **spec.read_only}
-            read = [bind.source for bind in self._binds] + list(spec.read_only.values())
-            read, write = [*read, "/bin", "/lib", "/lib64", "/proc"], box.scratch
-            chdir = host_path.get(spec.chdir, spec.chdir)
-            base = seccomp.base_filter(machine, counted=self._groups is not None).hex()
+        machine, size = platform.machine(), spec.terminal
+        base = seccomp.base_filter(machine, counted=self._groups is not None).hex()
         return ExecRequest(
             argv=argv,
-            code=spec.code,
+            code=run.code,
             env=env,
-            chdir=chdir,
-            rlimits=self._rlimits(spec.limits, unsandboxed=bool(box.scratch)),
-            landlock={"read": tuple(read), "write": (write, "/dev")} if self._landlock else None,
+            chdir=places.chdir,
+            rlimits=self._rlimits(run.limits, unsandboxed=bool(box.scratch)),
+            landlock=places.landlock(tcp=spec.loopback) if self._landlock else None,
             notify_filter=seccomp.watch_filter(
-                machine, action="notify", forks=self._groups is None
+                machine, action="notify", forks=self._groups is None, inet=spec.loopback
             ).hex(),
-            refuse_filter=seccomp.watch_filter(machine, action="refuse").hex(),
-            base_filter=base,
+            refuse_filter=seccomp.watch_filter(machine, action="refuse", inet=spec.loopback).hex(),
+            base_filter=base if box.scratch else "",
             unsandboxed=bool(box.scratch),
+            terminal=(size.rows, size.columns) if size is not None else None,
+            writable=spec.writable,
+            report=spec.report is not None,
         )
+
+    def _places(self, spec: SessionSpec, box: Box, paths: tuple[str, ...]) -> _Places:
+        """Return the folders that a program may read and write, and where it starts."""
+        run = spec.run
+        if not box.scratch:
+            write = {TMP, "/dev", *spec.shared, *([spec.writable] if spec.writable else [])}
+            read = tuple(path for path in paths if path not in write)
+            return _Places(read, tuple(sorted(write)), run.chdir)
+        read = (*(bind.source for bind in self._binds), *run.read_only.values())
+        chdir = {TMP: box.scratch, **run.read_only}.get(run.chdir, run.chdir)
+        read = (*read, "/bin", "/lib", "/lib64", "/proc")
+        return _Places(read, (box.scratch, "/dev"), chdir)
 
     def _rlimits(self, limits: Limits, *, unsandboxed: bool) -> dict[str, int]:
         """Return the limits that the kernel enforces for each process (getrlimit(2)).
@@ -266,24 +309,24 @@ class BubblewrapSandbox:
 
     # -- boxes ---------------------------------------------------------------------------
 
-    async def _take(self, own: tuple[Bind, ...], limits: Limits) -> Box:
-        if not own and limits.disk_mb == Limits().disk_mb:
+    async def _take(self, shape: BoxShape) -> Box:
+        if BoxShape().serves(shape):
             while self._ready:
                 box = self._ready.popleft()
                 self._refill.set()
                 if box.alive:
                     return box
                 await self._discard(box)
-        return await self._start(own, limits.disk_mb)
+        return await self._start(shape)
 
-    async def _start(self, own: tuple[Bind, ...], disk_mb: int) -> Box:
-        assert self._launcher is not None  # noqa: S101 - run() and __aenter__ saw to it
+    async def _start(self, shape: BoxShape) -> Box:
+        assert self._launcher is not None  # noqa: S101 - start() and __aenter__ saw to it
         try:
             meter = self._meter()
         except OSError as error:
             raise Unavailable(f"The box's control group cannot be made: {error}") from error
         try:
-            launched = await self._launcher.start(self._binds, own, disk_mb)
+            launched = await self._launcher.start(self._binds, shape)
         except BaseException:
             meter.close()
             raise
@@ -325,7 +368,7 @@ class BubblewrapSandbox:
                 await asyncio.sleep(_REFILL_DELAY_S)
             while len(self._ready) < self._config.ready_boxes:
                 try:
-                    self._ready.append(await self._start((), Limits().disk_mb))
+                    self._ready.append(await self._start(BoxShape()))
                 except Unavailable as error:
                     log.warning("No box could be started ahead: %s", error)
                     break

@@ -30,15 +30,18 @@ from typing import Any, Literal
 _ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 _ALLOW, _KILL, _ERRNO, _NOTIFY = 0x7FFF0000, 0x80000000, 0x00050000, 0x7FC00000
 _LOAD, _AND, _RETURN, _JUMP_EQ, _JUMP_GT, _JUMP_GE = 0x20, 0x54, 0x06, 0x15, 0x25, 0x35
-_NR, _ARCH_OFFSET, _ARG0, _ARG1 = 0, 4, 16, 24
+_NR, _ARCH_OFFSET, _ARG0, _ARG1, _ARG2 = 0, 4, 16, 24, 32
 _X32_BIT = 0x40000000
 _NAMESPACES = 0x7E020000
 """CLONE_NEW* flags but CLONE_NEWTIME, which clone(2) cannot pass."""
 _PERSONALITIES = (0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)
 _TTY_INJECTION = (0x5412, 0x541C)
 """TIOCSTI and TIOCLINUX."""
-_AF_UNIX = 1
+_AF_UNIX, _AF_INET, _AF_INET6 = 1, 2, 10
 _AF_NETLINK = 16
+_FILE_KIND = 0o170000
+_MADE_KINDS = (0, 0o010000, 0o100000)
+"""mknod(2) makes plain files and named pipes, and no devices."""
 _HOST_MEMORY = ("memfd_create", "shmget")
 """Memory that no process maps: without a cgroup nothing could count it."""
 
@@ -79,6 +82,10 @@ def base_filter(machine: str, *, counted: bool = True) -> bytes:
     code += _when(checked["clone"], [_load(_ARG0), (_AND, 0, 0, _NAMESPACES), *_only([0])])
     code += _when(checked["personality"], [_load(_ARG0), *_only(list(_PERSONALITIES))])
     code += _when(checked["socketpair"], [_load(_ARG0), *_only([_AF_UNIX])])
+    for name, argument in (("mknod", _ARG1), ("mknodat", _ARG2)):
+        if name in checked:
+            kinds = [_load(argument), (_AND, 0, 0, _FILE_KIND), *_only(list(_MADE_KINDS))]
+            code += _when(checked[name], kinds)
     injection = [i for v in _TTY_INJECTION for i in ((_JUMP_EQ, 0, 1, v), _fail(errno.EPERM))]
     code += _when(checked["ioctl"], [_load(_ARG1), *injection, _allow()])
     passed = [*allowed.values(), *groups["refuse"].values(), checked["socket"]]
@@ -91,12 +98,12 @@ def base_filter(machine: str, *, counted: bool = True) -> bytes:
 
 @cache
 def watch_filter(
-    machine: str, *, action: Literal["notify", "refuse"], forks: bool = False
+    machine: str, *, action: Literal["notify", "refuse"], forks: bool = False, inet: bool = False
 ) -> bytes:
     """Return the filter of the calls that are refused and, with `notify`, reported.
 
     With `forks` the node is asked for each new process and thread: without a control group nothing
-    else could report that one was refused.
+    else could report that one was refused. With `inet` the box may use its own loopback.
     """
     groups = table(machine)
     verdict = _give(_NOTIFY) if action == "notify" else _fail(errno.EPERM)
@@ -107,7 +114,9 @@ def watch_filter(
         for number in fork_calls(machine):
             code += [(_JUMP_EQ, 0, 1, number), verdict]
     netlink = verdict if action == "notify" else _fail(refusal_errno("socket", _AF_NETLINK))
-    families = [(_JUMP_EQ, 0, 1, _AF_UNIX), _allow(), (_JUMP_EQ, 0, 1, _AF_NETLINK), netlink]
+    allowed = (_AF_UNIX, _AF_INET, _AF_INET6) if inet else (_AF_UNIX,)
+    passed = [i for family in allowed for i in ((_JUMP_EQ, 0, 1, family), _allow())]
+    families = [*passed, (_JUMP_EQ, 0, 1, _AF_NETLINK), netlink]
     socket = [_load(_ARG0), *families, verdict]
     return _assemble([*code, *_when(groups["checked"]["socket"], socket), _allow()])
 

@@ -32,8 +32,19 @@ _ANSWER = struct.Struct("=QqiI")  # struct seccomp_notif_resp
 class SeccompListener:
     """The listener of one box, served by the event loop."""
 
-    def __init__(self, fd: int, machine: str, may_fork: Callable[[], bool]) -> None:
-        """Serve the listener with descriptor `fd`; `may_fork` is asked for each new process."""
+    def __init__(
+        self, fd: int, machine: str, may_fork: Callable[[], bool], cpu_s: Callable[[], float]
+    ) -> None:
+        """Serve the listener with descriptor `fd`.
+
+        Args:
+            fd: The listener, owned from now on.
+            machine: Whose system call table the numbers are of.
+            may_fork: Asked for each new process.
+            cpu_s: The processor time that the run has used until now.
+        """
+        self._cpu_s = cpu_s
+        self._last_cpu_s: dict[tuple[str, str], float] = {}
         self._may_fork = may_fork
         self._fd = fd
         self._machine = machine
@@ -44,7 +55,8 @@ class SeccompListener:
     def refusals(self) -> tuple[Refusal, ...]:
         """Return the calls that were refused until now."""
         return tuple(
-            Refusal(call, family, n) for (call, family), n in sorted(self._refused.items())
+            Refusal(*key, count, self._last_cpu_s[key])
+            for key, count in sorted(self._refused.items())
         )
 
     def close(self) -> None:
@@ -80,7 +92,9 @@ class SeccompListener:
         if number in fork_calls(self._machine):
             return (0, _CONTINUE) if self._may_fork() else (-errno.EAGAIN, 0)
         call = name_of(self._machine, number)
-        self._refused[call, _family(first_argument) if call == "socket" else ""] += 1
+        key = call, _family(first_argument) if call == "socket" else ""
+        self._refused[key] += 1
+        self._last_cpu_s[key] = self._cpu_s()
         self.total += 1
         return -refusal_errno(call, first_argument & 0xFFFFFFFF), 0
 

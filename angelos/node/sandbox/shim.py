@@ -13,10 +13,11 @@ task has run a line (exit code 120 and the reply `failed`).
     node                                     shim
      | <------ {"code": "ready"} ------------ |   SCM_CREDENTIALS: the kernel names the process
      | ------- length + ExecRequest --------> |   JSON, see box.py
-     | <- {"code": "sealed" | "unreported"} - |   SCM_RIGHTS: the listener of refused calls
-     | ------- START -----------------------> |
+     | <- {"code": "sealed" | "unreported"} - |   SCM_RIGHTS: descriptors for the node
+     | ------- START -----------------------> |   SCM_RIGHTS: the report channel, if any
 
-Replies are JSON with a code of `Reply` and, for `failed`, a text for people.
+Replies are JSON with a code of `Reply`, for `failed` a text for people, and what each descriptor
+is that came with it: the listener, the box's file systems in memory, both sides of a terminal.
 """
 
 from __future__ import annotations
@@ -39,7 +40,13 @@ from types import TracebackType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:  # importing `typing` would make every box start later
+    from collections.abc import Sequence
     from typing import TypedDict
+
+    class _Rules(TypedDict):
+        read: list[str]
+        write: list[str]
+        tcp: bool
 
     class _Request(TypedDict):
         argv: list[str]
@@ -47,11 +54,14 @@ if TYPE_CHECKING:  # importing `typing` would make every box start later
         env: dict[str, str]
         chdir: str
         rlimits: dict[str, int]
-        landlock: dict[str, list[str]] | None
+        landlock: _Rules | None
         notify_filter: str
         refuse_filter: str
         base_filter: str
         unsandboxed: bool
+        terminal: list[int] | None
+        writable: str
+        report: bool
 
 
 START = b"start"
@@ -101,17 +111,18 @@ def _seccomp(program: bytes, flags: int) -> int:
     return _syscall(_SECCOMP[platform.machine()], 1, flags, ctypes.byref(prog))
 
 
-def _landlock(read: list[str], write: list[str]) -> None:
-    """Restrict this process to the given paths; no TCP, no signals to processes outside.
+def _landlock(read: list[str], write: list[str], *, tcp: bool) -> None:
+    """Restrict this process to the given paths; no signals to processes outside, no TCP.
 
+    With `tcp` the network namespace alone stands between the process and the network.
     A kernel refuses rights that it does not know, so only those of its own version (ABI 1-7) are
     named (docs.kernel.org/userspace-api/landlock.html). Landlock is a second layer inside the
     namespaces, and the only one for files where there are none.
     """
     abi = _syscall(_LANDLOCK_CREATE, 0, 0, 1)
     rights = (1 << {1: 13, 2: 14, 3: 15, 4: 15}.get(abi, 16)) - 1
-    tcp, scope = (3 if abi >= 4 else 0), (3 if abi >= 6 else 0)  # noqa: PLR2004
-    attr = struct.pack("QQQ", rights, tcp, scope)
+    ports, scope = (3 if abi >= 4 and not tcp else 0), (3 if abi >= 6 else 0)  # noqa: PLR2004
+    attr = struct.pack("QQQ", rights, ports, scope)
     size = 24 if abi >= 6 else 16 if abi >= 4 else 8  # noqa: PLR2004
     ruleset = _syscall(_LANDLOCK_CREATE, ctypes.c_char_p(attr), size, 0)
     for paths, granted in ((read, _READ), (write, rights)):
@@ -145,8 +156,31 @@ def _receive(link: socket.socket) -> _Request:
         return json.loads(stream.read(int.from_bytes(head, "big")))
 
 
-def _reply(code: Reply, detail: str = "") -> bytes:
-    return json.dumps({"code": code, "detail": detail}).encode()
+def _reply(code: Reply, detail: str = "", fds: tuple[str, ...] = ()) -> bytes:
+    return json.dumps({"code": code, "detail": detail, "fds": fds}).encode()
+
+
+def _open_terminal(rows: int, columns: int) -> tuple[int, int]:
+    """Make a terminal of the box's own the controlling one; return both sides of it."""
+    import fcntl
+    import termios
+
+    controller, program = os.openpty()
+    termios.tcsetwinsize(program, (rows, columns))
+    with contextlib.suppress(PermissionError):  # it leads a session already
+        os.setsid()
+    fcntl.ioctl(program, termios.TIOCSCTTY, 0)
+    return controller, program
+
+
+def _folders(request: _Request) -> dict[str, int]:
+    """Return descriptors of the folders whose contents the node counts or collects."""
+    if request["unsandboxed"]:
+        return {}
+    paths = {"tmp": "/tmp", "shm": "/dev/shm", "writable": request["writable"]}  # noqa: S108
+    return {
+        name: os.open(path, os.O_RDONLY | os.O_DIRECTORY) for name, path in paths.items() if path
+    }
 
 
 def _seal(request: _Request) -> tuple[Reply, list[int]]:
@@ -163,7 +197,7 @@ def _seal(request: _Request) -> tuple[Reply, list[int]]:
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     landlock = request["landlock"]
     if landlock is not None:
-        _landlock(landlock["read"], landlock["write"])
+        _landlock(landlock["read"], landlock["write"], tcp=landlock["tcp"])
     if request["base_filter"]:
         _seccomp(bytes.fromhex(request["base_filter"]), 0)
     try:
@@ -187,6 +221,12 @@ def _show(
     """
     import traceback
 
+    path = getattr(error, "filename", None)
+    if isinstance(error, OSError) and isinstance(path, str) and path.startswith("/"):
+        error.add_note(f"hint: this runs in a box, which shows little of the host; {path} is not"
+                       " there, or is not to be changed: only /tmp can be written")  # fmt: skip
+    elif isinstance(error, ModuleNotFoundError):
+        error.add_note("hint: this runs in a box, which has the packages of its node and no more")
     while trace is not None and trace.tb_frame.f_code.co_filename == this_file:
         trace = trace.tb_next
     traceback.print_exception(kind, error, trace)
@@ -249,6 +289,9 @@ def main() -> None:
     link.sendall(_reply(Reply.ready))
     request = _receive(link)
     try:
+        fds = _folders(request)
+        if request["terminal"] is not None:
+            fds["terminal"], fds["program side"] = _open_terminal(*request["terminal"])
         code, listener = _seal(request)
         os.environ.clear()
         os.environ.update(request["env"])
@@ -256,19 +299,37 @@ def main() -> None:
     except (OSError, ValueError) as error:
         link.sendall(_reply(Reply.failed, str(error)))
         os._exit(SETUP_FAILED)
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", listener))]
-    link.sendmsg([_reply(code)], rights if listener else [])
-    for fd in listener:
+    if listener:
+        fds["listener"] = listener[0]
+    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds.values()))]
+    link.sendmsg([_reply(code, fds=tuple(fds))], rights if fds else [])
+    if request["terminal"] is not None:
+        for stream in (0, 1, 2):
+            os.dup2(fds["program side"], stream)
+    for fd in fds.values():
         os.close(fd)
-    if link.recv(16) != START:
+    started, report, _, _ = socket.recv_fds(link, 16, 1)
+    if started != START:
         os._exit(SETUP_FAILED)
     link.close()
+    _hold_report(report, inherit=request["code"] is None)
     if request["unsandboxed"]:
         _stay_behind()
     if request["code"] is not None:
         _run_code(request["code"], request["argv"], request["chdir"])
     else:
         _execute(request["argv"])
+
+
+def _hold_report(fds: Sequence[int], *, inherit: bool) -> None:
+    """Tell the program the number of its report channel.
+
+    Code that runs in this interpreter holds it alone; a program has to inherit it once, so it is
+    the program that must not pass it on.
+    """
+    for fd in fds:
+        os.set_inheritable(fd, inherit)
+        os.environ["ANGELOS_REPORT_FD"] = str(fd)
 
 
 def _execute(argv: list[str]) -> None:

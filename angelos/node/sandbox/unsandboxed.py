@@ -17,7 +17,7 @@ from pathlib import Path
 
 from angelos.core.errors import Unavailable
 from angelos.node.sandbox.launch import NOBODY, LaunchedBox, link, reachable
-from angelos.node.sandbox.layout import Bind
+from angelos.node.sandbox.layout import Bind, BoxShape
 from angelos.node.sandbox.scratch import ScratchFolders
 
 _CREATE_RULESET, _VERSION_FLAG = 444, 1
@@ -39,11 +39,9 @@ class UnsandboxedLauncher:
         needed = (sys.executable, sys.prefix, sys.base_prefix, self._shim)
         self._drop = os.geteuid() == 0 and all(reachable(p, NOBODY, NOBODY) for p in needed)
 
-    async def start(
-        self, binds: tuple[Bind, ...], own: tuple[Bind, ...], disk_mb: int
-    ) -> LaunchedBox:
+    async def start(self, binds: tuple[Bind, ...], shape: BoxShape) -> LaunchedBox:
         """Start one process in a scratch folder of its own; without namespaces nothing is bound."""
-        del binds, own, disk_mb
+        del binds, shape
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._thread, self._start)
 

@@ -7,17 +7,16 @@ r"""Decides, from the evidence, which status a run has earned. Pure.
     pids.events                          pids       kernel | sampler
     bytes of output                      output     node
     refused system calls + failure       denied     kernel
-    an absolute path that is not there   denied     exit
-    killed by SIGSYS (foreign ABI)       denied     exit
+    killed by SIGSYS (foreign ABI)       denied     kernel
     exit code                            ok, error  exit
 
 The counters are read before the exit code, because the exit code 137 alone proves nothing. A
 system call that was refused does not end a run, because innocent libraries probe for sockets: a
-program that then fails for it is `denied`, one that copes is `ok`, and the evidence names the
-calls either way.
+program that fails at once is `denied`, one that copes is `ok`, and the evidence names the calls
+either way. What a program prints is never read: a missing or hidden file is its own `error`.
 
-    >>> from angelos.core.messages import Limits, Tier
-    >>> ending = Ending(exit_code=137, duration_s=0.3, tier=Tier.full,
+    >>> from angelos.core.messages import Limits
+    >>> ending = Ending(exit_code=137, duration_s=0.3,
     ...     usage=Usage(source=EvidenceSource.kernel, oom_kills=1))
     >>> judge(ending, Limits())[0]
     <Status.oom: 'oom'>
@@ -25,24 +24,25 @@ calls either way.
 
 from __future__ import annotations
 
-import errno
+import signal
 from typing import Any
 
 from angelos.core.messages import Limits, Status
 from angelos.core.runs import EvidenceSource
 from angelos.node.sandbox.models import Ending, Refusal, Stop, Usage
-from angelos.node.sandbox.tracebacks import OsError, os_error
 
-_TMP = "/tmp"  # noqa: S108 - inside the box
 MIB = 1024 * 1024
-SIGSYS_EXIT = 128 + 31
-SIGXCPU_EXIT = 128 + 24
+_BY_SIGNAL = 128
+SIGXCPU_EXIT = _BY_SIGNAL + signal.SIGXCPU
 MAX_REFUSALS = 1000
 """With so many refused system calls a program only wastes the node's time: the run is ended."""
 
-_DENIALS = frozenset({errno.EPERM, errno.EACCES, errno.EROFS})
-_REFUSED = frozenset({errno.EPERM, errno.EACCES, errno.EOPNOTSUPP})
-"""With these a box refuses a system call (`seccomp.refusal_errno`, Landlock)."""
+PROBED = frozenset(
+    """get_mempolicy io_uring_enter io_uring_register io_uring_setup mbind migrate_pages mseal
+    move_pages perf_event_open personality set_mempolicy set_mempolicy_home_node""".split()  # noqa: SIM905
+)
+"""Calls with which runtimes look for what a machine can do, and go on without it."""
+_SOON_CPU_S = 0.25
 
 
 def must_stop(usage: Usage, limits: Limits, elapsed_s: float, refused: int) -> Stop | None:
@@ -124,43 +124,40 @@ def _own_exit(ending: Ending) -> tuple[Status, dict[str, Any]]:
     """Judge a program that ended by itself."""
     if ending.exit_code == 0:
         return Status.ok, {"source": EvidenceSource.exit}
-    if ending.exit_code == SIGSYS_EXIT:
-        # A program can end with that code as well: the kernel is no witness of it.
-        reason = "a system call of a foreign ABI (SIGSYS), or the exit code 159"
-        return Status.denied, {"source": EvidenceSource.exit, "reason": reason}
-    stated = os_error(ending.stderr_tail)
-    failed_for_it = stated is not None and stated.errno in _REFUSED
-    attack = any(refusal.call != "socket" for refusal in ending.refusals)
-    if ending.refusals and (failed_for_it or attack):
-        calls = ", ".join(f"{r.call}({r.family})" for r in ending.refusals)
+    if ending.signal == signal.SIGSYS:
+        reason = "a system call of a foreign ABI (32 bit, x32), for which the kernel killed it"
+        return Status.denied, {"source": EvidenceSource.kernel, "reason": reason}
+    weighty = [refusal for refusal in ending.refusals if weighs(refusal, ending.usage)]
+    if weighty:
+        calls = ", ".join(f"{r.call}({r.family})" for r in weighty)
         reason = f"the box refused {calls}: there is no network and no privilege inside"
         return Status.denied, {"source": EvidenceSource.kernel, "reason": reason}
-    path = outside_path(stated, ending.visible)
-    if path:
-        work = "/work and " if any(_below(i, "/work") for i in ending.visible) else ""
-        reason = f"{path} is outside the box: the task has {work}{_TMP} to itself"
-        return Status.denied, {"source": EvidenceSource.exit, "reason": reason, "path": path}
-    return Status.error, {"source": EvidenceSource.exit}
+    return Status.error, {"source": EvidenceSource.exit, **_death(ending)}
 
 
-def outside_path(stated: OsError | None, visible: tuple[str, ...]) -> str:
-    """Return the path outside the box for which a Python program ended, or an empty string.
+def weighs(refusal: Refusal, usage: Usage) -> bool:
+    """Return whether a refused call makes a failed program a denied one.
 
-    That is an absolute path that does not exist and lies in no folder of the box, or one that the
-    box does not let the program write or open.
+    Calls that libraries probe by themselves never do. A refused socket does where the program
+    failed right after it: a failing test that had looked for a network earlier has only failed.
     """
-    if stated is None or not stated.path:
-        return ""
-    path = stated.path
-    if stated.errno in _DENIALS:
-        own = any(_below(path, folder) for folder in (_TMP, "/dev/shm"))  # noqa: S108
-        return "" if own else path
-    inside = any(_below(path, folder) for folder in visible)
-    return path if stated.errno == errno.ENOENT and not inside else ""
+    if refusal.call in PROBED:
+        return False
+    return refusal.call != "socket" or usage.cpu_s - refusal.cpu_s <= _SOON_CPU_S
 
 
-def _below(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip("/") + "/")
+def _death(ending: Ending) -> dict[str, Any]:
+    """Return the words for an end by a signal: the kernel's, or what the exit code says."""
+    code = ending.exit_code or 0
+    number = ending.signal if ending.signal is not None else code - _BY_SIGNAL
+    try:
+        name = signal.Signals(number).name
+    except ValueError:  # 0, or the exit code of no signal
+        return {}
+    words = signal.strsignal(number) or "a signal"
+    if ending.signal is None:
+        return {"reason": f"exit code {code}, with which a shell reports {name} ({words})"}
+    return {"signal": name, "reason": f"the program was ended by {name} ({words})"}
 
 
 def _above_memory(usage: Usage, limits: Limits) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from angelos.core.errors import Unavailable
+from angelos.core.run_session import run_session
 from angelos.core.runs import Exit, Output, RunSpec
 from angelos.node.sandbox import sandbox as sandbox_module
 from angelos.node.sandbox.proc import parent, tree
@@ -42,7 +43,7 @@ def children() -> Children:
 
 async def run(sandbox: BubblewrapSandbox, spec: RunSpec) -> tuple[Exit, str]:
     printed = b""
-    async for event in sandbox.run(spec):
+    async for event in run_session(sandbox, spec):
         if isinstance(event, Output):
             printed += event.data
         else:

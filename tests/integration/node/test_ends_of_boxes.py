@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from angelos.core.messages import Limits, Status, Tier
+from angelos.core.run_session import run_session
 from angelos.core.runs import Exit, Output, RunSpec
 from angelos.node.config import SandboxConfig
 from angelos.node.sandbox.cgroup import Cgroups, Group
@@ -49,7 +50,7 @@ async def test_a_caller_cancelled_twice_leaves_the_clean_up_to_the_sandbox(
     spec = RunSpec(argv=(), code="print(1)\nimport time\ntime.sleep(99)", limits=Limits(wall_s=60))
 
     async def follow() -> None:
-        async with aclosing(box.run(spec)) as events:  # type: ignore[type-var]
+        async with aclosing(run_session(box, spec)) as events:  # type: ignore[type-var]
             async for _ in events:
                 begun.set()
 
@@ -68,7 +69,7 @@ async def test_a_slow_reader_does_not_time_out_a_program_that_has_ended() -> Non
     spec = RunSpec(argv=(), code="print('x' * 9)\nexit(3)", limits=Limits(wall_s=1))
     async with BubblewrapSandbox(SandboxConfig(ready_boxes=0)) as box:
         boxed(box)
-        async for event in box.run(spec):
+        async for event in run_session(box, spec):
             match event:
                 case Output():
                     await asyncio.sleep(2 * spec.limits.wall_s)  # it ends, and its time goes by
@@ -125,7 +126,7 @@ async def test_a_run_that_cannot_be_measured_is_killed(monkeypatch: pytest.Monke
     async with BubblewrapSandbox(SandboxConfig(ready_boxes=0)) as box:
         boxed(box)
         spec = RunSpec(argv=(), code="print(1)\nimport time\ntime.sleep(99)", limits=Limits())
-        async with aclosing(box.run(spec)) as events:  # type: ignore[type-var]
+        async with aclosing(run_session(box, spec)) as events:  # type: ignore[type-var]
             await anext(events)
             for meter in (Group, Sampler):
                 real = meter.read
@@ -156,7 +157,9 @@ async def test_without_a_box_orphans_end_with_their_program(
     config = SandboxConfig(allow_unsandboxed=True, use_cgroups=cgroups)
     async with BubblewrapSandbox(config) as box:
         need(box.tier is Tier.landlock, "no Landlock here")
-        async with aclosing(box.run(RunSpec(argv=(), code=code, limits=Limits()))) as events:  # type: ignore[type-var]
+        async with aclosing(
+            run_session(box, RunSpec(argv=(), code=code, limits=Limits()))
+        ) as events:  # type: ignore[type-var]
             folder = (await anext(events)).data.split()[0].decode()
             running = children.now()
             (Path(folder) / "go").touch()

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from angelos.core.messages import Limits, Status, Tier
+from angelos.core.run_session import run_session
 from angelos.core.runs import Exit, Output, RunSpec
 from angelos.node.config import SandboxConfig
 from angelos.node.sandbox import launch
@@ -46,7 +47,7 @@ async def test_output_arrives_while_the_program_runs_and_closing_kills_it(
         "print('here')\ntime.sleep(99)\n"
     )
     spec = RunSpec(argv=(), code=code, limits=Limits(wall_s=60))
-    async with aclosing(sandbox.run(spec)) as events:  # type: ignore[type-var]
+    async with aclosing(run_session(sandbox, spec)) as events:  # type: ignore[type-var]
         first = await anext(events)
         assert first == Output("stdout", b"here\n")
         running = children.now()
@@ -265,7 +266,7 @@ async def test_a_stage_that_another_program_removed_is_made_again(
         launcher = box._launcher
         assert isinstance(launcher, Launcher)
         waits = RunSpec(argv=(), code="print(input())", stdin=b"late\n", limits=Limits())
-        running = box.run(waits)
+        running = run_session(box, waits)
         assert (await anext(running)).data == b"late\n"
         for _ in range(2):
             first = launcher._stage

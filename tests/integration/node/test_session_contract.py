@@ -1,13 +1,13 @@
 """What every sandbox with sessions promises (`core.ports.SessionSandbox`).
 
 Each program stands here twice: as the source that a box runs and as the coroutine that
-`ScriptedSandbox` runs in its place. Scripted at present; the node's boxes join `make_sandbox` when
-they have sessions. What a plain run promises is tried with them already: `any_run`.
+`ScriptedSandbox` runs in its place.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -38,6 +38,7 @@ from angelos.core.sessions import (
     TerminalSize,
 )
 from angelos.node.config import SandboxConfig
+from angelos.node.sandbox import seccomp
 from angelos.node.sandbox.sandbox import BubblewrapSandbox
 from angelos.testing import ScriptedSandbox, need
 
@@ -252,16 +253,32 @@ def spec(program=HELLO, stdin=b"", limits=None, **fields):
     return SessionSpec(run=run, **fields)
 
 
-@pytest.fixture(params=["scripted"])
-def make_sandbox(request):
+@pytest.fixture(params=["scripted", "cgroup", "sampler"])
+async def make_sandbox(request):
     """Makes a sandbox in which all programs of this file run; `boxes` at once."""
-    scripts = {program.source: program.script for program in PROGRAMS}
-    return lambda **options: ScriptedSandbox(scripts, **options)
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def make(tier=None, boxes=8):
+            if request.param == "scripted":
+                scripts = {program.source: program.script for program in PROGRAMS}
+                return ScriptedSandbox(scripts, boxes=boxes, tier=tier or Tier.full)
+            config = SandboxConfig(
+                ready_boxes=0, boxes=boxes, use_cgroups=request.param == "cgroup"
+            )
+            with pytest.MonkeyPatch.context() as patch:
+                if tier is Tier.none:
+                    patch.setattr(seccomp, "supported", lambda machine: False)
+                sandbox = await stack.enter_async_context(BubblewrapSandbox(config))
+            if tier is None:
+                need(sandbox.tier in {Tier.full, Tier.reduced}, " ".join(sandbox.reasons))
+            return sandbox
+
+        yield make
 
 
 @pytest.fixture
-def sandbox(make_sandbox):
-    return make_sandbox()
+async def sandbox(make_sandbox):
+    return await make_sandbox()
 
 
 @asynccontextmanager
@@ -649,7 +666,7 @@ async def test_nothing_to_run_is_refused(sandbox):
 
 
 async def test_a_full_sandbox_is_busy_until_a_session_is_left(make_sandbox):
-    sandbox = make_sandbox(boxes=1)
+    sandbox = await make_sandbox(boxes=1)
     async with started(sandbox, FOREVER):
         with pytest.raises(Busy) as error:
             await sandbox.start(spec())
@@ -659,7 +676,7 @@ async def test_a_full_sandbox_is_busy_until_a_session_is_left(make_sandbox):
 
 
 async def test_sessions_do_not_see_each_other(make_sandbox):
-    sandbox = make_sandbox(boxes=10)
+    sandbox = await make_sandbox(boxes=10)
 
     async def talk(number):
         async with started(sandbox, ECHO, interactive=True) as session:
@@ -671,7 +688,7 @@ async def test_sessions_do_not_see_each_other(make_sandbox):
 
 
 async def test_a_cancelled_start_leaves_nothing(make_sandbox):
-    sandbox = make_sandbox(boxes=1)
+    sandbox = await make_sandbox(boxes=1)
     starting = asyncio.create_task(sandbox.start(spec(FOREVER)))
     await asyncio.sleep(0)
     starting.cancel()
@@ -684,17 +701,11 @@ async def test_a_cancelled_start_leaves_nothing(make_sandbox):
 # -- a plain run -------------------------------------------------------------------------------
 
 
-@pytest.fixture(params=["scripted", "bubblewrap"])
-async def any_run(request):
-    """`run` of a sandbox: over sessions, and of the boxes that we have."""
-    if request.param == "scripted":
-        scripts = {program.source: program.script for program in PROGRAMS}
-        sandbox = ScriptedSandbox(scripts, boxes=1)
-        yield lambda run: run_session(sandbox, run)
-        return
-    async with BubblewrapSandbox(SandboxConfig(ready_boxes=0)) as sandbox:
-        need(sandbox.tier in {Tier.full, Tier.reduced}, " ".join(sandbox.reasons))
-        yield sandbox.run
+@pytest.fixture
+async def any_run(make_sandbox):
+    """A plain run of a sandbox that has room for one."""
+    sandbox = await make_sandbox(boxes=1)
+    return lambda run: run_session(sandbox, run)
 
 
 async def events_of(running: AsyncIterator[Output | Exit]):
@@ -731,7 +742,7 @@ async def test_a_run_over_its_limits_says_which(any_run):
 
 
 async def test_a_run_where_no_box_can_be_had_is_denied_in_words(make_sandbox):
-    sandbox = make_sandbox(tier=Tier.none)
+    sandbox = await make_sandbox(tier=Tier.none)
     with pytest.raises(Unavailable):
         await sandbox.start(spec())
     (end,) = await events_of(run_session(sandbox, spec().run))

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self, cast
 
 import pytest
 
@@ -23,8 +23,10 @@ from angelos.core.ids import (
     new_grant_id,
 )
 from angelos.core.messages import Command, Payload, RunTask, Status, Tier, decode, encode
+from angelos.core.ports import SandboxSession
 from angelos.core.revision import Bundle
 from angelos.core.runs import Exit, Output, RunSpec
+from angelos.core.sessions import SessionSpec
 from angelos.core.signing import SigningKey
 from angelos.node.config import NodeConfig
 from angelos.node.service import Keys, Node
@@ -78,22 +80,38 @@ class FakeSandbox:
         self.most = 0
         self.waits, self.release = asyncio.Event(), asyncio.Event()
 
-    async def run(self, spec: RunSpec) -> AsyncIterator[Output | Exit]:
+    async def start(self, spec: SessionSpec) -> SandboxSession:
         self.running += 1
         self.most = max(self.most, self.running)
-        try:
-            yield Output("stdout", b"begun\n")
-            if "wait" in (spec.code, *spec.argv):
-                self.waits.set()
-                await self.release.wait()
-            if spec.code == "big":
-                for _ in range(40):
-                    yield Output("stdout", b"x" * 50_000)
-            status = Status.error if spec.argv == ("fail",) else Status.ok
-            yield Exit(status=status, exit_code=0, duration_s=0.1, tier=self.tier,
-                       evidence={"source": "exit"})  # fmt: skip
-        finally:
-            self.running -= 1
+        return cast("SandboxSession", FakeSession(self, spec.run))
+
+
+class FakeSession:
+    """A run of `FakeSandbox`: what `run_session` uses of a session."""
+
+    def __init__(self, sandbox: FakeSandbox, spec: RunSpec) -> None:
+        self._sandbox = sandbox
+        self._spec = spec
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        self._sandbox.running -= 1
+
+    async def output(self) -> AsyncIterator[Output]:
+        yield Output("stdout", b"begun\n")
+        if "wait" in (self._spec.code, *self._spec.argv):
+            self._sandbox.waits.set()
+            await self._sandbox.release.wait()
+        if self._spec.code == "big":
+            for _ in range(40):
+                yield Output("stdout", b"x" * 50_000)
+
+    async def wait(self) -> Exit:
+        status = Status.error if self._spec.argv == ("fail",) else Status.ok
+        return Exit(status=status, exit_code=0, duration_s=0.1, tier=self._sandbox.tier,
+                    evidence={"source": "exit"})  # fmt: skip
 
 
 Put = Callable[..., Awaitable[CommandId]]

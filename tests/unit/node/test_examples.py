@@ -12,7 +12,6 @@ MODULES = (
     "runtimes.python.guard",
     "sandbox.layout",
     "sandbox.seccomp",
-    "sandbox.tracebacks",
     "sandbox.verdict",
 )
 

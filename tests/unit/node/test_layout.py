@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from angelos.core.errors import InvalidInput
+from angelos.core.messages import Limits
+from angelos.core.runs import RunSpec
+from angelos.core.sessions import SessionSpec
 from angelos.node.sandbox.layout import (
     Bind,
+    BoxShape,
     flags,
     interpreter,
-    task_binds,
+    shape_of,
     this_interpreter,
 )
 
 
+def session(**fields: Any) -> SessionSpec:
+    own = {name: fields.pop(name) for name in ("shared", "writable") if name in fields}
+    return SessionSpec(run=RunSpec(argv=("true",), limits=Limits(), **fields), **own)
+
+
 def test_the_flags_close_every_known_hole() -> None:
-    words = flags((Bind("/usr", "/usr"),), (("usr/lib", "/lib"),), 8, 9)
+    words = flags((Bind("/usr", "/usr"),), (("usr/lib", "/lib"),), BoxShape(disk_mb=8), 9)
     for needed in (
         "--unshare-all", "--unshare-user", "--disable-userns", "--assert-userns-disabled",
         "--die-with-parent", "--new-session", "--clearenv",
@@ -63,6 +73,6 @@ def test_this_interpreter_never_exposes_the_root_folder() -> None:
 @pytest.mark.parametrize("inside", ["/etc", "/work/../usr", "/works", "work"])
 def test_a_task_may_bind_only_work(inside: str) -> None:
     with pytest.raises(InvalidInput):
-        task_binds({inside: "/tmp"})
+        shape_of(session(read_only={inside: "/tmp"}))
     with pytest.raises(InvalidInput):
-        task_binds({"/work": "relative"})
+        shape_of(session(read_only={"/work": "relative"}))

@@ -7,20 +7,18 @@ import dataclasses
 from hypothesis import given
 from hypothesis import strategies as st
 
-from angelos.core.messages import Limits, Status, Tier
+from angelos.core.messages import Limits, Status
 from angelos.core.runs import EvidenceSource
 from angelos.node.sandbox.models import Ending, Refusal, Usage
-from angelos.node.sandbox.tracebacks import OsError, os_error
-from angelos.node.sandbox.verdict import MAX_REFUSALS, MIB, judge, must_stop, outside_path
+from angelos.node.sandbox.verdict import MAX_REFUSALS, MIB, judge, must_stop
 
 KERNEL = Usage(source=EvidenceSource.kernel, cpu_s=0.1)
-VISIBLE = ("/dev", "/proc", "/tmp", "/usr", "/work")
 LIMITS = Limits(wall_s=2, cpu_s=1, memory_mb=64, pids=8, output_bytes=100)
 SOCKET = Refusal("socket", "AF_INET", 1)
 
 
 def ending(**changes: object) -> Ending:
-    end = Ending(exit_code=0, duration_s=0.1, tier=Tier.full, usage=KERNEL, visible=VISIBLE)
+    end = Ending(exit_code=0, duration_s=0.1, usage=KERNEL)
     return dataclasses.replace(end, **changes)  # type: ignore[arg-type]
 
 
@@ -48,50 +46,43 @@ def test_the_kernels_counters_come_before_the_clock() -> None:
     )
 
 
-def test_a_refused_socket_is_denied_only_if_the_program_fails_for_it() -> None:
-    trouble = "Traceback\nPermissionError: [Errno 1] Operation not permitted\n"
-    status, evidence = judge(ending(exit_code=1, refusals=(SOCKET,), stderr_tail=trouble), LIMITS)
+def test_a_refused_socket_is_denied_only_if_the_program_fails_right_after_it() -> None:
+    status, evidence = judge(ending(exit_code=1, refusals=(SOCKET,)), LIMITS)
     assert status is Status.denied
     assert evidence["source"] == "kernel"
     assert evidence["refused"] == [{"call": "socket", "family": "AF_INET", "count": 1}]
-    assert word(exit_code=0, refusals=(SOCKET,), stderr_tail=trouble) is Status.ok
-    assert word(exit_code=1, refusals=(SOCKET,), stderr_tail="1 test failed") is Status.error
+    assert word(exit_code=0, refusals=(SOCKET,)) is Status.ok
+    later = Usage(source=EvidenceSource.kernel, cpu_s=SOCKET.cpu_s + 0.5)
+    assert word(exit_code=1, refusals=(SOCKET,), usage=later) is Status.error
 
 
-def test_an_attack_is_denied_whatever_it_says() -> None:
-    assert word(exit_code=3, refusals=(Refusal("ptrace", "", 1),)) is Status.denied
+def test_an_attack_is_denied_whenever_it_was_made() -> None:
+    later = Usage(source=EvidenceSource.kernel, cpu_s=9.0)
+    assert word(exit_code=3, refusals=(Refusal("ptrace", "", 1),), usage=later) is Status.denied
 
 
-def test_the_words_of_a_program_are_not_read() -> None:
-    spoken = "ping: socket: Operation not permitted"
-    assert word(exit_code=2, refusals=(SOCKET,), stderr_tail=spoken) is Status.error
+def test_what_runtimes_probe_weighs_nothing() -> None:
+    for call in ("io_uring_setup", "mbind", "personality"):
+        assert word(exit_code=1, refusals=(Refusal(call, "", 9),)) is Status.error
 
 
-def test_a_path_outside_the_box_is_told_from_one_inside() -> None:
-    missing = "FileNotFoundError: [Errno 2] No such file or directory: {!r}\n"
-    closed = "x\nPermissionError: [Errno 13] Permission denied: {!r}"
-
-    def outside(form: str, path: str) -> str:
-        return outside_path(os_error(form.format(path)), VISIBLE)
-
-    assert outside(missing, "/etc/shadow") == "/etc/shadow"
-    assert outside(missing, "/usr/lib/none") == ""
-    assert outside(missing, "/tmp/none") == ""
-    assert outside(missing, "relative") == ""
-    assert outside(closed, "/work/secret") == "/work/secret"
-    assert outside(closed, "/tmp/own") == ""
-    assert outside_path(None, VISIBLE) == ""
+def test_a_signal_is_named_by_the_kernel_or_not_claimed() -> None:
+    status, evidence = judge(ending(exit_code=139, signal=11), LIMITS)
+    assert (status, evidence["signal"]) == (Status.error, "SIGSEGV")
+    assert "Segmentation fault" in evidence["reason"]
+    _, evidence = judge(ending(exit_code=139, signal=0), LIMITS)
+    assert "signal" not in evidence
+    assert "reason" not in evidence
+    _, evidence = judge(ending(exit_code=139), LIMITS)
+    assert "signal" not in evidence
+    assert evidence["reason"].startswith("exit code 139")
+    assert word(exit_code=159, signal=31) is Status.denied
+    assert word(exit_code=159, signal=0) is word(exit_code=159) is Status.error
 
 
-def test_the_number_of_an_error_is_read_wherever_the_last_line_has_it() -> None:
-    wrapped = "urllib.error.URLError: <urlopen error [Errno 1] Operation not permitted>\n"
-    assert os_error(wrapped) == OsError(1)
-    assert os_error("[Errno 1] earlier\nValueError: 3") is None
-
-
-@given(st.text(max_size=300))
-def test_no_text_upsets_it(text: str) -> None:
-    assert isinstance(outside_path(os_error(text), VISIBLE), str)
+@given(st.integers(min_value=-1, max_value=255), st.integers(min_value=0, max_value=64))
+def test_every_exit_has_a_word(code: int, number: int) -> None:
+    assert word(exit_code=code, signal=number) in Status
 
 
 def test_when_to_stop() -> None:
