@@ -17,7 +17,9 @@ from angelos.core.messages import Limits, Status, Tier
 from angelos.core.run_session import run_session
 from angelos.core.runs import Exit, Output, RunSpec
 from angelos.node.config import SandboxConfig
+from angelos.node.sandbox.layout import BoxShape
 from angelos.node.sandbox.sandbox import BubblewrapSandbox
+from angelos.node.sandbox.verdict import MIB
 from angelos.testing import need
 
 
@@ -70,7 +72,7 @@ async def test_bubblewrap_itself_was_started_with_an_empty_environment(
 ) -> None:
     """Inside, two more things hide it: who has namespaces is not dumpable, and Landlock."""
     need(os.geteuid() == 0, "only root reads the environment of one that is not dumpable")
-    box = await sandbox._start((), 4)
+    box = await sandbox._start(BoxShape())
     for pid in (box._process.pid, box._first):
         assert environment(pid).removeprefix(b"PWD=/\0") == b""
 
@@ -138,7 +140,7 @@ print(size, os.statvfs("/dev/shm").f_blocks * os.statvfs("/dev/shm").f_frsize)
 """
     end, printed = await run(sandbox, code)
     assert end.status is Status.ok, printed
-    assert printed == f"{4 * 1024 * 1024} {1024 * 1024}\n"
+    assert printed == f"{4 * MIB} {Limits().memory_mb * MIB}\n"
 
 
 async def test_orphans_are_reaped(sandbox: BubblewrapSandbox) -> None:
@@ -167,8 +169,8 @@ async def test_root_in_the_box_is_nobody_outside(
     (tmp_path / "secret").chmod(0o600)
     opened(tmp_path)
     end, printed = await run(sandbox, "open('/work/secret')", read_only={"/work": str(tmp_path)})
-    assert end.status is Status.denied, printed
-    assert end.evidence["path"] == "/work/secret"
+    assert end.status is Status.error, printed
+    assert "Permission denied" in printed
 
 
 async def test_a_folder_that_only_root_reaches_can_be_bound(
@@ -220,8 +222,8 @@ print(len(glob.glob("/proc/[0-9]*")))
 async def test_landlock_holds_inside(sandbox: BubblewrapSandbox) -> None:
     need(not any("Landlock" in reason for reason in sandbox.reasons), "no Landlock here")
     end, printed = await run(sandbox, "import os; os.listdir('/')")
-    assert end.status is Status.denied, printed
-    assert end.evidence["path"] == "/"
+    assert end.status is Status.error, printed
+    assert "Permission denied" in printed
 
 
 @pytest.mark.parametrize("inside", ["/", "/usr", "/workshop", "/work/../etc", "/tmp/x"])

@@ -301,7 +301,7 @@ class BubblewrapSandbox:
         if self._groups is None:
             if not unsandboxed:  # there the kernel would count every process of the user
                 rlimits["RLIMIT_NPROC"] = limits.pids + 8  # the sampler enforces `pids` itself
-            rlimits["RLIMIT_FSIZE"] = limits.disk_mb * MIB
+            rlimits["RLIMIT_FSIZE"] = max(limits.disk_mb, limits.memory_mb) * MIB
         return rlimits
 
     def _meter(self) -> Meter:

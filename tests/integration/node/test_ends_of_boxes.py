@@ -20,7 +20,7 @@ from angelos.core.runs import Exit, Output, RunSpec
 from angelos.node.config import SandboxConfig
 from angelos.node.sandbox.cgroup import Cgroups, Group
 from angelos.node.sandbox.launch import LaunchedBox, Launcher
-from angelos.node.sandbox.layout import this_interpreter
+from angelos.node.sandbox.layout import BoxShape, this_interpreter
 from angelos.node.sandbox.proc import Sampler, tree
 from angelos.node.sandbox.sandbox import BubblewrapSandbox
 from angelos.testing import need
@@ -105,7 +105,7 @@ async def test_a_box_abandoned_while_it_starts_ends_with_all_its_processes(
 
     monkeypatch.setattr(Launcher, "_start", start)
     launcher = Launcher(program, this_interpreter(), b"")
-    job = asyncio.create_task(launcher.start((), (), 1))
+    job = asyncio.create_task(launcher.start((), BoxShape(disk_mb=1)))
     assert await asyncio.to_thread(begun.wait, 30)
     job.cancel()
     await asyncio.gather(job, return_exceptions=True)
@@ -191,8 +191,8 @@ async def test_a_failure_to_start_boxes_ahead_affects_neither_runs_nor_the_end(
 ) -> None:
     tried = asyncio.Event()
 
-    async def fail(_: object, own: object, disk_mb: object) -> None:
-        del own, disk_mb
+    async def fail(_: object, shape: object) -> None:
+        del shape
         tried.set()
         raise RuntimeError("not expected")
 
@@ -205,6 +205,6 @@ async def test_a_failure_to_start_boxes_ahead_affects_neither_runs_nor_the_end(
             box._refill.set()
             await tried.wait()
         assert (await run(box, RunSpec(argv=(), code="1", limits=Limits())))[0].status is Status.ok
-        waiting = await box._start((), 1)
+        waiting = await box._start(BoxShape(disk_mb=1))
         assert waiting.alive
     assert children.now() == []

@@ -19,6 +19,7 @@ from angelos.core.runs import Exit, Output, RunSpec
 from angelos.node.config import SandboxConfig
 from angelos.node.sandbox import launch
 from angelos.node.sandbox.launch import LaunchedBox, Launcher
+from angelos.node.sandbox.layout import BoxShape
 from angelos.node.sandbox.sandbox import BubblewrapSandbox
 from angelos.testing import need
 from tests.integration.node.boxes import Children, children, is_gone, no_bwrap, run
@@ -175,7 +176,7 @@ async def test_ready_boxes_are_used_once_and_replaced(children: Children) -> Non
 async def test_a_waiting_box_is_in_its_group_already_because_moving_takes_long() -> None:
     async with BubblewrapSandbox(SandboxConfig(ready_boxes=0)) as box:
         need(box._groups is not None, f"no control groups here: {box.reasons}")
-        waiting = await box._start((), Limits().disk_mb)
+        waiting = await box._start(BoxShape())
         assert f"angelos-{os.getpid()}-" in groups_of(waiting._shim)
 
 
@@ -224,9 +225,8 @@ async def test_trusted_code_runs_unsandboxed_where_the_operator_allows_it(
             limits=Limits(), read_only={"/work": str(study)}, chdir="/work",
         )  # fmt: skip
         end, printed = await run(box, spec)
-        assert end.status is Status.denied, printed
+        assert end.status is Status.error, printed
         assert printed.startswith("8\n")
-        assert end.evidence["path"] == "/etc/x"
         fork = "import os, time\nos.fork(); os.setsid(); os.fork()\nprint(1)\ntime.sleep(60)"
         hung = RunSpec(argv=(), code=fork, limits=Limits(wall_s=0.5))
         end, _ = await run(box, hung)
