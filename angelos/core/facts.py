@@ -113,6 +113,8 @@ class CancelCause(StrEnum):
     """Its node is quarantined; a step of a proposal is tried again on another."""
     not_tested = "not-tested"
     """The proposal that it tests is not under test any more."""
+    principal_ended = "principal-ended"
+    """The generation is over under which it was asked for (`core.principals`)."""
     other_step_failed = "other-step-failed"
     """Another step of the same proposal failed first."""
 
@@ -339,6 +341,8 @@ class TaskAccepted(FactPayload, frozen=True, kw_only=True):
     """The proposal that this task tests, if any."""
     rule: str = ""
     policy: str = ""
+    generation: int = 0
+    """Of the actor."""
     body: bytes = b""
     """The encoded `Command`, shown by the audit log only."""
 
@@ -417,6 +421,8 @@ class ProposalReceived(FactPayload, frozen=True, kw_only=True):
     author: PrincipalId = PrincipalId("")
     paths: tuple[str, ...] = ()
     changes: tuple[Change, ...] = ()
+    generation: int = 0
+    """Of the author."""
 
 
 class ProposalRefused(FactPayload, frozen=True, kw_only=True):
@@ -484,6 +490,8 @@ class ProposalWaiting(FactPayload, frozen=True, kw_only=True):
     rule: str = ""
     solo: bool = False
     """One person alone reviews (`review.solo`)."""
+    approvals: tuple[PrincipalId, ...] | None = None
+    """Those that count as of now; None leaves it to the reader."""
     actor_kind: Literal["person", "policy"] = "policy"
     policy_paths: tuple[str, ...] = ()
 
@@ -503,6 +511,8 @@ class ProposalApproved(FactPayload, frozen=True, kw_only=True):
     """One person alone reviews (`review.solo`)."""
     needs: int | None = None
     """How many people it takes as of now, in all; None where the policy approves."""
+    generation: int = 0
+    """Of the person."""
     policy_paths: tuple[str, ...] = ()
 
 

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from angelos.adapters.identity.authority import Pki
+from angelos.core.ids import PrincipalId
 from angelos.core.ports import Admission, Clock, Journal, Queue
 from angelos.hub.config import HubConfig
 from angelos.hub.listener import Listeners
 from angelos.hub.store import Identities
+
+
+def never(_: PrincipalId) -> bool:
+    """Return False: no node is the system's own."""
+    return False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,4 +31,8 @@ class HubParts:
     listeners: Listeners
     admission: Admission
     """Decides which facts of peers are written down."""
+    same_hands: Callable[[PrincipalId, PrincipalId], bool] = operator.eq
+    """Whether two people count as one."""
+    owns: Callable[[PrincipalId], bool] = never
+    """Whether a node is the system's own, which its owner may enrol again while it is live."""
     config: HubConfig = field(default_factory=HubConfig)

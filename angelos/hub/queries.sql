@@ -5,8 +5,8 @@
 select pg_advisory_xact_lock(hashtextextended('angelos.principal/' || %(principal)s, 0))
 
 -- name: add_enrolment
-insert into enrolment (secret_sha256, principal, node_role, created_by, expires_at)
-values (%(secret)s, %(principal)s, %(node_role)s, %(by)s, %(expires_at)s)
+insert into enrolment (secret_sha256, principal, node_role, created_by, expires_at, replaces)
+values (%(secret)s, %(principal)s, %(node_role)s, %(by)s, %(expires_at)s, %(replaces)s)
 
 -- name: clear_enrolments
 delete from enrolment where expires_at < %(before)s
@@ -17,7 +17,7 @@ select principal, node_role from enrolment where secret_sha256 = %(secret)s
 -- name: use_enrolment
 update enrolment set used_at = %(now)s
 where secret_sha256 = %(secret)s and used_at is null and expires_at >= %(now)s
-returning principal, node_role, created_by
+returning principal, node_role, created_by, replaces
 
 -- name: put_principal
 insert into principal (id, node_role, enrolled_at) values (%(principal)s, %(node_role)s, %(now)s)
@@ -36,6 +36,10 @@ from certificate c
 join principal p on p.id = c.principal
 left join quarantine q on q.principal = p.id
 where c.serial = %(serial)s and c.principal = %(principal)s
+
+-- name: live_certificate
+select 1 from certificate
+where principal = %(principal)s and not denied and not_after > %(now)s limit 1
 
 -- name: find_quarantine
 select reason from quarantine where principal = %(principal)s

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
 from types import TracebackType
 from typing import Self
@@ -18,7 +19,7 @@ from angelos.adapters.identity.authority import LIFETIME_S, Issued, identity_of
 from angelos.adapters.identity.enrolment import Token, encode_token
 from angelos.adapters.net.link import Wire
 from angelos.core.api import CreateEnrolment, Enrol, Enrolled, EnrolmentView, Renew
-from angelos.core.errors import InvalidInput, Unauthenticated
+from angelos.core.errors import Conflict, InvalidInput, Unauthenticated
 from angelos.core.facts import (
     AgentEnrolled,
     Fact,
@@ -30,7 +31,7 @@ from angelos.core.facts import (
 )
 from angelos.core.frames import Hello
 from angelos.core.ids import FactId, PrincipalId
-from angelos.core.permissions import Principal
+from angelos.core.permissions import OWNER, Principal
 from angelos.hub.background import BackgroundTasks
 from angelos.hub.limits import SocketLimit
 from angelos.hub.models import Peer, QuarantineRecord, released_id
@@ -40,6 +41,7 @@ from angelos.hub.store import QUARANTINED
 
 log = logging.getLogger(__name__)
 _RETRY_S = 60.0
+_SECOND_PERSON_S = 900.0
 
 
 class Hub:
@@ -59,6 +61,9 @@ class Hub:
         self._pki = parts.pki
         self._clock = parts.clock
         self._refused: set[PrincipalId] = set()
+        self._parts = parts
+        self._asked: dict[PrincipalId, tuple[PrincipalId, float]] = {}
+        """Who asked first to enrol a live node again, and when; one entry a node."""
 
     @property
     def url(self) -> str:
@@ -121,15 +126,40 @@ class Hub:
     # -- enrolment ---------------------------------------------------------------------------
 
     async def create_enrolment(self, request: CreateEnrolment, by: PrincipalId) -> EnrolmentView:
-        """Make a single-use token; raise `Unauthenticated` for a name that is quarantined."""
+        """Make a single-use token.
+
+        Raises:
+            Unauthenticated: The name is quarantined.
+            Conflict: The name is live. An agent has to be shut out first; for a node a second
+                person has to ask for the same; the system's own nodes are the owner's to renew.
+        """
         principal = PrincipalId(f"{request.kind}/{request.name}")
+        replaces = await self._may_replace(principal, by)
         secret = secrets.token_urlsafe(32)
         role = request.node_role if request.kind == "node" else ""
         expires_at = await self._identities.add_enrolment(
-            secret, principal, role, by, request.ttl_s
+            secret, principal, role, by, request.ttl_s, replaces=replaces
         )
         token = Token(url=self.enrol_url, ca=self._pki.ca_pem, secret=secret)
         return EnrolmentView(token=encode_token(token), expires_at=expires_at)
+
+    async def _may_replace(self, principal: PrincipalId, by: PrincipalId) -> bool:
+        """Return whether `by` may enrol a name again although it is live."""
+        if not principal.startswith("node/") or not await self._identities.is_live(principal):
+            return False
+        if by == OWNER.id and self._parts.owns(principal):
+            return True
+        now = self._clock.time()
+        first, at = self._asked.get(principal, (by, -math.inf))
+        if now - at <= _SECOND_PERSON_S and not self._parts.same_hands(first, by):
+            del self._asked[principal]
+            return True
+        self._asked[principal] = (by, now)
+        raise Conflict(
+            f"{principal} is alive; a second person has to ask for the same within "
+            f"{_SECOND_PERSON_S / 60:g} minutes. No token was made.",
+            hint=f"Or shut it out first: `angelos node quarantine {principal[5:]}`.",
+        )
 
     async def enrol(self, request: Enrol) -> Enrolled:
         """Use up a token and issue the first certificate."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from angelos.adapters.identity.authority import Issued
 from angelos.adapters.stores.postgres import Connection, Database, load_queries
-from angelos.core.errors import Unauthenticated
+from angelos.core.errors import Conflict, Unauthenticated
 from angelos.core.ids import FactId, PrincipalId, new_fact_id
 from angelos.core.permissions import Principal
 from angelos.core.ports import Clock
@@ -53,13 +53,40 @@ class Identities:
             not_after=not_after,
         )
 
+    async def is_live(self, principal: PrincipalId) -> bool:
+        """Return whether somebody holds a valid certificate of this name."""
+        async with self._database.transaction() as connection:
+            return await self._live(connection, principal)
+
     async def add_enrolment(
-        self, secret: str, principal: PrincipalId, node_role: str, by: PrincipalId, ttl_s: float
+        self,
+        secret: str,
+        principal: PrincipalId,
+        node_role: str,
+        by: PrincipalId,
+        ttl_s: float,
+        *,
+        replaces: bool = False,
     ) -> float:
-        """Store a token's secret (hashed) and return when it expires; raise if quarantined."""
+        """Store a token's secret (hashed) and return when it expires.
+
+        Args:
+            secret: Of the token.
+            principal: Whom it enrols.
+            node_role: Of a node.
+            by: Who asked for it.
+            ttl_s: Seconds until it expires.
+            replaces: Whether it may take over the name of somebody who is live.
+
+        Raises:
+            Conflict: The name is live.
+            Unauthenticated: The name is quarantined.
+        """
         now = self._clock.time()
         async with self._database.transaction() as connection:
             await self._lock(connection, principal)
+            if not replaces and await self._live(connection, principal):
+                raise _live(principal)
             await connection.execute(_Q["clear_enrolments"], {"before": now - _KEEP_USED_S})
             await connection.execute(
                 _Q["add_enrolment"],
@@ -68,6 +95,7 @@ class Identities:
                     "principal": principal,
                     "node_role": node_role,
                     "by": by,
+                    "replaces": replaces,
                     "expires_at": now + ttl_s,
                 },
             )
@@ -92,12 +120,18 @@ class Identities:
             used = await _one(connection, "use_enrolment", **values)
             if used is None:
                 raise _bad_token()
+            if not used[3] and await self._live(connection, PrincipalId(named[0])):
+                raise _live(PrincipalId(named[0]))
             principal, node_role, by = PrincipalId(used[0]), str(used[1]), PrincipalId(used[2])
             await connection.execute(
                 _Q["put_principal"], {"principal": principal, "node_role": node_role, **values}
             )
             issued = await self._certify(connection, principal, issue)
         return principal, node_role, by, issued
+
+    async def _live(self, connection: Connection, principal: PrincipalId) -> bool:
+        values = {"principal": principal, "now": self._clock.time()}
+        return await _one(connection, "live_certificate", **values) is not None
 
     async def renew(self, principal: PrincipalId, issue: Callable[[PrincipalId], Issued]) -> Issued:
         """Issue one more certificate to an enrolled principal; raise if it is quarantined."""
@@ -196,6 +230,14 @@ def _sha256(secret: str) -> bytes:
 def _bad_token() -> Unauthenticated:
     return Unauthenticated(
         "The enrolment token is unknown, used or expired.", hint="Ask for a new one."
+    )
+
+
+def _live(principal: PrincipalId) -> Conflict:
+    kind, _, name = principal.partition("/")
+    return Conflict(
+        f"{principal} is alive, and its name is not given to anybody else; no token was made.",
+        hint=f"Shut it out first: `angelos {kind} quarantine {name}`, then `release`.",
     )
 
 

@@ -37,10 +37,11 @@ from angelos.control.projection import Projection
 from angelos.control.proposals import repo_config
 from angelos.control.routes import routes as control_routes
 from angelos.control.service import Control
+from angelos.control.state.hands import same_hands
 from angelos.core.errors import AngelError
 from angelos.core.facts import Fact, FactPayload, SystemStarted, SystemStopped
 from angelos.core.ids import PrincipalId
-from angelos.core.ports import Admission, Clock, Journal, LiveDocuments
+from angelos.core.ports import Clock, Journal, LiveDocuments
 from angelos.core.routes import Route
 from angelos.core.signing import SigningKey
 from angelos.governance.routes import routes as governance_routes
@@ -156,8 +157,13 @@ async def _open_base(stack: AsyncExitStack, settings: Settings, stores: OpenStor
     )
 
 
-def _make_hub(stack: AsyncExitStack, base: _Base, admission: Admission) -> Hub:
+def _make_hub(stack: AsyncExitStack, base: _Base, projection: Projection) -> Hub:
     """Return a hub whose ports are taken but that serves nothing yet."""
+    data = base.settings.data
+
+    def one_person(one: PrincipalId, other: PrincipalId) -> bool:
+        return same_hands(projection.state.makers, one, other)
+
     config = _hub_config(base)
     pki = Pki.open(base.settings.data.keys, base.clock)
     listeners = bind(pki, config)
@@ -170,7 +176,9 @@ def _make_hub(stack: AsyncExitStack, base: _Base, admission: Admission) -> Hub:
             pki=pki,
             clock=base.clock,
             listeners=listeners,
-            admission=admission,
+            admission=projection,
+            same_hands=one_person,
+            owns=lambda node: data.node(node.partition("/")[2]).is_dir(),
             config=config,
         )
     )

@@ -32,11 +32,11 @@ from angelos.adapters.identity.enrolment import (
 )
 from angelos.adapters.net.websocket import CHANNEL_PATH, connect_channel
 from angelos.core.api import CreateEnrolment, Ok
-from angelos.core.errors import InvalidInput, Unauthenticated, Unavailable
+from angelos.core.errors import Conflict, InvalidInput, Unauthenticated, Unavailable
 from angelos.core.facts import Kind
 from angelos.core.frames import Bye, Ping, read_frame, write_frame
 from angelos.core.ids import PrincipalId
-from angelos.core.permissions import Permission
+from angelos.core.permissions import OWNER, Permission
 from angelos.core.routes import Call, Nothing, Route
 from angelos.testing import ManualClock, eventually, facts_until, next_fact
 from angelos.testing.hub import OPERATOR, connect, join, running_hub
@@ -277,12 +277,57 @@ async def test_at_half_life_it_is_renewed_by_itself(hub, tmp_path, monkeypatch):
         await asyncio.wait({renewing})
 
 
+ANN, OLGA = PrincipalId("person/ann"), PrincipalId("person/olga")
+
+
+async def test_the_name_of_a_live_agent_is_given_to_nobody(hub, tmp_path):
+    wish = CreateEnrolment(kind="agent", name="ada")
+    spare = (await hub.create_enrolment(wish, OLGA)).token
+    ada = await join(hub, "agent", "ada", tmp_path / "ada")
+    for by in (ANN, OLGA, OWNER.id):
+        with pytest.raises(Conflict, match="alive"):
+            await hub.create_enrolment(wish, by)
+    with pytest.raises(Conflict, match="alive"):  # made before there was an ada
+        await enrol(spare, tmp_path / "again")
+    await hub.quarantine(ADA, "lost", by=ANN)
+    await hub.release(ADA, by=ANN)
+    token = (await hub.create_enrolment(wish, ANN)).token
+    assert (await enrol(token, tmp_path / "again")).id == ada.id
+
+
+async def test_two_people_enrol_a_live_node_again(hub, tmp_path):
+    wish = CreateEnrolment(kind="node", name="far")
+    await join(hub, "node", "far", tmp_path / "far")
+    for _ in range(2):
+        with pytest.raises(Conflict, match="second person"):
+            await hub.create_enrolment(wish, ANN)
+    token = (await hub.create_enrolment(wish, OLGA)).token
+    assert (await enrol(token, tmp_path / "again")).id == "node/far"
+    with pytest.raises(Conflict, match="second person"):  # once
+        await hub.create_enrolment(wish, OLGA)
+
+
+async def test_one_who_made_the_other_is_no_second_person_and_the_systems_node_is_its_own(
+    hub, tmp_path
+):
+    object.__setattr__(hub._parts, "same_hands", lambda one, other: True)
+    object.__setattr__(hub._parts, "owns", lambda node: node == "node/own")
+    for name in ("own", "far"):
+        await join(hub, "node", name, tmp_path / name)
+        for by in (ANN, OLGA):
+            with pytest.raises(Conflict, match="second person"):
+                await hub.create_enrolment(CreateEnrolment(kind="node", name=name), by)
+    await hub.create_enrolment(CreateEnrolment(kind="node", name="own"), OWNER.id)
+    with pytest.raises(Conflict):
+        await hub.create_enrolment(CreateEnrolment(kind="node", name="far"), OWNER.id)
+
+
 # -- quarantine ------------------------------------------------------------------------------
 
 
 async def test_quarantine_cuts_at_once_and_for_good(hub, tmp_path, journal, database, queue):
-    ada = await join(hub, "agent", "ada", tmp_path / "ada")
     spare = (await hub.create_enrolment(CreateEnrolment(kind="agent", name="ada"), OPERATOR)).token
+    ada = await join(hub, "agent", "ada", tmp_path / "ada")
     events = await websocket_connect(
         HTTPRequest(
             f"wss{hub.url[5:]}/angelos/api/events?kinds=task.accepted",

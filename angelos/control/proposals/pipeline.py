@@ -29,8 +29,9 @@ from angelos.control.state.effects import (
     Reject,
     Revert,
 )
+from angelos.control.state.hands import distinct
 from angelos.control.state.models import ProposalRecord
-from angelos.control.state.proposals import counted, short_diffs
+from angelos.control.state.proposals import short_diffs
 from angelos.core.errors import (
     AngelError,
     Busy,
@@ -53,6 +54,8 @@ from angelos.core.facts import (
     RevertOutcome,
 )
 from angelos.core.ids import PrincipalId, ProposalId, Revision
+from angelos.core.permissions import Permission
+from angelos.core.principals import Generation
 
 log = logging.getLogger(__name__)
 
@@ -131,14 +134,14 @@ class Pipeline:
             await self._reject(record.id, record.reason)
             return
         judgement = await self.judgement(record, record.candidate_main)
-        approvals = counted(record.approvals, record.author, solo=judgement.solo)
+        approvals = await self._counted(record, solo=judgement.solo)
         if judgement.needs is None:
             await self._reject(record.id, f"The policy lets nobody promote it: {judgement.reason}")
         elif judgement.needs <= len(approvals):
             approved = _approved(record, judgement, approvals)
             await records.append(self._projection, approved, record)
         else:
-            waiting = _waiting(record, judgement, judgement.needs)
+            waiting = _waiting(record, judgement, judgement.needs, approvals)
             await records.append(self._projection, waiting, record, revision=record.candidate)
 
     async def judgement(
@@ -178,11 +181,40 @@ class Pipeline:
                 return
             if turn(self._projection.state, record.repo) != record:
                 return
+            if not await self._still_approved(record):
+                return
             if not await self._advance(record, record.candidate):
                 await self._candidate(record)
                 return
             promoted = ProposalPromoted(repo=record.repo, before=record.candidate_main)
             await records.append(self._projection, promoted, record, revision=record.candidate)
+
+    async def _still_approved(self, record: ProposalRecord) -> bool:
+        """Return whether it is approved by whoever counts now; else let it wait for people.
+
+        The database says who counts: facts may be on their way. One that `main` has already is
+        not asked about again.
+        """
+        if record.candidate_main is None or await self.is_main(record):
+            return True
+        judgement = await self.judgement(record, record.candidate_main)
+        approvals = await self._counted(record, solo=judgement.solo)
+        if judgement.needs is not None and judgement.needs <= len(approvals):
+            return True
+        needs = record.needs if judgement.needs is None else judgement.needs
+        waiting = _waiting(record, judgement, max(needs, 1), approvals)
+        await records.append(self._projection, waiting, record, revision=record.candidate)
+        return False
+
+    async def _counted(self, record: ProposalRecord, *, solo: bool) -> tuple[PrincipalId, ...]:
+        """Return the approvals that count now: of people who still are who they were then."""
+        present: list[PrincipalId] = []
+        for person in record.approvals:
+            under = Generation(record.approved_under.get(person, 0))
+            principal = await self._people.present(person, under)
+            if principal is not None and principal.may(Permission.proposals_review):
+                present.append(person)
+        return distinct(self._projection.state.makers, present, record.author, solo=solo)
 
     async def _advance(self, record: ProposalRecord, candidate: Revision) -> bool:
         """Move `main` to the candidate; return whether it is there now."""
@@ -256,13 +288,16 @@ class Pipeline:
         await records.append(self._projection, ProposalRejected(reason=reason), record)
 
 
-def _waiting(record: ProposalRecord, judgement: Judgement, needs: int) -> ProposalWaiting:
+def _waiting(
+    record: ProposalRecord, judgement: Judgement, needs: int, approvals: Sequence[PrincipalId]
+) -> ProposalWaiting:
     return ProposalWaiting(
         needs=needs,
         reason=judgement.reason,
         risk=judgement.risk,
         rule=",".join(judgement.rules),
         solo=judgement.solo,
+        approvals=tuple(approvals),
         policy_paths=touched(record.paths, POLICY_PATHS),
     )
 

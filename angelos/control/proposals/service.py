@@ -19,6 +19,7 @@ from angelos.control.policy.engine import Decision
 from angelos.control.proposals import repo_config
 from angelos.control.proposals.pipeline import Pipeline
 from angelos.control.proposals.risk import POLICY_PATHS, touched
+from angelos.control.state.hands import same_hands
 from angelos.control.state.models import ControlState, ProposalRecord
 from angelos.control.state.proposals import short_diffs, without_diffs
 from angelos.control.views import proposal_view
@@ -103,7 +104,7 @@ class ProposalService:
             await self._allowed(submission, tuple(change.path for change in proposed.changes))
             await self._projection.append(
                 self._projection.fact(
-                    _received(proposed),
+                    _received(proposed, principal.generation),
                     proposal,
                     principal.id,
                     key=hash_id(Kind.proposal_received, proposal),
@@ -255,8 +256,8 @@ class ProposalService:
 
         Raises:
             Conflict: The digest is not the proposal's, or it does not wait for approval.
-            Forbidden: For agents, for the author unless they work alone (`review.solo`), and for
-                people who have approved it already.
+            Forbidden: For agents, for the author and whoever counts as one with them unless they
+                work alone (`review.solo`), and for people who have approved it already.
         """
         record, solo = await self._reviewed(principal, "approve", proposal, body)
         if record.state != "waiting" or record.candidate_main is None:
@@ -271,6 +272,7 @@ class ProposalService:
             comment=body.comment,
             actor_kind="person",
             solo=solo,
+            generation=principal.generation,
             needs=record.needs if judgement.needs is None else judgement.needs,
         )
         fact = self._projection.fact(
@@ -319,13 +321,14 @@ class ProposalService:
         """Return the proposal, and whether one person alone reviews it; raise what forbids it."""
         record = self._record(proposal)
         solo = await self._pipeline.solo(record.repo, principal.id)
+        makers = self._projection.state.makers
         await self._context.decide(
             principal,
             action,
             ("Repo", record.repo),
-            own=record.author == principal.id,
+            own=same_hands(makers, record.author, principal.id),
             solo=solo,
-            again=principal.id in record.approvals,
+            again=any(same_hands(makers, principal.id, other) for other in record.approvals),
         )
         if body.digest != record.digest:
             raise Conflict(
@@ -350,7 +353,7 @@ def _undecided(state: ControlState, repo: str) -> int:
     return sum(record.repo == repo and record.undecided for record in state.proposals.values())
 
 
-def _received(proposed: Proposed) -> ProposalReceived:
+def _received(proposed: Proposed, generation: int) -> ProposalReceived:
     return ProposalReceived(
         repo=proposed.repo,
         base=proposed.base,
@@ -359,6 +362,7 @@ def _received(proposed: Proposed) -> ProposalReceived:
         author=proposed.author,
         paths=tuple(change.path for change in proposed.changes),
         changes=short_diffs(proposed.changes),
+        generation=generation,
     )
 
 

@@ -17,11 +17,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from angelos.control.state import (
-    nodes as node_state,
-)
-from angelos.control.state import (
+    generations,
+    hands,
     proposals,
     tasks,
+)
+from angelos.control.state import (
+    nodes as node_state,
 )
 from angelos.control.state.effects import (
     AbandonTask,
@@ -70,7 +72,7 @@ _FOLDS: dict[str, tuple[Fold, ...]] = {
     Kind.system_started: (node_state.server_started,),
     Kind.policy_loaded: (lambda state, fact: replace(state, policy=fact.read(PolicyLoaded).hash),),
     Kind.part_restarted: (node_state.part_restarted,),
-    Kind.node_enrolled: (node_state.node_known,),
+    Kind.node_enrolled: (node_state.node_known, hands.made),
     Kind.node_connected: (node_state.node_known,),
     Kind.node_disconnected: (node_state.node_left,),
     Kind.principal_quarantined: (node_state.quarantined,),
@@ -95,9 +97,11 @@ _FOLDS: dict[str, tuple[Fold, ...]] = {
     Kind.checkout_requested: (node_state.checkout_requested,),
     Kind.checkout_healthy: (node_state.checkout_ended,),
     Kind.checkout_failed: (node_state.checkout_ended,),
-    Kind.person_added: (),
+    Kind.principal_ended: (generations.ended,),
+    Kind.agent_enrolled: (hands.made,),
+    Kind.person_added: (hands.made,),
     Kind.person_removed: (),
-    Kind.person_changed: (),
+    Kind.person_changed: (hands.made,),
     Kind.token_created: (),
     Kind.token_revoked: (),
 }
@@ -134,6 +138,8 @@ def decide(state: ControlState, fact: Fact) -> list[Effect]:
         effects += _checkout_effects(state, state.repos.get(node_state.repo_of(subject)))
     elif kind == Kind.principal_quarantined:
         effects += _quarantine_effects(state, PrincipalId(subject))
+    elif kind == Kind.principal_ended:
+        effects += _ended_effects(state, PrincipalId(subject))
     # The commands of other nodes are in their queues already.
     return [e for e in effects if not isinstance(e, PutCheckout) or e.node == subject]
 
@@ -148,6 +154,8 @@ def outstanding(state: ControlState) -> list[Effect]:
     effects += _all_checkouts(state)
     for principal in state.quarantined:
         effects += _quarantine_effects(state, principal)
+    for principal in state.generations:
+        effects += _ended_effects(state, principal)
     return list(dict.fromkeys(effects))
 
 
@@ -182,6 +190,9 @@ def _abandoned(state: ControlState, task: TaskRecord) -> AbandonTask | None:
             at_node = principal == task.node
             cause = CancelCause.node_quarantined if at_node else CancelCause.principal_quarantined
             return AbandonTask(task.id, cause, f"{principal} is quarantined")
+    if generations.over(state, task.by, task.generation):
+        reason = f"What {task.by} signed in with is over"
+        return AbandonTask(task.id, CancelCause.principal_ended, reason)
     proposal = state.proposals.get(ProposalId(task.proposal))
     if task.proposal and (proposal is None or proposal.state != "testing"):
         reason = f"{task.proposal} is not tested any more"
@@ -221,13 +232,22 @@ def _repo_effects(state: ControlState, repo: str) -> Iterator[Effect]:
             continue
         if record.state == "rejected":
             yield Revert(record.id)
-        elif record.author in state.quarantined:
-            yield Reject(record.id, f"{record.author} is quarantined.")
+        elif reason := _ends(state, record):
+            yield Reject(record.id, reason)
         elif record.state == "received":
             yield Merge(record.id)
     current = turn(state, repo)
-    if current is not None and current.author not in state.quarantined:
+    if current is not None and not _ends(state, current):
         yield _turn_effect(current)
+
+
+def _ends(state: ControlState, record: ProposalRecord) -> str:
+    """Return why a proposal ends with its author's rights; empty if it does not."""
+    if record.author in state.quarantined:
+        return f"{record.author} is quarantined."
+    if generations.over(state, record.author, record.generation):
+        return f"What {record.author} signed in with when they proposed it is over."
+    return ""
 
 
 def _turn_effect(record: ProposalRecord) -> Effect:
@@ -335,6 +355,14 @@ def _quarantine_effects(state: ControlState, principal: PrincipalId) -> Iterator
     for node in state.nodes.values():
         if node.id != principal and not node.quarantined:
             yield Revoke(principal, node.id)
+
+
+def _ended_effects(state: ControlState, principal: PrincipalId) -> Iterator[Effect]:
+    for task in state.tasks.values():
+        if task.by == principal and task.open and task.cancelled_at is None:
+            yield from filter(None, [_abandoned(state, task)])
+    for repo in {record.repo for record in state.proposals.values() if record.undecided}:
+        yield from _repo_effects(state, repo)
 
 
 def _revocations(state: ControlState, node: PrincipalId) -> list[Effect]:

@@ -56,6 +56,8 @@ class TaskRecord(Message, frozen=True, kw_only=True):
     label: str
     at: float
     offset: Offset
+    generation: int = 0
+    """Of `by`, when it was accepted."""
     wall_s: float
     deadline: float
     body: bytes
@@ -101,7 +103,11 @@ class ProposalRecord(Message, frozen=True, kw_only=True):
     """What a person has to look at in the candidate."""
     needs: int = 0
     """How many people have to approve it in all."""
+    generation: int = 0
+    """Of its author, when it was received."""
     approvals: tuple[PrincipalId, ...] = ()
+    approved_under: dict[PrincipalId, int] = {}
+    """The generation of each approver when they approved."""
     revision: Revision | None = None
     trace: str = ""
 
@@ -196,6 +202,10 @@ class ControlState(Message, frozen=True, kw_only=True):
     """By principal, the fact of its quarantine."""
     restarts: dict[str, RestartRecord] = {}
     """By part of the system."""
+    generations: dict[PrincipalId, int] = {}
+    """The present one of each principal that ended one; what is older does not count."""
+    makers: dict[PrincipalId, tuple[PrincipalId, ...]] = {}
+    """Who made or enrolled each principal, or gave it a new credential."""
 
 
 def replace(record: ControlState, **changes: object) -> ControlState:

@@ -13,6 +13,8 @@ from typing import Any
 
 import msgspec
 
+from angelos.control.state.generations import over
+from angelos.control.state.hands import distinct
 from angelos.control.state.models import KEEP_PROPOSALS, ControlState, ProposalRecord, replace
 from angelos.core.facts import (
     CandidateOutcome,
@@ -27,14 +29,14 @@ from angelos.core.facts import (
     ProposalTesting,
     ProposalWaiting,
 )
-from angelos.core.ids import PrincipalId, ProposalId
+from angelos.core.ids import ProposalId
 from angelos.core.repository import Change
 
 KEEP_DIFFS = 200_000
 KEEP_DIFF = 2_000
 """Characters of a file's diff that remain of a settled proposal, and that lists show."""
 
-Step = Callable[[ProposalRecord, Fact], dict[str, Any] | None]
+Step = Callable[[ProposalRecord, Fact, ControlState], dict[str, Any] | None]
 """Returns the fields that change; None when the fact does not fit the state."""
 
 
@@ -46,9 +48,11 @@ def received(state: ControlState, fact: Fact) -> ControlState:
     if fact.kind == Kind.proposal_refused:
         data = fact.read(ProposalRefused)
         digest, changes, proposal_state, reason = "", (), "refused", data.reason
+        generation = 0
     else:
         data = fact.read(ProposalReceived)
         digest, changes, proposal_state, reason = data.digest, data.changes, "received", ""
+        generation = data.generation
     record = ProposalRecord(
         id=proposal,
         repo=data.repo,
@@ -59,6 +63,7 @@ def received(state: ControlState, fact: Fact) -> ControlState:
         changes=changes,
         at=fact.at,
         state=proposal_state,
+        generation=generation,
         reason=reason,
         trace=fact.trace,
     )
@@ -71,7 +76,7 @@ def moved(state: ControlState, fact: Fact) -> ControlState:
     step = _STEPS.get(fact.kind)
     if record is None or step is None:
         return state
-    changes = step(record, fact)
+    changes = step(record, fact, state)
     if changes is None:
         return state
     changed = msgspec.structs.replace(record, **changes)
@@ -81,13 +86,13 @@ def moved(state: ControlState, fact: Fact) -> ControlState:
     return replace(state, proposals=proposals if changed.open else _kept(proposals))
 
 
-def _merged(record: ProposalRecord, _: Fact) -> dict[str, Any] | None:
+def _merged(record: ProposalRecord, _: Fact, __: ControlState) -> dict[str, Any] | None:
     if record.state != "received":
         return {"merged": True} if record.open else None
     return {"state": "merged", "merged": True, "reason": "It is in dev and waits for its tests."}
 
 
-def _testing(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
+def _testing(record: ProposalRecord, fact: Fact, __: ControlState) -> dict[str, Any] | None:
     if not record.undecided or record.state == "received" or fact.revision is None:
         return None
     # Judged is what main would get: a base on dev may bring other edits along.
@@ -105,7 +110,7 @@ def _testing(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
     }
 
 
-def _tested(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
+def _tested(record: ProposalRecord, fact: Fact, __: ControlState) -> dict[str, Any] | None:
     if record.state != "testing" or fact.revision != record.candidate:
         return None
     if fact.outcome not in set(CandidateOutcome):
@@ -114,26 +119,20 @@ def _tested(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
     return {"outcome": CandidateOutcome(fact.outcome), "steps": data.steps, "reason": data.reason}
 
 
-def _waiting(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
-    if record.state != "testing" or fact.revision != record.candidate:
+def _waiting(record: ProposalRecord, fact: Fact, state: ControlState) -> dict[str, Any] | None:
+    if record.state not in ("testing", "approved") or fact.revision != record.candidate:
         return None
     data = fact.read(ProposalWaiting)
+    approvals = record.approvals if data.approvals is None else data.approvals
     return {
         "state": "waiting",
         "needs": data.needs,
-        "approvals": counted(record.approvals, record.author, solo=data.solo),
+        "approvals": distinct(state.makers, approvals, record.author, solo=data.solo),
         "reason": data.reason,
     }
 
 
-def counted(
-    approvals: tuple[PrincipalId, ...], author: PrincipalId, *, solo: bool
-) -> tuple[PrincipalId, ...]:
-    """Return the approvals that count: the author's own only while they work alone."""
-    return approvals if solo else tuple(person for person in approvals if person != author)
-
-
-def _approved(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
+def _approved(record: ProposalRecord, fact: Fact, state: ControlState) -> dict[str, Any] | None:
     data = fact.read(ProposalApproved)
     if data.digest != record.digest:
         return None
@@ -141,36 +140,40 @@ def _approved(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
         if record.state != "testing" or record.outcome is not CandidateOutcome.passed:
             return None
         return {"state": "approved", "reason": data.reason}
-    person = fact.actor.startswith("person/") and (data.solo or fact.actor != record.author)
+    person = fact.actor.startswith("person/") and not over(state, fact.actor, data.generation)
     if record.state != "waiting" or not person or fact.actor in record.approvals:
         return None
-    approvals = counted((*record.approvals, fact.actor), record.author, solo=data.solo)
+    approvals = distinct(
+        state.makers, (*record.approvals, fact.actor), record.author, solo=data.solo
+    )
     needs = record.needs if data.needs is None else data.needs
+    under = {**record.approved_under, fact.actor: data.generation}
     if len(approvals) < needs:
-        return {"approvals": approvals, "needs": needs}
+        return {"approvals": approvals, "approved_under": under, "needs": needs}
     works_alone = " who works alone (review.solo)" if data.solo else ""
     return {
         "approvals": approvals,
+        "approved_under": under,
         "needs": needs,
         "state": "approved",
         "reason": f"Approved by {', '.join(approvals)}{works_alone}.",
     }
 
 
-def _rejected(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
+def _rejected(record: ProposalRecord, fact: Fact, __: ControlState) -> dict[str, Any] | None:
     if not record.undecided:
         return None
     return {"state": "rejected", "reason": fact.read(ProposalRejected).reason}
 
 
-def _reverted(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
+def _reverted(record: ProposalRecord, fact: Fact, __: ControlState) -> dict[str, Any] | None:
     if record.state != "rejected":
         return None
     reason = fact.read(ProposalReverted).reason
     return {"reverted": True, "reason": f"{record.reason} {reason}".strip()}
 
 
-def _promoted(record: ProposalRecord, fact: Fact) -> dict[str, Any] | None:
+def _promoted(record: ProposalRecord, fact: Fact, __: ControlState) -> dict[str, Any] | None:
     # main has moved, whatever state the proposal was in a moment before.
     if record.state in ("refused", "rolled-back") or fact.revision is None:
         return None

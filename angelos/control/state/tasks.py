@@ -40,6 +40,7 @@ def accepted(state: ControlState, fact: Fact) -> ControlState:
         label=data.label,
         at=fact.at,
         offset=fact.offset,
+        generation=data.generation,
         wall_s=data.wall_s,
         deadline=data.deadline,
         body=data.body,

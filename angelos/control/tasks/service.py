@@ -48,6 +48,8 @@ class TaskOrigin(msgspec.Struct, frozen=True, kw_only=True):
 
     by: PrincipalId
     on_behalf_of: PrincipalId | None = None
+    generation: int = 0
+    """Of `by`."""
     proposal: str = ""
     """The proposal that this task tests, if any."""
     trace: str = ""
@@ -83,7 +85,7 @@ class TaskService:
             except Forbidden as error:
                 await self._refused(principal, command, error, trace)
                 raise
-            origin = TaskOrigin(by=principal.id, trace=trace)
+            origin = TaskOrigin(by=principal.id, generation=principal.generation, trace=trace)
             await self.accept(origin, command, body, node.id, decision)
         return self._view(self._same(command, request))
 
@@ -166,6 +168,7 @@ class TaskService:
             proposal=origin.proposal,
             rule=",".join(decision.rules),
             policy=decision.policy,
+            generation=origin.generation,
             body=encode(command),
         )
         fact = self._projection.fact(

@@ -22,6 +22,7 @@ create table enrolment (
     principal text not null,
     node_role text not null,
     created_by text not null,
+    replaces boolean not null,               -- it may take over the name of somebody who is live
     expires_at double precision not null,
     used_at double precision
 );

@@ -6,7 +6,7 @@ import pytest
 
 from angelos.control.proposals.repo_config import ReviewRules, parse
 from angelos.control.proposals.solo import alone
-from angelos.control.state.proposals import counted
+from angelos.control.state.hands import distinct
 from angelos.core.api import PersonView, Review
 from angelos.core.errors import Forbidden
 from angelos.core.facts import Kind
@@ -87,8 +87,8 @@ def test_somebody_who_was_removed_a_moment_ago_is_not_the_one_who_works_alone():
 
 def test_an_authors_own_approval_counts_only_while_they_work_alone():
     both = (OWNER.id, BOB.id)
-    assert counted(both, OWNER.id, solo=True) == both
-    assert counted(both, OWNER.id, solo=False) == (BOB.id,)
+    assert distinct({}, both, OWNER.id, solo=True) == both
+    assert distinct({}, both, OWNER.id, solo=False) == (BOB.id,)
 
 
 async def test_one_person_approves_their_own_and_the_fact_says_so(world):
@@ -169,7 +169,6 @@ async def test_ones_own_approval_is_void_when_the_candidate_is_made_anew_after_i
     async with world.running() as control:
         await world.node()
         view = await waiting(world, OWNER)
-        record = control.projection.state.proposals[view.id]
         hold = control._context.locks["study"]
         async with hold:  # nothing is promoted meanwhile
             await control.proposals.approve(OWNER, view.id, Review(digest=view.digest))
@@ -178,12 +177,8 @@ async def test_ones_own_approval_is_void_when_the_candidate_is_made_anew_after_i
             main = repository.heads["study", "main"]
             files = repository.files["study"][main] | {"b.py": b"moved\n"}
             repository.heads["study", "main"] = repository._commit("study", files, main)
-        await world.settled(
-            lambda s: (
-                s.proposals[view.id].state == "waiting"
-                and s.proposals[view.id].candidate != record.candidate
-            )
-        )
+        await world.settled(lambda s: s.proposals[view.id].approvals == ())
+        await world.reaches(view.id, "waiting")
         record = control.projection.state.proposals[view.id]
         assert (record.needs, record.approvals) == (1, ())
 

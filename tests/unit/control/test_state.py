@@ -52,6 +52,7 @@ DATA = {
     Kind.rollback_done: {"from": REVISIONS[1], "to": REVISIONS[0], "cause": "health"},
     Kind.policy_loaded: {"hash": "h"},
     Kind.part_restarted: {"part": "valkey", "cause": "ended"},
+    Kind.principal_ended: {"generation": 2},
 }  # fmt: skip
 
 SUBJECTS = {
@@ -59,7 +60,7 @@ SUBJECTS = {
     "principal": [*NODES, *PEOPLE], "system": ["system/control"], "part": ["system/valkey"],
     "policy": ["system/control"],
     "branch": ["study:main", "study:dev"], "rollback": ["study:main"], "person": PEOPLE[:1],
-    "token": PEOPLE[:1],
+    "token": PEOPLE[:1], "agent": PEOPLE[2:3],
 }  # fmt: skip
 
 
