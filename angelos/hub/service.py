@@ -15,6 +15,7 @@ from typing import Self
 
 from tornado.httputil import HTTPServerRequest
 
+from angelos.adapters.host.clock import sleep_until
 from angelos.adapters.identity.authority import LIFETIME_S, Issued, identity_of
 from angelos.adapters.identity.enrolment import Token, encode_token
 from angelos.adapters.net.link import Wire
@@ -254,7 +255,8 @@ class Hub:
     async def _keep_renewed(self) -> None:
         renew_at = self._clock.time() + LIFETIME_S / 2
         while True:
-            await asyncio.sleep(max(renew_at - self._clock.time(), 1))
+            await sleep_until(renew_at, self._clock)
+            await asyncio.sleep(1)
             try:
                 renew_at = self._pki.renew_server()
                 for listener in (self.listeners.peers, self.listeners.enrolment):

@@ -320,6 +320,7 @@ class System:
                 try:
                     await angelos.status()
                     self._follow_hub()
+                    self._follow_certificates()
                 except Unavailable as error:
                     # `not_started` too: the stores of others may have been away.
                     if error.extra.get("state") in {ServerState.failed, ServerState.not_started}:
@@ -336,6 +337,14 @@ class System:
         self._say("moved", hub=hub.hub_url)
         for name in self._nodes:
             self._children[name].terminate()
+
+    def _follow_certificates(self) -> None:
+        """Restart the nodes whose certificate has expired, to enrol again: the clock has jumped."""
+        for name, node in self._nodes.items():
+            child = self._children[name]
+            if child.running and not node.enrolled(self._system.hub_url):
+                log.warning("The certificate of %s has expired; it enrols again.", name)
+                child.terminate()
 
     async def _keep_runtime(self) -> None:
         """Make the directory for sockets again when somebody has removed it."""

@@ -14,9 +14,9 @@ from tornado.iostream import StreamClosedError
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 from tornado.websocket import websocket_connect
 
+from angelos.adapters.host import clock as clock_module
 from angelos.adapters.host.clock import SystemClock
 from angelos.adapters.host.datadir import write_private
-from angelos.adapters.identity import enrolment
 from angelos.adapters.identity.authority import (
     Pki,
     client_context,
@@ -261,7 +261,7 @@ async def test_an_identity_that_is_damaged_is_named(hub, tmp_path, name, body):
 
 
 async def test_at_half_life_it_is_renewed_by_itself(hub, tmp_path, monkeypatch):
-    monkeypatch.setattr(enrolment, "_LOOK_S", 0.01)
+    monkeypatch.setattr(clock_module, "PIECE_S", 0.01)
     ada = await join(hub, "agent", "ada", tmp_path / "ada")
     first, clock = ada.enrolled.certificate, ManualClock(ada.renew_at - 10)
     renewing = asyncio.create_task(ada.keep_renewed(clock))

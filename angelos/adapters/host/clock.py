@@ -6,7 +6,13 @@ True
 
 from __future__ import annotations
 
+import asyncio
 import time
+
+from angelos.core.ports import Clock
+
+PIECE_S = 10.0
+"""How late a jump of the wall clock is noticed at most."""
 
 
 class SystemClock:
@@ -19,3 +25,13 @@ class SystemClock:
     def monotonic(self) -> float:
         """Return seconds that never go back."""
         return time.monotonic()
+
+
+async def sleep_until(at: float, clock: Clock) -> None:
+    """Sleep until a wall time (Unix seconds), in pieces.
+
+    One long sleep counts monotonic seconds: it does not advance while the host is suspended, and
+    does not see that somebody has set the clock.
+    """
+    while (wait := at - clock.time()) > 0:  # noqa: ASYNC110 - no event announces the time
+        await asyncio.sleep(min(wait, PIECE_S))

@@ -32,7 +32,11 @@ from angelos.core.ports import Clock
 
 LIFETIME_S = 24 * 3600
 _CA_LIFETIME_S = 10 * 365 * 24 * 3600
-_SKEW_S = 300
+HUB_LIFETIME_S = 30 * 24 * 3600
+"""Of the hub's own certificate: renewed twice a day, and still valid after a long suspend."""
+_SKEW_S = 2 * 3600
+"""A clock may be this far behind: that of a peer, or ours after it was set back."""
+_CA_SKEW_S = 24 * 3600
 _DOMAIN = "spiffe://angelos/"
 _PEER = re.compile(r"^spiffe://angelos/((?:node|agent)/[^/]+)$")
 
@@ -116,7 +120,11 @@ class Pki:
         key = ec.generate_private_key(ec.SECP256R1())
         names = [_general_name(name) for name in self._names]
         issued = self._certify(
-            key.public_key(), "system/hub", names, ExtendedKeyUsageOID.SERVER_AUTH
+            key.public_key(),
+            "system/hub",
+            names,
+            ExtendedKeyUsageOID.SERVER_AUTH,
+            HUB_LIFETIME_S,
         )
         write_private(self._server_file, key_pem(key) + issued.certificate.encode())
         return self.clock.time() + LIFETIME_S / 2
@@ -146,6 +154,7 @@ class Pki:
         common_name: str,
         names: list[x509.GeneralName],
         usage: x509.ObjectIdentifier,
+        lifetime_s: float = LIFETIME_S,
     ) -> Issued:
         now = self.clock.time()
         serial = x509.random_serial_number()
@@ -156,7 +165,7 @@ class Pki:
             .public_key(key)
             .serial_number(serial)
             .not_valid_before(_utc(now - _SKEW_S))
-            .not_valid_after(_utc(now + LIFETIME_S))
+            .not_valid_after(_utc(now + lifetime_s))
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(sign=True), critical=True)
             .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
@@ -169,7 +178,7 @@ class Pki:
             .sign(self._key, hashes.SHA256())
         )
         pem = certificate.public_bytes(serialization.Encoding.PEM).decode()
-        return Issued(pem, f"{serial:x}", now + LIFETIME_S)
+        return Issued(pem, f"{serial:x}", now + lifetime_s)
 
 
 def identity_of(der: bytes | None) -> tuple[PrincipalId, str]:
@@ -227,7 +236,7 @@ def _make_ca(now: float) -> bytes:
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(_utc(now - _SKEW_S))
+        .not_valid_before(_utc(now - _CA_SKEW_S))
         .not_valid_after(_utc(now + _CA_LIFETIME_S))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .add_extension(_key_usage(sign=False), critical=True)

@@ -27,6 +27,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from tornado.httpclient import HTTPClientError, HTTPRequest
 
+from angelos.adapters.host.clock import sleep_until
 from angelos.adapters.host.datadir import write_private
 from angelos.adapters.identity.authority import client_context, key_pem, signing_request
 from angelos.adapters.net.dial import caller, problem_of
@@ -40,7 +41,7 @@ log = logging.getLogger(__name__)
 MAX_TOKEN = 16_384
 _MAX_ANSWER = 262_144
 _RETRY_S = 60.0
-_LOOK_S = 60.0
+_PAUSE_S = 3_600.0
 
 
 class Token(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -139,15 +140,15 @@ class Identity:
     async def keep_renewed(self, clock: Clock) -> None:
         """Renew at half life, for ever; a failure is logged and retried."""
         while True:
-            at = self.renew_at + random.uniform(0, 1)  # noqa: S311 - no secret
-            # In short sleeps: one long sleep would not advance while the host is suspended.
-            while (wait := at - clock.time()) > 0:  # noqa: ASYNC110 - no event announces the time
-                await asyncio.sleep(min(wait, _LOOK_S))
+            await sleep_until(self.renew_at + random.uniform(0, 1), clock)  # noqa: S311 - no secret
             try:
                 await self.renew()
             except (AngelError, OSError) as error:
                 log.warning("The certificate of %s was not renewed: %s", self.id, error)
                 await asyncio.sleep(_RETRY_S)
+            else:
+                # By a clock that is far ahead of the hub's, the new one is past its half as well.
+                await asyncio.sleep(_PAUSE_S)
 
 
 def _life_of(enrolled: Enrolled) -> tuple[float, float]:

@@ -10,9 +10,11 @@ Tornado's own go on after that, until an answer or a time-out comes.
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import msgspec
 from tornado.httpclient import HTTPClientError, HTTPRequest, HTTPResponse
@@ -23,6 +25,8 @@ from tornado.websocket import WebSocketClientConnection
 
 from angelos.adapters.net.frame_loop import ClientConnection, connect
 from angelos.core.errors import AngelError, Unavailable, from_problem
+
+_ALERT_S = 2.0
 
 
 async def dial(request: HTTPRequest, **options: Any) -> ClientConnection:
@@ -109,6 +113,29 @@ class _Line(TCPClient):
         self._hung_up = True
         if self._stream is not None:
             self._stream.close()
+
+
+async def alert_of(url: str, context: ssl.SSLContext) -> str:
+    """Return OpenSSL's name of the TLS alert with which a server refuses our certificate, or "".
+
+    Under TLS 1.3 the alert comes after the client's handshake. Whoever writes before it has read
+    learns only that the connection is closed, so this one only reads.
+    """
+    parts = urlsplit(url)
+    try:
+        async with asyncio.timeout(_ALERT_S):
+            reader, writer = await asyncio.open_connection(
+                parts.hostname, parts.port, ssl=context, server_hostname=parts.hostname
+            )
+            try:
+                await reader.read(1)
+            finally:
+                writer.transport.abort()
+    except ssl.SSLError as error:
+        return error.reason or ""
+    except (OSError, TimeoutError):
+        pass
+    return ""
 
 
 def problem_of(error: HTTPClientError) -> AngelError:

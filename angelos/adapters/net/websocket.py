@@ -22,9 +22,10 @@ from types import TracebackType
 from typing import Self
 
 from tornado.httpclient import HTTPClientError, HTTPRequest
+from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketClosedError, WebSocketError, WebSocketHandler
 
-from angelos.adapters.net.dial import dial, problem_of
+from angelos.adapters.net.dial import alert_of, dial, problem_of
 from angelos.adapters.net.frame_loop import ClientConnection, FrameLoop
 from angelos.adapters.net.link import Link
 from angelos.core.channel import FATAL, Config, End, Machine
@@ -41,6 +42,11 @@ _HUB = PrincipalId("system/hub")
 _TICK_S = 1.0
 _GOODBYE_S = 1.0
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.05, 5.0
+_DIAL_S = 30.0
+_EXPIRED_S = 60.0
+_ALERT_EVERY_S = 15.0
+_ALERT_EXPIRED = "SSLV3_ALERT_CERTIFICATE_EXPIRED"
+"""OpenSSL's name of TLS alert 45 (RFC 8446, section 6.2); only the hub can have sent it."""
 
 
 def connect_channel(
@@ -57,7 +63,8 @@ def connect_channel(
 
     Entering waits for the hub's welcome: it raises `Unauthenticated` when the hub refuses the
     peer, and `Unavailable` when there is no connection within `patience_s`. A connection that is
-    lost later is made again, however long that takes.
+    lost later is made again, however long that takes: only a refusal by the hub itself, in a
+    problem document or a goodbye, ends the channel, and a certificate that it calls expired twice.
 
     Args:
         url: the hub's address.
@@ -118,6 +125,8 @@ class ClientChannel(Link):
         self._task: asyncio.Task[None] | None = None
         self._error: AngelError | None = None
         self._welcomed = False
+        self._expired_since: float | None = None
+        self._ask_alert_at = float("-inf")
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._keep_connected(), name=f"channel {self._address}")
@@ -156,26 +165,55 @@ class ClientChannel(Link):
 
     async def _keep_connected(self) -> None:
         failures = 0
+        while self.ended is None:
+            self._welcomed = False
+            await self._try_connection()
+            if self.ended is not None:
+                return
+            failures = 0 if self._welcomed else failures + 1
+            pause = min(_LAST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(failures, 10))
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+
+    async def _try_connection(self) -> None:
+        """Carry one connection from its dial to its end; finish if the hub refused it."""
+        self.last_end = None
         try:
-            while self.ended is None:
-                self._welcomed = False
-                await self._one_connection()
-                end = self.last_end
-                if end is not None and end.code in FATAL:
-                    self.finish(end)
-                    return
-                failures = 0 if self._welcomed else failures + 1
-                pause = min(_LAST_PAUSE_S, _FIRST_PAUSE_S * 2 ** min(failures, 10))
-                await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
-        except AngelError as error:  # refused: reconnecting would not help
+            await self._one_connection()
+        except (Unauthenticated, Forbidden) as error:
             self._error = error
             self.finish(End(EndCode.unauthenticated, str(error)))
-        except Exception:
-            self.finish(End(EndCode.lost, "The channel failed; see the log."))
-            log.exception("The channel to %s failed", self._address)
+        except Exception as error:
+            # Whatever it is: a forwarder that closes early makes Tornado raise ValueError.
+            if not isinstance(error, (OSError, HTTPClientError, WebSocketError, AngelError)):
+                log.exception("A connection to %s failed; trying again", self._address)
+            self._error = Unavailable(f"{self._address} cannot be reached: {error}")
+            if isinstance(error, (ssl.SSLError, ConnectionError, StreamClosedError)):
+                await self._check_expired()
+        end = self.last_end
+        if end is not None and end.by_peer and end.code in FATAL:
+            self.finish(end)
+
+    async def _check_expired(self) -> None:
+        """Finish if the hub calls the certificate expired, and did so `_EXPIRED_S` ago or before.
+
+        Once proves little: the hub's clock may have jumped, and the certificate may be renewed.
+        """
+        now = self.clock.monotonic()
+        if now < self._ask_alert_at:
+            return
+        self._ask_alert_at = now + _ALERT_EVERY_S
+        if await alert_of(self._address, self._context) != _ALERT_EXPIRED:
+            return
+        if self._expired_since is None:
+            self._expired_since = now
+        elif now - self._expired_since >= _EXPIRED_S:
+            self._error = Unauthenticated(
+                "The hub refuses this certificate: it has expired.",
+                hint="Enrol again: ask for a new token and join with it.",
+            )
+            self.finish(End(EndCode.expired, str(self._error)))
 
     async def _one_connection(self) -> None:
-        self.last_end = None
         wires: list[SocketWire] = []
         closed = asyncio.Event()
 
@@ -190,8 +228,6 @@ class ClientChannel(Link):
                 self.message(wires[0], b"") if data is not None else self.lost(wires[0])
 
         socket = await self._open(on_message)
-        if socket is None:
-            return
         wire = SocketWire(socket, socket.protocol)
         wires.append(wire)
         try:
@@ -202,7 +238,8 @@ class ClientChannel(Link):
                         await self.down.wait()
                 except TimeoutError:
                     self.tick()
-                self._welcomed = self._welcomed or self.machine.phase == "up"
+                if self.machine.phase == "up":
+                    self._welcomed, self._expired_since = True, None
         finally:
             self.lost(wire)
             stream = getattr(socket.protocol, "stream", None)
@@ -213,35 +250,28 @@ class ClientChannel(Link):
             if stream is not None:
                 stream.close()
 
-    async def _open(
-        self, on_message: Callable[[str | bytes | None], None]
-    ) -> ClientConnection | None:
-        """Return an open WebSocket, None when a retry may help; raise when refused."""
+    async def _open(self, on_message: Callable[[str | bytes | None], None]) -> ClientConnection:
+        """Return an open WebSocket; raise `Unauthenticated` or `Forbidden` when the hub refuses."""
+        request = HTTPRequest(
+            self._address,
+            ssl_options=self._context,
+            connect_timeout=10,
+            request_timeout=10,
+            follow_redirects=False,
+        )
         try:
-            socket = await dial(
-                HTTPRequest(
-                    self._address,
-                    ssl_options=self._context,
-                    connect_timeout=10,
-                    request_timeout=10,
-                    follow_redirects=False,
-                ),
-                max_message_size=MAX_FRAME_BYTES,
-                on_message_callback=on_message,
-            )
+            async with asyncio.timeout(_DIAL_S):
+                socket = await dial(
+                    request, max_message_size=MAX_FRAME_BYTES, on_message_callback=on_message
+                )
         except HTTPClientError as error:
-            self._error = problem_of(error)
-            if isinstance(self._error, (Unauthenticated, Forbidden)):
-                raise self._error from error
-        except (OSError, WebSocketError) as error:
-            self._error = Unavailable(f"{self._address} cannot be reached: {error}")
-        else:
-            if socket.protocol is not None:
-                # Tornado turns it off after the handshake, and Nagle's algorithm would then delay
-                # small frames by up to 40 ms.
-                socket.protocol.set_nodelay(True)
-            return socket
-        return None
+            raise problem_of(error) from error
+        if socket.protocol is None:
+            raise StreamClosedError  # in the moment after its handshake
+        # Tornado turns it off after the handshake, and Nagle's algorithm would then delay small
+        # frames by up to 40 ms.
+        socket.protocol.set_nodelay(True)
+        return socket
 
 
 def refusal(end: End) -> AngelError:
