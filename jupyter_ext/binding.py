@@ -41,6 +41,11 @@ class PeopleDirectory(Protocol):
         """Return everybody."""
         ...
 
+    @property
+    def tokens(self) -> Any:
+        """Return the tokens that people have beside their own (`control/identity/tokens.py`)."""
+        ...
+
     async def sign_out(self, principal: Principal) -> None:
         """End everything that a person has signed in."""
         ...

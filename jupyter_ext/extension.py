@@ -16,7 +16,7 @@ import asyncio
 import logging
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from jupyter_server.auth.authorizer import AllowAllAuthorizer
 from jupyter_server.auth.identity import PasswordIdentityProvider
@@ -26,13 +26,15 @@ from traitlets.config import Config
 from angelos.adapters.net import frame_loop
 from angelos.core.errors import AngelError
 from angelos.core.routes import PREFIX
-from angelos.wiring.settings import Settings, load
+from angelos.wiring.settings import Settings, load, take_jupyter_token
 from jupyter_ext.api.events import EventsHandler
 from jupyter_ext.api.handlers import ApiHandler
 from jupyter_ext.auth.authorizer import AngelAuthorizer
 from jupyter_ext.auth.identity import AngelIdentityProvider
 from jupyter_ext.auth.pages import PageConfig
 from jupyter_ext.binding import Backend, Binding
+from jupyter_ext.kernels.handlers import OwnKernelsHandler, OwnSessionsHandler
+from jupyter_ext.kernels.wiring import attach_boxes, use_boxes
 from jupyter_ext.rooms.handler import RoomHandler
 from jupyter_ext.rooms.room import ManagedRoom
 
@@ -60,6 +62,12 @@ class AngelExtension(ExtensionApp):
         if serverapp.authorizer_class is AllowAllAuthorizer:
             serverapp.authorizer_class = AngelAuthorizer
         serverapp.update_config(jupyter_files(self.angel_settings, serverapp.config))
+        try:
+            use_boxes(serverapp)
+        except Exception as error:  # Jupyter would go on, with kernels in no box
+            raise SystemExit(f"AngelOS: kernels cannot be put into boxes: {error!r}") from error
+        if token := take_jupyter_token():
+            serverapp.update_config(server_token(token, serverapp.config))
 
     def initialize_settings(self) -> None:
         """Create the binding, where handlers find the system."""
@@ -68,6 +76,9 @@ class AngelExtension(ExtensionApp):
             workspace=self.angel_settings.data.workspace, root_dir=Path(self.serverapp.root_dir)
         )
         self.settings["angelos_binding"] = self.binding
+        self.kernels = attach_boxes(self.serverapp, self.angel_settings, self.binding)
+        if self.kernels is not None:
+            self.settings["angelos_kernels"] = self.kernels
         # Extensions load in alphabetical order: JupyterLab comes later, and fills it.
         self.settings["page_config_data"] = PageConfig(self.settings.get("page_config_data", {}))
 
@@ -81,12 +92,16 @@ class AngelExtension(ExtensionApp):
                 # Extensions load in alphabetical order: jupyter_server_ydoc comes later, so this
                 # handler answers first.
                 (r"/api/collaboration/room/(.*)", RoomHandler),
+                (r"/api/kernels", OwnKernelsHandler),
+                (r"/api/sessions", OwnSessionsHandler),
             ]
         )
 
     async def _start_jupyter_server_extension(self, serverapp: ServerApp) -> None:
         """Start the system; if that fails, Jupyter goes on without it."""
         self._stop, started = asyncio.Event(), asyncio.Event()
+        if self.kernels is not None:
+            self.kernels.start()
         self._life = asyncio.create_task(self._live(started), name="angelos")
         await started.wait()
         publish = getattr(self.binding.server, "publish", None)  # a fake has none
@@ -119,6 +134,7 @@ class AngelExtension(ExtensionApp):
         """Store what the rooms hold, then leave the system."""
         if self._life is None:
             return
+        await self._stop_kernels()
         rooms = [room for room in self.binding.live.rooms() if isinstance(room, ManagedRoom)]
         if rooms:
             await asyncio.wait([asyncio.create_task(room.stop()) for room in rooms])
@@ -129,6 +145,12 @@ class AngelExtension(ExtensionApp):
             await asyncio.wait(streams)
         self._stop.set()
         await asyncio.wait([self._life])
+
+    async def _stop_kernels(self) -> None:
+        if self.kernels is not None and self.serverapp is not None:
+            manager: Any = self.serverapp.kernel_manager
+            await manager.shutdown_all(now=True)
+            await self.kernels.stop()
 
 
 def load_settings() -> Settings:
@@ -141,6 +163,15 @@ def open_server(settings: Settings, binding: Binding) -> AbstractAsyncContextMan
     from angelos.wiring.build import build_server
 
     return build_server(settings, live=binding.live)
+
+
+def server_token(token: str, present: Config) -> Config:
+    """Return a configuration with the token that stood in the environment, if none is configured.
+
+    Whatever the server starts inherits its environment, so the token does not stay there.
+    """
+    configured = "token" in present["IdentityProvider"] or "token" in present["ServerApp"]
+    return Config({} if configured else {"IdentityProvider": {"token": token}})
 
 
 def jupyter_files(settings: Settings, present: Config) -> Config:

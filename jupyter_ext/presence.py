@@ -23,6 +23,7 @@ from weakref import ReferenceType, WeakKeyDictionary, ref
 
 from angelos.core.errors import AngelError
 from angelos.core.facts import Fact, Kind, PrincipalEnded, TokenRevoked
+from angelos.core.principals import EndCause
 from angelos.hub.events import REFUSED
 
 if TYPE_CHECKING:
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _ENDS = (Kind.principal_ended, Kind.principal_quarantined, Kind.token_revoked)
+_DEPARTURES = frozenset({EndCause.removed, EndCause.demoted, EndCause.quarantined})
+"""What ends a person's kernels; who signs out finds them again."""
 _RETRY_S = 1.0
 _KEEP = 10_000
 """How many ends are remembered, for sockets that are just being opened."""
@@ -48,6 +51,8 @@ class Presence:
         self._generation: dict[PrincipalId, int] = {}
         self._stopped_at: dict[str, float] = {}
         """By quarantined principal or revoked token."""
+        self.departed: list[Callable[[PrincipalId], object]] = []
+        """Called with each person who may no longer act; what they have elsewhere ends, too."""
 
     def enter(self, principal: Principal, socket: WebSocketHandler, since: float) -> bool:
         """Record the WebSocket of a person who was looked up after `since` (`time.monotonic`).
@@ -74,12 +79,19 @@ class Presence:
             case PrincipalEnded(generation=generation):
                 _remember(self._generation, person, generation)
                 self._close(person, lambda p: p.generation < generation, fact.outcome or "over")
+                if fact.outcome in _DEPARTURES:
+                    self._depart(person)
             case TokenRevoked(token=token):
                 _remember(self._stopped_at, token, self.changed_at)
                 self._close(person, lambda p: p.session == token, "signed in by a revoked token")
             case _:
                 _remember(self._stopped_at, person, self.changed_at)
                 self._close(person, lambda _: True, "quarantined")
+                self._depart(person)
+
+    def _depart(self, person: PrincipalId) -> None:
+        for depart in self.departed:
+            depart(person)
 
     def _close(self, person: PrincipalId, ends: Callable[[Principal], bool], verb: str) -> None:
         sockets = self._open.get(person, {})

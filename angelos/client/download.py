@@ -49,7 +49,7 @@ async def download(transport: Transport, path: str) -> AsyncGenerator[bytes, Non
         streaming_callback=reading.take,
         header_callback=reading.head,
     )
-    async with caller(_ANY_SIZE) as http:
+    async with caller(_ANY_SIZE, transport.socket) as http:
         asking = asyncio.create_task(transport.send(request, http), name=f"download {path}")
         asking.add_done_callback(reading.over)
         try:

@@ -95,7 +95,11 @@ async def _connect(
     )
     try:
         return await dial(
-            request, max_message_size=MAX_FACT_BYTES, ping_interval=PING_S, ping_timeout=PING_S
+            request,
+            transport.socket,
+            max_message_size=MAX_FACT_BYTES,
+            ping_interval=PING_S,
+            ping_timeout=PING_S,
         )
     except HTTPClientError as error:
         body = error.response.body if error.response is not None else b""

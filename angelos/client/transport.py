@@ -49,6 +49,7 @@ class Transport:
 
     Attributes:
         url: The server's address, without a slash at its end.
+        socket: The path of its Unix socket, or an empty text; given as `unix:/path`.
         token: A person's token, or an empty text.
         tls: The context of an agent or node, which proves by certificate who it is.
         timeout_s: Seconds for one request, the server's waiting not counted.
@@ -62,6 +63,8 @@ class Transport:
         Raises:
             InvalidInput: The address or the token has the wrong form.
         """
+        self.socket = url.removeprefix("unix:") if url.startswith("unix:/") else ""
+        url = "http://localhost" if self.socket else url
         parts = urlsplit(url)
         if parts.scheme not in {"http", "https"} or not parts.netloc:
             raise InvalidInput(f"{url!r} is not an http(s) address.")
@@ -157,7 +160,7 @@ class Transport:
             follow_redirects=False,
             ssl_options=self.tls,
         )
-        async with self._free, caller(MAX_ANSWER_BYTES) as http:
+        async with self._free, caller(MAX_ANSWER_BYTES, self.socket) as http:
             return _body(await self.send(request, http), method, path)
 
     async def send(self, request: HTTPRequest, http: Caller) -> HTTPResponse:

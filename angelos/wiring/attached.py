@@ -18,7 +18,7 @@ import msgspec
 from angelos.client import Angelos
 from angelos.client.transport import segments
 from angelos.core.api import PersonView
-from angelos.core.errors import Conflict, Forbidden
+from angelos.core.errors import Conflict, Forbidden, Unavailable
 from angelos.core.facts import Fact
 from angelos.core.ids import START, DocumentId, Offset, PrincipalId
 from angelos.core.permissions import OWNER, Permission, Principal, Role
@@ -84,6 +84,11 @@ class NoPeople:
 
     def __init__(self) -> None:
         self._generation = time.time_ns()
+
+    @property
+    def tokens(self) -> NoReturn:
+        """Refuse: kernels call the API from the other server."""
+        raise Unavailable("Tokens are made by the system that runs already.")
 
     async def authenticate(self, token: str) -> Principal | None:
         """Return None."""

@@ -3,6 +3,8 @@
 ANGELOS_POSTGRES_DSN       use this PostgreSQL (>= 15) instead of the embedded one
 ANGELOS_VALKEY_URL         use this Valkey or Redis (>= 7, appendonly yes), likewise
 ANGELOS_ALLOW_UNSANDBOXED  1: run code without a sandbox where none can be made (a banner says so)
+ANGELOS_UNBOXED_KERNELS    names of kernel specs, with commas, that admins may run without a box;
+                           python-unboxed is Python
 XDG_RUNTIME_DIR            where the sockets of the embedded stores lie, if it is private
 NOTIFY_SOCKET              where a node gives signs of life, as systemd's services do
 ANGELOS_SUPERVISED         1: set by `angelos up` for its server; it waits for up's stores
@@ -45,6 +47,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Execution nodes."""
 
     allow_unsandboxed: bool = False
+    unboxed_kernels: tuple[str, ...] = ()
+    """Kernel specs that admins may run without a box."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -100,7 +104,16 @@ def load_nodes(environ: Mapping[str, str] | None = None) -> NodeSettings:
         environ: Read instead of `os.environ`.
     """
     env = os.environ if environ is None else environ
-    return NodeSettings(allow_unsandboxed=_flag(env, "ANGELOS_ALLOW_UNSANDBOXED"))
+    names = env.get("ANGELOS_UNBOXED_KERNELS", "").split(",")
+    return NodeSettings(
+        allow_unsandboxed=_flag(env, "ANGELOS_ALLOW_UNSANDBOXED"),
+        unboxed_kernels=tuple(name.strip() for name in names if name.strip()),
+    )
+
+
+def take_jupyter_token() -> str:
+    """Return the token of this process's Jupyter server, and take it out of the environment."""
+    return os.environ.pop("JUPYTER_TOKEN", "")
 
 
 def notify_socket(environ: Mapping[str, str] | None = None) -> str:

@@ -48,6 +48,8 @@ from tornado.web import HTTPError
 from angelos.core.errors import AngelError
 from angelos.core.permissions import Permission
 from jupyter_ext.auth.identity import principal_of
+from jupyter_ext.kernels.handlers import refuse_foreign
+from jupyter_ext.kernels.service import caller
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -107,10 +109,13 @@ class AngelAuthorizer(Authorizer):
         elif isinstance(handler, NbconvertFileHandler):
             action = "execute"
         permission, principal = permission_for(action, resource), principal_of(user)
+        caller.set(principal)
         if permission is None or not principal.may(permission):
             return False
         if not principal.may(Permission.people_manage):
             refuse_private(handler, asked_path(handler))
+        if resource in {"kernels", "sessions"}:
+            await refuse_foreign(handler, principal, action)
         if action == "write" and resource == "contents":
             await _refuse_bypass(handler)
         return True

@@ -10,6 +10,7 @@ Tornado's own go on after that, until an answer or a time-out comes.
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
@@ -19,6 +20,7 @@ from urllib.parse import urlsplit
 import msgspec
 from tornado.httpclient import HTTPClientError, HTTPRequest, HTTPResponse
 from tornado.iostream import IOStream, StreamClosedError
+from tornado.netutil import Resolver
 from tornado.simple_httpclient import SimpleAsyncHTTPClient
 from tornado.tcpclient import TCPClient
 from tornado.websocket import WebSocketClientConnection
@@ -29,11 +31,14 @@ from angelos.core.errors import AngelError, Unavailable, from_problem
 _ALERT_S = 2.0
 
 
-async def dial(request: HTTPRequest, **options: Any) -> ClientConnection:
+async def dial(request: HTTPRequest, unix_socket: str = "", **options: Any) -> ClientConnection:
     """Return an open WebSocket; `options` and errors are those of Tornado's `websocket_connect`.
 
-    If the caller is cancelled meanwhile, the connection is closed as soon as it is there.
+    With `unix_socket` it leads there, whatever the request's host. If the caller is
+    cancelled meanwhile, the connection is closed as soon as it is there.
     """
+    if unix_socket:
+        options["resolver"] = _UnixResolver(unix_socket)
     connecting = asyncio.ensure_future(connect(request, **options))
     try:
         return await asyncio.shield(connecting)
@@ -56,12 +61,12 @@ def _discard(connecting: asyncio.Future[ClientConnection]) -> None:
 
 
 @asynccontextmanager
-async def caller(max_body: int) -> AsyncGenerator[Caller, None]:
+async def caller(max_body: int, unix_socket: str = "") -> AsyncGenerator[Caller, None]:
     """Yield a client for one request after the other; on leaving, its connection is closed.
 
-    Answers of more than `max_body` bytes are refused.
+    Answers of more than `max_body` bytes are refused. With `unix_socket` every request leads there.
     """
-    http = Caller(max_body)
+    http = Caller(max_body, unix_socket)
     try:
         yield http
     finally:
@@ -71,8 +76,8 @@ async def caller(max_body: int) -> AsyncGenerator[Caller, None]:
 class Caller:
     """An HTTP client of Tornado's that can hang up."""
 
-    def __init__(self, max_body: int) -> None:
-        self._line = _Line()
+    def __init__(self, max_body: int, unix_socket: str = "") -> None:
+        self._line = _Line(_UnixResolver(unix_socket) if unix_socket else None)
         http = SimpleAsyncHTTPClient(force_instance=True, max_body_size=max_body)
         self._http = cast("SimpleAsyncHTTPClient", http)
         self._http.tcp_client.close()
@@ -97,8 +102,8 @@ class Caller:
 class _Line(TCPClient):
     """Tornado's client, which cannot close its connection; this one remembers the last."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, resolver: Resolver | None = None) -> None:
+        super().__init__(resolver=resolver)
         self._stream: IOStream | None = None
         self._hung_up = False
 
@@ -113,6 +118,21 @@ class _Line(TCPClient):
         self._hung_up = True
         if self._stream is not None:
             self._stream.close()
+
+
+class _UnixResolver(Resolver):
+    """Finds one Unix socket, whatever host is asked for."""
+
+    def initialize(self, path: str = "") -> None:
+        """Lead to `path`."""
+        self._path = path
+
+    async def resolve(
+        self, host: str, port: int, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[tuple[int, Any]]:
+        """Return the socket's address."""
+        del host, port, family
+        return [(socket.AF_UNIX, self._path)]
 
 
 async def alert_of(url: str, context: ssl.SSLContext) -> str:

@@ -40,7 +40,7 @@ from angelos.node.sandbox.proc import (
 from angelos.node.sandbox.seccomp_notify import SeccompListener
 from angelos.node.sandbox.shim import START, Reply
 from angelos.node.sandbox.streams import InputWriter, OutputReader, ReportReader
-from angelos.node.sandbox.verdict import must_stop
+from angelos.node.sandbox.verdict import MAX_REFUSALS, must_stop
 
 _START_S = 10.0
 _KERNEL_TICK_S, _SAMPLER_TICK_S = 0.04, 0.01
@@ -58,6 +58,10 @@ class LandlockRules(msgspec.Struct, frozen=True, kw_only=True):
 
     read: tuple[str, ...]
     write: tuple[str, ...]
+    names: tuple[str, ...] = ()
+    """Folders, with all below, of which it may list the names."""
+    linkless: tuple[str, ...] = ()
+    """Folders in which it may write, and make no symbolic link."""
     tcp: bool = False
     """TCP is left to the network namespace."""
 
@@ -133,12 +137,19 @@ class Box:
         self._ending: Ending | None = None
         self.stop: Stop | None = None
         self.reason = ""
+        self.patient = False
+        """Many refused calls do not end it: after a while they are no longer reported."""
         self._watch_process(self._process.pid)
 
     @property
     def scratch(self) -> str:
         """The task's folder on the host where there are no namespaces, else empty."""
         return self._launched.scratch
+
+    @property
+    def task(self) -> int:
+        """The process id, on the host, of the program; -1 before the box is ready."""
+        return self._shim
 
     @property
     def alive(self) -> bool:
@@ -449,6 +460,10 @@ class Box:
         now = time.monotonic()
         elapsed = now - self._started_at - self._paused_s
         refused = self._listener.total if self._listener else 0
+        if self.patient and refused >= MAX_REFUSALS:
+            refused = 0
+            if usage.source is EvidenceSource.kernel and self._listener is not None:
+                self._listener.close()  # the kernel refuses them by itself; forks are not asked for
         stop = must_stop(usage, self._limits, elapsed, refused)
         if stop is not None:
             self.kill(stop)

@@ -21,7 +21,9 @@ import os
 import shutil
 import socket
 import stat
+import struct
 import subprocess
+import sys
 import tempfile
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -36,6 +38,11 @@ NOBODY = 65534
 _CLONE_NEWNS = 0x00020000
 _MS_NOSUID_NODEV, _MS_BIND, _MS_REC, _MS_PRIVATE = 2 | 4, 4096, 16384, 1 << 18
 _MNT_DETACH = 2
+_OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
+_CLONE_TREE, _AT_NOFOLLOW, _AT_EMPTY_PATH, _FROM_EMPTY = 0x80001, 0x100, 0x1000, 4
+_AT_FDCWD = -100
+_ATTR_NOSUID, _ATTR_NODEV, _ATTR_IDMAP = 2, 4, 0x100000
+_MOUNT_ATTR = struct.Struct("4Q")  # struct mount_attr
 _STAGES, _STAGE = "/tmp", "angelos-stage-"  # noqa: S108
 
 
@@ -89,6 +96,7 @@ class Launcher:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="angelos-boxes")
         self._stage: Path | None = None
         self._shared: dict[str, str] = {}
+        self._ids = -1
 
     async def start(self, binds: tuple[Bind, ...], shape: BoxShape) -> LaunchedBox:
         """Start a box with `binds` (of every box) and those of its shape (of this box alone)."""
@@ -108,6 +116,9 @@ class Launcher:
     def close(self) -> None:
         """End the thread, and with it its mount namespace."""
         self._thread.shutdown(wait=True)
+        if self._ids >= 0:
+            os.close(self._ids)
+            self._ids = -1
         if self._stage is not None:
             with contextlib.suppress(FileNotFoundError):  # a cleaner of /tmp was faster
                 self._stage.rmdir()
@@ -138,7 +149,7 @@ class Launcher:
         self._check_stage()
         sources = [replace(bind, source=self._stage_once(bind.source)) for bind in binds]
         for bind in shape.own:
-            source = self._reach(bind.source)
+            source = self._reach(bind.source, mapped=bind.mapped)
             if source != bind.source:
                 staged.append(source)
             sources.append(replace(bind, source=source))
@@ -196,10 +207,13 @@ class Launcher:
             self._shared[source] = self._reach(source)
         return self._shared[source]
 
-    def _reach(self, source: str) -> str:
-        """Return a path by which the box's user can reach `source`; as root, bind one if needed."""
+    def _reach(self, source: str, *, mapped: bool = False) -> str:
+        """Return a path by which the box's user can reach `source`; as root, bind one if needed.
+
+        With `mapped`, files of root are nobody's there, and what nobody writes is root's.
+        """
         real = os.path.realpath(source)
-        if not self._drop or reachable(real, NOBODY, NOBODY):
+        if not self._drop or (not mapped and reachable(real, NOBODY, NOBODY)):
             return real
         stage = self._prepare_stage()
         place = tempfile.mkdtemp(dir=stage)
@@ -207,8 +221,17 @@ class Launcher:
         if Path(real).is_file():
             place = f"{place}/{Path(real).name}"
             Path(place).touch()
-        _mount(real, place, None, _MS_BIND | _MS_REC, None)
+        if mapped:
+            _mount_mapped(real, place, self._exchanged_ids())
+        else:
+            _mount(real, place, None, _MS_BIND | _MS_REC, None)
         return place
+
+    def _exchanged_ids(self) -> int:
+        """Return a user namespace in which root is nobody: the map of mounts, made once."""
+        if self._ids < 0:
+            self._ids = _user_namespace(f"0 {NOBODY} 1\n")
+        return self._ids
 
     def _prepare_stage(self) -> Path:
         """Give the thread a mount namespace with an empty stage in it, once.
@@ -253,6 +276,45 @@ def _mount(
     args = [None if arg is None else arg.encode() for arg in (source, target, kind, data)]
     if _libc.mount(args[0], args[1], args[2], options, args[3]):
         _fail(f"mount on {target}")
+
+
+def _mount_mapped(source: str, target: str, ids: int) -> None:
+    """Bind a folder or file, not what is mounted below it, with other ids (mount_setattr(2)).
+
+    The last part of `source` may be no link; the caller has resolved the others.
+    """
+    tree = _libc.syscall(_OPEN_TREE, _AT_FDCWD, source.encode(), _CLONE_TREE | _AT_NOFOLLOW)
+    if tree < 0:
+        _fail(f"open_tree of {source}")
+    try:
+        attributes = _MOUNT_ATTR.pack(_ATTR_IDMAP | _ATTR_NOSUID | _ATTR_NODEV, 0, 0, ids)
+        pointer = ctypes.c_char_p(attributes)
+        if _libc.syscall(_MOUNT_SETATTR, tree, b"", _AT_EMPTY_PATH, pointer, _MOUNT_ATTR.size) < 0:
+            _fail(f"mount_setattr of {source}")
+        if _libc.syscall(_MOVE_MOUNT, tree, b"", _AT_FDCWD, target.encode(), _FROM_EMPTY) < 0:
+            _fail(f"mount on {target}")
+    finally:
+        os.close(tree)
+
+
+def _user_namespace(mapping: str) -> int:
+    """Return a descriptor of a new user namespace with this map of user and group ids."""
+    code = "import ctypes as c; c.CDLL(None).unshare(0x10000000); print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", code],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={},
+    ) as holder:
+        assert holder.stdout is not None  # noqa: S101 - a pipe
+        holder.stdout.readline()
+        process = Path(f"/proc/{holder.pid}")
+        for name in ("uid_map", "gid_map"):
+            (process / name).write_text(mapping)
+        namespace = os.open(process / "ns" / "user", os.O_RDONLY | os.O_CLOEXEC)
+        holder.kill()
+    return namespace
 
 
 def _fail(action: str) -> None:

@@ -51,6 +51,8 @@ class Bind:
     inside: str
     write: bool = False
     """Whether the box may change it."""
+    mapped: bool = False
+    """Root's files are the box's own inside: as root, it is mounted with the ids exchanged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +83,16 @@ class Interpreter:
     binds: tuple[Bind, ...]
 
 
-def this_interpreter() -> Interpreter:
+def this_interpreter(*, moved: bool = True) -> Interpreter:
     """Return the interpreter and virtual environment that run this program."""
-    return interpreter(sys.executable, (sys.prefix, sys.base_prefix, sys.base_exec_prefix))
+    prefixes = (sys.prefix, sys.base_prefix, sys.base_exec_prefix)
+    return interpreter(sys.executable, prefixes, moved=moved)
 
 
-def interpreter(executable: str, prefixes: Sequence[str]) -> Interpreter:
+def interpreter(executable: str, prefixes: Sequence[str], *, moved: bool = True) -> Interpreter:
     """Return an interpreter with the folders it needs: its prefixes and those of its links.
+
+    With `moved`, what lies below `/work` is somewhere else inside.
 
     The executable of a virtual environment may be a link to a link (pyenv, uv): every folder on
     the way has to exist inside.
@@ -100,6 +105,8 @@ def interpreter(executable: str, prefixes: Sequence[str]) -> Interpreter:
             hint="Run the node in a virtual environment of its own.",
         )
     outermost = _outermost({r for r in roots if not _below_any(r, _SYSTEM)})
+    if not moved:
+        return Interpreter(executable, tuple(Bind(root, root) for root in outermost))
     binds = tuple(Bind(root, inside_path(root, root)) for root in outermost)
     home = next((root for root in outermost if _below(executable, root)), executable)
     return Interpreter(inside_path(home, executable), binds)

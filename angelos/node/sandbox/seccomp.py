@@ -42,6 +42,11 @@ _AF_NETLINK = 16
 _FILE_KIND = 0o170000
 _MADE_KINDS = (0, 0o010000, 0o100000)
 """mknod(2) makes plain files and named pipes, and no devices."""
+_PROTOCOLS = (0, 6, 17)
+"""The family's default, TCP and UDP: others would have the kernel load rarely used modules."""
+_SET_ID = 0o6000
+_CREATES = 0o100 | 0o20000000
+"""O_CREAT and __O_TMPFILE: without them open(2) has no mode, and its argument may be anything."""
 _HOST_MEMORY = ("memfd_create", "shmget")
 """Memory that no process maps: without a cgroup nothing could count it."""
 
@@ -98,12 +103,24 @@ def base_filter(machine: str, *, counted: bool = True) -> bytes:
 
 @cache
 def watch_filter(
-    machine: str, *, action: Literal["notify", "refuse"], forks: bool = False, inet: bool = False
+    machine: str,
+    *,
+    action: Literal["notify", "refuse"],
+    forks: bool = False,
+    inet: bool = False,
+    keeps_files: bool = False,
 ) -> bytes:
     """Return the filter of the calls that are refused and, with `notify`, reported.
 
-    With `forks` the node is asked for each new process and thread: without a control group nothing
-    else could report that one was refused. With `inet` the box may use its own loopback.
+    Args:
+        machine: As `platform.machine()` names it.
+        action: Whether refused calls are reported.
+        forks: Ask the node for each new process and thread: without a control group nothing else
+            could report that one was refused.
+        inet: Allow TCP and UDP, in a network namespace with nothing but a loopback; programs
+            ask for its addresses so often that netlink is refused without a report.
+        keeps_files: What it writes stays on the host: no file gets a set-user-ID or set-group-ID
+            bit, with which another user of the host would run it in the box's name.
     """
     groups = table(machine)
     verdict = _give(_NOTIFY) if action == "notify" else _fail(errno.EPERM)
@@ -113,12 +130,40 @@ def watch_filter(
     if forks and action == "notify":
         for number in fork_calls(machine):
             code += [(_JUMP_EQ, 0, 1, number), verdict]
-    netlink = verdict if action == "notify" else _fail(refusal_errno("socket", _AF_NETLINK))
-    allowed = (_AF_UNIX, _AF_INET, _AF_INET6) if inet else (_AF_UNIX,)
-    passed = [i for family in allowed for i in ((_JUMP_EQ, 0, 1, family), _allow())]
-    families = [*passed, (_JUMP_EQ, 0, 1, _AF_NETLINK), netlink]
-    socket = [_load(_ARG0), *families, verdict]
+    netlink = _fail(refusal_errno("socket", _AF_NETLINK))
+    if action == "notify" and not inet:
+        netlink = verdict
+    families = [(_JUMP_EQ, 0, 1, _AF_UNIX), _allow(), (_JUMP_EQ, 0, 1, _AF_NETLINK), netlink]
+    socket = [_load(_ARG0), *families, *(_internet() if inet else ()), verdict]
+    if keeps_files:
+        code += _no_set_id({**groups["allow"], **groups["checked"]})
     return _assemble([*code, *_when(groups["checked"]["socket"], socket), _allow()])
+
+
+def _internet() -> list[Instruction]:
+    """Allow TCP and UDP; go on with the family loaded for any other family."""
+    protocols = [_load(_argument(2)), *_only(list(_PROTOCOLS))]
+    skip = len(protocols)
+    return [(_JUMP_EQ, 1, 0, _AF_INET), (_JUMP_EQ, 0, skip, _AF_INET6), *protocols]
+
+
+def _no_set_id(calls: dict[str, int]) -> list[Instruction]:
+    """Refuse each way to set a set-user-ID or set-group-ID bit (systemd.exec(5), RestrictSUIDSGID).
+
+    openat2 has its mode in memory, which no filter can read; programs fall back to openat.
+    """
+    code: list[Instruction] = []
+    plain = [(_AND, 0, 0, _SET_ID), *_only([0])]
+    modes = {"chmod": 1, "fchmod": 1, "fchmodat": 2, "fchmodat2": 2, "creat": 1}
+    for name, mode in modes.items():
+        if name in calls:
+            code += _when(calls[name], [_load(_argument(mode)), *plain])
+    for name, options in (("open", 1), ("openat", 2)):
+        if name in calls:
+            creates = [(_AND, 0, 0, _CREATES), (_JUMP_EQ, 0, 1, 0), _allow()]
+            block = [_load(_argument(options)), *creates, _load(_argument(options + 1)), *plain]
+            code += _when(calls[name], block)
+    return [*code, *_when(calls["openat2"], [_fail(errno.ENOSYS)])]
 
 
 @cache
@@ -168,6 +213,11 @@ def _ranges(numbers: list[int]) -> list[tuple[int, int]]:
         else:
             out.append((number, number))
     return out
+
+
+def _argument(index: int) -> int:
+    """Return the offset of the lower half of an argument."""
+    return _ARG0 + 8 * index
 
 
 def _load(offset: int) -> Instruction:

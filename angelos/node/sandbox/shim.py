@@ -44,6 +44,8 @@ if TYPE_CHECKING:  # importing `typing` would make every box start later
     from typing import TypedDict
 
     class _Rules(TypedDict):
+        names: list[str]
+        linkless: list[str]
         read: list[str]
         write: list[str]
         tcp: bool
@@ -71,6 +73,8 @@ _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS, _PR_SET_CHILD_SUBREAPER = 1, 38, 36
 _NEW_LISTENER = 1 << 3
 _READ = 1 | 4 | 8  # execute, read file, read dir (linux/landlock.h)
+_LIST = 8
+_MAKE_LINK = 1 << 12
 _FILE_RIGHTS = 1 | 2 | 4 | 1 << 14 | 1 << 15  # the ones that may stand on a file
 
 
@@ -111,9 +115,11 @@ def _seccomp(program: bytes, flags: int) -> int:
     return _syscall(_SECCOMP[platform.machine()], 1, flags, ctypes.byref(prog))
 
 
-def _landlock(read: list[str], write: list[str], *, tcp: bool) -> None:
+def _landlock(paths: _Rules) -> None:
     """Restrict this process to the given paths; no signals to processes outside, no TCP.
 
+    `read` and `write` are what they say; `names` may be listed; in `linkless` folders it may write,
+    but make no symbolic link: somebody outside follows paths there.
     With `tcp` the network namespace alone stands between the process and the network.
     A kernel refuses rights that it does not know, so only those of its own version (ABI 1-7) are
     named (docs.kernel.org/userspace-api/landlock.html). Landlock is a second layer inside the
@@ -121,12 +127,18 @@ def _landlock(read: list[str], write: list[str], *, tcp: bool) -> None:
     """
     abi = _syscall(_LANDLOCK_CREATE, 0, 0, 1)
     rights = (1 << {1: 13, 2: 14, 3: 15, 4: 15}.get(abi, 16)) - 1
-    ports, scope = (3 if abi >= 4 and not tcp else 0), (3 if abi >= 6 else 0)  # noqa: PLR2004
+    ports, scope = (3 if abi >= 4 and not paths["tcp"] else 0), (3 if abi >= 6 else 0)  # noqa: PLR2004
     attr = struct.pack("QQQ", rights, ports, scope)
     size = 24 if abi >= 6 else 16 if abi >= 4 else 8  # noqa: PLR2004
     ruleset = _syscall(_LANDLOCK_CREATE, ctypes.c_char_p(attr), size, 0)
-    for paths, granted in ((read, _READ), (write, rights)):
-        for path in paths:
+    grants = (
+        (paths["names"], _LIST),
+        (paths["read"], _READ),
+        (paths["write"], rights),
+        (paths["linkless"], rights & ~_MAKE_LINK),
+    )
+    for folders, granted in grants:
+        for path in folders:
             try:
                 fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
             except FileNotFoundError:
@@ -197,7 +209,7 @@ def _seal(request: _Request) -> tuple[Reply, list[int]]:
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     landlock = request["landlock"]
     if landlock is not None:
-        _landlock(landlock["read"], landlock["write"], tcp=landlock["tcp"])
+        _landlock(landlock)
     if request["base_filter"]:
         _seccomp(bytes.fromhex(request["base_filter"]), 0)
     try:

@@ -12,7 +12,9 @@ import base64
 import hashlib
 import json
 import os
+import secrets
 import sys
+import time
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -20,6 +22,7 @@ import msgspec
 from pycrdt import Doc, Text
 
 from angelos.angelgit.documents.crdt import guarded
+from angelos.core.api import TokenView
 from angelos.core.errors import InvalidInput, Unavailable
 from angelos.core.ids import DocumentId, PrincipalId
 from angelos.core.permissions import OWNER, Permission, Principal, Role
@@ -101,14 +104,38 @@ class FileLog:
         return {"open": await self.live.apply(path, updates[0])}
 
 
+class Tokens:
+    """`control/identity/tokens.py` in memory."""
+
+    def __init__(self, people) -> None:
+        self.people, self.made = people, {}
+
+    async def create(self, principal, *, label, kind, ttl_s):
+        self.people._ask()
+        view = TokenView(
+            id=f"tok-{len(self.made)}", principal=principal.id, kind=kind, label=label, scopes=(),
+            created_at=time.time(), expires_at=time.time() + ttl_s,
+            token=f"angelt_{secrets.token_hex(8)}",
+        )  # fmt: skip
+        self.made[view.token] = msgspec.structs.replace(principal, session=view.id)
+        return view
+
+    async def authenticate(self, token):
+        return self.made.get(token)
+
+    async def revoke(self, principal, token):
+        self.made = {text: p for text, p in self.made.items() if p.session != token}
+
+
 class Everybody:
     def __init__(self, journal) -> None:
         self.known, self.journal, self.away = dict(PEOPLE), journal, False
         self.generations = {OWNER.id: 1}
+        self.tokens = Tokens(self)
 
     async def authenticate(self, token):
         self._ask()
-        return self.known.get(token)
+        return self.known.get(token) or await self.tokens.authenticate(token)
 
     async def list(self):
         self._ask()

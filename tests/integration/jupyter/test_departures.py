@@ -38,15 +38,16 @@ async def test_whoever_goes_is_out(served, path, token, away, method):
     # Filters leave out the fact that ends it, and it has everything still to read.
     events = await connect(served, f"{API}/events?subject=task-none", token)
     by_cookie = await connect(served, f"{API}/events?subject=task-none", Cookie=cookies)
-    name = json.loads((await served.ask("/api/terminals", token, "POST")).body)["name"]
-    terminal = await connect(served, f"/terminals/websocket/{name}", token)
+    started = await served.ask("/api/kernels", token, "POST", json={})
+    kernel = json.loads(started.body)["id"]
+    channels = await connect(served, f"/api/kernels/{kernel}/channels?session_id=s", token)
     async with (
         RoomClient(served.url, "t-owner", path) as stays,
         RoomClient(served.url, token, path) as goes,
     ):
         await goes.insert(0, "x")
         assert (await served.ask(f"{API}{away}", method=method)).code == 200
-        for link in (events, by_cookie, terminal):
+        for link in (events, by_cookie, channels):
             code, reason = await ended(link)
             assert code == 1008
             assert "was " in reason
@@ -54,7 +55,10 @@ async def test_whoever_goes_is_out(served, path, token, away, method):
             await goes.wait_for(lambda _: False)
         await stays.insert(1, "y")
         assert served.logged(path) == "xyone\ntwo\n"
-    await served.ask(f"/api/terminals/{name}", method="DELETE")
+    listed = f"/api/kernels/{kernel}"
+    async with asyncio.timeout(20):  # a person's kernels end with them
+        while (await served.ask(listed)).code != 404:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
     await served.ask(f"{API}/say/task-after", method="POST")
     while json.loads(await other.read_message())["subject"] != "task-after":
         pass

@@ -1,0 +1,1 @@
+"""Jupyter kernels in boxes: long-lived programs that a person talks to."""

@@ -1,0 +1,1 @@
+"""Kernels of the server: in a box each, of the person who started them."""
