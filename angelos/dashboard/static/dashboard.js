@@ -146,6 +146,27 @@ const updateStep = (element, step) => {
   part(element, "output").setAttribute("aria-label", `Output of ${step.name}`);
 };
 
+// A review is given by the person at this page, with the session of the page; the kernel could only
+// give it in the name of whose kernel it is. A page that is not Jupyter's leaves it to the kernel.
+const review = async (model, { word, proposal, digest, comment }) => {
+  const config = document.getElementById("jupyter-config-data");
+  if (!config) {
+    model.send({ word, proposal, digest, comment });
+    return;
+  }
+  const base = new URL(JSON.parse(config.textContent).baseUrl ?? "/", location.href);
+  const path = `angelos/api/proposals/${encodeURIComponent(proposal)}/${word}`;
+  const xsrf = /(?:^|; )_xsrf=([^;]*)/.exec(document.cookie)?.[1] ?? "";
+  const answer = await fetch(new URL(path, base), {
+    method: "POST",
+    headers: { "Content-Type": "application/json", "X-XSRFToken": decodeURIComponent(xsrf) },
+    body: JSON.stringify({ digest, comment }),
+  });
+  if (answer.ok) return;
+  const problem = await answer.json().catch(() => ({}));
+  throw new Error(problem.detail ?? `The server answered with ${answer.status}.`);
+};
+
 const createApproval = (model) => (item) => {
   const comment = make("input", {
     class: "ad-comment", type: "text", maxlength: "2000", placeholder: "Comment (optional)",
@@ -171,11 +192,16 @@ const createApproval = (model) => (item) => {
   );
   const send = (word) => {
     const { id, digest } = card.item;
-    model.send({ word, proposal: id, digest, comment: comment.value });
-    card.sent = { word };
+    const sent = { word };
+    [card.sent, card.failure] = [sent, ""];
     card.show();
+    review(model, { word, proposal: id, digest, comment: comment.value }).catch((error) => {
+      if (card.sent === sent) [card.sent, card.failure] = [null, error.message];
+      card.show();
+    });
   };
   card.show = () => {
+    say(part(card, "notice"), card.failure || card.item.notice);
     approve.disabled = reject.disabled = Boolean(card.sent);
     say(approve, card.sent?.word === "approve" ? "Approving…" : "Approve");
     say(reject, card.sent?.word === "reject" ? "Rejecting…" : "Reject");
@@ -206,7 +232,6 @@ const updateApproval = (card, item) => {
   reconcile(part(card, "steps"), item.steps, (step) => step.name, createStep, updateStep);
   reconcile(part(card, "changes"), item.changes, (c) => c.path, createChange, updateChange);
   say(part(card, "hidden"), item.hidden ? `${item.hidden} more files are not shown here.` : "");
-  say(part(card, "notice"), item.notice);
   for (const [word, button] of Object.entries(card.buttons)) {
     button.setAttribute("aria-label", `${word === "approve" ? "Approve" : "Reject"}: ${item.message}`);
   }
