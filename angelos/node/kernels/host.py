@@ -95,15 +95,14 @@ class KernelHost(BubblewrapSandbox):
         rlimits["RLIMIT_NOFILE"] = _OPEN_FILES
         for name in ("RLIMIT_CPU", "RLIMIT_FSIZE"):
             rlimits.pop(name, None)
+        rules = self._kernel_paths(order, home, paths, apart=apart)
         return ExecRequest(
             argv=order.argv,
             code=None,
             env={**env, "IPYTHONDIR": f"{home}/.ipython", **order.env},
             chdir=order.chdir or str(order.folder or home),
             rlimits=rlimits,
-            landlock=self._kernel_paths(order, home, paths, apart=apart)
-            if self._landlock
-            else None,
+            landlock=rules if self._landlock else None,
             notify_filter=notify.hex(),
             refuse_filter=refuse.hex(),
             base_filter=base.hex(),
