@@ -254,6 +254,19 @@ class AuditLog:
         """
         return await self._transport.call("GET", "/audit/checkpoint", api.CheckpointView)
 
+    async def prove(self, index: int) -> api.AuditProofView:
+        """Return the proof that an entry is in the signed log, which verifies offline.
+
+        Args:
+            index: Which entry, from 0.
+
+        Raises:
+            InvalidInput: There is no such entry.
+            Forbidden: The caller may not read the audit log.
+        """
+        path = f"/audit/entries/{index}/proof"
+        return await self._transport.call("GET", path, api.AuditProofView)
+
     def export(self) -> AsyncGenerator[bytes, None]:
         """Yield the whole log as JSON lines; `angelos audit verify` needs nothing else.
 

@@ -379,12 +379,14 @@ class AuditEntry(View, frozen=True, kw_only=True):
 
     index: int
     offset: Offset
-    body: bytes
-    """MessagePack of the fact, exactly as hashed."""
+    body: str
+    """The leaf: canonical JSON (RFC 8785), exactly as hashed."""
     leaf: str
     """SHA-256 of 0x00 || body (RFC 6962), hex."""
     fact: dict[str, Any] = {}
-    """The body for people to read; never hashed."""
+    """The fact for people to read, with the data that the leaf commits to; never hashed."""
+    erased: bool = False
+    """Whether those data were erased."""
 
 
 class AuditEntries(View, frozen=True, kw_only=True):
@@ -396,11 +398,21 @@ class AuditEntries(View, frozen=True, kw_only=True):
 class CheckpointView(View, frozen=True, kw_only=True):
     """A signed checkpoint in C2SP tlog-checkpoint form."""
 
+    origin: str
+    """The log's name."""
     size: int
     root: str
     note: str
-    key: bytes
-    """The log's Ed25519 public key, raw."""
+    keys: tuple[tuple[str, ...], ...]
+    """Verifier keys (C2SP vkeys) that ever signed, a row for each life of the signer."""
+
+
+class AuditProofView(View, frozen=True, kw_only=True):
+    """The proof that an entry is in the signed log, in C2SP tlog-proof form."""
+
+    index: int
+    size: int
+    proof: str
 
 
 class Ok(View, frozen=True, kw_only=True):

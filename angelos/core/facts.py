@@ -52,6 +52,8 @@ class Kind(StrEnum):
     part_restarted = "part.restarted"  # subject: system/<part>
     policy_loaded = "policy.loaded"
 
+    audit_key = "audit.key"  # subject: the log's name
+
     node_enrolled = "node.enrolled"  # subject: node/<name>
     node_connected = "node.connected"
     node_disconnected = "node.disconnected"
@@ -187,6 +189,17 @@ class PolicyLoaded(FactPayload, frozen=True, kw_only=True):
     kind: ClassVar[Kind] = Kind.policy_loaded
     hash: str = ""
     files: tuple[str, ...] = ()
+
+
+class AuditKey(FactPayload, frozen=True, kw_only=True):
+    """The audit log is signed by other keys from now on."""
+
+    kind: ClassVar[Kind] = Kind.audit_key
+    digest: str
+    """SHA-256 of the verifier keys, a line each, hex."""
+    vkeys: tuple[str, ...] = ()
+    lasting: bool = False
+    """Whether the signer keeps them when it is started again."""
 
 
 NodeRole = Literal["execution", "labs"]
@@ -604,6 +617,7 @@ PAYLOADS: dict[str, type[FactPayload]] = {
         SystemStarted,
         SystemStopped,
         PolicyLoaded,
+        AuditKey,
         NodeEnrolled,
         NodeConnected,
         NodeDisconnected,

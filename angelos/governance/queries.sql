@@ -1,33 +1,64 @@
 -- The audit log (migrations/0001_audit.sql).
 
 -- name: head
-select size, frontier, offset_ms, offset_seq from audit_head;
+select origin, size, frontier, offset_ms, offset_seq from audit_head;
 
 -- name: lock_head
-select size, frontier, offset_ms, offset_seq from audit_head for update;
+select origin, size, frontier, offset_ms, offset_seq from audit_head for update;
 
 -- name: move_head
 update audit_head set size = %s, frontier = %s, offset_ms = %s, offset_seq = %s;
 
--- name: add_entry
-insert into audit_entry (idx, offset_ms, offset_seq, kind, subject, body, leaf)
-values (%s, %s, %s, %s, %s, %s, %s);
+-- name: copy_entries
+copy audit_entry (idx, offset_ms, offset_seq, kind, subject, body, leaf, salt, data)
+from stdin (format binary);
+
+-- name: tiles
+select t.level, t.idx, t.hashes
+from unnest(%(levels)s::int[], %(indexes)s::bigint[]) as w (level, idx)
+join audit_tile t on t.origin = %(origin)s and t.level = w.level and t.idx = w.idx;
+
+-- name: put_tile
+insert into audit_tile (origin, level, idx, hashes) values (%s, %s, %s, %s)
+on conflict (origin, level, idx) do update set hashes = excluded.hashes;
 
 -- name: entries
-select idx, offset_ms, offset_seq, body, leaf from audit_entry
+select idx, offset_ms, offset_seq, body, leaf, salt, data from audit_entry
 where idx > %(after)s order by idx limit %(limit)s;
+
+-- name: entry
+select idx, offset_ms, offset_seq, body, leaf, salt, data from audit_entry where idx = %s;
 
 -- name: leaves
 select idx, body, leaf from audit_entry
 where idx >= %(first)s and idx < %(end)s order by idx;
 
+-- name: edge_leaves
+select leaf from audit_entry where idx >= %(first)s and idx < %(end)s order by idx;
+
+-- name: erase
+update audit_entry set data = null, salt = null where idx = %s and data is not null;
+
 -- name: last_checkpoint
-select size, root, frontier, note from audit_checkpoint order by size desc limit 1;
+select c.size, c.root, c.frontier, c.note, c.cosigned from audit_checkpoint c
+join audit_head h on h.origin = c.origin order by c.size desc limit 1;
 
 -- name: checkpoints
-select size, note from audit_checkpoint
-where size > %(after)s and size <= %(upto)s order by size limit %(limit)s;
+select c.size, case when c.cosigned = '' then c.note else c.cosigned end
+from audit_checkpoint c join audit_head h on h.origin = c.origin
+where c.size > %(after)s and c.size <= %(upto)s order by c.size limit %(limit)s;
 
 -- name: add_checkpoint
-insert into audit_checkpoint (size, root, frontier, note, at)
-values (%s, %s, %s, %s, %s);
+insert into audit_checkpoint (origin, size, root, frontier, note, at)
+values (%s, %s, %s, %s, %s, %s);
+
+-- name: cosign
+update audit_checkpoint set cosigned = %(note)s
+where origin = %(origin)s and size = %(size)s
+  and (cosigned = '' or length(cosigned) < length(%(note)s));
+
+-- name: keys
+select vkeys from audit_key order by epoch;
+
+-- name: add_key
+insert into audit_key (vkeys) values (%s) on conflict (vkeys) do nothing;

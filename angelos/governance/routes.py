@@ -2,57 +2,53 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator
 
 import msgspec
 
-from angelos.core.api import AuditEntries, AuditEntry, CheckpointView
-from angelos.core.facts import Fact, FactView
-from angelos.core.messages import decode
+from angelos.core.api import AuditEntries, AuditEntry, AuditProofView, CheckpointView
+from angelos.core.audit import fact_of
+from angelos.core.errors import InvalidInput
+from angelos.core.facts import FactView
 from angelos.core.permissions import Permission
 from angelos.core.routes import Call, Nothing, Route, whole_number
-from angelos.governance.service import Governance
-from angelos.governance.store import EntryRow
+from angelos.governance.log.checkpoint import parse_checkpoint
+from angelos.governance.log.models import EntryRow
+from angelos.governance.log.notes import parse_note
+from angelos.governance.log.service import LogService
 
 MAX_LIMIT = 1_000
+_INDEX = re.compile(r"0|[1-9][0-9]{0,17}")
 
 
-def routes(governance: Governance) -> list[Route]:
+def routes(log: LogService) -> list[Route]:
     """Return the routes that read the audit log."""
-
-    async def entries(call: Call[Nothing]) -> AuditEntries:
-        after = whole_number(call, "after", -1, 2**62, low=-1)
-        limit = whole_number(call, "limit", 100, MAX_LIMIT)
-        return AuditEntries(entries=tuple(map(_view, await governance.entries(after, limit))))
-
-    async def checkpoint(_: Call[Nothing]) -> CheckpointView:
-        signed = await governance.checkpoint()
-        return CheckpointView(
-            size=signed.checkpoint.size,
-            root=signed.checkpoint.root.hex(),
-            note=signed.note,
-            key=governance.key.raw,
-        )
-
-    async def export(_: Call[Nothing]) -> AsyncGenerator[bytes, None]:
-        return governance.export()
-
+    reading = AuditRoutes(log)
     read = Permission.audit_read
     return [
         Route(
             "GET",
             "/audit/entries",
             read,
-            entries,
+            reading.entries,
             response=AuditEntries,
             query=("after", "limit"),
             summary="Entries of the audit log, by index",
         ),
         Route(
             "GET",
+            "/audit/entries/{index}/proof",
+            read,
+            reading.proof,
+            response=AuditProofView,
+            summary="The proof that an entry is in the signed log",
+        ),
+        Route(
+            "GET",
             "/audit/checkpoint",
             read,
-            checkpoint,
+            reading.checkpoint,
             response=CheckpointView,
             summary="A signed checkpoint of everything up to now",
         ),
@@ -60,7 +56,7 @@ def routes(governance: Governance) -> list[Route]:
             "GET",
             "/audit/export",
             read,
-            export,
+            reading.export,
             response=bytes,
             media_type="application/jsonl",
             summary="The whole log, for offline verification",
@@ -68,11 +64,53 @@ def routes(governance: Governance) -> list[Route]:
     ]
 
 
+class AuditRoutes:
+    """The handlers, over one log."""
+
+    def __init__(self, log: LogService) -> None:
+        self._log = log
+
+    async def entries(self, call: Call[Nothing]) -> AuditEntries:
+        """Return a page of entries."""
+        after = whole_number(call, "after", -1, 2**62, low=-1)
+        limit = whole_number(call, "limit", 100, MAX_LIMIT)
+        return AuditEntries(entries=tuple(map(_view, await self._log.entries(after, limit))))
+
+    async def checkpoint(self, call: Call[Nothing]) -> CheckpointView:
+        """Return a checkpoint of everything up to now."""
+        del call
+        signed = await self._log.checkpoint()
+        keys = tuple(tuple(key.vkey for key in epoch) for epoch in await self._log.epochs())
+        return CheckpointView(
+            origin=signed.checkpoint.origin,
+            size=signed.checkpoint.size,
+            root=signed.checkpoint.root.hex(),
+            note=signed.note,
+            keys=keys,
+        )
+
+    async def export(self, call: Call[Nothing]) -> AsyncGenerator[bytes, None]:
+        """Return an export, piece by piece."""
+        del call
+        return self._log.export()
+
+    async def proof(self, call: Call[Nothing]) -> AuditProofView:
+        """Return the proof of an entry."""
+        index = call.params["index"]
+        if not _INDEX.fullmatch(index):
+            raise InvalidInput(f"{index[:40]!r} is not the number of an entry.")
+        proved = await self._log.prove(int(index))
+        size = parse_checkpoint(parse_note(proved.note).text).size
+        return AuditProofView(index=proved.index, size=size, proof=proved.encoded)
+
+
 def _view(row: EntryRow) -> AuditEntry:
+    fact = fact_of(row.body, row.data)
     return AuditEntry(
         index=row.index,
         offset=row.offset,
-        body=row.body,
+        body=row.body.decode(),
         leaf=row.leaf.hex(),
-        fact=msgspec.to_builtins(FactView.of(decode(row.body, Fact), commands=True)),
+        fact=msgspec.to_builtins(FactView.of(fact, commands=True)),
+        erased=row.data is None,
     )

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from angelos import __version__
 from angelos.adapters.host.children import start_ticks
 from angelos.adapters.host.clock import SystemClock
-from angelos.adapters.host.datadir import DataDir, ServerFile, SystemFile
+from angelos.adapters.host.datadir import DataDir, ServerFile, SystemFile, write_private
 from angelos.adapters.identity.authority import Pki
 from angelos.adapters.identity.keys import load_or_create
 from angelos.adapters.net.sockets import free_port
@@ -44,8 +44,12 @@ from angelos.core.ids import PrincipalId
 from angelos.core.ports import Clock, Journal, LiveDocuments
 from angelos.core.routes import Route
 from angelos.core.signing import SigningKey
+from angelos.governance.log.notes import vkey_lines
+from angelos.governance.log.service import LogHooks, LogService
+from angelos.governance.log.store import AuditStore
 from angelos.governance.routes import routes as governance_routes
 from angelos.governance.service import Governance
+from angelos.governance.signer.client import SignerProcess
 from angelos.hub.app import bind
 from angelos.hub.app import serve as serve_hub
 from angelos.hub.config import HubConfig
@@ -71,6 +75,7 @@ class RunningServer:
     repository: AngelGit
     hub: Hub
     control: Control
+    audit: LogService
     governance: Governance
     people: PeopleStore
     publish: Callable[[str, str], None]
@@ -85,7 +90,6 @@ class _Keys(NamedTuple):
 
     grant: SigningKey
     revision: SigningKey
-    log: SigningKey
 
 
 class _Base(NamedTuple):
@@ -113,14 +117,13 @@ async def serve(
         projection = Projection(journal, clock, config)
         hub = _make_hub(stack, base, projection)
         # Entered before whatever appends facts, so that it ends after them and has their last.
-        governance = await enter(
-            Governance(journal, base.database, base.keys.log, clock, hub, trim=journal.trim)
-        )
+        audit = await _open_audit(stack, base)
+        governance = await enter(Governance(journal, clock, hub))
         repository = await enter(_make_repository(base, live))
         control = await enter(_make_control(base, projection, repository, hub))
         await enter(hub)
         routes = [*control_routes(control), *angelgit_routes(repository)]
-        routes += governance_routes(governance)
+        routes += governance_routes(audit)
         serve_hub(hub, routes)
         await enter(_recorded(journal, clock))
         _write_server_file(settings.data, hub)
@@ -131,6 +134,7 @@ async def serve(
             repository=repository,
             hub=hub,
             control=control,
+            audit=audit,
             governance=governance,
             people=control.people,
             publish=lambda url, token: _publish(settings, stores, stack, url, token),
@@ -154,6 +158,25 @@ async def _open_base(stack: AsyncExitStack, settings: Settings, stores: OpenStor
         journal=ValkeyJournal(client, database),
         queue=ValkeyQueue(client),
         keys=_Keys(*(load_or_create(settings.data.keys / f"{name}.key") for name in _Keys._fields)),
+    )
+
+
+async def _open_audit(stack: AsyncExitStack, base: _Base) -> LogService:
+    """Return the audit log, with its signer in a process of its own."""
+    data = base.settings.data
+    origin = await AuditStore(base.database).origin()
+    signer = await stack.enter_async_context(SignerProcess(origin, data.keys / "signer"))
+    return await stack.enter_async_context(
+        LogService(
+            base.journal,
+            base.database,
+            signer,
+            base.clock,
+            hooks=LogHooks(
+                trim=base.journal.trim,
+                keep_keys=lambda epochs: write_private(data.log_vkeys, vkey_lines(epochs)),
+            ),
+        )
     )
 
 

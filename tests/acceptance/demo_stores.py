@@ -29,6 +29,8 @@ class Leaf(NamedTuple):
     place: int
     body: bytes
     leaf: bytes
+    salt: bytes
+    data: bytes
 
 
 @dataclass
@@ -133,7 +135,10 @@ def _read(connection: psycopg.Connection, facts: list[dict[str, Any]]) -> Left:
     decode = msgspec.msgpack.decode
     return Left(
         facts=facts,
-        leaves=[Leaf(*row) for row in rows("select idx, body, leaf from audit_entry order by idx")],
+        leaves=[
+            Leaf(*row)
+            for row in rows("select idx, body, leaf, salt, data from audit_entry order by idx")
+        ],
         notes=rows("select size, root, note from audit_checkpoint order by size"),
         commits=commits,
         branches=dict(rows("select repo || ':' || name, revision from angelgit_branch")),

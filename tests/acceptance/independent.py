@@ -17,6 +17,7 @@ from typing import Any
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PublicKey
 
 
 def sha256(content: bytes) -> str:
@@ -47,12 +48,38 @@ def merkle_root(leaves: Sequence[bytes]) -> bytes:
     return hashlib.sha256(b"\x01" + left + right).digest()
 
 
-def checkpoint(note: str, key: Ed25519PublicKey) -> tuple[int, bytes]:
-    """Return (size, root) of a C2SP checkpoint; raise `InvalidSignature` if `key` did not sign."""
-    text, _, signature = note.rpartition("\n\n")
-    _, size, root = text.splitlines()
-    blob = base64.b64decode(signature.split(" ")[-1])
-    key.verify(blob[4:], (text + "\n").encode())
+def checkpoint(note: str, vkeys: str) -> tuple[int, bytes]:
+    """Return (size, root) of a C2SP checkpoint that both keys of a line of vkeys have signed.
+
+    Raises:
+        InvalidSignature: One of the signatures is wrong.
+    """
+    text, _, signatures = note.rpartition("\n\n")
+    origin, size, root = text.splitlines()
+    blobs = {}
+    for line in signatures.splitlines():
+        _, name, encoded = line.split(" ")
+        assert name == origin
+        blob = base64.b64decode(encoded)
+        blobs[blob[:4].hex()] = blob[4:]
+    (epoch,) = [line.split(" ") for line in vkeys.splitlines() if line.split("+")[1] in blobs]
+    for vkey in epoch:
+        name, key_id, encoded = vkey.split("+", 2)
+        material = base64.b64decode(encoded)
+        assert name == origin
+        assert hashlib.sha256(name.encode() + b"\n" + material).hexdigest()[:8] == key_id
+        if material[0] == 1:
+            key = Ed25519PublicKey.from_public_bytes(material[1:])
+            key.verify(blobs[key_id], (text + "\n").encode())
+        else:
+            assert material[0] == 6  # tlog-cosignature: a time, then ML-DSA-44 over the struct
+            stamp, signature = blobs[key_id][:8], blobs[key_id][8:]
+            message = b"subtree/v1\n\0"
+            message += bytes([len(name)]) + name.encode() + stamp
+            message += bytes([len(origin)]) + origin.encode()
+            message += bytes(8) + int(size).to_bytes(8, "big") + base64.b64decode(root)
+            MLDSA44PublicKey.from_public_bytes(material[1:]).verify(signature, message)
+    assert len(epoch) == 2
     return int(size), base64.b64decode(root)
 
 
@@ -85,6 +112,27 @@ def read_fact(body: bytes) -> dict[str, Any]:
     """Return a fact: MessagePack of its header, in which `data` are MessagePack once more."""
     fact = msgspec.msgpack.decode(body)
     return fact | {"data": msgspec.msgpack.decode(fact["data"])}
+
+
+def read_leaf(body: bytes, salt: bytes, data: bytes) -> dict[str, Any]:
+    """Return the fact of a leaf of the audit log; raise unless the leaf commits to its data.
+
+    RFC 8785 orders the names and writes whole numbers without a point.
+    """
+    leaf = json.loads(body)
+    assert json.dumps(leaf, separators=(",", ":"), sort_keys=True, ensure_ascii=False) == (
+        body.decode()
+    )
+    if data == b"\x80":
+        assert "commitment" not in leaf
+    else:
+        assert leaf["commitment"] == hashlib.sha256(salt + data).hexdigest()
+    decoded = msgspec.msgpack.decode(data)
+    for name, shown in leaf.get("public", {}).items():
+        assert decoded[name] == shown
+    assert leaf["v"] == 2
+    header = {name: leaf[name] for name in leaf if name not in {"v", "public", "commitment"}}
+    return header | {"data": decoded}
 
 
 def check_command(body: bytes, key: Ed25519PublicKey) -> dict[str, Any]:

@@ -157,9 +157,8 @@ def test_the_audit_log_verifies_and_one_changed_byte_is_named(system, tmp_path):
     assert good.returncode == 0, good.stdout
     lines = export.read_bytes().splitlines(keepends=True)
     at = next(n for n, line in enumerate(lines) if line.startswith(b'{"index":3,'))
-    start = lines[at].index(b'"body":"') + 12
-    changed = b"B" if lines[at][start : start + 1] == b"A" else b"A"
-    lines[at] = lines[at][:start] + changed + lines[at][start + 1 :]
+    start = lines[at].index(b'"subject":"') + 11
+    lines[at] = lines[at][:start] + b"\x7e" + lines[at][start + 1 :]
     export.write_bytes(b"".join(lines))
     bad = cli(system.data.root, "audit", "verify", "--export", str(export))
     assert bad.returncode == 1

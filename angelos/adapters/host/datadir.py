@@ -142,6 +142,8 @@ class DataDir:
         self.postgres = self.root / "postgres"
         self.valkey = self.root / "valkey"
         self.keys = self.root / "keys"
+        self.log_vkeys = self.keys / "log.vkeys"
+        """The audit log's verifier keys, a line for each life of the signer."""
         self.policy = self.root / "policy"
         self.nodes = self.root / "nodes"
         self.logs = self.root / "logs"

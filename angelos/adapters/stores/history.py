@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from angelos.adapters.stores.postgres import Database, load_queries
+from angelos.core.audit import fact_of
 from angelos.core.facts import Fact
 from angelos.core.ids import Offset, offset_key
-from angelos.core.messages import decode
 
 _QUERIES = load_queries("angelos.adapters.stores")
 
@@ -49,7 +49,7 @@ class History:
         }
         async with self._database.transaction() as connection:
             rows = await connection.execute(_QUERIES["history"], parameters)
-            return [decode(body, Fact) for (body,) in await rows.fetchall()]
+            return [fact_of(body, data) for body, data in await rows.fetchall()]
 
     async def projected(self) -> Offset:
         """Return the offset up to which all lasting facts are in the audit log."""

@@ -1,7 +1,7 @@
 -- Lasting facts that the stream may no longer hold (adapters/stores/history.py).
 
 -- name: history
-select body from audit_entry
+select body, data from audit_entry
 where (offset_ms, offset_seq) > (%(after_ms)s, %(after_seq)s)
   and (%(before_ms)s::bigint is null
        or (offset_ms, offset_seq) < (%(before_ms)s::bigint, %(before_seq)s::bigint))

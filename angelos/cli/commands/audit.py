@@ -4,63 +4,134 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
+import itertools
 import sys
 import tempfile
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from angelos.cli.groups import NounGroup
 from angelos.cli.options import common
-from angelos.cli.output import FAILED, Out, when
+from angelos.cli.output import FAILED, Out, printable, when
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Iterator
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Iterable,
+        Iterator,
+        Sequence,
+    )
 
     from angelos.client import Angelos
     from angelos.core.api import AuditEntry
-    from angelos.governance.verify import Report
+    from angelos.governance.log.checkpoint import KeyEpoch
+    from angelos.governance.log.notes import NoteKey
+    from angelos.governance.log.store import AuditStore
+
+T = TypeVar("T")
 
 _PAGE = 500
-_KEY = re.compile(r"[0-9A-Fa-f]{64}")
+_EXPORT_PAGE = 100
 
 
 @click.group(cls=NounGroup)
 def audit() -> None:
-    """Verify, read and export the audit log."""
+    """Verify, read, prove and export the audit log."""
 
 
 @audit.command()
 @click.option("--export", "export_file", metavar="FILE", help="An export; by default a fresh one.")
-@click.option("--key", metavar="HEX", help="The log's public key, as you know it from elsewhere.")
+@click.option("--proof", "proof_file", metavar="FILE", help="Verify a proof instead.")
+@click.option("--key", "keys", metavar="VKEY", multiple=True, help="A key that must have signed.")
+@click.option("--keys", "key_file", metavar="FILE", help="The log's keys, as `audit keys` prints.")
 @click.option("--since", metavar="FILE", help="An older export that this one must continue.")
+@click.option("--witness", "witnesses", metavar="VKEY", multiple=True, help="A witness's key.")
+@click.option("--quorum", type=click.IntRange(0, 16), default=0, help="How many must have signed.")
 @common
-def verify(out: Out, *, export_file: str | None, key: str | None, since: str | None) -> None:
+def verify(out: Out, **options: Any) -> None:
     """Verify the audit log; name each entry that was changed. Exit code 1 if there is any.
 
-    With --export nothing but the file is needed. The key that must have signed it is --key, else
-    the data directory's, else the one in the file (then only its own consistency is proven).
-    A log that was rolled back and signed again is valid in itself: keep an export elsewhere, and
-    give it as --since.
-    """
-    from angelos.governance.verify import verify as check
+    With --export or --proof nothing but the file is needed. The keys that must have signed it are
+    those of --key (all of them) or of the file --keys, else the data directory's, else those in
+    the file (then only its own consistency is proven). A log that was rolled back and signed again
+    is valid in itself: keep an export elsewhere and give it as --since, or let a witness cosign.
 
-    trusted = _key(out, key)
-    note = _last_note(since) if since else ""
-    if export_file is None:
+    Without a file the running system's log is verified; of a system that is down, what its
+    database holds.
+    """
+    from angelos.governance.log.verify import Trust
+    from angelos.governance.log.verify import verify as check
+
+    epochs = _trusted(out, options["keys"], options["key_file"])
+    if options["proof_file"]:
+        _verify_proof(out, options["proof_file"], epochs)
+        return
+    witnesses = [_vkey(text) for text in options["witnesses"]]
+    since = options["since"]
+    trust = Trust(
+        epochs=epochs,
+        previous=_last_note(since) if since else "",
+        witnesses=witnesses,
+        quorum=options["quorum"],
+    )
+    if options["export_file"] is None:
         with tempfile.TemporaryFile() as file:
-            out.ask(lambda angelos: _save(angelos, file))
+            _export_to(out, file)
             file.seek(0)
-            report = check(file, trusted, note)
+            report = check(file, trust)
     else:
-        report = _verify_file(export_file, trusted, note)
-    lines = report.lines()
-    if trusted is None:
-        lines.append("the key is the export's own: compare its id with one you trust")
-    out.show(report, "\n".join(lines))
+        with _opened(options["export_file"]) as lines:
+            report = check(lines, trust)
+    text = report.lines()
+    if not epochs:
+        text.append("the keys are the export's own: compare them with ones that you trust")
+    out.show(report, "\n".join(map(printable, text)))
     sys.exit(0 if report.ok else FAILED)
+
+
+@audit.command()
+@click.argument("index", type=click.IntRange(min=0))
+@click.argument("file", metavar="[FILE]", required=False)
+@common
+def prove(out: Out, *, index: int, file: str | None) -> None:
+    """Write the proof that entry INDEX is in the signed log, a C2SP tlog-proof.
+
+    Whoever has the log's keys verifies it offline with `angelos audit verify --proof FILE`.
+    """
+    from angelos.core.errors import Unavailable
+
+    try:
+        proof = out.ask(lambda angelos: angelos.audit.prove(index)).proof
+    except Unavailable:
+        proof = _offline(out, lambda store: _stored_proof(store, index))
+    if file is None or file == "-":
+        click.echo(proof, nl=False)
+        return
+    place = _place(file)
+    from angelos.adapters.host.datadir import private_file
+
+    with private_file(place) as target:
+        target.write(proof.encode())
+    out.show({"file": file, "index": index}, f"The proof of entry {index} is in {file}.")
+
+
+@audit.command()
+@common
+def keys(out: Out) -> None:
+    """Print the log's verifier keys: what somebody elsewhere needs to verify an export or a proof.
+
+    A line for each life of the signer; the keys of a line sign together.
+    """
+    from angelos.governance.log.notes import vkey_lines
+
+    epochs = _kept_keys(out)
+    lines = vkey_lines(epochs).decode()
+    out.show([[key.vkey for key in epoch] for epoch in epochs], lines.rstrip("\n"))
 
 
 @audit.command()
@@ -87,12 +158,25 @@ def tail(out: Out, *, lines: int, follow: bool) -> None:
 def export_log(out: Out, file: str | None) -> None:
     """Write the whole log as JSON lines.
 
-    FILE is created with mode 0600; without it, or with -, the log goes to standard output.
+    FILE is created with mode 0600; without it, or with -, the log goes to standard output. Of a
+    system that is down, what its last checkpoint signs for is written.
     """
     if file is None or file == "-":
-        out.ask(lambda angelos: _save(angelos, sys.stdout.buffer))
+        _export_to(out, sys.stdout.buffer)
         return
     from angelos.adapters.host.datadir import private_file
+    from angelos.core.errors import InvalidInput
+
+    place = _place(file)
+    try:
+        with private_file(place) as target:
+            size, lines = _export_to(out, target)
+    except OSError as error:
+        raise InvalidInput(f"{file} cannot be written: {error.strerror}.") from error
+    out.show({"file": file, "bytes": size, "lines": lines}, f"{lines} lines are in {file}.")
+
+
+def _place(file: str) -> Path:
     from angelos.core.errors import InvalidInput
 
     place = Path(file).resolve()  # a link stays one
@@ -100,23 +184,80 @@ def export_log(out: Out, file: str | None) -> None:
         raise InvalidInput(
             f"{file} is not a regular file; nothing was written.", hint="For a pipe, leave it out."
         )
-    try:
-        with private_file(place) as target:
-            size, lines = out.ask(lambda angelos: _save(angelos, target))
-    except OSError as error:
-        raise InvalidInput(f"{file} cannot be written: {error.strerror}.") from error
-    out.show({"file": file, "bytes": size, "lines": lines}, f"{lines} lines are in {file}.")
+    return place
 
 
-async def _save(angelos: Angelos, file: IO[bytes]) -> tuple[int, int]:
+def _export_to(out: Out, file: IO[bytes]) -> tuple[int, int]:
     """Write an export into a file as it comes; return its bytes and lines."""
-    size = lines = 0
-    async with contextlib.aclosing(angelos.audit.export()) as pieces:
-        async for piece in pieces:
-            file.write(piece)
-            size, lines = size + len(piece), lines + piece.count(b"\n")
-    file.flush()
-    return size, lines
+    from angelos.core.errors import Unavailable
+
+    async def save(pieces: AsyncGenerator[bytes, None]) -> tuple[int, int]:
+        size = lines = 0
+        async with contextlib.aclosing(pieces):
+            async for piece in pieces:
+                file.write(piece)
+                size, lines = size + len(piece), lines + piece.count(b"\n")
+        file.flush()
+        return size, lines
+
+    async def stored(store: AuditStore) -> tuple[int, int]:
+        from angelos.core.errors import NotFound
+        from angelos.governance.log.pages import export
+
+        last = await store.last()
+        if last is None:
+            raise NotFound("The audit log has no checkpoint yet.")
+        return await save(export(store, last.checkpoint, _EXPORT_PAGE))
+
+    try:
+        return out.ask(lambda angelos: save(angelos.audit.export()))
+    except Unavailable:
+        return _offline(out, stored)
+
+
+def _offline(out: Out, ask: Callable[[AuditStore], Awaitable[T]]) -> T:
+    """Return the answer of the stored log of a system that is down."""
+
+    async def answer() -> T:
+        from angelos.wiring.offline import open_audit_store
+        from angelos.wiring.settings import load
+
+        async with open_audit_store(load(data_dir=out.data_dir)) as store:
+            return await ask(store)
+
+    return asyncio.run(answer())
+
+
+async def _stored_proof(store: AuditStore, index: int) -> str:
+    from angelos.core.errors import NotFound
+
+    last = await store.last()
+    if last is None:
+        raise NotFound("The audit log has no checkpoint yet.")
+    return (await store.prove(index, last)).encoded
+
+
+def _verify_proof(out: Out, name: str, epochs: list[KeyEpoch]) -> None:
+    from angelos.core.audit import read_leaf
+    from angelos.core.errors import InvalidInput
+    from angelos.governance.log.proof import MAX_PROOF_BYTES, parse_proof
+
+    if not epochs:
+        raise InvalidInput(
+            "A proof is worth nothing without the log's keys.",
+            hint="Give them with --key or --keys; `angelos audit keys` prints them.",
+        )
+    with _opened(name) as file:
+        text = b"".join(itertools.islice(file, 1_000))[: MAX_PROOF_BYTES + 1]
+    proof = parse_proof(text.decode(errors="replace"))
+    checkpoint = proof.verify(epochs)
+    leaf = read_leaf(proof.body)
+    shown = f"ok: entry {proof.index} of {checkpoint.size} in {checkpoint.origin}"
+    body = printable(proof.body.decode())
+    out.show(
+        {"ok": True, "index": proof.index, "size": checkpoint.size, "leaf": leaf},
+        f"{shown}\n{body}",
+    )
 
 
 async def _entries(angelos: Angelos, after: int, *, follow: bool) -> AsyncIterator[AuditEntry]:
@@ -145,15 +286,8 @@ def _print(out: Out, entry: AuditEntry) -> None:
     )
 
 
-def _verify_file(name: str, key: bytes | None, note: str) -> Report:
-    from angelos.governance.verify import verify as check
-
-    with _opened(name) as lines:
-        return check(lines, key, note)
-
-
 def _last_note(name: str) -> str:
-    from angelos.governance.verify import last_note
+    from angelos.governance.log.verify import last_note
 
     with _opened(name) as lines:
         return last_note(lines)
@@ -170,15 +304,35 @@ def _opened(name: str) -> Iterator[Iterable[bytes]]:
         raise InvalidInput(f"{name} cannot be read: {error.strerror}.") from error
 
 
-def _key(out: Out, given: str | None) -> bytes | None:
-    from angelos.adapters.host.datadir import DataDir
-    from angelos.adapters.identity.keys import load_or_create
-    from angelos.client.settings import find_data_dir
+def _trusted(out: Out, given: Sequence[str], file: str | None) -> list[KeyEpoch]:
     from angelos.core.errors import InvalidInput
+    from angelos.governance.log.notes import parse_vkey_lines
 
-    if given is not None:
-        if not _KEY.fullmatch(given):
-            raise InvalidInput(f"{given!r:.80} is not a key: 64 hex digits.")
-        return bytes.fromhex(given)
-    path = DataDir(out.data_dir or find_data_dir()).keys / "log.key"
-    return load_or_create(path).public.raw if path.exists() else None
+    if given:
+        return [tuple(map(_vkey, given))]
+    if file is None:
+        return _kept_keys(out, missing_ok=True)
+    try:
+        return parse_vkey_lines(Path(file).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{file} cannot be read.") from error
+
+
+def _kept_keys(out: Out, *, missing_ok: bool = False) -> list[KeyEpoch]:
+    from angelos.adapters.host.datadir import DataDir
+    from angelos.client.settings import find_data_dir
+    from angelos.core.errors import NotFound
+    from angelos.governance.log.notes import parse_vkey_lines
+
+    path = DataDir(out.data_dir or find_data_dir()).log_vkeys
+    if path.exists():
+        return parse_vkey_lines(path.read_text(encoding="utf-8"))
+    if missing_ok:
+        return []
+    raise NotFound(f"{path.parent.parent} holds no audit log.", hint="Name one with --data-dir.")
+
+
+def _vkey(text: str) -> NoteKey:
+    from angelos.governance.log.notes import NoteKey
+
+    return NoteKey.parse(text)

@@ -65,8 +65,8 @@ def _tamper(export: Path, copy: Path) -> int:
     chosen = entries[len(entries) // 2]
     row = json.loads(lines[chosen])
     line = bytearray(lines[chosen])
-    place = line.index(row["body"].encode()) + len(row["body"]) // 2
-    line[place] = ord("B") if line[place] == ord("A") else ord("A")
+    place = line.index(b'"subject":"') + len(b'"subject":"')
+    line[place] ^= 1
     lines[chosen] = bytes(line)
     copy.write_bytes(b"".join(lines))
     return int(row["index"])

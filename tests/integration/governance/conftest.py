@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from angelos.core.facts import Kind
-from angelos.core.signing import SigningKey
 from angelos.governance.config import GovernanceConfig
+from angelos.governance.log.checkpoint import LogKeys
+from angelos.governance.log.service import LogService
+from angelos.governance.log.store import AuditStore
 from angelos.governance.service import Governance
+from angelos.governance.signer.client import LocalSigner
 from angelos.testing import make_fact
-
-KEY = SigningKey(bytes(range(32)))
 
 
 class FakeSignals:
@@ -38,8 +39,31 @@ def signals(journal):
 
 
 @pytest.fixture
-def start(journal, database, clock, signals):
-    def make(**config):
-        return Governance(journal, database, KEY, clock, signals, GovernanceConfig(**config))
+async def origin(database):
+    return await AuditStore(database).origin()
+
+
+@pytest.fixture
+async def keys(origin, database):
+    """The log's keys, announced before: entries begin with the test's own."""
+    keys = LogKeys(origin, bytes(range(32)), bytes(range(1, 33)))
+    async with database.transaction() as connection:
+        vkeys = [key.vkey for key in keys.epoch]
+        await connection.execute("insert into audit_key (vkeys) values (%s)", (vkeys,))
+    return keys
+
+
+@pytest.fixture
+def start(journal, database, clock, keys, origin):
+    """Start the audit log, each time with a signer that has not signed before."""
+
+    def make(hooks=None, **config):
+        signer = LocalSigner(keys, origin)
+        return LogService(journal, database, signer, clock, GovernanceConfig(**config), hooks=hooks)
 
     return make
+
+
+@pytest.fixture
+def watch(journal, clock, signals):
+    return lambda **config: Governance(journal, clock, signals, GovernanceConfig(**config))

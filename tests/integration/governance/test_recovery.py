@@ -13,22 +13,16 @@ import pytest
 from angelos.adapters.host.embedded import EmbeddedPostgres, EmbeddedValkey
 from angelos.adapters.stores.postgres import Database
 from angelos.adapters.stores.valkey import ValkeyJournal, connect
+from angelos.core.audit import read_leaf
 from angelos.core.errors import Unavailable
-from angelos.core.facts import Fact, Kind
-from angelos.core.messages import decode
-from angelos.core.signing import SigningKey
+from angelos.core.facts import Kind
 from angelos.governance.config import GovernanceConfig
-from angelos.governance.service import Governance
-from angelos.governance.verify import verify
+from angelos.governance.log.service import LogService
+from angelos.governance.log.store import AuditStore
+from angelos.governance.log.verify import Trust, verify
+from angelos.governance.signer.client import SignerProcess
 from angelos.testing import ManualClock, eventually, make_fact
 from angelos.wiring.stores import PLANES
-
-KEY = SigningKey(bytes(range(32)))
-
-
-class NoSignals:
-    async def quarantine(self, principal, reason):
-        raise AssertionError(principal)
 
 
 @pytest.fixture
@@ -73,13 +67,15 @@ async def test_a_log_through_kills_of_both_stores(folder):
         client = connect(valkey.url)
         journal = ValkeyJournal(client, database)
         stop = asyncio.Event()
-        async with Governance(
-            journal, database, KEY, ManualClock(), NoSignals(), config
-        ) as governance:
+        origin = await AuditStore(database).origin()
+        async with (
+            SignerProcess(origin, folder / "signer") as signer,
+            LogService(journal, database, signer, ManualClock(), config) as log,
+        ):
 
             async def signed():
                 try:
-                    return await governance.checkpoint()
+                    return await log.checkpoint()
                 except Unavailable:
                     return None
 
@@ -92,12 +88,13 @@ async def test_a_log_through_kills_of_both_stores(folder):
             stop.set()
             await asyncio.gather(*writers)
             async with asyncio.timeout(60):
-                pieces = [piece async for piece in governance.export()]
+                pieces = [piece async for piece in log.export()]
                 lines = b"".join(pieces).splitlines(keepends=True)
-            rows = await governance.entries(-1, len(acknowledged) + 1)
+            rows = await log.entries(-1, len(acknowledged) + 10)
         await client.aclose()
-    kept = [decode(row.body, Fact).id for row in rows]
-    assert sorted(kept) == sorted(acknowledged)  # each once
-    report = verify(lines, key=KEY.public.raw)
+    kept = [read_leaf(row.body) for row in rows]
+    lasting = [leaf.id for leaf in kept if leaf.kind != Kind.audit_key]
+    assert sorted(lasting) == sorted(acknowledged)  # each once
+    report = verify(lines, Trust(epochs=[signer.epoch]))
     assert report.ok, report.problems
     assert report.checkpoints > 3  # one before each kill, and the export's

@@ -50,4 +50,9 @@ async def test_the_audit_log_is_read_and_exported(world, angelos):
     (read,) = await angelos.audit.entries(after=3, limit=1)
     assert read.index == 4
     assert b"".join([piece async for piece in angelos.audit.export()]) == b'{"line": 1}\n'
-    assert world.sent() == ["GET /audit/entries?after=3&limit=1", "GET /audit/export"]
+    proof = b'{"index": 4, "size": 9, "proof": "c2sp.org/tlog-proof@v1"}'
+    world.answers["GET /audit/entries/4/proof"] = (200, proof)
+    assert (await angelos.audit.prove(4)).size == 9
+    assert world.sent() == [
+        "GET /audit/entries?after=3&limit=1", "GET /audit/export", "GET /audit/entries/4/proof",
+    ]  # fmt: skip

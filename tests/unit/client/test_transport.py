@@ -25,7 +25,7 @@ async def test_a_request_carries_the_token(world, angelos):
 async def test_an_answer_of_a_later_version_is_understood(world, angelos):
     world.answers["GET /audit/checkpoint"] = (
         200,
-        b'{"size": 3, "root": "r", "note": "n", "key": "", "colour": "blue"}',
+        b'{"size": 3, "root": "r", "note": "n", "origin": "o", "keys": [], "colour": "blue"}',
     )
     assert (await angelos.audit.checkpoint()).size == 3
 

@@ -8,16 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from angelos.governance.merkle import (
+from angelos.governance.log.merkle import (
     EMPTY_ROOT,
     Frontier,
-    consistency_proof,
-    inclusion_proof,
     leaf_hash,
     node_hash,
     verify_consistency,
     verify_inclusion,
 )
+from tests.unit.governance.merkle_oracle import consistency_proof, inclusion_proof
 
 bodies = st.lists(st.binary(max_size=8), max_size=70)
 

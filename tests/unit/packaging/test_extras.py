@@ -100,7 +100,7 @@ def test_the_block_blocks_and_lets_plain_dependencies_pass():
     [
         (("angelos.core", "angelos.client", "angelos.cli.commands"), PLAIN),
         (("angelos.adapters.net", "angelos.adapters.identity", "angelos.adapters.host"), PLAIN),
-        (("angelos.node", "angelos.wiring.node", "angelos.governance.verify"), PLAIN),
+        (("angelos.node", "angelos.wiring.node", "angelos.governance.log.verify"), PLAIN),
     ],
     ids=["client", "adapters", "node"],
 )

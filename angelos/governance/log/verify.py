@@ -1,29 +1,32 @@
 r"""Verify an export of the audit log, offline, and name what is wrong.
 
-    report = verify(path.open("rb"), key=trusted_key)
+    report = verify(path.open("rb"), Trust(epochs=[keys]))
     print("\n".join(report.lines()))
 
 Checks everything that can be checked without the server: the form of each line, the hash of each
-entry, their order and number, and each checkpoint's signature and root. An export that was cut
-off at an older checkpoint, or a log that was set back and written again, is consistent in itself:
-`previous`, a checkpoint that was stored elsewhere (such as the last one of an older export),
-reveals it. Without `key` the export's own key is used, and the author of the export may have made
-that key.
+entry, their order and number, the data that each commits to, each writer's sequence, and each
+checkpoint's signatures and root. An export that was cut off at an older checkpoint, or a log that
+was set back and written again, is consistent in itself: an older checkpoint that was stored
+elsewhere, or the cosignature of a witness, reveals it. Without keys the export's own are used, and
+the author of the export may have made those keys.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
 import msgspec
 
-from angelos.core.errors import Tampered
-from angelos.core.signing import VerifyKey
-from angelos.governance.checkpoint import Checkpoint, open_note, origin_of
-from angelos.governance.merkle import Frontier, leaf_hash
-from angelos.governance.models import FORMAT, ExportCheckpoint, ExportEntry, ExportHeader
+from angelos.core.audit import discloses, read_leaf
+from angelos.core.errors import AngelError, InvalidInput, Tampered
+from angelos.core.ids import PrincipalId
+from angelos.core.sequences import FactSequence, check_sequence, latest
+from angelos.governance.log.checkpoint import Checkpoint, KeyEpoch, cosigners, open_checkpoint
+from angelos.governance.log.export import FORMAT, ExportCheckpoint, ExportEntry, ExportHeader
+from angelos.governance.log.merkle import Frontier, leaf_hash
+from angelos.governance.log.notes import NoteKey
 
 MAX_PROBLEMS = 100
 _CHECKPOINT = b'{"checkpoint":'
@@ -39,6 +42,28 @@ class Discrepancy(msgspec.Struct, frozen=True):
     last: int | None = None
 
 
+class Omission(msgspec.Struct, frozen=True):
+    """A fact does not follow the one before it of the same writer: something was left out."""
+
+    index: int
+    writer: PrincipalId
+    kind: str
+    """A `core.sequences.StepKind`."""
+    missing: int
+
+
+class Trust(msgspec.Struct, frozen=True, kw_only=True):
+    """What a verifier knows from elsewhere."""
+
+    epochs: Sequence[KeyEpoch] = ()
+    """The log's keys; without any, those that the export names."""
+    previous: str = ""
+    """The note of an older checkpoint, which the log must continue."""
+    witnesses: Sequence[NoteKey] = ()
+    quorum: int = 0
+    """How many of the witnesses must have cosigned the last checkpoint."""
+
+
 class Report(msgspec.Struct, frozen=True):
     """The result of a verification."""
 
@@ -48,27 +73,44 @@ class Report(msgspec.Struct, frozen=True):
     size: int
     """Leaves that the newest good checkpoint signs for."""
     root: str
-    key: str
-    """The log key's id."""
+    origin: str
+    """The log's name."""
+    keys: tuple[str, ...]
+    """Ids of the keys that were trusted."""
+    cosigners: tuple[str, ...]
+    """Witnesses that cosigned the newest good checkpoint, of those that were given."""
+    erased: int
+    """Entries whose data were erased."""
     problems: tuple[Discrepancy, ...]
+    omissions: tuple[Omission, ...] = ()
+    """Facts that a writer numbered and the log does not hold; they never reached it."""
 
     def lines(self) -> list[str]:
         """Return the report for people to read."""
-        counts = f"{self.entries} entries, {self.checkpoints} checkpoints, key {self.key}"
+        counts = f"{self.entries} entries, {self.checkpoints} checkpoints, log {self.origin}"
+        notes = [
+            f"entry {o.index}: {o.kind} in the sequence of {o.writer}"
+            + (f", {o.missing} missing" if o.missing else "")
+            for o in self.omissions
+        ]
+        if self.cosigners:
+            notes.append(f"cosigned by {', '.join(self.cosigners)}")
+        if self.erased:
+            notes.append(f"the data of {self.erased} entries were erased; their leaves verify")
         if self.ok:
-            return [f"ok: {counts}", f"root {self.root} at size {self.size}"]
-        return [f"TAMPERED: {counts}", *(f"line {p.line}: {p.detail}" for p in self.problems)]
+            return [f"ok: {counts}", f"root {self.root} at size {self.size}", *notes]
+        problems = [f"line {p.line}: {p.detail}" for p in self.problems]
+        return [f"TAMPERED: {counts}", *problems, *notes]
 
 
-def verify(lines: Iterable[bytes], key: bytes | None = None, previous: str = "") -> Report:
+def verify(lines: Iterable[bytes], trust: Trust | None = None) -> Report:
     """Return a report on an export.
 
     Args:
         lines: The lines of the export, with their line ends.
-        key: The log's public key; by default the one that the export names.
-        previous: The note of an older checkpoint, which the log must continue.
+        trust: What the verifier knows from elsewhere.
     """
-    return _Verifier(key, previous).run(lines)
+    return _Verifier(trust or Trust()).run(lines)
 
 
 def last_note(lines: Iterable[bytes]) -> str:
@@ -86,19 +128,23 @@ def last_note(lines: Iterable[bytes]) -> str:
 
 
 class _Verifier:
-    def __init__(self, key: bytes | None, previous: str) -> None:
-        self._pinned = key
-        self._note = previous
+    def __init__(self, trust: Trust) -> None:
+        self._trust = trust
+        self._epochs = list(trust.epochs)
+        self._origin = ""
         self._previous: Checkpoint | None = None
-        self._key = VerifyKey(key or b"")
         self._problems: list[Discrepancy] = []
-        self._signed: list[tuple[int, Checkpoint]] = []
+        self._signed: list[tuple[int, Checkpoint, str]] = []
         self._checkpoints = 0
         self._entries = 0
+        self._erased = 0
+        self._writers: dict[PrincipalId, FactSequence] = {}
+        self._omissions: list[Omission] = []
         self._tree = Frontier()
         self._expected = 0
         self._comparing = True
         self._good: Checkpoint | None = None
+        self._cosigners: list[NoteKey] = []
 
     def run(self, lines: Iterable[bytes]) -> Report:
         numbered = iter(enumerate(lines, start=1))
@@ -114,26 +160,36 @@ class _Verifier:
             checkpoints=self._checkpoints,
             size=self._good.size if self._good else 0,
             root=self._good.root.hex() if self._good else "",
-            key=self._key.key_id,
+            origin=self._origin,
+            keys=tuple(key.key_id.hex() for epoch in self._epochs for key in epoch),
+            cosigners=tuple(key.name for key in self._cosigners),
+            erased=self._erased,
             problems=problems,
+            omissions=tuple(self._omissions),
         )
 
     def _header(self, first: tuple[int, bytes]) -> bool:
         header = self._parse(*first, ExportHeader, "the header")
         if header is None:
             return False
-        if self._pinned is None:
-            self._key = VerifyKey(header.key)
-        elif header.key != self._pinned:
-            self._problem(1, "the export's key is not the one that was expected")
         if header.format != FORMAT:
             self._problem(1, f"the format is {header.format!r}; this verifier knows {FORMAT!r}")
             return False
-        if header.origin != origin_of(VerifyKey(header.key)):
-            self._problem(1, "the header's origin does not belong to its key")
-        if self._note:
+        self._origin = header.origin
+        try:
+            stated = [tuple(map(NoteKey.parse, row)) for row in header.keys if row]
+        except InvalidInput as error:
+            self._problem(1, f"the header holds no keys: {error.detail}")
+            return False
+        if not self._epochs:
+            self._epochs = stated
+        elif not any(epoch in self._epochs for epoch in stated):
+            self._problem(1, "the export's keys are not those that were expected")
+        if any(key.name != header.origin for epoch in self._epochs for key in epoch):
+            self._problem(1, "the header's origin does not belong to its keys")
+        if self._trust.previous:
             try:
-                self._previous = open_note(self._note, self._key)
+                self._previous = open_checkpoint(self._trust.previous, self._epochs)
             except Tampered as error:
                 self._problem(1, f"the previous checkpoint is not valid: {error.detail}")
         return True
@@ -155,14 +211,14 @@ class _Verifier:
 
     def _checkpoint(self, number: int, note: str) -> None:
         try:
-            checkpoint = open_note(note, self._key)
+            checkpoint = open_checkpoint(note, self._epochs)
         except Tampered as error:
             self._problem(number, error.detail)
             return
         if self._signed and checkpoint.size <= self._signed[-1][1].size:
             self._problem(number, "the checkpoints are not in order of their size")
             return
-        self._signed.append((number, checkpoint))
+        self._signed.append((number, checkpoint, note))
 
     def _entry(self, number: int, expected: int, entry: ExportEntry) -> None:
         if entry.index > expected:
@@ -177,12 +233,41 @@ class _Verifier:
             self._problem(number, detail, entry.index, expected)
             self._comparing = False
         self._expected = max(expected, entry.index + 1)
-        if leaf_hash(entry.body).hex() != entry.leaf:
+        body = bytes(entry.body)
+        if leaf_hash(body).hex() != entry.leaf:
             detail = f"entry {entry.index} was changed: its body does not have its hash"
             self._problem(number, detail, entry.index, entry.index)
+        else:
+            self._content(number, entry, body)
         # The stated hash goes on: a changed body is named above and must not hide other defects.
         self._tree = self._tree.append(_bytes(entry.leaf))
         self._compare(number)
+
+    def _content(self, number: int, entry: ExportEntry, body: bytes) -> None:
+        """Check what an entry says against the data beside it and its writer's sequence."""
+        try:
+            leaf = read_leaf(body)
+        except AngelError as error:
+            self._problem(number, f"entry {entry.index}: {error.detail}", entry.index, entry.index)
+            return
+        if entry.data is None or entry.salt is None:
+            self._erased += 1
+        elif not discloses(leaf, entry.salt, entry.data):
+            detail = f"entry {entry.index}: its data are not those that it commits to"
+            self._problem(number, detail, entry.index, entry.index)
+        if leaf.sequence is not None:
+            self._sequence(entry.index, leaf.sequence)
+
+    def _sequence(self, index: int, sequence: FactSequence) -> None:
+        previous = self._writers.get(sequence.writer)
+        try:
+            step = check_sequence(previous, sequence)
+        except InvalidInput:
+            return
+        if not step.sound and len(self._omissions) < MAX_PROBLEMS:
+            omission = Omission(index, sequence.writer, step.kind.value, step.missing)
+            self._omissions.append(omission)
+        self._writers[sequence.writer] = latest(previous, sequence)
 
     def _compare(self, number: int) -> None:
         """Compare the tree with the checkpoint of its size, if there is one."""
@@ -193,11 +278,11 @@ class _Verifier:
                 detail = f"the first {previous.size} entries are not those that were signed before"
                 self._problem(number, f"{detail}: the log was written again", 0, previous.size - 1)
         while self._signed and self._signed[0][1].size <= self._tree.size:
-            _, signed = self._signed.pop(0)
+            _, signed, note = self._signed.pop(0)
             if signed.size < self._tree.size or not self._comparing:
                 continue
             if signed.root == self._tree.root():
-                self._good = signed
+                self._agree(signed, note)
                 continue
             self._comparing = False  # every later root differs too
             first, last = (self._good.size if self._good else 0), signed.size - 1
@@ -215,9 +300,9 @@ class _Verifier:
             self._problem(number, f"{detail}: the log was set back", first, last)
         if not self._checkpoints:
             self._problem(number, "there is no checkpoint, so nothing is signed")
-        for line, signed in self._signed:
+        for line, signed, note in self._signed:
             if signed.size == 0 and self._tree.size == 0:
-                self._good = signed
+                self._agree(signed, note)
                 continue
             first, last = self._expected, signed.size - 1
             if first > last:
@@ -228,6 +313,16 @@ class _Verifier:
         if not self._problems and covered != self._tree.size:
             detail = f"entries from {covered} on were added: no checkpoint signs for them"
             self._problem(number, detail, covered, self._tree.size - 1)
+        if len(self._cosigners) < self._trust.quorum:
+            detail = (
+                f"{len(self._cosigners)} of the witnesses have cosigned the last checkpoint, "
+                f"{self._trust.quorum} must have"
+            )
+            self._problem(number, detail)
+
+    def _agree(self, signed: Checkpoint, note: str) -> None:
+        self._good = signed
+        self._cosigners = cosigners(note, self._trust.witnesses)
 
     def _named(self, first: int, last: int) -> bool:
         return any(

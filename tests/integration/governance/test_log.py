@@ -5,34 +5,34 @@ from __future__ import annotations
 import asyncio
 import logging
 
+import msgspec
 import psycopg
 import pytest
 
 from angelos.adapters.stores.valkey import ValkeyJournal
 from angelos.core.api import AuditEntries, CheckpointView
-from angelos.core.errors import AngelError, InvalidInput, Tampered, Unavailable
-from angelos.core.facts import Fact, Kind
+from angelos.core.audit import fact_of
+from angelos.core.errors import InvalidInput, Tampered, Unavailable
+from angelos.core.facts import Kind
 from angelos.core.ids import START, PrincipalId
-from angelos.core.messages import decode
 from angelos.core.permissions import Permission, Principal, Role
 from angelos.core.routes import Call, Nothing
-from angelos.core.signing import SigningKey
-from angelos.governance.checkpoint import open_note
+from angelos.governance.log.checkpoint import open_checkpoint
+from angelos.governance.log.proof import parse_proof
+from angelos.governance.log.service import LogService
+from angelos.governance.log.store import AuditStore
+from angelos.governance.log.verify import Trust, verify
 from angelos.governance.routes import routes
-from angelos.governance.service import Governance
-from angelos.governance.verify import verify
-from angelos.testing import eventually, make_fact, next_fact
-
-KEY = SigningKey(bytes(range(32)))
-EVE = PrincipalId("agent/eve")
+from angelos.governance.signer.client import LocalSigner
+from angelos.testing import eventually, make_fact
 
 
 def some(count, kind=Kind.task_finished):
     return [make_fact(kind, f"task-{i}", outcome="ok", data={"n": i}) for i in range(count)]
 
 
-async def exported(governance):
-    return b"".join([piece async for piece in governance.export()]).splitlines(keepends=True)
+async def exported(log):
+    return b"".join([piece async for piece in log.export()]).splitlines(keepends=True)
 
 
 async def tamper(database, *statements):
@@ -43,38 +43,38 @@ async def tamper(database, *statements):
             await connection.execute(statement)
 
 
-async def test_what_lasts_is_kept_in_order_and_the_export_verifies(start, journal):
+async def test_what_lasts_is_kept_in_order_and_the_export_verifies(start, journal, keys):
     lasting, passing = some(30), some(20, Kind.task_output)
-    async with start() as governance:
+    async with start() as log:
         mixed = [fact for pair in zip(lasting[:20], passing, strict=True) for fact in pair]
         offsets = await journal.append(mixed + lasting[20:])
-        signed = await governance.checkpoint()
+        signed = await log.checkpoint()
         assert signed.checkpoint.size == 30
-        assert open_note(signed.note, KEY.public) == signed.checkpoint
-        rows = await governance.entries(-1, 100)
-        kept = [decode(row.body, Fact) for row in rows]
+        assert open_checkpoint(signed.note, [keys.epoch]) == signed.checkpoint
+        rows = await log.entries(-1, 100)
+        kept = [fact_of(row.body, row.data) for row in rows]
         assert [fact.id for fact in kept] == [fact.id for fact in lasting]
         assert [fact.offset for fact in kept] == [row.offset for row in rows]
         assert rows[-1].offset == offsets[-1]
-        report = verify(await exported(governance), key=KEY.public.raw)
+        report = verify(await exported(log), Trust(epochs=[keys.epoch]))
     assert report.ok, report
     assert report.entries == 30
 
 
 async def test_an_empty_log_is_signed_and_verifies(start):
-    async with start() as governance:
-        assert verify(await exported(governance)).ok
+    async with start() as log:
+        assert verify(await exported(log)).ok
 
 
 async def test_a_restart_goes_on_where_it_was_and_takes_nothing_twice(start, journal):
-    async with start() as governance:
+    async with start() as log:
         await journal.append(some(10))
-        first = await governance.checkpoint()
+        first = await log.checkpoint()
     await journal.append(some(7))  # while nobody looks
-    async with start() as governance:
-        second = await governance.checkpoint()
+    async with start() as log:
+        second = await log.checkpoint()
         assert (first.checkpoint.size, second.checkpoint.size) == (10, 17)
-        assert verify(await exported(governance)).ok
+        assert verify(await exported(log)).ok
 
 
 async def test_two_at_once_make_one_log(start, journal):
@@ -107,13 +107,38 @@ async def test_it_signs_by_itself(start, journal, database):
     "truncate audit_checkpoint",
 ])  # fmt: skip
 async def test_the_database_itself_refuses_changes(start, journal, database, statement):
-    async with start() as governance:
+    async with start() as log:
         await journal.append(some(3))
-        await governance.checkpoint()
+        await log.checkpoint()
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="append-only"):
             async with database.transaction() as connection:
                 await connection.execute(statement)
-        assert verify(await exported(governance)).ok
+        assert verify(await exported(log)).ok
+
+
+@pytest.mark.parametrize(("statement", "says"), [
+    ("update audit_entry set body = body || 'x' where idx = 6", "Entry 6 .* was changed"),
+    ("delete from audit_entry where idx = 6", "Entry 6 .* is missing"),
+    ("update audit_checkpoint set root = sha256('x')", "row was changed"),
+    ("update audit_checkpoint set note = replace(note, e'\\n5\\n', e'\\n4\\n')",
+     "not signed by the log's keys"),
+    ("update audit_checkpoint set frontier = ''", "frontier was changed"),
+    ("delete from audit_head", "head .* is missing"),
+    ("update audit_head set size = 4, frontier = substring(frontier for 32)",
+     "5 entries were signed, 4 are left"),
+    ("delete from audit_key", "not signed by the log's keys"),
+])  # fmt: skip
+async def test_a_start_on_a_changed_log_is_refused(start, journal, database, statement, says):
+    async with start(checkpoint_every_s=3600) as log:
+        await journal.append(some(5))
+        await log.checkpoint()
+    store = AuditStore(database)
+    await journal.append(some(3))
+    await store.project(await journal.read(START))  # three that nothing signs for yet
+    await tamper(database, statement)
+    with pytest.raises(Tampered, match=says):
+        async with start():
+            pass
 
 
 @pytest.mark.parametrize(("statement", "says"), [
@@ -122,20 +147,67 @@ async def test_the_database_itself_refuses_changes(start, journal, database, sta
     ("delete from audit_entry where idx = 4", "Entry 4 .* is missing"),
     ("update audit_entry set body = 'x', leaf = sha256('\\x0078') where idx = 3",
      "do not have the root"),
-    ("update audit_checkpoint set root = sha256('x')", "row was changed"),
-    ("update audit_checkpoint set note = replace(note, e'\\n5\\n', e'\\n4\\n')",
-     "form or signature"),
-    ("update audit_checkpoint set frontier = ''", "frontier was changed"),
-    ("delete from audit_head", "head .* is missing"),
 ])  # fmt: skip
-async def test_a_start_on_a_changed_log_is_refused(start, journal, database, statement, says):
-    async with start() as governance:
+async def test_what_was_signed_before_is_checked_at_leisure(
+    start, journal, database, caplog, statement, says
+):
+    caplog.set_level(logging.CRITICAL)
+    async with start() as log:
         await journal.append(some(5))
-        await governance.checkpoint()
+        await log.checkpoint()
     await tamper(database, statement)
-    with pytest.raises(Tampered, match=says):
-        async with start():
-            pass
+    async with start() as log:
+        await eventually(lambda: "tampered" in caplog.text, "the alarm")
+        with pytest.raises(Tampered, match=says):
+            await log.checkpoint()
+
+
+async def test_erased_data_leave_their_proof(start, journal, database, keys):
+    async with start() as log:
+        await journal.append(some(5))
+        assert (await log.prove(2)).verify([keys.epoch]).size == 5
+        assert await AuditStore(database).erase(2)
+        assert not await AuditStore(database).erase(2)
+        assert (await log.prove(2)).verify([keys.epoch]).size == 5
+        report = verify(await exported(log), Trust(epochs=[keys.epoch]))
+        assert (report.ok, report.erased) == (True, 1)
+        (row,) = await log.entries(1, 1)
+        assert fact_of(row.body, row.data).plain() == {}
+        with pytest.raises(psycopg.errors.InsufficientPrivilege, match="append-only"):
+            async with database.transaction() as connection:
+                await connection.execute("update audit_entry set data = 'x', salt = 'y'")
+
+
+async def test_a_proof_of_any_entry_in_any_tree(start, journal, keys):
+    """Across the edges of tiles; each verifies offline, and another entry's does not."""
+    async with start(batch=70, checkpoint_every_s=3600) as log:
+        for count in (1, 255, 1, 40, 260):
+            await journal.append(some(count))
+            size = (await log.checkpoint()).checkpoint.size
+            for index in {0, size // 2, size - 1}:
+                proof = await log.prove(index)
+                assert parse_proof(proof.encoded) == proof
+                assert proof.verify([keys.epoch]).size >= index
+        with pytest.raises(InvalidInput, match="no entry 557"):
+            await log.prove(557)
+        forged = msgspec.structs.replace(proof, index=proof.index - 1)
+        with pytest.raises(Tampered, match="not entry"):
+            forged.verify([keys.epoch])
+        changed = msgspec.structs.replace(proof, body=proof.body.replace(b"ok", b"no"))
+        with pytest.raises(Tampered, match="not entry"):
+            changed.verify([keys.epoch])
+
+
+async def test_a_tile_that_was_changed_gives_no_proof(start, journal, database):
+    async with start(checkpoint_every_s=3600) as log:
+        await journal.append(some(300))
+        await log.checkpoint()
+        await tamper(database, "update audit_tile set hashes = overlay(hashes placing 'x' from 9)")
+        with pytest.raises(Tampered):
+            await log.prove(5)
+        await tamper(database, "delete from audit_tile")
+        with pytest.raises(Tampered, match="tile"):
+            await log.prove(299)
 
 
 @pytest.mark.parametrize("statements", [
@@ -147,14 +219,14 @@ async def test_a_start_on_a_changed_log_is_refused(start, journal, database, sta
 async def test_nothing_is_signed_that_does_not_continue_the_last_checkpoint(
     start, journal, database, caplog, statements
 ):
-    async with start(checkpoint_every_s=3600) as governance:
+    async with start(checkpoint_every_s=3600) as log:
         await journal.append(some(5))
-        await governance.checkpoint()
+        await log.checkpoint()
         await journal.append(some(2))
-        await governance.settled(await journal.last())
+        await log.settled(await journal.last())
         await tamper(database, *statements)
         with pytest.raises(Tampered):
-            await governance.checkpoint()
+            await log.checkpoint()
     async with database.transaction() as connection:
         rows = await connection.execute("select count(*) from audit_checkpoint where size > 5")
         assert (await rows.fetchone()) == (0,)
@@ -164,15 +236,15 @@ async def test_tampering_while_it_runs_is_shouted_and_the_log_goes_on(
     start, journal, database, caplog
 ):
     caplog.set_level(logging.CRITICAL)
-    async with start(checkpoint_every_s=0.01) as governance:
+    async with start(checkpoint_every_s=0.01) as log:
         await journal.append(some(5))
-        await governance.checkpoint()
+        await log.checkpoint()
         await tamper(database, "delete from audit_checkpoint")
         await journal.append(some(2))
         await eventually(lambda: "tampered" in caplog.text, "the alarm")
         await journal.append(some(3))
-        await governance.settled(await journal.last())
-        assert len(await governance.entries(-1, 100)) == 10
+        await log.settled(await journal.last())
+        assert len(await log.entries(-1, 100)) == 10
 
 
 @pytest.mark.parametrize(("statement", "says"), [
@@ -183,29 +255,17 @@ async def test_whoever_waits_for_a_log_that_is_not_kept_any_more_is_told_why(
     start, journal, database, caplog, statement, says
 ):
     caplog.set_level(logging.CRITICAL)
-    async with start(checkpoint_every_s=3600) as governance:
+    async with start(checkpoint_every_s=3600) as log:
         await journal.append(some(5))
-        await governance.checkpoint()
+        await log.checkpoint()
         await tamper(database, statement)
         await journal.append(some(2))
         async with asyncio.timeout(20):
-            for ask_for in (governance.checkpoint, lambda: exported(governance)):
+            for ask_for in (log.checkpoint, lambda: exported(log)):
                 with pytest.raises(Tampered, match=says) as caught:
                     await ask_for()
                 assert "angelos audit verify" in caught.value.hint
     assert "tampered" in caplog.text
-
-
-async def test_a_watch_that_fails_does_not_stop_the_log(start, journal, monkeypatch, caplog):
-    def step(*_):
-        raise ZeroDivisionError
-
-    monkeypatch.setattr("angelos.governance.service.step", step)
-    async with start() as governance:
-        await journal.append([refusal()])
-        await eventually(lambda: "failed" in caplog.text, "the alarm")
-        await journal.append(some(3))
-        assert (await governance.checkpoint()).checkpoint.size == 4
 
 
 async def test_what_is_said_last_is_in_the_log_and_signed_when_it_ends(start, journal, database):
@@ -228,76 +288,20 @@ async def test_the_end_waits_for_a_store_that_is_away_but_not_for_ever(
     async def away(*_):
         raise Unavailable
 
-    async with start(settle_s=0.05) as governance:
-        monkeypatch.setattr(governance._store, "project", away)
+    async with start(settle_s=0.05) as log:
+        monkeypatch.setattr(log._store, "project", away)
         await journal.append(some(1))
     assert "not in the audit log yet" in caplog.text
 
 
-def refusal(actor=EVE):
-    data = {"policy_paths": ["angelos.toml"]}
-    return make_fact(Kind.proposal_refused, "prop-1", actor=actor, outcome="policy", data=data)
-
-
-async def test_an_agent_that_touches_the_policy_is_quarantined_once(start, journal, signals):
-    async with start():
-        await journal.append([refusal(), refusal()])
-        fact = await next_fact(journal, kind=Kind.principal_quarantined, subject=EVE)
-        assert "angelos.toml" in fact.plain()["reason"]
-    async with start() as governance:  # a restart does not do it again
-        await journal.append([make_fact(Kind.system_started, "system/test")])
-        await governance.checkpoint()
-    assert [who for who, _ in signals.asked] == [EVE]
-
-
-async def test_a_quarantine_that_a_crash_prevented_is_made_up_for(start, journal, signals):
-    await journal.append([refusal(), make_fact(Kind.proposal_merged, "prop-2")])
-    async with start():
-        await next_fact(journal, kind=Kind.principal_quarantined, subject=EVE)
-    assert [who for who, _ in signals.asked] == [EVE]
-
-
-async def test_a_quarantine_that_fails_is_asked_for_again_and_others_too(start, journal, signals):
-    """Whatever went wrong, the watch over principals goes on."""
-    ask, broken = signals.quarantine, iter([RuntimeError("a bug"), AngelError("a refusal")])
-
-    async def quarantine(principal, reason):
-        if (error := next(broken, None)) is not None:
-            raise error
-        await ask(principal, reason)
-
-    signals.quarantine = quarantine
-    mallory = PrincipalId("agent/mallory")
-    async with start():
-        await journal.append([refusal()])
-        await next_fact(journal, kind=Kind.principal_quarantined, subject=EVE)
-        await journal.append([refusal(mallory)])
-        await next_fact(journal, kind=Kind.principal_quarantined, subject=mallory)
-    assert [who for who, _ in signals.asked] == [EVE, mallory]
-
-
-async def test_repeated_denials_are_flagged_in_the_journal_once(start, journal, signals):
-    async with start():
-        await journal.append([
-            make_fact(Kind.task_finished, f"task-{i}", actor="node/exec1", on_behalf_of=EVE,
-                      outcome="denied") for i in range(3)
-        ])  # fmt: skip
-        fact = await next_fact(journal, kind=Kind.principal_flagged, subject=EVE)
-        assert fact.plain()["evidence"]["denied"] == 3
-    async with start() as governance:
-        await governance.checkpoint()
-    assert len(await journal.read(START, kinds={Kind.principal_flagged})) == 1
-    assert signals.asked == []
-
-
-async def test_what_was_trimmed_is_read_from_the_log(start, valkey, database, clock, signals):
+async def test_what_was_trimmed_is_read_from_the_log(valkey, database, clock, keys, origin):
     journal = ValkeyJournal(valkey, database)
     facts = some(600) + some(600, Kind.task_output) + some(300)
     for begin in range(0, len(facts), 100):
         await journal.append(facts[begin : begin + 100])
     assert await journal.trim(keep=700) == 0  # nothing is projected yet, so nothing may go
-    async with Governance(journal, database, KEY, clock, signals) as governance:
-        await governance.checkpoint()
+    async with LogService(journal, database, LocalSigner(keys, origin), clock) as log:
+        await log.checkpoint()
     assert await journal.trim(keep=700) == 800
     assert await journal.trim(keep=700) == 0
     lasting = [fact.id for fact in facts if fact.kind == Kind.task_finished]
@@ -318,25 +322,26 @@ async def test_what_was_trimmed_is_read_from_the_log(start, valkey, database, cl
     assert await journal.last() == read[-1].offset
 
 
-def ask(governance, path, **query):
+def ask(log, path, **query):
     principal = Principal(id=PrincipalId("person/ada"), role=Role.reviewer)
-    (route,) = [r for r in routes(governance) if r.path == path]
+    (route,) = [r for r in routes(log) if r.path == path]
     assert route.permission == Permission.audit_read
     assert set(query) <= set(route.query)
     return route.handler(Call(principal=principal, params={}, query=query, body=Nothing()))
 
 
-async def test_routes(start, journal):
-    async with start() as governance:
+async def test_routes(start, journal, keys):
+    async with start() as log:
         await journal.append(some(12))
-        view = await ask(governance, "/audit/checkpoint")
+        view = await ask(log, "/audit/checkpoint")
         assert isinstance(view, CheckpointView)
-        assert (view.size, view.key) == (12, KEY.public.raw)
-        page = await ask(governance, "/audit/entries", after="4", limit="3")
+        assert view.size == 12
+        assert view.keys == (tuple(key.vkey for key in keys.epoch),)
+        page = await ask(log, "/audit/entries", after="4", limit="3")
         assert isinstance(page, AuditEntries)
         assert [e.index for e in page.entries] == [5, 6, 7]
         assert page.entries[0].fact["subject"] == "task-5"
-        pieces = await ask(governance, "/audit/export")
+        pieces = await ask(log, "/audit/export")
         text = b"".join([piece async for piece in pieces])
         assert verify(text.splitlines(keepends=True)).ok
         for wrong in (
@@ -347,4 +352,4 @@ async def test_routes(start, journal):
             {"limit": "1_0"},
         ):
             with pytest.raises(InvalidInput):
-                await ask(governance, "/audit/entries", **wrong)
+                await ask(log, "/audit/entries", **wrong)

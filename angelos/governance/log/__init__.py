@@ -1,0 +1,1 @@
+"""The immutable log: leaves, tree, signed checkpoints, proofs, exports and their verifier."""
