@@ -33,10 +33,7 @@ from angelos.governance.log.tiles import (
 _QUERIES = load_queries("angelos.governance")
 _PAGE = 5_000
 _TYPES = ("int8", "int8", "int8", "text", "text", "bytea", "bytea", "bytea", "bytea")
-REPAIR = (
-    "Export the log and run `angelos audit verify`; restore the database from a backup, or go on "
-    "with `angelos audit accept-damage`."
-)
+REPAIR = "Export the log and run `angelos audit verify`; restore the database from a backup."
 
 
 class Signer(Protocol):

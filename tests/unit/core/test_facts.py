@@ -174,7 +174,11 @@ async def test_the_journal_keeps_the_bytes_as_they_came() -> None:
 def test_only_the_constructor_writes_facts() -> None:
     """`Fact(...)` takes any bytes: code of the system makes facts of payloads instead."""
     root = Path(angelos.__file__).parent
-    allowed = {root / "core" / "facts.py", root / "testing" / "fixtures.py"}
+    allowed = {
+        root / "core" / "facts.py",
+        root / "core" / "audit.py",  # reads one back from its leaf
+        root / "testing" / "fixtures.py",
+    }
     for path in root.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
