@@ -50,9 +50,7 @@ COMPLEX: Reasons = {
     "llm:train": "the loop of training, to be read from top to bottom",
 }
 
-PROSE: Reasons = {
-    "adapters:_code": "the first word of a Valkey error is its code; it has no other",
-}
+PROSE: Reasons = {}
 
 
 @dataclass(frozen=True)

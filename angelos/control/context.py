@@ -3,7 +3,7 @@
 For example:
 
     command = context.command(decision, principal, node, payload, ttl_s=60)
-    await context.queue.put(node, command)
+    await context.put(command)
 """
 
 from __future__ import annotations
@@ -18,11 +18,12 @@ from angelos.control.config import ControlConfig
 from angelos.control.policy.engine import Decision, Policy, Request
 from angelos.control.projection import Projection
 from angelos.control.state.models import SUPERVISOR
+from angelos.core.envelopes import EnvelopeHeader, Lane, RoutedEnvelope
 from angelos.core.grants import Grant, digest, sign_grant
 from angelos.core.ids import CommandId, PrincipalId, new_command_id, new_grant_id
-from angelos.core.messages import Command, Payload, encode
+from angelos.core.messages import CancelTask, Command, Payload, RevokeGrants, encode
 from angelos.core.permissions import Principal
-from angelos.core.ports import Clock, Queue, Repository, Signals
+from angelos.core.ports import Clock, EnvelopeQueue, Repository, Signals
 from angelos.core.signing import SigningKey
 
 
@@ -36,7 +37,7 @@ class ControlContext:
     """Everything that a handler of effects or requests may need."""
 
     projection: Projection
-    queue: Queue
+    queue: EnvelopeQueue
     repository: Repository
     signals: Signals
     policy: Policy
@@ -90,7 +91,21 @@ class ControlContext:
         command = self.command(
             decision, SUPERVISOR, to, payload, ttl_s=self.config.order_ttl_s, **fields
         )
-        await self.queue.put(to, command)
+        lane = Lane.control if isinstance(payload, CancelTask | RevokeGrants) else Lane.command
+        await self.put(command, lane)
+
+    async def put(self, command: Command, lane: Lane = Lane.command) -> None:
+        """Queue a command to the node that it is for; the queue keeps it once."""
+        header = EnvelopeHeader(
+            id=command.id,
+            source=SUPERVISOR,
+            destination=command.to,
+            lane=lane,
+            sequence=int(self.clock.time() * 1_000_000),
+            codec="msgpack",
+            trace=command.trace,
+        )
+        await self.queue.put(RoutedEnvelope(header, encode(command)))
 
     def decide_system(
         self, action: str, resource: tuple[str, str], **context: bool | int | str

@@ -89,7 +89,7 @@ class Rollout:
             and checkout.state == "requested"
             and checkout.revision == effect.revision
         ):
-            await self._context.queue.put(effect.node, decode(checkout.body, Command))
+            await self._context.put(decode(checkout.body, Command))
 
     # -- back --------------------------------------------------------------------------------
 

@@ -3,18 +3,19 @@
 Hub and peer run the same `Machine`; `adapters/net/link.py` connects it to sockets. A session is
 one life of one end. For each pair of sessions the machine guarantees:
 
-- each envelope is delivered once and in order, however often the connection is lost;
-- an envelope is kept until the other end has *processed* it, so a new session of the other end
+- each item is delivered once and in order, however often the connection is lost;
+- an item is kept until the other end has *processed* it, so a new session of the other end
   receives again everything that was not (at least once across restarts);
-- neither end ever holds more than one window of envelopes and bytes.
+- neither end ever holds more than one window of items and bytes.
 
+    >>> from angelos.core.frames import FactReport
     >>> hub, node = Machine("h"), Machine("n")
     >>> hello = node.hello(now=0.0)[0].data
     >>> _ = node.receive(hub.accept(read_frame(hello), now=0.0)[0].data, now=0.0)
-    >>> node.offer(Envelope("fact", "f1", b"..."))
+    >>> node.offer(FactReport("f1", b"..."))
     True
     >>> hub.receive(node.flush()[0].data, now=0.0)
-    [Deliver(epoch=1, upto=1, envelopes=(Envelope(kind='fact', id='f1', body=b'...'),))]
+    [Deliver(epoch=1, upto=1, items=(FactReport(id='f1', body=b'...', codec='msgpack'),))]
     >>> node.receive(hub.done(1, 1)[0].data, now=0.0)
     []
     >>> node.waiting
@@ -29,19 +30,18 @@ from typing import Literal
 
 from angelos.core.errors import AngelError, TooLarge
 from angelos.core.frames import (
-    MAX_ENVELOPE_BYTES,
+    MAX_ITEM_BYTES,
     VERSION,
     Ack,
     Batch,
     Bye,
     EndCode,
-    Envelope,
     Frame,
     Hello,
+    Item,
     Ping,
     Pong,
     Welcome,
-    envelope_size,
     read_frame,
     write_frame,
 )
@@ -69,7 +69,7 @@ class Config:
     """How much one end accepts at once, and how long it waits (seconds)."""
 
     window: int = 2048
-    window_bytes: int = 2 * MAX_ENVELOPE_BYTES
+    window_bytes: int = 2 * MAX_ITEM_BYTES
     idle_s: float = 10.0
     """Send a ping after this much silence."""
     dead_s: float = 30.0
@@ -97,7 +97,7 @@ class Deliver:
 
     epoch: int
     upto: int
-    envelopes: tuple[Envelope, ...]
+    items: tuple[Item, ...]
 
 
 @dataclass(frozen=True)
@@ -129,10 +129,10 @@ class Machine:
         self._heard = self._pinged = 0.0
         self._ponged = float("-inf")
         # Outgoing. `_flight` was transmitted on the present connection, `_queue` was not yet.
-        # Both keep an envelope until it is acknowledged, and `_queue` follows `_flight`: so when
+        # Both keep an item until it is acknowledged, and `_queue` follows `_flight`: so when
         # a connection is lost, `_down` joins them and the next connection sends all again.
-        self._flight: deque[tuple[Envelope, int]] = deque()
-        self._queue: deque[tuple[Envelope, int]] = deque()
+        self._flight: deque[tuple[Item, int]] = deque()
+        self._queue: deque[tuple[Item, int]] = deque()
         self._flight_bytes = self._queue_bytes = 0
         self._acked = 0  # sequence number before the first of `_flight`
         self._highest = 0  # ever transmitted in this pair of sessions
@@ -146,7 +146,7 @@ class Machine:
 
     @property
     def waiting(self) -> int:
-        """How many envelopes the other end has not processed yet."""
+        """How many items the other end has not processed yet."""
         return len(self._flight) + len(self._queue)
 
     @property
@@ -230,42 +230,41 @@ class Machine:
 
     # -- the application's side --------------------------------------------------------------
 
-    def offer(self, envelope: Envelope) -> bool:
-        """Queue an envelope; False when a whole window is queued already.
+    def offer(self, item: Item) -> bool:
+        """Queue an item; False when a whole window is queued already.
 
         Raises:
             TooLarge: no window can hold it.
         """
-        size = envelope_size(envelope)
-        if size < 0:
+        size = item.size
+        if size > MAX_ITEM_BYTES:
             raise TooLarge(
-                f"The envelope {envelope.id[:64]!r} has {len(envelope.body)} bytes; "
-                f"{MAX_ENVELOPE_BYTES} are allowed with its id."
+                f"A {type(item).__name__.lower()} has {size} bytes; {MAX_ITEM_BYTES} are allowed."
             )
         queued = self._flight_bytes + self._queue_bytes
         if self.waiting and (
             self.waiting >= self.config.window or queued + size > self.config.window_bytes
         ):
             return False
-        self._queue.append((envelope, size))
+        self._queue.append((item, size))
         self._queue_bytes += size
         return True
 
     def flush(self) -> list[Effect]:
-        """Transmit as many queued envelopes as the other end's window allows."""
+        """Transmit as many queued items as the other end's window allows."""
         effects: list[Effect] = []
         while self.phase == "up" and self._queue:
-            batch: list[Envelope] = []
+            batch: list[Item] = []
             batch_bytes = 0
             while self._queue and len(batch) < _BATCH_ENVELOPES and batch_bytes < _BATCH_BYTES:
-                envelope, size = self._queue[0]
+                item, size = self._queue[0]
                 if not self._credit(size):
                     break
                 self._flight.append(self._queue.popleft())
                 self._queue_bytes -= size
                 self._flight_bytes += size
                 batch_bytes += size
-                batch.append(envelope)
+                batch.append(item)
             if not batch:
                 break
             first = self._acked + len(self._flight) - len(batch) + 1
@@ -274,7 +273,7 @@ class Machine:
         return effects
 
     def _credit(self, size: int) -> bool:
-        # One envelope may always be in flight, or one larger than the window would block for ever.
+        # One item may always be in flight, or one larger than the window would block for ever.
         return not self._flight or (
             len(self._flight) < self._peer_window and self._flight_bytes + size <= self._peer_bytes
         )
@@ -359,16 +358,16 @@ class Machine:
         return [Established(resumed), *self.flush()]
 
     def _batch(self, batch: Batch) -> list[Effect]:
-        last = batch.first + len(batch.envelopes) - 1
+        last = batch.first + len(batch.items) - 1
         if not 1 <= batch.first <= self._delivered + 1:
             return self.end(
-                EndCode.protocol, f"Envelope {batch.first} does not follow {self._delivered}."
+                EndCode.protocol, f"Item {batch.first} does not follow {self._delivered}."
             )
         if last <= self._delivered:
             return []
         # A batch may overlap with what came over the last connection: only its end is new.
-        fresh = batch.envelopes[self._delivered + 1 - batch.first :]
-        sizes = [envelope_size(envelope) for envelope in fresh]
+        fresh = batch.items[self._delivered + 1 - batch.first :]
+        sizes = [item.size for item in fresh]
         self._undone.extend(sizes)
         self._undone_bytes += sum(sizes)
         self._delivered = last
@@ -385,7 +384,7 @@ class Machine:
         return self.flush()
 
     def _forget(self, upto: int) -> None:
-        """Drop the envelopes that the other end has processed."""
+        """Drop the items that the other end has processed."""
         for _ in range(upto - self._acked):
             if self._flight:
                 self._flight_bytes -= self._flight.popleft()[1]

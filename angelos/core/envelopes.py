@@ -1,8 +1,7 @@
 """Envelopes: what the hub and its queues carry without looking into it.
 
 A header says from whom, to whom and how; the body is bytes that only the consumer decodes, so a
-later version's fields survive and no body can break the hub. `EnvelopeQueue` keeps them; today's
-`Queue` of commands and `frames.Envelope` stay in force until the hub's issue replaces both.
+later version's fields survive and no body can break the hub. `EnvelopeQueue` keeps them.
 
     >>> header = EnvelopeHeader(id="msg-1", source=PrincipalId("agent/ada"), lane=Lane.message,
     ...     destination=PrincipalId("node/exec1"), sequence=1, codec="msgpack")
@@ -47,7 +46,7 @@ class Lane(StrEnum):
         return self in {Lane.log, Lane.heartbeat, Lane.dashboard}
 
 
-class EnvelopeHeader(msgspec.Struct, frozen=True, kw_only=True):
+class EnvelopeHeader(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """All that the hub knows of an envelope."""
 
     id: str
@@ -58,7 +57,7 @@ class EnvelopeHeader(msgspec.Struct, frozen=True, kw_only=True):
     """A name; a label such as `gpu` is resolved to one before the envelope is put."""
     lane: Lane
     sequence: int
-    """The source's own count for this destination and lane, from 1."""
+    """Grows with each that the source sends to this destination in this lane."""
     codec: str
     """How the body is encoded, for its consumer: `msgpack`, `protobuf`, `json`, ..."""
     deadline: float | None = None

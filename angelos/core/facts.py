@@ -51,6 +51,8 @@ class Kind(StrEnum):
     system_stopped = "system.stopped"
     part_restarted = "part.restarted"  # subject: system/<part>
     policy_loaded = "policy.loaded"
+    letter_dead = "letter.dead"  # subject: whose queue, or system/journal
+    message_refused = "message.refused"  # subject: who sent it
 
     audit_key = "audit.key"  # subject: the log's name
 
@@ -200,6 +202,32 @@ class AuditKey(FactPayload, frozen=True, kw_only=True):
     vkeys: tuple[str, ...] = ()
     lasting: bool = False
     """Whether the signer keeps them when it is started again."""
+
+
+class LetterDead(FactPayload, frozen=True, kw_only=True):
+    """An entry of the journal or an envelope of a queue was set aside as a dead letter."""
+
+    kind: ClassVar[Kind] = Kind.letter_dead
+    position: str
+    """Where it was; `angelos hub dead-letters show` shows it."""
+    reason: str
+    """A `DeadReason`."""
+    detail: str = ""
+    source: str = ""
+    """Who had sent it, if that can be read."""
+    envelope: str = ""
+    """Its id, if that can be read."""
+
+
+class MessageRefused(FactPayload, frozen=True, kw_only=True):
+    """A peer may not send a message to another, or there is no such destination."""
+
+    kind: ClassVar[Kind] = Kind.message_refused
+    to: str
+    lane: str
+    code: str
+    """Of the error that its sender got."""
+    reason: str = ""
 
 
 NodeRole = Literal["execution", "labs"]
@@ -618,6 +646,8 @@ PAYLOADS: dict[str, type[FactPayload]] = {
         SystemStopped,
         PolicyLoaded,
         AuditKey,
+        LetterDead,
+        MessageRefused,
         NodeEnrolled,
         NodeConnected,
         NodeDisconnected,

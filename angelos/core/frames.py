@@ -2,7 +2,7 @@
 
     peer -> hub   Hello     my session, the session of yours that I remember, my window
     hub -> peer   Welcome   the same, and whether numbering continues
-    both          Batch     envelopes, numbered from `first`
+    both          Batch     items, numbered from `first`: facts, posts, dispatches, settlements
     both          Ack       everything up to this number is processed durably
     both          Ping/Pong a sign of life
     both          Bye       the end, with a code
@@ -21,13 +21,14 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from angelos.core.envelopes import EnvelopeHeader, Lane
 from angelos.core.errors import InvalidInput, TooLarge
 
-VERSION = 1
+VERSION = 2
 MAX_FRAME_BYTES = 12 * 1024 * 1024
-MAX_ENVELOPE_BYTES = 8 * 1024 * 1024
-ENVELOPE_OVERHEAD = 64
-"""How many bytes of a window an empty envelope uses."""
+MAX_ITEM_BYTES = 8 * 1024 * 1024
+OVERHEAD = 64
+"""How many bytes of a window an empty item uses."""
 
 Counter = Annotated[int, msgspec.Meta(ge=0, le=2**62)]
 Window = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
@@ -35,6 +36,7 @@ WindowBytes = Annotated[int, msgspec.Meta(ge=1, le=1_000_000_000)]
 SessionId = Annotated[str, msgspec.Meta(max_length=64)]
 Code = Annotated[str, msgspec.Meta(max_length=32)]
 Text = Annotated[str, msgspec.Meta(max_length=500)]
+Name = Annotated[str, msgspec.Meta(max_length=128)]
 
 
 class EndCode(StrEnum):
@@ -62,12 +64,93 @@ class EndCode(StrEnum):
     """The certificate has expired."""
 
 
-class Envelope(msgspec.Struct, frozen=True, array_like=True):
-    """One message on a channel; the body is opaque to the hub."""
+class FactReport(msgspec.Struct, frozen=True, array_like=True, tag="fact"):
+    """Peer to hub: a fact, to be appended to the journal."""
 
-    kind: Literal["command", "fact", "ack"]
-    id: str
+    id: Name
+    """The fact's own."""
     body: bytes
+    """The fact, by `codec`."""
+    codec: Literal["msgpack", "json"] = "msgpack"
+
+    @property
+    def size(self) -> int:
+        """How many bytes of a window it uses."""
+        return len(self.id) + len(self.body) + OVERHEAD
+
+
+class Post(msgspec.Struct, frozen=True, array_like=True, tag="post"):
+    """Peer to hub: an envelope for somebody else; a `Receipt` answers it."""
+
+    id: Name
+    """The sender's own: sent again with the same id it is put once."""
+    to: Name
+    """A principal, or labels (`language=rust,gpu`) of which one is chosen."""
+    lane: Lane
+    sequence: Counter
+    """The sender's count for this destination and lane."""
+    codec: Code
+    body: bytes
+    deadline: float | None = None
+    trace: Name = ""
+    sticky: Name = ""
+    """Those with the same word go to the same destination, as long as it is there."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes of a window it uses."""
+        return len(self.id) + len(self.body) + OVERHEAD
+
+
+class Dispatch(msgspec.Struct, frozen=True, array_like=True, tag="dispatch"):
+    """Hub to peer: an envelope from the peer's queue, to be settled by its position."""
+
+    position: Name
+    attempt: Counter
+    header: EnvelopeHeader
+    body: bytes
+
+    @property
+    def size(self) -> int:
+        """How many bytes of a window it uses."""
+        return len(self.header.id) + len(self.body) + OVERHEAD
+
+
+class Settle(msgspec.Struct, frozen=True, array_like=True, tag="settle"):
+    """Peer to hub: what became of dispatched envelopes."""
+
+    positions: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1, max_length=1024)]
+    outcome: Literal["done", "retry", "refused"] = "done"
+    """`retry`: hand them out again later; `refused`: never, they become dead letters."""
+    detail: Text = ""
+
+    @property
+    def size(self) -> int:
+        """How many bytes of a window it uses."""
+        return sum(map(len, self.positions)) + OVERHEAD
+
+
+class PostReceipt(msgspec.Struct, frozen=True, array_like=True, tag="receipt"):
+    """Hub to peer: a post was taken durably, or why it was not."""
+
+    id: Name
+    code: Code = ""
+    """Empty: it was taken; else the code of an error (`core.errors`)."""
+    to: Name = ""
+    """The destination that was chosen."""
+    duplicate: bool = False
+    retry_after_s: float = 0.0
+    """With the code `busy`: when to try again."""
+    detail: Text = ""
+
+    @property
+    def size(self) -> int:
+        """How many bytes of a window it uses."""
+        return len(self.id) + OVERHEAD
+
+
+Item = FactReport | Post | Dispatch | Settle | PostReceipt
+"""What a batch holds."""
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, tag="hello"):
@@ -98,14 +181,14 @@ class Welcome(msgspec.Struct, frozen=True, array_like=True, tag="welcome"):
 
 
 class Batch(msgspec.Struct, frozen=True, array_like=True, tag="batch"):
-    """Envelopes with the sequence numbers `first`, `first + 1`, ..."""
+    """Items with the sequence numbers `first`, `first + 1`, ..."""
 
     first: Counter
-    envelopes: tuple[Envelope, ...]
+    items: tuple[Item, ...]
 
 
 class Ack(msgspec.Struct, frozen=True, array_like=True, tag="ack"):
-    """Every envelope up to this sequence number is processed durably; cumulative."""
+    """Every item up to this sequence number is processed durably; cumulative."""
 
     upto: Counter
 
@@ -143,12 +226,6 @@ def read_frame(data: bytes) -> Frame:
         frame = _decoder.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InvalidInput(f"Not a frame of the channel protocol: {error}") from error
-    if isinstance(frame, Batch) and any(envelope_size(e) < 0 for e in frame.envelopes):
-        raise InvalidInput("An envelope is larger than the protocol allows.")
+    if isinstance(frame, Batch) and any(item.size > MAX_ITEM_BYTES for item in frame.items):
+        raise InvalidInput("An item is larger than the protocol allows.")
     return frame
-
-
-def envelope_size(envelope: Envelope) -> int:
-    """Return how many bytes of a window an envelope uses; -1 when it is too large."""
-    size = len(envelope.body) + len(envelope.id) + ENVELOPE_OVERHEAD
-    return size if size <= MAX_ENVELOPE_BYTES and len(envelope.id) <= ENVELOPE_OVERHEAD * 2 else -1

@@ -36,6 +36,7 @@ class Permission(StrEnum):
     principals_quarantine = "principals:quarantine"
     people_manage = "people:manage"
     tokens_manage = "tokens:manage"  # one's own
+    messages_send = "messages:send"  # to other nodes and agents
     jupyter_use = "jupyter:use"  # kernels, terminals, files that are not managed
     anyone = "anyone"  # held by all, signed in or not; only for enrolment and OpenAPI
 
@@ -87,8 +88,8 @@ ROLES: dict[Role, frozenset[Permission]] = {
     Role.reviewer: _REVIEW,
     Role.operator: _OPERATE,
     Role.admin: _OPERATE | {_P.people_manage},
-    Role.agent: _VIEW | {_P.tasks_run, _P.tasks_cancel, _P.proposals_create},
-    Role.node: frozenset({_P.anyone, _P.revisions_read}),
+    Role.agent: _VIEW | {_P.tasks_run, _P.tasks_cancel, _P.proposals_create, _P.messages_send},
+    Role.node: frozenset({_P.anyone, _P.revisions_read, _P.messages_send}),
 }
 
 

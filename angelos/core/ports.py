@@ -10,16 +10,13 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Protocol, Self
 
-import msgspec
-
 from angelos.core.branches import BranchName
 from angelos.core.envelopes import DeadLetter, PutReceipt, QueueDelivery, QueueDepth, RoutedEnvelope
 from angelos.core.facts import Fact
 from angelos.core.fencing import FencingToken
-from angelos.core.frames import Envelope
+from angelos.core.frames import Item
 from angelos.core.ids import (
     START,
-    CommandId,
     DocumentId,
     Offset,
     PrincipalId,
@@ -27,7 +24,7 @@ from angelos.core.ids import (
     Revision,
 )
 from angelos.core.intake import IntakeReceipt, Submission
-from angelos.core.messages import Command, Tier
+from angelos.core.messages import Tier
 from angelos.core.pending import Acceptance, BatchCandidate, Part, Pending, ProposalDraft
 from angelos.core.principals import ActingSession, EndCause, Generation, Standing
 from angelos.core.reports import RunReport
@@ -93,51 +90,8 @@ class Journal(Protocol):
         ...
 
 
-class Receipt(msgspec.Struct, frozen=True, kw_only=True):
-    """A command was taken durably; `duplicate` if its id was there already."""
-
-    command: CommandId
-    position: Offset
-    duplicate: bool = False
-
-
-class Delivery(Protocol):
-    """One command handed out by a queue, to be acknowledged or given back."""
-
-    command: Command
-    position: Offset
-
-    async def ack(self) -> None:
-        """Say that it is done; it will not be delivered again."""
-        ...
-
-    async def nack(self, reason: str) -> None:
-        """Say that it cannot be done; it is delivered again."""
-        ...
-
-
-class Queue(Protocol):
-    """Commands to each destination: at least once, in order, deduplicated by id, bounded."""
-
-    async def put(self, to: PrincipalId, command: Command) -> Receipt:
-        """Take a command durably; raise `Busy` when the destination's queue is full."""
-        ...
-
-    def take(self, me: PrincipalId) -> AsyncIterator[Delivery]:
-        """Yield what is not acknowledged, oldest first, then what comes, for ever."""
-        ...
-
-    async def depth(self, to: PrincipalId) -> int:
-        """Return how many commands wait for `to`."""
-        ...
-
-    async def drop(self, to: PrincipalId, commands: Collection[CommandId]) -> int:
-        """Remove waiting commands by id and return how many were removed."""
-        ...
-
-
 class EnvelopeQueue(Protocol):
-    """Envelopes to each destination, bodies opaque; it replaces `Queue` in the hub's issue.
+    """Envelopes to each destination, bodies opaque.
 
     At least once; deduplicated by (source, id) over at least the newest 65,536 ids of a
     destination, acknowledged ones included; in the order of `put` for each (source, destination,
@@ -702,11 +656,11 @@ class Channel(Protocol):
 
     peer: PrincipalId
 
-    async def send(self, batch: Sequence[Envelope]) -> None:
+    async def send(self, batch: Sequence[Item]) -> None:
         """Send a batch; waits while the peer has given no credit. Raises `Unavailable`."""
         ...
 
-    async def recv(self) -> list[Envelope]:
+    async def recv(self) -> list[Item]:
         """Return the next batch; raise `Unavailable` when the link is gone."""
         ...
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from angelos.adapters.identity.authority import Pki
 from angelos.core.ids import PrincipalId
-from angelos.core.ports import Admission, Clock, Journal, Queue
+from angelos.core.ports import Admission, Clock, EnvelopeQueue, Journal
 from angelos.hub.config import HubConfig
 from angelos.hub.listener import Listeners
 from angelos.hub.store import Identities
@@ -24,7 +24,7 @@ class HubParts:
     """The parts that `wiring` builds a hub from."""
 
     journal: Journal
-    queue: Queue
+    queue: EnvelopeQueue
     identities: Identities
     pki: Pki
     clock: Clock

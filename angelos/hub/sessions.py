@@ -1,12 +1,11 @@
-"""One session per connected peer: commands down, facts up, and the facts about the peer itself.
+"""One session per connected peer: its consumer, its writer, and the facts about the peer.
 
 A session lives as long as both ends remember each other: across lost connections, for up to
 `resume_s` without one, until the peer restarts or a second connection of the same name takes
 over.
 
-    queue.take(peer) -> Envelope "command" -> peer
-    peer -> Envelope "fact" -> checked -> journal.append -> only then acknowledged
-    peer -> Envelope "ack" (id of a finished command) -> Delivery.ack
+    queue -> QueueConsumer -> Dispatch -> peer
+    peer -> FactReport, Settle, Post -> JournalWriter -> journal, queues -> only then acknowledged
 """
 
 from __future__ import annotations
@@ -14,12 +13,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from contextlib import aclosing
-from typing import Any, cast
 
 from angelos.adapters.net.link import Link, Wire
 from angelos.core.channel import Machine
-from angelos.core.errors import AngelError, Forbidden, InvalidInput, TooLarge, Unavailable
+from angelos.core.errors import AngelError, Fenced, NotFound, Unavailable
 from angelos.core.facts import (
     AgentConnected,
     AgentDisconnected,
@@ -28,14 +25,16 @@ from angelos.core.facts import (
     NodeConnected,
     NodeDisconnected,
 )
-from angelos.core.frames import EndCode, Envelope, Hello
-from angelos.core.ids import CommandId, PrincipalId
-from angelos.core.messages import Tier, decode, encode
+from angelos.core.frames import EndCode, Hello
+from angelos.core.ids import PrincipalId, is_principal
+from angelos.core.messages import Tier
 from angelos.core.permissions import Role
-from angelos.core.ports import Delivery
 from angelos.hub.background import BackgroundTasks
-from angelos.hub.models import MAX_FACT_BYTES, Peer, check_fact
+from angelos.hub.consumer import QueueConsumer
+from angelos.hub.journal_writer import JournalWriter
+from angelos.hub.models import Peer
 from angelos.hub.parts import HubParts
+from angelos.hub.posts import Posts
 
 log = logging.getLogger(__name__)
 HUB = PrincipalId("system/hub")
@@ -46,7 +45,7 @@ _INFO = frozenset({"tier", "pid"})
 class Session:
     """The hub's end of one peer's channel, for one life of that peer."""
 
-    def __init__(self, peer: Peer, parts: HubParts) -> None:
+    def __init__(self, peer: Peer, parts: HubParts, posts: Posts) -> None:
         self.peer = peer
         self.id = peer.principal.id
         self.link = Link(self.id, Machine(secrets.token_hex(16), parts.config.channel), parts.clock)
@@ -54,7 +53,10 @@ class Session:
         self.over = asyncio.Event()
         self._announced = asyncio.Event()  # the journal has the fact that the peer connected
         self._parts = parts
-        self._open: dict[CommandId, Delivery] = {}  # delivered to the peer, not acknowledged
+        self.consumer = QueueConsumer(parts.queue, self.link, self.link.machine.session)
+        self._writer = JournalWriter(
+            parts.journal, parts.admission, posts, self.consumer, self.link
+        )
 
     def attach(self, peer: Peer, hello: Hello, wire: Wire) -> None:
         """Continue over a new connection."""
@@ -69,8 +71,8 @@ class Session:
                 await before.over.wait()  # its facts come first, and it still holds the queue
             async with asyncio.TaskGroup() as group:
                 presence = group.create_task(self._record_presence())
-                helpers = [group.create_task(self._commands()), group.create_task(self._tick())]
-                await self._facts()
+                helpers = [group.create_task(self.consumer.run()), group.create_task(self._tick())]
+                await self._receive()
                 for helper in helpers:
                     helper.cancel()
                 await presence
@@ -85,65 +87,24 @@ class Session:
             self.link.end(EndCode.shutdown)
             self.over.set()
 
-    async def _commands(self) -> None:
-        deliveries = self._parts.queue.take(self.id)
-        async with aclosing(cast("Any", deliveries)):
-            async for delivery in deliveries:
-                command = delivery.command
-                self._open[command.id] = delivery
-                try:
-                    await self.link.send([Envelope("command", command.id, encode(command))])
-                except TooLarge:
-                    log.exception("Command %s stays in the queue: no frame holds it", command.id)
-                except Unavailable:
-                    return  # the link has ended; what is not acknowledged stays in the queue
-
-    async def _facts(self) -> None:
+    async def _receive(self) -> None:
+        """Write down what the peer sends, until the link has ended."""
         await self._announced.wait()
         while True:
             try:
                 batch = await self.link.recv()
-            except Unavailable:
+                refusal = await self._writer.write(self.peer, batch)
+            except Fenced:
+                self.link.end(EndCode.fenced, "Another hub has a newer connection of this peer.")
                 return
-            facts: list[Fact] = []
-            done: list[Delivery] = []
-            refusal = self._sort(batch, facts, done)
-            accepted = [fact for fact in facts if self._parts.admission.accepts(fact)]
-            if len(accepted) < len(facts):
-                rest = {f"{fact.kind} of {fact.subject}" for fact in facts if fact not in accepted}
-                log.info("Not written down, late or not %s's to say: %s", self.id, sorted(rest))
-            if accepted:
-                await self._parts.journal.append(accepted)
-            for delivery in done:  # only now that its facts are durable
-                await delivery.ack()
+            except Unavailable:
+                if self.link.ended is None:
+                    raise
+                return
             if refusal is not None:
                 log.warning("%s broke the rules: %s", self.id, refusal)
                 self.link.end(EndCode.refused, refusal.detail)
                 return
-
-    def _sort(
-        self, batch: list[Envelope], facts: list[Fact], done: list[Delivery]
-    ) -> AngelError | None:
-        """Sort a batch into facts and finished commands, up to the first that is not allowed."""
-        for envelope in batch:
-            try:
-                if envelope.kind == "fact":
-                    if len(envelope.body) > MAX_FACT_BYTES:
-                        return TooLarge(
-                            f"A fact of {self.id} is larger than {MAX_FACT_BYTES} bytes."
-                        )
-                    fact = decode(envelope.body, Fact)
-                    check_fact(fact, self.id, self.peer.principal.role)
-                    facts.append(fact)
-                elif envelope.kind == "ack":
-                    delivery = self._open.pop(CommandId(envelope.id), None)
-                    if delivery is not None:  # a second ack of the same command is ignored
-                        done.append(delivery)
-                else:
-                    return Forbidden(f"{self.id} may not send {envelope.kind} envelopes.")
-            except (Forbidden, InvalidInput) as error:
-                return error
-        return None
 
     async def _record_presence(self) -> None:
         """Append a fact when the peer connects or disconnects; end the link if it stays away."""
@@ -195,6 +156,7 @@ class Sessions:
 
     def __init__(self, parts: HubParts, background: BackgroundTasks) -> None:
         self._parts = parts
+        self._posts = Posts(parts.queue, self, parts.journal, parts.clock)
         self._background = background
         self._sessions: dict[PrincipalId, Session] = {}
 
@@ -213,7 +175,7 @@ class Sessions:
             return before
         if before is not None:
             before.link.end(EndCode.fenced, "Another connection with this certificate took over.")
-        session = Session(peer, self._parts)
+        session = Session(peer, self._parts, self._posts)
         self._sessions[session.id] = session
         session.attach(peer, hello, wire)
         self._background.start(self._run(session, before), f"session {session.id}")
@@ -225,6 +187,17 @@ class Sessions:
         finally:
             if self._sessions.get(session.id) is session:
                 del self._sessions[session.id]
+
+    async def resolve(self, to: str, sticky: str) -> PrincipalId:
+        """Return the principal that a post is for.
+
+        Raises:
+            NotFound: There is none by that name.
+        """
+        del sticky
+        if not is_principal(to):
+            raise NotFound(f"{to[:100]!r} is no destination.")
+        return PrincipalId(to)
 
     def cut(self, principal: PrincipalId, code: str, reason: str) -> None:
         """End a principal's session, if there is one."""

@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from angelos.core.envelopes import Lane
 from angelos.core.errors import AngelError, Forbidden, InvalidInput
-from angelos.core.frames import Envelope
+from angelos.core.frames import Dispatch
 from angelos.core.grants import Grant, check_grant
-from angelos.core.ids import CommandId, PrincipalId
+from angelos.core.ids import PrincipalId
 from angelos.core.messages import (
     CancelTask,
     Checkout,
@@ -124,9 +125,9 @@ class Node:
     async def run(self) -> None:
         """Receive commands for ever; raises `Unavailable` when the channel has ended for good."""
         while True:
-            for envelope in await self._now.channel.recv():
-                if envelope.kind == "command":
-                    await self._receive(envelope)
+            for item in await self._now.channel.recv():
+                if isinstance(item, Dispatch):
+                    await self._receive(item)
 
     def _build(self, channel: Channel, memory: inbox.Inbox) -> _Connected:
         config = self._config
@@ -153,13 +154,17 @@ class Node:
         assert self._connection is not None  # noqa: S101 - inside `async with`
         return self._connection
 
-    async def _receive(self, envelope: Envelope) -> None:
-        try:
-            command = decode(envelope.body, Command)
-        except InvalidInput as error:
-            log.warning("Dropped a command that cannot be read: %s", error)
-            await self._now.outbox.acknowledge(CommandId(envelope.id))
+    async def _receive(self, dispatch: Dispatch) -> None:
+        if dispatch.header.lane not in {Lane.command, Lane.control}:
+            await self._now.outbox.refuse(dispatch, "A node takes commands only.")
             return
+        try:
+            command = decode(dispatch.body, Command)
+        except InvalidInput as error:
+            log.warning("Refused a command that cannot be read: %s", error)
+            await self._now.outbox.refuse(dispatch, error.detail)
+            return
+        self._now.outbox.dispatched(command.id, dispatch)
         match self._now.inbox.receive(command.id):
             case "finished":
                 await self._now.outbox.acknowledge(command.id)

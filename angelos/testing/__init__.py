@@ -9,7 +9,7 @@ In a `conftest.py`:
         fact = await next_fact(journal, kind="task.accepted")
 
 `stores` starts a real PostgreSQL and Valkey once a session; each test gets a fresh database and
-an empty Valkey. The fakes (`MemoryJournal`, `MemoryQueue`, `ManualClock`) need neither.
+an empty Valkey. The fakes (`MemoryJournal`, `MemoryEnvelopeQueue`, `ManualClock`) need neither.
 """
 
 from angelos.testing.fixtures import (
@@ -27,7 +27,7 @@ from angelos.testing.fixtures import (
     valkey,
 )
 from angelos.testing.intake import MemoryGenerations, MemoryIntake
-from angelos.testing.memory import ManualClock, MemoryJournal, MemoryQueue
+from angelos.testing.memory import ManualClock, MemoryJournal
 from angelos.testing.queues import MemoryEnvelopeQueue, MemoryLeases
 from angelos.testing.repository import MemoryRepository
 from angelos.testing.sandbox import ScriptedBox, ScriptedSandbox
@@ -39,7 +39,6 @@ __all__ = [
     "MemoryIntake",
     "MemoryJournal",
     "MemoryLeases",
-    "MemoryQueue",
     "MemoryRepository",
     "ScriptedBox",
     "ScriptedSandbox",

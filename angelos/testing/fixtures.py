@@ -17,8 +17,9 @@ import pytest
 import pytest_asyncio
 
 from angelos.adapters.host.embedded import EmbeddedPostgres, EmbeddedValkey
+from angelos.adapters.stores.envelope_queue import ValkeyEnvelopeQueue
 from angelos.adapters.stores.postgres import Database
-from angelos.adapters.stores.valkey import Client, ValkeyJournal, ValkeyQueue, connect
+from angelos.adapters.stores.valkey import Client, ValkeyJournal, connect
 from angelos.core.facts import Fact
 from angelos.core.ids import START, Offset, PrincipalId, new_fact_id
 from angelos.core.messages import encode
@@ -201,9 +202,9 @@ def journal(valkey: Client) -> ValkeyJournal:
 
 
 @pytest.fixture
-def queue(valkey: Client) -> ValkeyQueue:
+def queue(valkey: Client) -> ValkeyEnvelopeQueue:
     """Empty queues in Valkey."""
-    return ValkeyQueue(valkey)
+    return ValkeyEnvelopeQueue(valkey)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from angelos.adapters.stores.postgres import Database
 from angelos.core.api import CreateEnrolment
 from angelos.core.facts import Fact
 from angelos.core.ids import PrincipalId
-from angelos.core.ports import Admission, Clock, Journal, Queue
+from angelos.core.ports import Admission, Clock, EnvelopeQueue, Journal
 from angelos.core.routes import Route
 from angelos.hub.app import bind, serve
 from angelos.hub.config import HubConfig
@@ -47,7 +47,7 @@ class AcceptAll:
 async def running_hub(  # noqa: PLR0913 - what a hub is made of
     database: Database,
     journal: Journal,
-    queue: Queue,
+    queue: EnvelopeQueue,
     folder: Path,
     *,
     routes: Sequence[Route] = (),

@@ -1,4 +1,4 @@
-"""The ports in memory, with the promises of the real adapters except durability.
+"""The journal in memory, with the promises of the real adapter except durability.
 
 >>> import asyncio
 >>> asyncio.run(MemoryJournal().last())
@@ -13,11 +13,10 @@ from collections.abc import AsyncGenerator, Collection, Sequence
 import msgspec
 
 from angelos.adapters.host.clock import SystemClock
-from angelos.adapters.stores.streams import busy, matches
+from angelos.adapters.stores.streams import matches
 from angelos.core.facts import Fact
-from angelos.core.ids import START, CommandId, FactId, Offset, PrincipalId, offset_key
-from angelos.core.messages import Command
-from angelos.core.ports import Clock, Receipt
+from angelos.core.ids import START, FactId, Offset, offset_key
+from angelos.core.ports import Clock
 
 
 class ManualClock:
@@ -99,88 +98,3 @@ class MemoryJournal:
     def _after(self, after: Offset) -> list[Fact]:
         key = offset_key(after)
         return [fact for fact in self._facts if offset_key(fact.offset) > key]
-
-
-class MemoryDelivery:
-    """A command handed out by `MemoryQueue`."""
-
-    def __init__(self, queue: MemoryQueue, to: PrincipalId, offset: Offset, body: Command) -> None:
-        self._queue, self._to = queue, to
-        self.position = offset
-        self.command = body
-
-    async def ack(self) -> None:
-        """Remove it for good."""
-        self._queue.waiting(self._to).pop(self.position, None)
-
-    async def nack(self, reason: str) -> None:
-        """Hand it out again, before anything that came after it."""
-        del reason
-        await self._queue.give_back(self._to, self.position)
-
-
-class MemoryQueue:
-    """`core.ports.Queue` in dictionaries; one consumer per destination.
-
-    Args:
-        capacity: how many commands may wait for one destination.
-        clock: the time of which positions are made.
-    """
-
-    def __init__(self, capacity: int = 10_000, clock: Clock | None = None) -> None:
-        self._capacity = capacity
-        self._offsets = _Offsets(clock or SystemClock())
-        self._waiting: dict[PrincipalId, dict[Offset, Command]] = {}
-        self._out: dict[PrincipalId, set[Offset]] = {}
-        self._ids: dict[tuple[PrincipalId, CommandId], Offset] = {}
-        self._changed = asyncio.Condition()
-
-    def waiting(self, to: PrincipalId) -> dict[Offset, Command]:
-        """Return what is not acknowledged by `to`, oldest first."""
-        return self._waiting.setdefault(to, {})
-
-    async def put(self, to: PrincipalId, command: Command) -> Receipt:
-        """Take a command; raise `Busy` when the destination's queue is full."""
-        earlier = self._ids.get((to, command.id))
-        if earlier is not None:
-            return Receipt(command=command.id, position=earlier, duplicate=True)
-        if len(self.waiting(to)) >= self._capacity:
-            raise busy(to, self._capacity)
-        async with self._changed:
-            position = self._offsets.next()
-            self._ids[to, command.id] = position
-            self.waiting(to)[position] = command
-            self._changed.notify_all()
-        return Receipt(command=command.id, position=position)
-
-    async def take(self, me: PrincipalId) -> AsyncGenerator[MemoryDelivery, None]:
-        """Yield what is not acknowledged, oldest first, then what comes, for ever."""
-        out = self._out[me] = set()
-        while True:
-            async with self._changed:
-                while (position := self._next(me, out)) is None:
-                    await self._changed.wait()
-            out.add(position)
-            yield MemoryDelivery(self, me, position, self.waiting(me)[position])
-
-    def _next(self, me: PrincipalId, out: set[Offset]) -> Offset | None:
-        out &= self.waiting(me).keys()
-        fresh = (position for position in self.waiting(me) if position not in out)
-        return min(fresh, key=offset_key, default=None)
-
-    async def give_back(self, to: PrincipalId, position: Offset) -> None:
-        """Let `take` hand `position` out again."""
-        async with self._changed:
-            self._out.get(to, set()).discard(position)
-            self._changed.notify_all()
-
-    async def depth(self, to: PrincipalId) -> int:
-        """Return how many commands wait for `to`."""
-        return len(self.waiting(to))
-
-    async def drop(self, to: PrincipalId, commands: Collection[CommandId]) -> int:
-        """Remove waiting commands by id and return how many were removed."""
-        positions = [p for p, c in self.waiting(to).items() if c.id in commands]
-        for position in positions:
-            del self.waiting(to)[position]
-        return len(positions)

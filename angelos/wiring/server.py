@@ -25,8 +25,9 @@ from angelos.adapters.host.datadir import DataDir, ServerFile, SystemFile, write
 from angelos.adapters.identity.authority import Pki
 from angelos.adapters.identity.keys import load_or_create
 from angelos.adapters.net.sockets import free_port
+from angelos.adapters.stores.envelope_queue import ValkeyEnvelopeQueue
 from angelos.adapters.stores.postgres import Database
-from angelos.adapters.stores.valkey import Client, ValkeyJournal, ValkeyQueue, check_server, connect
+from angelos.adapters.stores.valkey import Client, ValkeyJournal, check_server, connect
 from angelos.angelgit.routes import routes as angelgit_routes
 from angelos.angelgit.service import AngelGit
 from angelos.control.config import ControlConfig
@@ -71,7 +72,7 @@ class RunningServer:
 
     routes: list[Route]
     journal: ValkeyJournal
-    queue: ValkeyQueue
+    queue: ValkeyEnvelopeQueue
     repository: AngelGit
     hub: Hub
     control: Control
@@ -100,7 +101,7 @@ class _Base(NamedTuple):
     database: Database
     valkey: Client
     journal: ValkeyJournal
-    queue: ValkeyQueue
+    queue: ValkeyEnvelopeQueue
     keys: _Keys
 
 
@@ -150,13 +151,14 @@ async def _open_base(stack: AsyncExitStack, settings: Settings, stores: OpenStor
     client = connect(stores.valkey)
     stack.push_async_callback(client.aclose)
     await check_server(client)
+    journal = ValkeyJournal(client, database)
     return _Base(
         settings=settings,
         clock=SystemClock(),
         database=database,
         valkey=client,
-        journal=ValkeyJournal(client, database),
-        queue=ValkeyQueue(client),
+        journal=journal,
+        queue=ValkeyEnvelopeQueue(client, journal=journal),
         keys=_Keys(*(load_or_create(settings.data.keys / f"{name}.key") for name in _Keys._fields)),
     )
 

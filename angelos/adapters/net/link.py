@@ -16,12 +16,12 @@ from typing import Protocol
 
 from angelos.core.channel import Deliver, Effect, End, Established, Machine, Transmit
 from angelos.core.errors import Unavailable
-from angelos.core.frames import EndCode, Envelope
+from angelos.core.frames import EndCode, Item
 from angelos.core.ids import PrincipalId
 from angelos.core.ports import Clock
 
 _FLUSH_S = 0.001
-"""How long an envelope may wait for others, while earlier ones are on their way."""
+"""How long an item may wait for others, while earlier ones are on their way."""
 
 
 class Wire(Protocol):
@@ -60,18 +60,18 @@ class Link:
 
     # -- core.ports.Channel ------------------------------------------------------------------
 
-    async def send(self, batch: Sequence[Envelope]) -> None:
-        """Queue envelopes; waits while a whole window is unacknowledged.
+    async def send(self, batch: Sequence[Item]) -> None:
+        """Queue items; waits while a whole window is unacknowledged.
 
         They survive lost connections.
 
         Raises:
-            TooLarge: no frame can hold an envelope.
+            TooLarge: no frame can hold an item.
             Unavailable: the link has ended.
         """
-        for envelope in batch:
+        for item in batch:
             self._check()
-            while not self.machine.offer(envelope):
+            while not self.machine.offer(item):
                 self._flush()
                 self._room.clear()
                 await self._room.wait()
@@ -91,8 +91,8 @@ class Link:
             self._flushing = None
         self._carry_out(self.machine.flush())
 
-    async def recv(self) -> list[Envelope]:
-        """Return every envelope that has arrived, and acknowledge those of the last call.
+    async def recv(self) -> list[Item]:
+        """Return every item that has arrived, and acknowledge those of the last call.
 
         Raises:
             Unavailable: the link has ended, and everything that arrived before was returned.
@@ -104,11 +104,11 @@ class Link:
             self._check()
             self._news.clear()
             await self._news.wait()
-        envelopes = [e for delivery in self._inbox for e in delivery.envelopes]
+        items = [item for delivery in self._inbox for item in delivery.items]
         last = self._inbox[-1]
         self._taken = (last.epoch, last.upto)
         self._inbox.clear()
-        return envelopes
+        return items
 
     async def close(self, reason: str = "") -> None:
         """End the link for good."""

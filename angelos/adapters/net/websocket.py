@@ -1,8 +1,8 @@
 """The peer's end of a channel: a WebSocket over mutual TLS that reconnects on its own.
 
     async with connect_channel(identity.hub_url, context, SystemClock(), info={...}) as channel:
-        await channel.send([Envelope("fact", fact.id, encode(fact))])
-        for envelope in await channel.recv():
+        await channel.send([FactReport(fact.id, encode(fact))])
+        for item in await channel.recv():
             ...
 
 Under TLS 1.3 the client finishes its handshake before the server has checked the certificate. So a

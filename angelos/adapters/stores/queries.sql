@@ -12,3 +12,28 @@ limit %(limit)s;
 
 -- name: projected
 select offset_ms, offset_seq from audit_head;
+
+-- Leases (adapters/stores/leases.py). Time is the database's own.
+
+-- name: acquire_lease
+insert into lease as l (resource, holder, epoch, expires_at)
+values (%(resource)s, %(holder)s, 1, clock_timestamp() + make_interval(secs => %(ttl)s))
+on conflict (resource) do update
+set holder = excluded.holder, epoch = l.epoch + 1, expires_at = excluded.expires_at
+where l.holder is null or l.holder = excluded.holder or l.expires_at <= clock_timestamp()
+returning epoch;
+
+-- name: lease_holder
+select holder, extract(epoch from expires_at - clock_timestamp())::float8
+from lease where resource = %(resource)s;
+
+-- name: renew_lease
+update lease set expires_at = clock_timestamp() + make_interval(secs => %(ttl)s)
+where resource = %(resource)s and epoch = %(epoch)s and holder is not null
+returning epoch;
+
+-- name: release_lease
+update lease set holder = null where resource = %(resource)s and epoch = %(epoch)s;
+
+-- name: lease_epoch
+select epoch, holder is not null from lease where resource = %(resource)s;

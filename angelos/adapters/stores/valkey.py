@@ -1,4 +1,4 @@
-"""The journal and the queues in Valkey streams (or Redis >= 7).
+"""The journal in a Valkey stream (or Redis >= 7).
 
     client = connect("unix:///run/angelos/valkey.sock")
     journal = ValkeyJournal(client)
@@ -6,54 +6,64 @@
     async with aclosing(journal.follow(offset)) as facts:
         async for fact in facts: ...
 
-`append` and `put` are one script each, so a batch is stored whole or not at all, and once however
-often it is sent. The newest ids are kept in two hashes of bounded size that take turns.
+`append` is one script, so a batch is stored whole or not at all, and once however often it is
+sent. The newest ids are kept in two hashes of bounded size that take turns. An entry carries a
+checksum; one that cannot be read is set aside as a dead letter, with a fact, and what is behind it
+is delivered.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import itertools
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Collection, Sequence
-from typing import Any, cast
+import time
+from collections.abc import AsyncGenerator, Collection, Sequence
 
 import msgspec
 
 from angelos.adapters.stores.history import History
+from angelos.adapters.stores.pipeline import Script
 from angelos.adapters.stores.postgres import Database
 from angelos.adapters.stores.streams import (
     PAGE,
     Client,
-    Stream,
-    busy,
     check_server,
+    checksum,
     connect,
+    fields_of,
     matches,
     patiently,
-    unavailable,
 )
-from angelos.core.facts import Fact
-from angelos.core.ids import START, CommandId, Offset, PrincipalId, offset_key
-from angelos.core.messages import Command, decode, encode
-from angelos.core.ports import Receipt
+from angelos.adapters.stores.tail import Rows, Tail
+from angelos.core.envelopes import DeadLetter, DeadReason
+from angelos.core.errors import InvalidInput, Unavailable
+from angelos.core.facts import Fact, LetterDead
+from angelos.core.ids import START, FactId, Offset, PrincipalId, offset_key
+from angelos.core.messages import decode, encode
 
 log = logging.getLogger(__name__)
 
-__all__ = ["Client", "ValkeyDelivery", "ValkeyJournal", "ValkeyQueue", "check_server", "connect"]
+__all__ = ["JOURNAL", "Client", "ValkeyJournal", "check_server", "connect", "letter_fact"]
 
-_TOGETHER = 256
+JOURNAL = PrincipalId("system/journal")
+"""Whose dead letters are entries of the journal."""
+_HUB = PrincipalId("system/hub")
+_KEY = "{journal}"
+_TOGETHER = 512
+_PAGES_AT_ONCE = 4
 IDS_REMEMBERED = 65_536
 """At least this many of the newest ids are kept, at most twice as many."""
 
-# KEYS: stream, ids, older ids. ARGV: ids remembered, then id and body of each fact.
-_APPEND = """
+# KEYS: stream, ids, older ids. ARGV: ids remembered, then id, body and checksum of each fact.
+_APPEND = Script("""
 local offsets = {}
-for i = 2, #ARGV, 2 do
+for i = 2, #ARGV, 3 do
   local offset = redis.call('HGET', KEYS[2], ARGV[i]) or redis.call('HGET', KEYS[3], ARGV[i])
   if not offset then
-    offset = redis.call('XADD', KEYS[1], '*', 'b', ARGV[i + 1])
+    offset = redis.call('XADD', KEYS[1], '*', 'b', ARGV[i + 1], 'c', ARGV[i + 2])
     redis.call('HSET', KEYS[2], ARGV[i], offset)
   end
   offsets[#offsets + 1] = offset
@@ -62,30 +72,17 @@ if redis.call('HLEN', KEYS[2]) >= tonumber(ARGV[1]) then
   redis.call('RENAME', KEYS[2], KEYS[3])
 end
 return offsets
-"""
+""")
+_KEYS = (_KEY, f"{_KEY}:ids", f"{_KEY}:ids:old")
 
-# KEYS as above. ARGV: ids remembered, capacity, id, body. Returns {position, 1 if duplicate}.
-_PUT = """
-local known = redis.call('HGET', KEYS[2], ARGV[3]) or redis.call('HGET', KEYS[3], ARGV[3])
-if known then return {known, 1} end
-if redis.call('XLEN', KEYS[1]) >= tonumber(ARGV[2]) then return {'', 0} end
-local position = redis.call('XADD', KEYS[1], '*', 'b', ARGV[4])
-redis.call('HSET', KEYS[2], ARGV[3], position)
-if redis.call('HLEN', KEYS[2]) >= tonumber(ARGV[1]) then
-  redis.call('RENAME', KEYS[2], KEYS[3])
-end
-return {position, 0}
-"""
-
-# KEYS as above. ARGV: ids of commands. Returns how many were waiting and were removed.
-_DROP = """
-local removed = 0
-for _, id in ipairs(ARGV) do
-  local position = redis.call('HGET', KEYS[2], id) or redis.call('HGET', KEYS[3], id)
-  if position then removed = removed + redis.call('XDEL', KEYS[1], position) end
-end
-return removed
-"""
+# KEYS: stream, dead letters, their order. ARGV: position, raw bytes, detail and time, order.
+_SET_ASIDE = Script("""
+if redis.call('XDEL', KEYS[1], ARGV[1]) == 0 then return 0 end
+redis.call('HSET', KEYS[2], ARGV[1], ARGV[2], ARGV[1] .. ':m', ARGV[3])
+redis.call('ZADD', KEYS[3], ARGV[4], ARGV[1])
+return 1
+""")
+_DEAD, _DEAD_ORDER = f"{_KEY}:dead", f"{_KEY}:dead:order"
 
 
 class _Append:
@@ -93,7 +90,7 @@ class _Append:
 
     def __init__(self, facts: Sequence[Fact]) -> None:
         self.facts = facts
-        self.offsets: list[Offset] = []
+        self.offsets: asyncio.Future[list[Offset]] = asyncio.get_running_loop().create_future()
 
 
 class ValkeyJournal:
@@ -108,45 +105,64 @@ class ValkeyJournal:
     """
 
     def __init__(self, client: Client, database: Database | None = None) -> None:
-        self._stream = Stream(client, "journal")
+        self._client = client
         self._history = History(database) if database is not None else None
-        self._append = client.register_script(_APPEND)
-        self._waiting: dict[_Append, None] = {}  # in order of arrival
-        self._sending = asyncio.Lock()
+        self._waiting: list[_Append] = []
+        self._sending: set[asyncio.Task[None]] = set()
+        self._tail = Tail(client, _KEY, self._facts)
+        self._pages = asyncio.Semaphore(_PAGES_AT_ONCE)
+
+    # -- writing ------------------------------------------------------------------------------
 
     async def append(self, facts: Sequence[Fact]) -> list[Offset]:
         """Append facts, all or none; raise `Unavailable`, after which it may be repeated."""
         if not facts:
             return []
         call = _Append(facts)
-        self._waiting[call] = None
-        try:
-            # The holder of the lock sends for all callers that wait: one connection, one round
-            # trip.
-            async with self._sending:
-                if call in self._waiting:
-                    rest = (waiting for waiting in self._waiting if waiting is not call)
-                    await self._send([call, *rest])
-        finally:
-            self._waiting.pop(call, None)
-        return call.offsets
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self._send_waiting)
+        self._waiting.append(call)
+        return await call.offsets
+
+    def _send_waiting(self) -> None:
+        """Send what was asked for in this turn of the event loop, in as few scripts as it fits."""
+        waiting, self._waiting = self._waiting, []
+        batch: list[_Append] = []
+        count = 0
+        for call in waiting:
+            if batch and count + len(call.facts) > _TOGETHER:
+                self._start(batch)
+                batch, count = [], 0
+            batch.append(call)
+            count += len(call.facts)
+        self._start(batch)
+
+    def _start(self, batch: list[_Append]) -> None:
+        # Not in the task of a caller, who may be cancelled while others wait for their facts.
+        task = asyncio.create_task(self._send(batch), name="journal append")
+        self._sending.add(task)
+        task.add_done_callback(self._sending.discard)
 
     async def _send(self, batch: list[_Append]) -> None:
-        """Append for the first of `batch`, and for the rest as far as they fit.
+        try:
+            args: list[str | bytes | int] = [IDS_REMEMBERED]
+            for fact in (fact for call in batch for fact in call.facts):
+                bare = msgspec.structs.replace(fact, offset=Offset("")) if fact.offset else fact
+                body = encode(bare)
+                args += (fact.id, body, checksum(body))
+            answer: list[bytes] = await self._client.writer.run(_APPEND, _KEYS, *args)
+        except Exception as error:  # noqa: BLE001 - every caller gets it
+            for call in batch:
+                if not call.offsets.done():
+                    call.offsets.set_exception(error)
+            return
+        offsets = (Offset(offset.decode()) for offset in answer)
+        for call in batch:
+            of_call = list(itertools.islice(offsets, len(call.facts)))
+            if not call.offsets.done():
+                call.offsets.set_result(of_call)
 
-        Only the first sees a failure; the rest try for themselves. Facts that were stored in
-        spite of it keep their offsets, because ids are deduplicated.
-        """
-        batch = batch[:_TOGETHER]
-        args: list[Any] = [IDS_REMEMBERED]
-        for fact in (fact for waiting in batch for fact in waiting.facts):
-            args += (fact.id, encode(msgspec.structs.replace(fact, offset=Offset(""))))
-        async with unavailable():
-            answer = await self._append(keys=self._stream.keys, args=args)
-        offsets = iter([Offset(offset.decode()) for offset in cast("list[bytes]", answer)])
-        for waiting in batch:
-            waiting.offsets = list(itertools.islice(offsets, len(waiting.facts)))
-            self._waiting.pop(waiting, None)
+    # -- reading ------------------------------------------------------------------------------
 
     async def read(
         self, after: Offset, limit: int = 1000, kinds: Collection[str] = (), subject: str = ""
@@ -158,9 +174,9 @@ class ValkeyJournal:
             if first is None or offset_key(first) > offset_key(after):
                 facts = await self._history.read(after, first, limit, kinds, subject)
         position = max(after, facts[-1].offset, key=offset_key) if facts else after
-        while len(facts) < limit and (page := await self._stream.after(position, PAGE)):
-            position = Offset(page[-1][0])
-            newer = (_fact(*row) for row in page)
+        while len(facts) < limit and (page := await self._page(position)):
+            position = Offset(page[-1][0].decode())
+            newer = await self._facts(page)
             facts += [fact for fact in newer if matches(fact, kinds, subject)]
         return facts[:limit]
 
@@ -168,29 +184,39 @@ class ValkeyJournal:
         self, after: Offset, kinds: Collection[str] = (), subject: str = ""
     ) -> AsyncGenerator[Fact, None]:
         """Yield facts after `after` for ever; close it with `contextlib.aclosing`."""
-        while True:
-            start = after
-            if self._history is not None:
-                start = await patiently(self._first)
-                while page := await patiently(self._history.read, after, start, PAGE):
+        async with self._tail.joined(kinds, subject) as follower:
+            while True:
+                while not self._tail.covers(after):
+                    page, after = await patiently(self._past, after)
                     for fact in page:
                         after = fact.offset
                         if matches(fact, kinds, subject):
                             yield fact
-            async with contextlib.aclosing(self._stream.follow(after)) as pages:
-                async for page in pages:
-                    # `trim` keeps more than a page: entries can be missing only after a full one.
-                    if len(page) == PAGE and await self._trimmed(after, start):
-                        break
-                    for row in page:
-                        fact = _fact(*row)
+                follower.start(after)
+                while (facts := await follower.next()) is not None:
+                    for fact in facts:
                         after = fact.offset
-                        if matches(fact, kinds, subject):
-                            yield fact
+                        yield fact
+
+    async def _past(self, after: Offset) -> tuple[list[Fact], Offset]:
+        """Return facts after `after`, and the offset of the last entry that was looked at."""
+        if self._history is not None:
+            first = await self._first()
+            if first is None or offset_key(first) > offset_key(after):
+                facts = await self._history.read(after, first, PAGE)
+                if facts:
+                    return facts, after
+        floor = self._tail.floor
+        page = await self._page(after)
+        facts = await self._facts(page)
+        if facts:
+            return facts, after
+        # Nothing lies between `after` and where the tail began before the page was read.
+        return [], Offset(page[-1][0].decode()) if page else max(after, floor, key=offset_key)
 
     async def last(self) -> Offset:
         """Return the newest offset (`START` when nothing was ever appended)."""
-        rows = await self._stream.ask("XREVRANGE", "+", "-", "COUNT", 1)
+        rows: Rows = await self._client.reader.call("XREVRANGE", _KEY, "+", "-", "COUNT", 1)
         if rows:
             return Offset(rows[0][0].decode())
         return await self._history.projected() if self._history is not None else START
@@ -203,133 +229,109 @@ class ValkeyJournal:
         if self._history is None or keep <= PAGE:
             raise ValueError("trim needs a database, and to keep more than one page")
         projected = await self._history.projected()
-        excess = await self._stream.ask("XLEN") - keep
+        excess = await self._client.reader.call("XLEN", _KEY) - keep
         if excess <= 0:
             return 0
-        rows = await self._stream.ask("XRANGE", "-", "+", "COUNT", excess + 1)
+        rows: Rows = await self._client.reader.call("XRANGE", _KEY, "-", "+", "COUNT", excess + 1)
         upto = min(Offset(rows[-1][0].decode()), projected, key=offset_key)
-        return await self._stream.ask("XTRIM", "MINID", "=", upto)
+        return await self._client.writer.call("XTRIM", _KEY, "MINID", "=", upto)
 
-    async def _trimmed(self, after: Offset, start: Offset | None) -> bool:
-        """Return whether entries after `after` were trimmed since the first one was `start`."""
-        if self._history is None:
-            return False
-        first = await patiently(self._first)
-        newest = offset_key(max(after, start or START, key=offset_key))
-        return first is None or offset_key(first) > newest
+    async def _page(self, after: Offset) -> Rows:
+        async with self._pages:
+            return await self._client.reader.call("XRANGE", _KEY, f"({after}", "+", "COUNT", PAGE)
 
     async def _first(self) -> Offset | None:
-        rows = await self._stream.ask("XRANGE", "-", "+", "COUNT", 1)
+        rows: Rows = await self._client.reader.call("XRANGE", _KEY, "-", "+", "COUNT", 1)
         return Offset(rows[0][0].decode()) if rows else None
 
+    # -- what cannot be read ------------------------------------------------------------------
 
-class ValkeyDelivery:
-    """A command handed out by `ValkeyQueue`."""
+    async def _facts(self, rows: Rows) -> list[Fact]:
+        """Return the facts of rows; what is none is set aside."""
+        facts: list[Fact] = []
+        for position, words in rows:
+            try:
+                facts.append(_fact(position, words))
+            except InvalidInput as error:
+                # Where the store takes no writes it stays, and is set aside when read again.
+                with contextlib.suppress(Unavailable):
+                    await self._set_aside(position, words, error.detail)
+        return facts
 
-    def __init__(self, taking: _Taking, position: Offset, command: Command) -> None:
-        self._taking = taking
-        self.position = position
-        self.command = command
-
-    async def ack(self) -> None:
-        """Remove it for good; raise `Unavailable`, after which the call may be repeated."""
-        await self._taking.stream.ask("XDEL", self.position)
-        self._taking.out.discard(self.position)
-
-    async def nack(self, reason: str) -> None:
-        """Hand it out again, before anything that came after it."""
-        log.info("%s is given back: %s", self.command.id, reason)
-        self._taking.out.discard(self.position)
-        self._taking.given_back.set()
-
-
-class _Taking:
-    """What one consumer holds: commands that were delivered and not acknowledged."""
-
-    def __init__(self, stream: Stream) -> None:
-        self.stream = stream
-        self.out: set[str] = set()
-        self.given_back = asyncio.Event()
-
-
-class ValkeyQueue:
-    """`core.ports.Queue`: a stream per destination, one consumer each.
-
-    A new `take` begins with the oldest command that is not acknowledged, so a consumer that
-    was killed loses nothing; what had been delivered to it is delivered again.
-
-    Args:
-        client: from `connect`.
-        capacity: how many commands may wait for one destination.
-    """
-
-    def __init__(self, client: Client, capacity: int = 10_000) -> None:
-        self._client = client
-        self._capacity = capacity
-        self._put = client.register_script(_PUT)
-        self._drop = client.register_script(_DROP)
-
-    async def put(self, to: PrincipalId, command: Command) -> Receipt:
-        """Store a command durably; raise `Busy` when full, or `Unavailable`."""
-        args = [IDS_REMEMBERED, self._capacity, command.id, encode(command)]
-        async with unavailable():
-            answer = await self._put(keys=self._stream(to).keys, args=args)
-        position, duplicate = cast("tuple[bytes, int]", answer)
-        if not position:
-            raise busy(to, self._capacity)
-        return Receipt(
-            command=command.id, position=Offset(position.decode()), duplicate=bool(duplicate)
+    async def _set_aside(self, position: bytes, words: list[bytes], detail: str) -> None:
+        offset = Offset(position.decode())
+        log.error("Entry %s of the journal is set aside: %s", offset, detail)
+        # The fact comes first and has a fixed id: after a crash in between it is appended once.
+        await self.append([letter_fact(JOURNAL, offset, DeadReason.unreadable, detail)])
+        raw = b"".join(words[1::2])
+        notes = encode({"detail": detail[:500], "at": time.time()})
+        await self._client.writer.run(
+            _SET_ASIDE, (_KEY, _DEAD, _DEAD_ORDER), position, raw, notes, offset_key(offset)[0]
         )
 
-    async def take(self, me: PrincipalId) -> AsyncGenerator[ValkeyDelivery, None]:
-        """Yield what is not acknowledged, oldest first, then what comes, for ever."""
-        taking = _Taking(self._stream(me))
-        while True:
-            # From the start: acknowledged ones were removed, delivered ones are skipped.
-            taking.given_back.clear()
-            async with contextlib.aclosing(taking.stream.follow(START)) as pages:
-                while (page := await _first_of(pages, taking.given_back)) is not None:
-                    for position, body in page:
-                        if position in taking.out:
-                            continue
-                        taking.out.add(position)
-                        command = decode(body, Command)
-                        yield ValkeyDelivery(taking, Offset(position), command)
-                        if taking.given_back.is_set():
-                            break
+    async def dead_letters(self, after: Offset = START, limit: int = 100) -> list[DeadLetter]:
+        """Return entries that were set aside, with a position after `after`."""
+        call = self._client.reader.call
+        positions: list[bytes] = await call(
+            "ZRANGEBYSCORE", _DEAD_ORDER, offset_key(after)[0], "+inf", "LIMIT", 0, limit + PAGE
+        )
+        later = [p for p in positions if offset_key(Offset(p.decode())) > offset_key(after)]
+        letters: list[DeadLetter] = []
+        for position in later[:limit]:
+            raw, notes = await call("HMGET", _DEAD, position, position + b":m")
+            if raw is not None:
+                letters.append(_letter(position, raw, notes))
+        return letters
 
-    async def depth(self, to: PrincipalId) -> int:
-        """Return how many commands wait for `to`."""
-        return await self._stream(to).ask("XLEN")
-
-    async def drop(self, to: PrincipalId, commands: Collection[CommandId]) -> int:
-        """Remove waiting commands by id and return how many were removed."""
-        if not commands:
-            return 0
-        async with unavailable():
-            removed = await self._drop(keys=self._stream(to).keys, args=list(commands))
-        return cast("int", removed)
-
-    def _stream(self, to: PrincipalId) -> Stream:
-        return Stream(self._client, f"queue:{to}")
+    async def drop_dead(self, positions: Collection[Offset]) -> int:
+        """Forget entries that were set aside for good and return how many there were."""
+        dropped = 0
+        for position in {*positions}:
+            await self._client.writer.call("HDEL", _DEAD, position, f"{position}:m")
+            dropped += await self._client.writer.call("ZREM", _DEAD_ORDER, position)
+        return dropped
 
 
-async def _first_of(
-    pages: AsyncIterator[list[tuple[str, bytes]]], given_back: asyncio.Event
-) -> list[tuple[str, bytes]] | None:
-    """Return the next page, or None as soon as a command was given back."""
-    if given_back.is_set():
-        return None
-    page = asyncio.ensure_future(cast("Awaitable[list[tuple[str, bytes]]]", anext(pages)))
-    signal = asyncio.ensure_future(given_back.wait())
-    try:
-        await asyncio.wait({page, signal}, return_when=asyncio.FIRST_COMPLETED)
-        return page.result() if page.done() else None
-    finally:
-        page.cancel()
-        signal.cancel()
-        await asyncio.wait({page, signal})
+def letter_fact(
+    destination: PrincipalId,
+    position: Offset,
+    reason: DeadReason,
+    detail: str,
+    source: str = "",
+    envelope: str = "",
+) -> Fact:
+    """Return the fact that announces a dead letter: the same, however often it is made."""
+    digest = hashlib.sha256(f"dead {destination} {position}".encode()).hexdigest()
+    payload = LetterDead(
+        position=position, reason=reason, detail=detail[:500], source=source, envelope=envelope
+    )
+    return Fact.of(
+        payload,
+        at=time.time(),
+        actor=_HUB,
+        subject=destination,
+        id=FactId(f"fact-{digest[:32]}"),
+    )
 
 
-def _fact(offset: str, body: bytes) -> Fact:
-    return msgspec.structs.replace(decode(body, Fact), offset=Offset(offset))
+def _fact(position: bytes, words: list[bytes]) -> Fact:
+    """Return the fact of an entry; raise `InvalidInput` if there is none."""
+    fields = fields_of(words)
+    body = fields.get(b"b", b"")
+    if fields.get(b"c") != b"%d" % checksum(body):
+        raise InvalidInput("Its checksum does not fit: it is damaged, or of another writer.")
+    fact = decode(body, Fact)
+    return msgspec.structs.replace(fact, offset=Offset(position.decode()))
+
+
+def _letter(position: bytes, raw: bytes, notes: bytes | None) -> DeadLetter:
+    about = msgspec.msgpack.decode(notes) if notes else {}
+    return DeadLetter(
+        position=Offset(position.decode()),
+        reason=DeadReason.unreadable,
+        detail=about.get("detail", ""),
+        at=about.get("at", 0.0),
+        attempts=0,
+        envelope=None,
+        raw=raw,
+    )

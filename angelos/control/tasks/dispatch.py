@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from angelos.control.context import ControlContext
 from angelos.control.state.effects import AbandonTask, EndTask, PutTask, StopTask
-from angelos.control.state.models import TaskRecord
+from angelos.control.state.models import SUPERVISOR, TaskRecord
 from angelos.control.state.tasks import ended_by_node, last_moment
 from angelos.core.facts import TaskCancelled, TaskResult
 from angelos.core.ids import fact_of
@@ -27,7 +27,7 @@ class TaskDispatcher:
         record = self._projection.state.tasks.get(effect.task)
         if record is None or not record.open or record.cancelled_at is not None:
             return
-        await self._context.queue.put(record.node, decode(record.body, Command))
+        await self._context.put(decode(record.body, Command))
         current = self._projection.state.tasks.get(effect.task)
         if current is not None and (current.cancelled_at is not None or not current.open):
             # It was cancelled or ended while it was being queued.
@@ -68,7 +68,7 @@ class TaskDispatcher:
 
     async def _recall(self, record: TaskRecord, reason: str) -> None:
         """Remove the command from the queue, and cancel it at the node, which may have it."""
-        await self._context.queue.drop(record.node, [record.command])
+        await self._context.queue.remove(record.node, SUPERVISOR, [record.command])
         if record.node not in self._projection.state.quarantined:
             await self._context.command_node(
                 "cancel",

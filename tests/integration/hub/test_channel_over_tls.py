@@ -8,9 +8,10 @@ import math
 import msgspec
 import pytest
 
+from angelos.core.envelopes import EnvelopeHeader, Lane, RoutedEnvelope
 from angelos.core.errors import Unavailable
-from angelos.core.facts import Kind
-from angelos.core.frames import Envelope
+from angelos.core.facts import Fact, Kind
+from angelos.core.frames import Dispatch, FactReport, Settle
 from angelos.core.grants import SignedGrant
 from angelos.core.ids import PrincipalId, TaskId, new_command_id
 from angelos.core.messages import CancelTask, Command, decode, encode
@@ -30,28 +31,42 @@ def command(task: str = "task-1") -> Command:
     )
 
 
-def started(task: str) -> Envelope:
-    fact = make_fact(Kind.task_started, task, actor=NODE)
-    return Envelope("fact", fact.id, encode(fact))
+def enveloped(command: Command) -> RoutedEnvelope:
+    header = EnvelopeHeader(
+        id=command.id, source=PrincipalId("system/control"), destination=NODE, lane=Lane.command,
+        sequence=1, codec="msgpack",
+    )  # fmt: skip
+    return RoutedEnvelope(header, encode(command))
+
+
+def report(fact: Fact) -> FactReport:
+    return FactReport(fact.id, encode(fact))
+
+
+def started(task: str) -> FactReport:
+    return report(make_fact(Kind.task_started, task, actor=NODE))
+
+
+async def waiting(queue) -> int:
+    return (await queue.depth(NODE)).waiting.get(Lane.command, 0)
 
 
 async def test_a_command_goes_down_and_its_facts_come_up(database, journal, queue, tmp_path):
     async with running_hub(database, journal, queue, tmp_path) as hub:
         identity = await join(hub, "node", "exec1", tmp_path / "exec1")
         sent = command()
-        await queue.put(NODE, sent)
+        await queue.put(enveloped(sent))
         async with connect(hub, identity, info={"tier": "full", "pid": "7", "x": "y"}) as channel:
-            (envelope,) = await channel.recv()
-            assert (envelope.kind, envelope.id) == ("command", sent.id)
-            assert decode(envelope.body, Command) == sent
+            (dispatch,) = await channel.recv()
+            assert isinstance(dispatch, Dispatch)
+            assert dispatch.header == enveloped(sent).header
+            assert decode(dispatch.body, Command) == sent
             fact = make_fact(Kind.task_started, "task-1", actor=NODE)
-            await channel.send(
-                [Envelope("fact", fact.id, encode(fact)), Envelope("ack", sent.id, b"")]
-            )
+            await channel.send([report(fact), Settle((dispatch.position,))])
             await next_fact(journal, kind=Kind.task_started)
 
             async def acknowledged() -> bool:
-                return await queue.depth(NODE) == 0
+                return await waiting(queue) == 0
 
             await eventually(acknowledged)
         facts = await facts_until(journal, lambda f: f.kind == Kind.node_disconnected)
@@ -70,11 +85,11 @@ async def test_a_lost_connection_loses_and_doubles_nothing(database, journal, qu
             for i in range(30):
                 await channel.send([started(f"task-{i}")])
                 if i % 10 == 5:
-                    await queue.put(NODE, command(f"task-{i}"))
+                    await queue.put(enveloped(command(f"task-{i}")))
                     hub.listeners.peers.cut(NODE)
             got = []
             while len(got) < 3:
-                got += [e.id for e in await channel.recv()]
+                got += [d.header.id for d in await channel.recv()]
             assert len(set(got)) == 3
             facts = await facts_until(journal, lambda f: f.subject == "task-29")
     subjects = [f.subject for f in facts if f.kind == Kind.task_started]
@@ -90,14 +105,14 @@ async def test_a_restarted_hub_gets_what_the_old_one_did_not_write(
         channel = connect(hub, identity)
         await channel.__aenter__()
         await channel.send([started("task-0")])
-        await queue.put(NODE, command("task-0"))
+        await queue.put(enveloped(command("task-0")))
         await channel.recv()  # taken, and never acknowledged
     await channel.send([started("task-1")])  # while nobody is there
     async with running_hub(database, journal, queue, tmp_path, config=HubConfig(port=port)) as hub:
         assert hub.url.endswith(str(port))
         await next_fact(journal, kind=Kind.task_started, subject="task-1")
         (again,) = await channel.recv()
-        assert again.kind == "command"
+        assert isinstance(again, Dispatch)
         await channel.close()
 
 
@@ -108,19 +123,19 @@ async def test_a_restarted_node_gets_its_unfinished_commands_again(
         identity = await join(hub, "node", "exec1", tmp_path / "exec1")
         sent = [command("task-1"), command("task-2")]
         for one in sent:
-            await queue.put(NODE, one)
+            await queue.put(enveloped(one))
         async with connect(hub, identity) as first:
             got = await first.recv()
             while len(got) < 2:
                 got += await first.recv()
-            await first.send([Envelope("ack", sent[1].id, b"")])  # out of order is fine
+            await first.send([Settle((got[1].position,))])  # out of order is fine
 
             async def one_left() -> bool:
-                return await queue.depth(NODE) == 1
+                return await waiting(queue) == 1
 
             await eventually(one_left)
         async with connect(hub, identity) as second:
-            assert [e.id for e in await second.recv()] == [sent[0].id]
+            assert [d.header.id for d in await second.recv()] == [sent[0].id]
 
 
 async def test_a_second_connection_fences_the_first(database, journal, queue, tmp_path):
@@ -147,14 +162,15 @@ async def test_a_fact_that_is_not_accepted_is_left_out_and_the_channel_goes_on(
     async with running_hub(database, journal, queue, tmp_path, admission=OpenTasks()) as hub:
         identity = await join(hub, "node", "exec1", tmp_path / "exec1")
         sent = command()
-        await queue.put(NODE, sent)
+        await queue.put(enveloped(sent))
         async with connect(hub, identity) as channel:
-            await channel.recv()
-            late = [started("task-ended"), Envelope("ack", sent.id, b""), started("task-ended")]
+            (dispatch,) = await channel.recv()
+            done = Settle((dispatch.position,))
+            late = [started("task-ended"), done, started("task-ended")]
             await channel.send(late)
 
             async def acknowledged() -> bool:
-                return await queue.depth(NODE) == 0
+                return await waiting(queue) == 0
 
             await eventually(acknowledged)
             await channel.send([started("task-2")])
@@ -174,7 +190,7 @@ async def test_a_node_may_speak_only_for_itself_and_of_its_work(database, journa
         identity = await join(hub, "node", "exec1", tmp_path / "exec1")
         for fact in forged:
             async with connect(hub, identity) as channel:
-                await channel.send([started("task-1"), Envelope("fact", fact.id, encode(fact))])
+                await channel.send([started("task-1"), report(fact)])
                 with pytest.raises(Unavailable) as caught:
                     await channel.recv()
                 assert caught.value.extra["code"] == "refused"
@@ -189,7 +205,7 @@ async def test_an_agent_has_a_channel_but_no_facts(database, journal, queue, tmp
         async with connect(hub, identity) as channel:
             await next_fact(journal, kind=Kind.agent_connected, subject="agent/ada")
             fact = make_fact(Kind.task_started, "task-1", actor="agent/ada")
-            await channel.send([Envelope("fact", fact.id, encode(fact))])
+            await channel.send([report(fact)])
             with pytest.raises(Unavailable):
                 await channel.recv()
         await next_fact(journal, kind=Kind.agent_disconnected)

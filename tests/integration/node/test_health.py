@@ -9,8 +9,9 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 from angelos.adapters.host.clock import SystemClock
+from angelos.core.envelopes import EnvelopeHeader, Lane
 from angelos.core.facts import Fact
-from angelos.core.frames import Envelope
+from angelos.core.frames import Dispatch, FactReport, Item, Settle
 from angelos.core.grants import Grant, digest, sign_grant
 from angelos.core.ids import PrincipalId, Revision, TaskId, new_command_id, new_grant_id
 from angelos.core.messages import Checkout, Command, Payload, RunTask, Tier, decode, encode
@@ -30,14 +31,14 @@ class Hub:
 
     def __init__(self) -> None:
         self.peer = PrincipalId("system/hub")
-        self.down: asyncio.Queue[list[Envelope]] = asyncio.Queue()
-        self.up: asyncio.Queue[Envelope] = asyncio.Queue()
+        self.down: asyncio.Queue[list[Item]] = asyncio.Queue()
+        self.up: asyncio.Queue[Item] = asyncio.Queue()
 
-    async def send(self, batch: Sequence[Envelope]) -> None:
-        for envelope in batch:
-            await self.up.put(envelope)
+    async def send(self, batch: Sequence[Item]) -> None:
+        for item in batch:
+            await self.up.put(item)
 
-    async def recv(self) -> list[Envelope]:
+    async def recv(self) -> list[Item]:
         return await self.down.get()
 
     async def close(self, reason: str = "") -> None:
@@ -50,11 +51,15 @@ class Hub:
             policy="", rule="", not_after=SystemClock().time() + 60,
         )  # fmt: skip
         command = Command(id=new_command_id(), to=ME, grant=sign_grant(KEY, grant), payload=body)
-        await self.down.put([Envelope("command", command.id, encode(command))])
+        header = EnvelopeHeader(
+            id=command.id, source=PrincipalId("system/control"), destination=ME, lane=Lane.command,
+            sequence=1, codec="msgpack",
+        )  # fmt: skip
+        await self.down.put([Dispatch("1-1", 1, header, encode(command))])
         facts = []
-        while (envelope := await self.up.get()).kind == "fact":
-            facts.append(decode(envelope.body, Fact))
-        assert envelope.id == command.id
+        while isinstance(item := await self.up.get(), FactReport):
+            facts.append(decode(item.body, Fact))
+        assert item == Settle(("1-1",))
         return facts
 
 

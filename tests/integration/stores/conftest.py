@@ -1,13 +1,11 @@
-"""The journal and the queue twice: in memory and in Valkey, for the tests of what both promise."""
+"""The journal twice: in memory and in Valkey, for the tests of what it promises."""
 
 from __future__ import annotations
 
 import pytest
 
-from angelos.adapters.stores.valkey import ValkeyJournal, ValkeyQueue
-from angelos.testing import MemoryJournal, MemoryQueue
-
-CAPACITY = 20
+from angelos.adapters.stores.valkey import ValkeyJournal
+from angelos.testing import MemoryJournal
 
 
 @pytest.fixture(params=["memory", "valkey"])
@@ -15,10 +13,3 @@ def any_journal(request):
     if request.param == "memory":
         return MemoryJournal()
     return ValkeyJournal(request.getfixturevalue("valkey"))
-
-
-@pytest.fixture(params=["memory", "valkey"])
-def any_queue(request):
-    if request.param == "memory":
-        return MemoryQueue(capacity=CAPACITY)
-    return ValkeyQueue(request.getfixturevalue("valkey"), capacity=CAPACITY)

@@ -10,7 +10,8 @@ import asyncio
 
 import pytest
 
-from angelos.adapters.stores.valkey import ValkeyJournal, ValkeyQueue
+from angelos.adapters.stores.envelope_queue import ValkeyEnvelopeQueue
+from angelos.adapters.stores.valkey import ValkeyJournal
 from angelos.core.ids import START, PrincipalId
 from angelos.testing import make_fact
 
@@ -22,7 +23,8 @@ async def test_a_reader_cancelled_after_any_number_of_steps_ends(valkey, reader,
         if reader == "follow":
             iterator = ValkeyJournal(valkey).follow(START)
         else:
-            iterator = ValkeyQueue(valkey).take(PrincipalId("node/exec1"))
+            queue = ValkeyEnvelopeQueue(valkey)
+            iterator = queue.take(await queue.claim(PrincipalId("node/exec1"), "test"))
         async for _ in iterator:
             pass
 

@@ -20,12 +20,12 @@ import pytest
 
 from angelos.adapters.host.children import end_recorded, start_ticks
 from angelos.adapters.host.embedded import EmbeddedPostgres, EmbeddedValkey, Recorded
+from angelos.adapters.stores.envelope_queue import ValkeyEnvelopeQueue
 from angelos.adapters.stores.postgres import Database
-from angelos.adapters.stores.valkey import ValkeyJournal, ValkeyQueue, connect
+from angelos.adapters.stores.valkey import ValkeyJournal, connect
+from angelos.core.envelopes import EnvelopeHeader, Lane, RoutedEnvelope
 from angelos.core.errors import Conflict, Unavailable
-from angelos.core.grants import SignedGrant
-from angelos.core.ids import START, PrincipalId, new_command_id
-from angelos.core.messages import Command
+from angelos.core.ids import START, PrincipalId
 from angelos.testing import eventually, make_fact
 from angelos.wiring.stores import PLANES
 
@@ -234,7 +234,7 @@ async def test_valkey_killed_while_many_write_loses_no_acknowledged_fact(folder,
 async def test_readers_go_on_and_writers_are_told_when_valkey_is_killed(embedded_valkey):
     async with embedded_valkey as server:
         client = connect(server.url)
-        journal, queue = ValkeyJournal(client), ValkeyQueue(client)
+        journal, queue = ValkeyJournal(client), ValkeyEnvelopeQueue(client)
         seen, taken, acknowledged = [], [], []
 
         async def follow():
@@ -242,37 +242,37 @@ async def test_readers_go_on_and_writers_are_told_when_valkey_is_killed(embedded
                 seen.append(fact.id)  # noqa: PERF401 - it never ends
 
         async def take():
-            async for delivery in queue.take(NODE):
-                taken.append(delivery.command.id)
-                await delivery.ack()
-                acknowledged.append(delivery.command.id)
+            token = await queue.claim(NODE, "test")
+            async for delivery in queue.take(token):
+                taken.append(delivery.envelope)
+                await queue.ack(token, [delivery.position])
+                acknowledged.append(delivery.envelope)
 
         tasks = [asyncio.create_task(follow()), asyncio.create_task(take())]
         first, second = make_fact("task.accepted", "task-1"), make_fact("task.started", "task-1")
-        commands = [
-            Command(
-                id=new_command_id(),
-                to=NODE,
-                grant=SignedGrant(body=b"", signature=b""),
-                payload=b"",
-            )
-            for _ in range(2)
+        header = EnvelopeHeader(
+            id="one", source=PrincipalId("agent/ada"), destination=NODE, lane=Lane.command,
+            sequence=1, codec="msgpack",
+        )  # fmt: skip
+        envelopes = [
+            RoutedEnvelope(header, b"1"),
+            RoutedEnvelope(msgspec.structs.replace(header, id="two"), b"2"),
         ]
         await journal.append([first])
-        await queue.put(NODE, commands[0])
+        await queue.put(envelopes[0])
         await eventually(lambda: seen and acknowledged, "the first of each")
         await killed(server)
         with pytest.raises(Unavailable):
             await journal.append([second])
         with pytest.raises(Unavailable):
-            await queue.put(NODE, commands[1])
+            await queue.put(envelopes[1])
         again = EmbeddedValkey(server.data_dir, server.runtime_dir)
         async with again:
             await journal.append([first, second])  # the first is known there
-            await queue.put(NODE, commands[1])
+            await queue.put(envelopes[1])
             await eventually(lambda: len(seen) == 2 and len(taken) == 2, "the second of each")
             assert seen == [first.id, second.id]
-            assert taken == [command.id for command in commands]
+            assert taken == envelopes
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,7 +1,6 @@
 """What every queue of envelopes promises (`core.ports.EnvelopeQueue`).
 
-In memory at present; the hub's queue joins `make_queue` when it exists. A queue under test also
-offers `damage`, as `angelos.testing.MemoryEnvelopeQueue` does.
+A queue under test also offers `damage`, as `angelos.testing.MemoryEnvelopeQueue` does.
 """
 
 from __future__ import annotations
@@ -12,7 +11,11 @@ from contextlib import aclosing
 
 import msgspec
 import pytest
+import redis
 
+from angelos.adapters.stores.backlog import LANES
+from angelos.adapters.stores.envelope_queue import ValkeyEnvelopeQueue
+from angelos.adapters.stores.queue_scripts import lane_of
 from angelos.core.envelopes import (
     MAX_BODY_BYTES,
     DeadReason,
@@ -33,9 +36,29 @@ NEVER = RetryPolicy(first_s=3_600, most_s=3_600)
 numbers = itertools.count(1)
 
 
-@pytest.fixture(params=["memory"])
+class DamagedValkeyQueue(ValkeyEnvelopeQueue):
+    """Valkey's, with a hand in the store."""
+
+    url = ""
+
+    def damage(self, destination, position, raw):
+        """Write the stream anew with something else at one position: entries cannot be changed."""
+        stream = self.keys(destination).lanes[LANES.index(lane_of(position))]
+        with redis.Redis.from_url(self.url) as client:
+            entries = client.xrange(stream)
+            client.delete(stream)
+            for place, fields in entries:
+                here = place.decode() == position
+                client.xadd(stream, {"h": raw} if here else fields, id=place)
+
+
+@pytest.fixture(params=["memory", "valkey"])
 def make_queue(request):
-    return lambda retry=SOON: MemoryEnvelopeQueue(capacity=CAPACITY, retry=retry)
+    if request.param == "memory":
+        return lambda retry=SOON: MemoryEnvelopeQueue(capacity=CAPACITY, retry=retry)
+    client = request.getfixturevalue("valkey")
+    DamagedValkeyQueue.url = request.getfixturevalue("stores").valkey_url
+    return lambda retry=SOON: DamagedValkeyQueue(client, CAPACITY, retry)
 
 
 @pytest.fixture

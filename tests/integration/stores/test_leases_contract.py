@@ -1,13 +1,14 @@
 """What every store of leases promises (`core.ports.Leases`).
 
-In memory at present; PostgreSQL joins `leases` when AngelGit fences its repositories. A store
-under test comes with `later`, which lets the store's own time pass.
+A store under test comes with `later`, which lets the store's own time pass.
 """
 
 from __future__ import annotations
 
+import psycopg
 import pytest
 
+from angelos.adapters.stores.leases import PostgresLeases
 from angelos.core.errors import Conflict, Fenced
 from angelos.core.fencing import FencingToken
 from angelos.testing import ManualClock, MemoryLeases
@@ -15,19 +16,32 @@ from angelos.testing import ManualClock, MemoryLeases
 REPO = "repo/study"
 
 
-@pytest.fixture(params=["memory"])
-def leases(request, clock):
-    return MemoryLeases(clock)
-
-
 @pytest.fixture
 def clock():
     return ManualClock()
 
 
+@pytest.fixture(params=["memory", "postgres"])
+def leases(request, clock):
+    if request.param == "memory":
+        return MemoryLeases(clock)
+    return PostgresLeases(request.getfixturevalue("database"))
+
+
 @pytest.fixture
-def later(clock):
-    return clock.advance
+def later(request, clock, leases):
+    """PostgreSQL's clock is its own: what it has noted moves into the past instead."""
+    if isinstance(leases, MemoryLeases):
+        return clock.advance
+    dsn = request.getfixturevalue("database").dsn
+
+    def advance(seconds):
+        with psycopg.connect(dsn) as connection:
+            connection.execute(
+                "update lease set expires_at = expires_at - make_interval(secs => %s)", [seconds]
+            )
+
+    return advance
 
 
 async def test_one_holder_at_a_time(leases, later):

@@ -66,7 +66,7 @@ async def test_a_valkey_that_may_forget_is_refused(options, why):
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        (("--maxmemory", "1mb", "--maxmemory-policy", "noeviction"), "maxmemory"),
+        (("--maxmemory", "200kb", "--maxmemory-policy", "noeviction"), "maxmemory"),
         (("--replicaof", "127.0.0.1 1"), "replica"),
         (("--user", "default", "on", "nopass", "~*", "+@all", "-xadd"), "permission"),
         (("--requirepass", "secret"), "uthentication"),

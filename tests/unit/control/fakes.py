@@ -23,17 +23,19 @@ from angelos.core.ids import CommandId, PrincipalId, ProposalId, Revision, fact_
 from angelos.core.messages import (
     CancelTask,
     Checkout,
+    Command,
     RevokeGrants,
     RunTask,
     Status,
     Tier,
+    decode,
     decode_payload,
 )
 from angelos.core.permissions import OWNER, Principal, Role
 from angelos.core.repository import Candidate, Change, NewText, Proposed
 from angelos.core.revision import Entry, entry_for
 from angelos.core.signing import SigningKey
-from angelos.testing import MemoryJournal, MemoryQueue, eventually, make_fact
+from angelos.testing import MemoryEnvelopeQueue, MemoryJournal, eventually, make_fact
 
 TOML = b"""
 [pipeline]
@@ -267,14 +269,15 @@ class FakeNode:
         await self.world.journal.append([fact])
 
     async def _serve(self) -> None:
-        async for delivery in self.world.queue.take(self.id):
-            command = delivery.command
+        token = await self.world.queue.claim(self.id, "fake")
+        async for delivery in self.world.queue.take(token):
+            command = decode(delivery.envelope.body, Command)
             if command.id not in self.seen:
                 self.seen.add(command.id)
                 now = self.world.clock.time()
                 check_grant(self.world.key.public, command.grant, command.payload, self.id, now)
                 await self._carry_out(decode_payload(command.payload))
-            await delivery.ack()
+            await self.world.queue.ack(token, [delivery.position])
 
     async def _carry_out(self, payload: Any) -> None:
         match payload:
@@ -352,7 +355,7 @@ class World:
 
     def __init__(self, clock: Any, **config: Any) -> None:
         self.clock = clock
-        self.journal, self.queue = MemoryJournal(clock), MemoryQueue(clock=clock)
+        self.journal, self.queue = MemoryJournal(clock), MemoryEnvelopeQueue(clock=clock)
         self.repository, self.signals = FakeRepository(), FakeSignals()
         self.key = SigningKey.generate()
         self.nodes: list[FakeNode] = []
@@ -360,6 +363,11 @@ class World:
         # No tick in tests: they call `sweep` when time has gone on.
         values = {"tick_s": 3600, "retry_s": 0.01, "merge_wait_s": 5} | config
         self.config = ControlConfig(**values)
+
+    def waiting(self, node: PrincipalId) -> list[Command]:
+        """Return the commands in a node's queue, oldest first."""
+        rows = self.queue._queue(node).waiting.values()
+        return [decode(row.envelope.body, Command) for row in rows]
 
     def make(self, journal: Any = None) -> Control:
         context = ControlContext(

@@ -101,11 +101,13 @@ async def test_a_task_that_its_node_has_before_control_knows_ends_once(world):
         view = await control.tasks.submit(PERSON, HELLO)
         await world.settled(lambda _: node.ran)
         await control.tasks.cancel(PERSON, view.id, "enough")
-        waiting = world.queue.waiting(node.id)
         await world.settled(
             lambda _: (
-                [decode_payload(c.payload).task for c in waiting.values()] == [view.id]
-                and all(isinstance(decode_payload(c.payload), CancelTask) for c in waiting.values())
+                [decode_payload(c.payload).task for c in world.waiting(node.id)] == [view.id]
+                and all(
+                    isinstance(decode_payload(c.payload), CancelTask)
+                    for c in world.waiting(node.id)
+                )
             )
         )
         held.set()

@@ -6,10 +6,11 @@ import msgspec
 import pytest
 
 from angelos.core.api import SubmitTask
+from angelos.core.envelopes import EnvelopeHeader, Lane, RoutedEnvelope
 from angelos.core.errors import Busy, Conflict, Forbidden, InvalidInput, NotFound, Unavailable
 from angelos.core.facts import Kind
 from angelos.core.ids import CommandId, new_command_id
-from angelos.core.messages import Limits, Status
+from angelos.core.messages import Limits, Status, encode
 from tests.unit.control.fakes import (
     ADA,
     OPERATOR,
@@ -194,10 +195,10 @@ async def test_accepted_tasks_are_put_again_after_a_crash(world):
         node = await world.node()
         await node.stop()
         view = await control.tasks.submit(PERSON, HELLO)
-        await world.settled(lambda _: world.queue.waiting(node.id))
+        await world.settled(lambda _: world.waiting(node.id))
     world.queue = type(world.queue)(clock=world.clock)
     async with world.running() as control:
-        await world.settled(lambda _: world.queue.waiting(node.id))
+        await world.settled(lambda _: world.waiting(node.id))
         await node.connect()
         view = await control.tasks.view(view.id, wait_s=10)
         assert view.result.status == Status.ok
@@ -234,9 +235,13 @@ async def test_a_grant_fits_its_node_only(world):
         node, other = await world.node("one"), FakeNode(world, "two")
         await node.stop()
         await control.tasks.submit(PERSON, HELLO)
-        await world.settled(lambda _: world.queue.waiting(node.id))
-        command = next(iter(world.queue.waiting(node.id).values()))
-        await world.queue.put(other.id, command)
+        await world.settled(lambda _: world.waiting(node.id))
+        command = world.waiting(node.id)[0]
+        header = EnvelopeHeader(
+            id=command.id, source=PERSON.id, destination=other.id, lane=Lane.command, sequence=1,
+            codec="msgpack",
+        )  # fmt: skip
+        await world.queue.put(RoutedEnvelope(header, encode(command)))
         await other.connect()
         assert other.task is not None
         with pytest.raises(Forbidden):

@@ -21,13 +21,13 @@ from angelos.core.channel import (
 )
 from angelos.core.errors import InvalidInput, TooLarge
 from angelos.core.frames import (
-    MAX_ENVELOPE_BYTES,
     MAX_FRAME_BYTES,
+    MAX_ITEM_BYTES,
     VERSION,
     Ack,
     Batch,
     Bye,
-    Envelope,
+    FactReport,
     Hello,
     Ping,
     Pong,
@@ -39,8 +39,8 @@ from angelos.core.frames import (
 SMALL = Config(window=3, window_bytes=400, idle_s=10, dead_s=30, handshake_s=5)
 
 
-def fact(name: str, size: int = 3) -> Envelope:
-    return Envelope("fact", name, b"x" * size)
+def fact(name: str, size: int = 3) -> FactReport:
+    return FactReport(name, b"x" * size)
 
 
 def welcome(
@@ -152,13 +152,13 @@ class World:
     def process(self) -> None:
         if self.inbox:
             batch = self.inbox.popleft()
-            self.processed += [e.id for e in batch.envelopes]
+            self.processed += [e.id for e in batch.items]
             self.carry(self.hub.done(batch.epoch, batch.upto), self.down, self.inbox)
 
     def node_process(self) -> None:
         if self.node_inbox:
             batch = self.node_inbox.popleft()
-            self.node_processed += [e.id for e in batch.envelopes]
+            self.node_processed += [e.id for e in batch.items]
             self.carry(self.node.done(batch.epoch, batch.upto), self.up, self.node_inbox)
 
     def settle(self) -> None:
@@ -298,7 +298,7 @@ def test_envelopes_stop_where_credit_ends_and_go_on_with_the_ack() -> None:
 def test_what_no_window_takes_is_refused_at_once() -> None:
     _, node = linked()
     with pytest.raises(TooLarge):
-        node.offer(fact("big", MAX_ENVELOPE_BYTES))
+        node.offer(fact("big", MAX_ITEM_BYTES))
     with pytest.raises(TooLarge):
         read_frame(b"\0" * (MAX_FRAME_BYTES + 1))
     with pytest.raises(InvalidInput):

@@ -15,7 +15,7 @@ from angelos.core.envelopes import (
     retry_delay_s,
 )
 from angelos.core.errors import InvalidInput
-from angelos.core.frames import MAX_ENVELOPE_BYTES
+from angelos.core.frames import MAX_ITEM_BYTES
 from angelos.core.ids import PrincipalId
 
 HEADER = EnvelopeHeader(
@@ -27,7 +27,7 @@ HEADER = EnvelopeHeader(
 def test_the_largest_envelope_fits_into_a_frame():
     check_envelope(RoutedEnvelope(HEADER, b""))
     header = len(msgspec.msgpack.encode(HEADER))
-    assert header + MAX_BODY_BYTES < MAX_ENVELOPE_BYTES
+    assert header + MAX_BODY_BYTES < MAX_ITEM_BYTES
 
 
 @given(st.builds(lambda **fields: msgspec.structs.replace(HEADER, **fields),

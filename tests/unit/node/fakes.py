@@ -10,9 +10,10 @@ from typing import Any, Self, cast
 
 import pytest
 
+from angelos.core.envelopes import EnvelopeHeader, Lane
 from angelos.core.errors import NotFound
 from angelos.core.facts import Fact
-from angelos.core.frames import Envelope
+from angelos.core.frames import Dispatch, FactReport, Item, Settle
 from angelos.core.grants import Grant, digest, sign_grant
 from angelos.core.ids import (
     CommandId,
@@ -37,26 +38,35 @@ NODE = PrincipalId("node/exec1")
 ADA = PrincipalId("agent/ada")
 
 
+def dispatch(command: Command, body: bytes = b"") -> Dispatch:
+    """Return what a hub sends for a command; its position is the command's id."""
+    header = EnvelopeHeader(
+        id=command.id, source=PrincipalId("system/control"), destination=NODE, lane=Lane.command,
+        sequence=1, codec="msgpack",
+    )  # fmt: skip
+    return Dispatch(command.id, 1, header, body or encode(command))
+
+
 class FakeChannel:
     """A hub that keeps what it is told."""
 
     def __init__(self) -> None:
         self.peer = PrincipalId("system/hub")
-        self.inbox: asyncio.Queue[list[Envelope]] = asyncio.Queue()
+        self.inbox: asyncio.Queue[list[Item]] = asyncio.Queue()
         self.facts: list[Fact] = []
         self.acks: list[str] = []
         self.news = asyncio.Condition()
 
-    async def send(self, batch: Sequence[Envelope]) -> None:
-        for envelope in batch:
-            if envelope.kind == "fact":
-                self.facts.append(decode(envelope.body, Fact))
-            else:
-                self.acks.append(envelope.id)
+    async def send(self, batch: Sequence[Item]) -> None:
+        for item in batch:
+            if isinstance(item, FactReport):
+                self.facts.append(decode(item.body, Fact))
+            elif isinstance(item, Settle):
+                self.acks += item.positions
         async with self.news:
             self.news.notify_all()
 
-    async def recv(self) -> list[Envelope]:
+    async def recv(self) -> list[Item]:
         return await self.inbox.get()
 
     async def close(self, reason: str = "") -> None:
@@ -151,7 +161,7 @@ class World:
         return Command(grant=sign_grant(key, grant), payload=body, **fields)
 
     async def put(self, *commands: Command) -> None:
-        await self.channel.inbox.put([Envelope("command", c.id, encode(c)) for c in commands])
+        await self.channel.inbox.put([dispatch(c) for c in commands])
 
     async def acked(self, *commands: Command) -> None:
         await self.channel.until(lambda: {c.id for c in commands} <= set(self.channel.acks))

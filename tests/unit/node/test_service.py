@@ -6,10 +6,11 @@ import asyncio
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from angelos.core.errors import AngelError, DeadlineExceeded, Unavailable
-from angelos.core.frames import Envelope
+from angelos.core.frames import Item
 from angelos.core.grants import digest
 from angelos.core.ids import (
     PrincipalId,
@@ -20,7 +21,7 @@ from angelos.core.messages import (
     Command,
 )
 from angelos.core.signing import SigningKey
-from tests.unit.node.fakes import NODE, World, run, world
+from tests.unit.node.fakes import NODE, World, dispatch, run, world
 
 __all__ = ["world"]
 
@@ -150,9 +151,9 @@ async def test_shutting_down_ends_tasks_as_killed(tmp_path: Path) -> None:
 async def test_an_unknown_command_is_refused_by_name_and_the_next_task_runs(
     world: World, caplog: pytest.LogCaptureFixture
 ) -> None:
-    rubbish = Envelope("command", "cmd-x", b"\xc1")
     unknown = world.command(run("task-1"))
     unknown = Command(id=unknown.id, to=NODE, grant=unknown.grant, payload=b"\x81\xa4kind\xa3new")
+    rubbish = msgspec.structs.replace(dispatch(unknown, b"\xc1"), position="cmd-x")
     await world.channel.inbox.put([rubbish])
     await world.put(unknown, honest := world.command(run("task-2")))
     await world.acked(unknown, honest)
@@ -215,7 +216,7 @@ async def test_a_hub_that_gives_no_bundle_is_not_the_tasks_fault(
 async def test_the_end_of_the_channel_ends_the_node(tmp_path: Path) -> None:
     world = World(tmp_path)
 
-    async def gone() -> list[Envelope]:
+    async def gone() -> list[Item]:
         raise Unavailable("fenced")
 
     world.channel.recv = gone  # type: ignore[method-assign]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from angelos.core.frames import Envelope
+from angelos.core.frames import FactReport, Item
 from angelos.core.ids import (
     PrincipalId,
     TaskId,
@@ -79,8 +79,8 @@ async def test_a_cancellation_is_acknowledged_after_the_end_that_it_causes(world
     await world.channel.until(lambda: world.channel.of("task.output"))
     held, send = asyncio.Event(), world.channel.send
 
-    async def slowly(batch: Sequence[Envelope]) -> None:
-        if any(e.kind == "fact" and b"task.finished" in e.body for e in batch):
+    async def slowly(batch: Sequence[Item]) -> None:
+        if any(isinstance(e, FactReport) and b"task.finished" in e.body for e in batch):
             await held.wait()
         await send(batch)
 

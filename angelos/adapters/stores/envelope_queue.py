@@ -1,0 +1,538 @@
+"""`core.ports.EnvelopeQueue` in Valkey: a stream for each destination and lane.
+
+    queue = ValkeyEnvelopeQueue(connect("unix:///run/angelos/valkey.sock"))
+    await queue.put(envelope)
+    token = await queue.claim(PrincipalId("node/exec1"), "hub-1")
+    async with aclosing(queue.take(token)) as deliveries:
+        async for delivery in deliveries:
+            await queue.ack(token, [delivery.position])
+
+Every change is one script, and every script of a consumer first compares its epoch with the one in
+the store: whoever was replaced, or slept meanwhile, reads and changes nothing. Bodies are never
+decoded. All consumers of a process share three connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import time
+from collections.abc import AsyncGenerator, Collection, Sequence
+from typing import Any
+
+import msgspec
+
+from angelos.adapters.stores import queue_scripts as scripts
+from angelos.adapters.stores.backlog import LANES, Backlog, Row
+from angelos.adapters.stores.bell import Bell
+from angelos.adapters.stores.pipeline import Script, StoreError, Word
+from angelos.adapters.stores.queue_scripts import BELL, QueueKeys, lane_of
+from angelos.adapters.stores.streams import Client, checksum, fields_of, patiently
+from angelos.adapters.stores.valkey import IDS_REMEMBERED, letter_fact
+from angelos.core.envelopes import (
+    DeadLetter,
+    DeadReason,
+    EnvelopeHeader,
+    Lane,
+    PutReceipt,
+    QueueDelivery,
+    QueueDepth,
+    RetryPolicy,
+    RoutedEnvelope,
+    check_envelope,
+)
+from angelos.core.errors import Busy, Conflict, Fenced, InvalidInput, Unavailable
+from angelos.core.fencing import FencingToken
+from angelos.core.ids import START, Offset, PrincipalId, is_offset, offset_key
+from angelos.core.ports import Journal
+
+log = logging.getLogger(__name__)
+_MAX_DETAIL = 500
+_BUSY_S = 1.0
+_PAGE = 128
+_PAGE_BYTES = 1024 * 1024
+_encode_header = msgspec.msgpack.Encoder().encode
+_decode_header = msgspec.msgpack.Decoder(EnvelopeHeader).decode
+
+
+class ValkeyEnvelopeQueue:
+    """Envelopes to each destination, bodies opaque.
+
+    Args:
+        client: from `connect`.
+        capacity: how many envelopes may wait in one lane of a destination.
+        retry: when an envelope that was given back is handed out again.
+        journal: gets a fact about each dead letter, if given.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        capacity: int = 10_000,
+        retry: RetryPolicy | None = None,
+        journal: Journal | None = None,
+    ) -> None:
+        self._client = client
+        self._capacity = capacity
+        self._retry = retry or RetryPolicy()
+        self._journal = journal
+        self._bell = Bell(client)
+        self._keys: dict[PrincipalId, QueueKeys] = {}
+        self._consumers: dict[tuple[str, int], _Consumer] = {}
+        self._random = random.Random()  # noqa: S311 - it spreads retries
+
+    # -- senders --------------------------------------------------------------------------------
+
+    async def put(self, envelope: RoutedEnvelope) -> PutReceipt:
+        """Take an envelope durably."""
+        check_envelope(envelope)
+        header = envelope.header
+        lane = header.lane
+        encoded = _encode_header(header)
+        answer: tuple[bytes, int, int] = await self._client.writer.run(
+            scripts.PUT,
+            self.keys(header.destination).put[lane],
+            BELL,
+            header.destination,
+            IDS_REMEMBERED,
+            self._capacity,
+            int(lane.lossy),
+            LANES.index(lane),
+            _unique(header.source, header.id),
+            encoded,
+            envelope.body,
+            checksum(encoded, envelope.body),
+        )
+        position, duplicate, dropped = answer
+        if not position:
+            raise _busy(header, self._capacity)
+        return PutReceipt(
+            id=header.id,
+            position=Offset(position.decode()),
+            duplicate=bool(duplicate),
+            dropped=dropped,
+        )
+
+    async def remove(
+        self, destination: PrincipalId, source: PrincipalId, ids: Collection[str]
+    ) -> int:
+        """Remove waiting envelopes of one source by their ids."""
+        if not ids:
+            return 0
+        names = [_unique(source, one) for one in {*ids}]
+        removed: list[bytes] = await self._client.writer.run(
+            scripts.REMOVE, self.keys(destination).all, *names
+        )
+        positions = [Offset(position.decode()) for position in removed]
+        for consumer in self._consumers.values():
+            if consumer.token.resource == destination:
+                consumer.backlog.drop(positions)
+                consumer.wake()
+        return len(positions)
+
+    async def depth(self, destination: PrincipalId) -> QueueDepth:
+        """Return what waits for a destination."""
+        keys, call = self.keys(destination), self._client.reader.call
+        dropped = [f"dropped:{index}" for index in range(len(LANES))]
+        lengths, meta, dead = await asyncio.gather(
+            asyncio.gather(*(call("XLEN", stream) for stream in keys.lanes)),
+            call("HMGET", keys.meta, "bytes", *dropped),
+            call("ZCARD", keys.order),
+        )
+        counts = [int(value or 0) for value in meta]
+        return QueueDepth(
+            waiting={lane: n for lane, n in zip(LANES, lengths, strict=True) if n},
+            waiting_bytes=counts[0],
+            dropped={lane: n for lane, n in zip(LANES, counts[1:], strict=True) if n},
+            dead=dead,
+        )
+
+    # -- the consumer ---------------------------------------------------------------------------
+
+    async def claim(self, destination: PrincipalId, holder: str) -> FencingToken:
+        """Become the one consumer of a destination."""
+        epoch: int = await self._client.writer.run(
+            scripts.CLAIM, (self.keys(destination).meta,), BELL, destination, holder
+        )
+        self._bell.ring(destination, epoch)
+        await self._announce(destination)
+        return FencingToken(destination, holder, epoch)
+
+    async def take(self, token: FencingToken) -> AsyncGenerator[QueueDelivery, None]:
+        """Yield all that is not acknowledged, then what comes, for ever."""
+        name = (token.resource, token.epoch)
+        if name in self._consumers:
+            raise Conflict(f"{token.resource} is being taken with this token already.")
+        consumer = _Consumer(self, token)
+        self._consumers[name] = consumer
+        try:
+            async with self._bell.heard(token.resource, consumer.ring):
+                while True:
+                    row = await consumer.next()
+                    yield QueueDelivery(
+                        envelope=row.envelope, position=row.position, attempt=row.nacks + 1
+                    )
+        finally:
+            del self._consumers[name]
+
+    async def ack(self, token: FencingToken, positions: Collection[Offset]) -> int:
+        """Forget envelopes for good."""
+        chosen = [position for position in {*positions} if is_offset(position)]
+        if not chosen:
+            return 0
+        count: int = await self.run(token, scripts.ACK, *chosen)
+        self._settle(token, chosen)
+        return count
+
+    async def nack(
+        self, token: FencingToken, position: Offset, detail: str, *, final: bool = False
+    ) -> None:
+        """Give one envelope back."""
+        retry, now = self._retry, time.time()
+        answer: list[int] = await self.run(
+            token,
+            scripts.NACK,
+            position,
+            LANES.index(lane_of(position)),
+            detail[:_MAX_DETAIL],
+            int(final),
+            retry.first_s * 1000,
+            retry.factor,
+            retry.most_s * 1000,
+            retry.attempts,
+            self._random.random(),
+            now,
+        )
+        consumer = self._consumers.get((token.resource, token.epoch))
+        if answer[0] == 1 and consumer is not None:
+            consumer.give_back(position, answer[1], answer[2] / 1000)
+        elif answer[0] == 2:  # noqa: PLR2004 - dead
+            self._settle(token, [position])
+            await self._announce(PrincipalId(token.resource))
+
+    def _settle(self, token: FencingToken, positions: Collection[Offset]) -> None:
+        consumer = self._consumers.get((token.resource, token.epoch))
+        if consumer is not None:
+            consumer.backlog.settle(positions)
+            consumer.wake()
+
+    async def bury(
+        self,
+        token: FencingToken,
+        position: Offset,
+        lane: Lane,
+        reason: DeadReason,
+        detail: str,
+        nacks: int,
+    ) -> None:
+        """Set aside what cannot be handed out."""
+        log.warning("%s of %s is a dead letter: %s", position, token.resource, detail)
+        notes = {"reason": reason, "detail": detail, "at": time.time(), "attempts": nacks}
+        await self.run(
+            token,
+            scripts.BURY,
+            position,
+            LANES.index(lane),
+            msgspec.json.encode(notes),
+            int(reason is not DeadReason.unreadable),
+        )
+        await self._announce(PrincipalId(token.resource))
+
+    async def _announce(self, destination: PrincipalId) -> None:
+        """Append the facts of dead letters that the journal may not have; a failure is no error."""
+        if self._journal is None:
+            return
+        keys = self.keys(destination)
+        try:
+            unsaid: list[bytes] = await self._client.reader.call("SMEMBERS", keys.unsaid)
+            if not unsaid:
+                return
+            letters = await self._letters(destination, [Offset(p.decode()) for p in unsaid])
+            await self._journal.append([_fact(destination, letter) for letter in letters])
+            await self._client.writer.call("SREM", keys.unsaid, *unsaid)
+        except Unavailable as error:
+            log.warning("Dead letters of %s are not in the journal yet: %s", destination, error)
+
+    # -- dead letters ---------------------------------------------------------------------------
+
+    async def dead_letters(
+        self, destination: PrincipalId, after: Offset = START, limit: int = 100
+    ) -> list[DeadLetter]:
+        """Return dead letters with a position after `after`."""
+        positions: list[bytes] = await self._client.reader.call(
+            "ZRANGEBYSCORE",
+            self.keys(destination).order,
+            f"({offset_key(after)[0]}" if after != START else "-inf",
+            "+inf",
+            "LIMIT",
+            0,
+            limit,
+        )
+        return await self._letters(destination, [Offset(p.decode()) for p in positions])
+
+    async def _letters(
+        self, destination: PrincipalId, positions: Sequence[Offset]
+    ) -> list[DeadLetter]:
+        keys, call = self.keys(destination), self._client.reader.call
+        rows = await asyncio.gather(
+            *(call("HMGET", keys.dead, *(f"{p}:{part}" for part in "mhbr")) for p in positions)
+        )
+        pairs = zip(positions, rows, strict=True)
+        return [_letter(position, *row) for position, row in pairs if row[0] is not None]
+
+    async def replay(self, destination: PrincipalId, positions: Collection[Offset]) -> int:
+        """Put dead letters at the end of their lanes again."""
+        ordered = sorted({p for p in positions if is_offset(p)}, key=offset_key)
+        args: list[Word] = []
+        headers: list[EnvelopeHeader] = []
+        for letter in await self._letters(destination, ordered):
+            if letter.envelope is None:
+                continue
+            header = letter.envelope.header
+            if letter.reason is DeadReason.expired:
+                header = msgspec.structs.replace(header, deadline=None)
+            encoded = _encode_header(header)
+            headers.append(header)
+            args += (
+                letter.position,
+                LANES.index(header.lane),
+                _unique(header.source, header.id),
+                encoded,
+                checksum(encoded, letter.envelope.body),
+            )
+        if not headers:
+            return 0
+        keys = self.keys(destination).all
+        count: int = await self._client.writer.run(
+            scripts.REPLAY, keys, BELL, destination, self._capacity, *args
+        )
+        if count < 0:
+            raise _busy(headers[0], self._capacity)
+        self._bell.ring(destination)
+        return count
+
+    async def drop_dead(self, destination: PrincipalId, positions: Collection[Offset]) -> int:
+        """Forget dead letters for good."""
+        if not positions:
+            return 0
+        return await self._client.writer.run(
+            scripts.DROP_DEAD, self.keys(destination).all, *{*positions}
+        )
+
+    async def destinations_with_dead(self) -> list[PrincipalId]:
+        """Return the destinations that have dead letters."""
+        suffix = ":dead:order"
+        cursor, names = b"0", set[str]()
+        while True:
+            cursor, keys = await self._client.reader.call(
+                "SCAN", cursor, "MATCH", f"{{queue:*}}{suffix}", "COUNT", 1000
+            )
+            names |= {key.decode()[len("{queue:") : -len(suffix) - 1] for key in keys}
+            if cursor == b"0":
+                return sorted(PrincipalId(name) for name in names)
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    def keys(self, destination: PrincipalId) -> QueueKeys:
+        """Return the keys of a destination."""
+        keys = self._keys.get(destination)
+        if keys is None:
+            keys = self._keys[destination] = QueueKeys(destination)
+        return keys
+
+    async def run(
+        self, token: FencingToken, script: Script, *args: Word, reading: bool = False
+    ) -> Any:
+        """Run a script that compares the token's epoch first; raise `Fenced`."""
+        keys = self.keys(PrincipalId(token.resource)).all
+        pipeline = self._client.reader if reading else self._client.writer
+        try:
+            return await pipeline.run(script, keys, token.epoch, *args)
+        except StoreError as error:
+            if error.code != "FENCED":
+                raise
+            highest = int(error.rest)
+            self._bell.ring(token.resource, highest)
+            raise fenced(token, highest) from None
+
+
+class _Consumer:
+    """One `take`: what it has read, and its wait for more."""
+
+    def __init__(self, queue: ValkeyEnvelopeQueue, token: FencingToken) -> None:
+        self.token = token
+        self.backlog = Backlog()
+        self._queue = queue
+        self._news = asyncio.Event()
+        self._highest = token.epoch
+        self._store_ms = 0
+
+    def ring(self, epoch: int) -> None:
+        """Note that there may be more, or another consumer."""
+        self._highest = max(self._highest, epoch)
+        self.backlog.changed()
+        self.wake()
+
+    def wake(self) -> None:
+        """Have `next` look again."""
+        self._news.set()
+
+    def give_back(self, position: Offset, nacks: int, delay_s: float) -> None:
+        """Note that an envelope was given back."""
+        sender = self.backlog.sender(position)
+        if sender is not None:
+            due = time.monotonic() + delay_s
+            self.backlog.give_back(position, sender, nacks, due)
+        self.wake()
+
+    async def next(self) -> Row:
+        """Return the next envelope; raise `Fenced` once there is another consumer."""
+        while True:
+            if self._highest > self.token.epoch:
+                raise fenced(self.token, self._highest)
+            self._news.clear()
+            now = time.monotonic()
+            self.backlog.refresh(now)
+            row = await self._due(now) or self.backlog.next()
+            if row is not None:
+                if await self._expired(row):
+                    continue
+                self.backlog.hand_out(row)
+                return row
+            if any(self.backlog.starts()):
+                await self._read()
+            else:
+                await self._wait()
+
+    async def _due(self, now: float) -> Row | None:
+        """Return an envelope that was given back and whose time has come."""
+        for position in self.backlog.due_retries(now):
+            _, _, single = await self._fetch(["" for _ in LANES], [position])
+            rows = [row for entry in single if (row := await self._row(entry, lane_of(position)))]
+            if rows:
+                return rows[0]
+            self.backlog.settle([position])  # it was removed meanwhile
+        return None
+
+    async def _expired(self, row: Row) -> bool:
+        deadline = row.envelope.header.deadline
+        if deadline is None or deadline >= time.time():
+            return False
+        await self._queue.bury(
+            self.token,
+            row.position,
+            row.envelope.header.lane,
+            DeadReason.expired,
+            "Its deadline passed.",
+            row.nacks,
+        )
+        self.backlog.settle([row.position])
+        return True
+
+    async def _read(self) -> None:
+        starts, asked_at = self.backlog.starts(), time.monotonic()
+        _, lanes, _ = await self._fetch(starts, [])
+        for lane, start, (more, entries) in zip(LANES, starts, lanes, strict=True):
+            if not start:
+                continue
+            rows = [row for entry in entries if (row := await self._row(entry, lane)) is not None]
+            last = entries[-1][0].decode() if entries else ""
+            self.backlog.add(lane, rows, last, more=bool(more), now=asked_at)
+
+    async def _fetch(self, starts: list[str], positions: list[Offset]) -> Any:
+        answer = await patiently(self._ask, starts, positions)
+        self._store_ms = answer[0]
+        return answer
+
+    async def _ask(self, starts: list[str], positions: list[Offset]) -> Any:
+        return await self._queue.run(
+            self.token, scripts.FETCH, _PAGE, _PAGE_BYTES, *starts, *positions, reading=True
+        )
+
+    async def _row(self, entry: Any, lane: Lane) -> Row | None:
+        """Return the row of an entry; what is none is set aside."""
+        position = Offset(entry[0].decode())
+        try:
+            envelope = _envelope(entry[1], lane, self.token.resource)
+        except InvalidInput as error:
+            await self._queue.bury(
+                self.token, position, lane, DeadReason.unreadable, error.detail, 0
+            )
+            return None
+        if not entry[2]:
+            return Row(position, envelope)
+        nacks, due = entry[2].split()
+        wait = max(0, int(due) - self._store_ms) / 1000
+        return Row(position, envelope, int(nacks), time.monotonic() + wait)
+
+    async def _wait(self) -> None:
+        due = self.backlog.next_due()
+        wait = None if due is None else max(0.0, due - time.monotonic())
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait):
+                await self._news.wait()
+
+
+def fenced(token: FencingToken, highest: int) -> Fenced:
+    """Return the error of a consumer that was replaced."""
+    return Fenced(
+        f"{token.resource} has a newer owner: epoch {highest}, not {token.epoch}.", epoch=highest
+    )
+
+
+def _unique(source: PrincipalId, id: str) -> str:  # noqa: A002 - the header's own name
+    return f"{source} {id}"
+
+
+def _envelope(words: Sequence[bytes], lane: Lane, destination: str) -> RoutedEnvelope:
+    fields = fields_of(words)
+    header, body = fields.get(b"h", b""), fields.get(b"b", b"")
+    if fields.get(b"c") != b"%d" % checksum(header, body):
+        raise InvalidInput("Its checksum does not fit: it is damaged, or of another writer.")
+    try:
+        decoded = _decode_header(header)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise InvalidInput(f"Its header cannot be read: {error}") from error
+    if decoded.lane is not lane or decoded.destination != destination:
+        raise InvalidInput("It stands in the queue of another destination or lane.")
+    return RoutedEnvelope(decoded, body)
+
+
+def _letter(
+    position: Offset, notes: bytes, header: bytes | None, body: bytes | None, raw: bytes | None
+) -> DeadLetter:
+    about: dict[str, Any] = msgspec.json.decode(notes)
+    envelope = None
+    if header is not None:
+        envelope = RoutedEnvelope(_decode_header(header), body or b"")
+    return DeadLetter(
+        position=position,
+        reason=DeadReason(about["reason"]),
+        detail=about["detail"],
+        at=float(about["at"]),
+        attempts=int(about["attempts"]),
+        envelope=envelope,
+        raw=raw or b"",
+    )
+
+
+def _fact(destination: PrincipalId, letter: DeadLetter) -> Any:
+    header = letter.envelope.header if letter.envelope else None
+    return letter_fact(
+        destination,
+        letter.position,
+        letter.reason,
+        letter.detail,
+        header.source if header else "",
+        header.id if header else "",
+    )
+
+
+def _busy(header: EnvelopeHeader, capacity: int) -> Busy:
+    return Busy(
+        f"{capacity} envelopes of lane {header.lane} wait for {header.destination} already.",
+        hint="Try again when some are done.",
+        retry_after_s=_BUSY_S,
+    )

@@ -1,0 +1,238 @@
+"""The end of the journal, read once in a process for all who follow it.
+
+One connection waits for new entries; a bounded ring keeps the newest, decoded once. A follower
+that is within the ring costs no command at all; one that is behind it reads pages until it is.
+
+    tail = Tail(client, "{journal}", decode)
+    async with tail.joined(kinds, subject) as follower:
+        if tail.covers(after):
+            follower.start(after)
+            facts = await follower.next()
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from bisect import bisect_right
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager
+from typing import Any
+
+from angelos.adapters.stores.pipeline import CommandPipeline, StoreError
+from angelos.adapters.stores.streams import BACKOFF_S, PAGE, Client, matches
+from angelos.core.errors import Unavailable
+from angelos.core.facts import Fact
+from angelos.core.ids import START, Offset, offset_key
+
+log = logging.getLogger(__name__)
+RING = 8_192
+"""How many facts the ring keeps."""
+RING_BYTES = 32 * 1024 * 1024
+_BLOCK_MS = 5_000
+_PATIENCE_S = 15.0
+Key = tuple[int, int]
+Rows = list[tuple[bytes, list[bytes]]]
+Decode = Callable[[Rows], Awaitable[list[Fact]]]
+
+
+class Ring:
+    """The newest facts by number; what is taken out at its beginning keeps its number.
+
+    >>> ring = Ring((0, 0), most=2)
+    >>> ring.end
+    0
+    """
+
+    def __init__(self, floor: Key, most: int = RING, most_bytes: int = RING_BYTES) -> None:
+        self.floor = floor
+        """The offset before the first fact: every later fact is in the ring, or not read yet."""
+        self.first = 0
+        self._most, self._most_bytes = most, most_bytes
+        self._facts: list[Fact] = []
+        self._keys: list[Key] = []
+        self._bytes = 0
+
+    @property
+    def end(self) -> int:
+        """The number of the next fact."""
+        return self.first + len(self._facts)
+
+    def add(self, facts: list[Fact]) -> None:
+        """Put facts at the end and drop the oldest over the bounds."""
+        self._facts += facts
+        self._keys += [offset_key(fact.offset) for fact in facts]
+        self._bytes += sum(len(fact.data) for fact in facts)
+        over = max(0, len(self._facts) - self._most)
+        size = self._bytes - sum(len(fact.data) for fact in self._facts[:over])
+        while size > self._most_bytes and over < len(self._facts):
+            size -= len(self._facts[over].data)
+            over += 1
+        if over:
+            self.floor = self._keys[over - 1]
+            self.first += over
+            del self._facts[:over], self._keys[:over]
+        self._bytes = size
+
+    def restart(self, floor: Key) -> None:
+        """Forget every fact: some behind them are missing."""
+        self.first = self.end
+        self._facts.clear()
+        self._keys.clear()
+        self._bytes, self.floor = 0, floor
+
+    def number_after(self, key: Key) -> int:
+        """Return the number of the first fact after an offset that the ring covers."""
+        return self.first + bisect_right(self._keys, key)
+
+    def since(self, number: int) -> list[Fact]:
+        """Return the facts from this number on."""
+        return self._facts[number - self.first :]
+
+
+class Follower:
+    """One reader of the ring, with its filters."""
+
+    def __init__(self, ring: Ring, kinds: Collection[str], subject: str) -> None:
+        self._ring = ring
+        self._kinds, self._subject = kinds, subject
+        self._number = -1
+        self._news = asyncio.Event()
+
+    def start(self, after: Offset) -> None:
+        """Begin behind an offset that the ring covers."""
+        self._number = self._ring.number_after(offset_key(after))
+        self._news.set()
+
+    def notice(self, fresh: list[Fact]) -> None:
+        """Wake up if one of the newest facts passes the filters, else go past them."""
+        if self._number < 0 or self._news.is_set():
+            return
+        if any(matches(fact, self._kinds, self._subject) for fact in fresh):
+            self._news.set()
+        else:
+            self._number = self._ring.end
+
+    def wake(self) -> None:
+        """Have the reader look again."""
+        self._news.set()
+
+    async def next(self) -> list[Fact] | None:
+        """Return the facts that came since the last call; None if some have left the ring."""
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            if self._number < self._ring.first:
+                return None
+            facts = self._ring.since(self._number)
+            self._number = self._ring.end
+            chosen = [fact for fact in facts if matches(fact, self._kinds, self._subject)]
+            if chosen:
+                return chosen
+
+
+class Tail:
+    """Reads the end of one stream while somebody follows it.
+
+    Args:
+        client: of whose server; the tail has a connection of its own.
+        key: the stream.
+        decode: returns the facts of rows, and sets aside what cannot be read.
+    """
+
+    def __init__(self, client: Client, key: str, decode: Decode) -> None:
+        self._client = client
+        self._key = key
+        self._decode = decode
+        self._followers: set[Follower] = set()
+        self._ring = Ring((0, 0))
+        self._task: asyncio.Task[None] | None = None
+        self._ready = asyncio.Event()
+
+    @property
+    def floor(self) -> Offset:
+        """The offset before the first fact of the ring."""
+        return Offset(f"{self._ring.floor[0]}-{self._ring.floor[1]}")
+
+    def covers(self, after: Offset) -> bool:
+        """Return whether every fact after `after` is in the ring, or still to come."""
+        return self._ready.is_set() and offset_key(after) >= self._ring.floor
+
+    @asynccontextmanager
+    async def joined(
+        self, kinds: Collection[str] = (), subject: str = ""
+    ) -> AsyncGenerator[Follower, None]:
+        """Yield a follower; the stream is read until the last one has left."""
+        follower = Follower(self._ring, kinds, subject)
+        self._followers.add(follower)
+        try:
+            if self._task is None:
+                self._task = asyncio.create_task(self._run(), name=f"tail of {self._key}")
+            await self._ready.wait()
+            yield follower
+        finally:
+            self._followers.discard(follower)
+            if not self._followers and self._task is not None:
+                task, self._task = self._task, None
+                self._ready.clear()
+                task.cancel()
+                await asyncio.wait([task])
+
+    async def _run(self) -> None:
+        pipeline = CommandPipeline(self._client.connection_pool)
+        try:
+            position = await self._last(pipeline)
+            self._ring.restart(offset_key(position))
+            self._ready.set()
+            while True:
+                rows = await self._next(pipeline, position)
+                if not rows:
+                    continue
+                if len(rows) >= PAGE and await self._is_gap(pipeline, position, rows):
+                    self._ring.restart(_before(offset_key(Offset(rows[0][0].decode()))))
+                    for follower in self._followers:
+                        follower.wake()
+                position = Offset(rows[-1][0].decode())
+                fresh = await self._decode(rows)
+                self._ring.add(fresh)
+                for follower in self._followers:
+                    follower.notice(fresh)
+        finally:
+            await pipeline.close()
+
+    async def _last(self, pipeline: CommandPipeline) -> Offset:
+        rows = await _retried(pipeline, "XREVRANGE", self._key, "+", "-", "COUNT", 1)
+        return Offset(rows[0][0].decode()) if rows else START
+
+    async def _next(self, pipeline: CommandPipeline, position: Offset) -> Rows:
+        answer: Any = await _retried(
+            pipeline, "XREAD", "COUNT", PAGE, "BLOCK", _BLOCK_MS, "STREAMS", self._key, position
+        )
+        return answer[0][1] if answer else []
+
+    async def _is_gap(self, pipeline: CommandPipeline, position: Offset, rows: Rows) -> bool:
+        """Return whether entries between `position` and the rows were trimmed unread.
+
+        Trimming keeps more than a page, so that can be only where a whole page came.
+        """
+        first = await _retried(pipeline, "XRANGE", self._key, "-", "+", "COUNT", 1)
+        oldest = offset_key(Offset(first[0][0].decode())) if first else (0, 0)
+        return oldest >= offset_key(Offset(rows[0][0].decode())) > offset_key(position)
+
+
+def _before(key: Key) -> Key:
+    ms, sequence = key
+    return (ms, sequence - 1) if sequence else (ms - 1, 2**53)
+
+
+async def _retried(pipeline: CommandPipeline, *words: str | int) -> Rows:
+    """Return the answer, through restarts of the server."""
+    tries = 0
+    while True:
+        try:
+            return await pipeline.call(*words, patience_s=_PATIENCE_S)
+        except (Unavailable, StoreError) as error:
+            if tries == 0:
+                log.warning("reading %s: %s Trying again.", words[1], error)
+            await asyncio.sleep(BACKOFF_S[min(tries, len(BACKOFF_S) - 1)])
+            tries += 1

@@ -1,0 +1,115 @@
+"""What one peer sends up: facts into the journal, settlements and posts into the queues.
+
+A batch is acknowledged to the peer when all of it is durable. Facts come before the settlements
+that follow them: a command is never done before its facts are safe.
+
+    refusal = await writer.write(batch)      # an error if the peer broke the rules
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from angelos.adapters.net.link import Link
+from angelos.core.errors import AngelError, Forbidden, InvalidInput, TooLarge
+from angelos.core.facts import Fact, from_json
+from angelos.core.frames import FactReport, Item, Post, PostReceipt, Settle
+from angelos.core.ids import Offset
+from angelos.core.ports import Admission, Journal
+from angelos.hub.consumer import QueueConsumer
+from angelos.hub.models import MAX_FACT_BYTES, Peer, check_fact
+from angelos.hub.posts import Posts
+
+log = logging.getLogger(__name__)
+_decode_fact = msgspec.msgpack.Decoder(Fact).decode
+
+
+@dataclass
+class _Sorted:
+    """One batch of a peer, up to the first item that is not allowed."""
+
+    facts: list[Fact] = field(default_factory=list[Fact])
+    settlements: list[Settle] = field(default_factory=list[Settle])
+    posts: list[Post] = field(default_factory=list[Post])
+    refusal: AngelError | None = None
+
+
+class JournalWriter:
+    """Takes the batches of one peer."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        admission: Admission,
+        posts: Posts,
+        consumer: QueueConsumer,
+        link: Link,
+    ) -> None:
+        self._journal = journal
+        self._admission = admission
+        self._posts = posts
+        self._consumer = consumer
+        self._link = link
+
+    async def write(self, peer: Peer, batch: Sequence[Item]) -> AngelError | None:
+        """Make a batch durable; return the refusal of the first item that breaks the rules."""
+        content = _sort(peer, batch)
+        facts = [fact for fact in content.facts if self._admission.accepts(fact)]
+        if len(facts) < len(content.facts):
+            rest = {f"{f.kind} of {f.subject}" for f in content.facts if f not in facts}
+            log.info("Not written down, late or not its to say: %s %s", peer.principal.id, rest)
+        if facts:
+            await self._journal.append(facts)
+        if content.settlements:  # only now that their facts are durable
+            await self._consumer.settle(content.settlements)
+        if content.posts:
+            await self._post(peer, content.posts)
+        return content.refusal
+
+    async def _post(self, peer: Peer, posts: list[Post]) -> None:
+        receipts: list[PostReceipt] = await asyncio.gather(
+            *(self._posts.put(peer.principal, post) for post in posts)
+        )
+        await self._link.send(receipts)
+
+
+def _sort(peer: Peer, batch: Sequence[Item]) -> _Sorted:
+    content = _Sorted()
+    for item in batch:
+        try:
+            match item:
+                case FactReport():
+                    content.facts.append(_fact(peer, item))
+                case Settle():
+                    content.settlements.append(item)
+                case Post():
+                    content.posts.append(item)
+                case _:
+                    content.refusal = Forbidden(
+                        f"{peer.principal.id} may not send a {type(item).__name__}."
+                    )
+                    break
+        except (Forbidden, InvalidInput, TooLarge) as error:
+            content.refusal = error
+            break
+    return content
+
+
+def _fact(peer: Peer, report: FactReport) -> Fact:
+    """Return the fact of a report; raise if this peer may not report it."""
+    if len(report.body) > MAX_FACT_BYTES:
+        raise TooLarge(f"A fact of {peer.principal.id} is larger than {MAX_FACT_BYTES} bytes.")
+    if report.codec == "json":
+        fact = msgspec.structs.replace(from_json(report.body), offset=Offset(""))
+    else:
+        try:
+            fact = _decode_fact(report.body)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise InvalidInput(f"Not a fact: {error}") from error
+    check_fact(fact, peer.principal.id, peer.principal.role)
+    return fact
