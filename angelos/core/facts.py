@@ -209,7 +209,7 @@ class LetterDead(FactPayload, frozen=True, kw_only=True):
 
     kind: ClassVar[Kind] = Kind.letter_dead
     position: str
-    """Where it was; `angelos hub dead-letters show` shows it."""
+    """Where it was, and by which the dead letter is named."""
     reason: str
     """A `DeadReason`."""
     detail: str = ""
