@@ -121,6 +121,25 @@ ATTACKS = (
         "for i in range(0, 300_000_000, 4096):\n    m[i] = 1\ntime.sleep(60)\n",
         "oom", {"limit_mb": 96},
     ),
+    Attack(
+        "device by mknod", "import os, stat\nos.mknod('/tmp/null', stat.S_IFCHR | 0o666, 0x103)",
+        "error", {"source": "exit"}, "PermissionError", exit_code=1,
+    ),
+    Attack(
+        "inodes",
+        "import os\nfor n in range(600_000):\n    os.close(os.open(f'/tmp/{n}', os.O_CREAT))\n",
+        "oom", {"limit_mb": 48}, limits=Limits(wall_s=20, cpu_s=20, memory_mb=48, disk_mb=48),
+    ),
+    Attack(
+        "what waits in sockets",
+        "import os, socket, time\nfor _ in range(16):\n    if os.fork() == 0:\n        held = []\n"
+        "        while True:\n            a, b = socket.socketpair()\n"
+        "            a.setblocking(False)\n"
+        "            held.append((a, b))\n            try:\n                while True:\n"
+        "                    a.send(bytes(65536))\n            except BlockingIOError:\n"
+        "                pass\ntime.sleep(15)\n",
+        "oom", {"limit_mb": 96}, limits=SMALL,
+    ),
     Attack("flood", "while True:\n    print('x' * 999)", "output", {"limit_bytes": 50_000}),
     Attack(
         "flood on both",

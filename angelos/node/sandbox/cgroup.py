@@ -24,6 +24,9 @@ from angelos.node.sandbox.verdict import MIB
 ROOT = Path("/sys/fs/cgroup")
 _PREFIX, _LEAF = "angelos", "angelos-node"
 _CONTROLLERS = ("memory", "pids", "cpuacct")
+_SHARES, _WEIGHT = "768", "75"
+"""Less than the stores, the server and the node have; between boxes all are equal, however many
+processes and sessions each has (cpu.shares of version 1, cpu.weight of version 2)."""
 
 
 def own_groups(text: str, root: Path = ROOT) -> tuple[int, dict[str, Path]]:
@@ -31,17 +34,22 @@ def own_groups(text: str, root: Path = ROOT) -> tuple[int, dict[str, Path]]:
     rows = [line.split(":", 2) for line in text.splitlines()]
     named = {name: path for _, names, path in rows for name in names.split(",") if name}
     if all(name in named for name in _CONTROLLERS):
-        folders = {
-            name: _mounted(root, {row[1] for row in rows if name in row[1].split(",")}, name)
-            / named[name].lstrip("/")
-            for name in _CONTROLLERS
-        }
+        folders = {name: _own_folder(root, rows, named, name) for name in _CONTROLLERS}
+        cpu = _own_folder(root, rows, named, "cpu")
+        if cpu.is_dir() and cpu != folders["cpuacct"]:
+            folders["cpu"] = cpu
         return 1, folders
     unified = next((path for number, names, path in rows if number == "0" and not names), None)
     if unified is None:
         raise Unavailable("This process is in no control group.")
     # `find` has run before, in this process or its parent, and moved it to the leaf.
     return 2, {"unified": root / unified.removesuffix(f"/{_LEAF}").lstrip("/")}
+
+
+def _own_folder(root: Path, rows: list[list[str]], named: dict[str, str], name: str) -> Path:
+    """Return this process's folder of a version 1 controller."""
+    joined = {row[1] for row in rows if name in row[1].split(",")}
+    return _mounted(root, joined, name) / named.get(name, "").lstrip("/")
 
 
 def _mounted(root: Path, joined: set[str], name: str) -> Path:
@@ -79,12 +87,14 @@ class Group:
             if (self._at["memory"] / "memory.memsw.limit_in_bytes").exists():
                 self._write("memory", "memory.memsw.limit_in_bytes", memory)
             self._write("pids", "pids.max", str(limits.pids))
+            self._weigh("cpu" if "cpu" in self._at else "cpuacct", "cpu.shares", _SHARES)
             return
         self._write("unified", "memory.max", memory)
         if (self._at["unified"] / "memory.swap.max").exists():
             self._write("unified", "memory.swap.max", "0")
         self._write("unified", "memory.oom.group", "1")
         self._write("unified", "pids.max", str(limits.pids))
+        self._weigh("unified", "cpu.weight", _WEIGHT)
 
     def add(self, first: int, task: int) -> None:
         """Move the task's process into the group; the processes that it starts are born in it."""
@@ -133,6 +143,11 @@ class Group:
 
     def _write(self, name: str, file: str, text: str) -> None:
         (self._at[name] / file).write_text(text)
+
+    def _weigh(self, name: str, file: str, weight: str) -> None:
+        """Give the box its share of the processor, where the node may divide it."""
+        if (self._at[name] / file).exists():
+            self._write(name, file, weight)
 
     def _read(self, name: str, file: str) -> str:
         return (self._at[name] / file).read_text()
@@ -211,6 +226,9 @@ def _delegate(folder: Path) -> None:
     """Let children of a version 2 group be limited; this process moves to a leaf for that."""
     control = folder / "cgroup.subtree_control"
     controllers = "+memory +pids"  # cpu.stat needs no cpu controller, which few systems delegate
+    offered = folder / "cgroup.controllers"
+    if offered.exists() and "cpu" in offered.read_text().split():
+        controllers += " +cpu"
     try:
         control.write_text(controllers)
     except OSError:

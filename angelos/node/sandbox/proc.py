@@ -20,6 +20,12 @@ _INODE_BYTES = 1024
 """About what an inode of tmpfs with its name takes of the kernel's memory."""
 _PIDFD_INFO_BYTES, _PIDFD_INFO_EXIT = 64, 1 << 3
 _PIDFD_GET_INFO = 0xC000FF0B | _PIDFD_INFO_BYTES << 16
+_SOCKET_BYTES = 212_992
+"""The send buffer of a Unix socket (net.core.wmem_default)."""
+_PIPE_BYTES, _SMALL_PIPE_BYTES, _LARGE_PIPES = 65_536, 8_192, 1024
+"""A user's first thousand pipes have 16 pages, further ones two (pipe(7), pipe-user-pages-soft)."""
+_FREE_BYTES = 16 * MIB
+_FEW_DESCRIPTORS = 512
 _TICKS = os.sysconf("SC_CLK_TCK")
 # Fields of /proc/PID/stat, counted from 0 after the name (proc(5) counts from 1 before it).
 _STATE, _PPID, _UTIME, _STIME, _CUTIME, _CSTIME, _NUM_THREADS, _STARTTIME = (
@@ -176,6 +182,7 @@ class Sampler:
         if memory > self._limits.memory_mb * MIB:  # shared pages were counted for each process
             memory = sum(_proportional(pid) for pid in rows)
         memory += sum(_used(folder) for folder in self._folders)
+        memory += _page_tables(rows) + self._unmapped(rows)
         self._memory = max(self._memory, memory)
         self._tasks = max(self._tasks, self._count(rows))
         self._cpu = max(self._cpu, self._ticks(rows) / _TICKS)
@@ -186,6 +193,17 @@ class Sampler:
             tasks=self._tasks,
             pids_refused=self._refused,
         )
+
+    def _unmapped(self, rows: dict[int, list[str]]) -> int:
+        """Return the most that the box's sockets and pipes may hold, beyond a free allowance.
+
+        No counter says what waits in them, so each counts with what it has room for; the filter
+        refuses to enlarge one (`seccomp.watch_filter`).
+        """
+        sockets = _unix_sockets(self._first) * _SOCKET_BYTES
+        pipes = min(pipe_count := _pipes(rows), _LARGE_PIPES) * _PIPE_BYTES
+        pipes += max(pipe_count - _LARGE_PIPES, 0) * _SMALL_PIPE_BYTES
+        return max(sockets + pipes - _FREE_BYTES, 0)
 
     def _ticks(self, rows: dict[int, list[str]]) -> int:
         """Return the processor time of all processes, alive and ended, in clock ticks."""
@@ -229,6 +247,40 @@ def _proportional(pid: int) -> int:
     """Return the same, with shared pages divided among the processes that share them."""
     exact = _sum_kib(pid, "smaps_rollup", ("Pss_Anon:", "Pss_Shmem:"))
     return exact or _resident(pid)
+
+
+def _page_tables(rows: dict[int, list[str]]) -> int:
+    """Return the bytes of the page tables of all processes."""
+    return sum(_sum_kib(pid, "status", ("VmPTE:",)) for pid in rows)
+
+
+def _unix_sockets(first: int) -> int:
+    """Return the number of Unix sockets in the network namespace of a box."""
+    try:
+        network = (_PROC / str(first) / "ns/net").stat()
+        if network.st_ino == (_PROC / "self/ns/net").stat().st_ino:
+            return 0  # without a namespace of its own they are the machine's
+        lines = (_PROC / str(first) / "net/protocols").read_text().splitlines()
+    except OSError:
+        return 0
+    return sum(int(line.split()[2]) for line in lines if line.startswith("UNIX"))
+
+
+def _pipes(rows: dict[int, list[str]]) -> int:
+    """Return the number of pipes; they are told apart only where there are many descriptors."""
+    try:
+        if sum((_PROC / str(pid) / "fd").stat().st_size for pid in rows) <= _FEW_DESCRIPTORS:
+            return 0
+    except OSError:
+        pass
+    pipes: set[str] = set()
+    for pid in rows:
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(_PROC / str(pid) / "fd"):
+                with contextlib.suppress(OSError):
+                    if (target := os.readlink(entry.path)).startswith("pipe:"):  # noqa: PTH115
+                        pipes.add(target)
+    return len(pipes)
 
 
 def _used(folder: int) -> int:

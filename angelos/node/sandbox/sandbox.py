@@ -75,6 +75,7 @@ _OPEN_FILES = 512
 _SELF_TEST = "print('in the box')"
 _REFILL_DELAY_S = 0.1
 _RETRY_S = 1.0
+_ADDRESS_SPACE = 64 << 30
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,8 +290,9 @@ class BubblewrapSandbox:
     def _rlimits(self, limits: Limits, *, unsandboxed: bool) -> dict[str, int]:
         """Return the limits that the kernel enforces for each process (getrlimit(2)).
 
-        They are a second line: a fork starts a new RLIMIT_CPU, and RLIMIT_AS is not used at all,
-        because it counts address space, of which Node.js reserves gigabytes.
+        They are a second line: a fork starts a new RLIMIT_CPU, and RLIMIT_AS counts address space,
+        of which Node.js reserves gigabytes. Without a control group it is far above the limit and
+        bounds what page tables can take at once.
         """
         rlimits = {
             "RLIMIT_CORE": 0,
@@ -301,6 +303,7 @@ class BubblewrapSandbox:
         if self._groups is None:
             if not unsandboxed:  # there the kernel would count every process of the user
                 rlimits["RLIMIT_NPROC"] = limits.pids + 8  # the sampler enforces `pids` itself
+            rlimits["RLIMIT_AS"] = max(_ADDRESS_SPACE, 16 * limits.memory_mb * MIB)
             rlimits["RLIMIT_FSIZE"] = max(limits.disk_mb, limits.memory_mb) * MIB
         return rlimits
 

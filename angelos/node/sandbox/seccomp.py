@@ -47,8 +47,10 @@ _PROTOCOLS = (0, 6, 17)
 _SET_ID = 0o6000
 _CREATES = 0o100 | 0o20000000
 """O_CREAT and __O_TMPFILE: without them open(2) has no mode, and its argument may be anything."""
-_HOST_MEMORY = ("memfd_create", "shmget")
+_HOST_MEMORY = ("memfd_create", "shmget", "msgget", "semget", "mq_open")
 """Memory that no process maps: without a cgroup nothing could count it."""
+_ENLARGING = (("setsockopt", ((_ARG1, 1), (_ARG2, 7))), ("fcntl", ((_ARG1, 1031),)))
+"""SO_SNDBUF and F_SETPIPE_SZ: without a cgroup sockets and pipes keep the size that is counted."""
 
 Instruction = tuple[int, int, int, int]
 
@@ -116,7 +118,7 @@ def watch_filter(
         machine: As `platform.machine()` names it.
         action: Whether refused calls are reported.
         forks: Ask the node for each new process and thread: without a control group nothing else
-            could report that one was refused.
+            could report that one was refused; sockets and pipes keep their size, which is counted.
         inet: Allow TCP and UDP, in a network namespace with nothing but a loopback; programs
             ask for its addresses so often that netlink is refused without a report.
         keeps_files: What it writes stays on the host: no file gets a set-user-ID or set-group-ID
@@ -127,6 +129,8 @@ def watch_filter(
     code = _prologue(machine)
     for number in groups["refuse"].values():
         code += [(_JUMP_EQ, 0, 1, number), verdict]
+    for name, arguments in _ENLARGING if forks else ():
+        code += _when(groups["allow"][name], _unless(arguments))
     if forks and action == "notify":
         for number in fork_calls(machine):
             code += [(_JUMP_EQ, 0, 1, number), verdict]
@@ -203,6 +207,14 @@ def _only(values: list[int]) -> list[Instruction]:
     """Allow if the loaded word is one of `values`, refuse otherwise."""
     allow = [i for v in values for i in ((_JUMP_EQ, 0, 1, v), _allow())]
     return [*allow, _fail(errno.EPERM)]
+
+
+def _unless(arguments: tuple[tuple[int, int], ...]) -> list[Instruction]:
+    """Refuse a call with EPERM if all its arguments are these, allow it otherwise."""
+    code: list[Instruction] = [_fail(errno.EPERM)]
+    for offset, value in reversed(arguments):
+        code = [_load(offset), (_JUMP_EQ, 0, len(code), value), *code]
+    return [*code, _allow()]
 
 
 def _ranges(numbers: list[int]) -> list[tuple[int, int]]:

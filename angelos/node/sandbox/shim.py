@@ -276,19 +276,33 @@ def _kill_children() -> None:
             os.kill(int(child), signal.SIGKILL)
 
 
+def _save(code: str) -> str:
+    """Write the program to a file and return its path: children of `spawn` import it from there."""
+    path = f"{os.environ.get('HOME', '/tmp')}/main.py"  # noqa: S108
+    with contextlib.suppress(OSError, UnicodeError), open(path, "x", encoding="utf-8") as file:  # noqa: PTH123
+        file.write(code)
+    return path
+
+
 def _run_code(code: str, args: list[str], chdir: str) -> None:
     """Run Python source as `__main__` of this interpreter."""
     name = "<task>"
+    code = code.removeprefix("\ufeff")
     linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
     sys.argv = ["-c", *args]
     sys.dont_write_bytecode = True
     if chdir != "/tmp":  # noqa: S108 - a checkout is importable, the scratch folder is not
         sys.path.insert(0, chdir)
     sys.excepthook = _show
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # its output is read live, as at a terminal
+    for stream in ("stdout", "stderr"):  # as `python -u`: its output is read live
+        raw = open(getattr(sys, stream).fileno(), "wb", 0, closefd=False)  # noqa: SIM115
+        errors = "strict" if stream == "stdout" else "backslashreplace"
+        text = io.TextIOWrapper(raw, "utf-8", errors, write_through=True)
+        setattr(sys, stream, text)
+        setattr(sys, f"__{stream}__", text)
     main = sys.modules["__main__"].__dict__
     keep = {"__name__": "__main__", "__builtins__": __builtins__, "__doc__": None}
+    keep |= {"__file__": _save(code), "__spec__": None}
     main.clear()
     main.update(keep)
     exec(compile(code, name, "exec", dont_inherit=True), main)  # noqa: S102 - what the box is for

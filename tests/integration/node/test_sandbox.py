@@ -72,9 +72,57 @@ async def test_the_code_is_main_and_its_traceback_is_its_own(sandbox: Bubblewrap
     code = "import sys\nprint(__name__, sys.argv, dir())\ndef f():\n    return 1 / 0\nf()\n"
     end, printed = await run(sandbox, RunSpec(argv=("a",), code=code, limits=Limits()))
     assert end.status is Status.error
-    assert printed.startswith("__main__ ['-c', 'a'] ['__builtins__', '__doc__', '__name__', 'sys']")
+    names = "['__builtins__', '__doc__', '__file__', '__name__', '__spec__', 'sys']"
+    assert printed.startswith(f"__main__ ['-c', 'a'] {names}")
     assert "    return 1 / 0" in printed
     assert "shim.py" not in printed
+
+
+ORDINARY = {
+    "spawn": (
+        """
+import multiprocessing as mp
+
+def f(x):
+    return x * x
+
+if __name__ == "__main__":
+    with mp.get_context("spawn").Pool(2) as p:
+        print(p.map(f, range(3)))
+""",
+        "[0, 1, 4]\n",
+    ),
+    "file": ("import pathlib\nprint(pathlib.Path(__file__).read_text() != '')", "True\n"),
+    "byte order mark": ("\ufeffprint('marked')", "marked\n"),
+    "coding line": ("# -*- coding: latin-1 -*-\nprint('caf\u00e9')", "caf\u00e9\n"),
+    "shared memory": (
+        """
+from multiprocessing import shared_memory as s
+m = s.SharedMemory(create=True, size=4 << 20)
+m.buf[:] = b"x" * (4 << 20)
+print("whole")
+m.close()
+m.unlink()
+""",
+        "whole\n",
+    ),
+    "named pipe": ("import os\nos.mkfifo('/tmp/p')\nprint(os.path.exists('/tmp/p'))", "True\n"),
+}
+
+
+@pytest.mark.parametrize("what", ORDINARY)
+async def test_ordinary_python_runs_as_it_does_at_home(
+    sandbox: BubblewrapSandbox, what: str
+) -> None:
+    code, expected = ORDINARY[what]
+    end, printed = await run(sandbox, RunSpec(argv=(), code=code, limits=Limits()))
+    assert (end.status, printed) == (Status.ok, expected)
+
+
+async def test_output_without_a_line_end_comes_at_once(sandbox: BubblewrapSandbox) -> None:
+    spec = RunSpec(argv=(), code="print('.', end='')\nimport time\ntime.sleep(99)", limits=Limits())
+    async with aclosing(run_session(sandbox, spec)) as events:  # type: ignore[type-var]
+        assert await anext(events) == Output("stdout", b".")
 
 
 async def test_a_syntax_error_is_the_programs_own(sandbox: BubblewrapSandbox) -> None:

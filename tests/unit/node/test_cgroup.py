@@ -86,6 +86,12 @@ def test_delegation_asks_only_for_what_is_limited(tmp_path: Path) -> None:
     assert files(tmp_path) == {"cgroup.subtree_control": "+memory +pids"}
 
 
+def test_the_processor_is_divided_where_it_can_be(tmp_path: Path) -> None:
+    (tmp_path / "cgroup.controllers").write_text("cpu memory pids\n")
+    cgroup._delegate(tmp_path)
+    assert (tmp_path / "cgroup.subtree_control").read_text() == "+memory +pids +cpu"
+
+
 def test_groups_of_the_dead_are_swept_but_no_process_that_cannot_be_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
