@@ -276,6 +276,19 @@ def _kill_children() -> None:
             os.kill(int(child), signal.SIGKILL)
 
 
+class _LiveText(io.TextIOWrapper):
+    """Standard output that is read live: written line by line, and after `print(..., end="")`.
+
+    `print` writes its end apart, so an empty one is what it writes last.
+    """
+
+    def write(self, text: str) -> int:
+        size = super().write(text)
+        if not text:
+            self.flush()
+        return size
+
+
 def _save(code: str) -> str:
     """Write the program to a file and return its path: children of `spawn` import it from there."""
     path = f"{os.environ.get('HOME', '/tmp')}/main.py"  # noqa: S108
@@ -294,12 +307,8 @@ def _run_code(code: str, args: list[str], chdir: str) -> None:
     if chdir != "/tmp":  # noqa: S108 - a checkout is importable, the scratch folder is not
         sys.path.insert(0, chdir)
     sys.excepthook = _show
-    for stream in ("stdout", "stderr"):  # as `python -u`: its output is read live
-        raw = open(getattr(sys, stream).fileno(), "wb", 0, closefd=False)  # noqa: SIM115
-        errors = "strict" if stream == "stdout" else "backslashreplace"
-        text = io.TextIOWrapper(raw, "utf-8", errors, write_through=True)
-        setattr(sys, stream, text)
-        setattr(sys, f"__{stream}__", text)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout = sys.__stdout__ = _LiveText(sys.stdout.detach(), "utf-8", line_buffering=True)
     main = sys.modules["__main__"].__dict__
     keep = {"__name__": "__main__", "__builtins__": __builtins__, "__doc__": None}
     keep |= {"__file__": _save(code), "__spec__": None}
