@@ -79,9 +79,21 @@ where id = %(id)s and status = 'proposed'
 update angelgit_proposal set status = 'reverted', reverted = %(revision)s, inverses = %(inverses)s
 where id = %(id)s and status = 'merged'
 
+-- name: proposal_withdrawn
+update angelgit_proposal set status = 'withdrawn'
+where id = %(id)s and status in ('proposed', 'withdrawn') returning id
+
+-- name: pending
+select body, status, merged, reverted from angelgit_proposal
+where repo = %(repo)s and status = 'proposed' and id > %(after)s order by id limit %(limit)s
+
+-- name: candidate_of
+select p.body, p.status, p.merged, p.reverted from angelgit_proposal p
+join angelgit_candidate c on c.proposal = p.id where c.revision = %(revision)s
+
 -- name: proposal_promoted
 update angelgit_proposal p set status = 'promoted' from angelgit_candidate c
-where c.revision = %(revision)s and c.proposal = p.id and p.status = 'merged' returning p.id
+where c.revision = %(revision)s and c.proposal = p.id and p.status in ('proposed', 'merged') returning p.id
 
 -- name: reverted_on
 select body, inverses from angelgit_proposal

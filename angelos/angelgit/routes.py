@@ -9,9 +9,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from angelos.core.api import ChangeList, CreateRepo, RepoList, RepoView, RevisionList, RevisionView
+from angelos.core.api import (
+    ChangeList,
+    CreateRepo,
+    PendingList,
+    RepoList,
+    RepoView,
+    RevisionList,
+    RevisionView,
+)
 from angelos.core.errors import InvalidInput, NotFound
-from angelos.core.ids import Revision, is_revision
+from angelos.core.ids import ProposalId, Revision, is_id, is_revision
 from angelos.core.permissions import Permission
 from angelos.core.revision import Bundle
 from angelos.core.routes import Call, Nothing, Route, whole_number
@@ -21,6 +29,7 @@ if TYPE_CHECKING:
     from angelos.core.repository import Branch
 
 _MAX_LOG = 1_000
+_MAX_PENDING = 200
 
 
 def routes(service: AngelGit) -> list[Route]:
@@ -53,6 +62,15 @@ def _repositories(api: _Api) -> list[Route]:
             query=("path",),
             media_type="application/octet-stream",
             summary="The current content of a file of dev",
+        ),
+        Route(
+            "GET",
+            "/repos/{repo}/pending",
+            Permission.proposals_read,
+            api.pending,
+            response=PendingList,
+            query=("path", "after", "limit"),
+            summary="The proposals that wait beside dev, in hunks, tried against the live text",
         ),
     ]
 
@@ -143,6 +161,18 @@ class _Api:
 
     async def live(self, call: Call[Nothing]) -> bytes:
         return await self._git.read_live(call.params["repo"], _required(call, "path"))
+
+    async def pending(self, call: Call[Nothing]) -> PendingList:
+        after = call.query.get("after", "")
+        if after and not is_id(after):
+            raise InvalidInput(f"{after[:80]!r} is no proposal id.")
+        pending = await self._git.list_pending(
+            call.params["repo"],
+            call.query.get("path", ""),
+            ProposalId(after) if after else None,
+            whole_number(call, "limit", 50, _MAX_PENDING),
+        )
+        return PendingList(pending=tuple(pending))
 
     async def diff(self, call: Call[Nothing]) -> ChangeList:
         repo, before = await self._named(call, _required(call, "before"))

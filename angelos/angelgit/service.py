@@ -40,6 +40,7 @@ from angelos.angelgit.worktree.activity import DocumentActivity
 from angelos.angelgit.worktree.files import WorkingFiles
 from angelos.angelgit.worktree.writer import WorktreeWriter
 from angelos.core.ids import DocumentId, PrincipalId, ProposalId, Revision
+from angelos.core.pending import Pending
 from angelos.core.ports import Clock, Journal, LiveDocuments
 from angelos.core.repository import Branch, Candidate, DocumentAddress, Edit, Proposed
 from angelos.core.signing import SigningKey
@@ -266,6 +267,46 @@ class AngelGit(RevisionQueries):
         """
         return await self._proposals.propose(proposal, repo, base, edits, author, message)
 
+    async def pending(self, proposal: ProposalId) -> Pending:
+        """Return a proposal in hunks, in any state, tried against the present `dev`.
+
+        Args:
+            proposal: the id of the proposal.
+
+        Raises:
+            NotFound: there is no such proposal.
+        """
+        return await self._proposals.pending(proposal)
+
+    async def list_pending(
+        self, repo: str, path: str = "", after: ProposalId | None = None, limit: int = 100
+    ) -> list[Pending]:
+        """Return the proposals that wait beside `dev`, in the order in which they came.
+
+        Args:
+            repo: the repository's name.
+            path: only those that change this file; empty: all.
+            after: only those that came after this one.
+            limit: at most so many.
+
+        Raises:
+            NotFound: there is no such repository.
+        """
+        await self.head(repo, "dev")
+        return await self._proposals.list_pending(repo, path, after, limit)
+
+    async def withdraw(self, proposal: ProposalId) -> None:
+        """Close a proposal that waits beside `dev`; a second time does nothing.
+
+        Args:
+            proposal: the id of the proposal.
+
+        Raises:
+            Conflict: it is, or was, in `dev` or `main`.
+            NotFound: there is no such proposal.
+        """
+        await self._run_to_end(self._proposals.withdraw(proposal))
+
     async def merge(self, proposal: ProposalId) -> Revision:
         """Merge a proposal into the live documents of `dev`; a second time does nothing.
 
@@ -304,10 +345,10 @@ class AngelGit(RevisionQueries):
         """Merge a proposal onto the current `main`, and commit the result on no branch.
 
         Args:
-            proposal: the id of a merged proposal.
+            proposal: the id of an open proposal.
 
         Raises:
-            Conflict: the proposal is not in the state "merged".
+            Conflict: the proposal is not open.
             NotFound: there is no such proposal.
             Stale: the same lines have changed on `main`.
         """
@@ -322,7 +363,9 @@ class AngelGit(RevisionQueries):
         )
 
     async def advance(self, repo: str, revision: Revision, expected: Revision) -> None:
-        """Advance `main` to a candidate; a second time does nothing.
+        """Advance `main` to a candidate, and `dev` with it; a second time does nothing.
+
+        Where people have since changed the same lines `dev` keeps their text.
 
         Args:
             repo: the repository's name.
@@ -332,6 +375,7 @@ class AngelGit(RevisionQueries):
         Raises:
             Conflict: `main` is not at `expected`, or the revision is no candidate.
             NotFound: there is no such revision.
+            Stale: `dev` has another file at the path of a new one.
         """
         await self._run_to_end(self._mainline.advance(repo, revision, expected))
 

@@ -106,8 +106,26 @@ class Proposal:
         """
         return await self._review("approve", digest, comment)
 
+    async def accept(self, digest: str, comment: str = "") -> api.ProposalView:
+        """Let the proposal enter the live documents of `dev`; `main` still needs its tests.
+
+        Args:
+            digest: The `digest` of the view that was read.
+            comment: Why; kept in the audit log if this is an approval too.
+
+        Returns:
+            The proposal after it.
+
+        Raises:
+            Conflict: The proposal has another digest, or is decided already.
+            Forbidden: The caller may not edit live documents.
+            NotFound: There is no such proposal.
+            Stale: The same lines have changed in `dev` since.
+        """
+        return await self._review("accept", digest, comment)
+
     async def reject(self, digest: str, comment: str = "") -> api.ProposalView:
-        """Reject the proposal; its edits are taken out of `dev` again.
+        """Reject the proposal; if it was accepted its edits are taken out of `dev` again.
 
         Args:
             digest: The `digest` of the view that was read.
@@ -169,6 +187,7 @@ class ProposalCollection:
         base: str,
         message: str,
         proposal: ProposalId | None = None,
+        live: bool = False,
     ) -> Proposal:
         """Propose edits to a repository.
 
@@ -180,6 +199,7 @@ class ProposalCollection:
             message: What the change is for.
             proposal: The id to give it. The same id again with the same edits is the same
                 proposal; by default a new one.
+            live: Enter the live documents at once; only for people, who could type it as well.
 
         Returns:
             A handle; the proposal's tests run meanwhile.
@@ -195,6 +215,7 @@ class ProposalCollection:
             edits=tuple(edits),
             message=message,
             proposal=proposal or new_proposal_id(),  # so that a repeated request is one proposal
+            live=live,
         )
         path = "/repos" + segments(repo, "proposals")
         view = await self._transport.call("POST", path, api.ProposalView, body=body)

@@ -21,6 +21,7 @@ from angelos.client.transport import Transport, segments
 from angelos.core import api
 from angelos.core.errors import Unavailable
 from angelos.core.ids import Revision
+from angelos.core.pending import Pending
 from angelos.core.repository import Branch, Change, Edit
 from angelos.core.revision import Bundle
 
@@ -174,6 +175,26 @@ class Repo:
         """
         proposals = ProposalCollection(self._transport)
         return await proposals.create(self.name, edits, base=base, message=message)
+
+    async def pending(
+        self, path: str = "", *, after: str = "", limit: int = 50
+    ) -> tuple[Pending, ...]:
+        """Return the proposals that wait beside `dev`, in hunks, tried against the live text.
+
+        Args:
+            path: Only those that change this file; empty: all.
+            after: Only those that came after this proposal.
+            limit: At most so many.
+
+        Raises:
+            Forbidden: The caller may not read proposals.
+            NotFound: There is no such repository.
+        """
+        query: dict[str, object] = {"path": path, "after": after, "limit": limit}
+        answer = await self._transport.call(
+            "GET", self._path("pending"), api.PendingList, query=query
+        )
+        return answer.pending
 
     def _path(self, *parts: str) -> str:
         return "/repos" + segments(self.name, *parts)

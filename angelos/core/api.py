@@ -13,6 +13,7 @@ from angelos.core.facts import RestartCause, StepResult, TaskResult
 from angelos.core.findings import GateFinding
 from angelos.core.ids import CommandId, Offset, PrincipalId, ProposalId, Revision, TaskId
 from angelos.core.messages import Input, Limits, Message, Tier
+from angelos.core.pending import Pending
 from angelos.core.permissions import Permission, Role
 from angelos.core.principals import SessionKind
 from angelos.core.repository import Change, Edit
@@ -88,7 +89,7 @@ class Reason(Input, frozen=True, kw_only=True):
 
 ProposalState = Literal[
     "received",
-    "merged",
+    "pending",
     "testing",
     "waiting",
     "approved",
@@ -111,6 +112,8 @@ class SubmitProposal(Input, frozen=True, kw_only=True):
     message: Text
     proposal: ProposalId | None = None
     """Give the same id to repeat a request safely."""
+    live: bool = False
+    """Enter the live documents at once; only for people, who could type it as well."""
 
 
 class ProposalView(View, frozen=True, kw_only=True):
@@ -134,6 +137,8 @@ class ProposalView(View, frozen=True, kw_only=True):
     """The `main` it became."""
     needs: int = 0
     """How many more people have to approve it."""
+    in_dev: bool = False
+    """It was accepted into the live documents, or is part of `main`."""
     approvals: tuple[PrincipalId, ...] = ()
     at: float = 0.0
 
@@ -142,6 +147,12 @@ class ProposalList(View, frozen=True, kw_only=True):
     """Proposals, newest first."""
 
     proposals: tuple[ProposalView, ...]
+
+
+class PendingList(View, frozen=True, kw_only=True):
+    """Proposals that wait beside `dev`, the first that came first."""
+
+    pending: tuple[Pending, ...]
 
 
 class Review(Input, frozen=True, kw_only=True):

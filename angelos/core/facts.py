@@ -83,7 +83,7 @@ class Kind(StrEnum):
 
     proposal_received = "proposal.received"  # subject: proposal id
     proposal_refused = "proposal.refused"  # outcome: RefusalCause
-    proposal_merged = "proposal.merged"  # into dev; revision: the dev commit
+    proposal_merged = "proposal.merged"  # accepted into dev; revision: the dev commit
     proposal_testing = "proposal.testing"  # revision: the candidate
     proposal_tested = "proposal.tested"  # outcome: CandidateOutcome
     proposal_waiting = "proposal.waiting"  # for people
@@ -464,6 +464,8 @@ class ProposalReceived(FactPayload, frozen=True, kw_only=True):
     changes: tuple[Change, ...] = ()
     generation: int = 0
     """Of the author."""
+    live: bool = False
+    """It enters the live documents at once."""
 
 
 class ProposalRefused(FactPayload, frozen=True, kw_only=True):
@@ -482,7 +484,7 @@ class ProposalRefused(FactPayload, frozen=True, kw_only=True):
 
 
 class ProposalMerged(FactPayload, frozen=True, kw_only=True):
-    """A proposal is part of `dev`."""
+    """A proposal is part of `dev`: a person, the actor, accepted it, or it was proposed live."""
 
     kind: ClassVar[Kind] = Kind.proposal_merged
 
@@ -574,7 +576,7 @@ class ProposalPromoted(FactPayload, frozen=True, kw_only=True):
 
 
 class ProposalReverted(FactPayload, frozen=True, kw_only=True):
-    """A rejected proposal's edits are out of `dev`, or (outcome `stay`) stay there."""
+    """A rejected proposal is closed: its edits are not in `dev`, or (outcome `stay`) stay there."""
 
     kind: ClassVar[Kind] = Kind.proposal_reverted
     was_in_dev: bool = False

@@ -210,8 +210,8 @@ class EnvelopeQueue(Protocol):
 class Repository(Protocol):
     """AngelGit. Stale bases are refused; revisions are hashes; every commit is signed.
 
-    `dev` is the branch of the live documents that people type into; a proposal is merged into
-    it when it arrives. `main` moves only to a candidate that was tested.
+    `dev` is the branch of the live documents that people type into; a proposal waits beside it
+    until a person accepts it or `main` moves to its candidate, which was tested.
     """
 
     async def create(
@@ -281,7 +281,15 @@ class Repository(Protocol):
         ...
 
     async def advance(self, repo: str, revision: Revision, expected: Revision) -> None:
-        """Move `main` to a candidate; raise `Conflict` unless it still is at `expected`."""
+        """Move `main` to a candidate, and bring what `dev` lacks of it into the live documents.
+
+        Where people have since changed the same lines `dev` keeps their text. Raises `Conflict`
+        unless `main` still is at `expected`; `Stale` when a new file's path is taken in `dev`.
+        """
+        ...
+
+    async def withdraw(self, proposal: ProposalId) -> None:
+        """Close a proposal that was never in `dev`; raise `Conflict` for any other."""
         ...
 
     async def revert(self, proposal: ProposalId) -> Revision:

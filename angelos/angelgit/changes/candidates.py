@@ -69,7 +69,7 @@ async def merge_into_main(
         if change.op is PathOp.delete:
             deleted |= {file.document} if file else set()
             continue
-        if rebased.rewritten:
+        if rebased.rewritten and stored.status is ProposalStatus.merged:
             # `dev` has the proposal's own update already, and would not contain another one.
             raise _stale(change.path, ConflictKind.file_rewritten, texts=rebased.texts)
         state = rebased.state or crdt.EMPTY

@@ -151,6 +151,8 @@ class CommitWriter:
         facts = [self.branch_fact(repo, "dev", before, revision, cause, author, proposal)]
         if main is not None:
             await store.advance_main(repo, main)
+            if cause is AdvanceCause.candidate:
+                await store.mark_promoted(main.revision)
             facts.append(
                 self.branch_fact(repo, "main", main.expected, main.revision, cause, author)
             )

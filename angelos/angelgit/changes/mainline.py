@@ -9,8 +9,9 @@ For example:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
+from typing import cast
 
 import msgspec
 
@@ -35,11 +36,12 @@ from angelos.angelgit.storage.models import (
 )
 from angelos.angelgit.storage.store import Store
 from angelos.angelgit.threads import in_thread
-from angelos.core.errors import Conflict, NotFound, Tampered
+from angelos.core.errors import Conflict, NotFound, Stale, Tampered
 from angelos.core.ids import PrincipalId, ProposalId, Revision, uuid7
 from angelos.core.revision import SignedCommit
 
 _HISTORY = 100_000
+_OPEN = (ProposalStatus.proposed, ProposalStatus.merged)
 
 
 class CandidateCommit(msgspec.Struct, frozen=True):
@@ -73,9 +75,9 @@ class Mainline:
             store = Store(conn)
             stored = await store.proposal(proposal)
             record = stored.record
-            if stored.status is not ProposalStatus.merged:
+            if stored.status not in _OPEN:
                 raise Conflict(
-                    f"Proposal {proposal} is {stored.status}; only a merged one has candidates."
+                    f"Proposal {proposal} is {stored.status}; only an open one has candidates."
                 )
             main = await store.head(record.repo, "main")
             revision = await store.find_candidate(proposal, main)
@@ -93,26 +95,105 @@ class Mainline:
         return CandidateCommit(record.repo, main, revision)
 
     async def advance(self, repo: str, revision: Revision, expected: Revision) -> None:
-        """Advance `main` to a candidate by compare-and-set; a second time does nothing."""
+        """Advance `main` to a candidate, and let `dev` have it; a second time does nothing."""
         async with self._transactions.branch_lock(repo):
             await self._transactions.recover(repo)
-            async with self._database.transaction() as conn:
-                store = Store(conn)
-                signed, _ = await store.commit(repo, revision)
-                if await store.head(repo, "main") == revision:
-                    return
-                if signed.commit.parents[:1] != (expected,):
-                    raise Conflict(f"{revision[:12]} was not made on {expected[:12]}.")
-                if not await store.mark_promoted(revision):
-                    raise Conflict(
-                        f"{revision[:12]} is no candidate of a proposal that is in dev.",
-                        hint="main advances only to candidates; make one with `candidate`.",
+            plan = await self._plan_advance(repo, revision, expected)
+            if plan is None:
+                return
+            locked = self._transactions.documents_to_lock(repo, plan.paths)
+            async with self._live.lock(locked):
+                await self._commits.commit_live_edits(repo, locked)
+                paths = await self._advance_paths(repo, plan)
+                transaction = Transaction(
+                    id=f"advance-{revision}",
+                    repo=repo,
+                    cause=AdvanceCause.candidate,
+                    author=plan.signed.commit.author,
+                    message=plan.signed.commit.message,
+                    paths=paths,
+                    main=MainAdvance(revision=revision, expected=expected),
+                )
+                await self._transactions.begin(transaction)
+                await self._transactions.execute(transaction)
+            await self._transactions.publish(transaction)
+
+    async def _plan_advance(
+        self, repo: str, revision: Revision, expected: Revision
+    ) -> _AdvancePlan | None:
+        """Return what `dev` gets with a candidate; None if `main` is there already."""
+        async with self._database.transaction() as conn:
+            store = Store(conn)
+            signed, manifest = await store.commit(repo, revision)
+            head = await store.head(repo, "main")
+            if head == revision:
+                return None
+            if head != expected or signed.commit.parents[:1] != (expected,):
+                raise Conflict(
+                    f"main of {repo} is at {head[:12]}; {revision[:12]} was not made on it.",
+                    hint="Make the candidate again on the present head.",
+                )
+            stored = await store.candidate_of(revision)
+            if stored is None or stored.status not in _OPEN:
+                raise Conflict(
+                    f"{revision[:12]} is no candidate of a proposal that is open.",
+                    hint="main advances only to candidates; make one with `candidate`.",
+                )
+            _, main = await store.commit(repo, expected)
+            steps = trees.plan_advance(main, manifest)
+            files = [file for step in steps for file in (step.before, step.after) if file]
+            blobs = await store.blobs([sha for f in files for sha in (f.state, f.sha256)])
+        rows = self._live.index.rows
+        size = sum(map(len, blobs.values()))
+        paths = await in_thread(size, _advance_changes, steps, blobs, rows.keys())
+        texts = {
+            step.file.document: tuple(
+                blobs[file.sha256].decode() if file else crdt.text_of(step.file.path, crdt.EMPTY)
+                for file in (step.before, step.after)
+            )
+            for step in steps
+        }
+        return _AdvancePlan(signed, paths, cast("dict[str, tuple[str, str]]", texts))
+
+    async def _advance_paths(self, repo: str, plan: _AdvancePlan) -> tuple[PathChange, ...]:
+        """Return the changes of a candidate as they are made in the present `dev`.
+
+        Where people have since changed the same lines, or a file that is deleted, `dev` keeps
+        their text. The caller holds the documents' locks.
+
+        Raises:
+            Stale: `dev` has another file at the path of a new one.
+        """
+        dev = self._live.index.paths(repo)
+        paths: list[PathChange] = []
+        for change in plan.paths:
+            present = dev.get(change.path) == change.document
+            if change.op is PathOp.create:
+                if (
+                    blocker := change.path
+                    if change.path in dev
+                    else trees.path_clash(dev, change.path)
+                ):
+                    raise Stale(
+                        f"dev has another file at {blocker} since; main was not moved.",
+                        hint="Rename one of the two.",
                     )
-                await store.advance_main(repo, MainAdvance(revision=revision, expected=expected))
-                author, cause = signed.commit.author, AdvanceCause.candidate
-                fact = self._commits.branch_fact(repo, "main", expected, revision, cause, author)
-                await store.add_facts([fact])
-            await self._outbox.flush()
+                paths.append(change)
+            elif change.op is PathOp.delete:
+                before, _ = plan.texts[change.document]
+                if present and (await self._text(repo, change)) == before:
+                    paths.append(change)
+                    del dev[change.path]
+            elif not await self._contains(repo, change):  # `dev` has what was accepted before
+                paths.append(await self._rebase_onto_dev(repo, change, plan.texts))
+        return tuple(paths)
+
+    async def _contains(self, repo: str, change: PathChange) -> bool:
+        replica = await self._live.replica(repo, change.document, change.path)
+        return await in_thread(len(change.update), replica.contains, change.update)
+
+    async def _text(self, repo: str, change: PathChange) -> str:
+        return (await self._live.replica(repo, change.document, change.path)).text()
 
     async def rollback(self, repo: str, to: Revision, author: PrincipalId, reason: str) -> Revision:
         """Commit the tree of `to` on top of `main`, and make the same change in `dev`."""
@@ -194,6 +275,33 @@ class Mainline:
                     f"dev has another file at {blocker}.",
                     hint="Revert the proposal that created it, then roll back.",
                 )
+
+
+class _AdvancePlan(msgspec.Struct, frozen=True):
+    signed: SignedCommit
+    paths: tuple[PathChange, ...]
+    texts: dict[str, tuple[str, str]]
+    """Document -> its text on `main` before and after."""
+
+
+def _advance_changes(
+    steps: Sequence[trees.AdvanceStep], blobs: Mapping[str, bytes], documents: Collection[str]
+) -> tuple[PathChange, ...]:
+    """Return what a new revision of `main` changes, for a `dev` that has or had `documents`."""
+    changes: list[PathChange] = []
+    for step in steps:
+        file, before = step.file, step.before
+        op = PathOp.edit if file.document in documents else PathOp.create
+        update = b""
+        if step.after is None:
+            op = PathOp.delete
+        else:
+            old = blobs[before.state] if before else crdt.EMPTY
+            update = crdt.difference(file.path, old, blobs[step.after.state])
+        changes.append(
+            PathChange(path=file.path, document=file.document, op=op, update=update, mode=file.mode)
+        )
+    return tuple(changes)
 
 
 class _RollbackPlan(msgspec.Struct, frozen=True):

@@ -20,6 +20,7 @@ from angelos.angelgit.merge.conflicts import (
     notebook_conflicts,
     text_conflicts,
 )
+from angelos.angelgit.merge.three_way import merge
 from angelos.angelgit.storage.models import FileState, PathChange, PathOp
 from angelos.angelgit.storage.trees import path_clash
 from angelos.core.errors import InvalidInput, Stale
@@ -133,6 +134,8 @@ def find_conflicts(
             if texts[0] != texts[1]:
                 kind = ConflictKind.deleted_file_changed
                 conflicts.append(file_conflict(path, *texts, kind))
+        elif not merge(path, *texts, merge_alike=True).has_conflicts:
+            continue
         elif is_notebook(path):
             books = [notebook.parse(text, path) for text in texts]
             conflicts += notebook_conflicts(path, *books)

@@ -1,4 +1,4 @@
-r"""Proposals on `dev`: recorded, merged, and taken out again.
+r"""Proposals beside `dev`: recorded and tried, accepted into it, and taken out again.
 
 For example:
 
@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import msgspec
 
 from angelos.adapters.stores.postgres import Database
-from angelos.angelgit.changes import candidates, prepare
+from angelos.angelgit.changes import candidates, overlay, prepare
 from angelos.angelgit.changes.commits import CommitWriter
 from angelos.angelgit.changes.transactions import Transactions
 from angelos.angelgit.documents import crdt
@@ -39,9 +40,11 @@ from angelos.angelgit.threads import in_thread
 from angelos.core.errors import Conflict, InvalidInput, NotFound
 from angelos.core.ids import PrincipalId, ProposalId, Revision
 from angelos.core.paths import safe_path
+from angelos.core.pending import Pending
 from angelos.core.repository import Edit, NewText, Proposed
 
 MAX_EDITS = 256
+_PAGE = 100
 
 
 class DevProposals:
@@ -166,8 +169,10 @@ class DevProposals:
             await self._transactions.recover(repo)
             stored = await self._proposal(proposal)
             record = stored.record
-            if stored.status is ProposalStatus.reverted:
-                raise Conflict(f"Proposal {proposal} was taken out of dev; propose it again.")
+            if stored.status in (ProposalStatus.reverted, ProposalStatus.withdrawn):
+                raise Conflict(f"Proposal {proposal} was {stored.status}; propose it again.")
+            if stored.status is ProposalStatus.promoted:
+                raise Conflict(f"Proposal {proposal} is part of main already.")
             if stored.merged is not None:
                 return stored.merged
             locked = self._transactions.documents_to_lock(repo, record.paths)
@@ -179,7 +184,10 @@ class DevProposals:
                 # First onto main, then onto dev: dev gets main's update and what it needs beside
                 # it, so that a later candidate brings nothing that dev has not.
                 rebased = await self._rebase_onto_main(stored)
-                paths = [await self._rebase_onto_dev(repo, p, base, proposed) for p in rebased]
+                paths = [
+                    await self._rebase_onto_dev(repo, p, base, proposed, merge_alike=True)
+                    for p in rebased
+                ]
                 transaction = Transaction(
                     id=proposal,
                     repo=repo,
@@ -221,6 +229,8 @@ class DevProposals:
         change: PathChange,
         before: Mapping[str, str],
         after: Mapping[str, str],
+        *,
+        merge_alike: bool = False,
     ) -> PathChange:
         """Return a change as it is made in `dev`; the caller holds the document's lock."""
         if change.op is not PathOp.edit:
@@ -228,7 +238,12 @@ class DevProposals:
         state = (await self._live.replica(repo, change.document, change.path)).state()
         texts = (before[change.path], after[change.path])
         update = await in_thread(
-            len(state), rebase.onto_dev, change.path, state, change.update, *texts
+            len(state),
+            partial(rebase.onto_dev, merge_alike=merge_alike),
+            change.path,
+            state,
+            change.update,
+            *texts,
         )
         return msgspec.structs.replace(change, update=update)
 
@@ -318,6 +333,54 @@ class DevProposals:
                 return PathChange(path=path, document=document, op=PathOp.delete, mode=mode)
         inverse = PathChange(path=path, document=document, op=PathOp.edit, update=update, mode=mode)
         return await self._rebase_onto_dev(repo, inverse, after, {path: empty, **before})
+
+    # -- pending -----------------------------------------------------------------------------
+
+    async def withdraw(self, proposal: ProposalId) -> None:
+        """Close a proposal that is not in `dev`; a second time does nothing."""
+        repo = (await self._proposal(proposal)).record.repo
+        async with self._transactions.branch_lock(repo):
+            await self._transactions.recover(repo)
+            async with self._database.transaction() as conn:
+                if await Store(conn).mark_withdrawn(proposal):
+                    return
+            status = (await self._proposal(proposal)).status
+            raise Conflict(f"Proposal {proposal} is {status}, so it cannot be withdrawn.")
+
+    async def pending(self, proposal: ProposalId) -> Pending:
+        """Return a proposal in hunks, tried against the present `dev`."""
+        return await self._tried(await self._proposal(proposal))
+
+    async def list_pending(
+        self, repo: str, path: str, after: ProposalId | None, limit: int
+    ) -> list[Pending]:
+        """Return the proposals that wait beside `dev`, in the order in which they came."""
+        pending: list[Pending] = []
+        cursor = after or ProposalId("")
+        while len(pending) < limit:
+            async with self._database.transaction() as conn:
+                page = await Store(conn).pending(repo, cursor, _PAGE)
+            for stored in page:
+                cursor = stored.record.id
+                if len(pending) < limit and (
+                    not path or any(change.path == path for change in stored.record.paths)
+                ):
+                    pending.append(await self._tried(stored))
+            if len(page) < _PAGE:
+                break
+        return pending
+
+    async def _tried(self, stored: StoredProposal) -> Pending:
+        record = stored.record
+        before, after = await self._texts(record.before, record.after)
+        is_open = stored.status is ProposalStatus.proposed
+        live = await self._live_texts(record) if is_open else {}
+        dev = self._live.index.paths(record.repo)
+        size = sum(len(text) for side in (before, after, live) for text in side.values())
+        async with self._database.transaction() as conn:
+            head = await Store(conn).head(record.repo, "dev")
+        sides = overlay.ProposalTexts(before, after, live, dev)
+        return await in_thread(size, overlay.pending_of, stored, sides, head)
 
     # -- reading -----------------------------------------------------------------------------
 

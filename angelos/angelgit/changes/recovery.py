@@ -63,7 +63,7 @@ async def _recheck_path(
     replica = await live.replica(transaction.repo, change.document, change.path)
     state = replica.state()
     if change.op is PathOp.edit and change.path in texts:
-        keep_lines = transaction.cause is AdvanceCause.rollback
+        keep_lines = transaction.main is not None
         args = (change.path, state, change.update or crdt.EMPTY, *texts[change.path])
         onto_dev = partial(rebase.onto_dev, keep_lines=keep_lines)
         try:

@@ -61,6 +61,12 @@ def union(path: str, *updates: bytes) -> bytes:
         return _load(*updates).get_update()
 
 
+def difference(path: str, old: bytes, new: bytes) -> bytes:
+    """Return the update that a document with the state `old` needs to hold `new` too."""
+    with guarded(path):
+        return _load(new).get_update(_load(old).get_state())
+
+
 def text_of(path: str, *updates: bytes) -> str:
     """Return the canonical text of the document that holds `updates`."""
     with guarded(path):

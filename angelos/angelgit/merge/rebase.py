@@ -89,7 +89,7 @@ def onto_main(
         update: the proposal's update; it is returned as it is if its text is right.
         before: the text that the change was made against.
         after: the proposed text.
-        in_dev: the proposal is merged in `dev`. Then `state` may contain its update already,
+        in_dev: the proposal was accepted into `dev`. Then `state` may contain its update already,
             inside another proposal that was made there, and it changes nothing more. (A deletion
             may be contained for another reason: a rollback restored its text as another item.)
 
@@ -97,7 +97,8 @@ def onto_main(
         Stale: `state` and the change differ in the same lines.
     """
     text = crdt.text_of(path, state)
-    merged = merge(path, before, text, after)
+    # What waits beside `dev` may be written anew, so that a change which `main` has too is one.
+    merged = merge(path, before, text, after, merge_alike=not in_dev)
     if merged.has_conflicts:
         if in_dev and crdt.contains(path, state, update):
             return update
@@ -108,7 +109,14 @@ def onto_main(
 
 
 def onto_dev(
-    path: str, state: bytes, update: bytes, before: str, after: str, *, keep_lines: bool = False
+    path: str,
+    state: bytes,
+    update: bytes,
+    before: str,
+    after: str,
+    *,
+    keep_lines: bool = False,
+    merge_alike: bool = False,
 ) -> bytes:
     """Return `update` and whatever else makes the change `before` -> `after` on `dev`.
 
@@ -123,13 +131,14 @@ def onto_dev(
         keep_lines: where people have changed the same lines in `dev`, leave these as they are. A
             rollback does so. Text that it left is there when the rollback is undone, and is then
             not inserted a second time.
+        merge_alike: a change that `dev` has too is one and not a conflict.
 
     Raises:
         Conflict: people have changed the same lines, the update does not keep what they wrote,
             and `keep_lines` is false.
     """
     text = crdt.text_of(path, state)
-    merged = merge(path, before, text, after, merge_alike=keep_lines)
+    merged = merge(path, before, text, after, merge_alike=keep_lines or merge_alike)
     result = crdt.union(path, state, update)
     if merged.accepts(crdt.text_of(path, result)):
         return update

@@ -48,6 +48,8 @@ class ProposalStatus(StrEnum):
     merged = "merged"
     reverted = "reverted"
     promoted = "promoted"
+    withdrawn = "withdrawn"
+    """It is closed without having been in `dev`."""
 
 
 class AdvanceCause(StrEnum):

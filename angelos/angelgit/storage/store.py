@@ -10,7 +10,8 @@ queries are atomic together.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 import zstandard
@@ -196,10 +197,21 @@ class Store:
         row = await self._sql.one("proposal", id=proposal)
         if row is None:
             return None
-        record = decode(row[0], PreparedProposal)
-        return StoredProposal(
-            record=record, status=ProposalStatus(row[1]), merged=row[2], reverted=row[3]
-        )
+        return _stored_proposal(row)
+
+    async def pending(self, repo: str, after: str, limit: int) -> list[StoredProposal]:
+        """Return the proposals that wait beside `dev`, in the order in which they came."""
+        rows = await self._sql.all("pending", repo=repo, after=after, limit=limit)
+        return [_stored_proposal(row) for row in rows]
+
+    async def candidate_of(self, revision: Revision) -> StoredProposal | None:
+        """Return the proposal of which a revision is a candidate, None if there is none."""
+        row = await self._sql.one("candidate_of", revision=revision)
+        return None if row is None else _stored_proposal(row)
+
+    async def mark_withdrawn(self, proposal: ProposalId) -> bool:
+        """Record that a proposal is closed; False if it is, or was, in `dev` or `main`."""
+        return await self._sql.one("proposal_withdrawn", id=proposal) is not None
 
     async def proposal(self, proposal: ProposalId) -> StoredProposal:
         """Return a proposal; raise `NotFound`."""
@@ -226,7 +238,7 @@ class Store:
         )
 
     async def mark_promoted(self, revision: Revision) -> bool:
-        """Record that `main` advances to a candidate; False if no merged proposal has it."""
+        """Record that `main` advances to a candidate; False if no open proposal has it."""
         return await self._sql.one("proposal_promoted", revision=revision) is not None
 
     async def reverted_on(self, repo: str, document: str) -> list[RevertedEdit]:
@@ -303,6 +315,16 @@ class Store:
     async def clear_outbox(self, numbers: Collection[int]) -> None:
         """Remove facts that the journal has."""
         await self._sql.run("clear_outbox", numbers=list(numbers))
+
+
+def _stored_proposal(row: Sequence[Any]) -> StoredProposal:
+    body, status, merged, reverted = row
+    return StoredProposal(
+        record=decode(body, PreparedProposal),
+        status=ProposalStatus(status),
+        merged=merged,
+        reverted=reverted,
+    )
 
 
 def _text(path: str, side: Mapping[str, str], texts: Mapping[str, bytes]) -> str:

@@ -144,6 +144,33 @@ def plan_rollback(
     return plan
 
 
+class AdvanceStep(msgspec.Struct, frozen=True, kw_only=True):
+    """What a new revision of `main` does to one document."""
+
+    before: FileState | None
+    """None: it is created."""
+    after: FileState | None
+    """None: it is deleted."""
+
+    @property
+    def file(self) -> FileState:
+        """The document as it is after the step, or was before its deletion."""
+        file = self.after or self.before
+        assert file is not None  # noqa: S101 - a step has one of them
+        return file
+
+
+def plan_advance(main: Manifest, candidate: Manifest) -> list[AdvanceStep]:
+    """Return the documents that differ between `main` and a candidate, deletions first."""
+    old, new = ({file.document: file for file in side} for side in (main, candidate))
+    steps = [
+        AdvanceStep(before=old.get(document), after=new.get(document))
+        for document in {**old, **new}
+        if old.get(document) != new.get(document)
+    ]
+    return sorted(steps, key=lambda step: (step.after is not None, step.file.path))
+
+
 def dev_changes(
     plan: Sequence[RollbackStep], updates: Mapping[str, bytes], alive: Collection[str]
 ) -> tuple[PathChange, ...]:

@@ -107,6 +107,26 @@ def show(out: Out, proposal: str) -> None:
 @proposal.command()
 @click.argument("proposal", metavar="ID")
 @click.option("--comment", default="", help="A comment on it; kept in the audit log.")
+@common
+def accept(out: Out, proposal: str, comment: str) -> None:
+    """Let proposal ID, exactly as it is now, into the live documents.
+
+    People see it in their open notebooks at once. It becomes part of main after its tests, and is
+    approved by this if you may approve it. A unique prefix of the ID is enough.
+    """
+
+    async def accept(angelos: Angelos) -> ProposalView:
+        handle = await find_proposal(angelos, proposal)
+        return await handle.accept((await handle.view()).digest, comment)
+
+    view = out.ask(accept)
+    out.show(view, describe(view))
+    sys.exit(FAILED if view.state in _BAD else 0)
+
+
+@proposal.command()
+@click.argument("proposal", metavar="ID")
+@click.option("--comment", default="", help="A comment on it; kept in the audit log.")
 @wait("until it is part of main")
 @common
 def approve(out: Out, proposal: str, comment: str, wait: float) -> None:

@@ -1,6 +1,7 @@
 """A proposal's way to `main`: the handlers of its effects, in that order.
 
-    merge -> make_candidate -> run_steps -> judge -> promote      or reject -> revert
+    make_candidate -> run_steps -> judge -> promote      or reject -> revert
+    merge first, of a proposal that was proposed live
 
 Each looks at the present state first, does one thing, and appends a fact about it; the fact makes
 the next one necessary (`state/decide.py`). So each may be repeated, and the process may die
@@ -75,7 +76,7 @@ class Pipeline:
     # -- into dev ----------------------------------------------------------------------------
 
     async def merge(self, effect: Merge) -> None:
-        """Merge a received proposal into the live documents of `dev`."""
+        """Merge a proposal that was proposed live into the documents of `dev`."""
         record = records.in_state(self._projection, effect.proposal, "received")
         if record is None:
             return
@@ -94,11 +95,11 @@ class Pipeline:
 
     async def make_candidate(self, effect: MakeCandidate) -> None:
         """Make what `main` would become, if it is this proposal's turn."""
-        record = records.in_state(self._projection, effect.proposal, "merged")
+        record = records.in_state(self._projection, effect.proposal, "pending")
         if record is None:
             return
         async with self._context.locks[record.repo]:
-            record = records.in_state(self._projection, effect.proposal, "merged")
+            record = records.in_state(self._projection, effect.proposal, "pending")
             if record is not None and turn(self._projection.state, record.repo) == record:
                 await self._candidate(record)
 
@@ -183,7 +184,12 @@ class Pipeline:
                 return
             if not await self._still_approved(record):
                 return
-            if not await self._advance(record, record.candidate):
+            try:
+                advanced = await self._advance(record, record.candidate)
+            except Stale as error:
+                await self._append_rejected(record, f"It does not fit dev: {error.detail}")
+                return
+            if not advanced:
                 await self._candidate(record)
                 return
             promoted = ProposalPromoted(repo=record.repo, before=record.candidate_main)
@@ -257,19 +263,18 @@ class Pipeline:
         return await self._repository.head(record.repo, "main") == record.candidate
 
     async def revert(self, effect: Revert) -> None:
-        """Take a rejected proposal's edits out of `dev` again."""
+        """Close a rejected proposal; if it was accepted into `dev`, take its edits out again."""
         record = records.in_state(self._projection, effect.proposal, "rejected")
         if record is None or record.reverted:
             return
         dev, reason = None, ""
         try:
-            dev = await self._repository.revert(record.id)
+            dev = await self._take_back(record)
         except (Unavailable, Busy):
             raise
         except AngelError as error:
-            if not record.merged:
-                # It was rejected before, or because, it could not be merged.
-                log.info("%s was not in dev: %s", record.id, error)
+            if isinstance(error, NotFound):
+                log.info("%s is not in the repository: %s", record.id, error)
             elif isinstance(error, Conflict):
                 # Others have changed the same lines since; their work would go with it.
                 reason = f"Its edits stay in dev, where others went on with them: {error}"
@@ -283,6 +288,20 @@ class Pipeline:
             revision=dev,
             outcome=RevertOutcome.stay if reason else RevertOutcome.ok,
         )
+
+    async def _take_back(self, record: ProposalRecord) -> Revision | None:
+        """Close a proposal that waits beside `dev`, or take it out; return the commit of that.
+
+        The repository knows which: a kill may have been between an acceptance and its fact.
+        """
+        if not record.merged:
+            try:
+                await self._repository.withdraw(record.id)
+            except Conflict:
+                log.info("%s was accepted into dev", record.id)
+            else:
+                return None
+        return await self._repository.revert(record.id)
 
     async def _append_rejected(self, record: ProposalRecord, reason: str) -> None:
         await records.append(self._projection, ProposalRejected(reason=reason), record)

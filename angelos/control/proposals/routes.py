@@ -72,6 +72,10 @@ def _reviewing(proposals: ProposalService) -> list[Route]:
         proposal = ProposalId(call.params["proposal"])
         return await proposals.approve(call.principal, proposal, call.body, call.trace)
 
+    async def accept(call: Call[Review]) -> ProposalView:
+        proposal = ProposalId(call.params["proposal"])
+        return await proposals.accept(call.principal, proposal, call.body, call.trace)
+
     async def reject(call: Call[Review]) -> ProposalView:
         proposal = ProposalId(call.params["proposal"])
         return await proposals.reject(call.principal, proposal, call.body, call.trace)
@@ -85,6 +89,15 @@ def _reviewing(proposals: ProposalService) -> list[Route]:
             request=Review,
             response=ProposalView,
             summary="Approve what the digest names",
+        ),
+        Route(
+            "POST",
+            "/proposals/{proposal}/accept",
+            Permission.documents_edit,
+            accept,
+            request=Review,
+            response=ProposalView,
+            summary="Let a proposal enter the live documents; its tests go on",
         ),
         Route(
             "POST",

@@ -10,6 +10,7 @@ For example:
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import msgspec
@@ -36,6 +37,7 @@ from angelos.core.errors import (
 from angelos.core.facts import (
     Kind,
     ProposalApproved,
+    ProposalMerged,
     ProposalReceived,
     ProposalRefused,
     ProposalRejected,
@@ -43,9 +45,10 @@ from angelos.core.facts import (
 )
 from angelos.core.ids import ProposalId, Revision, is_id, is_revision, new_proposal_id
 from angelos.core.paths import safe_path
-from angelos.core.permissions import Principal
+from angelos.core.permissions import Permission, Principal
 from angelos.core.repository import Proposed
 
+log = logging.getLogger(__name__)
 KEEP_TEXT = 4_000
 KEEP_CONFLICTS = 16
 
@@ -74,7 +77,9 @@ class ProposalService:
     async def propose(
         self, principal: Principal, repo: str, body: SubmitProposal, trace: str = ""
     ) -> ProposalView:
-        """Take edits and return the proposal once they are in `dev`, or could not get there.
+        """Take edits, which then wait beside `dev`, and return the proposal.
+
+        If it is proposed live it is returned once it is in `dev`, or could not get there.
 
         Raises:
             Forbidden: The policy does not allow it; a fact `proposal.refused` is appended.
@@ -91,12 +96,9 @@ class ProposalService:
         if record is not None and (record.author, record.repo) != (principal.id, repo):
             raise Conflict(f"{proposal} is somebody else's proposal, or another repository's.")
         if record is None:
-            if _undecided(self._projection.state, repo) >= self._context.config.max_open_proposals:
-                raise Busy(
-                    f"{repo} has {self._context.config.max_open_proposals} open proposals; this "
-                    "one was not taken.",
-                    hint="Try again when some are decided.",
-                )
+            self._has_room(submission)
+            if body.live:
+                await self._may_enter_live(submission)
             await self._allowed(submission, tuple(safe_path(edit.path) for edit in body.edits))
         proposed = await self._proposed(submission, body)
         if record is None:
@@ -104,7 +106,7 @@ class ProposalService:
             await self._allowed(submission, tuple(change.path for change in proposed.changes))
             await self._projection.append(
                 self._projection.fact(
-                    _received(proposed, principal.generation),
+                    _received(proposed, principal.generation, live=body.live),
                     proposal,
                     principal.id,
                     key=hash_id(Kind.proposal_received, proposal),
@@ -167,6 +169,25 @@ class ProposalService:
             refused = ProposalRefused(policy_paths=policy_paths, rules=rules)
             await self._refuse(submission, RefusalCause.policy, error, refused)
             raise
+
+    def _has_room(self, submission: _Submission) -> None:
+        most = self._context.config.max_open_proposals
+        if _undecided(self._projection.state, submission.repo) >= most:
+            raise Busy(
+                f"{submission.repo} has {most} open proposals; this one was not taken.",
+                hint="Try again when some are decided.",
+            )
+
+    async def _may_enter_live(self, submission: _Submission) -> None:
+        """Refuse a live proposal of somebody who may not type into live documents."""
+        if submission.principal.may(Permission.documents_edit):
+            return
+        error = Forbidden(
+            f"{submission.principal.id} may not edit live documents.",
+            hint="Propose it without `live`: it waits until a person accepts it.",
+        )
+        await self._refuse(submission, RefusalCause.policy, error)
+        raise error
 
     async def _refuse(
         self,
@@ -287,10 +308,48 @@ class ProposalService:
         await self._projection.append(fact)
         return proposal_view(self._record(proposal))
 
+    async def accept(
+        self, principal: Principal, proposal: ProposalId, body: Review, trace: str = ""
+    ) -> ProposalView:
+        """Let a proposal enter the live documents of `dev`; `main` still needs its tests.
+
+        Where the person may approve it too, and it waits for that, it is their approval.
+
+        Raises:
+            Conflict: The digest is not the proposal's, or it is decided already.
+            Stale: The same lines have changed in `dev` since; nothing entered.
+        """
+        record = self._record(proposal)
+        _check_digest(record, body)
+        async with self._context.locks[record.repo]:
+            record = self._record(proposal)
+            if not record.undecided:
+                raise Conflict(
+                    f"{proposal} can no longer be accepted, it is {record.state}: {record.reason}"
+                )
+            dev = await self._context.repository.merge(proposal)
+            accepted = self._projection.fact(
+                ProposalMerged(),
+                proposal,
+                principal.id,
+                key=hash_id(Kind.proposal_merged, proposal),
+                revision=dev,
+                trace=trace,
+            )
+            await self._projection.append(accepted)
+        if self._record(proposal).state == "waiting":
+            try:
+                return await self.approve(principal, proposal, body, trace)
+            except (Forbidden, Conflict) as error:
+                log.info(
+                    "%s accepted %s and does not approve it: %s", principal.id, proposal, error
+                )
+        return proposal_view(self._record(proposal))
+
     async def reject(
         self, principal: Principal, proposal: ProposalId, body: Review, trace: str = ""
     ) -> ProposalView:
-        """Reject a proposal that is not part of `main` yet; its edits leave `dev`.
+        """Reject a proposal that is not part of `main` yet; if it was accepted it leaves `dev`.
 
         Raises:
             Conflict: The digest is not the proposal's, or it is decided already.
@@ -330,12 +389,7 @@ class ProposalService:
             solo=solo,
             again=any(same_hands(makers, principal.id, other) for other in record.approvals),
         )
-        if body.digest != record.digest:
-            raise Conflict(
-                f"What was reviewed is not what {proposal} holds; nothing was counted.",
-                hint="Look at the proposal again and give the digest that it shows.",
-                digest=record.digest,
-            )
+        _check_digest(record, body)
         return record, solo
 
     def _record(self, proposal: ProposalId) -> ProposalRecord:
@@ -348,12 +402,21 @@ class ProposalService:
         return record
 
 
+def _check_digest(record: ProposalRecord, body: Review) -> None:
+    if body.digest != record.digest:
+        raise Conflict(
+            f"What was reviewed is not what {record.id} holds; nothing was counted.",
+            hint="Look at the proposal again and give the digest that it shows.",
+            digest=record.digest,
+        )
+
+
 def _undecided(state: ControlState, repo: str) -> int:
     """Return how many proposals of a repository are not decided yet."""
     return sum(record.repo == repo and record.undecided for record in state.proposals.values())
 
 
-def _received(proposed: Proposed, generation: int) -> ProposalReceived:
+def _received(proposed: Proposed, generation: int, *, live: bool) -> ProposalReceived:
     return ProposalReceived(
         repo=proposed.repo,
         base=proposed.base,
@@ -363,6 +426,7 @@ def _received(proposed: Proposed, generation: int) -> ProposalReceived:
         paths=tuple(change.path for change in proposed.changes),
         changes=short_diffs(proposed.changes),
         generation=generation,
+        live=live,
     )
 
 

@@ -206,7 +206,7 @@ def _abandoned(state: ControlState, task: TaskRecord) -> AbandonTask | None:
 def turn(state: ControlState, repo: str) -> ProposalRecord | None:
     """Return whose turn it is: the one under test, else the oldest approved, else the oldest."""
     records = [record for record in state.proposals.values() if record.repo == repo]
-    for turn_state in ("testing", "approved", "merged"):
+    for turn_state in ("testing", "approved", "pending"):
         for record in records:
             if record.state == turn_state:
                 return record
@@ -253,7 +253,7 @@ def _ends(state: ControlState, record: ProposalRecord) -> str:
 def _turn_effect(record: ProposalRecord) -> Effect:
     if record.state == "approved":
         return Promote(record.id)
-    if record.state == "merged" or record.candidate is None:
+    if record.state == "pending" or record.candidate is None:
         return MakeCandidate(record.id)
     if record.outcome is None:
         return RunSteps(record.id, record.candidate)

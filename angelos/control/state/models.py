@@ -91,7 +91,7 @@ class ProposalRecord(Message, frozen=True, kw_only=True):
     state: ProposalState = "received"
     reason: str = ""
     merged: bool = False
-    """Its edits are in `dev`."""
+    """Its edits are in `dev`, before `main` has them."""
     reverted: bool = False
     candidate: Revision | None = None
     candidate_main: Revision | None = None

@@ -1,7 +1,10 @@
 """How facts change the state of proposals.
 
-    received -> merged -> testing -> (waiting ->) approved -> promoted (-> rolled-back)
-        any of the first five -> rejected -> its edits leave dev;  or refused at once
+    pending -> testing -> (waiting ->) approved -> promoted (-> rolled-back)
+        any of the first four -> rejected -> closed;  or refused at once
+
+A proposal waits beside dev until it is promoted, or a person accepts it before; `received` is one
+that was proposed live, until it is in dev.
 
 A proposal that waits for people blocks no other: the turn goes to the next one.
 """
@@ -36,6 +39,8 @@ KEEP_DIFFS = 200_000
 KEEP_DIFF = 2_000
 """Characters of a file's diff that remain of a settled proposal, and that lists show."""
 
+_PENDING = "It waits beside dev for its tests."
+
 Step = Callable[[ProposalRecord, Fact, ControlState], dict[str, Any] | None]
 """Returns the fields that change; None when the fact does not fit the state."""
 
@@ -51,7 +56,8 @@ def received(state: ControlState, fact: Fact) -> ControlState:
         generation = 0
     else:
         data = fact.read(ProposalReceived)
-        digest, changes, proposal_state, reason = data.digest, data.changes, "received", ""
+        digest, changes, reason = data.digest, data.changes, _PENDING
+        proposal_state = "received" if data.live else "pending"
         generation = data.generation
     record = ProposalRecord(
         id=proposal,
@@ -88,8 +94,8 @@ def moved(state: ControlState, fact: Fact) -> ControlState:
 
 def _merged(record: ProposalRecord, _: Fact, __: ControlState) -> dict[str, Any] | None:
     if record.state != "received":
-        return {"merged": True} if record.open else None
-    return {"state": "merged", "merged": True, "reason": "It is in dev and waits for its tests."}
+        return {"merged": True} if record.undecided else None
+    return {"state": "pending", "merged": True, "reason": "It is in dev and waits for its tests."}
 
 
 def _testing(record: ProposalRecord, fact: Fact, __: ControlState) -> dict[str, Any] | None:

@@ -41,7 +41,7 @@ const MARKS = {
   received: "·", merged: "·", waiting: "?", cancelling: "▸",
 };
 const GOOD = new Set(["ok", "passed", "promoted", "approved"]);
-const BUSY = new Set(["running", "accepted", "testing", "received", "merged", "waiting", "cancelling"]);
+const BUSY = new Set(["running", "accepted", "testing", "received", "pending", "waiting", "cancelling"]);
 
 const setState = (element, word) => {
   const tone = GOOD.has(word) ? "good" : BUSY.has(word) ? "busy" : "bad";

@@ -13,7 +13,7 @@ from angelos.demo.world import World, expect
 
 
 async def keep_broken_off(world: World) -> dict[str, Any]:
-    """Propose a mutant of each module; each has to fail its doctests and leave dev again."""
+    """Propose a mutant of each module; each has to fail its doctests and never be in dev."""
     before = await world.main()
     mutants = {
         patches.STATISTICS: patches.broken_statistics,
@@ -58,6 +58,10 @@ async def review(world: World) -> dict[str, Any]:
     view = await world.settled(proposal.id)
     expect(view.state == "waiting" and view.needs == 1, f"it waits for a person: {view.state}")
     expect(await world.main() == before, "main has not moved while it waits")
+    live = (await world.repository.read_live(path)).decode()
+    expect(live == await world.text(path), "nor has what people have open")
+    (pending,) = await world.repository.pending(path)
+    expect(pending.id == proposal.id and pending.hunks, "it is an overlay, in hunks")
     approved = await world.cli("proposal", "approve", proposal.id)
     expect(approved["exit"] == 0, f"`angelos proposal approve` works: {approved}")
     view = await world.settled(proposal.id, ("promoted", "rejected", "rolled-back"))

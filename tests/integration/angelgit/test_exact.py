@@ -169,7 +169,7 @@ class Model:
         self.known |= set(rows)
         now, same = await self.look()
         assert same == main
-        assert merge_text(self.texts[base], dev, text).accepts(now)
+        assert merge_text(self.texts[base], dev, text, merge_alike=True).accepts(now)
         assert now == text or dev != self.texts[base]
         self.merged[proposal] = (self.texts[base], text, base in self.line)
         self.texts[revision] = now

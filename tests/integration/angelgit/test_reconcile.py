@@ -94,14 +94,14 @@ async def test_facts_wait_while_the_journal_is_away(git, base, outside, announce
 async def test_an_edit_on_disk_of_a_file_that_is_being_deleted_stays(
     git, base, ws, outside, announced
 ):
-    proposal, document = new_proposal_id(), git._live.index.document("study", "b/b.txt")
+    proposal, deleted = new_proposal_id(), git._live.index.document("study", "b/b.txt")
     await git.propose(proposal, "study", base, [DeleteFile(path="b/b.txt")], ADA, "gone")
     outside("b/b.txt", "b\nby an editor\n")
-    async with git._live.lock([document]):
+    async with git._live.lock([deleted]):
         merge = asyncio.create_task(git.merge(proposal))
-        await queued(git, document, 1)
+        await queued(git, deleted, 1)
         seen = asyncio.create_task(git.write_file(document(git, "study", "b/b.txt")))
-        await queued(git, document, 2)
+        await queued(git, deleted, 2)
     await merge
     with pytest.raises(NotFound):
         await seen

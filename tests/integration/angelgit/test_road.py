@@ -135,7 +135,7 @@ async def test_main_refuses_what_is_no_candidate(git, base, put):
     gone = await put(base, "b/b.txt", "B\n")
     candidate = await git.candidate(gone)
     await git.revert(gone)
-    with pytest.raises(Conflict, match="in dev"):
+    with pytest.raises(Conflict, match="no candidate"):
         await git.advance("study", candidate.revision, base)
 
 
@@ -329,10 +329,10 @@ async def test_facts_announce_that_branches_advance(git, base, put, journal):
     facts = await journal.read(START, kinds=[Kind.branch_advanced])
     assert [(f.subject, f.plain()["cause"]) for f in facts] == [
         ("study:dev", "import"), ("study:main", "import"), ("study:dev", "proposal"),
-        ("study:main", "advance"),
+        ("study:dev", "advance"), ("study:main", "advance"),
     ]  # fmt: skip
     assert facts[2].plain()["proposal"] == proposal
-    assert (facts[3].plain()["before"], facts[3].revision) == (base, candidate.revision)
+    assert (facts[4].plain()["before"], facts[4].revision) == (base, candidate.revision)
 
 
 async def test_typing_is_announced_now_and_then(git, base, rooms, journal):

@@ -63,6 +63,10 @@ async def gone(pids) -> None:
     )
 
 
+async def accept(proposal) -> None:
+    await proposal.accept((await proposal.view()).digest)
+
+
 async def live(angelos, path) -> str:
     return (await angelos.repos["study"].read_live(path)).decode()
 
@@ -76,7 +80,8 @@ async def test_a_person_and_a_proposal_in_one_document_over_restarts_and_kills(t
             await person.insert(0, "typed ")
             assert await live(angelos, "notes.md") == "typed one\ntwo\nthree\n"
             edit = NewText(path="notes.md", text="one\ntwo\nthree, by a proposal\n")
-            await angelos.repos["study"].propose([edit], base="main", message="three")
+            proposal = await angelos.repos["study"].propose([edit], base="main", message="three")
+            await accept(proposal)
             await person.wait_for(lambda text: text.endswith("three, by a proposal\n"))
             await person.insert(6, "on ")
             both = "typed on one\ntwo\nthree, by a proposal\n"
@@ -140,7 +145,7 @@ async def test_a_file_changed_on_disk_is_an_edit_and_never_overwritten(tmp_path)
     async with system(data) as (angelos, _):  # a proposal, while nobody has the document open
         notes.write_text(now.replace("line 2\n", "line 2, by a script\n"))
         edit = NewText(path="notes.md", text=text.replace("line 8\n", "line 8, proposed\n"))
-        await angelos.repos["study"].propose([edit], base="main", message="eight")
+        await accept(await angelos.repos["study"].propose([edit], base="main", message="eight"))
         both = now.replace("line 2\n", "line 2, by a script\n")
         both = both.replace("line 8\n", "line 8, proposed\n")
         await eventually(lambda: notes.read_text() == both, within_s=30)

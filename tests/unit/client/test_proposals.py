@@ -27,6 +27,7 @@ async def test_a_proposal_has_an_id_and_its_edits(world, angelos):
     assert str(body.pop("proposal")).startswith("prop-")
     assert body == {
         "base": "main",
+        "live": False,
         "message": "why",
         "edits": [{"kind": "text", "path": "a", "text": "b"}, {"kind": "delete", "path": "c"}],
     }
@@ -59,7 +60,7 @@ async def test_a_refusal_is_raised(world, angelos):
 @pytest.mark.parametrize("state", sorted(SETTLED))
 async def test_settled_waits_while_something_happens_by_itself(world, angelos, state):
     world.answers[VIEW] = [
-        (200, world.proposal(state="merged")),
+        (200, world.proposal(state="pending")),
         (200, world.proposal(state="testing")),
         (200, world.proposal(state=state)),
     ]

@@ -63,6 +63,7 @@ class FakeRepository:
         self.proposed: dict[ProposalId, tuple[Proposed, dict[str, bytes]]] = {}
         self.merged: list[ProposalId] = []
         self.reverted: list[ProposalId] = []
+        self.withdrawn: list[ProposalId] = []
         self.calls: list[str] = []
         self.serial = 0
         first = self._commit(repo, dict(FILES if files is None else files), None)
@@ -146,8 +147,8 @@ class FakeRepository:
 
     async def candidate(self, proposal: ProposalId) -> Candidate:
         answer, texts = self.proposed[proposal]
-        if proposal not in self.merged:
-            raise Conflict(f"{proposal} is not merged.")
+        if proposal in self.withdrawn:
+            raise Conflict(f"{proposal} was withdrawn.")
         main = self.heads[answer.repo, "main"]
         before = self.files[answer.repo][main]
         rev = self._commit(answer.repo, before | texts, main)
@@ -160,6 +161,17 @@ class FakeRepository:
         if self.heads[repo, "main"] != expected:
             raise Conflict("main has moved.")
         self.heads[repo, "main"] = revision
+        dev = self.heads[repo, "dev"]
+        files = self.files[repo][dev] | self.files[repo][revision]
+        self.heads[repo, "dev"] = self._commit(repo, files, dev)
+
+    async def withdraw(self, proposal: ProposalId) -> None:
+        self.calls.append(f"withdraw {proposal}")
+        if proposal not in self.proposed:
+            raise NotFound(f"There is no {proposal}.")
+        if proposal in self.merged:
+            raise Conflict(f"{proposal} is merged.")
+        self.withdrawn.append(proposal)
 
     async def revert(self, proposal: ProposalId) -> Revision:
         self.calls.append(f"revert {proposal}")

@@ -40,7 +40,7 @@ async def test_a_good_proposal_is_tested_approved_by_policy_and_promoted(world):
         node = await world.node()
         before = await world.repository.head("study", "main")
         view = await control.proposals.propose(ADA, "study", edit())
-        assert view.state in ("merged", "testing", "approved", "promoted")
+        assert view.state in ("pending", "testing", "approved", "promoted")
         view = await control.proposals.view(view.id, wait_s=10)
         assert view.state == "promoted", view.reason
         assert view.revision == await world.repository.head("study", "main") != before
@@ -49,7 +49,7 @@ async def test_a_good_proposal_is_tested_approved_by_policy_and_promoted(world):
             ("study", view.candidate, "python"), ("study", view.candidate, "ruff")
         }  # fmt: skip
     assert await world.kinds(view.id) == [
-        Kind.proposal_received, Kind.proposal_merged, Kind.proposal_testing, Kind.proposal_tested,
+        Kind.proposal_received, Kind.proposal_testing, Kind.proposal_tested,
         Kind.proposal_approved, Kind.proposal_promoted,
     ]  # fmt: skip
     approved = (await world.facts(Kind.proposal_approved))[0]
@@ -58,7 +58,7 @@ async def test_a_good_proposal_is_tested_approved_by_policy_and_promoted(world):
     assert approved.plain()["digest"] == view.digest
 
 
-async def test_a_failing_proposal_is_rejected_and_leaves_dev(world):
+async def test_a_failing_proposal_is_rejected_and_was_never_in_dev(world):
     async with world.running() as control:
         node = await world.node()
         node.program = failing("unit")
@@ -69,7 +69,8 @@ async def test_a_failing_proposal_is_rejected_and_leaves_dev(world):
         assert "unit" in view.reason
         assert "Failed example" in view.reason
         await world.settled(lambda s: s.proposals[view.id].reverted)
-        assert world.repository.reverted == [view.id]
+        assert world.repository.withdrawn == [view.id]
+        assert world.repository.merged == world.repository.reverted == []
         assert await world.repository.head("study", "main") == main
     tested = (await world.facts(Kind.proposal_tested))[0]
     assert tested.outcome == "failed"
@@ -162,7 +163,7 @@ async def test_going_stale_between_propose_and_merge_rejects(world):
 
     world.repository.merge = stale
     async with world.running() as control:
-        view = await control.proposals.propose(ADA, "study", edit())
+        view = await control.proposals.propose(PERSON, "study", edit(live=True))
         assert view.state == "rejected"
         assert "line 1 has changed" in view.reason
         await world.settled(lambda s: s.proposals[view.id].reverted)
@@ -180,7 +181,7 @@ async def test_proposals_of_one_repository_take_turns(world):
         first = await control.proposals.propose(ADA, "study", edit("a.py"))
         second = await control.proposals.propose(PERSON, "study", edit("b.py"))
         await world.settled(lambda _: len(open_) == 2)
-        assert control.projection.state.proposals[second.id].state == "merged"
+        assert control.projection.state.proposals[second.id].state == "pending"
         node.program = lambda _: (Status.ok, "")
         for task in open_:
             await node.finish(task, Status.ok)
@@ -349,8 +350,63 @@ async def test_what_cannot_be_taken_out_of_dev_stays_and_is_said(world):
         node.program = lambda t: (
             (Status.error, "no") if t.label.endswith("unit") else (Status.ok, "")
         )
-        view = await control.proposals.propose(ADA, "study", edit())
+        view = await control.proposals.propose(PERSON, "study", edit(live=True))
         await world.settled(lambda s: s.proposals[view.id].reverted)
         view = await control.proposals.view(view.id)
         assert view.state == "rejected"
         assert "stay in dev" in view.reason
+
+
+async def test_what_a_person_proposes_live_is_in_dev_at_once_and_leaves_it_when_rejected(world):
+    async with world.running() as control:
+        node = await world.node()
+        node.program = lambda _: None
+        view = await control.proposals.propose(PERSON, "study", edit(live=True))
+        assert view.in_dev
+        assert world.repository.merged == [view.id]
+        await control.proposals.reject(REVIEWER, view.id, Review(digest=view.digest))
+        await world.settled(lambda s: s.proposals[view.id].reverted)
+        assert world.repository.reverted == [view.id]
+
+
+async def test_an_agent_proposes_nothing_live(world):
+    async with world.running() as control:
+        with pytest.raises(Forbidden, match="may not edit live documents"):
+            await control.proposals.propose(ADA, "study", edit(live=True))
+        assert world.repository.proposed == {}
+    (refused,) = await world.facts(Kind.proposal_refused)
+    assert (refused.outcome, refused.actor) == ("policy", ADA.id)
+
+
+async def test_a_person_accepts_into_dev_what_is_still_tested(world):
+    async with world.running() as control:
+        node = await world.node()
+        node.program = lambda _: None
+        view = await control.proposals.propose(ADA, "study", edit())
+        await world.settled(lambda s: s.proposals[view.id].state == "testing")
+        with pytest.raises(Conflict, match="not what"):
+            await control.proposals.accept(PERSON, view.id, Review(digest="0" * 64))
+        view = await control.proposals.accept(PERSON, view.id, Review(digest=view.digest))
+        assert (view.state, view.in_dev) == ("testing", True)
+        await control.proposals.accept(PERSON, view.id, Review(digest=view.digest))
+        assert world.repository.merged == [view.id]
+        (accepted,) = await world.facts(Kind.proposal_merged)
+        assert accepted.actor == PERSON.id
+        await control.proposals.reject(REVIEWER, view.id, Review(digest=view.digest))
+        with pytest.raises(Conflict, match="no longer be accepted"):
+            await control.proposals.accept(PERSON, view.id, Review(digest=view.digest))
+        await world.settled(lambda s: s.proposals[view.id].reverted)
+        assert world.repository.reverted == [view.id]
+
+
+async def test_whoever_may_approve_approves_by_accepting(world):
+    async with world.running() as control:
+        await world.node()
+        toml = FILES["angelos.toml"].decode() + "# more\n"
+        view = await control.proposals.propose(PERSON, "study", edit("angelos.toml", toml))
+        view = await control.proposals.view(view.id, wait_s=10)
+        assert (view.state, view.needs) == ("waiting", 2)
+        view = await control.proposals.accept(REVIEWER, view.id, Review(digest=view.digest))
+        assert (view.needs, view.in_dev, view.approvals) == (1, True, (REVIEWER.id,))
+        view = await control.proposals.accept(PERSON, view.id, Review(digest=view.digest))
+        assert view.approvals == (REVIEWER.id,), "nobody approves their own"
