@@ -36,7 +36,9 @@ async def merge_at_once(world: World) -> dict[str, Any]:
     new_text = NewText(path=path, text=patches.with_rms(text))
 
     async def person() -> None:
-        async with RoomClient(world.angelos.url, world.token, f"{world.repo}/{path}") as room:
+        place = f"{world.repo}/{path}"
+        # What the agents propose is in the notebook once it has passed its tests.
+        async with RoomClient(world.angelos.url, world.token, place, timeout=120) as room:
             for letter in patches.TYPED:
                 await room.insert(len(room.text), letter)
             await room.wait_for(
@@ -49,7 +51,10 @@ async def merge_at_once(world: World) -> dict[str, Any]:
         tasks.create_task(person())
     live = (await world.repository.read_live(path)).decode()
     for part in (patches.MIDRANGE, patches.RMS, patches.TYPED):
-        expect(live.count(part) == 1, f"dev holds each change once, also {part.strip()[:24]!r}")
+        expect(
+            live.count(part) == 1,
+            f"the live file holds each change once, also {part.strip()[:24]!r}",
+        )
     refusal = await world.agents["ada"].refusal(
         "approve", proposal=second.result().id, digest=second.result().digest
     )
