@@ -25,7 +25,9 @@ from jupyter_ext.presence import Presence
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from angelos.core.facts import Fact
     from angelos.core.permissions import Principal
+    from angelos.core.refusals import Refusals
     from angelos.core.repository import DocumentAddress
     from angelos.core.routes import Route
 
@@ -67,6 +69,15 @@ class Backend(Protocol):
     @property
     def repository(self) -> Documents:
         """Return AngelGit."""
+        ...
+
+    def shown(self, fact: Fact, principal: Principal, /) -> Fact:
+        """Return a fact as a person may read it."""
+        ...
+
+    @property
+    def refusals(self) -> Refusals:
+        """Return what takes refused calls."""
         ...
 
     @property

@@ -32,6 +32,7 @@ from jupyter_ext.api.handlers import ApiHandler
 from jupyter_ext.auth.authorizer import AngelAuthorizer
 from jupyter_ext.auth.identity import AngelIdentityProvider
 from jupyter_ext.auth.pages import PageConfig
+from jupyter_ext.auth.refusals import recording
 from jupyter_ext.binding import Backend, Binding
 from jupyter_ext.kernels.handlers import OwnKernelsHandler, OwnSessionsHandler
 from jupyter_ext.kernels.wiring import attach_boxes, use_boxes
@@ -79,6 +80,8 @@ class AngelExtension(ExtensionApp):
         self.kernels = attach_boxes(self.serverapp, self.angel_settings, self.binding)
         if self.kernels is not None:
             self.settings["angelos_kernels"] = self.kernels
+        present = self.serverapp.web_app.settings["log_function"]
+        self.settings["log_function"] = recording(present, self.binding)
         # Extensions load in alphabetical order: JupyterLab comes later, and fills it.
         self.settings["page_config_data"] = PageConfig(self.settings.get("page_config_data", {}))
 

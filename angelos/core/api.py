@@ -71,6 +71,8 @@ class TaskView(View, frozen=True, kw_only=True):
     """How often it was started; over 1 if its node died meanwhile. The last one counts."""
     reason: str = ""
     """Why a cancelled task has not ended, in a sentence."""
+    hidden: bool = False
+    """Its output is not the caller's to read."""
 
 
 class TaskList(View, frozen=True, kw_only=True):

@@ -65,6 +65,7 @@ class Kind(StrEnum):
     principal_quarantined = "principal.quarantined"  # subject: the principal
     principal_released = "principal.released"
     principal_flagged = "principal.flagged"  # suspicious, not stopped
+    access_refused = "access.refused"  # outcome: the error's code
     principal_ended = "principal.ended"  # outcome: EndCause
     person_added = "person.added"  # subject: person/<name>
     person_removed = "person.removed"
@@ -315,6 +316,17 @@ class PrincipalFlagged(FactPayload, frozen=True, kw_only=True):
     kind: ClassVar[Kind] = Kind.principal_flagged
     reason: str = ""
     evidence: dict[str, Any] = {}
+
+
+class AccessRefused(FactPayload, frozen=True, kw_only=True):
+    """Calls of a principal were refused at a door (`core.refusals`)."""
+
+    kind: ClassVar[Kind] = Kind.access_refused
+    door: str
+    act: str
+    reason: str = ""
+    count: int = 1
+    """How many equal ones it stands for, since the last such fact."""
 
 
 class PrincipalEnded(FactPayload, frozen=True, kw_only=True):
@@ -660,6 +672,7 @@ PAYLOADS: dict[str, type[FactPayload]] = {
         PrincipalQuarantined,
         PrincipalReleased,
         PrincipalFlagged,
+        AccessRefused,
         PrincipalEnded,
         PersonAdded,
         PersonRemoved,

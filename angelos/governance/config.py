@@ -20,3 +20,5 @@ class GovernanceConfig(msgspec.Struct, frozen=True, kw_only=True):
     denied_to_flag: int = 3
     """A principal is flagged after this many denied runs within `denied_window_s`."""
     denied_window_s: float = 600.0
+    refused_to_flag: int = 10
+    """An agent is flagged after this many refused calls within `denied_window_s`."""

@@ -18,13 +18,14 @@ from typing import Any
 
 import msgspec
 
-from angelos.core.facts import Fact, Kind, ProposalRefused, RefusalCause
+from angelos.core.facts import AccessRefused, Fact, Kind, ProposalRefused, RefusalCause
 from angelos.core.ids import FactId, PrincipalId, TaskId
 from angelos.core.messages import Status
 from angelos.governance.config import GovernanceConfig
 
 WATCHED = (
     Kind.proposal_refused,
+    Kind.access_refused,
     Kind.task_accepted,
     Kind.task_finished,
     Kind.principal_quarantined,
@@ -64,6 +65,8 @@ class WatchState(msgspec.Struct, frozen=True):
     """Running tasks of agents, the oldest first; bounded."""
     denied: Mapping[PrincipalId, tuple[float, ...]] = {}
     """When runs of agents were denied recently, Unix seconds."""
+    refused: Mapping[PrincipalId, tuple[tuple[float, int], ...]] = {}
+    """When calls of agents were refused recently, Unix seconds, and how many."""
     flagged: frozenset[FactId] = frozenset()
     """Flags that are in the journal."""
 
@@ -77,8 +80,9 @@ def step(watch: WatchState, fact: Fact, config: GovernanceConfig) -> Step:
         return _refused(watch, fact)
     if fact.kind == Kind.task_accepted:
         return _accepted(watch, fact), []
-    if fact.kind == Kind.task_finished:
-        return _finished(watch, fact, config)
+    if fact.kind in {Kind.task_finished, Kind.access_refused}:
+        count = _finished if fact.kind == Kind.task_finished else _access_refused
+        return count(watch, fact, config)
     if fact.kind in {Kind.principal_quarantined, Kind.principal_released}:
         return _settled(watch, PrincipalId(fact.subject)), []
     if fact.kind == Kind.principal_flagged:
@@ -110,6 +114,29 @@ def _refused(watch: WatchState, fact: Fact) -> Step:
     named = ", ".join(refused.policy_paths[:_MAX_PATHS])
     effect = QuarantineRequest(agent, f"proposed a change to the policy itself: {named}", fact.id)
     return msgspec.structs.replace(watch, owed={**watch.owed, agent: effect}), [effect]
+
+
+def _access_refused(watch: WatchState, fact: Fact, config: GovernanceConfig) -> Step:
+    """Count refused calls of an agent; it is flagged when there are many."""
+    agent, data = PrincipalId(fact.subject), fact.payload()
+    if not agent.startswith("agent/") or not isinstance(data, AccessRefused):
+        return watch, []
+    since = fact.at - config.denied_window_s
+    calls = (*(call for call in watch.refused.get(agent, ()) if call[0] > since),
+             (fact.at, max(1, data.count)))  # fmt: skip
+    count = sum(number for _, number in calls)
+    rest = {key: value for key, value in watch.refused.items() if key != agent}
+    if count < config.refused_to_flag:
+        return msgspec.structs.replace(watch, refused=rest | {agent: calls}), []
+    seconds = max(0.0, fact.at - calls[0][0])
+    digest = hashlib.sha256(f"refused {fact.id}".encode()).hexdigest()
+    effect = FlagRequest(
+        FactId(f"fact-{digest[:32]}"),
+        agent,
+        f"{count} of its calls were refused within {seconds:.0f} s, the last: {data.act}",
+        {"refused": count, "seconds": seconds, "act": data.act},
+    )
+    return msgspec.structs.replace(watch, refused=rest), [effect]
 
 
 def _accepted(watch: WatchState, fact: Fact) -> WatchState:

@@ -9,14 +9,14 @@ For example:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from tornado.httputil import HTTPServerRequest
-from tornado.web import Application
+from tornado.web import Application, RequestHandler
 
 from angelos.adapters.identity.authority import Pki
-from angelos.adapters.net.http import NoSuchRoute, PrincipalOf, mount
+from angelos.adapters.net.http import NoSuchRoute, PrincipalOf, mount, refusal_of
 from angelos.adapters.net.websocket import CHANNEL_PATH
 from angelos.core.openapi import openapi_route
 from angelos.core.permissions import Principal
@@ -47,6 +47,11 @@ def serve(hub: Hub, routes: Sequence[Route] = ()) -> None:
     async def principal_of(request: HTTPServerRequest) -> Principal:
         return (await hub.peer_of(request)).principal
 
+    def record(handler: RequestHandler) -> None:
+        refusal = refusal_of(handler, "hub")
+        if refusal is not None:
+            hub.refusals.record(refusal)
+
     served = [*routes, *hub_routes(hub), *peer_routes(hub)]
     served.append(openapi_route([*served, *enrol_routes(hub)]))
     rules = [
@@ -54,17 +59,19 @@ def serve(hub: Hub, routes: Sequence[Route] = ()) -> None:
         (f"{PREFIX}/events", EventsSocket, {"hub": hub}),
         *mount(served, principal_of),
     ]
-    hub.listeners.peers.serve(_application(rules, principal_of))
-    hub.listeners.enrolment.serve(_application(mount(enrol_routes(hub), _nobody), _nobody))
+    hub.listeners.peers.serve(_application(rules, principal_of, record))
+    hub.listeners.enrolment.serve(_application(mount(enrol_routes(hub), _nobody), _nobody, record))
 
 
-def _application(rules: list[Any], principal_of: PrincipalOf) -> Application:
+def _application(
+    rules: list[Any], principal_of: PrincipalOf, record: Callable[[RequestHandler], None]
+) -> Application:
     return Application(
         rules,
         default_handler_class=NoSuchRoute,
         default_handler_args={"principal_of": principal_of},
         websocket_ping_interval=_PING_S,
-        log_function=lambda _: None,  # the journal and the problems' traces say more
+        log_function=record,  # the journal and the problems' traces say more
     )
 
 

@@ -20,7 +20,7 @@ from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketClosedError
 
 from angelos.core.errors import AngelError, Busy, InvalidInput
-from angelos.core.facts import Kind, to_json
+from angelos.core.facts import Fact, Kind, to_json
 from angelos.core.ids import START, Offset, is_offset
 from angelos.core.ports import Journal
 
@@ -83,16 +83,33 @@ class Socket(Protocol):
         ...
 
 
+def unchanged(fact: Fact) -> Fact:
+    """Return the fact."""
+    return fact
+
+
 async def stream(
-    journal: Journal, query: EventsQuery, socket: Socket, patience_s: float = PATIENCE_S
+    journal: Journal,
+    query: EventsQuery,
+    socket: Socket,
+    patience_s: float = PATIENCE_S,
+    shown: Callable[[Fact], Fact] = unchanged,
 ) -> None:
     """Send what `query` asks for, for ever; close the socket with the reason when that ends.
+
+    `shown` returns each fact as this reader may see it.
 
     A reader continues from the offset of the last fact that it has received.
     """
     try:
         await pump(
-            journal, query.after, query.kinds, query.subject, socket.write_message, patience_s
+            journal,
+            query.after,
+            query.kinds,
+            query.subject,
+            socket.write_message,
+            patience_s,
+            shown,
         )
     except (WebSocketClosedError, StreamClosedError):
         return
@@ -116,6 +133,7 @@ async def pump(
     subject: str,
     send: Callable[[bytes], Awaitable[object]],
     patience_s: float = PATIENCE_S,
+    shown: Callable[[Fact], Fact] = unchanged,
 ) -> None:
     """Send each fact after `after` as one JSON object, oldest first, for ever.
 
@@ -126,6 +144,7 @@ async def pump(
         subject: whose facts; everybody's if empty.
         send: returns once the message is written.
         patience_s: how long `send` may take.
+        shown: returns each fact as the reader may see it.
 
     Raises:
         Busy: `send` took longer than `patience_s`.
@@ -135,7 +154,7 @@ async def pump(
         async for fact in facts:
             try:
                 async with asyncio.timeout(patience_s):
-                    await send(to_json(fact))
+                    await send(to_json(shown(fact)))
             except TimeoutError as error:
                 raise Busy(
                     f"The reader did not take an event within {patience_s:g} s.",

@@ -15,7 +15,7 @@ from angelos.adapters.net.http import ProblemHandler, permit
 from angelos.adapters.net.websocket import SocketWire
 from angelos.core.errors import AngelError
 from angelos.core.frames import MAX_FRAME_BYTES, Bye, EndCode, Hello, read_frame, write_frame
-from angelos.core.permissions import Permission
+from angelos.core.permissions import Permission, Principal
 from angelos.hub.events import REFUSED, EventsQuery, events_query, stream
 from angelos.hub.models import Peer
 
@@ -30,6 +30,7 @@ class PeerSocket(ProblemHandler, FrameLoopHandler, WebSocketHandler):
     """What both have in common: the peer is authenticated before the socket opens."""
 
     peer: Peer
+    principal: Principal | None = None
 
     def initialize(self, hub: Hub) -> None:
         """Serve `hub`."""
@@ -39,6 +40,7 @@ class PeerSocket(ProblemHandler, FrameLoopHandler, WebSocketHandler):
         """Refuse strangers."""
         try:
             self.peer = await self.hub.peer_of(self.request)
+            self.principal = self.peer.principal
             self.check()
         except Exception as error:  # noqa: BLE001 - the border: everything becomes a problem
             self.give_up(error)
@@ -145,7 +147,13 @@ class EventsSocket(PeerSocket):
         """Start to send."""
         del args, kwargs
         self.bound_writes()
-        work = stream(self.hub.journal, self.query, self, self.hub.config.patience_s)
+        work = stream(
+            self.hub.journal,
+            self.query,
+            self,
+            self.hub.config.patience_s,
+            lambda fact: self.hub.shown(fact, self.peer.principal),
+        )
         self.task = self.hub.background.start(work, f"events for {self.peer.principal.id}")
 
     def on_message(self, message: str | bytes) -> None:

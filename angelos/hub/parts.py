@@ -7,11 +7,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from angelos.adapters.identity.authority import Pki
+from angelos.core.facts import Fact
 from angelos.core.ids import PrincipalId
+from angelos.core.permissions import Principal
 from angelos.core.ports import Admission, Clock, EnvelopeQueue, Journal
+from angelos.core.refusals import Refusals, Unrecorded
 from angelos.hub.config import HubConfig
 from angelos.hub.listener import Listeners
 from angelos.hub.store import Identities
+
+
+def unread(fact: Fact, _: Principal) -> Fact:
+    """Return the fact: nothing in it is kept from anybody."""
+    return fact
 
 
 def never(_: PrincipalId) -> bool:
@@ -33,6 +41,10 @@ class HubParts:
     """Decides which facts of peers are written down."""
     same_hands: Callable[[PrincipalId, PrincipalId], bool] = operator.eq
     """Whether two people count as one."""
+    shown: Callable[[Fact, Principal], Fact] = unread
+    """Returns a fact as a peer may read it."""
+    refusals: Refusals = Unrecorded()  # noqa: RUF009 - it has no state
+    """Takes what is refused."""
     owns: Callable[[PrincipalId], bool] = never
     """Whether a node is the system's own, which its owner may enrol again while it is live."""
     config: HubConfig = field(default_factory=HubConfig)

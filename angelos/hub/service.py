@@ -63,6 +63,8 @@ class Hub:
         self._clock = parts.clock
         self._refused: set[PrincipalId] = set()
         self._parts = parts
+        self.shown = parts.shown
+        self.refusals = parts.refusals
         self._asked: dict[PrincipalId, tuple[PrincipalId, float]] = {}
         """Who asked first to enrol a live node again, and when; one entry a node."""
 

@@ -29,6 +29,7 @@ from angelos.core.frames import EndCode, Hello
 from angelos.core.ids import PrincipalId, is_principal
 from angelos.core.messages import Tier
 from angelos.core.permissions import Role
+from angelos.core.refusals import RefusedCall
 from angelos.hub.background import BackgroundTasks
 from angelos.hub.consumer import QueueConsumer
 from angelos.hub.journal_writer import JournalWriter
@@ -103,6 +104,15 @@ class Session:
                 return
             if refusal is not None:
                 log.warning("%s broke the rules: %s", self.id, refusal)
+                self._parts.refusals.record(
+                    RefusedCall(
+                        principal=self.id,
+                        door="channel",
+                        act="send",
+                        code=refusal.code,
+                        reason=refusal.detail,
+                    )
+                )
                 self.link.end(EndCode.refused, refusal.detail)
                 return
 

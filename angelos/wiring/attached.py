@@ -22,6 +22,7 @@ from angelos.core.errors import Conflict, Forbidden, Unavailable
 from angelos.core.facts import Fact
 from angelos.core.ids import START, DocumentId, Offset, PrincipalId
 from angelos.core.permissions import OWNER, Permission, Principal, Role
+from angelos.core.refusals import Unrecorded
 from angelos.core.routes import PREFIX, Call, Route
 from angelos.wiring.settings import Settings
 
@@ -112,6 +113,14 @@ class Attached:
         self.journal = RemoteJournal(angelos)
         self.repository = NoDocuments(angelos.url)
         self.people = NoPeople()
+
+    refusals = Unrecorded()
+    """The running system records what it refuses."""
+
+    def shown(self, fact: Fact, principal: Principal) -> Fact:
+        """Return the fact: only the owner signs in here."""
+        del principal
+        return fact
 
     def publish(self, url: str, token: str) -> None:
         """Do nothing: clients find the other server."""

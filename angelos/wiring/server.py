@@ -33,16 +33,20 @@ from angelos.angelgit.service import AngelGit
 from angelos.control.config import ControlConfig
 from angelos.control.context import ControlContext
 from angelos.control.identity.people import PeopleStore
+from angelos.control.identity.refusals import RefusalLog
 from angelos.control.policy.engine import Policy
 from angelos.control.projection import Projection
 from angelos.control.proposals import repo_config
 from angelos.control.routes import routes as control_routes
 from angelos.control.service import Control
 from angelos.control.state.hands import same_hands
+from angelos.control.tasks.reading import OutputReaders
 from angelos.core.errors import AngelError
 from angelos.core.facts import Fact, FactPayload, SystemStarted, SystemStopped
 from angelos.core.ids import PrincipalId
+from angelos.core.permissions import Principal
 from angelos.core.ports import Clock, Journal, LiveDocuments
+from angelos.core.refusals import Refusals
 from angelos.core.routes import Route
 from angelos.core.signing import SigningKey
 from angelos.governance.log.notes import vkey_lines
@@ -79,6 +83,10 @@ class RunningServer:
     audit: LogService
     governance: Governance
     people: PeopleStore
+    shown: Callable[[Fact, Principal], Fact]
+    """Returns a fact as somebody may read it."""
+    refusals: Refusals
+    """Takes what is refused at Jupyter's door."""
     publish: Callable[[str, str], None]
     """Takes the address and the owner's token by which other processes find the system.
 
@@ -116,12 +124,14 @@ async def serve(
         journal, clock = base.journal, base.clock
         config = ControlConfig(allow_unsandboxed=settings.nodes.allow_unsandboxed)
         projection = Projection(journal, clock, config)
-        hub = _make_hub(stack, base, projection)
+        policy = Policy.load(config.policy_dir)
         # Entered before whatever appends facts, so that it ends after them and has their last.
         audit = await _open_audit(stack, base)
+        refusals = await enter(RefusalLog(journal, clock))
+        hub = _make_hub(stack, base, projection, policy, refusals)
         governance = await enter(Governance(journal, clock, hub))
         repository = await enter(_make_repository(base, live))
-        control = await enter(_make_control(base, projection, repository, hub))
+        control = await enter(_make_control(base, projection, policy, repository, hub))
         await enter(hub)
         routes = [*control_routes(control), *angelgit_routes(repository)]
         routes += governance_routes(audit)
@@ -138,6 +148,8 @@ async def serve(
             audit=audit,
             governance=governance,
             people=control.people,
+            shown=hub.shown,
+            refusals=hub.refusals,
             publish=lambda url, token: _publish(settings, stores, stack, url, token),
         )
 
@@ -182,7 +194,13 @@ async def _open_audit(stack: AsyncExitStack, base: _Base) -> LogService:
     )
 
 
-def _make_hub(stack: AsyncExitStack, base: _Base, projection: Projection) -> Hub:
+def _make_hub(
+    stack: AsyncExitStack,
+    base: _Base,
+    projection: Projection,
+    policy: Policy,
+    refusals: Refusals,
+) -> Hub:
     """Return a hub whose ports are taken but that serves nothing yet."""
     data = base.settings.data
 
@@ -203,6 +221,8 @@ def _make_hub(stack: AsyncExitStack, base: _Base, projection: Projection) -> Hub
             listeners=listeners,
             admission=projection,
             same_hands=one_person,
+            refusals=refusals,
+            shown=OutputReaders(projection, policy).shown,
             owns=lambda node: data.node(node.partition("/")[2]).is_dir(),
             config=config,
         )
@@ -234,13 +254,15 @@ def _make_repository(base: _Base, live: LiveDocuments | None) -> AngelGit:
     )
 
 
-def _make_control(base: _Base, projection: Projection, repository: AngelGit, hub: Hub) -> Control:
+def _make_control(
+    base: _Base, projection: Projection, policy: Policy, repository: AngelGit, hub: Hub
+) -> Control:
     context = ControlContext(
         projection=projection,
         queue=base.queue,
         repository=repository,
         signals=hub,
-        policy=Policy.load(projection.config.policy_dir),
+        policy=policy,
         key=base.keys.grant,
         clock=base.clock,
         config=projection.config,

@@ -39,7 +39,9 @@ class EventsHandler(WebSocketMixin, WebSocketHandler, JupyterProblemHandler):  #
         principal = permit(Permission.events_read, self.signed_in())
         if not self.check_origin():
             raise Forbidden("A page of another origin may not read the events with your cookie.")
-        self._journal = self.binding.require().journal
+        server = self.binding.require()
+        self._journal = server.journal
+        self._shown = lambda fact: server.shown(fact, principal)
         self._query = events_query(self.own_query())
         with self.binding.event_sockets.held(principal.id):
             await super().get(*args, **kwargs)  # returns when the connection has ended
@@ -48,7 +50,9 @@ class EventsHandler(WebSocketMixin, WebSocketHandler, JupyterProblemHandler):  #
         """Start to send."""
         super().open(*args, **kwargs)
         self.set_nodelay(True)
-        self._pumping = asyncio.create_task(stream(self._journal, self._query, self), name="events")
+        self._pumping = asyncio.create_task(
+            stream(self._journal, self._query, self, shown=self._shown), name="events"
+        )
         self.binding.streams.add(self._pumping)
         self._pumping.add_done_callback(self.binding.streams.discard)
 

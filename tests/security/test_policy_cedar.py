@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import cedarpy
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from angelos.control.config import POLICY_DIR
 from angelos.control.policy.engine import SCHEMA, Policy, Request
@@ -12,8 +14,8 @@ from angelos.core.ids import PrincipalId
 from angelos.core.permissions import ROLES, Permission, Role
 
 RUN = {
-    "quarantined": False, "pipeline": False, "code": True, "guard": True, "tier": "full",
-    "unsandboxed": False, "wall_ms": 1, "cpu_ms": 1, "memory_mb": 1, "pids": 1,
+    "quarantined": False, "pipeline": False, "code": True, "guard": True, "labs": False,
+    "tier": "full", "unsandboxed": False, "wall_ms": 1, "cpu_ms": 1, "memory_mb": 1, "pids": 1,
     "output_bytes": 1, "disk_mb": 1,
 }  # fmt: skip
 REVIEW = {"own": False, "again": False, "solo": False, "quarantined": False}
@@ -267,3 +269,47 @@ def test_a_refusal_names_the_rule_or_its_absence(policy):
                 context=RUN,
             )
         )  # fmt: skip
+
+
+VALUES = {
+    "quarantined": [True, False], "pipeline": [True, False], "code": [True, False],
+    "guard": [True, False], "labs": [True, False], "tier": ["full", "none"],
+    "unsandboxed": [True, False], "wall_ms": [1, 10**9], "cpu_ms": [1], "memory_mb": [1, 10**6],
+    "pids": [1], "output_bytes": [1], "disk_mb": [1], "own": [True, False], "again": [True, False],
+    "solo": [True, False], "touches_policy": [True, False], "touches_protected": [True, False],
+    "paths": [1, 1_000], "health": [True, False], "stranger": [True, 1, "x"],
+}  # fmt: skip
+ASKED = ["run", "cancel", "propose", "approve", "reject", "rollback", "read_output", "nonsense"]
+
+
+@given(
+    who=st.sampled_from(["person/x", "agent/x", "system/supervisor"]),
+    role=st.sampled_from(["", *Role]),
+    action=st.sampled_from(ASKED),
+    resource=st.sampled_from([NODE, ("Repo", "study")]),
+    context=st.fixed_dictionaries(
+        {}, optional={name: st.sampled_from(values) for name, values in VALUES.items()}
+    ),
+    whole=st.booleans(),
+)
+@settings(max_examples=150)
+def test_what_an_action_cannot_match_is_left_out_without_a_difference(
+    policy, who, role, action, resource, context, whole
+):
+    shapes = {"run": RUN, "propose": PROPOSE, "approve": REVIEW, "reject": REVIEW}
+    if whole and action in shapes:
+        context = {key: context.get(key, value) for key, value in shapes[action].items()}
+    unsliced = Policy(files())
+    everything = cedarpy.PolicySet.from_str(
+        "\n".join(body.decode() for name, body in sorted(files().items()) if "schema" not in name)
+    )
+    unsliced._slices = {"": everything}
+    sliced, answer = (ask(p, who, role, action, context, resource) for p in (policy, unsliced))
+    assert (sliced.allowed, sliced.rules) == (answer.allowed, answer.rules)
+    assert bool(sliced.errors) == bool(answer.errors)
+
+
+def test_an_answer_that_is_kept_is_for_exactly_that_question(policy):
+    for pids in (1, True, 1.0):
+        answer = ask(policy, "agent/ada", "agent", "run", RUN | {"pids": pids}, NODE)
+        assert answer.allowed is (pids is 1), pids  # noqa: F632 - True and 1.0 are equal to 1

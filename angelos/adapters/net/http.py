@@ -45,6 +45,8 @@ from angelos.core.errors import (
 )
 from angelos.core.ids import PrincipalId
 from angelos.core.permissions import Permission, Principal, Role
+from angelos.core.refusals import ANONYMOUS as UNKNOWN
+from angelos.core.refusals import RefusedCall
 from angelos.core.routes import PREFIX, Call, Route, parse_body, parse_query, render
 
 log = logging.getLogger(__name__)
@@ -63,6 +65,7 @@ _BY_STATUS: dict[int, type[AngelError]] = {
     503: Unavailable,
 }
 """Errors that Tornado and Jupyter raise by status, as ours."""
+_REFUSED = {401: Unauthenticated.code, 403: Forbidden.code}
 _PARAMETER = re.compile(r"\{([a-z_]+)\}")
 
 
@@ -72,6 +75,7 @@ class Answer(NamedTuple):
     status: int
     media_type: str
     body: bytes
+    error: BaseException | None = None
     more: AsyncGenerator[bytes, None] | None = None
 
 
@@ -165,7 +169,7 @@ def problem(error: BaseException, trace: str, where: str = "") -> Answer:
             hint=f"The server's log has more under trace {trace}.",
         )
     body = {**error.problem(), "trace": trace}
-    return Answer(error.status, PROBLEM, msgspec.json.encode(body, enc_hook=str))
+    return Answer(error.status, PROBLEM, msgspec.json.encode(body, enc_hook=str), error)
 
 
 def permit(permission: Permission, principal: Principal | None) -> Principal:
@@ -214,10 +218,31 @@ async def answer(
         result = await route.handler(call)
         if isinstance(result, AsyncGenerator):
             # The first piece is awaited here, so that an error before it is still a problem.
-            return Answer(route.status, route.media_type, await anext(result, b""), result)
+            return Answer(route.status, route.media_type, await anext(result, b""), more=result)
         return Answer(route.status, route.media_type, render(route, result))
     except Exception as error:  # noqa: BLE001 - the border: everything becomes a problem
         return problem(error, trace, f"{route.method} {route.path}")
+
+
+def refusal_of(handler: RequestHandler, door: str) -> RefusedCall | None:
+    """Return the refusal that a finished request was, None for any other; never raise.
+
+    It is named by its route or handler, so that a caller cannot make up acts without end.
+    """
+    if handler.get_status() not in _REFUSED:
+        return None
+    error = getattr(handler, "refused_by", None)
+    match = getattr(handler, "match", None)
+    path = match.route.path if match is not None else type(handler).__name__
+    principal = getattr(handler, "principal", None)
+    return RefusedCall(
+        principal=principal.id if isinstance(principal, Principal) else UNKNOWN,
+        door=door,
+        act=f"{(handler.request.method or '')[:8]} {path}",
+        code=_REFUSED[handler.get_status()],
+        reason=error.detail if isinstance(error, AngelError) else "",
+        trace=getattr(handler, "_trace", ""),
+    )
 
 
 async def send(handler: RequestHandler, result: Answer, where: str) -> None:
@@ -261,6 +286,7 @@ class ProblemHandler(RequestHandler):
     """A handler that answers errors with problem documents."""
 
     _trace = ""
+    refused_by: BaseException | None = None
 
     @property
     def trace(self) -> str:
@@ -282,6 +308,7 @@ class ProblemHandler(RequestHandler):
 
     def start(self, result: Answer) -> None:
         """Set status and headers of an answer."""
+        self.refused_by = result.error
         self.set_status(result.status)
         self.set_header("Content-Type", result.media_type)
         self.set_header("X-Trace-Id", self.trace)

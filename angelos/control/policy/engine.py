@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,10 @@ from angelos.core.permissions import Role
 
 SCHEMA = "schema.cedarschema"
 _TYPES = {"person": "Person", "agent": "Agent", "system": "System"}
+_GROUP = re.compile(r"\baction\b[^;{]*\bin\b")
+"""An action of the schema that is in a group."""
+MAX_ANSWERS = 4_096
+"""Answers that are kept; when there are more, all are forgotten."""
 _LADDER = (Role.viewer, Role.researcher, Role.reviewer, Role.operator, Role.admin)
 """Each includes the one before; agents and nodes are not part of it."""
 
@@ -78,11 +83,12 @@ class Policy:
             if not checked.validation_passed:
                 raise _unusable("; ".join(map(str, checked.errors)) or "it does not validate")
             self._hints = _hints(json.loads(cedarpy.policies_to_json_str(text)))
-            self._policies = cedarpy.PolicySet.from_str(text)
+            self._slices = _slices(text, grouped=bool(_GROUP.search(schema)))
             self._schema = cedarpy.Schema.from_str(schema)
             self._roles = cedarpy.Entities.from_json_str(json.dumps(_roles()), self._schema)
         except ValueError as error:
             raise _unusable(str(error)) from error
+        self._answers: dict[tuple[Any, ...], Decision] = {}
         self.files = tuple(sorted(files))
         self.hash = _hash(files)
 
@@ -96,7 +102,22 @@ class Policy:
             raise _unusable(f"{error.filename} cannot be read: {error.strerror}") from error
 
     def ask(self, request: Request) -> Decision:
-        """Return the policy's answer; anything but an Allow without errors is a deny."""
+        """Return the policy's answer; anything but an Allow without errors is a deny.
+
+        An answer depends on the request and the files alone, so it is kept for the next time.
+        """
+        # With the type: True, 1 and 1.0 are equal keys, and not equal to Cedar.
+        context = tuple((name, type(value), value) for name, value in request.context.items())
+        key = (request.principal, request.role, request.action, request.resource, context)
+        answer = self._answers.get(key)
+        if answer is None:
+            answer = self._evaluate(request)
+            if len(self._answers) >= MAX_ANSWERS:
+                self._answers.clear()
+            self._answers[key] = answer
+        return answer
+
+    def _evaluate(self, request: Request) -> Decision:
         kind, _, name = request.principal.partition("/")
         if not is_principal(request.principal) or kind not in _TYPES:
             return self._deny(f"{request.principal} cannot ask for anything")
@@ -116,7 +137,7 @@ class Policy:
                     "resource": {"type": kind_of, "id": resource},
                     "context": dict(request.context),
                 },
-                self._policies,
+                self._slices.get(request.action, self._slices[""]),
                 entities,
                 self._schema,
             )
@@ -153,6 +174,46 @@ class Policy:
 
     def _deny(self, reason: str) -> Decision:
         return Decision(allowed=False, rules=(), policy=self.hash, errors=(reason,))
+
+
+def _slices(text: str, *, grouped: bool) -> dict[str, cedarpy.PolicySet]:
+    """Return the policies that can decide on each action; by "" those for an action without any.
+
+    A policy's scope names one action, some, or none; what it does not name it cannot decide on.
+    Where the schema groups actions, a name may stand for others: then nothing is left out.
+    """
+    policies = json.loads(cedarpy.policies_to_json_str(text))["staticPolicies"]
+    named = {
+        name: None if grouped else _actions(policy["action"]) for name, policy in policies.items()
+    }
+    actions = {"", *(action for names in named.values() for action in names or ())}
+    return {
+        action: cedarpy.PolicySet.from_json_str(
+            json.dumps(
+                {
+                    "staticPolicies": {
+                        name: policy
+                        for name, policy in policies.items()
+                        if (names := named[name]) is None or action in names
+                    },
+                    "templates": {},
+                    "templateLinks": [],
+                }
+            )
+        )
+        for action in actions
+    }
+
+
+def _actions(scope: Mapping[str, Any]) -> frozenset[str] | None:
+    """Return the actions that a scope names; None if it may be any."""
+    if scope.get("op") == "==":
+        entities = [scope["entity"]]
+    elif scope.get("op") == "in":
+        entities = scope.get("entities") or [scope["entity"]]
+    else:
+        return None
+    return frozenset(entity["id"] for entity in entities)
 
 
 def _hints(document: Mapping[str, Any]) -> dict[str, str]:

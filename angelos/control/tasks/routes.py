@@ -56,10 +56,14 @@ def _writing(control: Control) -> list[Route]:
 def _reading(control: Control) -> list[Route]:
     async def list_tasks(call: Call[Nothing]) -> TaskList:
         state = choice(call.query, "state", TaskState)
-        return TaskList(tasks=control.tasks.list(cast("TaskState | None", state), limit(call)))
+        return TaskList(
+            tasks=control.tasks.list(cast("TaskState | None", state), limit(call), call.principal)
+        )
 
     async def show(call: Call[Nothing]) -> TaskView:
-        return await control.tasks.view(TaskId(call.params["task"]), wait_seconds(call))
+        return await control.tasks.view(
+            TaskId(call.params["task"]), wait_seconds(call), call.principal
+        )
 
     return [
         Route(

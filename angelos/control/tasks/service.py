@@ -16,6 +16,7 @@ from angelos.control.context import ControlContext, hash_id
 from angelos.control.policy.engine import Decision, Request
 from angelos.control.state.models import NodeRecord, TaskRecord
 from angelos.control.state.tasks import task_for
+from angelos.control.tasks.reading import OutputReaders, without_output
 from angelos.control.views import task_view
 from angelos.core.api import SubmitTask, TaskState, TaskView
 from angelos.core.errors import (
@@ -61,6 +62,7 @@ class TaskService:
     def __init__(self, context: ControlContext) -> None:
         self._context = context
         self._projection = context.projection
+        self._readers = OutputReaders(context.projection, context.policy)
 
     # -- for the API ------------------------------------------------------------------------
 
@@ -89,8 +91,13 @@ class TaskService:
             await self.accept(origin, command, body, node.id, decision)
         return self._view(self._same(command, request))
 
-    async def view(self, task: TaskId, wait_s: float = 0.0) -> TaskView:
-        """Return a task; with `wait_s`, wait up to that many seconds for its end."""
+    async def view(
+        self, task: TaskId, wait_s: float = 0.0, reader: Principal | None = None
+    ) -> TaskView:
+        """Return a task; with `wait_s`, wait up to that many seconds for its end.
+
+        A `reader` who may not read its output gets it without.
+        """
         self._record(task)
         if wait_s > 0:
             await self._projection.until(
@@ -98,13 +105,21 @@ class TaskService:
                 subject=task,
                 timeout_s=min(wait_s, self._context.config.max_wait_s),
             )
-        return self._view(self._record(task))
+        return self._view(self._record(task), reader=reader)
 
-    def list(self, state: TaskState | None = None, limit: int = 50) -> tuple[TaskView, ...]:
-        """Return the newest tasks, newest first, each with the end of its output."""
+    def list(
+        self,
+        state: TaskState | None = None,
+        limit: int = 50,
+        reader: Principal | None = None,
+    ) -> tuple[TaskView, ...]:
+        """Return the newest tasks, newest first, each with the end of its output.
+
+        A `reader` gets them without the output that they may not read.
+        """
         newest = reversed(self._projection.state.tasks.values())
         chosen = [task for task in newest if state is None or task.state == state]
-        return tuple(self._view(task, KEEP_OUTPUT) for task in chosen[:limit])
+        return tuple(self._view(task, KEEP_OUTPUT, reader) for task in chosen[:limit])
 
     async def cancel(
         self, principal: Principal, task: TaskId, reason: str, trace: str = ""
@@ -201,6 +216,7 @@ class TaskService:
         return {
             "code": bool(body.code),
             "guard": body.guard,
+            "labs": node.role == "labs",
             "tier": node.tier.value,
             "unsandboxed": self._context.config.allow_unsandboxed,
             "wall_ms": round(limits.wall_s * 1000),
@@ -282,8 +298,14 @@ class TaskService:
             )
         return record
 
-    def _view(self, task: TaskRecord, output: int | None = None) -> TaskView:
-        return task_view(self._projection.state, task, output)
+    def _view(
+        self, task: TaskRecord, output: int | None = None, reader: Principal | None = None
+    ) -> TaskView:
+        view = task_view(self._projection.state, task, output)
+        if reader is None or self._readers.may_read(reader, task):
+            return view
+        result = None if view.result is None else without_output(view.result)
+        return msgspec.structs.replace(view, result=result, hidden=True)
 
     def _record(self, task: TaskId) -> TaskRecord:
         record = self._projection.state.tasks.get(task)

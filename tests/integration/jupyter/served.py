@@ -195,7 +195,19 @@ async def rooms(call: Call) -> dict:
     }
 
 
+class Kept(list):
+    """What was refused, for the tests to read."""
+
+    record = list.append
+
+
 class FakeServer:
+    refusals = Kept()
+
+    def shown(self, fact, principal):
+        """Return the fact: nothing is hidden here."""
+        return fact
+
     def __init__(self, repository) -> None:
         self.repository, self.journal = repository, MemoryJournal()
         self.people = people = Everybody(self.journal)
@@ -210,7 +222,11 @@ class FakeServer:
         async def fail(call: Call) -> dict:
             raise InvalidInput("No.", hint="Never.")
 
+        async def refused(call: Call) -> list:
+            return list(self.refusals)
+
         self.routes = [
+            Route("GET", "/refused", Permission.people_manage, refused, response=list),
             Route("GET", "/echo/{what}", Permission.status_read, echo),
             Route("POST", "/echo/{what}", Permission.tasks_run, echo, request=dict),
             Route("POST", "/say/{what}", Permission.tasks_run, say),

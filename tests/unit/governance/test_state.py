@@ -131,3 +131,23 @@ def test_a_restart_at_any_point_owes_what_was_not_settled(story, cut):
         if fact.kind in {Kind.principal_quarantined, Kind.principal_released}:
             expected.discard(fact.subject)
     assert triggers == expected
+
+
+def refused(who="agent/eve", count=1, at=1_700_000_000.0):
+    data = {"door": "api", "act": "POST /people", "count": count}
+    fact = make_fact(Kind.access_refused, who, actor="system/door", data=data)
+    return type(fact)(**{**_fields(fact), "at": at})
+
+
+def test_an_agent_whose_calls_are_refused_again_and_again_is_flagged():
+    assert fold([refused(count=9)])[1] == []
+    watch, (flag,) = fold([refused(count=9), refused()])
+    assert isinstance(flag, FlagRequest)
+    assert (flag.principal, flag.evidence["refused"]) == (EVE, 10)
+    assert not watch.refused, "counted from the start again"
+
+
+def test_refused_people_and_calls_of_long_ago_are_no_flag():
+    assert fold([refused("person/vic", count=1_000)])[1] == []
+    old = 1_700_000_000.0 - CONFIG.denied_window_s - 1
+    assert fold([refused(count=9, at=old), refused(count=9)])[1] == []
