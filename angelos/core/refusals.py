@@ -1,7 +1,7 @@
 """Refusals as facts, rate-bounded: the first of a kind at once, repeated ones counted.
 
-    refusals, facts = take(RefusalState(), RefusedCall(principal=..., door="api", act="POST /people",
-                                                  code="forbidden"), now=10.0)
+    call = RefusedCall(principal=..., door="api", act="POST /people", code="forbidden")
+    first = take(state, call, now=10.0)      # None if it is only counted; `due` tells the counts
 
 A principal has at most `MAX_ACTS` different acts; the rest are counted as one. So the facts of one
 principal stay within `2 * MAX_ACTS` a minute, however often it asks and whatever it asks for.
