@@ -75,8 +75,8 @@ class Answer(NamedTuple):
     status: int
     media_type: str
     body: bytes
-    error: BaseException | None = None
     more: AsyncGenerator[bytes, None] | None = None
+    error: BaseException | None = None
 
 
 class Match(NamedTuple):
@@ -169,7 +169,7 @@ def problem(error: BaseException, trace: str, where: str = "") -> Answer:
             hint=f"The server's log has more under trace {trace}.",
         )
     body = {**error.problem(), "trace": trace}
-    return Answer(error.status, PROBLEM, msgspec.json.encode(body, enc_hook=str), error)
+    return Answer(error.status, PROBLEM, msgspec.json.encode(body, enc_hook=str), error=error)
 
 
 def permit(permission: Permission, principal: Principal | None) -> Principal:
