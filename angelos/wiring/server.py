@@ -55,6 +55,7 @@ from angelos.governance.log.store import AuditStore
 from angelos.governance.routes import routes as governance_routes
 from angelos.governance.service import Governance
 from angelos.governance.signer.client import SignerProcess
+from angelos.governance.witness.client import WitnessClient, parse_witnesses
 from angelos.hub.app import bind
 from angelos.hub.app import serve as serve_hub
 from angelos.hub.config import HubConfig
@@ -175,6 +176,12 @@ async def _open_base(stack: AsyncExitStack, settings: Settings, stores: OpenStor
     )
 
 
+def _witnesses(data: DataDir) -> WitnessClient | None:
+    if not data.witnesses.exists():
+        return None
+    return WitnessClient(parse_witnesses(data.witnesses.read_text(encoding="utf-8")))
+
+
 async def _open_audit(stack: AsyncExitStack, base: _Base) -> LogService:
     """Return the audit log, with its signer in a process of its own."""
     data = base.settings.data
@@ -188,6 +195,7 @@ async def _open_audit(stack: AsyncExitStack, base: _Base) -> LogService:
             base.clock,
             hooks=LogHooks(
                 trim=base.journal.trim,
+                witnesses=_witnesses(data),
                 keep_keys=lambda epochs: write_private(data.log_vkeys, vkey_lines(epochs)),
             ),
         )

@@ -144,6 +144,8 @@ class DataDir:
         self.keys = self.root / "keys"
         self.log_vkeys = self.keys / "log.vkeys"
         """The audit log's verifier keys, a line for each life of the signer."""
+        self.witnesses = self.root / "witnesses"
+        """Who is asked to cosign the audit log: a line of URL and verifier key for each."""
         self.policy = self.root / "policy"
         self.nodes = self.root / "nodes"
         self.logs = self.root / "logs"

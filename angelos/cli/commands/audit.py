@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from angelos.cli.commands.witness import witness
 from angelos.cli.groups import NounGroup
 from angelos.cli.options import common
 from angelos.cli.output import FAILED, Out, printable, when
@@ -42,6 +43,9 @@ _EXPORT_PAGE = 100
 @click.group(cls=NounGroup)
 def audit() -> None:
     """Verify, read, prove and export the audit log."""
+
+
+audit.add_command(witness)
 
 
 @audit.command()
