@@ -121,6 +121,21 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() or c == "\t" else "?" for c in text)
 
 
+def masked(data: bytes) -> bytes:
+    """Return a stranger's output for a terminal: control codes are shown, not obeyed.
+
+    Line feeds, tabs and carriage returns pass; so do all printable characters.
+
+    >>> masked(b"\\x1b[2Jred\\n")
+    b'\\\\x1b[2Jred\\n'
+    """
+    text = data.decode("utf-8", "replace")
+    safe = (
+        c if c.isprintable() or c in "\n\t\r" else c.encode("unicode_escape").decode() for c in text
+    )
+    return "".join(safe).encode()
+
+
 def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Return a plain table, columns two spaces apart.
 

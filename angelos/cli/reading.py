@@ -20,6 +20,38 @@ def read_text(file: str, *, stdin: bool = False) -> str:
         InvalidInput: It cannot be read or is not UTF-8.
         TooLarge: No request could hold it.
     """
+    from angelos.core.errors import InvalidInput
+
+    try:
+        return _read_bytes(file, stdin=stdin).decode()
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{file} is not UTF-8 text.") from error
+
+
+def read_source(file: str) -> str:
+    """Return the text of a Python program, in the encoding that its first lines name (PEP 263).
+
+    Raises:
+        InvalidInput: It cannot be read, or is not in that encoding.
+        TooLarge: No request could hold it.
+    """
+    import io
+    import tokenize
+
+    from angelos.core.errors import InvalidInput
+
+    raw = _read_bytes(file, stdin=True)
+    try:
+        encoding, _ = tokenize.detect_encoding(io.BytesIO(raw).readline)
+        return raw.decode(encoding)
+    except (SyntaxError, UnicodeDecodeError, LookupError) as error:
+        raise InvalidInput(
+            f"{file} is not text in UTF-8, or in the encoding that it names."
+        ) from error
+
+
+def _read_bytes(file: str, *, stdin: bool) -> bytes:
+    """Return what a file holds, of `-` what standard input holds if `stdin`."""
     from angelos.core.errors import InvalidInput, TooLarge
     from angelos.core.routes import MAX_BODY_BYTES
 
@@ -33,10 +65,7 @@ def read_text(file: str, *, stdin: bool = False) -> str:
         raise InvalidInput(f"{file} cannot be read: {error.strerror}.") from error
     if len(raw) > MAX_BODY_BYTES:
         raise TooLarge(f"{file} has more than {MAX_BODY_BYTES} bytes; nothing was sent.")
-    try:
-        return raw.decode()
-    except UnicodeDecodeError as error:
-        raise InvalidInput(f"{file} is not UTF-8 text.") from error
+    return raw
 
 
 def read_token(file: str | None) -> str:

@@ -15,8 +15,8 @@ from angelos.cli.endings import ending_signals
 from angelos.cli.groups import NounGroup
 from angelos.cli.lookup import MANY, find_task
 from angelos.cli.options import common, quiet, wait
-from angelos.cli.output import FAILED, Out, printable, table, when
-from angelos.cli.reading import read_text
+from angelos.cli.output import FAILED, Out, masked, printable, table, when
+from angelos.cli.reading import read_source, read_text
 
 if TYPE_CHECKING:
     from angelos.client import Angelos, Restarted
@@ -39,7 +39,13 @@ def task() -> None:
 @click.option("-c", "--code", metavar="CODE", help="The program itself.")
 @click.option("--language", type=click.Choice(["python"]), default="python", show_default=True)
 @click.option("--timeout", type=float, metavar="S", help="Seconds it may take.")
+@click.option("--cpu", type=float, metavar="S", help="Processor seconds of all its processes.")
 @click.option("--memory", type=int, metavar="MB", help="Memory it may use.")
+@click.option("--disk", type=int, metavar="MB", help="What it may write to /tmp.")
+@click.option("--pids", type=int, metavar="N", help="Processes and threads at once.")
+@click.option("--output", type=int, metavar="BYTES", help="What it may print in all.")
+@click.option("--input", "stdin", metavar="FILE", help="Its standard input (- for ours).")
+@click.option("--exit-code", is_flag=True, help="End with the program's own exit code.")
 @click.option("--node", metavar="NAME", help="Run on this node.")
 @common
 def run(
@@ -48,8 +54,10 @@ def run(
     code: str | None,
     language: str,
     timeout: float | None,
-    memory: int | None,
     node: str | None,
+    stdin: str | None,
+    exit_code: bool,
+    **limited: float | None,
 ) -> None:
     """Run FILE (- for standard input) or CODE in a sandbox on a node.
 
@@ -61,14 +69,17 @@ def run(
     if (file is None) == (code is None):
         raise click.UsageError("Give either FILE or -c CODE.")
     assert language == "python"  # noqa: S101 - the only choice so far
-    text = code if code is not None else read_text(file or "", stdin=True)
+    if file == stdin == "-":
+        raise click.UsageError("The program and its input cannot both be standard input.")
+    text = code if code is not None else read_source(file or "")
+    given = "" if stdin is None else read_text(stdin, stdin=True)
     label = "-c" if code is not None else Path(file or "-").name
-    limits = _limits(timeout, memory)
+    limits = _limits(timeout, **limited)
     if not text.strip():
         raise click.UsageError("The program is empty.")
 
     def start(angelos: Angelos) -> Awaitable[Task]:
-        return angelos.tasks.start(text, limits=limits, node=node, label=label)
+        return angelos.tasks.start(text, stdin=given, limits=limits, node=node, label=label)
 
     printer = _Printer()
     try:
@@ -80,6 +91,8 @@ def run(
         out.json(result)
     elif result.status != "ok":
         click.echo(f"angelos: {_why(result)}", err=True)
+    if exit_code and result.exit_code is not None:
+        sys.exit(result.exit_code)
     sys.exit(0 if result.status == "ok" else FAILED)
 
 
@@ -212,7 +225,7 @@ class _Printer:
     def write(self, piece: Output) -> None:
         stream = sys.stdout if piece.stream == "stdout" else sys.stderr
         stream.flush()
-        stream.buffer.write(piece.data)
+        stream.buffer.write(masked(piece.data) if stream.isatty() else piece.data)
         stream.flush()
         if piece.stream == "stdout" and piece.data:
             self._open = not piece.data.endswith(b"\n")
@@ -230,24 +243,34 @@ class _Printer:
             click.echo()
 
 
-_OPTION_OF = {"wall_s": "--timeout", "cpu_s": "--timeout", "memory_mb": "--memory"}
+_OPTION_OF = {
+    "wall_s": "--timeout", "cpu_s": "--cpu", "memory_mb": "--memory", "disk_mb": "--disk",
+    "pids": "--pids", "output_bytes": "--output",
+}  # fmt: skip
 
 
-def _limits(timeout: float | None, memory: int | None) -> Limits:
+def _limits(timeout: float | None, **limited: float | None) -> Limits:
+    """Return limits; without `cpu` a program may compute for as long as it may run."""
+    import msgspec
+
     from angelos.core.errors import InvalidInput
     from angelos.core.messages import Limits
 
     default = Limits()
+    fields = {"wall_s": timeout}
+    fields |= {
+        f: limited.get(option.strip("-")) for f, option in _OPTION_OF.items() if f != "wall_s"
+    }
+    chosen = {field: value for field, value in fields.items() if value is not None}
+    if timeout is not None:
+        chosen.setdefault("cpu_s", max(timeout, default.cpu_s))
     try:
-        return Limits(
-            wall_s=timeout if timeout is not None else default.wall_s,
-            cpu_s=max(timeout if timeout is not None else default.cpu_s, default.cpu_s),
-            memory_mb=memory if memory is not None else default.memory_mb,
-        )
+        return msgspec.structs.replace(default, **chosen)
     except ValueError as error:
         reason = f"{error}."
         for field, option in _OPTION_OF.items():
-            reason = reason.replace(field, option)
+            shown = "--timeout" if field == "cpu_s" and limited.get("cpu") is None else option
+            reason = reason.replace(field, shown)
         raise InvalidInput(reason) from error
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from angelos.cli.commands.task import _limits, _Printer
+from angelos.cli.output import masked
+from angelos.cli.reading import read_source
 from angelos.client import Restarted
 from angelos.core.errors import InvalidInput
 from angelos.core.runs import Output
@@ -32,4 +34,31 @@ def test_a_task_that_begins_anew_is_announced_on_standard_error(capfdbinary):
 )
 def test_limits_are_refused_by_the_names_of_their_options(timeout, memory, says):
     with pytest.raises(InvalidInput, match=says):
-        _limits(timeout, memory)
+        _limits(timeout, memory=memory)
+
+
+def test_each_limit_has_an_option_of_its_own():
+    limits = _limits(None, cpu=2.0, memory=64, disk=8, pids=4, output=100)
+    assert (limits.cpu_s, limits.memory_mb, limits.disk_mb) == (2.0, 64, 8)
+    assert (limits.pids, limits.output_bytes) == (4, 100)
+    with pytest.raises(InvalidInput, match="--pids must lie"):
+        _limits(None, pids=0)
+
+
+def test_control_codes_are_shown_on_a_terminal_and_not_obeyed():
+    evil = "\x1b]52;c;eA==\x07\x1b[2J\x9b31m\u202ered\tcaf\u00e9\r\n"
+    shown = masked(evil.encode()).decode()
+    assert not {"\x1b", "\x07", "\x9b", "\u202e"} & set(shown)
+    assert shown.endswith("red\tcaf\u00e9\r\n")
+
+
+def test_a_program_is_read_in_the_encoding_that_it_names(tmp_path):
+    file = tmp_path / "a.py"
+    file.write_bytes(b"# -*- coding: latin-1 -*-\nx = '\xe9'\n")
+    assert "\u00e9" in read_source(str(file))
+    file.write_bytes(b"\xef\xbb\xbfx = 1\n")
+    assert read_source(str(file)) == "x = 1\n"
+    for wrong in (b"# coding: no-such\n", b"x = '\xe9'\n"):
+        file.write_bytes(wrong)
+        with pytest.raises(InvalidInput, match="a.py is not text"):
+            read_source(str(file))
