@@ -122,12 +122,12 @@ def printable(text: str) -> str:
 
 
 def masked(data: bytes) -> bytes:
-    """Return a stranger's output for a terminal: control codes are shown, not obeyed.
+    r"""Return a stranger's output for a terminal: control codes are shown, not obeyed.
 
     Line feeds, tabs and carriage returns pass; so do all printable characters.
 
-    >>> masked(b"\\x1b[2Jred\\n")
-    b'\\\\x1b[2Jred\\n'
+    >>> masked(b"\x1b[2Jred")
+    b'\\x1b[2Jred'
     """
     text = data.decode("utf-8", "replace")
     safe = (

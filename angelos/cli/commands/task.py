@@ -50,10 +50,10 @@ def task() -> None:
 @common
 def run(
     out: Out,
+    *,
     file: str | None,
     code: str | None,
     language: str,
-    timeout: float | None,
     node: str | None,
     stdin: str | None,
     exit_code: bool,
@@ -66,17 +66,10 @@ def run(
     the output of the last attempt alone: status is ok, error, timeout, cpu, oom, pids, output,
     denied or killed.
     """
-    if (file is None) == (code is None):
-        raise click.UsageError("Give either FILE or -c CODE.")
     assert language == "python"  # noqa: S101 - the only choice so far
-    if file == stdin == "-":
-        raise click.UsageError("The program and its input cannot both be standard input.")
-    text = code if code is not None else read_source(file or "")
-    given = "" if stdin is None else read_text(stdin, stdin=True)
+    text, given = _read(file, code, stdin)
     label = "-c" if code is not None else Path(file or "-").name
-    limits = _limits(timeout, **limited)
-    if not text.strip():
-        raise click.UsageError("The program is empty.")
+    limits = _limits(limited.pop("timeout"), **limited)
 
     def start(angelos: Angelos) -> Awaitable[Task]:
         return angelos.tasks.start(text, stdin=given, limits=limits, node=node, label=label)
@@ -87,13 +80,9 @@ def run(
     except asyncio.CancelledError:  # a signal before the task was accepted, or a second one
         raise KeyboardInterrupt from None
     printer.end()
-    if out.as_json:
-        out.json(result)
-    elif result.status != "ok":
-        click.echo(f"angelos: {_why(result)}", err=True)
-    if exit_code and result.exit_code is not None:
-        sys.exit(result.exit_code)
-    sys.exit(0 if result.status == "ok" else FAILED)
+    own = result.exit_code if exit_code else None
+    _conclude(out, result)
+    sys.exit(own if own is not None else 0 if result.status == "ok" else FAILED)
 
 
 @task.command("list")
@@ -151,6 +140,26 @@ def cancel(out: Out, task: str, reason: str) -> None:
 
     view = out.ask(cancel)
     out.show(view, _describe(view))
+
+
+def _conclude(out: Out, result: TaskResult) -> None:
+    """Say how a run ended, unless it ended well."""
+    if out.as_json:
+        out.json(result)
+    elif result.status != "ok":
+        click.echo(f"angelos: {_why(result)}", err=True)
+
+
+def _read(file: str | None, code: str | None, stdin: str | None) -> tuple[str, str]:
+    """Return a program and its input."""
+    if (file is None) == (code is None):
+        raise click.UsageError("Give either FILE or -c CODE.")
+    if file == stdin == "-":
+        raise click.UsageError("The program and its input cannot both be standard input.")
+    text = code if code is not None else read_source(file or "")
+    if not text.strip():
+        raise click.UsageError("The program is empty.")
+    return text, "" if stdin is None else read_text(stdin, stdin=True)
 
 
 def _state(view: TaskView) -> str:
@@ -258,9 +267,8 @@ def _limits(timeout: float | None, **limited: float | None) -> Limits:
 
     default = Limits()
     fields = {"wall_s": timeout}
-    fields |= {
-        f: limited.get(option.strip("-")) for f, option in _OPTION_OF.items() if f != "wall_s"
-    }
+    for field, option in _OPTION_OF.items():
+        fields.setdefault(field, limited.get(option.strip("-")))
     chosen = {field: value for field, value in fields.items() if value is not None}
     if timeout is not None:
         chosen.setdefault("cpu_s", max(timeout, default.cpu_s))

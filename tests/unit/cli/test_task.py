@@ -60,5 +60,5 @@ def test_a_program_is_read_in_the_encoding_that_it_names(tmp_path):
     assert read_source(str(file)) == "x = 1\n"
     for wrong in (b"# coding: no-such\n", b"x = '\xe9'\n"):
         file.write_bytes(wrong)
-        with pytest.raises(InvalidInput, match="a.py is not text"):
+        with pytest.raises(InvalidInput, match="is not text in UTF-8"):
             read_source(str(file))
