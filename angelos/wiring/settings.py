@@ -3,6 +3,7 @@
 ANGELOS_POSTGRES_DSN       use this PostgreSQL (>= 15) instead of the embedded one
 ANGELOS_VALKEY_URL         use this Valkey or Redis (>= 7, appendonly yes), likewise
 ANGELOS_ALLOW_UNSANDBOXED  1: run code without a sandbox where none can be made (a banner says so)
+ANGELOS_KERNEL_MEMORY_MB   memory of each of the server's kernels [4096]
 ANGELOS_UNBOXED_KERNELS    names of kernel specs, with commas, that admins may run without a box;
                            python-unboxed is Python
 XDG_RUNTIME_DIR            where the sockets of the embedded stores lie, if it is private
@@ -49,6 +50,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     allow_unsandboxed: bool = False
     unboxed_kernels: tuple[str, ...] = ()
     """Kernel specs that admins may run without a box."""
+    kernel_memory_mb: int = 4096
+    """Memory of each of the server's kernels."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,6 +111,7 @@ def load_nodes(environ: Mapping[str, str] | None = None) -> NodeSettings:
     return NodeSettings(
         allow_unsandboxed=_flag(env, "ANGELOS_ALLOW_UNSANDBOXED"),
         unboxed_kernels=tuple(name.strip() for name in names if name.strip()),
+        kernel_memory_mb=_number(env, "ANGELOS_KERNEL_MEMORY_MB", 4096),
     )
 
 
@@ -125,6 +129,15 @@ def notify_socket(environ: Mapping[str, str] | None = None) -> str:
 def inherited() -> dict[str, str]:
     """Return the environment of this process, to be passed on to a child process."""
     return dict(os.environ)
+
+
+def _number(env: Mapping[str, str], name: str, default: int) -> int:
+    text = env.get(name, "").strip()
+    if not text:
+        return default
+    if not text.isascii() or not text.isdecimal() or not 64 <= int(text[:9]) <= 10**6:  # noqa: PLR2004
+        raise InvalidInput(f"{name} must be a number from 64 to 1000000, not {text[:80]!r}.")
+    return int(text[:9])
 
 
 def _flag(env: Mapping[str, str], name: str) -> bool:

@@ -32,11 +32,12 @@ provider enforces that, since every handler asks it (`refuse_unasked`).
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jupyter_server.auth.authorizer import Authorizer
-from jupyter_server.nbconvert.handlers import NbconvertFileHandler
+from jupyter_server.nbconvert.handlers import NbconvertFileHandler, NbconvertPostHandler
 from jupyter_server.services.contents.handlers import (
     ContentsHandler,
     ModifyCheckpointsHandler,
@@ -60,6 +61,13 @@ if TYPE_CHECKING:
     from jupyter_ext.binding import Binding
 
 _P = Permission
+_PURE_FORMATS = frozenset({"html", "markdown", "notebook", "python", "slides"})
+"""What nbconvert makes by itself; others run LaTeX, pandoc, a browser or any exporter by name."""
+_CONFIGURATION = re.compile(
+    r"(?:jupyter|ipython)\w*_config\.(?:py|json)|(?:site|user)customize(?:\.py)?|.*\.pth"
+    r"|jupyter\w*_config\.d",
+    re.IGNORECASE,
+)
 _USE = {"read": _P.documents_read, "write": _P.jupyter_use, "execute": _P.jupyter_use}
 TABLE: dict[str, dict[str, Permission]] = {
     "contents": {"read": _P.documents_read, "write": _P.documents_edit},
@@ -108,6 +116,8 @@ class AngelAuthorizer(Authorizer):
             resource, action = "room", "write"  # this GET makes a copy, which the server keeps
         elif isinstance(handler, NbconvertFileHandler):
             action = "execute"
+        if isinstance(handler, (NbconvertFileHandler, NbconvertPostHandler)):
+            refuse_children(handler)
         permission, principal = permission_for(action, resource), principal_of(user)
         caller.set(principal)
         if permission is None or not principal.may(permission):
@@ -117,6 +127,7 @@ class AngelAuthorizer(Authorizer):
         if resource in {"kernels", "sessions"}:
             await refuse_foreign(handler, principal, action)
         if action == "write" and resource == "contents":
+            refuse_configuration(handler)
             await _refuse_bypass(handler)
         return True
 
@@ -126,6 +137,28 @@ def refuse_private(handler: JupyterHandler, path: str) -> None:
     binding: Binding | None = handler.settings.get("angelos_binding")
     if binding is not None and binding.is_private(path):
         raise HTTPError(404, f"There is no file {path}.")
+
+
+def refuse_children(handler: JupyterHandler) -> None:
+    """Raise 403 for a conversion that would start programs: they would run in no box."""
+    kind = handler.path_kwargs.get("format")
+    name = kind.decode(errors="replace") if isinstance(kind, bytes) else kind
+    if name not in _PURE_FORMATS:
+        formats = ", ".join(sorted(_PURE_FORMATS))
+        raise HTTPError(403, f"{name} would start programs outside of a box; there are {formats}.")
+
+
+def refuse_configuration(handler: JupyterHandler) -> None:
+    """Raise 403 for a write to a hidden file, or one that Jupyter, IPython or Python reads itself.
+
+    Jupyter and IPython read their configuration, which is code, from the folder they start in.
+    """
+    for path in written_paths(handler):
+        parts = path.strip("/").split("/")
+        if any(part.startswith(".") for part in parts):
+            raise HTTPError(403, f"{path} is hidden, and is not written here.")
+        if any(_CONFIGURATION.fullmatch(part) for part in parts):
+            raise HTTPError(403, f"{path} configures programs, and is not written here.")
 
 
 async def _refuse_bypass(handler: JupyterHandler) -> None:

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import copy
 import re
+import struct
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+from jupyter_server.services.kernels.connection.base import deserialize_msg_from_ws_v1
 from jupyter_server.services.kernels.connection.channels import ZMQChannelsWebsocketConnection
 from jupyter_server.services.kernels.kernelmanager import AsyncMappingKernelManager
 from jupyter_server.services.sessions.sessionmanager import SessionManager
@@ -31,6 +34,8 @@ UNBOXED = "python-unboxed"
 """The name of a kernel spec that exists only where the operator has allowed it."""
 _ID = re.compile(r"[0-9A-Za-z]+(?:-[0-9A-Za-z]+){4}")
 _MAX_ID = 64
+_HEADER = 4096
+"""Bytes of a message in which its type stands; clients write the header first."""
 
 
 class BoxedKernelSpecManager(KernelSpecManager):
@@ -81,8 +86,7 @@ class BoxedKernelManager(AsyncMappingKernelManager):
             HTTPError: Nobody asks, the kernel is another's, or no box can be made.
         """
         service, person = self._service(), asking()
-        if kernel_id is not None and (len(kernel_id) > _MAX_ID or not _ID.fullmatch(kernel_id)):
-            raise HTTPError(400, "The id of a kernel is five words with dashes between.")
+        _check_id(kernel_id)
         if kernel_id is not None and kernel_id in self:
             if service.owner(kernel_id) != person.id:
                 raise HTTPError(404, f"There is no kernel {kernel_id} of yours.")
@@ -90,17 +94,16 @@ class BoxedKernelManager(AsyncMappingKernelManager):
         kernel_id = kernel_id or self.new_kernel_id()
         if start is None and path:
             start = service.start_of(path)
-        name = kwargs.get("kernel_name") or self.default_kernel_name
-        if name in service.unboxed and not person.may(Permission.people_manage):
-            raise HTTPError(403, f"Only admins may start {name}, which runs without a box.")
+        _check_unboxed(service, person, kwargs.get("kernel_name") or self.default_kernel_name)
         try:
             await service.open(kernel_id, person, start)
             return await super()._async_start_kernel(kernel_id=kernel_id, path=path, **kwargs)
-        except AngelError as error:
+        except BaseException as error:
+            if kernel_id not in self:  # Jupyter keeps what failed, and cannot stop it at its end
+                self._pending_kernels.pop(kernel_id, None)
             await service.close_kernel(kernel_id)
-            raise HTTPError(error.status, str(error)) from error
-        except BaseException:
-            await service.close_kernel(kernel_id)
+            if isinstance(error, AngelError):
+                raise HTTPError(error.status, str(error)) from error
             raise
 
     start_kernel = _async_start_kernel  # type: ignore[assignment]
@@ -169,18 +172,57 @@ class OwnedSessionManager(SessionManager):
 class ExplainingConnection(ZMQChannelsWebsocketConnection):
     """A browser's connection to a kernel; it says in the cell why the kernel has died."""
 
-    _last_request: dict[str, Any] | None = None
+    _cell: dict[str, Any] | None = None
+    """The header of the last request to execute."""
 
     def handle_incoming_message(self, incoming_msg: Any) -> None:
-        """Remember which cell runs."""
+        """Remember which cell runs, and pass the message on."""
+        head: Any = incoming_msg[:_HEADER]
+        mark: Any = b"execute_request" if isinstance(head, bytes) else "execute_request"
+        if mark in head:
+            self._cell = _header(incoming_msg, self.subprotocol) or self._cell
         super().handle_incoming_message(incoming_msg)
 
     def on_kernel_restarted(self) -> None:
         """Say why the kernel before this one has ended, then that there is a new one."""
-        provisioner = getattr(self.kernel_manager, "provisioner", None)
-        if isinstance(provisioner, BoxProvisioner) and provisioner.last_exit is not None:
-            self.write_stderr(f"{provisioner.last_exit.words}\n", self._last_request or {})
+        self._explain()
         super().on_kernel_restarted()
+
+    def on_restart_failed(self) -> None:
+        """Say why the last kernel has ended, then that there will be no other."""
+        self._explain()
+        super().on_restart_failed()
+
+    def _explain(self) -> None:
+        provisioner = getattr(self.kernel_manager, "provisioner", None)
+        ended = provisioner.ended if isinstance(provisioner, BoxProvisioner) else None
+        if ended is not None:
+            self.write_stderr(ended.words, self._cell or {})
+
+
+def _header(message: str | bytes, protocol: str | None) -> dict[str, Any] | None:
+    """Return the header of an execute request, None for what is none."""
+    try:
+        if protocol and isinstance(message, bytes):
+            channel, parts = deserialize_msg_from_ws_v1(message)
+            header = msgspec.json.decode(parts[0])
+        else:
+            decoded = msgspec.json.decode(message)
+            channel, header = decoded.get("channel"), decoded.get("header")
+    except (ValueError, LookupError, AttributeError, struct.error):
+        return None
+    execute = isinstance(header, dict) and header.get("msg_type") == "execute_request"
+    return header if execute and channel == "shell" else None
+
+
+def _check_id(kernel: str | None) -> None:
+    if kernel is not None and (len(kernel) > _MAX_ID or not _ID.fullmatch(kernel)):
+        raise HTTPError(400, "The id of a kernel is five words with dashes between.")
+
+
+def _check_unboxed(service: KernelService, person: Principal, name: str) -> None:
+    if name in service.unboxed and not person.may(Permission.people_manage):
+        raise HTTPError(403, f"Only admins may start {name}, which runs without a box.")
 
 
 def asking() -> Principal:

@@ -35,8 +35,6 @@ _PASSED_ON = ("JPY_SESSION_NAME",)
 class BoxProvisioner(LocalProvisioner):
     """One kernel in a box."""
 
-    last_exit: KernelExit | None = None
-    """How the kernel before the present one ended."""
     _kernel: RunningKernel | None = None
     _lease: KernelLease | None = None
 
@@ -44,6 +42,11 @@ class BoxProvisioner(LocalProvisioner):
     def has_process(self) -> bool:
         """Whether a kernel was started that nobody has waited for yet."""
         return self._kernel is not None
+
+    @property
+    def ended(self) -> KernelExit | None:
+        """How the kernel ended, None while it runs."""
+        return self._kernel.ended if self._kernel is not None else None
 
     @property
     def _service(self) -> KernelService:
@@ -65,7 +68,7 @@ class BoxProvisioner(LocalProvisioner):
         host = await self._service.ready()
         order = self._order(cmd, kwargs.get("env") or {})
         if self._kernel is not None:
-            self.last_exit = await self._kernel.wait()
+            await self._kernel.wait()
         self._kernel = await host.start_kernel(order)
         self.pid = self._kernel.pid
         return self.connection_info
@@ -103,15 +106,15 @@ class BoxProvisioner(LocalProvisioner):
         """Return None while the kernel runs, then its exit code."""
         if self._kernel is None:
             return 0
-        return self._kernel.ended.code if self._kernel.ended is not None else None
+        return self.ended.code if self.ended is not None else None
 
     async def wait(self) -> int | None:
         """Wait until nothing of the kernel is left."""
         if self._kernel is None:
             return 0
-        self.last_exit = await self._kernel.wait()
+        code = (await self._kernel.wait()).code
         self._kernel = None
-        return self.last_exit.code
+        return code
 
     async def send_signal(self, signum: int) -> None:
         """Send a signal to the kernel itself, not to its box."""

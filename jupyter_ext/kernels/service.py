@@ -101,7 +101,7 @@ class KernelService:
         )
         self.unboxed = frozenset(settings.nodes.unboxed_kernels)
         """Names of kernel specs that the operator has allowed to run without a box."""
-        self.limits = KernelLimits()
+        self.limits = KernelLimits(memory_mb=settings.nodes.kernel_memory_mb)
         self._leases: dict[str, KernelLease] = {}
         self._entering: asyncio.Task[KernelHost] | None = None
         self._closing: set[asyncio.Task[object]] = set()

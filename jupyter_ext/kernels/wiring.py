@@ -28,7 +28,12 @@ def use_boxes(serverapp: ServerApp) -> None:
     # Terminals and language servers would be the server's children, in no box.
     serverapp.terminals_enabled = False
     serverapp.update_config(
-        Config({"LanguageServerManager": {"autodetect": False, "language_servers": {}}})
+        Config(
+            {
+                "LanguageServerManager": {"autodetect": False, "language_servers": {}},
+                "LabApp": {"extension_manager": "readonly"},
+            }
+        )
     )
     if GatewayClient.instance(parent=serverapp).gateway_enabled:
         return

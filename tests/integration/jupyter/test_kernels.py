@@ -206,3 +206,49 @@ async def test_the_kernels_loopback_is_its_own(served, kernel):
     assert "ConnectionRefused" in out
     out = await kernel.run("socket.create_connection(('192.0.2.1', 80), 2)")
     assert "unreachable" in out
+
+
+async def test_a_cell_says_why_its_kernel_died(served):
+    client = await KernelClient.start(served, RESEARCHER)
+    try:
+        number = client.execute("hog = [bytearray(2**20) for _ in range(1000)]")
+        async for message in client.messages(60):
+            if message["msg_type"] == "stream":
+                break
+        assert message["parent_header"]["msg_id"] == number
+        assert message["content"]["text"].strip() == (
+            "The kernel has ended (oom): it used more than its 256 MB of memory."
+        )
+    finally:
+        await client.end()
+
+
+async def test_only_admins_start_what_the_operator_allowed_without_a_box(served):
+    specs = json.loads((await served.ask("/api/kernelspecs")).body)["kernelspecs"]
+    assert "python-unboxed" not in specs
+    answer = await served.ask("/api/kernels", "t-owner", "POST", json={"name": "python-unboxed"})
+    assert answer.code >= 400
+
+
+@pytest.mark.parametrize("kind", ["pdf", "webpdf", "latex", "rst", "script", "os"])
+async def test_no_conversion_starts_programs(served, kind):
+    served.document("plain.ipynb", json.dumps({"cells": [], "metadata": {}, "nbformat": 4}))
+    for method, path in (("GET", "/study/plain.ipynb"), ("POST", "")):
+        answer = await served.ask(f"/nbconvert/{kind}{path}", RESEARCHER, method, body=None)
+        assert answer.code == 403
+
+
+@pytest.mark.parametrize(
+    "name",
+    [".bashrc", ".ipython/x.py", "jupyter_server_config.py", "Jupyter_Lab_Config.JSON", "x.pth",
+     "ipython_config.py", "sitecustomize.py", "a/.git/hooks/post-commit"],
+)  # fmt: skip
+async def test_no_upload_writes_hidden_or_configuration_files(served, name):
+    body = {"type": "file", "format": "text", "content": "import os"}
+    answer = await served.ask(f"/api/contents/{name}", RESEARCHER, "PUT", json=body)
+    assert answer.code == 403, answer.body
+    put = await served.ask("/api/contents/plain.txt", RESEARCHER, "PUT", json=body)
+    assert put.code in {200, 201}
+    moved = await served.ask("/api/contents/plain.txt", RESEARCHER, "PATCH", json={"path": name})
+    assert moved.code == 403
+    assert not (served.root / name).exists()
