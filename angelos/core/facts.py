@@ -33,6 +33,7 @@ from angelos.core.ids import (
     new_fact_id,
 )
 from angelos.core.messages import Message, Status, Tier, encode
+from angelos.core.reports import RunReport
 from angelos.core.repository import Change
 from angelos.core.sequences import FactSequence
 
@@ -440,6 +441,8 @@ class TaskResult(FactPayload, frozen=True, kw_only=True):
     tier: Tier
     evidence: dict[str, Any] = {}
     """`source`, one of `core.runs.EvidenceSource`, and what it saw."""
+    report: RunReport | None = None
+    """What a runner saw of the cases that it asked for, where the task has some."""
 
 
 class TaskCancelled(FactPayload, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ import msgspec
 from angelos.core.errors import InvalidInput
 from angelos.core.grants import SignedGrant
 from angelos.core.ids import CommandId, PrincipalId, Revision, TaskId
+from angelos.core.plans import CasePlan
 
 T = TypeVar("T")
 _TOO_LONG = 10**300
@@ -111,6 +112,8 @@ class RunTask(Message, frozen=True, kw_only=True, tag="run_task", tag_field="kin
     guard: bool = True
     """Apply the language's guard to `code` before anything starts."""
     label: str = ""
+    cases: CasePlan | None = None
+    """Tests that a runner in a box of its own asks for, in place of `code` or `argv`."""
 
 
 class CancelTask(Message, frozen=True, kw_only=True, tag="cancel_task", tag_field="kind"):

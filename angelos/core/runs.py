@@ -21,6 +21,8 @@ class EvidenceSource(StrEnum):
     """The program itself: its exit code and what it printed."""
     guard = "guard"
     """A language's guard, before anything started."""
+    runner = "runner"
+    """The report of a runner in a box of its own."""
     grant = "grant"
     """The grant that the command came with."""
     node = "node"

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from angelos.core.errors import AngelError, DeadlineExceeded, Unavailable, first_of
+import msgspec
+
+from angelos.core.errors import (
+    AngelError,
+    DeadlineExceeded,
+    InvalidInput,
+    Unavailable,
+    first_of,
+)
 from angelos.core.facts import FactPayload, TaskOutput, TaskResult
 from angelos.core.messages import RunTask, Status, Tier
+from angelos.core.plans import CasePlan
 from angelos.core.ports import SessionSandbox
 from angelos.core.run_session import run_session
-from angelos.core.runs import EvidenceSource, Exit, RunSpec
+from angelos.core.runs import EvidenceSource, Exit, Output
 from angelos.node.checkouts.store import Checkouts
 from angelos.node.commands.output import OutputBuffer
 from angelos.node.runtimes import RUNTIMES
+from angelos.node.witness.overlay import overlaid
+from angelos.node.witness.service import WitnessedRun
 
 _COALESCE_S = 0.05
 
@@ -74,6 +85,8 @@ class Runner:
         report: ReportFact,
         output: OutputBuffer,
     ) -> TaskResult:
+        if task.cases is not None:
+            return await self._run_cases(task, task.cases, started, report, output)
         runtime = RUNTIMES[task.language]
         finding = await runtime.refused(task)
         if finding is not None:
@@ -91,7 +104,34 @@ class Runner:
                 )
             spec = runtime.spec_for(task, folder)
             await started()
-            end = await self._follow(spec, output, report)
+            end = await self._follow(run_session(self._sandbox, spec), output, report)
+        return self._ended(end, output)
+
+    async def _run_cases(
+        self,
+        task: RunTask,
+        plan: CasePlan,
+        started: Callable[[], Awaitable[None]],
+        report: ReportFact,
+        output: OutputBuffer,
+    ) -> TaskResult:
+        """Have a runner ask for the cases of a plan; the result holds its report."""
+        if task.revision is None:
+            raise InvalidInput("Cases are asked for in a checkout.")
+        async with contextlib.AsyncExitStack() as stack:
+            folder = await stack.enter_async_context(self._checkouts.use(task.repo, task.revision))
+            if plan.judges is not None:
+                use = self._checkouts.use(task.repo, plan.judges)
+                judges = await stack.enter_async_context(use)
+                copy = overlaid(folder, judges, plan.taken, plan.removed)
+                folder = await asyncio.to_thread(copy.__enter__)
+                stack.push_async_callback(asyncio.to_thread, copy.__exit__, None, None, None)
+            await started()
+            run = WitnessedRun(self._sandbox, plan, folder, task.limits)
+            end = await self._follow(run.events(), output, report)
+        return msgspec.structs.replace(self._ended(end, output), report=run.report)
+
+    def _ended(self, end: Exit | None, output: OutputBuffer) -> TaskResult:
         if end is None:
             raise Unavailable("The sandbox ended without reporting how.")
         return self.result(
@@ -103,14 +143,16 @@ class Runner:
             tier=end.tier,
         )
 
-    async def _follow(self, spec: RunSpec, output: OutputBuffer, report: ReportFact) -> Exit | None:
-        """Run a program, reporting its output; return how it ended."""
+    async def _follow(
+        self, run: AsyncIterator[Output | Exit], output: OutputBuffer, report: ReportFact
+    ) -> Exit | None:
+        """Follow a run, reporting its output; return how it ended."""
         news, room, over = asyncio.Event(), asyncio.Event(), asyncio.Event()
         end: Exit | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(_report_output(output, report, news, room, over))
-                async with aclosing(cast("Any", run_session(self._sandbox, spec))) as events:
+                async with aclosing(cast("Any", run)) as events:
                     async for event in events:
                         if isinstance(event, Exit):
                             end = event
