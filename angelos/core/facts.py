@@ -393,6 +393,8 @@ class TaskAccepted(FactPayload, frozen=True, kw_only=True):
     """Unix seconds after which it must not be started."""
     proposal: str = ""
     """The proposal that this task tests, if any."""
+    step: str = ""
+    """Depends on what is run and on which revision: equal steps have equal reports."""
     rule: str = ""
     policy: str = ""
     generation: int = 0
@@ -527,6 +529,13 @@ class StepResult(Message, frozen=True, kw_only=True):
     """Last part of its output, bounded."""
     witnessed: bool = False
     """Whether its end is the word of somebody other than the judged code."""
+    passed: int = 0
+    """Cases that passed, where a runner asked for cases."""
+    skipped: int = 0
+    failed: tuple[str, ...] = ()
+    """The first cases that failed."""
+    flaky: tuple[str, ...] = ()
+    """The first cases that failed once, and then passed or failed on `main` too."""
 
 
 class ProposalTested(FactPayload, frozen=True, kw_only=True):
@@ -535,6 +544,8 @@ class ProposalTested(FactPayload, frozen=True, kw_only=True):
     kind: ClassVar[Kind] = Kind.proposal_tested
     reason: str = ""
     steps: tuple[StepResult, ...] = ()
+    findings: tuple[GateFinding, ...] = ()
+    """What a person has to look at, beside what was seen before the tests."""
 
 
 class ProposalWaiting(FactPayload, frozen=True, kw_only=True):

@@ -25,7 +25,7 @@ ANGELOS_TOML = """\
 [pipeline]
 timeout_s = 60
 steps = [
-  { name = "unit", run = ["python", "-m", "study.check"] },
+  { name = "unit", run = ["python", "-m", "doctest", "study/statistics.py", "study/difflib.py"] },
   { name = "notebook", notebook = "analysis.ipynb" },
   { name = "static", run = ["python", "-m", "ruff", "check", "--no-cache", "."] },
   { name = "security", run = ["python", "-m", "bandit", "-q", "-ll", "-r", "study"] },

@@ -141,19 +141,20 @@ def test_4_mutants_fail_their_doctests_and_stay_off_main(demo, tmp_path):
 
         # The failing output is in the journal, from a run of just this candidate.
         ran = left.one("task.finished", seen["task"])
-        assert (ran["actor"], ran["outcome"], ran["data"]["exit_code"]) == (
-            "node/exec1",
-            "error",
-            1,
-        )
-        assert f'File "/work/{path}"' in ran["data"]["stdout"]
-        assert "Failed example:" in ran["data"]["stdout"]
+        assert (ran["actor"], ran["outcome"]) == ("node/exec1", "error")
+        assert f'File "/work/{path}"' in ran["data"]["stderr"]
+        assert "Failed example:" in ran["data"]["stderr"]
+        outcomes = [case["outcome"] for case in ran["data"]["report"]["cases"] if case["sentinel"]]
+        assert set(outcomes) == {"failed"}
         assert "Failed example:" in tested["data"]["reason"]
         accepted = left.one("task.accepted", seen["task"], proposal=proposal)
         payload = check_command(
             accepted["data"]["body"], public_key(demo.root / "keys" / "grant.key")
         )
-        assert (payload["revision"], payload["argv"][-1]) == (candidate, "study.check")
+        arguments = ["study/statistics.py", "study/difflib.py"]
+        assert payload["revision"] == candidate
+        assert payload["cases"]["runner"] == "doctest"
+        assert list(payload["cases"]["arguments"]) == arguments
         assert payload["label"] == f"study: {seen['step']}"
 
         # And it fails wherever it is run, while what it was made from passes.

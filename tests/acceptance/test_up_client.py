@@ -60,8 +60,11 @@ async def test_an_agent_works_within_its_role_until_it_is_quarantined(system, tm
 
 async def test_live_and_committed_text_and_history(system):
     async with Angelos.connect(system.data.root) as owner:
-        steps = '[pipeline]\nsteps = [{name = "text", run = ["grep", "-q", "two", "a.txt"]}]\n'
-        files = {"a.txt": "one\n", "sub/b.txt": "b\n", "angelos.toml": steps}
+        steps = '[pipeline]\nsteps = [{name = "text", run = ["python", "-m", "unittest"]}]\n'
+        test = (
+            "import unittest\n\nclass A(unittest.TestCase):\n    def test_a(self):\n        pass\n"
+        )
+        files = {"a.txt": "one\n", "sub/b.txt": "b\n", "angelos.toml": steps, "test_a.py": test}
         book = await owner.repos.create("book", files)
         first = (await book.view()).main
         proposal = await book.propose(

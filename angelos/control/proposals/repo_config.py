@@ -4,7 +4,7 @@ r"""A repository's own configuration: `angelos.toml` at its root, always read fr
     timeout_s = 120
     memory_mb = 1024
     steps = [
-      { name = "unit", run = ["python", "-m", "study.check"] },
+      { name = "unit", run = ["python", "-m", "unittest", "discover", "-s", "tests"] },
       { name = "notebook", notebook = "analysis.ipynb" },
     ]
     [health]
@@ -33,6 +33,7 @@ from angelos.core.errors import InvalidInput, NotFound
 from angelos.core.ids import Revision
 from angelos.core.messages import Input, Limits
 from angelos.core.paths import safe_path
+from angelos.core.plans import CaseRunner
 from angelos.core.ports import Repository
 
 FILE = "angelos.toml"
@@ -84,6 +85,12 @@ class StepRunner(StrEnum):
     def witnessed(self) -> bool:
         """Whether a step of this kind can say that a candidate is good."""
         return self is not StepRunner.command
+
+    @property
+    def cases(self) -> CaseRunner | None:
+        """The kind of cases that a runner asks for; None where an exit code is all there is."""
+        known = self.value in CaseRunner.__members__
+        return CaseRunner(self.value) if known else None
 
 
 ANALYSERS = frozenset(

@@ -42,7 +42,7 @@ def judge(
         solo: Whether one person alone reviews.
     """
     points = risk(record.changes)
-    tests = len(record.steps)
+    tests = witnessed(record)
     cause = _protected_by(record, config) or _risk_of(points, tests)
     context = _context(record, config) | {"risk": points, "solo": solo}
     refusal = ""
@@ -67,7 +67,7 @@ def _context(record: ProposalRecord, config: RepoConfig) -> dict[str, bool | int
     """Return the context of a proposal in which the policy decides."""
     protected = (*config.review.protected, *config.judges)
     return {
-        "tests": len(record.steps),
+        "tests": witnessed(record),
         "failed": sum(step.status != "ok" for step in record.steps),
         "touches_policy": bool(touched(record.paths, POLICY_PATHS)),
         "touches_protected": bool(record.findings or touched(record.paths, protected)),
@@ -99,9 +99,14 @@ def _listed(findings: Sequence[GateFinding]) -> str:
     return "; ".join(str(finding) for finding in findings[:_LISTED]) + tail
 
 
+def witnessed(record: ProposalRecord) -> int:
+    """Return how many steps ended by the word of somebody other than the judged code."""
+    return sum(step.witnessed for step in record.steps)
+
+
 def _risk_of(points: int, tests: int) -> str:
     if not tests:
-        return f"it has no tests (risk {points} of 1000)"
+        return f"it has no tests but its own word (risk {points} of 1000)"
     passed = f"{tests} test{'' if tests == 1 else 's'} passed"
     return f"its risk is {points} of 1000 ({passed})"
 

@@ -10,14 +10,13 @@ from collections.abc import Sequence
 
 from angelos.control.context import ControlContext
 from angelos.control.proposals import records, repo_config, steps
-from angelos.control.proposals.repo_config import RepoConfig
-from angelos.control.proposals.steps import StepRun, StepsVerdict
+from angelos.control.proposals.repo_config import RepoConfig, Step
+from angelos.control.proposals.steps import StepProgress, StepRun, StepsVerdict
 from angelos.control.state.effects import RunSteps
 from angelos.control.state.models import SUPERVISOR, ProposalRecord
-from angelos.control.tasks.service import TaskOrigin, TaskService
+from angelos.control.tasks.service import TaskService
 from angelos.core.errors import InvalidInput
 from angelos.core.facts import CancelCause, CandidateOutcome, ProposalTested, TaskCancelled
-from angelos.core.ids import Revision
 
 
 class CandidateTester:
@@ -42,31 +41,33 @@ class CandidateTester:
             return
         while records.under_test(self._projection, effect.proposal, effect.candidate) is not None:
             state = self._projection.state
-            runs = steps.runs(
+            all_steps = steps.progress(
                 state,
-                record.id,
+                record,
                 effect.candidate,
-                config.pipeline.steps,
+                record.candidate_main,
+                config,
                 self._context.config.step_attempts,
             )
-            verdict = steps.verdict(runs, self._context.config.step_output)
+            verdict = steps.verdict(all_steps, self._context.config.step_output)
             if verdict is not None:
-                await self._cancel_others(runs, verdict)
-                await self._record(record, verdict, runs)
+                await self._cancel_others(all_steps, verdict)
+                await self._record(record, verdict, all_steps)
                 return
-            for run in runs:
-                if run.task is None:
-                    await self._start(record, effect.candidate, config, run)
+            for progress in all_steps:
+                for run in progress.runs:
+                    if run.task is None:
+                        await self._start(record, config, progress.step, run)
             await self._projection.until(lambda now, before=state: now is not before)
 
     async def _start(
-        self, record: ProposalRecord, candidate: Revision, config: RepoConfig, run: StepRun
+        self, record: ProposalRecord, config: RepoConfig, step: Step, run: StepRun
     ) -> None:
-        """Have a step accepted on the least busy node; without a node it has to wait."""
+        """Have a run accepted on the least busy node; without a node it has to wait."""
         node = self._tasks.least_busy()
         if node is None:
             return
-        body = steps.request(record.repo, candidate, config.pipeline, run.step, run.command)
+        body = steps.request(record.repo, config, step, run)
         decision = self._context.decide_system(
             "run",
             ("Node", node.id),
@@ -74,27 +75,30 @@ class CandidateTester:
             quarantined=False,
             **self._tasks.policy_context(body, node),
         )
-        origin = TaskOrigin(
-            by=SUPERVISOR, on_behalf_of=record.author, proposal=record.id, trace=record.trace
-        )
+        origin = steps.origin(record, SUPERVISOR, step, run)
         await self._tasks.accept(origin, run.command, body, node.id, decision)
 
-    async def _cancel_others(self, runs: Sequence[StepRun], verdict: StepsVerdict) -> None:
+    async def _cancel_others(
+        self, all_steps: Sequence[StepProgress], verdict: StepsVerdict
+    ) -> None:
         """Cancel the steps that still run; the verdict does not need them."""
         cancelled = TaskCancelled(reason=verdict.summary, cause=CancelCause.other_step_failed)
         facts = [
             self._projection.fact(cancelled, run.task.id)
-            for run in runs
+            for progress in all_steps
+            for run in progress.runs
             if run.task is not None and run.task.open
         ]
         if facts:
             await self._projection.append(*facts)
 
     async def _record(
-        self, record: ProposalRecord, verdict: StepsVerdict, runs: Sequence[StepRun]
+        self, record: ProposalRecord, verdict: StepsVerdict, all_steps: Sequence[StepProgress]
     ) -> None:
         tested = ProposalTested(
-            reason=verdict.reason, steps=steps.results(runs, self._context.config.step_output)
+            reason=verdict.reason,
+            steps=steps.results(all_steps, self._context.config.step_output),
+            findings=verdict.findings,
         )
         await records.append(
             self._projection,

@@ -62,6 +62,8 @@ class TaskRecord(Message, frozen=True, kw_only=True):
     deadline: float
     body: bytes
     proposal: str = ""
+    step: str = ""
+    """Which step it is, on which revision (`TaskAccepted.step`)."""
     state: TaskState = "accepted"
     started_at: float | None = None
     attempt: int = 0

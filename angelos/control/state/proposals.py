@@ -122,7 +122,12 @@ def _tested(record: ProposalRecord, fact: Fact, __: ControlState) -> dict[str, A
     if fact.outcome not in set(CandidateOutcome):
         return None
     data = fact.read(ProposalTested)
-    return {"outcome": CandidateOutcome(fact.outcome), "steps": data.steps, "reason": data.reason}
+    return {
+        "outcome": CandidateOutcome(fact.outcome),
+        "steps": data.steps,
+        "findings": (*record.findings, *data.findings),
+        "reason": data.reason,
+    }
 
 
 def _waiting(record: ProposalRecord, fact: Fact, state: ControlState) -> dict[str, Any] | None:

@@ -18,6 +18,8 @@ from angelos.control.state.models import (
 from angelos.core.facts import Fact, TaskAccepted, TaskCancelled, TaskResult, TaskStarted
 from angelos.core.ids import CommandId, TaskId, offset_key
 
+_CASE_BYTES = 300
+
 
 def task_for(command: CommandId) -> TaskId:
     """Return the task of a command; a command id belongs to one task."""
@@ -45,6 +47,7 @@ def accepted(state: ControlState, fact: Fact) -> ControlState:
         deadline=data.deadline,
         body=data.body,
         proposal=data.proposal,
+        step=data.step,
     )
     return replace(state, tasks={**state.tasks, task: record})
 
@@ -176,4 +179,7 @@ def _kept(state: ControlState) -> dict[TaskId, TaskRecord]:
 
 def _size(record: TaskRecord) -> int:
     result = record.result
-    return len(result.stdout) + len(result.stderr) if result else 0
+    if result is None:
+        return 0
+    cases = len(result.report.cases) if result.report else 0
+    return len(result.stdout) + len(result.stderr) + cases * _CASE_BYTES

@@ -39,6 +39,7 @@ from angelos.core.ids import (
 )
 from angelos.core.messages import RunTask, encode
 from angelos.core.permissions import Principal
+from angelos.core.plans import CasePlan
 
 KEEP_OUTPUT = 2_000
 """Characters of each output in a list of tasks."""
@@ -53,6 +54,10 @@ class TaskOrigin(msgspec.Struct, frozen=True, kw_only=True):
     """Of `by`."""
     proposal: str = ""
     """The proposal that this task tests, if any."""
+    step: str = ""
+    """Which step of its tests it is (`TaskAccepted.step`)."""
+    cases: CasePlan | None = None
+    """The cases that a runner asks for, in place of code or a command line."""
     trace: str = ""
 
 
@@ -167,7 +172,7 @@ class TaskService:
             decision,
             origin.by,
             node,
-            _payload(task, body),
+            _payload(task, body, origin.cases),
             ttl_s=config.start_within_s,
             id=command_id,
             deadline=deadline,
@@ -175,12 +180,13 @@ class TaskService:
         )
         accepted = TaskAccepted(
             command=command_id,
-            request=_request(origin.by, body),
+            request=_request(origin.by, body, origin.cases),
             node=node,
             label=body.label,
             wall_s=body.limits.wall_s,
             deadline=deadline,
             proposal=origin.proposal,
+            step=origin.step,
             rule=",".join(decision.rules),
             policy=decision.policy,
             generation=origin.generation,
@@ -317,7 +323,7 @@ class TaskService:
         return record
 
 
-def _payload(task: TaskId, body: SubmitTask) -> RunTask:
+def _payload(task: TaskId, body: SubmitTask, cases: CasePlan | None) -> RunTask:
     return RunTask(
         task=task,
         language=body.language,
@@ -329,9 +335,11 @@ def _payload(task: TaskId, body: SubmitTask) -> RunTask:
         limits=body.limits,
         guard=body.guard,
         label=body.label,
+        cases=cases,
     )
 
 
-def _request(by: PrincipalId, body: SubmitTask) -> str:
+def _request(by: PrincipalId, body: SubmitTask, cases: CasePlan | None = None) -> str:
     """Return the SHA-256 of a request, its command id left out."""
-    return digest(encode((by, msgspec.structs.replace(body, command=None))))
+    request = msgspec.structs.replace(body, command=None)
+    return digest(encode((by, request, cases) if cases is not None else (by, request)))

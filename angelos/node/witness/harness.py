@@ -36,7 +36,10 @@ from typing import Any  # noqa: E402
 
 Outcome = dict[str, Any]
 _DETAIL = 600
-_FOLDERS = tuple("bin dev etc home lib lib32 lib64 opt run sbin sys tmp usr var work".split())
+_FOLDERS = (
+    "bin", "dev", "etc", "home", "lib", "lib32", "lib64", "opt", "run", "sbin", "sys", "tmp", "usr",
+    "var", "work",
+)  # fmt: skip
 _USED = (ast, contextlib, importlib, traceback)
 
 
@@ -180,7 +183,7 @@ class UnittestCases:
             module = _module_of(sentinel)
             (test,) = _flat(unittest.defaultTestLoader.loadTestsFromModule(module))
             self._guards[sentinel["case"]] = test
-        program = _Program(module=None, argv=["python -m unittest", *arguments])
+        program: Any = _Program(module=None, argv=["python -m unittest", *arguments])
         self._tests: dict[str, Any] = {}
         for test in _flat(program.test):
             self._tests[_unique(test.id(), self._tests)] = test
@@ -193,7 +196,7 @@ class UnittestCases:
             result = CaseResult(quiet=True)
             self._guards[case].run(result)
             return {"outcome": result.outcome or "error", "detail": result.detail}
-        suite = unittest.TestSuite([self._tests[case]])
+        suite: Any = unittest.TestSuite([self._tests[case]])
         suite.run(self._result)
         if case == self.names[-1]:
             suite._tearDownPreviousClass(None, self._result)  # noqa: SLF001 - as TestSuite.run does

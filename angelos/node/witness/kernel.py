@@ -62,7 +62,8 @@ class Kernel:
         manager.cache_ports = False
         work = str(Path(WORK, path).parent)
         program = _KERNEL.format(work=WORK, folder=work)
-        manager.kernel_spec.argv = [sys.executable, "-I", "-c", program, "-f", "{connection_file}"]
+        kernel: Any = manager.kernel_spec
+        kernel.argv = [sys.executable, "-I", "-c", program, "-f", "{connection_file}"]
         self._client = NotebookClient(
             self._notebook, km=manager, timeout=None, allow_errors=True,
             resources={"metadata": {"path": work}},

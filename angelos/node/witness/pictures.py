@@ -132,7 +132,7 @@ def _grey(line: bytearray, channels: int, colours: bytes) -> bytes:
             (colours[i] + colours[i + 1] + colours[i + 2]) // 3
             for i in range(0, len(colours) - 2, 3)
         )
-        return line.translate(table.ljust(256, b"\0"))
+        return bytes(line.translate(table.ljust(256, b"\0")))
     if channels in (1, 2):
         return bytes(line[::channels])
     parts = zip(line[0::channels], line[1::channels], line[2::channels], strict=True)

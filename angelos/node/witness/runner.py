@@ -73,7 +73,7 @@ _PYTEST = (
 _EXAMPLES = ("{0} + 1\n{0}", "'a{0}'\n'b'", "[{0}] == []\nTrue", "print({0})\n-{0}")
 
 
-class Report:
+class ReportChannel:
     """Writes events, each one line."""
 
     def __init__(self, descriptor: int) -> None:
@@ -200,7 +200,7 @@ def collect(harness: Harness, plan: dict[str, Any], guards: list[Sentinel]) -> l
 Ask = Callable[[str, str, "str | None"], dict[str, Any]]
 
 
-def run(report: Report, ask: Ask, cases: list[str], guards: list[str]) -> None:
+def run(report: ReportChannel, ask: Ask, cases: list[str], guards: list[str]) -> None:
     """Ask for each case and report it; `ask` takes the case, the nonce and the case after it."""
     order = mixed(cases, guards)
     for case, after in zip(order, [*order[1:], None], strict=True):
@@ -233,7 +233,7 @@ def main() -> None:
     """Carry out the plan that is the first line of standard input."""
     answers, requests = sys.stdin.buffer, sys.stdout.buffer
     plan = json.loads(answers.readline(MAX_LINE))
-    report = Report(int(os.environ["ANGELOS_REPORT_FD"]))
+    report = ReportChannel(int(os.environ["ANGELOS_REPORT_FD"]))
     harness = Harness(answers, requests)
     path = plan["arguments"][0] if plan["runner"] == "notebook" else ""
     guards = sentinels(plan["runner"], path)

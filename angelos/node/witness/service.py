@@ -64,7 +64,7 @@ class WitnessedRun:
             ):
                 carrying = asyncio.create_task(self._carry(runner, judged), name="witness")
                 try:
-                    async with aclosing(self._outputs(carrying)) as outputs:
+                    async with aclosing(cast("Any", self._outputs(carrying))) as outputs:
                         async for output in outputs:
                             yield output
                     end = await carrying

@@ -45,9 +45,11 @@ async def test_a_good_proposal_is_tested_approved_by_policy_and_promoted(world):
         assert view.state == "promoted", view.reason
         assert view.revision == await world.repository.head("study", "main") != before
         assert {(s.name, s.status) for s in view.steps} == {("unit", "ok"), ("static", "ok")}
-        assert {(t.repo, t.revision, t.argv[0]) for t in node.ran} == {
-            ("study", view.candidate, "python"), ("study", view.candidate, "ruff")
-        }  # fmt: skip
+        assert {(t.repo, t.revision, t.argv) for t in node.ran} == {
+            ("study", view.candidate, ()),
+            ("study", view.candidate, ("python", "-I", "-m", "ruff", "check")),
+        }
+        assert [t.revision for t in node.baselines] == [before]
     assert await world.kinds(view.id) == [
         Kind.proposal_received, Kind.proposal_testing, Kind.proposal_tested,
         Kind.proposal_approved, Kind.proposal_promoted,
@@ -329,14 +331,15 @@ async def test_main_moved_by_somebody_else_means_a_new_candidate(world):
         assert len(node.ran) == 4
 
 
-async def test_notebook_steps_are_programs_of_our_own(world):
+async def test_a_notebook_is_asked_for_by_a_runner(world):
     toml = b'[pipeline]\nsteps = [{ name = "nb", notebook = "a.ipynb" }]\n'
     world.repository = FakeRepository({"a.py": b"", "a.ipynb": b"{}", "angelos.toml": toml})
     async with world.running() as control:
         node = await world.node()
         view = await control.proposals.propose(ADA, "study", edit())
         await world.reaches(view.id, "promoted")
-        assert "a.ipynb" in node.ran[0].code
+        assert node.ran[0].cases.arguments == ("a.ipynb",)
+        assert not node.ran[0].code
         assert not node.ran[0].guard
 
 

@@ -65,9 +65,11 @@ def test_a_protection_that_protects_nothing_is_refused(pattern):
 
 def test_what_tests_a_proposal_is_known():
     config = parse(ANGELOS_TOML.encode())
-    paths = ("ruff.toml", "study/check.py", "study/health.py", "ruff.py", "study/conftest.py",
+    paths = ("ruff.toml", "study/health.py", "ruff.py", "study/conftest.py",
              "study/statistics.py", "study/reference.json", "analysis.ipynb")  # fmt: skip
-    assert touched(paths, config.judges) == paths[:5]
+    assert touched(paths, config.judges) == paths[:4]
+    assert config.doctested == ("study/statistics.py", "study/difflib.py")
+    assert config.notebooks == ("analysis.ipynb",)
     step = '{ name = "x", run = ["ci/test.sh", "all"] }'
     assert "ci/test.sh" in parse(f"[pipeline]\nsteps = [{step}]".encode()).judges
     step = '{ name = "x", run = ["python", "-m", "doctest", "a/hello.py"] }'
