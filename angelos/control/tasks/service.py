@@ -160,12 +160,8 @@ class TaskService:
         decision: Decision,
     ) -> None:
         """Sign the grant and append `task.accepted`; queueing the command follows from that."""
-        state, config = self._projection.state, self._context.config
-        if sum(task.open for task in state.tasks.values()) >= config.max_open_tasks:
-            raise Busy(
-                f"{config.max_open_tasks} tasks are open already; this one was not accepted.",
-                hint="Try again when some have ended, or cancel some.",
-            )
+        config = self._context.config
+        self._check_room(config.max_open_tasks)
         task = task_for(command_id)
         deadline = self._context.clock.time() + config.start_within_s
         command = self._context.command(
@@ -202,6 +198,13 @@ class TaskService:
             trace=origin.trace,
         )
         await self._projection.append(fact)
+
+    def _check_room(self, most: int) -> None:
+        if sum(task.open for task in self._projection.state.tasks.values()) >= most:
+            raise Busy(
+                f"{most} tasks are open already; this one was not accepted.",
+                hint="Try again when some have ended, or cancel some.",
+            )
 
     def least_busy(self) -> NodeRecord | None:
         """Return the connected execution node with the fewest open tasks, if there is one."""
