@@ -40,9 +40,15 @@ async def check_patch(patch: Patch) -> tuple[GateFinding, ...]:
 async def _check_in_child(body: bytes) -> bytes | str:
     """Return the child's answer, or why there is none."""
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-I", "-m", "angelos.control.gate.inspect",
-        stdin=PIPE, stdout=PIPE, stderr=DEVNULL, cwd="/",
-    )  # fmt: skip
+        sys.executable,
+        "-I",
+        "-m",
+        "angelos.control.gate.inspect",
+        stdin=PIPE,
+        stdout=PIPE,
+        stderr=DEVNULL,
+        cwd="/",
+    )
     try:
         async with asyncio.timeout(TIMEOUT_S):
             output, _ = await process.communicate(body)

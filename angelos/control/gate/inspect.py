@@ -26,9 +26,26 @@ MAX_CPU_S = 20
 MAX_MEMORY = 2 * 1024**3
 MAX_FINDINGS = 100
 _PLAIN = (
-    ".bib", ".csv", ".css", ".geojson", ".html", ".json", ".jsonl", ".log", ".md", ".po", ".pot",
-    ".rst", ".svg", ".tex", ".tsv", ".txt", ".xml", ".yaml", ".yml",
-)  # fmt: skip
+    ".bib",
+    ".csv",
+    ".css",
+    ".geojson",
+    ".html",
+    ".json",
+    ".jsonl",
+    ".log",
+    ".md",
+    ".po",
+    ".pot",
+    ".rst",
+    ".svg",
+    ".tex",
+    ".tsv",
+    ".txt",
+    ".xml",
+    ".yaml",
+    ".yml",
+)
 """Kinds of text that nothing runs by itself."""
 _PLAIN_NAMES = frozenset({"license", "notice", "authors", "readme", "changelog", ".gitignore"})
 _COMMON = frozenset({"docs", "examples", "scripts", "src", "test", "tests", "tools", "benchmarks"})

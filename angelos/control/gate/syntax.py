@@ -38,11 +38,34 @@ _EXCEPTIONS = frozenset(
     and issubclass(getattr(builtins, name), BaseException)
 )
 _STATEMENTS = (
-    ast.Return, ast.Delete, ast.Assign, ast.AugAssign, ast.AnnAssign, ast.For, ast.AsyncFor,
-    ast.While, ast.If, ast.With, ast.AsyncWith, ast.Match, ast.Raise, ast.Try, ast.TryStar,
-    ast.Assert, ast.Import, ast.ImportFrom, ast.Nonlocal, ast.Global, ast.Expr, ast.Pass,
-    ast.Break, ast.Continue, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef,
-)  # fmt: skip
+    ast.Return,
+    ast.Delete,
+    ast.Assign,
+    ast.AugAssign,
+    ast.AnnAssign,
+    ast.For,
+    ast.AsyncFor,
+    ast.While,
+    ast.If,
+    ast.With,
+    ast.AsyncWith,
+    ast.Match,
+    ast.Raise,
+    ast.Try,
+    ast.TryStar,
+    ast.Assert,
+    ast.Import,
+    ast.ImportFrom,
+    ast.Nonlocal,
+    ast.Global,
+    ast.Expr,
+    ast.Pass,
+    ast.Break,
+    ast.Continue,
+    ast.FunctionDef,
+    ast.AsyncFunctionDef,
+    ast.ClassDef,
+)
 _HIDDEN_TEXT = re.compile(
     r"__(globals|builtins?|subclasses|code|class|bases?|mro|dict|import|getattribute|loader|spec"
     r"|closure|self|wrapped|reduce(_ex)?|init_subclass)__"

@@ -37,9 +37,22 @@ from typing import Any  # noqa: E402
 Outcome = dict[str, Any]
 _DETAIL = 600
 _FOLDERS = (
-    "bin", "dev", "etc", "home", "lib", "lib32", "lib64", "opt", "run", "sbin", "sys", "tmp", "usr",
-    "var", "work",
-)  # fmt: skip
+    "bin",
+    "dev",
+    "etc",
+    "home",
+    "lib",
+    "lib32",
+    "lib64",
+    "opt",
+    "run",
+    "sbin",
+    "sys",
+    "tmp",
+    "usr",
+    "var",
+    "work",
+)
 _USED = (ast, contextlib, importlib, traceback)
 
 

@@ -46,9 +46,13 @@ class Kernel:
     def __init__(self, path: str) -> None:
         folder = tempfile.mkdtemp(prefix="k")
         os.environ.update(
-            HOME=folder, JUPYTER_RUNTIME_DIR=folder, JUPYTER_DATA_DIR=folder, IPYTHONDIR=folder,
-            PYTHONDONTWRITEBYTECODE="1", MPLBACKEND="module://matplotlib_inline.backend_inline",
-        )  # fmt: skip
+            HOME=folder,
+            JUPYTER_RUNTIME_DIR=folder,
+            JUPYTER_DATA_DIR=folder,
+            IPYTHONDIR=folder,
+            PYTHONDONTWRITEBYTECODE="1",
+            MPLBACKEND="module://matplotlib_inline.backend_inline",
+        )
         os.environ.pop("JPY_PARENT_PID", None)
         import nbformat
         from jupyter_client.manager import AsyncKernelManager
@@ -65,9 +69,12 @@ class Kernel:
         kernel: Any = manager.kernel_spec
         kernel.argv = [sys.executable, "-I", "-c", program, "-f", "{connection_file}"]
         self._client = NotebookClient(
-            self._notebook, km=manager, timeout=None, allow_errors=True,
+            self._notebook,
+            km=manager,
+            timeout=None,
+            allow_errors=True,
             resources={"metadata": {"path": work}},
-        )  # fmt: skip
+        )
         self._session = self._client.setup_kernel()
         self._session.__enter__()
 
