@@ -13,11 +13,12 @@ While nobody can be looked up (the system is starting, PostgreSQL is away) peopl
 their cookie; so does the owner, unless no system has run since the server started.
 
 The extension installs it unless another identity provider is configured (JupyterHub's, say); whom
-that one signs in is a viewer, or what the settings make of their name and groups (`foreign.py`).
+that one signs in is a viewer.
 """
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import json
 import math
@@ -36,7 +37,7 @@ from traitlets import default
 
 from angelos.core.errors import AngelError, Unauthenticated, Unavailable
 from angelos.core.ids import PrincipalId, is_principal
-from angelos.core.permissions import OWNER, Permission, Principal
+from angelos.core.permissions import OWNER, Permission, Principal, Role
 from angelos.core.principals import Generation
 from jupyter_ext.auth.pages import without_token
 
@@ -70,9 +71,16 @@ class AngelUser(User):
 def principal_of(user: object) -> Principal:
     """Return the principal of a signed-in Jupyter user.
 
-    A user of another identity provider is the owner: that provider has let them in.
+    A user of another identity provider is a viewer: that provider says who they are, and not what
+    they may do here. A name that no principal can have, or the owner's, is told apart by its hash.
     """
-    return user.principal if isinstance(user, AngelUser) else OWNER
+    if isinstance(user, AngelUser):
+        return user.principal
+    name = str(getattr(user, "username", ""))
+    person = PrincipalId(f"person/{name}")
+    if not is_principal(person) or "~" in name or person == OWNER.id:
+        person = PrincipalId(f"person/x-{hashlib.sha256(name.encode()).hexdigest()[:32]}")
+    return Principal(id=person, role=Role.viewer)
 
 
 def user_of(principal: Principal) -> AngelUser:
