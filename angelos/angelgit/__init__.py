@@ -14,7 +14,7 @@ propose edits against a revision, which become CRDT updates and merge beside tho
 Rooms, each of which imports only those above it:
 
 - `documents`: what a document holds (CRDT states, notebooks, minimal edits, replicas in memory);
-- `merge`: pure decisions on texts (three-way merge, conflicts, rebase of an update);
+- `merge`: pure decisions on texts (three-way merge, conflicts, files);
 - `storage`: PostgreSQL (commits, blobs, proposals) and Valkey (the log of updates);
 - `worktree`: the working files, and what others write into them;
 - `changes`: proposals, candidates, `main`, and the crash-safe transactions that write `dev`.

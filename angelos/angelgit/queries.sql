@@ -1,4 +1,4 @@
--- Queries of AngelGit's store, by name (angelgit/storage/store.py).
+-- Queries of AngelGit's store, by name (angelgit/storage/).
 
 -- name: add_repo
 insert into angelgit_repo (name) values (%(repo)s) on conflict do nothing returning name
@@ -9,23 +9,31 @@ select name from angelgit_repo where lower(name) = lower(%(repo)s)
 -- name: repos
 select name from angelgit_repo order by name
 
--- name: add_blob
-insert into angelgit_blob (sha256, size, body) values (%s, %s, %s) on conflict do nothing
+-- name: add_object
+insert into angelgit_object (hash, directory, size, base, depth, body)
+values (%s, %s, %s, %s, %s, %s) on conflict do nothing
 
--- name: known_blobs
-select sha256 from angelgit_blob where sha256 = any (%(shas)s)
+-- name: known_objects
+select hash from angelgit_object where hash = any (%(hashes)s)
 
--- name: blobs
-select sha256, body from angelgit_blob where sha256 = any (%(shas)s)
+-- name: directory
+select 1 from angelgit_object where hash = %(hash)s and directory
+
+-- name: objects
+with recursive chain as (
+    select hash, base from angelgit_object where hash = any (%(hashes)s)
+    union
+    select o.hash, o.base from angelgit_object o join chain on o.hash = chain.base
+)
+select o.hash, o.directory, o.size, o.base, o.depth, o.body
+from angelgit_object o join chain on o.hash = chain.hash
 
 -- name: add_commit
-insert into angelgit_commit (revision, repo, parent, manifest, body)
-values (%(revision)s, %(repo)s, %(parent)s, %(manifest)s, %(body)s) on conflict do nothing
+insert into angelgit_commit (revision, repo, parent, body, signature)
+values (%(revision)s, %(repo)s, %(parent)s, %(body)s, %(signature)s) on conflict do nothing
 
 -- name: commit
-select c.body, c.manifest, b.body from angelgit_commit c
-join angelgit_blob b on b.sha256 = c.manifest
-where c.repo = %(repo)s and c.revision = %(revision)s
+select body, signature from angelgit_commit where repo = %(repo)s and revision = %(revision)s
 
 -- name: history
 with recursive line as (
@@ -38,8 +46,16 @@ with recursive line as (
 )
 select revision from line order by depth
 
+-- name: add_to_main
+insert into angelgit_mainline (repo, revision) values (%(repo)s, %(revision)s)
+on conflict do nothing
+
+-- name: was_main
+select 1 from angelgit_mainline where revision = %(revision)s and repo = %(repo)s
+
 -- name: set_branch
-insert into angelgit_branch (repo, name, revision) values (%(repo)s, %(branch)s, %(revision)s)
+insert into angelgit_branch (repo, name, revision, owner)
+values (%(repo)s, %(branch)s, %(revision)s, %(owner)s)
 
 -- name: head
 select revision from angelgit_branch where repo = %(repo)s and name = %(branch)s
@@ -49,34 +65,47 @@ update angelgit_branch set revision = %(revision)s
 where repo = %(repo)s and name = %(branch)s and revision = %(expected)s returning name
 
 -- name: documents
-select id, path, mode, alive, state, upto, sha256 from angelgit_document where repo = %(repo)s
+select id, path, mode, alive, upto, sha256 from angelgit_document where repo = %(repo)s
 
--- name: put_document
-insert into angelgit_document (id, repo, path, mode, alive, state, upto, sha256)
-values (%(id)s, %(repo)s, %(path)s, %(mode)s, %(alive)s, %(state)s, %(upto)s, %(sha256)s)
-on conflict (id) do update set path = excluded.path, mode = excluded.mode, alive = excluded.alive,
-    state = excluded.state, upto = excluded.upto, sha256 = excluded.sha256
+-- name: states
+select id, upto, sha256, state from angelgit_document where id = any (%(documents)s)
 
--- name: mark_on_main
-update angelgit_document set on_main = true where id = any (%(documents)s) and not on_main
+-- name: add_document
+insert into angelgit_document (id, repo, path, mode, alive, upto, sha256, state)
+values (%(id)s, %(repo)s, %(path)s, %(mode)s, true, %(upto)s, %(sha256)s, %(state)s)
 
--- name: on_main
-select id from angelgit_document where id = any (%(documents)s) and on_main
+-- name: place_document
+update angelgit_document set path = %(path)s, mode = %(mode)s, alive = %(alive)s
+where id = %(id)s
+
+-- name: put_snapshot
+update angelgit_document set upto = %(upto)s, sha256 = %(sha256)s, state = %(state)s
+where id = %(id)s
+
+-- name: add_update
+insert into angelgit_update (repo, document, path, body)
+values (%(repo)s, %(document)s, %(path)s, %(body)s) returning number
+
+-- name: updates
+select number, document, path, body from angelgit_update where repo = %(repo)s order by number
+
+-- name: clear_updates
+delete from angelgit_update where number = any (%(numbers)s)
 
 -- name: add_proposal
-insert into angelgit_proposal (id, repo, digest, status, documents, body)
-values (%(id)s, %(repo)s, %(digest)s, 'proposed', %(documents)s, %(body)s)
+insert into angelgit_proposal (id, repo, digest, status, body)
+values (%(id)s, %(repo)s, %(digest)s, 'proposed', %(body)s)
 on conflict do nothing returning id
 
 -- name: proposal
-select body, status, merged, reverted from angelgit_proposal where id = %(id)s
+select body, status, merged, reverted, promoted from angelgit_proposal where id = %(id)s
 
 -- name: proposal_merged
-update angelgit_proposal set status = 'merged', merged = %(revision)s, body = %(body)s
+update angelgit_proposal set status = 'merged', merged = %(revision)s
 where id = %(id)s and status = 'proposed'
 
 -- name: proposal_reverted
-update angelgit_proposal set status = 'reverted', reverted = %(revision)s, inverses = %(inverses)s
+update angelgit_proposal set status = 'reverted', reverted = %(revision)s
 where id = %(id)s and status = 'merged'
 
 -- name: proposal_withdrawn
@@ -84,20 +113,14 @@ update angelgit_proposal set status = 'withdrawn'
 where id = %(id)s and status in ('proposed', 'withdrawn') returning id
 
 -- name: pending
-select body, status, merged, reverted from angelgit_proposal
+select body, status, merged, reverted, promoted from angelgit_proposal
 where repo = %(repo)s and status = 'proposed' and id > %(after)s order by id limit %(limit)s
 
--- name: candidate_of
-select p.body, p.status, p.merged, p.reverted from angelgit_proposal p
-join angelgit_candidate c on c.proposal = p.id where c.revision = %(revision)s
-
 -- name: proposal_promoted
-update angelgit_proposal p set status = 'promoted' from angelgit_candidate c
-where c.revision = %(revision)s and c.proposal = p.id and p.status in ('proposed', 'merged') returning p.id
-
--- name: reverted_on
-select body, inverses from angelgit_proposal
-where status = 'reverted' and repo = %(repo)s and documents @> %(documents)s
+update angelgit_proposal p set status = 'promoted', promoted = %(revision)s
+from angelgit_candidate c
+where c.revision = %(revision)s and c.proposal = p.id and p.status in ('proposed', 'merged')
+returning p.id
 
 -- name: add_candidate
 insert into angelgit_candidate (proposal, main, revision)
@@ -122,16 +145,6 @@ where document = any (%(documents)s)
 -- name: forget_file
 delete from angelgit_working_file where document = %(document)s
 
--- name: add_transaction
-insert into angelgit_transaction (id, repo, body) values (%(id)s, %(repo)s, %(body)s)
-on conflict do nothing
-
--- name: transactions
-select body from angelgit_transaction where repo = %(repo)s order by id
-
--- name: end_transaction
-delete from angelgit_transaction where id = %(id)s
-
 -- name: add_outbox
 insert into angelgit_outbox (body) values (%(body)s)
 
@@ -151,3 +164,17 @@ on conflict do nothing
 -- name: clients_elsewhere
 select client from angelgit_writer
 where client = any (%(clients)s) and document <> %(document)s limit 1
+
+-- name: blob_sizes
+select sha256, size from angelgit_blob where sha256 = any (%(hashes)s)
+
+-- name: add_blob
+insert into angelgit_blob (sha256, size) values (%(sha256)s, %(size)s)
+on conflict (sha256) do update set at = now()
+
+-- name: add_blob_piece
+insert into angelgit_blob_piece (sha256, number, body)
+values (%(sha256)s, %(number)s, %(body)s) on conflict do nothing
+
+-- name: blob_piece
+select body from angelgit_blob_piece where sha256 = %(sha256)s and number = %(number)s

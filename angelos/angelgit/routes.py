@@ -22,6 +22,7 @@ from angelos.core.errors import InvalidInput, NotFound
 from angelos.core.ids import ProposalId, Revision, is_id, is_revision
 from angelos.core.permissions import Permission
 from angelos.core.revision import Bundle
+from angelos.core.revision_v2 import decode_commit
 from angelos.core.routes import Call, Nothing, Route, whole_number
 
 if TYPE_CHECKING:
@@ -95,8 +96,9 @@ def _revisions(api: _Api) -> list[Route]:
             read,
             api.bundle,
             response=Bundle,
+            query=("have",),
             media_type="application/msgpack",
-            summary="A revision with all of its files, signed",
+            summary="A signed revision, or what it has beyond the revision `have`",
         ),
         Route(
             "GET",
@@ -138,18 +140,21 @@ class _Api:
 
     async def revision(self, call: Call[Nothing]) -> RevisionView:
         repo, revision = await self._named(call, call.params["revision"])
-        signed, manifest = await self._git.commit(repo, revision)
-        commit = signed.commit
+        signed = await self._git.signed(repo, revision)
+        commit = decode_commit(signed.body)
         return RevisionView(
             revision=revision,
             repo=repo,
             parents=commit.parents,
             tree=commit.tree,
-            author=commit.author,
+            author=commit.authors[0],
+            authors=commit.authors,
             message=commit.message,
+            trailers=commit.trailers,
             at=commit.at,
+            body=signed.body,
             signature=signed.signature,
-            files=tuple(f.entry() for f in manifest),
+            files=await self._git.tree(repo, revision),
         )
 
     async def file(self, call: Call[Nothing]) -> bytes:
@@ -157,7 +162,11 @@ class _Api:
         return await self._git.read(repo, revision, _required(call, "path"))
 
     async def bundle(self, call: Call[Nothing]) -> Bundle:
-        return await self._git.bundle(*await self._named(call, call.params["revision"]))
+        repo, revision = await self._named(call, call.params["revision"])
+        have = call.query.get("have", "")
+        if have and not is_revision(have):
+            raise InvalidInput("`have` must be a revision.")
+        return await self._git.bundle(repo, revision, Revision(have) if have else None)
 
     async def live(self, call: Call[Nothing]) -> bytes:
         return await self._git.read_live(call.params["repo"], _required(call, "path"))

@@ -19,7 +19,7 @@ from typing import Self, TypeVar
 from redis.asyncio import Redis
 
 from angelos.adapters.stores.postgres import Database
-from angelos.angelgit.changes.commits import CommitWriter
+from angelos.angelgit.changes.commits import CommitText, CommitWriter
 from angelos.angelgit.changes.importing import (
     CheckConfig,
     ImportedRepo,
@@ -29,20 +29,19 @@ from angelos.angelgit.changes.importing import (
 from angelos.angelgit.changes.mainline import Mainline
 from angelos.angelgit.changes.outbox import FactOutbox
 from angelos.angelgit.changes.proposals import DevProposals
+from angelos.angelgit.changes.reading import RevisionQueries
 from angelos.angelgit.changes.transactions import Transactions
+from angelos.angelgit.documents import crdt
 from angelos.angelgit.storage.live import LiveReplicas
 from angelos.angelgit.storage.log import DocumentLog
 from angelos.angelgit.storage.models import AdvanceCause, check_name
-from angelos.angelgit.storage.queries import RevisionQueries
-from angelos.angelgit.storage.store import Store
-from angelos.angelgit.storage.writers import add_writers
 from angelos.angelgit.worktree.activity import DocumentActivity
 from angelos.angelgit.worktree.files import WorkingFiles
 from angelos.angelgit.worktree.writer import WorktreeWriter
 from angelos.core.ids import DocumentId, PrincipalId, ProposalId, Revision
 from angelos.core.pending import Pending
 from angelos.core.ports import Clock, Journal, LiveDocuments
-from angelos.core.repository import Branch, Candidate, DocumentAddress, Edit, Proposed
+from angelos.core.repository import Branch, Candidate, DocumentAddress, Proposed, TreeEdit
 from angelos.core.signing import SigningKey
 
 T = TypeVar("T")
@@ -80,20 +79,18 @@ class AngelGit(RevisionQueries):
         """
         super().__init__(database)
         self._check_config = check_config
-        self._live = LiveReplicas(database, DocumentLog(valkey))
+        self._live = LiveReplicas(self._stores, DocumentLog(valkey))
         self._activity = DocumentActivity(journal, clock)
         self._writer = WorktreeWriter(
             database, self._live, WorkingFiles(workspace), live, self._activity, clock
         )
-        self._commits = CommitWriter(database, self._live, clock, revision_key)
-        self._outbox = FactOutbox(database, journal)
+        self._commits = CommitWriter(self._live, clock, revision_key)
+        self._outbox = FactOutbox(self._stores, journal)
         self._transactions = Transactions(
-            database, self._live, self._commits, self._outbox, self._writer, live
+            self._stores, self._live, self._commits, self._outbox, self._writer, live
         )
-        self._proposals = DevProposals(database, self._live, self._transactions, self._commits)
-        self._mainline = Mainline(
-            database, self._live, self._transactions, self._commits, self._outbox
-        )
+        self._proposals = DevProposals(self._stores, self._live, self._transactions)
+        self._mainline = Mainline(self._stores, self._live, self._transactions, self._commits)
         self._typed_files: set[DocumentId] = set()
         """The documents that rooms have edited since the start."""
         self._creating = asyncio.Lock()
@@ -232,8 +229,8 @@ class AngelGit(RevisionQueries):
             InvalidInput: the name, a path, a content or the configuration is not allowed.
             TooLarge: a file, or the repository, is too large.
         """
-        async with self._database.transaction() as conn:
-            await Store(conn).check_free(check_name(repo))
+        async with self._stores.begin() as store:
+            await store.check_free(check_name(repo))
         imported = await asyncio.to_thread(import_files, repo, files, self._check_config)
         return await self._run_to_end(self._create(repo, imported, author, message))
 
@@ -242,7 +239,7 @@ class AngelGit(RevisionQueries):
         proposal: ProposalId,
         repo: str,
         base: Revision,
-        edits: Sequence[Edit],
+        edits: Sequence[TreeEdit],
         author: PrincipalId,
         message: str,
     ) -> Proposed:
@@ -353,12 +350,12 @@ class AngelGit(RevisionQueries):
             Stale: the same lines have changed on `main`.
         """
         candidate = await self._run_to_end(self._mainline.candidate(proposal))
-        signed, _ = await self.commit(candidate.repo, candidate.revision)
+        commit = await self.commit(candidate.repo, candidate.revision)
         changes = await self.changed(candidate.repo, candidate.main, candidate.revision)
         return Candidate(
             revision=candidate.revision,
             main=candidate.main,
-            tree=signed.commit.tree,
+            tree=commit.tree,
             changes=changes,
         )
 
@@ -400,27 +397,31 @@ class AngelGit(RevisionQueries):
     async def _create(
         self, repo: str, imported: ImportedRepo, author: PrincipalId, message: str
     ) -> Revision:
-        signed = self._commits.sign(repo, (), imported.manifest, author, message)
-        revision = signed.revision
         # One at a time, so that two names that differ in case alone cannot be added together.
         async with (
             self._creating,
             self._transactions.branch_lock(repo),
-            self._database.transaction() as conn,
+            self._stores.begin() as store,
         ):
-            store = Store(conn)
             await store.add_repo(repo)
-            await store.add_blobs(imported.blobs)
-            await store.add_commit(signed, imported.manifest)
-            await store.put_documents(imported.rows)
-            await add_writers(conn, [(*client, author) for client in imported.clients])
-            await store.mark_on_main([row.id for row in imported.rows])
+            await store.add_contents(imported.contents)
+            tree = await store.build_tree(imported.entries)
+            signed = self._commits.sign(repo, (), tree, CommitText((author,), message))
+            revision = signed.revision
+            await store.add_commit(repo, signed)
+            await store.add_documents(imported.rows)
+            await store.add_writers(
+                (row.id, client, author)
+                for row, state in imported.rows
+                for client in crdt.clients_of(state)
+            )
+            await store.add_to_main(repo, revision)
             for branch in _BRANCHES:
                 await store.set_branch(repo, branch, revision)
                 cause = AdvanceCause.created
                 fact = self._commits.branch_fact(repo, branch, None, revision, cause, author)
                 await store.add_facts([fact])
-        self._live.index.update(repo, imported.rows)
+        self._live.index.update(repo, [row for row, _ in imported.rows])
         await self._write_files(repo)
         await self._outbox.flush()
         return revision
@@ -435,9 +436,10 @@ class AngelGit(RevisionQueries):
             newer = await self._live.log.newer(repo, {row.id: row.upto for row in page})
             # Only documents that were edited since their snapshot have to be replayed.
             unedited = [row for row in page if row.id not in newer]
-            async with self._database.transaction() as conn:
-                blobs = await Store(conn).blobs([row.sha256 for row in unedited])
-            texts = {row.id: blobs[row.sha256] for row in unedited}
+            async with self._stores.begin() as store:
+                stored = await store.objects.present({row.sha256 for row in unedited})
+                contents = await store.contents(stored)
+            texts = {row.id: contents[row.sha256] for row in unedited if row.sha256 in contents}
             await self._writer.write_all(repo, page, texts)
 
     async def _run_to_end(self, work: Coroutine[object, None, T]) -> T:

@@ -118,18 +118,19 @@ class Repo:
             "GET", self._path("revisions", revision), api.RevisionView
         )
 
-    async def bundle(self, revision: str = "main") -> Bundle:
+    async def bundle(self, revision: str = "main", have: str | None = None) -> Bundle:
         """Return all of a revision with its signature; verify it before using it.
 
         Args:
             revision: Which one.
+            have: A revision of which the caller has everything; only what differs is sent.
 
         Raises:
             NotFound: There is no such repository or revision.
             Unavailable: The server cannot be reached, or its answer is no bundle.
         """
         route = self._path("revisions", revision, "bundle")
-        raw = await self._transport.fetch("GET", route, patience_s=_BUNDLE_S)
+        raw = await self._transport.fetch("GET", route, patience_s=_BUNDLE_S, query={"have": have})
         try:
             return msgspec.msgpack.decode(raw, type=Bundle)
         except (msgspec.DecodeError, ValueError, RecursionError) as error:

@@ -17,7 +17,7 @@ from angelos.core.pending import Pending
 from angelos.core.permissions import Permission, Role
 from angelos.core.principals import SessionKind
 from angelos.core.repository import Change, Edit
-from angelos.core.revision import Entry
+from angelos.core.revision_v2 import Trailer, TreeEntry
 
 # Python's `$` also matches before a last newline; the lookahead does not let that pass.
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$(?!\n)")]
@@ -211,10 +211,15 @@ class RevisionView(View, frozen=True, kw_only=True):
     parents: tuple[Revision, ...]
     tree: str
     author: PrincipalId
+    """The first of the authors."""
+    authors: tuple[PrincipalId, ...]
     message: str
+    trailers: tuple[Trailer, ...]
     at: int
+    body: bytes
+    """The exact bytes that are hashed and signed (`core/revision_v2.py`)."""
     signature: bytes
-    files: tuple[Entry, ...]
+    files: tuple[TreeEntry, ...]
 
 
 class RevisionList(View, frozen=True, kw_only=True):

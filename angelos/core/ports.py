@@ -38,8 +38,8 @@ from angelos.core.repository import (
     FileEntry,
     Proposed,
 )
-from angelos.core.revision import Bundle, Entry
-from angelos.core.revision_v2 import SignedCommitObject
+from angelos.core.revision import Bundle
+from angelos.core.revision_v2 import SignedCommitObject, TreeEntry
 from angelos.core.runs import Exit, Output
 from angelos.core.sessions import (
     Collected,
@@ -228,7 +228,7 @@ class Repository(Protocol):
         """Return a branch's revision; raise `NotFound`."""
         ...
 
-    async def tree(self, repo: str, revision: Revision) -> tuple[Entry, ...]:
+    async def tree(self, repo: str, revision: Revision) -> tuple[TreeEntry, ...]:
         """Return the entries of a revision, sorted by path; raise `NotFound`."""
         ...
 
@@ -240,8 +240,8 @@ class Repository(Protocol):
         """Return a file's content in the live documents of `dev`, typed a moment ago included."""
         ...
 
-    async def bundle(self, repo: str, revision: Revision) -> Bundle:
-        """Return all of one revision, signed, for a node to verify."""
+    async def bundle(self, repo: str, revision: Revision, have: Revision | None = None) -> Bundle:
+        """Return one revision, signed, or what it has beyond `have`, for a node to verify."""
         ...
 
     async def changed(self, repo: str, before: Revision, after: Revision) -> tuple[Change, ...]:

@@ -1,7 +1,6 @@
 r"""Revisions, format 2: storage grows with the change, and history means what it means in git.
 
-Format 1 (`core/revision.py`) stays in force until AngelGit writes this one; no repository holds
-both. What is new: directories are objects of their own, so that one changed file makes a few
+Directories are objects of their own, so that one changed file makes a few
 small objects and a node pulls only what it lacks; modes, symbolic links; a list of authors;
 trailers; the id of the git commit that a commit came from.
 
@@ -30,6 +29,7 @@ import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from enum import IntEnum, StrEnum
+from functools import lru_cache
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
@@ -338,6 +338,11 @@ def decode_directory(body: bytes) -> DirectoryObject:
         Tampered: The bytes are not a directory object in its one form.
         TooLarge: There are more than `MAX_OBJECT_BYTES`.
     """
+    return _decode_directory(body)
+
+
+@lru_cache(maxsize=4096)
+def _decode_directory(body: bytes) -> DirectoryObject:
     directory: DirectoryObject
     if body.startswith(_FAN_PREFIX):
         _, slots = _decoded(_fan_decoder, body, "directory")
@@ -513,7 +518,8 @@ def _loaded(digest: str, load: Load) -> DirectoryObject:
     return decode_directory(body)
 
 
-def _digit(name: str, depth: int) -> int:
+def name_digit(name: str, depth: int) -> int:
+    """Return the slot of a fan at this depth in which a name lies."""
     return int(hashlib.sha256(name.encode()).hexdigest()[depth], 16)
 
 
@@ -624,7 +630,7 @@ def _by_digit(names: Mapping[str, T], depth: int) -> list[dict[str, T]]:
         raise InvalidInput("Too many names with one hash in a directory.")
     slots: list[dict[str, T]] = [{} for _ in range(FAN_SLOTS)]
     for name, value in names.items():
-        slots[_digit(name, depth)][name] = value
+        slots[name_digit(name, depth)][name] = value
     return slots
 
 
@@ -656,7 +662,7 @@ def _names(digest: str, load: Load, prefix: str = "") -> Iterator[DirectoryEntry
 def _find(digest: str, load: Load, name: str) -> DirectoryEntry | None:
     directory, depth = _loaded(digest, load), 0
     while isinstance(directory, DirectoryFan):
-        slot = directory.slots[_digit(name, depth)]
+        slot = directory.slots[name_digit(name, depth)]
         if slot is None:
             return None
         directory, depth = _loaded(slot.hash, load), depth + 1

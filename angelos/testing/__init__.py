@@ -30,6 +30,7 @@ from angelos.testing.intake import MemoryGenerations, MemoryIntake
 from angelos.testing.memory import ManualClock, MemoryJournal
 from angelos.testing.queues import MemoryEnvelopeQueue, MemoryLeases
 from angelos.testing.repository import MemoryRepository
+from angelos.testing.revisions import signed_bundle
 from angelos.testing.sandbox import ScriptedBox, ScriptedSandbox
 
 __all__ = [
@@ -52,6 +53,7 @@ __all__ = [
     "need",
     "next_fact",
     "queue",
+    "signed_bundle",
     "stores",
     "valkey",
 ]

@@ -128,7 +128,7 @@ async def _work(config: NodeConfig, identity: Identity, keys: Keys, clock: Clock
         node = Node(
             config,
             lambda info: _connect(identity, clock, info),
-            lambda repo, revision: angelos.repos[repo].bundle(revision),
+            lambda repo, revision, have: angelos.repos[repo].bundle(revision, have),
             sandbox,
             clock,
             keys,

@@ -18,7 +18,7 @@ import zstandard
 
 from angelos.adapters.host.datadir import DataDir
 from angelos.adapters.host.embedded import EmbeddedPostgres, EmbeddedValkey
-from tests.acceptance.independent import read_fact, sha256
+from tests.acceptance.independent import read_fact
 
 EPHEMERAL = {"task.output", "document.edited"}
 
@@ -117,22 +117,54 @@ def _journal(client: redis.Redis) -> list[dict[str, Any]]:
     return facts
 
 
+_PROPOSALS = "select id, status, body from angelgit_proposal"
+
+
+def _record(objects: dict[str, bytes], record: dict[str, Any]) -> dict[str, Any]:
+    return record | {"edits": msgspec.msgpack.decode(objects[record["edits"]])}
+
+
+def _files(
+    objects: dict[str, bytes], digest: str, folder: str
+) -> Iterator[tuple[str, tuple[int, bytes]]]:
+    """Yield (path, (mode, content)) of a directory and those below it."""
+    kind, rows = msgspec.msgpack.decode(objects[digest])
+    for row in rows:
+        if kind == "fan":
+            yield from _files(objects, row[0].hex(), folder) if row else ()
+        elif row[1] == 0o040000:
+            yield from _files(objects, row[2].hex(), f"{folder}{row[0]}/")
+        else:
+            yield f"{folder}{row[0]}", (row[1], objects[row[2].hex()])
+
+
 def _read(connection: psycopg.Connection, facts: list[dict[str, Any]]) -> Left:
     def rows(query: str) -> list[Any]:
         return connection.execute(query.encode()).fetchall()
 
-    blobs = {}
-    for name, body in rows("select sha256, body from angelgit_blob"):
-        blobs[name] = zstandard.ZstdDecompressor().decompress(body)
-        assert sha256(blobs[name]) == name
-    commits = {}
-    for revision, manifest, body in rows("select revision, manifest, body from angelgit_commit"):
-        files = {
-            path: (mode, blobs[content])
-            for path, mode, content, *_ in msgspec.msgpack.decode(blobs[manifest])
-        }
-        commits[revision] = msgspec.msgpack.decode(body) | {"files": files}
     decode = msgspec.msgpack.decode
+    objects: dict[str, bytes] = {}
+    query = "select hash, base, body from angelgit_object order by depth"
+    for digest, base, packed in rows(query):
+        kind = zstandard.DICT_TYPE_RAWCONTENT
+        data = zstandard.ZstdCompressionDict(objects[base.hex()], dict_type=kind) if base else None
+        objects[digest.hex()] = zstandard.ZstdDecompressor(dict_data=data).decompress(packed)
+    commits = {}
+    query = "select revision, body, signature from angelgit_commit"
+    for revision, body, signature in rows(query):
+        _, _, _, parents, tree, authors, *_ = decode(body)
+        commit = {
+            "parents": [parent.hex() for parent in parents],
+            "tree": tree.hex(),
+            "author": authors[0],
+        }
+        commits[revision.hex()] = {
+            "revision": revision.hex(),
+            "body": body,
+            "signature": signature,
+            "commit": commit,
+            "files": dict(_files(objects, tree.hex(), "")),
+        }
     return Left(
         facts=facts,
         leaves=[
@@ -141,11 +173,11 @@ def _read(connection: psycopg.Connection, facts: list[dict[str, Any]]) -> Left:
         ],
         notes=rows("select size, root, note from audit_checkpoint order by size"),
         commits=commits,
-        branches=dict(rows("select repo || ':' || name, revision from angelgit_branch")),
-        proposals={
-            row[0]: (row[1], decode(row[2]))
-            for row in rows("select id, status, body from angelgit_proposal")
+        branches={
+            name: revision.hex()
+            for name, revision in rows("select repo || ':' || name, revision from angelgit_branch")
         },
+        proposals={row[0]: (row[1], _record(objects, decode(row[2]))) for row in rows(_PROPOSALS)},
         certificates=rows("select principal, serial, denied from certificate"),
         quarantined={row[0] for row in rows("select principal from quarantine")},
     )

@@ -84,9 +84,40 @@ def checkpoint(note: str, vkeys: str) -> tuple[int, bytes]:
 
 
 def tree_hash(files: Mapping[str, tuple[int, bytes]]) -> str:
-    """Return the hash of a tree of path -> (mode, content)."""
-    rows = sorted([path, mode, sha256(content)] for path, (mode, content) in files.items())
-    return sha256(b"angelos.tree.v1\0" + canonical(rows))
+    """Return the hash of a tree of path -> (mode, content), by docs/reference/formats.
+
+    A directory is `["leaf", [[name, mode, hash, size]]]`; of more than 64 names it is
+    `["fan", [[hash, count] or nil] * 16]`, by the digits of SHA-256(name).
+    """
+    names: dict[str, Any] = {}
+    for path, file in files.items():
+        *folders, name = path.split("/")
+        here = names
+        for folder in folders:
+            here = here.setdefault(folder, {})
+        here[name] = file
+    return _directory(names, 0)[0]
+
+
+def _directory(names: Mapping[str, Any], depth: int) -> tuple[str, int]:
+    if len(names) <= 64:
+        rows = []
+        for name in sorted(names, key=str.encode):
+            entry = names[name]
+            if isinstance(entry, dict):
+                rows.append([name, 0o040000, bytes.fromhex(_directory(entry, 0)[0]), 0])
+            else:
+                mode, content = entry
+                rows.append([name, mode, hashlib.sha256(content).digest(), len(content)])
+        body = msgspec.msgpack.encode(["leaf", rows])
+    else:
+        slots: list[dict[str, Any]] = [{} for _ in range(16)]
+        for name, entry in names.items():
+            slots[int(sha256(name.encode())[depth], 16)][name] = entry
+        parts = [_directory(slot, depth + 1) if slot else None for slot in slots]
+        fan = [part and [bytes.fromhex(part[0]), part[1]] for part in parts]
+        body = msgspec.msgpack.encode(["fan", fan])
+    return sha256(b"angelos.directory.v2\0" + body), len(names)
 
 
 def files_on_disk(folder: Path) -> dict[str, tuple[int, bytes]]:
@@ -94,18 +125,15 @@ def files_on_disk(folder: Path) -> dict[str, tuple[int, bytes]]:
     found = {}
     for path in folder.rglob("*"):
         if path.is_file():
-            mode = 0o755 if path.stat().st_mode & 0o100 else 0o644
+            mode = 0o100755 if path.stat().st_mode & 0o100 else 0o100644
             found[path.relative_to(folder).as_posix()] = (mode, path.read_bytes())
     return found
 
 
 def check_commit(signed: Mapping[str, Any], key: Ed25519PublicKey) -> None:
     """Raise unless a stored commit has the hash it goes by and the repository's signature."""
-    commit = signed["commit"]
-    names = ("repo", "parents", "tree", "author", "on_behalf_of", "message", "at")
-    body = canonical([commit[name] for name in names])
-    assert sha256(b"angelos.commit.v1\0" + body) == signed["revision"]
-    key.verify(signed["signature"], b"angelos.commit.v1\0" + signed["revision"].encode())
+    assert sha256(b"angelos.commit.v2\0" + signed["body"]) == signed["revision"]
+    key.verify(signed["signature"], b"angelos.commit.v2\0" + signed["revision"].encode())
 
 
 def read_fact(body: bytes) -> dict[str, Any]:

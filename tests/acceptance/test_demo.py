@@ -49,7 +49,7 @@ def test_1_the_interpreters_own_modules_are_main(demo):
     assert first["commit"]["parents"] == []
     assert first["files"][PATH][1] == Path(statistics.__file__).read_bytes()
     assert first["files"][patches.DIFFLIB][1] == Path(difflib.__file__).read_bytes()
-    imported = {path: (0o644, text.encode()) for path, text in study.study_files().items()}
+    imported = {path: (0o100644, text.encode()) for path, text in study.study_files().items()}
     assert first["files"] == imported
     assert tree_hash(imported) == demo["import"]["tree"] == first["commit"]["tree"]
     assert len(imported) == demo["import"]["files"]

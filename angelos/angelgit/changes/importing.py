@@ -8,11 +8,13 @@ import msgspec
 
 from angelos.angelgit.documents import crdt
 from angelos.angelgit.documents.canonical import canonical, check_text
-from angelos.angelgit.storage.models import DocumentRow, FileState, Manifest, sha256
-from angelos.angelgit.storage.trees import BESIDE, file_below_file, with_files
+from angelos.angelgit.storage.models import DocumentRow
+from angelos.angelgit.storage.trees import BESIDE, file_below_file
 from angelos.core.errors import InvalidInput
 from angelos.core.ids import uuid7
 from angelos.core.paths import safe_path
+from angelos.core.revision import MAX_FILES
+from angelos.core.revision_v2 import TreeEntry
 
 CONFIG = "angelos.toml"
 CheckConfig = Callable[[bytes], object]
@@ -24,13 +26,12 @@ def no_check(body: bytes) -> None:
 
 
 class ImportedRepo(msgspec.Struct, frozen=True):
-    """The documents, files and blobs of a new repository."""
+    """The files and documents of a new repository."""
 
-    manifest: Manifest
-    rows: tuple[DocumentRow, ...]
-    blobs: tuple[bytes, ...]
-    clients: tuple[tuple[str, int], ...]
-    """Document and CRDT client id of what each file holds."""
+    entries: tuple[TreeEntry, ...]
+    rows: tuple[tuple[DocumentRow, bytes], ...]
+    """Documents with their first states."""
+    contents: tuple[bytes, ...]
 
 
 def import_files(
@@ -49,40 +50,24 @@ def import_files(
     """
     for path in files:
         safe_path(path)
+    if len(files) > MAX_FILES:
+        raise InvalidInput(f"A repository holds at most {MAX_FILES} files.")
     if pair := file_below_file(files):
         raise InvalidInput(f"{pair[1]} cannot be beside {pair[0]}.", hint=BESIDE)
-    manifest: list[FileState] = []
-    rows: list[DocumentRow] = []
-    blobs: list[bytes] = []
-    clients: list[tuple[str, int]] = []
+    entries: list[TreeEntry] = []
+    rows: list[tuple[DocumentRow, bytes]] = []
+    contents: list[bytes] = []
     for path in sorted(files):
         text = check_text(path, files[path])
         text = check_text(path, canonical(path, text))
         if path == CONFIG:
             check_config(text.encode())
-        content, state = text.encode(), crdt.build(path, text)
-        file = FileState(
-            path=path,
-            mode=0o644,
-            sha256=sha256(content),
-            size=len(content),
-            document=uuid7(),
-            state=sha256(state),
+        content = text.encode()
+        entry = TreeEntry.of(path, content)
+        entries.append(entry)
+        contents.append(content)
+        row = DocumentRow(
+            id=uuid7(), repo=repo, path=path, mode=0o644, alive=True, sha256=entry.sha256
         )
-        manifest.append(file)
-        rows.append(_new_row(repo, file))
-        blobs += [content, state]
-        clients += [(file.document, client) for client in crdt.clients_of(state)]
-    return ImportedRepo(with_files((), manifest), tuple(rows), tuple(blobs), tuple(clients))
-
-
-def _new_row(repo: str, file: FileState) -> DocumentRow:
-    return DocumentRow(
-        id=file.document,
-        repo=repo,
-        path=file.path,
-        mode=file.mode,
-        alive=True,
-        sha256=file.sha256,
-        state=file.state,
-    )
+        rows.append((row, crdt.build(path, text)))
+    return ImportedRepo(tuple(entries), tuple(rows), tuple(contents))

@@ -5,13 +5,15 @@ Pure and sometimes expensive: the callers use `in_thread`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 
-from angelos.angelgit.changes import prepare
-from angelos.angelgit.merge.hunks import edit_conflict, hunks_of, placed
+from angelos.angelgit.merge.changes import ChangedFile
+from angelos.angelgit.merge.conflicts import MergeConflict
+from angelos.angelgit.merge.files import FileContent
+from angelos.angelgit.merge.hunks import edit_conflict, file_hunks, hunks_of, placed
 from angelos.angelgit.storage.models import ProposalStatus, StoredProposal
 from angelos.core.ids import Revision
 from angelos.core.pending import HunkState, Pending, PendingHunk
@@ -25,39 +27,25 @@ _STATES = {
 }
 
 
-class ProposalTexts(NamedTuple):
-    """The texts of a proposal's files by path."""
+class TriedFiles(NamedTuple):
+    """A proposal's files, tried against `dev`."""
 
-    before: Mapping[str, str]
-    after: Mapping[str, str]
-    live: Mapping[str, str]
-    """In `dev` now; empty if the proposal no longer waits."""
-    dev: Mapping[str, str]
-    """Path -> document of the files in `dev`."""
+    changed: Sequence[ChangedFile]
+    live: Mapping[str, FileContent]
+    """Path -> file in `dev` now; empty if the proposal no longer waits."""
+    conflicts: Sequence[MergeConflict]
 
 
-def pending_of(stored: StoredProposal, texts: ProposalTexts, dev: Revision) -> Pending:
+def pending_of(stored: StoredProposal, tried: TriedFiles, dev: Revision) -> Pending:
     """Return a proposal in hunks, tried against the live text.
 
     Args:
         stored: the proposal.
-        texts: the texts of its files.
+        tried: its files.
         dev: the head of `dev` below the live text.
     """
     record = stored.record
-    hunks: list[PendingHunk] = []
-    for change in record.paths:
-        path = change.path
-        before, after = texts.before.get(path), texts.after.get(path)
-        of_file = hunks_of(path, before, after)
-        if before is not None and path in texts.live:
-            of_file = placed(of_file, path, before, texts.live[path])
-        hunks += of_file
-    conflicts = (
-        prepare.find_conflicts(record.paths, texts.dev, texts.before, texts.live, texts.after)
-        if stored.status is ProposalStatus.proposed
-        else []
-    )
+    hunks = [hunk for change in tried.changed for hunk in _hunks(change, tried.live)]
     state = _STATES[stored.status]
     return Pending(
         id=record.id,
@@ -69,8 +57,22 @@ def pending_of(stored: StoredProposal, texts: ProposalTexts, dev: Revision) -> P
         hunks=tuple(msgspec.structs.replace(hunk, state=state) for hunk in hunks),
         dev=dev,
         at=_time_of(record.id),
-        conflicts=tuple(edit_conflict(conflict) for conflict in conflicts),
+        reverts=record.reverts,
+        conflicts=tuple(edit_conflict(conflict) for conflict in tried.conflicts),
     )
+
+
+def _hunks(change: ChangedFile, live: Mapping[str, FileContent]) -> tuple[PendingHunk, ...]:
+    """Return the hunks of one file: by line where both sides are text, else of the whole."""
+    path, before, after = change.path, change.before, change.after
+    whole = file_hunks(path, change.to, before, after)
+    if any(side is not None and not side.live for side in (before, after)):
+        return whole
+    hunks = hunks_of(path, before and before.text, after and after.text)
+    present = live.get(path)
+    if before is not None and after is not None and present is not None and present.live:
+        hunks = placed(hunks, path, before.text, present.text)
+    return (*whole, *hunks)
 
 
 def _time_of(proposal: str) -> float:

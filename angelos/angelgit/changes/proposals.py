@@ -1,4 +1,4 @@
-r"""Proposals beside `dev`: recorded and tried, accepted into it, and taken out again.
+r"""Proposals: recorded, merged into `dev`, and taken out again.
 
 For example:
 
@@ -10,57 +10,52 @@ For example:
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping, Sequence
-from functools import partial
 
-import msgspec
-
-from angelos.adapters.stores.postgres import Database
-from angelos.angelgit.changes import candidates, overlay, prepare
-from angelos.angelgit.changes.commits import CommitWriter
-from angelos.angelgit.changes.transactions import Transactions
-from angelos.angelgit.documents import crdt
-from angelos.angelgit.merge import rebase
+from angelos.angelgit.changes import editing, overlay, sides
+from angelos.angelgit.changes.commits import CommitText
+from angelos.angelgit.changes.transactions import DevChange, Transactions
+from angelos.angelgit.documents.edits import is_cut, unified_diff
+from angelos.angelgit.merge.changes import (
+    ChangedFile,
+    MergedFiles,
+    blocked,
+    merge_changes,
+    refuse_conflicts,
+    refuse_stale,
+)
+from angelos.angelgit.merge.files import FileContent, Resolve, content_of
 from angelos.angelgit.storage import trees
 from angelos.angelgit.storage.live import LiveReplicas
 from angelos.angelgit.storage.models import (
     AdvanceCause,
-    PathChange,
-    PathOp,
+    FileChange,
     PreparedProposal,
     ProposalStatus,
     StoredProposal,
-    Transaction,
+    encode,
     proposal_digest,
     sha256,
 )
-from angelos.angelgit.storage.store import Store
+from angelos.angelgit.storage.store import Store, Stores
 from angelos.angelgit.threads import in_thread
-from angelos.core.errors import Conflict, InvalidInput, NotFound
+from angelos.core.errors import Conflict, InvalidInput
+from angelos.core.facts import Fact
 from angelos.core.ids import PrincipalId, ProposalId, Revision
-from angelos.core.paths import safe_path
 from angelos.core.pending import Pending
-from angelos.core.repository import Edit, NewText, Proposed
+from angelos.core.repository import Change, Proposed, PutBlob, TreeEdit
+from angelos.core.revision_v2 import EntryMode, TrailerKey
 
-MAX_EDITS = 256
 _PAGE = 100
 
 
 class DevProposals:
     """The proposals of all repositories."""
 
-    def __init__(
-        self,
-        database: Database,
-        live: LiveReplicas,
-        transactions: Transactions,
-        commits: CommitWriter,
-    ) -> None:
-        self._database = database
+    def __init__(self, stores: Stores, live: LiveReplicas, transactions: Transactions) -> None:
+        self._stores = stores
         self._live = live
         self._transactions = transactions
-        self._commits = commits
 
     # -- propose -----------------------------------------------------------------------------
 
@@ -69,270 +64,202 @@ class DevProposals:
         proposal: ProposalId,
         repo: str,
         base: Revision,
-        edits: Sequence[Edit],
+        edits: Sequence[TreeEdit],
         author: PrincipalId,
         message: str,
+        reverts: ProposalId | None = None,
     ) -> Proposed:
         """Store edits against `base` and return what they change; nothing is merged."""
-        paths = {edit.path for edit in edits}
-        if not 0 < len(edits) <= MAX_EDITS or len(paths) != len(edits):
-            raise InvalidInput(f"A proposal has 1 to {MAX_EDITS} edits, one for each path.")
+        editing.check_edits(edits)
         digest = proposal_digest(repo, base, author, edits)
         if (stored := await self._find(proposal, digest)) is not None:
             return stored
-        prepared = await self._prepare(repo, base, edits)
-        if not prepared:
+        async with self._stores.begin() as store:
+            changed = await self._changed(store, repo, base, edits)
+        if not changed:
             raise InvalidInput("These edits change nothing in their base revision.")
-        before = {p.change.path: p.before for p in prepared if p.before is not None}
-        after = {p.change.path: p.after for p in prepared if p.after is not None}
-        record = PreparedProposal(
-            id=proposal,
-            repo=repo,
-            base=base,
-            author=author,
-            message=message,
-            digest=digest,
-            edits=tuple(edits),
-            paths=tuple(p.change for p in prepared),
-            before=_hashes(before),
-            after=_hashes(after),
-            diffs={p.change.path: p.diff for p in prepared},
-        )
-        current = await self._live_texts(record)
-        await self._refuse_conflicts(record, before, current, after)
-        async with self._database.transaction() as conn:
-            store = Store(conn)
-            await store.add_blobs(text.encode() for text in after.values())
+        paths = _touched(changed)
+        locked = self._transactions.documents_to_lock(repo, paths) - self._live.index.dirty(repo)
+        async with self._live.lock(locked), self._stores.begin() as store:
+            current = await self._transactions.dev_files(store, repo, paths)
+            merged = await self._merged(store, repo, changed, current, Resolve.refuse)
+        refuse_stale(merged.conflicts, "dev", base)
+        async with self._stores.begin() as store:
+            record = PreparedProposal(
+                id=proposal,
+                repo=repo,
+                base=base,
+                author=author,
+                message=message,
+                digest=digest,
+                changes=await self._stored_changes(store, changed),
+                edits=await _stored_edits(store, edits, changed),
+                reverts=reverts,
+                dev_base=not await store.was_main(repo, base),
+            )
             added = await store.add_proposal(record)
         if not added and (stored := await self._find(proposal, digest)) is not None:
             return stored  # the same call ran beside this one
-        return trees.proposed(record)
-
-    async def _live_texts(self, record: PreparedProposal) -> dict[str, str]:
-        """Return the current texts of a proposal's files, of those that `dev` has."""
-        texts: dict[str, str] = {}
-        for change in record.paths:
-            with contextlib.suppress(NotFound):
-                texts[change.path] = await self._live.text(record.repo, change.path)
-        return texts
+        return await _proposed(record, changed)
 
     async def _find(self, proposal: ProposalId, digest: str) -> Proposed | None:
         """Return a stored proposal; raise `Conflict` if its edits are others."""
-        async with self._database.transaction() as conn:
-            stored = await Store(conn).find_proposal(proposal)
-        if stored is not None and stored.record.digest != digest:
-            raise Conflict(f"Proposal {proposal} exists already with other edits.")
-        return trees.proposed(stored.record) if stored else None
+        async with self._stores.begin() as store:
+            stored = await store.find_proposal(proposal)
+            if stored is None:
+                return None
+            if stored.record.digest != digest:
+                raise Conflict(f"Proposal {proposal} exists already with other edits.")
+            changed = await sides.changed_files(store, stored.record.changes)
+        return await _proposed(stored.record, changed)
 
-    async def _prepare(
-        self, repo: str, base: Revision, edits: Sequence[Edit]
-    ) -> list[prepare.PreparedEdit]:
-        async with self._database.transaction() as conn:
-            store = Store(conn)
-            _, manifest = await store.commit(repo, base)
-            files = trees.by_path(manifest)
-            touched = [files[p] for p in (safe_path(e.path) for e in edits) if p in files]
-            blobs = await store.blobs([s for f in touched for s in (f.sha256, f.state)])
-        new = {e.path for e in edits} - files.keys()
-        if new and (pair := trees.file_below_file({*files, *new})):
+    async def _changed(
+        self, store: Store, repo: str, base: Revision, edits: Sequence[TreeEdit]
+    ) -> list[ChangedFile]:
+        """Return what edits change in their base, with the contents."""
+        commit = await store.commit(repo, base)
+        paths = editing.touched(edits)
+        nodes = await store.nodes(commit.tree, paths)
+        entries = await store.entries(commit.tree, paths)
+        files = await sides.file_contents(store, entries)
+        blobs = await _named_blobs(store, edits)
+        size = sum(len(file.body) for file in files.values()) + len(repr(edits))
+        edited = await in_thread(size, editing.apply_edits, files, edits, blobs)
+        created = {p for p, file in edited.files.items() if file and p not in files}
+        if pair := trees.file_below_file(created):
             raise InvalidInput(f"{pair[1]} cannot be beside {pair[0]}.", hint=trees.BESIDE)
-        prepared: list[prepare.PreparedEdit] = []
-        for edit in edits:
-            file = files.get(edit.path)
-            text = blobs[file.sha256].decode() if file else ""
-            base_file = prepare.BaseFile(file, text, blobs[file.state]) if file else None
-            size = len(text) + (len(edit.text) if isinstance(edit, NewText) else 0)
-            result = await in_thread(size, prepare.prepare_edit, edit, base_file)
-            prepared += [result] if result else []
-        return prepared
+        for path in created:
+            blocker = trees.clash(commit.tree, nodes, path)
+            if blocker is not None and edited.files.get(blocker, ...) is not None:
+                below = trees.first_below(commit.tree, await store.nodes(commit.tree), path)
+                upper, lower = (path, below) if blocker == path else (blocker, path)
+                raise InvalidInput(f"{lower} cannot be beside {upper}.", hint=trees.BESIDE)
+        moved_to = set(edited.moves.values())
+        return [
+            ChangedFile(
+                path,
+                edited.moves.get(path, ""),
+                files.get(path),
+                edited.files.get(edited.moves.get(path, path)),
+            )
+            for path in editing.touched(edits)
+            if path not in moved_to
+            and path in edited.files
+            and (path in edited.moves or files.get(path) != edited.files[path])
+        ]
 
-    async def _refuse_conflicts(
+    async def _stored_changes(
+        self, store: Store, changed: Sequence[ChangedFile]
+    ) -> tuple[FileChange, ...]:
+        """Store the proposed contents, and return the changes by their hashes."""
+        before = {c.path: c.before for c in changed if c.before}
+        after = {c.path: c.after for c in changed if c.after}
+        old = await self._transactions.store_files(store, before, {})
+        new = await self._transactions.store_files(store, after, before)
+        rows = []
+        for change in changed:
+            entry = new.get(change.path)
+            if entry is not None and change.to:
+                entry = type(entry)(change.to, entry.mode, entry.sha256, entry.size)
+            rows.append(
+                FileChange(path=change.path, before=old.get(change.path), after=entry, to=change.to)
+            )
+        return tuple(rows)
+
+    async def _merged(
         self,
-        record: PreparedProposal,
-        base: Mapping[str, str],
-        current: Mapping[str, str],
-        proposed: Mapping[str, str],
-    ) -> None:
-        size = sum(len(text) for side in (base, current, proposed) for text in side.values())
-        dev = self._live.index.paths(record.repo)
-        conflicts = await in_thread(
-            size, prepare.find_conflicts, record.paths, dev, base, current, proposed
-        )
-        prepare.refuse_conflicts(conflicts, record.base)
+        store: Store,
+        repo: str,
+        changed: Sequence[ChangedFile],
+        current: Mapping[str, FileContent],
+        resolve: Resolve,
+    ) -> MergedFiles:
+        """Return what changes make of `dev`."""
+        size = sum(len(f.body) for c in changed for f in (c.before, c.after) if f)
+        size += sum(len(file.body) for file in current.values())
+        merged = await in_thread(size, merge_changes, changed, current, resolve)
+        commit = await store.commit(repo, await store.head(repo, "dev"))
+        await check_places(store, commit.tree, merged, current)
+        return merged
 
     # -- merge -------------------------------------------------------------------------------
 
     async def merge(self, proposal: ProposalId) -> Revision:
         """Merge a proposal into the live documents of `dev`; a second time does nothing."""
-        repo = (await self._proposal(proposal)).record.repo
-        async with self._transactions.branch_lock(repo):
-            await self._transactions.recover(repo)
-            stored = await self._proposal(proposal)
-            record = stored.record
-            if stored.status in (ProposalStatus.reverted, ProposalStatus.withdrawn):
-                raise Conflict(f"Proposal {proposal} was {stored.status}; propose it again.")
-            if stored.status is ProposalStatus.promoted:
-                raise Conflict(f"Proposal {proposal} is part of main already.")
-            if stored.merged is not None:
-                return stored.merged
-            locked = self._transactions.documents_to_lock(repo, record.paths)
+        stored = await self._proposal(proposal)
+        record = stored.record
+        async with self._transactions.branch_lock(record.repo):
+            await self._transactions.recover(record.repo)
+            paths = _touched_by(record.changes)
+            locked = self._transactions.documents_to_lock(record.repo, paths)
             async with self._live.lock(locked):
-                await self._commits.commit_live_edits(repo, locked)
-                base, proposed = await self._texts(record.before, record.after)
-                current = await self._current_texts(repo, record.paths)
-                await self._refuse_conflicts(record, base, current, proposed)
-                # First onto main, then onto dev: dev gets main's update and what it needs beside
-                # it, so that a later candidate brings nothing that dev has not.
-                rebased = await self._rebase_onto_main(stored)
-                paths = [
-                    await self._rebase_onto_dev(repo, p, base, proposed, merge_alike=True)
-                    for p in rebased
-                ]
-                transaction = Transaction(
-                    id=proposal,
-                    repo=repo,
-                    cause=AdvanceCause.proposal,
-                    author=record.author,
-                    message=record.message,
-                    paths=tuple(paths),
-                    proposal=proposal,
-                    rebased=rebased if rebased != record.paths else (),
+                async with self._stores.begin() as store:
+                    stored = await store.proposal(proposal)
+                    if stored.status in (ProposalStatus.reverted, ProposalStatus.withdrawn):
+                        raise Conflict(
+                            f"Proposal {proposal} was {stored.status}; propose it again."
+                        )
+                    if stored.status is ProposalStatus.promoted:
+                        raise Conflict(f"Proposal {proposal} is part of main already.")
+                    if stored.merged is not None:
+                        return stored.merged
+                    changed = await sides.changed_files(store, record.changes)
+                    current = await self._transactions.dev_files(store, record.repo, paths)
+                    merged = await self._merged(
+                        store, record.repo, changed, current, Resolve.refuse
+                    )
+                refuse_stale(merged.conflicts, "dev", record.base)
+
+                async def mark(store: Store, revision: Revision) -> list[Fact]:
+                    await store.mark_merged(proposal, revision)
+                    return []
+
+                change = DevChange(
+                    AdvanceCause.proposal, commit_text(record), merged, proposal=proposal
                 )
-                await self._transactions.begin(transaction)
-                revision = await self._transactions.execute(transaction)
-            await self._transactions.publish(transaction)
+                revision, published = await self._transactions.commit(
+                    record.repo, change, current, locked, mark
+                )
+            await self._transactions.publish(published)
         return revision
-
-    async def _current_texts(self, repo: str, paths: Sequence[PathChange]) -> dict[str, str]:
-        """Return the texts in `dev` of documents whose locks the caller holds."""
-        dev = self._live.index.paths(repo)
-        current: dict[str, str] = {}
-        for change in paths:
-            if change.op is not PathOp.create and dev.get(change.path) == change.document:
-                replica = await self._live.replica(repo, change.document, change.path)
-                current[change.path] = replica.text()
-        return current
-
-    async def _rebase_onto_main(self, stored: StoredProposal) -> tuple[PathChange, ...]:
-        """Return a proposal's changes with updates that give the expected text on `main`."""
-        async with self._database.transaction() as conn:
-            store = Store(conn)
-            repo = stored.record.repo
-            _, main = await store.commit(repo, await store.head(repo, "main"))
-            rebased = await candidates.rebase_paths(store, stored, main)
-            await store.add_blobs(r.state or crdt.EMPTY for r in rebased if r.rewritten)
-        return tuple(r.change for r in rebased)
-
-    async def _rebase_onto_dev(
-        self,
-        repo: str,
-        change: PathChange,
-        before: Mapping[str, str],
-        after: Mapping[str, str],
-        *,
-        merge_alike: bool = False,
-    ) -> PathChange:
-        """Return a change as it is made in `dev`; the caller holds the document's lock."""
-        if change.op is not PathOp.edit:
-            return change
-        state = (await self._live.replica(repo, change.document, change.path)).state()
-        texts = (before[change.path], after[change.path])
-        update = await in_thread(
-            len(state),
-            partial(rebase.onto_dev, merge_alike=merge_alike),
-            change.path,
-            state,
-            change.update,
-            *texts,
-        )
-        return msgspec.structs.replace(change, update=update)
 
     # -- revert ------------------------------------------------------------------------------
 
     async def revert(self, proposal: ProposalId) -> Revision:
         """Take a merged proposal's edits out of `dev`, and leave everybody else's."""
-        repo = (await self._proposal(proposal)).record.repo
-        async with self._transactions.branch_lock(repo):
-            await self._transactions.recover(repo)
-            stored = await self._proposal(proposal)
-            record = stored.record
-            if stored.reverted is not None:
-                return stored.reverted
-            if stored.status is not ProposalStatus.merged:
-                raise Conflict(
-                    f"Proposal {proposal} is {stored.status}, so it cannot be taken out of dev.",
-                    hint="What is on main is taken back by a rollback.",
-                )
-            inverses = await self._inverses(record)
-            locked = self._transactions.documents_to_lock(repo, record.paths)
+        stored = await self._proposal(proposal)
+        record = stored.record
+        async with self._transactions.branch_lock(record.repo):
+            await self._transactions.recover(record.repo)
+            paths = _touched_by(record.changes)
+            locked = self._transactions.documents_to_lock(record.repo, paths)
             async with self._live.lock(locked):
-                await self._commits.commit_live_edits(repo, locked)
-                before, after = await self._texts(record.before, record.after)
-                paths = [
-                    await self._revert_path(repo, p, inverses, before, after) for p in record.paths
-                ]
-                transaction = Transaction(
-                    id=f"{proposal}.revert",
-                    repo=repo,
-                    cause=AdvanceCause.revert,
-                    author=record.author,
-                    message=f"Revert: {record.message}",
-                    paths=tuple(paths),
-                    proposal=proposal,
-                    inverses=inverses,
+                async with self._stores.begin() as store:
+                    stored = await store.proposal(proposal)
+                    if stored.reverted is not None:
+                        return stored.reverted
+                    if stored.status is not ProposalStatus.merged:
+                        raise Conflict(
+                            f"Proposal {proposal} is {stored.status}, so it cannot be taken out.",
+                            hint="What is on main is taken back by a proposal that reverts it.",
+                        )
+                    changed = inverted(await sides.changed_files(store, record.changes))
+                    current = await self._transactions.dev_files(store, record.repo, paths)
+                    merged = await self._merged(store, record.repo, changed, current, Resolve.weave)
+                refuse_conflicts(merged.conflicts)
+
+                async def mark(store: Store, revision: Revision) -> list[Fact]:
+                    await store.mark_reverted(proposal, revision)
+                    return []
+
+                trailers: dict[TrailerKey, str | None] = {TrailerKey.reverts: proposal}
+                text = CommitText.of(record.author, f"Revert: {record.message}", trailers)
+                change = DevChange(AdvanceCause.revert, text, merged, proposal=proposal)
+                revision, published = await self._transactions.commit(
+                    record.repo, change, current, locked, mark
                 )
-                await self._transactions.begin(transaction)
-                revision = await self._transactions.execute(transaction)
-            await self._transactions.publish(transaction)
+            await self._transactions.publish(published)
         return revision
-
-    async def _inverses(self, record: PreparedProposal) -> dict[str, bytes]:
-        """Return, by document, the update that takes a proposal's update out again."""
-        async with self._database.transaction() as conn:
-            store = Store(conn)
-            _, manifest = await store.commit(record.repo, record.base)
-            files = {f.document: f for f in manifest}
-            bases = {
-                p.document: p.update_base or files[p.document].state
-                for p in record.paths
-                if p.update_base or p.document in files
-            }
-            states = await store.blobs(bases.values())
-        inverses = {}
-        for change in record.paths:
-            if change.update:
-                sha = bases.get(change.document)
-                state = states[sha] if sha else crdt.EMPTY
-                inverses[change.document] = await in_thread(
-                    len(state), crdt.inverse, change.path, state, change.update
-                )
-        return inverses
-
-    async def _revert_path(
-        self,
-        repo: str,
-        change: PathChange,
-        inverses: Mapping[str, bytes],
-        before: Mapping[str, str],
-        after: Mapping[str, str],
-    ) -> PathChange:
-        """Return the change that takes another one out of `dev`, in its current state."""
-        path, document, mode = change.path, change.document, change.mode
-        current = self._live.index.paths(repo).get(path)
-        if change.op is PathOp.delete:
-            if current is not None:
-                raise Conflict(f"{path} was recreated in dev since it was deleted.")
-            if blocker := trees.path_clash(self._live.index.paths(repo), path):
-                raise Conflict(f"dev has {blocker} since {path} was deleted.", hint=trees.BESIDE)
-            return PathChange(path=path, document=document, op=PathOp.revive, mode=mode)
-        update = inverses[document]
-        empty = crdt.text_of(path, crdt.EMPTY)
-        if change.op is PathOp.create and current == document:
-            replica = await self._live.replica(repo, document, path)
-            if crdt.text_of(path, replica.state(), update) in ("", empty):
-                return PathChange(path=path, document=document, op=PathOp.delete, mode=mode)
-        inverse = PathChange(path=path, document=document, op=PathOp.edit, update=update, mode=mode)
-        return await self._rebase_onto_dev(repo, inverse, after, {path: empty, **before})
 
     # -- pending -----------------------------------------------------------------------------
 
@@ -341,8 +268,8 @@ class DevProposals:
         repo = (await self._proposal(proposal)).record.repo
         async with self._transactions.branch_lock(repo):
             await self._transactions.recover(repo)
-            async with self._database.transaction() as conn:
-                if await Store(conn).mark_withdrawn(proposal):
+            async with self._stores.begin() as store:
+                if await store.mark_withdrawn(proposal):
                     return
             status = (await self._proposal(proposal)).status
             raise Conflict(f"Proposal {proposal} is {status}, so it cannot be withdrawn.")
@@ -358,12 +285,12 @@ class DevProposals:
         pending: list[Pending] = []
         cursor = after or ProposalId("")
         while len(pending) < limit:
-            async with self._database.transaction() as conn:
-                page = await Store(conn).pending(repo, cursor, _PAGE)
+            async with self._stores.begin() as store:
+                page = await store.pending(repo, cursor, _PAGE)
             for stored in page:
                 cursor = stored.record.id
                 if len(pending) < limit and (
-                    not path or any(change.path == path for change in stored.record.paths)
+                    not path or path in _touched_by(stored.record.changes)
                 ):
                     pending.append(await self._tried(stored))
             if len(page) < _PAGE:
@@ -372,28 +299,127 @@ class DevProposals:
 
     async def _tried(self, stored: StoredProposal) -> Pending:
         record = stored.record
-        before, after = await self._texts(record.before, record.after)
+        paths = _touched_by(record.changes)
         is_open = stored.status is ProposalStatus.proposed
-        live = await self._live_texts(record) if is_open else {}
-        dev = self._live.index.paths(record.repo)
-        size = sum(len(text) for side in (before, after, live) for text in side.values())
-        async with self._database.transaction() as conn:
-            head = await Store(conn).head(record.repo, "dev")
-        sides = overlay.ProposalTexts(before, after, live, dev)
-        return await in_thread(size, overlay.pending_of, stored, sides, head)
-
-    # -- reading -----------------------------------------------------------------------------
+        documents = self._live.index.paths(record.repo)
+        locked = {documents[path] for path in paths if path in documents} if is_open else set()
+        async with self._live.lock(locked), self._stores.begin() as store:
+            changed = await sides.changed_files(store, record.changes)
+            head = await store.head(record.repo, "dev")
+            current, conflicts = {}, []
+            if is_open:
+                current = await self._transactions.dev_files(store, record.repo, paths)
+                merged = await self._merged(store, record.repo, changed, current, Resolve.refuse)
+                conflicts = merged.conflicts
+        size = sum(len(f.body) for c in changed for f in (c.before, c.after) if f)
+        tried = overlay.TriedFiles(changed, current, conflicts)
+        return await in_thread(size, overlay.pending_of, stored, tried, head)
 
     async def _proposal(self, proposal: ProposalId) -> StoredProposal:
-        async with self._database.transaction() as conn:
-            return await Store(conn).proposal(proposal)
-
-    async def _texts(self, *sides: Mapping[str, str]) -> list[dict[str, str]]:
-        """Return path -> text for each path -> SHA-256."""
-        async with self._database.transaction() as conn:
-            blobs = await Store(conn).blobs([sha for side in sides for sha in side.values()])
-        return [{path: blobs[sha].decode() for path, sha in side.items()} for side in sides]
+        async with self._stores.begin() as store:
+            return await store.proposal(proposal)
 
 
-def _hashes(texts: Mapping[str, str]) -> dict[str, str]:
-    return {path: sha256(text.encode()) for path, text in texts.items()}
+def commit_text(record: PreparedProposal) -> CommitText:
+    """Return the text of the commits that a proposal makes."""
+    trailers: dict[TrailerKey, str | None] = {
+        TrailerKey.proposal: record.id,
+        TrailerKey.dev_base: record.base if record.dev_base else None,
+        TrailerKey.reverts: record.reverts,
+    }
+    return CommitText.of(record.author, record.message, trailers)
+
+
+def inverted(changed: Sequence[ChangedFile]) -> list[ChangedFile]:
+    """Return the changes that take these back."""
+    return [ChangedFile(c.to or c.path, c.path if c.to else "", c.after, c.before) for c in changed]
+
+
+async def check_places(
+    store: Store, root: str, merged: MergedFiles, current: Mapping[str, FileContent]
+) -> None:
+    """Add a conflict for each new file that cannot be beside what a tree has."""
+    created = {path for path, file in merged.files.items() if file and path not in current}
+    if not created:
+        return
+    nodes = await store.nodes(root, created)
+    for path in sorted(created):
+        blocker = trees.clash(root, nodes, path)
+        if blocker is not None and merged.files.get(blocker, ...) is not None:
+            if blocker == path:
+                blocker = trees.first_below(root, await store.nodes(root), path) or path
+            merged.conflicts.append(blocked(path, blocker))
+
+
+async def _named_blobs(store: Store, edits: Sequence[TreeEdit]) -> dict[str, FileContent]:
+    """Return hash -> content of the blobs that edits put, of those that are stored."""
+    named = {edit.sha256: edit.size for edit in edits if isinstance(edit, PutBlob)}
+    if not named:
+        return {}
+    sizes = await store.blob_sizes(named)
+    blobs: dict[str, FileContent] = {}
+    for digest in {digest for digest, size in named.items() if sizes.get(digest) == size}:
+        body = await store.live_text(digest, sizes[digest])
+        blobs[digest] = (
+            FileContent(EntryMode.file, digest.encode(), live=False)
+            if body is None
+            else content_of(EntryMode.file, body)
+        )
+    return blobs
+
+
+async def _proposed(record: PreparedProposal, changed: Sequence[ChangedFile]) -> Proposed:
+    """Return a proposal as the port presents it."""
+    size = sum(len(f.body) for c in changed for f in (c.before, c.after) if f)
+    diffs = await in_thread(size, _diffs, changed)
+    changes = [
+        Change(
+            path=row.to or row.path,
+            before=row.before and row.before.sha256,
+            after=row.after and row.after.sha256,
+            diff=diff,
+            cut=is_cut(diff),
+        )
+        for row, diff in zip(record.changes, diffs, strict=True)
+    ]
+    return Proposed(
+        id=record.id,
+        repo=record.repo,
+        base=record.base,
+        author=record.author,
+        message=record.message,
+        digest=record.digest,
+        changes=tuple(changes),
+    )
+
+
+async def _stored_edits(
+    store: Store, edits: Sequence[TreeEdit], changed: Sequence[ChangedFile]
+) -> str:
+    """Store the exact edits beside what they were made of, and return their hash."""
+    body = encode(list(edits))
+    digest = sha256(body)
+    texts = [c.after or c.before for c in changed]
+    largest = max((f for f in texts if f and f.live), key=lambda f: len(f.body), default=None)
+    like = {digest: sha256(largest.body)} if largest else {}
+    await store.add_contents([body], like)
+    return digest
+
+
+def _diffs(changed: Sequence[ChangedFile]) -> list[str]:
+    return [diff_of(change.to or change.path, change.before, change.after) for change in changed]
+
+
+def diff_of(path: str, before: FileContent | None, after: FileContent | None) -> str:
+    """Return the unified diff of two versions of a file, bounded; "" where one is no text."""
+    if (before and not before.live) or (after and not after.live):
+        return ""
+    return unified_diff(before and before.text, after and after.text, path)
+
+
+def _touched(changed: Sequence[ChangedFile]) -> set[str]:
+    return {path for c in changed for path in (c.path, c.to) if path}
+
+
+def _touched_by(changes: Sequence[FileChange]) -> set[str]:
+    return {path for c in changes for path in (c.path, c.to) if path}

@@ -21,6 +21,21 @@ def is_notebook(path: str) -> bool:
     return path.endswith(".ipynb")
 
 
+def is_text(content: bytes) -> bool:
+    """Return whether a content can be a live document: UTF-8 without NUL, not too long.
+
+    >>> is_text(b"one"), is_text(bytes([255])), is_text(bytes(1))
+    (True, False, False)
+    """
+    if len(content) > MAX_FILE_BYTES or b"\0" in content:
+        return False
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def check_text(path: str, content: bytes | str) -> str:
     """Return `content` as text.
 

@@ -26,7 +26,12 @@ MAX_DIFF_CHARS = 64_000
 """The longest diff that is stored for people to read."""
 _BUDGET = 200_000_000
 """How much work the character diffs of one text may cost, in characters times characters: about a
-second in the worst case. After that a hunk is replaced as one edit, less its common ends."""
+second in the worst case. After that a part is replaced as one edit, less its common ends."""
+_MAX_CHARACTERS = 4_000_000
+"""A part that costs more than this is compared by words."""
+_FEW_LINES = 8
+"""Up to so many lines are compared as one text: some of them may have been moved or joined."""
+_WORDS = re.compile(r"\w+|\n|[^\w\n]")
 _CUT = re.compile(r"\n\.\.\. [0-9]+ characters more\n\Z")
 """No line of a unified diff begins with a dot."""
 _HUNK = re.compile(r"^@@ -([0-9]{1,9})(?:,([0-9]{1,9}))? \+([0-9]{1,9})(?:,([0-9]{1,9}))? @@")
@@ -87,20 +92,21 @@ def text_edits(before: str, after: str) -> list[TextEdit]:
     """Return the edits that turn `before` into `after`, the last one first.
 
     Applied in this order, no edit shifts the offset of a later one. The lines are compared first,
-    then the characters inside each hunk, so that an edit never spans unrelated lines.
+    then the lines of a large hunk without their indentation, then the words, then the characters:
+    each step leaves less to the next, so that edits stay small in files of any size.
     """
     old, new = lines(before), lines(after)
     edits: list[TextEdit] = []
     offset, line, budget = 0, 0, _BUDGET
     for hunk in line_hunks(before, after):
-        offset += sum(_size(text) for text in old[line : hunk.start])
+        offset += _size("".join(old[line : hunk.start]))
         line = hunk.end
-        removed = "".join(old[hunk.start : hunk.end])
-        added = "".join(new[hunk.new_start : hunk.new_end])
-        hunk_edits, cost = _hunk_edits(removed, added, offset, budget)
-        edits += hunk_edits
-        budget -= cost
-        offset += _size(removed)
+        removed, added = old[hunk.start : hunk.end], new[hunk.new_start : hunk.new_end]
+        for old_part, new_part in _aligned(removed, added):
+            hunk_edits, cost = _hunk_edits(old_part, new_part, offset, budget)
+            edits += hunk_edits
+            budget -= cost
+            offset += _size(old_part)
     edits.reverse()
     return edits
 
@@ -228,16 +234,41 @@ def _hunks(rows: list[str], path: str) -> Iterator[tuple[int, int, list[tuple[st
         yield number, (a - 1 if b else a), body
 
 
+def _aligned(removed: list[str], added: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield the parts of a hunk that correspond to each other, in order.
+
+    Lines that differ in their indentation only are pairs; between them, where as many lines were
+    removed as were added, each is a pair with the one in its place.
+    """
+    if len(removed) * len(added) <= 1:
+        yield "".join(removed), "".join(added)
+        return
+    bare = ["".join(f"{line.strip()}\n" for line in side) for side in (removed, added)]
+    old, new = 0, 0
+    for hunk in [*line_hunks(*bare), Hunk(len(removed), len(removed), len(added), len(added))]:
+        yield from zip(removed[old : hunk.start], added[new : hunk.new_start], strict=True)
+        old, new = hunk.end, hunk.new_end
+        old_part, new_part = removed[hunk.start : old], added[hunk.new_start : new]
+        if len(old_part) == len(new_part) > _FEW_LINES:
+            yield from zip(old_part, new_part, strict=True)
+        elif old_part or new_part:
+            yield "".join(old_part), "".join(new_part)
+
+
 def _hunk_edits(removed: str, added: str, offset: int, budget: int) -> tuple[list[TextEdit], int]:
-    """Return the edits of one hunk at byte `offset`, the first one first, and their cost."""
+    """Return the edits of one part at byte `offset`, the first one first, and their cost."""
     head = _common_prefix(removed, added)
     offset += _size(removed[:head])
     removed, added = removed[head:], added[head:]
     tail = _common_prefix(removed[::-1], added[::-1])
     removed, added = removed[: len(removed) - tail], added[: len(added) - tail]
     cost = len(removed) * len(added)
-    if cost == 0 or cost > budget:
+    if not removed and not added:
+        return [], 0
+    if cost == 0 or budget <= 0:
         return [TextEdit(offset, _size(removed), added)], 0
+    if cost > _MAX_CHARACTERS:
+        return _word_edits(removed, added, offset), 0
     edits: list[TextEdit] = []
     pending: tuple[int, int, str] | None = None
     steps = fast_diff_match_patch.diff(
@@ -258,6 +289,22 @@ def _hunk_edits(removed: str, added: str, offset: int, budget: int) -> tuple[lis
             insert += text
         pending = (at, delete, insert)
     return edits, cost
+
+
+def _word_edits(removed: str, added: str, offset: int) -> list[TextEdit]:
+    """Return the edits of a part that is too large to compare by characters, word by word."""
+    words = [_WORDS.findall(side) for side in (removed, added)]
+    # A word a line, so that the line diff compares words; a line feed is a word of its own.
+    rows = ["".join(word.replace("\n", "\r") + "\n" for word in side) for side in words]
+    edits: list[TextEdit] = []
+    end = 0
+    for hunk in line_hunks(*rows):
+        offset += _size("".join(words[0][end : hunk.start]))
+        old = "".join(words[0][hunk.start : hunk.end])
+        edits.append(TextEdit(offset, _size(old), "".join(words[1][hunk.new_start : hunk.new_end])))
+        offset += _size(old)
+        end = hunk.end
+    return edits
 
 
 def _common_prefix(a: str, b: str) -> int:

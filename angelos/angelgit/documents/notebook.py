@@ -231,14 +231,19 @@ def _edit_cell(ycell: Map[Any], new: Json) -> bool:
 
 def apply_edits(text: Text, before: str, after: str) -> None:
     """Edit a shared text from `before` to `after` with the fewest edits."""
-    for edit in text_edits(before, after):
+    shift = 0
+    # From front to back: pycrdt looks for each place from the front, and splitting a long item
+    # near its beginning is cheap (20,000 edits of 1 MB: 2 s against 30 s).
+    for edit in reversed(text_edits(before, after)):
         # Insert behind the deleted range. In front of it the new text could share its position
         # (YATA's left origin) with a line that somebody else inserts before the range, and the
         # order of the two would depend on client ids.
+        at = edit.at + shift
         if edit.insert:
-            text.insert(edit.at + edit.delete, edit.insert)
+            text.insert(at + edit.delete, edit.insert)
         if edit.delete:
-            del text[edit.at : edit.at + edit.delete]
+            del text[at : at + edit.delete]
+        shift += len(edit.insert.encode()) - edit.delete
 
 
 def _update(shared: Map[Any], new: Json, keep: tuple[str, ...] = ()) -> None:

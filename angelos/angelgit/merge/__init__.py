@@ -1,1 +1,1 @@
-"""Pure decisions on text: three-way merge, conflicts, rebase."""
+"""Pure decisions on text: three-way merge, conflicts, hunks."""

@@ -1,7 +1,6 @@
-r"""Whether two changes of one base touch the same lines; pure overlap of line ranges.
+r"""What two changes of one base disagree about: the evidence beside a merge with conflicts.
 
-Two insertions at one place both survive in a CRDT, so they do not conflict, unless they insert
-the same text: it would then be in the document twice.
+Two insertions at one place both survive, and equal changes are one change, so neither conflicts.
 
     >>> text_conflicts("a.txt", "1\n2\n3\n", "1\ntwo\n3\n", "1\nzwei\n3\n")[0].theirs
     'two\n'
@@ -14,12 +13,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import NamedTuple
 
 import msgspec
 
-from angelos.angelgit.documents.edits import Hunk, line_hunks, lines
+from angelos.angelgit.documents.edits import lines
 from angelos.angelgit.documents.notebook import Json, json_equal, moved_cells
+from angelos.angelgit.merge.three_way import merge_text
 
 _MAX_TEXT = 4_000
 _MAX_CONFLICTS = 20
@@ -118,98 +117,20 @@ def file_conflict(
 def text_conflicts(
     path: str, base: str, current: str, proposed: str, cell: str = ""
 ) -> list[MergeConflict]:
-    """Return where `base` -> `current` and `base` -> `proposed` overlap."""
-    current_hunks, proposed_hunks = line_hunks(base, current), line_hunks(base, proposed)
-    base_lines, current_lines, proposed_lines = lines(base), lines(current), lines(proposed)
-    conflicts: list[MergeConflict] = []
-    for overlap in overlaps(current_hunks, proposed_hunks, current_lines, proposed_lines):
-        low, high = overlap.low, overlap.high
-        current_range = changed_range(current_hunks, overlap.current, low, high)
-        proposed_range = changed_range(proposed_hunks, overlap.proposed, low, high)
-        conflicts.append(
-            MergeConflict(
-                path=path,
-                start=low + 1,
-                end=high,
-                base="".join(base_lines[low:high]),
-                theirs="".join(current_lines[slice(*current_range)]),
-                yours="".join(proposed_lines[slice(*proposed_range)]),
-                cell=cell,
-            )
+    """Return where `base` -> `current` and `base` -> `proposed` change the same lines."""
+    return [
+        MergeConflict(
+            path=path,
+            start=chunk.start + 1,
+            end=chunk.end,
+            base=chunk.base,
+            theirs=chunk.text,
+            yours=chunk.proposed,
+            cell=cell,
         )
-    return conflicts
-
-
-class Overlap(NamedTuple):
-    """Base lines `low:high` that hunks of both sides change."""
-
-    low: int
-    high: int
-    current: list[Hunk]
-    proposed: list[Hunk]
-
-
-def overlaps(
-    current: list[Hunk],
-    proposed: list[Hunk],
-    current_lines: list[str],
-    proposed_lines: list[str],
-) -> list[Overlap]:
-    """Return groups of hunks that overlap each other, directly or through another hunk.
-
-    As diff3's unstable chunks: a hunk of one side that spans two hunks of the other joins them
-    into one range, because no line between the two is common to all three texts.
-    """
-    groups: list[Overlap] = []
-    for hunk in proposed:
-        hits = [c for c in current if _overlap(hunk, c, proposed_lines, current_lines)]
-        if not hits:
-            continue
-        low = min(hunk.start, *(h.start for h in hits))
-        high = max(hunk.end, *(h.end for h in hits))
-        if groups and any(h in groups[-1].current for h in hits):
-            last = groups.pop()
-            low, high = min(low, last.low), max(high, last.high)
-            hits = last.current + [h for h in hits if h not in last.current]
-            groups.append(Overlap(low, high, hits, [*last.proposed, hunk]))
-        else:
-            groups.append(Overlap(low, high, hits, [hunk]))
-    return groups
-
-
-def _overlap(a: Hunk, b: Hunk, a_lines: list[str], b_lines: list[str]) -> bool:
-    if a.start == a.end and b.start == b.end:
-        equal = a_lines[a.new_start : a.new_end] == b_lines[b.new_start : b.new_end]
-        unordered = _unterminated(a, a_lines) and _unterminated(b, b_lines)
-        return a.start == b.start and (equal or unordered)
-    # No line can follow a last line that has no line feed, so touching it is overlapping it.
-    if a.start == a.end:
-        return b.start < a.start < b.end or (a.start == b.end and _unterminated(b, b_lines))
-    if b.start == b.end:
-        return a.start < b.start < a.end or (b.start == a.end and _unterminated(a, a_lines))
-    return a.start < b.end and b.start < a.end
-
-
-def _unterminated(hunk: Hunk, text: list[str]) -> bool:
-    """Return whether the inserted text ends without a line feed."""
-    return hunk.new_start < hunk.new_end and not text[hunk.new_end - 1].endswith("\n")
-
-
-def changed_range(hunks: list[Hunk], inside: list[Hunk], low: int, high: int) -> tuple[int, int]:
-    """Return the range of the changed text that replaces base lines `low:high`.
-
-    Args:
-        hunks: all hunks of this side.
-        inside: those of them that lie in the range.
-        low: first line of the base.
-        high: the line after the last.
-    """
-    shift = sum(_growth(h) for h in hunks if h not in inside and h.end <= low)
-    return low + shift, high + shift + sum(_growth(h) for h in inside)
-
-
-def _growth(hunk: Hunk) -> int:
-    return (hunk.new_end - hunk.new_start) - (hunk.end - hunk.start)
+        for chunk in merge_text(base, current, proposed).chunks
+        if chunk.conflict
+    ]
 
 
 # -- notebooks -------------------------------------------------------------------------------
@@ -220,19 +141,20 @@ def notebook_conflicts(path: str, base: Json, current: Json, proposed: Json) -> 
     books = (base, current, proposed)
     old, now, new = ({c["id"]: c for c in book["cells"]} for book in books)
     moved_now, moved_new = (moved_cells(list(old), list(side)) for side in (now, new))
+    moved = moved_now | moved_new
     conflicts: list[MergeConflict] = []
     for cell_id, cell in old.items():
         sides = (cell, now.get(cell_id), new.get(cell_id))
         conflicts += _cell_conflicts(path, *sides)
         edited_now, edited_new = (not json_equal(side, cell) for side in sides[1:])
         # A move deletes the cell and inserts a new one, which drops the other side's change.
-        if (cell_id in moved_now and (cell_id in moved_new or edited_new)) or (
-            cell_id in moved_new and edited_now
-        ):
+        touched = (cell_id in moved_now or edited_now, cell_id in moved_new or edited_new)
+        if all(touched) and cell_id in moved and list(now) != list(new):
             conflicts.append(_cell_conflict(path, *sides, ConflictKind.cell_moved))
     for cell_id in (now.keys() & new.keys()) - old.keys():
         sides = (None, now[cell_id], new[cell_id])
-        conflicts.append(_cell_conflict(path, *sides, ConflictKind.cell_added))
+        if not json_equal(now[cell_id], new[cell_id]):
+            conflicts.append(_cell_conflict(path, *sides, ConflictKind.cell_added))
     metadata = [{**book["metadata"], "nbformat_minor": book["nbformat_minor"]} for book in books]
     for key in _keys_changed_on_both(*metadata):
         conflicts.append(_key_conflict(path, "", f"metadata.{key}", metadata, key))
@@ -266,13 +188,13 @@ def _cell_conflicts(
 
 
 def _keys_changed_on_both(base: Json, current: Json, proposed: Json) -> list[str]:
-    """Return the keys that both sides changed; outputs count even when changed alike."""
+    """Return the keys that both sides changed differently."""
     return sorted(
         key
         for key in {*base, *current, *proposed}
         if not json_equal(current.get(key), base.get(key))
         and not json_equal(proposed.get(key), base.get(key))
-        and (key == "outputs" or not json_equal(current.get(key), proposed.get(key)))
+        and not json_equal(current.get(key), proposed.get(key))
     )
 
 

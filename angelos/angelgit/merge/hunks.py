@@ -28,8 +28,10 @@ from angelos.angelgit.documents.canonical import is_notebook
 from angelos.angelgit.documents.edits import Hunk, line_hunks, lines
 from angelos.angelgit.documents.notebook import Json, json_equal, moved_cells
 from angelos.angelgit.merge.conflicts import ConflictKind, MergeConflict
+from angelos.angelgit.merge.files import FileContent
 from angelos.core.ids import HunkId
 from angelos.core.pending import ChangeKind, EditConflict, PendingHunk, hunk_id
+from angelos.core.revision_v2 import EntryMode
 
 _OUTPUTS = ("outputs", "execution_count")
 _KINDS = {
@@ -49,6 +51,8 @@ _KINDS = {
 
 def hunks_of(path: str, before: str | None, after: str | None) -> tuple[PendingHunk, ...]:
     """Return the hunks of one file's change, in order of place; None stands for no file."""
+    if before == after:
+        return ()
     if before is None or after is None:
         kind = ChangeKind.created if before is None else ChangeKind.deleted
         whole = _hunk(path, kind, before=before or "", after=after or "")
@@ -57,6 +61,27 @@ def hunks_of(path: str, before: str | None, after: str | None) -> tuple[PendingH
         books = (notebook.parse(before, path), notebook.parse(after, path))
         return _with_ids(_notebook_hunks(path, *books))
     return _with_ids(_text_hunks(path, before, after))
+
+
+def file_hunks(
+    path: str, to: str, before: FileContent | None, after: FileContent | None
+) -> tuple[PendingHunk, ...]:
+    """Return the hunks of a file as a whole: it moves, its mode changes, or it is no text."""
+    hunks: list[PendingHunk] = []
+    if to:
+        moved = _hunk(path, ChangeKind.moved, before=path, after=to)
+        hunks.append(msgspec.structs.replace(moved, to=to))
+    if before and after and before.mode is not after.mode and before.body == after.body:
+        hunks.append(_hunk(path, ChangeKind.mode, before=before.mode.name, after=after.mode.name))
+    elif any(side is not None and not side.live for side in (before, after)):
+        kind = ChangeKind.blob
+        if after is None or before is None:
+            kind = ChangeKind.deleted if after is None else ChangeKind.created
+        elif EntryMode.symlink in (before.mode, after.mode):
+            kind = ChangeKind.link
+        texts = [side.shown if side else "" for side in (before, after)]
+        hunks.append(_hunk(path, kind, before=texts[0], after=texts[1]))
+    return _with_ids(hunks)
 
 
 def placed(

@@ -11,27 +11,26 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-from angelos.adapters.stores.postgres import Database
 from angelos.angelgit.storage.models import DocumentRow
-from angelos.angelgit.storage.store import Store
+from angelos.angelgit.storage.store import Stores
 from angelos.core.errors import NotFound
-from angelos.core.ids import Offset, offset_key
+from angelos.core.ids import Offset, PrincipalId, offset_key
 
 
 class DocumentIndex:
     """The documents of all repositories, in memory; those that were deleted have a row too."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, stores: Stores) -> None:
         self.rows: dict[str, DocumentRow] = {}
         """Document -> its committed row."""
-        self._database = database
+        self._stores = stores
         self._paths: dict[str, dict[str, str]] = {}
-        self._dirty: dict[str, set[str]] = {}
+        self._dirty: dict[str, dict[str, set[PrincipalId]]] = {}
 
     async def load(self, repo: str) -> None:
         """Read the documents of a repository from the store."""
-        async with self._database.transaction() as conn:
-            rows = await Store(conn).documents(repo)
+        async with self._stores.begin() as store:
+            rows = await store.documents(repo)
         # A snapshot may have been taken since these rows were read, and the log trimmed up to it:
         # an older row would start a replay in the gap.
         in_memory = (self.rows.get(row.id) for row in rows)
@@ -43,9 +42,11 @@ class DocumentIndex:
         paths = self._paths.setdefault(repo, {})
         rows = list(rows)
         for row in rows:
+            previous = self.rows.get(row.id)
             self.rows[row.id] = row
-            if not row.alive and paths.get(row.path) == row.id:
-                del paths[row.path]
+            for path in {row.path, previous.path if previous else row.path}:
+                if paths.get(path) == row.id and not (row.alive and path == row.path):
+                    del paths[path]
         paths.update((row.path, row.id) for row in rows if row.alive)
 
     def exists(self, repo: str, path: str) -> bool:
@@ -77,13 +78,19 @@ class DocumentIndex:
         """Return the documents that were edited since the last commit of `dev`."""
         return set(self._dirty.get(repo, ()))
 
-    def mark_dirty(self, repo: str, document: str) -> None:
-        """Record that a document was edited."""
-        self._dirty.setdefault(repo, set()).add(document)
+    def writers(self, repo: str, document: str) -> set[PrincipalId]:
+        """Return who edited a document since the last commit of `dev`, as far as it is known."""
+        return set(self._dirty.get(repo, {}).get(document, ()))
+
+    def mark_dirty(self, repo: str, document: str, writer: PrincipalId | None = None) -> None:
+        """Record that a document was edited, and by whom."""
+        writers = self._dirty.setdefault(repo, {}).setdefault(document, set())
+        writers |= {writer} if writer else set()
 
     def mark_clean(self, repo: str, documents: Collection[str]) -> None:
         """Record that a commit of `dev` contains all edits of documents."""
-        self._dirty.get(repo, set()).difference_update(documents)
+        for document in documents:
+            self._dirty.get(repo, {}).pop(document, None)
 
 
 def is_after(offset: Offset, reference: Offset) -> bool:

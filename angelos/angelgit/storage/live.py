@@ -10,18 +10,18 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter, OrderedDict
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
-import msgspec
+from msgspec import structs
 
-from angelos.adapters.stores.postgres import Database
 from angelos.angelgit.documents import crdt
 from angelos.angelgit.documents.replica import Replica
 from angelos.angelgit.storage.index import DocumentIndex
 from angelos.angelgit.storage.log import DocumentLog, LogEntry
-from angelos.angelgit.storage.models import DocumentRow, sha256
-from angelos.angelgit.storage.store import Store
+from angelos.angelgit.storage.models import DocumentRow, UnloggedUpdate, sha256
+from angelos.angelgit.storage.store import Snapshot, Stores
 from angelos.angelgit.storage.writers import Writers
+from angelos.angelgit.threads import in_thread
 from angelos.core.errors import AngelError, NotFound, Tampered, TooLarge
 from angelos.core.ids import START, PrincipalId
 from angelos.core.revision import MAX_FILE_BYTES
@@ -30,20 +30,24 @@ log = logging.getLogger(__name__)
 _REPLICAS = 256
 """The most documents that stay in memory."""
 _COMPACT_AFTER = 1_000
-"""How many logged updates of one document lead to a snapshot."""
+"""How many logged updates of one document lead to a snapshot, ..."""
+_COMPACT_BYTES = 64_000
+"""... or how many bytes of them, or as many as the document's state has."""
 
 
 class LiveReplicas:
     """All documents of all repositories' `dev`."""
 
-    def __init__(self, database: Database, document_log: DocumentLog) -> None:
+    def __init__(self, stores: Stores, document_log: DocumentLog) -> None:
         self.log = document_log
-        self.index = DocumentIndex(database)
-        self.writers = Writers(database)
-        self._database = database
+        self.index = DocumentIndex(stores)
+        self.writers = Writers(stores.database)
+        self._stores = stores
         self._replicas: OrderedDict[str, Replica] = OrderedDict()
         self._locks: dict[str, asyncio.Lock] = {}
         self._logged: Counter[str] = Counter()
+        self._logged_bytes: Counter[str] = Counter()
+        self._sizes: dict[str, int] = {}
 
     # -- locks and replicas ------------------------------------------------------------------
 
@@ -80,39 +84,45 @@ class LiveReplicas:
         Raises:
             Tampered: the snapshot does not replay to the content that was hashed with it.
         """
-        if document in self._replicas:
+        return (await self.replicas(repo, {document: path}))[document]
+
+    async def replicas(self, repo: str, documents: Mapping[str, str]) -> dict[str, Replica]:
+        """Return the replicas of documents (id -> path), whose locks the caller holds.
+
+        However many of them are not in memory, their snapshots are read in one transaction.
+        """
+        missing = [document for document in documents if document not in self._replicas]
+        if missing:
+            async with self._stores.begin() as store:
+                snapshots = await store.snapshots(missing)
+            for document in missing:
+                await self._load(repo, document, documents[document], snapshots.get(document))
+        replicas: dict[str, Replica] = {}
+        for document in documents:
             self._replicas.move_to_end(document)
-            return self._replicas[document]
-        row = self.index.rows.get(document)
-        if row is None:  # a transaction is creating it, or was when the process was killed
-            replica = Replica(path, crdt.EMPTY, START)
-        else:
-            async with self._database.transaction() as conn:
-                state = await Store(conn).blob(row.state)
-            replica = Replica(row.path, state, row.upto)
-            if sha256(replica.text().encode()) != row.sha256:
-                raise Tampered(
-                    f"The snapshot of {repo}/{row.path} does not replay to the content it covers."
-                )
-        self._logged[document] = 0
+            replicas[document] = self._replicas[document]
+        self._evict()
+        return replicas
+
+    async def _load(self, repo: str, document: str, path: str, snapshot: Snapshot | None) -> None:
+        """Replay a document from its snapshot and the log behind it."""
+        state, upto, digest = snapshot or Snapshot(crdt.EMPTY, START, "")
+        replica = await in_thread(len(state), Replica, path, state, upto)
+        if snapshot and sha256(replica.text().encode()) != digest:
+            raise Tampered(f"The snapshot of {repo}/{path} does not replay to what it covers.")
+        self._logged[document] = self._logged_bytes[document] = 0
+        self._sizes[document] = len(state)
         async for position, update in self.log.read(repo, document, replica.upto):
             replica.apply(update)
             replica.upto = position
-            self._logged[document] += 1
+            self._count(document, update)
             self.index.mark_dirty(repo, document)
         self._replicas[document] = replica
-        self._evict()
-        return replica
 
     def drop(self, ids: Iterable[str]) -> None:
         """Drop replicas that may hold updates that are not in the log."""
         for document in ids:
             self._replicas.pop(document, None)
-
-    def compacted(self, ids: Iterable[str]) -> None:
-        """Record that snapshots contain everything logged so far."""
-        for document in ids:
-            self._logged.pop(document, None)
 
     async def text(self, repo: str, path: str) -> str:
         """Return the current text of a file of `dev`."""
@@ -136,8 +146,8 @@ class LiveReplicas:
             new = await self.append(row.repo, {document: (row.path, update)}, cause="room")
             if document not in new:
                 return 0
-            self.index.mark_dirty(row.repo, document)
-            if self._logged[document] >= _COMPACT_AFTER:
+            self.index.mark_dirty(row.repo, document, writer)
+            if self.needs_snapshot(document):
                 await self._compact(row.repo, document)
             return len(new[document])
 
@@ -182,28 +192,63 @@ class LiveReplicas:
             positions = await self.log.append(repo, entries) if entries else []
             for entry, position in zip(entries, positions, strict=True):
                 self._replicas[entry.document].upto = position
-                self._logged[entry.document] += 1
+                self._count(entry.document, entry.update)
         except BaseException:
             # The replicas are ahead of the log now, or behind it if only the answer was lost.
             self.drop(updates)
             raise
         return new
 
+    async def append_committed(self, repo: str, updates: Sequence[UnloggedUpdate]) -> None:
+        """Log updates that are committed; those that are logged already change nothing.
+
+        The caller holds the documents' locks.
+        """
+        if updates:
+            await self.replicas(repo, {u.document: u.path for u in updates})
+            rows = {u.document: (u.path, u.update) for u in updates}
+            await self.append(repo, rows, cause="commit")
+
+    def needs_snapshot(self, document: str) -> bool:
+        """Return whether the log of a document is long enough for a snapshot."""
+        replica = self._replicas.get(document)
+        if replica is None or replica.deferred:
+            return False
+        bound = max(_COMPACT_BYTES, self._sizes.get(document, 0))
+        return self._logged[document] >= _COMPACT_AFTER or self._logged_bytes[document] >= bound
+
+    async def snapshot(self, document: str) -> Snapshot:
+        """Return a document as it is now, verified by a replay; the caller holds its lock."""
+        replica = self._replicas[document]
+        text, state = replica.text(), replica.state()
+        await in_thread(len(state), crdt.verify, replica.path, state, text)
+        return Snapshot(state, replica.upto, sha256(text.encode()))
+
+    async def compacted(self, repo: str, snapshots: Mapping[str, Snapshot]) -> None:
+        """Bring rows and log up to date with committed snapshots."""
+        rows = []
+        for document, snapshot in snapshots.items():
+            row = self.index.rows[document]
+            rows.append(structs.replace(row, upto=snapshot.upto, sha256=snapshot.sha256))
+            self._logged[document] = self._logged_bytes[document] = 0
+            self._sizes[document] = len(snapshot.state)
+        self.index.update(repo, rows)
+        await self.trim(repo, list(snapshots))
+
     async def _compact(self, repo: str, document: str) -> None:
         """Take a snapshot between commits, which bounds the time of a replay."""
-        row, replica = self.index.rows[document], self._replicas[document]
-        if replica.deferred:
-            return
         try:
-            async with self._database.transaction() as conn:
-                store = Store(conn)
-                row = (await take_snapshot(store, row, replica)).row
+            snapshot = await self.snapshot(document)
+            async with self._stores.begin() as store:
+                await store.put_snapshots({document: snapshot})
         except AngelError as error:
-            log.warning("no snapshot of %s/%s: %s", repo, row.path, error)
+            log.warning("no snapshot of document %s of %s: %s", document, repo, error)
             return
-        self.index.update(repo, [row])
-        self.compacted([document])
-        await self.trim(repo, [document])
+        await self.compacted(repo, {document: snapshot})
+
+    def _count(self, document: str, update: bytes) -> None:
+        self._logged[document] += 1
+        self._logged_bytes[document] += len(update)
 
     async def trim(self, repo: str, ids: Iterable[str]) -> None:
         """Remove log entries that committed snapshots contain; a failure only leaves them."""
@@ -220,28 +265,3 @@ class LiveReplicas:
             lock = self._locks.get(document)
             if lock is None or not lock.locked():
                 del self._replicas[document]
-
-
-class Snapshot(msgspec.Struct, frozen=True):
-    """A document's row with the content and state that it names."""
-
-    row: DocumentRow
-    content: bytes
-    state: bytes
-
-
-async def take_snapshot(store: Store, row: DocumentRow, replica: Replica) -> Snapshot:
-    """Store a document's current content and state, verified by a replay, and its row.
-
-    While updates are deferred the row keeps the older snapshot. The new state lacks them
-    (`crdt.has_gap`), so the log from the older snapshot on must stay.
-    """
-    content, state = replica.text().encode(), replica.state()
-    crdt.verify(row.path, state, content.decode())
-    await store.add_blobs([content, state])
-    if not replica.deferred:
-        row = msgspec.structs.replace(
-            row, state=sha256(state), upto=replica.upto, sha256=sha256(content)
-        )
-    await store.put_documents([row])
-    return Snapshot(row, content, state)

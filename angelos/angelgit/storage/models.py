@@ -1,11 +1,8 @@
-"""The records that AngelGit stores: manifests, proposals with their updates, and transactions.
+"""The records that AngelGit stores: proposals, documents of `dev`, and updates to be logged.
 
-A manifest is a commit's tree that also says, for each file, which document it is and which CRDT
-state it has. It is stored as one content-addressed blob, so an unchanged tree takes no space.
-
-    >>> file = FileState(path="a", mode=0o644, sha256="ab", size=1, document="d", state="cd")
-    >>> decode(encode((file,)), tuple[FileState, ...]) == (file,)
-    True
+>>> change = FileChange(path="a", before=TreeEntry.of("a", b"x"), after=None)
+>>> decode(encode(change), FileChange) == change
+True
 """
 
 from __future__ import annotations
@@ -20,8 +17,8 @@ import msgspec
 
 from angelos.core.errors import InvalidInput, Tampered
 from angelos.core.ids import START, Offset, PrincipalId, ProposalId, Revision
-from angelos.core.repository import Edit
-from angelos.core.revision import Entry
+from angelos.core.repository import TreeEdit
+from angelos.core.revision_v2 import TreeEntry
 
 T = TypeVar("T")
 
@@ -30,15 +27,6 @@ ROOM = PrincipalId("person/room")
 SYSTEM = PrincipalId("system/angelgit")
 DISK = PrincipalId("person/disk")
 """Author of edits of working files; a file does not say who wrote it."""
-
-
-class PathOp(StrEnum):
-    """What a change does to a path; the values are stored."""
-
-    edit = "edit"
-    create = "create"
-    delete = "delete"
-    revive = "revive"
 
 
 class ProposalStatus(StrEnum):
@@ -63,53 +51,23 @@ class AdvanceCause(StrEnum):
     candidate = "advance"
 
 
-class FileState(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """One file of a manifest; `document` stays the same when the content changes."""
+class FileChange(msgspec.Struct, frozen=True, kw_only=True):
+    """How a proposal changes one file: its entries in the base and as proposed."""
 
     path: str
-    mode: int
-    sha256: str
-    size: int
-    document: str
-    state: str
-    """SHA-256 of the blob with the document's full CRDT state."""
+    before: TreeEntry | None
+    after: TreeEntry | None
+    to: str = ""
+    """Where the file moves; `after` is its entry there."""
 
-    def entry(self) -> Entry:
-        """Return the file as an entry of the public tree."""
-        return Entry(self.path, self.mode, self.sha256, self.size)
-
-
-Manifest = tuple[FileState, ...]
-
-
-class DocumentRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A document of `dev` with its newest snapshot."""
-
-    id: str
-    repo: str
-    path: str
-    mode: int
-    alive: bool
-    state: str
-    """SHA-256 of the blob with the snapshot's state, which contains the log up to `upto`."""
-    upto: Offset = START
-    sha256: str
-
-
-class PathChange(msgspec.Struct, frozen=True, kw_only=True):
-    """The change of one path of `dev`."""
-
-    path: str
-    document: str
-    op: PathOp
-    update: bytes = b""
-    mode: int = 0o644
-    update_base: str = ""
-    """SHA-256 of the state that `update` was made against; "": the base revision's."""
+    @property
+    def target(self) -> str:
+        """The path of the file after the change."""
+        return self.to or self.path
 
 
 class PreparedProposal(msgspec.Struct, frozen=True, kw_only=True):
-    """A proposal's exact edits, and the changes that they are against the base revision."""
+    """A proposal: what its edits change in the base revision; the contents are stored."""
 
     id: ProposalId
     repo: str
@@ -117,13 +75,12 @@ class PreparedProposal(msgspec.Struct, frozen=True, kw_only=True):
     author: PrincipalId
     message: str
     digest: str
-    edits: tuple[Edit, ...]
-    paths: tuple[PathChange, ...]
-    before: dict[str, str]
-    """Path -> SHA-256 of its content in the base revision."""
-    after: dict[str, str]
-    """Path -> SHA-256 of its proposed content; the content is stored as a blob."""
-    diffs: dict[str, str]
+    edits: str
+    """Hash of the exact edits (MessagePack), which are stored as an object."""
+    changes: tuple[FileChange, ...]
+    reverts: ProposalId | None = None
+    dev_base: bool = False
+    """The base is a revision of `dev`."""
 
 
 class StoredProposal(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,33 +90,30 @@ class StoredProposal(msgspec.Struct, frozen=True, kw_only=True):
     status: ProposalStatus
     merged: Revision | None
     reverted: Revision | None
+    promoted: Revision | None
 
 
-class MainAdvance(msgspec.Struct, frozen=True, kw_only=True):
-    """A stored commit that `main` advances to, together with a transaction on `dev`."""
-
-    revision: Revision
-    expected: Revision
-
-
-class Transaction(msgspec.Struct, frozen=True, kw_only=True):
-    """A change of `dev` that is carried out completely, after a crash too.
-
-    It is stored before its first effect and removed in the database transaction of its last.
-    """
+class DocumentRow(msgspec.Struct, frozen=True, kw_only=True):
+    """A document of `dev` and its newest snapshot, whose state is read when it is needed."""
 
     id: str
     repo: str
-    cause: AdvanceCause
-    author: PrincipalId
-    message: str
-    paths: tuple[PathChange, ...]
-    proposal: ProposalId | None = None
-    inverses: dict[str, bytes] = {}
-    """Of a revert: document -> the update that takes the proposal out."""
-    rebased: tuple[PathChange, ...] = ()
-    """Of a proposal: its changes as rebased onto `main`, if one differs from the prepared one."""
-    main: MainAdvance | None = None
+    path: str
+    mode: int
+    alive: bool
+    upto: Offset = START
+    """The last entry of the log that the snapshot contains."""
+    sha256: str
+    """Of the content to which the snapshot replays."""
+
+
+class UnloggedUpdate(msgspec.Struct, frozen=True):
+    """A committed update that the log may lack."""
+
+    number: int
+    document: str
+    path: str
+    update: bytes
 
 
 _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
@@ -193,7 +147,9 @@ def sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
 
-def proposal_digest(repo: str, base: Revision, author: PrincipalId, edits: Sequence[Edit]) -> str:
+def proposal_digest(
+    repo: str, base: Revision, author: PrincipalId, edits: Sequence[TreeEdit]
+) -> str:
     """Return the hash that approvals bind to: over repository, base, author and exact edits."""
     try:
         body = msgspec.json.encode([repo, base, author, list(edits)])

@@ -1,109 +1,258 @@
-"""What AngelGit stores in PostgreSQL: commits, content-addressed blobs, documents, proposals.
+"""What AngelGit stores in PostgreSQL: commits, contents, documents, proposals.
 
-A `Store` works on a connection inside a database transaction of the caller, who decides so which
-queries are atomic together.
+A `Store` is one database transaction; what is done on it becomes true together or not at all.
 
-    async with database.transaction() as conn:
-        store = Store(conn)
-        await store.add_blobs([b"content"])
+    async with stores.begin() as store:
+        await store.add_contents([b"content"])
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple
 
-import msgspec
 import zstandard
 
-from angelos.adapters.stores.postgres import Connection
-from angelos.angelgit.documents import crdt
-from angelos.angelgit.merge.rebase import RevertedEdit
+from angelos.adapters.stores.postgres import Connection, Database
+from angelos.angelgit.documents.canonical import is_text
+from angelos.angelgit.storage import trees
 from angelos.angelgit.storage.models import (
     DocumentRow,
-    FileState,
-    MainAdvance,
-    Manifest,
-    PathChange,
     PreparedProposal,
     ProposalStatus,
     StoredProposal,
-    Transaction,
+    UnloggedUpdate,
     decode,
     encode,
     sha256,
 )
+from angelos.angelgit.storage.objects import NewObject, ObjectCache, Objects
 from angelos.angelgit.storage.sql import NamedQueries
 from angelos.core.errors import Conflict, NotFound, Tampered
 from angelos.core.facts import Fact
-from angelos.core.ids import ProposalId, Revision
-from angelos.core.repository import Branch
-from angelos.core.revision import SignedCommit
+from angelos.core.ids import Offset, PrincipalId, ProposalId, Revision
+from angelos.core.revision import MAX_FILE_BYTES
+from angelos.core.revision_v2 import (
+    CommitObject,
+    SignedCommitObject,
+    TreeEntry,
+    build_tree,
+    decode_commit,
+    find_entry,
+    read_tree,
+    update_tree,
+)
 
 OUTBOX_PAGE = 500
+
+
+class Snapshot(NamedTuple):
+    """A document's stored state, the log that it contains, and the hash of its content."""
+
+    state: bytes
+    upto: Offset
+    sha256: str
+
+
+class Stores:
+    """Opens transactions on the database that share one memory of objects."""
+
+    def __init__(self, database: Database) -> None:
+        self.database = database
+        self._cache = ObjectCache()
+
+    @asynccontextmanager
+    async def begin(self) -> AsyncIterator[Store]:
+        """Yield the store; commit at the end, roll back on any error."""
+        async with self.database.transaction() as conn:
+            store = Store(conn, self._cache)
+            yield store
+        store.objects.committed()
 
 
 class Store:
     """The commits, documents and proposals of all repositories, on one connection."""
 
-    def __init__(self, conn: Connection) -> None:
+    def __init__(self, conn: Connection, cache: ObjectCache | None = None) -> None:
         self._sql = NamedQueries(conn)
+        self.objects = Objects(self._sql, cache or ObjectCache())
 
-    # -- blobs and commits -------------------------------------------------------------------
+    # -- contents ----------------------------------------------------------------------------
 
-    async def add_blobs(self, contents: Iterable[bytes]) -> None:
-        """Store contents under their hashes; contents that are stored already are skipped."""
+    async def add_contents(
+        self, contents: Iterable[bytes], like: Mapping[str, str] | None = None
+    ) -> None:
+        """Store contents of files under their hashes.
+
+        Args:
+            contents: what is to be stored.
+            like: hash of a content -> hash of a stored one that is similar.
+        """
         by_sha = {sha256(content): content for content in contents}
-        stored = {row[0] for row in await self._sql.all("known_blobs", shas=list(by_sha))}
-        compressor = zstandard.ZstdCompressor(3)
-        rows = [
-            (sha, len(content), compressor.compress(content))
-            for sha, content in by_sha.items()
-            if sha not in stored
-        ]
-        if rows:
-            await self._sql.many("add_blob", rows)
-
-    async def blobs(self, shas: Collection[str]) -> dict[str, bytes]:
-        """Return contents by hash; raise `Tampered` if one is missing or has another hash."""
-        rows = await self._sql.all("blobs", shas=list(set(shas)))
-        contents = {sha: _decompress(sha, body) for sha, body in rows}
-        if missing := set(shas) - contents.keys():
-            raise Tampered(f"The content {min(missing)[:12]} is missing from the store.")
-        return contents
-
-    async def blob(self, sha: str) -> bytes:
-        """Return one content."""
-        return (await self.blobs([sha]))[sha]
-
-    async def add_commit(self, signed: SignedCommit, manifest: Manifest) -> None:
-        """Store a commit and its manifest; its contents and states are stored already."""
-        body = encode(manifest)
-        await self.add_blobs([body])
-        await self._sql.run(
-            "add_commit",
-            revision=signed.revision,
-            repo=signed.commit.repo,
-            parent=signed.commit.parents[0] if signed.commit.parents else None,
-            manifest=sha256(body),
-            body=encode(signed),
+        bases = like or {}
+        await self.objects.add(
+            NewObject(sha, content, bases.get(sha)) for sha, content in by_sha.items()
         )
 
-    async def commit(self, repo: str, revision: Revision) -> tuple[SignedCommit, Manifest]:
-        """Return a commit and its files, sorted by path; raise `NotFound`."""
-        row = await self._sql.one("commit", repo=repo, revision=revision)
+    async def contents(self, hashes: Collection[str]) -> dict[str, bytes]:
+        """Return contents by hash; raise `Tampered` if one is missing or has another hash."""
+        return await self.objects.load(set(hashes))
+
+    async def content(self, digest: str) -> bytes:
+        """Return one content."""
+        return (await self.objects.load([digest]))[digest]
+
+    async def has_directory(self, digest: str) -> bool:
+        """Return whether a directory object is stored under a hash."""
+        row = await self._sql.one("directory", hash=bytes.fromhex(digest))
+        return row is not None
+
+    async def bodies(self, entries: Iterable[TreeEntry]) -> dict[str, bytes]:
+        """Return the contents of entries by hash, blobs among them.
+
+        Raises:
+            Tampered: one is missing or has another hash.
+        """
+        hashes = {entry.sha256 for entry in entries}
+        blobs = await self.blob_sizes(hashes)
+        bodies = await self.contents(hashes - blobs.keys())
+        for digest in blobs:
+            body = b"".join([piece async for piece in self.blob_pieces(digest)])
+            if sha256(body) != digest:
+                raise Tampered(f"The stored blob {digest[:12]} was changed.")
+            bodies[digest] = body
+        return bodies
+
+    async def blob_sizes(self, hashes: Collection[str]) -> dict[str, int]:
+        """Return the sizes of contents that are stored as blobs, of those that are."""
+        keys = [bytes.fromhex(digest) for digest in hashes]
+        rows = await self._sql.all("blob_sizes", hashes=keys) if keys else []
+        return {row[0].hex(): row[1] for row in rows}
+
+    async def live_text(self, digest: str, size: int) -> bytes | None:
+        """Return a blob's content if it can be a live document, else None."""
+        if size > MAX_FILE_BYTES:
+            return None
+        body = b"".join([piece async for piece in self.blob_pieces(digest)])
+        return body if is_text(body) and sha256(body) == digest else None
+
+    async def blob_pieces(self, digest: str) -> AsyncIterator[bytes]:
+        """Yield the stored pieces of a blob, unchecked; see `Blobs`."""
+        number, key = 0, bytes.fromhex(digest)
+        while row := await self._sql.one("blob_piece", sha256=key, number=number):
+            yield row[0]
+            number += 1
+
+    async def add_blob(self, digest: str, size: int) -> None:
+        """Record a blob; its pieces follow."""
+        await self._sql.run("add_blob", sha256=bytes.fromhex(digest), size=size)
+
+    async def add_blob_piece(self, digest: str, number: int, body: bytes) -> None:
+        """Store a piece of a blob."""
+        key = bytes.fromhex(digest)
+        await self._sql.run("add_blob_piece", sha256=key, number=number, body=body)
+
+    # -- trees -------------------------------------------------------------------------------
+
+    async def tree(self, root: str) -> tuple[TreeEntry, ...]:
+        """Return all files of a tree, sorted by path."""
+        nodes = await self.nodes(root)
+        return read_tree(root, nodes.__getitem__)
+
+    async def nodes(self, root: str, paths: Collection[str] | None = None) -> dict[str, bytes]:
+        """Return the directory objects of a tree, or those on the way to some paths."""
+        nodes = dict(trees.EMPTY)
+        while missing := trees.missing_nodes(root, nodes, paths):
+            nodes |= await self.objects.load(missing)
+        return nodes
+
+    async def entries(self, root: str, paths: Collection[str]) -> dict[str, TreeEntry]:
+        """Return the files of a tree at some paths, of those that are there."""
+        nodes = await self.nodes(root, paths)
+        rows = {path: find_entry(root, nodes.__getitem__, path) for path in paths}
+        return {path: entry for path, entry in rows.items() if entry is not None}
+
+    async def build_tree(self, entries: Iterable[TreeEntry]) -> str:
+        """Store a new tree and return its hash."""
+        tree = build_tree(entries)
+        await self.objects.add(
+            NewObject(digest, body, directory=True) for digest, body in tree.objects.items()
+        )
+        return tree.root
+
+    async def update_tree(self, root: str, changes: Mapping[str, TreeEntry | None]) -> str:
+        """Store a tree with some files put or removed, and return its hash."""
+        if not changes:
+            return root
+        nodes = await self.nodes(root, changes)
+        while True:
+            try:
+                tree = update_tree(root, nodes.__getitem__, changes)
+                break
+            except KeyError as error:  # a fan that becomes a leaf reads all of its slots
+                nodes |= await self.objects.load([str(error.args[0])])
+        bases = trees.predecessors(root, tree.root, {**nodes, **tree.objects})
+        await self.objects.add(
+            NewObject(digest, body, bases.get(digest), directory=True)
+            for digest, body in tree.objects.items()
+        )
+        return tree.root
+
+    async def differences(
+        self, before: str, after: str
+    ) -> list[tuple[str, TreeEntry | None, TreeEntry | None]]:
+        """Return (path, before, after) of the files that differ, reading only what differs."""
+        nodes = dict(trees.EMPTY)
+        while True:
+            rows, missing = trees.differences(before, after, nodes)
+            if not missing:
+                return sorted(rows, key=lambda row: row[0])
+            nodes |= await self.objects.load(missing)
+
+    # -- commits -----------------------------------------------------------------------------
+
+    async def add_commit(self, repo: str, signed: SignedCommitObject) -> None:
+        """Store a commit; its tree and contents are stored already."""
+        parents = decode_commit(signed.body).parents
+        await self._sql.run(
+            "add_commit",
+            revision=bytes.fromhex(signed.revision),
+            repo=repo,
+            parent=bytes.fromhex(parents[0]) if parents else None,
+            body=signed.body,
+            signature=signed.signature,
+        )
+
+    async def signed(self, repo: str, revision: Revision) -> SignedCommitObject:
+        """Return a commit's exact bytes and signature; raise `NotFound`."""
+        row = await self._sql.one("commit", repo=repo, revision=_key(revision))
         if row is None:
             raise NotFound(
                 f"Repository {repo} has no revision {revision[:64]!r}.",
                 hint="A revision is 64 hex digits; `dev` and `main` name branches.",
             )
-        manifest = _decompress(row[1], row[2])
-        return decode(row[0], SignedCommit), decode(manifest, tuple[FileState, ...])
+        signed = SignedCommitObject(body=row[0], signature=row[1])
+        if signed.revision != revision:
+            raise Tampered(f"The stored commit {revision[:12]} was changed.")
+        return signed
+
+    async def commit(self, repo: str, revision: Revision) -> CommitObject:
+        """Return a commit; raise `NotFound`."""
+        return decode_commit((await self.signed(repo, revision)).body)
 
     async def history(self, repo: str, revision: Revision, limit: int) -> list[Revision]:
         """Return the first-parent history from `revision` back, newest first."""
-        rows = await self._sql.all("history", repo=repo, revision=revision, limit=limit)
-        return [Revision(row[0]) for row in rows]
+        rows = await self._sql.all("history", repo=repo, revision=_key(revision), limit=limit)
+        return [Revision(row[0].hex()) for row in rows]
+
+    async def add_to_main(self, repo: str, revision: Revision) -> None:
+        """Record that `main` is at a revision."""
+        await self._sql.run("add_to_main", repo=repo, revision=_key(revision))
+
+    async def was_main(self, repo: str, revision: Revision) -> bool:
+        """Return whether `main` is or was at a revision."""
+        return await self._sql.one("was_main", repo=repo, revision=_key(revision)) is not None
 
     # -- repositories and branches -----------------------------------------------------------
 
@@ -122,27 +271,33 @@ class Store:
         """Return the names of all repositories."""
         return [row[0] for row in await self._sql.all("repos")]
 
-    async def set_branch(self, repo: str, branch: Branch, revision: Revision) -> None:
+    async def set_branch(
+        self, repo: str, branch: str, revision: Revision, owner: PrincipalId | None = None
+    ) -> None:
         """Create a branch."""
-        await self._sql.run("set_branch", repo=repo, branch=branch, revision=revision)
+        await self._sql.run(
+            "set_branch", repo=repo, branch=branch, revision=_key(revision), owner=owner
+        )
 
-    async def head(self, repo: str, branch: Branch) -> Revision:
+    async def head(self, repo: str, branch: str) -> Revision:
         """Return the revision of a branch; raise `NotFound`."""
         row = await self._sql.one("head", repo=repo, branch=branch)
         if row is None:
             raise NotFound(f"There is no repository {repo!r} with a branch {branch}.")
-        return Revision(row[0])
+        return Revision(row[0].hex())
 
     async def move_branch(
-        self, repo: str, branch: Branch, revision: Revision, expected: Revision
+        self, repo: str, branch: str, revision: Revision, expected: Revision
     ) -> None:
         """Move a branch by compare-and-set; raise `Conflict` if it is not at `expected`."""
-        if (
-            await self._sql.one(
-                "move_branch", repo=repo, branch=branch, revision=revision, expected=expected
-            )
-            is None
-        ):
+        row = await self._sql.one(
+            "move_branch",
+            repo=repo,
+            branch=branch,
+            revision=_key(revision),
+            expected=_key(expected),
+        )
+        if row is None:
             raise Conflict(
                 f"{branch} of {repo} is no longer at {expected[:12]}; nothing was moved.",
                 hint="Make the candidate again on the present head.",
@@ -154,29 +309,64 @@ class Store:
         """Return every document that `dev` has or had."""
         return [
             DocumentRow(
-                id=r[0],
-                repo=repo,
-                path=r[1],
-                mode=r[2],
-                alive=r[3],
-                state=r[4],
-                upto=r[5],
-                sha256=r[6],
+                id=r[0], repo=repo, path=r[1], mode=r[2], alive=r[3], upto=r[4], sha256=r[5].hex()
             )
             for r in await self._sql.all("documents", repo=repo)
         ]
 
-    async def put_documents(self, rows: Iterable[DocumentRow]) -> None:
-        """Insert or replace documents with their snapshots."""
-        await self._sql.many("put_document", [msgspec.structs.asdict(row) for row in rows])
+    async def add_documents(self, rows: Iterable[tuple[DocumentRow, bytes]]) -> None:
+        """Insert documents with their first states."""
+        await self._sql.many(
+            "add_document",
+            [
+                {
+                    "id": row.id,
+                    "repo": row.repo,
+                    "path": row.path,
+                    "mode": row.mode,
+                    **_snapshot_params(Snapshot(state, row.upto, row.sha256)),
+                }
+                for row, state in rows
+            ],
+        )
 
-    async def mark_on_main(self, documents: Collection[str]) -> None:
-        """Record that `main` has or had these documents."""
-        await self._sql.run("mark_on_main", documents=list(documents))
+    async def place_documents(self, rows: Iterable[DocumentRow]) -> None:
+        """Record where documents are, with which mode, and whether they are alive."""
+        await self._sql.many(
+            "place_document",
+            [{"id": r.id, "path": r.path, "mode": r.mode, "alive": r.alive} for r in rows],
+        )
 
-    async def was_on_main(self, document: str) -> bool:
-        """Return whether `main` has or had a document."""
-        return await self._sql.one("on_main", documents=[document]) is not None
+    async def put_snapshots(self, snapshots: Mapping[str, Snapshot]) -> None:
+        """Replace the snapshots of documents."""
+        await self._sql.many(
+            "put_snapshot",
+            [{"id": document, **_snapshot_params(s)} for document, s in snapshots.items()],
+        )
+
+    async def snapshots(self, documents: Collection[str]) -> dict[str, Snapshot]:
+        """Return the snapshots of documents, of those that are stored."""
+        rows = await self._sql.all("states", documents=list(documents))
+        decompress = zstandard.ZstdDecompressor().decompress
+        return {row[0]: Snapshot(decompress(row[3]), row[1], row[2].hex()) for row in rows}
+
+    async def add_writers(self, rows: Iterable[tuple[str, int, PrincipalId]]) -> None:
+        """Store (document, client, writer); an id that has an owner keeps it."""
+        await self._sql.many("add_writer", list(rows))
+
+    async def add_update(self, repo: str, document: str, path: str, body: bytes) -> UnloggedUpdate:
+        """Store a committed update until the log has it."""
+        row = await self._sql.one("add_update", repo=repo, document=document, path=path, body=body)
+        assert row is not None  # noqa: S101 - `returning` gives a row
+        return UnloggedUpdate(row[0], document, path, body)
+
+    async def unlogged(self, repo: str) -> list[UnloggedUpdate]:
+        """Return the committed updates that the log may lack, the oldest first."""
+        return [UnloggedUpdate(*row) for row in await self._sql.all("updates", repo=repo)]
+
+    async def clear_updates(self, numbers: Collection[int]) -> None:
+        """Remove updates that the log has."""
+        await self._sql.run("clear_updates", numbers=list(numbers))
 
     # -- proposals ---------------------------------------------------------------------------
 
@@ -186,8 +376,7 @@ class Store:
             "add_proposal",
             id=record.id,
             repo=record.repo,
-            digest=record.digest,
-            documents=[p.document for p in record.paths],
+            digest=bytes.fromhex(record.digest),
             body=encode(record),
         )
         return row is not None
@@ -204,11 +393,6 @@ class Store:
         rows = await self._sql.all("pending", repo=repo, after=after, limit=limit)
         return [_stored_proposal(row) for row in rows]
 
-    async def candidate_of(self, revision: Revision) -> StoredProposal | None:
-        """Return the proposal of which a revision is a candidate, None if there is none."""
-        row = await self._sql.one("candidate_of", revision=revision)
-        return None if row is None else _stored_proposal(row)
-
     async def mark_withdrawn(self, proposal: ProposalId) -> bool:
         """Record that a proposal is closed; False if it is, or was, in `dev` or `main`."""
         return await self._sql.one("proposal_withdrawn", id=proposal) is not None
@@ -220,90 +404,35 @@ class Store:
             raise NotFound(f"There is no proposal {proposal!r}.")
         return stored
 
-    async def mark_merged(
-        self, proposal: ProposalId, revision: Revision, rebased: tuple[PathChange, ...]
-    ) -> None:
-        """Record the commit of `dev` that merged a proposal, and its rebased changes, if any."""
-        record = (await self.proposal(proposal)).record
-        if rebased:
-            record = msgspec.structs.replace(record, paths=rebased)
-        await self._sql.run("proposal_merged", id=proposal, revision=revision, body=encode(record))
+    async def mark_merged(self, proposal: ProposalId, revision: Revision) -> None:
+        """Record the commit of `dev` that merged a proposal."""
+        await self._sql.run("proposal_merged", id=proposal, revision=_key(revision))
 
-    async def mark_reverted(
-        self, proposal: ProposalId, revision: Revision, inverses: Mapping[str, bytes]
-    ) -> None:
-        """Record the commit of `dev` that reverted a proposal, and the inverse updates."""
-        await self._sql.run(
-            "proposal_reverted", id=proposal, revision=revision, inverses=encode(dict(inverses))
-        )
+    async def mark_reverted(self, proposal: ProposalId, revision: Revision) -> None:
+        """Record the commit of `dev` that took a proposal out."""
+        await self._sql.run("proposal_reverted", id=proposal, revision=_key(revision))
 
-    async def mark_promoted(self, revision: Revision) -> bool:
-        """Record that `main` advances to a candidate; False if no open proposal has it."""
-        return await self._sql.one("proposal_promoted", revision=revision) is not None
-
-    async def reverted_on(self, repo: str, document: str) -> list[RevertedEdit]:
-        """Return the edits of a document by proposals that were reverted."""
-        edits: list[tuple[PreparedProposal, PathChange, bytes]] = []
-        for body, inverses in await self._sql.all("reverted_on", repo=repo, documents=[document]):
-            inverse = decode(inverses, dict[str, bytes]).get(document)
-            record = decode(body, PreparedProposal)
-            edits += [
-                (record, p, inverse) for p in record.paths if p.document == document and inverse
-            ]
-        shas = {
-            side[path.path]
-            for record, path, _ in edits
-            for side in (record.before, record.after)
-            if path.path in side
-        }
-        texts = await self.blobs(shas)
-        return [
-            RevertedEdit(
-                update=p.update,
-                inverse=inverse,
-                before=_text(p.path, record.before, texts),
-                after=_text(p.path, record.after, texts),
-            )
-            for record, p, inverse in edits
-        ]
+    async def mark_promoted(self, revision: Revision) -> ProposalId | None:
+        """Record that `main` advances to a candidate; None if no open proposal has it."""
+        row = await self._sql.one("proposal_promoted", revision=_key(revision))
+        return ProposalId(row[0]) if row else None
 
     async def add_candidate(self, proposal: ProposalId, main: Revision, revision: Revision) -> None:
         """Record the candidate of a proposal on a given `main`."""
-        await self._sql.run("add_candidate", proposal=proposal, main=main, revision=revision)
+        await self._sql.run(
+            "add_candidate", proposal=proposal, main=_key(main), revision=_key(revision)
+        )
 
     async def find_candidate(self, proposal: ProposalId, main: Revision) -> Revision | None:
         """Return the candidate of a proposal on a given `main`, None if there is none."""
-        row = await self._sql.one("candidate", proposal=proposal, main=main)
-        return Revision(row[0]) if row else None
+        row = await self._sql.one("candidate", proposal=proposal, main=_key(main))
+        return Revision(row[0].hex()) if row else None
 
-    # -- transactions and facts --------------------------------------------------------------
-
-    async def add_transaction(self, transaction: Transaction) -> None:
-        """Store a transaction before its first effect."""
-        await self._sql.run(
-            "add_transaction", id=transaction.id, repo=transaction.repo, body=encode(transaction)
-        )
-
-    async def transactions(self, repo: str) -> list[Transaction]:
-        """Return the transactions that have begun and not ended, the oldest first."""
-        return [
-            decode(row[0], Transaction) for row in await self._sql.all("transactions", repo=repo)
-        ]
-
-    async def end_transaction(self, transaction: Transaction) -> None:
-        """Remove a transaction, together with its last effect."""
-        await self._sql.run("end_transaction", id=transaction.id)
-
-    async def advance_main(self, repo: str, main: MainAdvance) -> None:
-        """Advance `main` and record its documents."""
-        await self.move_branch(repo, "main", main.revision, main.expected)
-        _, manifest = await self.commit(repo, main.revision)
-        await self.mark_on_main([f.document for f in manifest])
+    # -- facts -------------------------------------------------------------------------------
 
     async def add_facts(self, facts: Iterable[Fact]) -> None:
         """Add facts to the outbox, from where they go to the journal after the commit."""
-        for fact in facts:
-            await self._sql.run("add_outbox", body=encode(fact))
+        await self._sql.many("add_outbox", [{"body": encode(fact)} for fact in facts])
 
     async def outbox(self) -> list[tuple[int, Fact]]:
         """Return the facts that the journal may lack, the oldest first."""
@@ -318,23 +447,27 @@ class Store:
 
 
 def _stored_proposal(row: Sequence[Any]) -> StoredProposal:
-    body, status, merged, reverted = row
+    merged, reverted, promoted = (Revision(r.hex()) if r else None for r in row[2:])
     return StoredProposal(
-        record=decode(body, PreparedProposal),
-        status=ProposalStatus(status),
+        record=decode(row[0], PreparedProposal),
+        status=ProposalStatus(row[1]),
         merged=merged,
         reverted=reverted,
+        promoted=promoted,
     )
 
 
-def _text(path: str, side: Mapping[str, str], texts: Mapping[str, bytes]) -> str:
-    if path in side:
-        return texts[side[path]].decode()
-    return crdt.text_of(path, crdt.EMPTY)
+def _key(revision: str) -> bytes:
+    """Return a hash as it is stored; what is no hash is found nowhere."""
+    try:
+        return bytes.fromhex(revision)
+    except ValueError:
+        return b""
 
 
-def _decompress(sha: str, body: bytes) -> bytes:
-    content = zstandard.ZstdDecompressor().decompress(body)
-    if sha256(content) != sha:
-        raise Tampered(f"The stored content {sha[:12]} was changed.")
-    return content
+def _snapshot_params(snapshot: Snapshot) -> dict[str, object]:
+    return {
+        "upto": snapshot.upto,
+        "sha256": bytes.fromhex(snapshot.sha256),
+        "state": zstandard.ZstdCompressor(3).compress(snapshot.state),
+    }

@@ -1,63 +1,210 @@
-"""Pure decisions about trees: what a commit holds, and what a rollback changes.
+"""Pure decisions about trees: which objects a change needs, and which paths exclude each other.
 
->>> path_clash(["a/b.txt"], "a")
-'a/b.txt'
+>>> file_below_file(["b", "a/b", "a"])
+('a', 'a/b')
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import re
+from collections.abc import Collection, Mapping
 
-import msgspec
-
-from angelos.angelgit.documents.edits import is_cut
-from angelos.angelgit.storage.models import (
-    FileState,
-    Manifest,
-    PathChange,
-    PathOp,
-    PreparedProposal,
+from angelos.core.revision_v2 import (
+    DirectoryEntry,
+    DirectoryFan,
+    DirectoryLeaf,
+    DirectoryObject,
+    EntryMode,
+    TreeEntry,
+    build_tree,
+    children_of,
+    decode_directory,
+    find_entry,
+    name_digit,
+    read_tree,
 )
-from angelos.core.errors import InvalidInput
-from angelos.core.repository import Change, Proposed
-from angelos.core.revision import MAX_FILES
 
+_HASH = re.compile(r"[0-9a-f]{64}")
 BESIDE = "A path is a file or a folder, not both."
+_EMPTY_TREE = build_tree(())
+EMPTY_ROOT = _EMPTY_TREE.root
+EMPTY: Mapping[str, bytes] = _EMPTY_TREE.objects
+"""The directory object of a tree without files."""
 
 
-def with_files(
-    manifest: Manifest, put: Iterable[FileState], removed: Collection[str] = ()
-) -> Manifest:
-    """Return a manifest, sorted by path, with files put in and documents (by id) removed."""
-    files = {f.path: f for f in manifest if f.document not in removed}
-    files.update((f.path, f) for f in put)
-    if len(files) > MAX_FILES:
-        raise InvalidInput(f"A repository holds at most {MAX_FILES} files.")
-    return tuple(files[path] for path in sorted(files))
+def is_hash(text: str) -> bool:
+    """Return whether a text can be the hash of an object."""
+    return bool(_HASH.fullmatch(text))
 
 
-def by_path(manifest: Manifest) -> dict[str, FileState]:
-    """Return a manifest's files by path."""
-    return {f.path: f for f in manifest}
+def missing_nodes(root: str, nodes: Mapping[str, bytes], paths: Collection[str] | None) -> set[str]:
+    """Return the next directory objects to load on the way to some paths, or of the whole tree.
 
-
-def differing(
-    before: Manifest, after: Manifest
-) -> list[tuple[str, FileState | None, FileState | None]]:
-    """Return (path, before, after) of every file that differs in content or mode."""
-    old, new = by_path(before), by_path(after)
-    rows = [(path, old.get(path), new.get(path)) for path in sorted({*old, *new})]
-    return [
-        (path, a, b)
-        for path, a, b in rows
-        if a is None or b is None or (a.sha256, a.mode) != (b.sha256, b.mode)
+    Args:
+        root: hash of the tree.
+        nodes: what is loaded already.
+        paths: None: all of them.
+    """
+    missing: set[str] = set()
+    waiting: list[tuple[str, list[list[str]] | None, int]] = [
+        (root, None if paths is None else [path.split("/") for path in paths], 0)
     ]
+    while waiting:
+        digest, names, depth = waiting.pop()
+        if digest not in nodes:
+            missing.add(digest)
+            continue
+        waiting += _children(decode_directory(nodes[digest]), names, depth)
+    return missing
 
 
-def path_clash(paths: Iterable[str], new: str) -> str | None:
-    """Return a path that excludes `new`: a file that is one of its folders, or the reverse."""
-    folders = {new[:i] for i, c in enumerate(new) if c == "/"}
-    return next((p for p in paths if p in folders or p.startswith(new + "/")), None)
+def _children(
+    directory: DirectoryObject, names: list[list[str]] | None, depth: int
+) -> list[tuple[str, list[list[str]] | None, int]]:
+    """Return (hash, names to be found in it, depth of fans) of the objects below one."""
+    if names is None:
+        deeper = depth + 1 if isinstance(directory, DirectoryFan) else 0
+        return [(digest, None, deeper) for digest in children_of(directory)]
+    below: dict[str, list[list[str]]] = {}
+    if isinstance(directory, DirectoryFan):
+        for name in names:
+            if (slot := directory.slots[name_digit(name[0], depth)]) is not None:
+                below.setdefault(slot.hash, []).append(name)
+        return [(digest, part, depth + 1) for digest, part in below.items()]
+    folders = folders_of(directory)
+    for first, *rest in names:
+        if rest and first in folders:
+            below.setdefault(folders[first], []).append(rest)
+    return [(digest, rest, 0) for digest, rest in below.items()]
+
+
+def folders_of(directory: DirectoryLeaf) -> dict[str, str]:
+    """Return name -> hash of the directories in one."""
+    return {e.name: e.hash for e in directory.entries if e.mode is EntryMode.directory}
+
+
+def predecessors(before: str, after: str, nodes: Mapping[str, bytes]) -> dict[str, str]:
+    """Return new directory object -> the one that it replaces, for storing the difference."""
+    pairs: dict[str, str] = {}
+    waiting = [(before, after)]
+    while waiting:
+        old, new = waiting.pop()
+        if old == new or new in pairs or old not in nodes or new not in nodes:
+            continue
+        pairs[new] = old
+        a, b = decode_directory(nodes[old]), decode_directory(nodes[new])
+        if isinstance(a, DirectoryFan) and isinstance(b, DirectoryFan):
+            slots = zip(a.slots, b.slots, strict=True)
+            waiting += [(x.hash, y.hash) for x, y in slots if x is not None and y is not None]
+        elif isinstance(a, DirectoryLeaf) and isinstance(b, DirectoryLeaf):
+            folders, after_folders = folders_of(a), folders_of(b)
+            common = folders.keys() & after_folders.keys()
+            waiting += [(folders[name], after_folders[name]) for name in common]
+    return pairs
+
+
+def clash(root: str, nodes: Mapping[str, bytes], path: str) -> str | None:
+    """Return what excludes a file at `path`: a file that is one of its folders, or the reverse."""
+    parts = path.split("/")
+    for end in range(1, len(parts)):
+        above = "/".join(parts[:end])
+        if find_entry(root, nodes.__getitem__, above) is not None:
+            return above
+    return path if is_folder(root, nodes, path) else None
+
+
+def is_folder(root: str, nodes: Mapping[str, bytes], path: str) -> bool:
+    """Return whether a tree has files below `path`; the objects on the way are loaded."""
+    digest = root
+    for name in path.split("/"):
+        directory, depth = decode_directory(nodes[digest]), 0
+        while isinstance(directory, DirectoryFan):
+            slot = directory.slots[name_digit(name, depth)]
+            if slot is None:
+                return False
+            directory, depth = decode_directory(nodes[slot.hash]), depth + 1
+        entry = next((e for e in directory.entries if e.name == name), None)
+        if entry is None or entry.mode is not EntryMode.directory:
+            return False
+        digest = entry.hash
+    return True
+
+
+def first_below(root: str, nodes: Mapping[str, bytes], path: str) -> str | None:
+    """Return the first file below a folder of a tree whose objects are loaded."""
+    return next(
+        (e.path for e in read_tree(root, nodes.__getitem__) if e.path.startswith(f"{path}/")), None
+    )
+
+
+Difference = tuple[str, TreeEntry | None, TreeEntry | None]
+"""A path with its entries before and after."""
+
+
+def differences(
+    before: str, after: str, nodes: Mapping[str, bytes]
+) -> tuple[list[Difference], set[str]]:
+    """Return the files that differ between two trees, and the directory objects to load first.
+
+    The rows are complete once nothing has to be loaded. Directories that are equal are not read.
+    """
+    rows: list[Difference] = []
+    missing: set[str] = set()
+    waiting: list[tuple[str, str, str]] = [("", before, after)]
+    while waiting:
+        folder, old, new = waiting.pop()
+        if old == new:
+            continue
+        if absent := {old, new} - nodes.keys():
+            missing |= absent
+            continue
+        a, b = decode_directory(nodes[old]), decode_directory(nodes[new])
+        if isinstance(a, DirectoryFan) and isinstance(b, DirectoryFan):
+            slots = zip(a.slots, b.slots, strict=True)
+            waiting += [
+                (folder, x.hash if x else EMPTY_ROOT, y.hash if y else EMPTY_ROOT) for x, y in slots
+            ]
+            continue
+        names: list[dict[str, DirectoryEntry]] = []
+        for digest in (old, new):
+            present, absent = _entries(digest, nodes)
+            names.append(present)
+            missing |= absent
+        for name in {**names[0], **names[1]}:
+            pair = [side.get(name) for side in names]
+            files = [_file(folder + name, entry) for entry in pair]
+            if files[0] != files[1]:
+                rows.append((folder + name, files[0], files[1]))
+            waiting.append((f"{folder}{name}/", _folder(pair[0]), _folder(pair[1])))
+    return rows, missing
+
+
+def _entries(digest: str, nodes: Mapping[str, bytes]) -> tuple[dict[str, DirectoryEntry], set[str]]:
+    """Return the names in one directory, through its fans, and the objects that are missing."""
+    entries: dict[str, DirectoryEntry] = {}
+    missing: set[str] = set()
+    waiting = [digest]
+    while waiting:
+        current = waiting.pop()
+        if current not in nodes:
+            missing.add(current)
+            continue
+        directory = decode_directory(nodes[current])
+        if isinstance(directory, DirectoryFan):
+            waiting += [slot.hash for slot in directory.slots if slot is not None]
+        else:
+            entries |= {entry.name: entry for entry in directory.entries}
+    return entries, missing
+
+
+def _file(path: str, entry: DirectoryEntry | None) -> TreeEntry | None:
+    if entry is None or entry.mode is EntryMode.directory:
+        return None
+    return TreeEntry(path, entry.mode, entry.hash, entry.size)
+
+
+def _folder(entry: DirectoryEntry | None) -> str:
+    return entry.hash if entry and entry.mode is EntryMode.directory else EMPTY_ROOT
 
 
 def file_below_file(paths: Collection[str]) -> tuple[str, str] | None:
@@ -76,124 +223,3 @@ def file_below_file(paths: Collection[str]) -> tuple[str, str] | None:
         ),
         None,
     )
-
-
-def proposed(record: PreparedProposal) -> Proposed:
-    """Return a proposal as the port presents it."""
-    changes = tuple(
-        Change(
-            path=change.path,
-            before=record.before.get(change.path),
-            after=record.after.get(change.path),
-            diff=record.diffs.get(change.path, ""),
-            cut=is_cut(record.diffs.get(change.path, "")),
-        )
-        for change in record.paths
-    )
-    return Proposed(
-        id=record.id,
-        repo=record.repo,
-        base=record.base,
-        author=record.author,
-        message=record.message,
-        digest=record.digest,
-        changes=changes,
-    )
-
-
-class RollbackStep(msgspec.Struct, frozen=True, kw_only=True):
-    """What a rollback does to one path of `main`."""
-
-    target: FileState | None
-    """The file after the rollback; None: it is deleted."""
-    source: FileState | None
-    """The document's newest state on `main`, which is edited; None: it is deleted."""
-    document: str
-    path: str
-    revived: bool = False
-    """`main` no longer has this document."""
-
-
-def plan_rollback(
-    main: Manifest, target: Manifest, newest: Mapping[str, FileState]
-) -> list[RollbackStep]:
-    """Return the steps from `main` back to `target`, deletions first.
-
-    A deleted file may free the path of one that is revived. `newest` maps each document of
-    `target` that `main` no longer has to its last state there.
-    """
-    present = {f.document: f for f in main}
-    restored = {f.document: f for f in target}
-    plan = [
-        RollbackStep(target=None, source=None, document=f.document, path=f.path)
-        for f in main
-        if f.document not in restored
-    ]
-    for f in target:
-        now = present.get(f.document)
-        if now is None or (now.path, now.mode, now.sha256) != (f.path, f.mode, f.sha256):
-            plan.append(
-                RollbackStep(
-                    target=f,
-                    source=now or newest[f.document],
-                    document=f.document,
-                    path=f.path,
-                    revived=now is None,
-                )
-            )
-    return plan
-
-
-class AdvanceStep(msgspec.Struct, frozen=True, kw_only=True):
-    """What a new revision of `main` does to one document."""
-
-    before: FileState | None
-    """None: it is created."""
-    after: FileState | None
-    """None: it is deleted."""
-
-    @property
-    def file(self) -> FileState:
-        """The document as it is after the step, or was before its deletion."""
-        file = self.after or self.before
-        assert file is not None  # noqa: S101 - a step has one of them
-        return file
-
-
-def plan_advance(main: Manifest, candidate: Manifest) -> list[AdvanceStep]:
-    """Return the documents that differ between `main` and a candidate, deletions first."""
-    old, new = ({file.document: file for file in side} for side in (main, candidate))
-    steps = [
-        AdvanceStep(before=old.get(document), after=new.get(document))
-        for document in {**old, **new}
-        if old.get(document) != new.get(document)
-    ]
-    return sorted(steps, key=lambda step: (step.after is not None, step.file.path))
-
-
-def dev_changes(
-    plan: Sequence[RollbackStep], updates: Mapping[str, bytes], alive: Collection[str]
-) -> tuple[PathChange, ...]:
-    """Return the same changes for `dev`, which has the `alive` documents."""
-    changes: list[PathChange] = []
-    for step in plan:
-        update = updates.get(step.document, b"")
-        if step.target is None:
-            if step.document in alive:
-                changes.append(PathChange(path=step.path, document=step.document, op=PathOp.delete))
-            continue
-        # A document that only dev has deleted stays deleted there. It takes the edit all the same,
-        # so that dev contains main: a later revert of the deletion shows the right text.
-        revive = step.revived and step.document not in alive
-        if not revive and not update:
-            continue
-        changes.append(
-            PathChange(
-                path=step.path,
-                document=step.document,
-                op=PathOp.revive if revive else PathOp.edit,
-                update=update,
-                mode=step.target.mode,
-            )
-        )
-    return tuple(changes)

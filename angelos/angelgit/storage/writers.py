@@ -83,6 +83,12 @@ class Writers:
         for document, client, _ in new:
             self._owners.setdefault(document, {})[client] = writer
 
+    def remember(self, rows: Collection[tuple[str, int, PrincipalId]]) -> None:
+        """Take in (document, client, writer) that was stored beside this."""
+        for document, client, writer in rows:
+            if document in self._owners:
+                self._owners[document].setdefault(client, writer)
+
     async def _load(self, document: str) -> dict[int, PrincipalId]:
         if document not in self._owners:
             async with self._database.transaction() as conn:

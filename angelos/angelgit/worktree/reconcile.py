@@ -109,7 +109,7 @@ def _decide_edit(path: str, disk: DiskFile, record: WriteRecord, live: str) -> F
     base = record.content.decode()
     try:
         text = canonical(path, check_text(path, disk.content), base)
-        merged = merge(path, base, live, check_text(path, text), merge_alike=True)
+        merged = merge(path, base, live, check_text(path, text))
     except (InvalidInput, TooLarge) as error:
         return FileDecision(FileAction.set_aside, reason=error.detail)
     if merged.has_conflicts:

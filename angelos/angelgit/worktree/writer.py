@@ -25,7 +25,6 @@ from angelos.adapters.stores.postgres import Database
 from angelos.angelgit.documents import crdt
 from angelos.angelgit.storage.live import LiveReplicas
 from angelos.angelgit.storage.models import DISK, DocumentRow, WriteRecord, sha256
-from angelos.angelgit.storage.store import Store
 from angelos.angelgit.storage.working_files import WorkingFileRecords, WriteIntent
 from angelos.angelgit.threads import in_thread
 from angelos.angelgit.worktree.activity import DocumentActivity, FileOutcome
@@ -163,22 +162,20 @@ class WorktreeWriter:
         async with self._database.transaction() as conn:
             await WorkingFileRecords(conn).end(written)
 
-    async def remove(self, repo: str, path: str, document: str, content: str) -> None:
+    async def remove(self, repo: str, path: str, document: str) -> None:
         """Remove the working file of a deleted document, unless somebody has changed it.
 
         Args:
             repo: the repository's name.
             path: the file's path in it.
             document: the document's id.
-            content: the SHA-256 of the document's last text.
         """
         async with self._locks.setdefault(document, asyncio.Lock()):
             async with self._database.transaction() as conn:
                 record, _ = (await WorkingFileRecords(conn).find([document])).get(
                     document, (WriteRecord(), None)
                 )
-                last = await Store(conn).blob(content)
-            ours = {c for c in (record.content, record.intended, last) if c is not None}
+            ours = {c for c in (record.content, record.intended) if c is not None}
             if not await asyncio.to_thread(self._files.remove, repo, path, ours):
                 log.warning("%s/%s was deleted; its file was changed on disk and stays", repo, path)
                 self._activity.note(f"{repo}:{path}", FileOutcome.stays, DocumentEdited(stays=path))
@@ -193,7 +190,7 @@ class WorktreeWriter:
             if row.id not in records:
                 continue
             try:
-                await self.remove(repo, row.path, row.id, row.sha256)
+                await self.remove(repo, row.path, row.id)
             except (OSError, AngelError) as error:
                 log.warning("the working file %s/%s stays: %s", repo, row.path, error)
 

@@ -11,7 +11,7 @@ from angelos.core.findings import GateFinding
 from angelos.core.ids import PrincipalId, Revision
 from angelos.core.ports import Repository
 from angelos.core.repository import Candidate
-from angelos.core.revision import Entry
+from angelos.core.revision_v2 import EntryMode, TreeEntry
 
 
 async def findings_of(
@@ -30,7 +30,7 @@ async def findings_of(
     new = {entry.path: entry for entry in await repository.tree(repo, candidate.revision)}
     paths = sorted(path for path in old.keys() | new.keys() if old.get(path) != new.get(path))
 
-    async def content(tree: Mapping[str, Entry], revision: Revision, path: str) -> bytes | None:
+    async def content(tree: Mapping[str, TreeEntry], revision: Revision, path: str) -> bytes | None:
         return await repository.read(repo, revision, path) if path in tree else None
 
     files = [
@@ -55,13 +55,12 @@ async def findings_of(
     )
 
 
-_EXECUTABLE = 0o100
-_REGULAR = (0o644, 0o755)
+_REGULAR = (EntryMode.file, EntryMode.executable)
 
 
-def _plain(before: Entry | None, after: Entry | None) -> bool:
+def _plain(before: TreeEntry | None, after: TreeEntry | None) -> bool:
     """Return whether a path is a plain file that did not become executable."""
     if after is None:
         return True
-    was_executable = before is not None and bool(before.mode & _EXECUTABLE)
-    return after.mode in _REGULAR and (was_executable or not after.mode & _EXECUTABLE)
+    was_executable = before is not None and before.mode is EntryMode.executable
+    return after.mode in _REGULAR and (was_executable or after.mode is not EntryMode.executable)

@@ -16,8 +16,9 @@ from angelos.angelgit.changes.transactions import Transactions
 from angelos.angelgit.storage.live import LiveReplicas
 from angelos.angelgit.storage.log import DocumentLog
 from angelos.angelgit.storage.models import ROOM
+from angelos.angelgit.storage.store import Store
 from angelos.angelgit.worktree.activity import DocumentActivity
-from angelos.core.errors import Stale, Unavailable
+from angelos.core.errors import Unavailable
 from angelos.core.facts import Kind
 from angelos.core.ids import START, new_proposal_id
 from angelos.core.repository import DeleteFile, NewText
@@ -45,12 +46,12 @@ def broken(monkeypatch, owner, name, *, before: bool):
 
 
 STEPS = [
-    (CommitWriter, "commit_live_edits", True), (CommitWriter, "commit_live_edits", False),
-    (Transactions, "begin", True), (Transactions, "begin", False),
-    (LiveReplicas, "append", True), (DocumentLog, "append", True), (DocumentLog, "append", False),
-    (CommitWriter, "commit_transaction", True), (CommitWriter, "commit_transaction", False),
-    (Transactions, "publish", True), (FactOutbox, "flush", True),
-    (DocumentLog, "trim", True),
+    (CommitWriter, "commit_typed", True), (CommitWriter, "commit_typed", False),
+    (Store, "update_tree", False), (Store, "add_documents", True), (Store, "add_facts", False),
+    (LiveReplicas, "append_committed", True), (DocumentLog, "append", True),
+    (DocumentLog, "append", False), (LiveReplicas, "append_committed", False),
+    (Transactions, "publish", True), (FactOutbox, "flush", True), (Store, "clear_updates", False),
+    (LiveReplicas, "compacted", True),
 ]  # fmt: skip
 
 
@@ -264,7 +265,7 @@ async def test_edits_in_the_last_moment_do_not_hang_the_end(journal, clock):
 
 
 async def cut_off(git, monkeypatch, act) -> None:
-    """Let a move be stored, and fail before anything of it is logged."""
+    """Let a transaction be committed, and fail before its updates are logged."""
     fault = broken(monkeypatch, DocumentLog, "append", before=True)
     fault["fail"] = True
     with pytest.raises(Unavailable):
@@ -273,9 +274,11 @@ async def cut_off(git, monkeypatch, act) -> None:
 
 
 @pytest.mark.parametrize("again", ["retry", "restart"])
-async def test_typing_into_the_same_lines_before_the_recovery_is_not_mixed_up(
-    start, rooms, monkeypatch, again
+@pytest.mark.parametrize("place", [" 5\n", "line 9"])
+async def test_typing_between_a_commit_and_its_log_is_a_commit_of_its_own(
+    start, rooms, monkeypatch, again, place
 ):
+    """What was committed comes, what was typed meanwhile stays, each under its own name."""
     proposal, other = new_proposal_id(), new_proposal_id()
     async with start() as git:
         base = await git.create("study", {"a.txt": FILE.encode()}, EVE, "import")
@@ -283,42 +286,24 @@ async def test_typing_into_the_same_lines_before_the_recovery_is_not_mixed_up(
         await git.propose(proposal, "study", base, edits, ADA, "why")
         room = await rooms.enter(git, "study", "a.txt")
         await cut_off(git, monkeypatch, git.merge(proposal))
-        await room.type(" 5\n", " typed")
-        typed = str(room.text)
+        await room.type(place, "typed\n")
         if again == "retry":
-            with pytest.raises(Stale):
-                await git.merge(proposal)
-            assert (await git.read_live("study", "a.txt")).decode() == typed == str(room.text)
-    async with start() as git:
-        assert (await git.read_live("study", "a.txt")).decode() == typed
-        assert not git.locate("study/n.txt")
-        with pytest.raises(Stale):
             await git.merge(proposal)
-        await git.propose(other, "study", base, [NewText(path="n.txt", text="n\n")], ADA, "why")
-        await git.merge(other)
+            assert "five" in str(room.text)
+            assert "typed\n" in str(room.text)
+    async with start() as git:
+        text = (await git.read_live("study", "a.txt")).decode()
+        assert text.count("five") == text.count("typed\n") == 1
         assert await git.read_live("study", "n.txt") == b"n\n"
-
-
-@pytest.mark.parametrize("again", ["retry", "restart"])
-async def test_typing_elsewhere_before_the_recovery_is_a_commit_of_its_own(
-    start, rooms, monkeypatch, again
-):
-    proposal = new_proposal_id()
-    async with start() as git:
-        base = await git.create("study", {"a.txt": FILE.encode()}, EVE, "import")
-        await git.propose(proposal, "study", base, [NewText(path="a.txt", text=PROPOSED)], ADA, "")
-        room = await rooms.enter(git, "study", "a.txt")
-        await cut_off(git, monkeypatch, git.merge(proposal))
-        await room.type("line 9", "typed\n")
-        if again == "retry":
-            await git.merge(proposal)
-            assert str(room.text) == PROPOSED.replace("line 9", "typed\nline 9")
-    async with start() as git:
-        text = PROPOSED.replace("line 9", "typed\nline 9")
-        assert (await git.read_live("study", "a.txt")).decode() == text
+        if place == "line 9":
+            assert text == PROPOSED.replace("line 9", "typed\nline 9")
+        await git.propose(other, "study", base, [NewText(path="m.txt", text="m\n")], ADA, "why")
+        await git.merge(other)
         revisions = await git.history("study", "dev")
-        authors = [(await git.commit("study", r))[0].commit.author for r in revisions]
-        assert authors == [ADA, ROOM, EVE]
+        authors = [(await git.commit("study", r)).authors[0] for r in revisions]
+        assert authors == [ADA, ROOM, ADA, EVE]
+        merged = (await git.read("study", revisions[2], "a.txt")).decode()
+        assert merged == PROPOSED
 
 
 async def test_an_interrupted_revert_does_not_delete_later_typing(start, rooms, monkeypatch):
@@ -328,12 +313,11 @@ async def test_an_interrupted_revert_does_not_delete_later_typing(start, rooms, 
         await git.propose(proposal, "study", base, [NewText(path="n.txt", text="n\n")], ADA, "")
         await git.merge(proposal)
         room = await rooms.enter(git, "study", "n.txt")
-        fault = broken(monkeypatch, CommitWriter, "commit_transaction", before=True)
+        fault = broken(monkeypatch, Store, "add_facts", before=True)
         fault["fail"] = True
         with pytest.raises(Unavailable):
             await git.revert(proposal)  # it would delete the file, which has nothing else in it
         fault["fail"] = False
-        git._transactions._logged.clear()  # as if we had been killed
         await room.type("n\n", "typed\n")
     async with start() as git:
         assert await git.read_live("study", "n.txt") == b"typed\nn\n"

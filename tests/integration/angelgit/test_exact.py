@@ -169,16 +169,16 @@ class Model:
         self.known |= set(rows)
         now, same = await self.look()
         assert same == main
-        assert merge_text(self.texts[base], dev, text, merge_alike=True).accepts(now)
+        assert now == merge_text(self.texts[base], dev, text).text
         assert now == text or dev != self.texts[base]
-        self.merged[proposal] = (self.texts[base], text, base in self.line)
+        self.merged[proposal] = (self.texts[base], text)
         self.texts[revision] = now
 
     async def promote(self, rng):
         if not self.merged:
             return
         proposal = rng.choice(list(self.merged))
-        base, text, on_main = self.merged[proposal]
+        base, text = self.merged[proposal]
         dev, main = await self.look()
         try:
             candidate = await self.git.candidate(proposal)
@@ -187,10 +187,9 @@ class Model:
             return
         await self.git.advance(self.repo, candidate.revision, candidate.main)
         del self.merged[proposal]
-        same, now = await self.look()
-        assert same == dev
-        if on_main:
-            assert merge_text(base, main, text).accepts(now) or now == main
+        merged, now = await self.look()
+        assert now == merge_text(base, main, text).text
+        assert merged == merge_text(main, dev, now).text
         self.texts[candidate.revision] = now
         self.line.append(candidate.revision)
 
@@ -203,7 +202,7 @@ class Model:
         now, back = await self.look()
         assert back == self.texts[to]
         merged = merge_text(main, dev, back)
-        assert merged.accepts(now) or now == merged.text
+        assert now == merged.woven(force=True)
         self.known |= set(lines(now)) if merged.has_conflicts else set()
         self.texts[revision] = back
         self.line.append(revision)
@@ -212,19 +211,19 @@ class Model:
         if not self.merged:
             return
         proposal = rng.choice(list(self.merged))
-        before, after, _ = self.merged[proposal]
+        before, after = self.merged[proposal]
         dev, main = await self.look()
         merged = merge_text(after, dev, before)
         try:
-            self.texts[await self.git.revert(proposal)] = merged.text
+            self.texts[await self.git.revert(proposal)] = str(merged.woven())
         except Conflict:
-            assert merged.has_conflicts
+            assert merged.woven() is None
             assert await self.look() == (dev, main)
             return
         del self.merged[proposal]
         now, same = await self.look()
         assert same == main
-        assert merged.accepts(now)
+        assert now == merged.woven()
         self.known |= set(lines(now)) if merged.has_conflicts else set()
         self.texts = {k: v for k, v in self.texts.items() if k in self.line}
 

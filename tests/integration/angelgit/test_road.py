@@ -11,7 +11,8 @@ from angelos.core.errors import Conflict, InvalidInput, NotFound, Stale
 from angelos.core.facts import Kind
 from angelos.core.ids import START, new_proposal_id
 from angelos.core.repository import DeleteFile, NewText, UnifiedDiff
-from angelos.core.revision import verify_bundle, verify_commit
+from angelos.core.revision import KnownObjects, verify_bundle
+from angelos.core.revision_v2 import verify_commit_object
 from angelos.testing import next_fact
 
 from .conftest import ADA, BOB, EVE, FILE, queued
@@ -20,7 +21,9 @@ from .conftest import ADA, BOB, EVE, FILE, queued
 async def test_an_import_is_signed_readable_and_on_both_branches(git, base, key, tmp_path):
     assert await git.repos() == ["study"]
     assert await git.head("study", "dev") == await git.head("study", "main") == base
-    files = verify_bundle(key.public, await git.bundle("study", base), base)
+    bundle = await git.bundle("study", base)
+    verified = verify_bundle(key.public, bundle, base, KnownObjects())
+    files = {entry.path: bundle.blobs[entry.sha256] for entry in verified.entries}
     assert files == {"a.txt": FILE.encode(), "b/b.txt": b"b\n"}
     assert [e.path for e in await git.tree("study", base)] == ["a.txt", "b/b.txt"]
     assert (tmp_path / "ws/study/b/b.txt").read_bytes() == b"b\n"
@@ -89,9 +92,9 @@ async def test_typing_is_committed_under_the_rooms_name_before_a_merge(git, base
     await put(base, "a.txt", FILE.replace("line 1\n", "line one\n"))
     merged, typed, first = await git.history("study", "dev")
     assert first == base
-    (signed, _), (mine, _) = [await git.commit("study", r) for r in (merged, typed)]
-    assert verify_commit(key.public, signed).author == ADA
-    assert (mine.commit.author, mine.commit.message) == ("person/room", "live edits")
+    signed, mine = await git.signed("study", merged), await git.commit("study", typed)
+    assert verify_commit_object(key.public, signed, merged).authors == (ADA,)
+    assert (mine.authors, mine.message) == (("person/room",), "live edits")
     assert [c.path for c in await git.changed("study", base, typed)] == ["a.txt"]
     assert b"line one" not in await git.read("study", typed, "a.txt")
 
@@ -110,7 +113,8 @@ async def test_a_candidate_holds_main_and_the_proposal_and_nothing_else(git, bas
     await git.advance("study", candidate.revision, base)
     await git.advance("study", candidate.revision, base)  # asked twice, moved once
     assert await git.history("study", "main") == [candidate.revision, base]
-    verify_bundle(key.public, await git.bundle("study", candidate.revision), candidate.revision)
+    bundle = await git.bundle("study", candidate.revision)
+    verify_bundle(key.public, bundle, candidate.revision, KnownObjects())
 
 
 async def test_main_moves_by_compare_and_set_and_nothing_is_doubled(git, base, put):
@@ -250,9 +254,9 @@ async def test_rollback_restores_the_tree_and_can_be_undone(git, base, rooms, pu
     room = await rooms.enter(git, "study", "a.txt")
     await room.type("line 9", "typed meanwhile\n")
     back = await git.rollback("study", base, EVE, "health check failed")
-    (signed, _), (first, _) = await git.commit("study", back), await git.commit("study", base)
-    assert signed.commit.tree == first.commit.tree
-    assert signed.commit.parents == (candidate.revision,)
+    commit, first = await git.commit("study", back), await git.commit("study", base)
+    assert commit.tree == first.tree
+    assert commit.parents == (candidate.revision,)
     assert str(room.text) == FILE.replace("line 9", "typed meanwhile\nline 9")
     assert (tmp_path / "ws/study/b/b.txt").exists()
     assert not (tmp_path / "ws/study/n.txt").exists()
@@ -261,9 +265,9 @@ async def test_rollback_restores_the_tree_and_can_be_undone(git, base, rooms, pu
     with pytest.raises(NotFound):
         await git.rollback("study", await git.head("study", "dev"), EVE, "not on main")
     forth = await git.rollback("study", candidate.revision, EVE, "it was not that")
-    again, _ = await git.commit("study", forth)
-    assert again.commit.tree == candidate.tree
-    assert again.commit.parents == (back,)
+    again = await git.commit("study", forth)
+    assert again.tree == candidate.tree
+    assert again.parents == (back,)
     assert "bad\n" in str(room.text)
     assert git.locate("study/n.txt")
     # And proposals go on from there.

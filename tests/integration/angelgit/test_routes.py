@@ -9,7 +9,7 @@ from angelos.angelgit.routes import routes
 from angelos.core.api import CreateRepo
 from angelos.core.errors import Conflict, InvalidInput, NotFound
 from angelos.core.permissions import Principal, Role
-from angelos.core.revision import Bundle, verify_bundle
+from angelos.core.revision import Bundle, KnownObjects, verify_bundle
 from angelos.core.routes import Call, Nothing, parse_body, render
 
 from .conftest import EVE, FILE
@@ -46,7 +46,9 @@ async def test_a_repository_through_the_api(ask, git, put, key):
     assert live == (FILE + "more\n").encode()
     bundle = await ask("GET", f"{one}/bundle", repo="study", revision=view.revision)
     again = msgspec.msgpack.decode(msgspec.msgpack.encode(bundle), type=Bundle)
-    assert verify_bundle(key.public, again, view.revision)["a.txt"] == live
+    verified = verify_bundle(key.public, again, view.revision, KnownObjects())
+    (digest,) = [entry.sha256 for entry in verified.entries if entry.path == "a.txt"]
+    assert again.blobs[digest] == live
     diff = await ask(
         "GET", "/repos/{repo}/diff", query={"before": "main", "after": "dev"}, repo="study"
     )

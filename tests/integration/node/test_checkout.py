@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import stat
 from pathlib import Path
@@ -13,22 +12,17 @@ import msgspec
 import pytest
 
 from angelos.core.errors import InvalidInput, NotFound, Tampered
-from angelos.core.ids import PrincipalId, Revision
-from angelos.core.revision import Bundle, Commit, entry_for, sign_commit, tree_hash
+from angelos.core.ids import Revision
+from angelos.core.revision import Bundle
 from angelos.core.signing import SigningKey
 from angelos.node.checkouts.store import Checkouts, untouched
+from angelos.testing import signed_bundle
 
 KEY = SigningKey(bytes(range(32)))
 
 
 def bundle(files: dict[str, bytes], message: str = "m", key: SigningKey = KEY) -> Bundle:
-    tree = tuple(entry_for(path, content) for path, content in sorted(files.items()))
-    commit = Commit(
-        repo="study", parents=(), tree=tree_hash(tree), author=PrincipalId("person/p"),
-        message=message, at=1,
-    )  # fmt: skip
-    blobs = {hashlib.sha256(content).hexdigest(): content for content in files.values()}
-    return Bundle(signed=sign_commit(key, commit), tree=tree, blobs=blobs)
+    return signed_bundle(key, files, message=message)
 
 
 def names(path: Path) -> list[str]:
@@ -54,7 +48,8 @@ class Source:
         self.bundles[bundle.signed.revision] = bundle
         return bundle.signed.revision
 
-    async def __call__(self, repo: str, revision: Revision) -> Bundle:
+    async def __call__(self, repo: str, revision: Revision, have: Revision | None) -> Bundle:
+        self.have = have
         self.fetched.append(revision)
         if revision not in self.bundles:
             raise NotFound(f"no {revision}")
@@ -121,7 +116,7 @@ async def test_a_bad_bundle_leaves_nothing(
 ) -> None:
     good = bundle({"a": b"1"})
     revision = source.add(good)
-    digest = good.tree[0].sha256
+    (digest,) = good.blobs
     for bad, error in (
         (msgspec.structs.replace(good, blobs={digest: b"2"}), Tampered),
         (msgspec.structs.replace(good, blobs={}), Tampered),

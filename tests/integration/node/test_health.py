@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
@@ -15,12 +14,12 @@ from angelos.core.frames import Dispatch, FactReport, Item, Settle
 from angelos.core.grants import Grant, digest, sign_grant
 from angelos.core.ids import PrincipalId, Revision, TaskId, new_command_id, new_grant_id
 from angelos.core.messages import Checkout, Command, Payload, RunTask, Tier, decode, encode
-from angelos.core.revision import Bundle, Commit, entry_for, sign_commit, tree_hash
+from angelos.core.revision import Bundle
 from angelos.core.signing import SigningKey
 from angelos.node.config import NodeConfig
 from angelos.node.sandbox.sandbox import BubblewrapSandbox
 from angelos.node.service import Keys, Node
-from angelos.testing import need
+from angelos.testing import need, signed_bundle
 
 KEY = SigningKey(bytes(range(32)))
 ME = PrincipalId("node/labs1")
@@ -64,13 +63,7 @@ class Hub:
 
 
 def revision_of(files: dict[str, bytes], bundles: dict[Revision, Bundle]) -> Revision:
-    tree = tuple(entry_for(path, content) for path, content in sorted(files.items()))
-    commit = Commit(
-        repo="study", parents=(), tree=tree_hash(tree), author=PrincipalId("person/p"),
-        message="", at=1,
-    )  # fmt: skip
-    blobs = {hashlib.sha256(content).hexdigest(): content for content in files.values()}
-    bundle = Bundle(signed=sign_commit(KEY, commit), tree=tree, blobs=blobs)
+    bundle = signed_bundle(KEY, files)
     bundles[bundle.signed.revision] = bundle
     return bundle.signed.revision
 
@@ -86,8 +79,8 @@ async def test_only_a_healthy_revision_becomes_current(tmp_path: Path) -> None:
         del info
         yield hub
 
-    async def fetch(repo: str, revision: Revision) -> Bundle:
-        del repo
+    async def fetch(repo: str, revision: Revision, have: Revision | None) -> Bundle:
+        del repo, have
         return bundles[revision]
 
     def checkout(revision: Revision) -> Checkout:

@@ -24,10 +24,10 @@ BASE = "1\n2\n3\n4\n5\n"
         ("one\n2\n3\n4\n5\n", "1\n2\n3\n4\nfive\n", []),
         ("1\ntwo\n3\n4\n5\n", "1\n2\nthree\n4\n5\n", []),  # next to each other
         ("1\ntwo\n3\n4\n5\n", "1\nzwei\n3\n4\n5\n", [(2, 2)]),
-        ("1\ntwo\n3\n4\n5\n", "1\ntwo\n3\n4\n5\n", [(2, 2)]),  # the same line would be there twice
+        ("1\ntwo\n3\n4\n5\n", "1\ntwo\n3\n4\n5\n", []),  # the same change
         ("1\n3\n4\n5\n", "1\nzwei\n3\n4\n5\n", [(2, 2)]),  # deleted and changed
         ("1\n2\nx\n3\n4\n5\n", "1\n2\ny\n3\n4\n5\n", []),  # two insertions
-        ("1\n2\nx\n3\n4\n5\n", "1\n2\nx\n3\n4\n5\n", [(3, 2)]),  # twice the same insertion
+        ("1\n2\nx\n3\n4\nE\n", "1\n2\nx\n3\nD\n5\n", []),  # twice the same insertion
         ("1\n2\nx\n3\n4\n5\n", "1\nB\nC\n4\n5\n", [(2, 3)]),  # inserted into what is replaced
         ("1\n2\nx\n3\n4\n5\n", "1\n2\nC\n4\n5\n", []),  # inserted at its edge
         ("A\nB\nC\n4\n5\n", "1\n2\nc\nd\n5\n", [(1, 4)]),
@@ -104,7 +104,8 @@ RAN = cell(
         (book(cell("a", "X\ny\n"), B, C), book(cell("a", "x\nY\n"), B, C), []),
         (book(cell("a", "X\ny\n"), B, C), book(cell("a", "Z\ny\n"), B, C), [("lines", "")]),
         (book(RAN, B, C), book(cell("a", "X\ny\n"), B, C), []),
-        (book(RAN, B, C), book(RAN, B, C), [("key", "outputs")]),
+        (book(RAN, B, C), book(RAN, B, C), []),
+        (book(RAN, B, C), book({**RAN, "outputs": [{}]}, B, C), [("key", "outputs")]),
         (book(B, C), book(cell("a", "X\ny\n"), B, C), [("cell-deleted", "")]),
         (book(RAN, B, C), book(B, C), []),
         (book(B, C), book(B, C), []),

@@ -15,9 +15,7 @@ NO_DATABASE: Any = None
 
 
 def row(document, path, *, alive=True):
-    return DocumentRow(
-        id=document, repo="r", path=path, mode=0o644, alive=alive, state="s", sha256="c"
-    )
+    return DocumentRow(id=document, repo="r", path=path, mode=0o644, alive=alive, sha256="c")
 
 
 def test_a_path_belongs_to_the_living_document():
@@ -32,6 +30,13 @@ def test_a_path_belongs_to_the_living_document():
     assert not index.rows["3"].alive
     with pytest.raises(NotFound):
         index.document("r", "a")
+
+
+def test_a_document_that_moves_leaves_its_old_path():
+    index = DocumentIndex(NO_DATABASE)
+    index.update("r", [row("1", "a")])
+    index.update("r", [row("1", "b")])
+    assert index.paths("r") == {"b": "1"}
 
 
 def test_a_commit_cleans_only_its_own_documents():

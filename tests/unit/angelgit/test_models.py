@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from angelos.angelgit.documents import crdt
-from angelos.angelgit.storage.models import FileState, check_name, decode, proposal_digest
+from angelos.angelgit.storage.models import FileChange, check_name, decode, proposal_digest
 from angelos.core.errors import InvalidInput, Tampered
 from angelos.core.repository import NewText
 
@@ -24,6 +24,6 @@ def test_names_digests_and_records_are_checked():
     ]  # fmt: skip
     assert one not in others
     with pytest.raises(Tampered):
-        decode(b"\xc1", FileState)
+        decode(b"\xc1", FileChange)
     with pytest.raises(Tampered):
         crdt.verify("a.txt", crdt.build("a.txt", "x"), "y")

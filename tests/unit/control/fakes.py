@@ -34,7 +34,7 @@ from angelos.core.messages import (
 from angelos.core.permissions import OWNER, Principal, Role
 from angelos.core.reports import CaseOutcome, CaseReport, RunReport
 from angelos.core.repository import Candidate, Change, NewText, Proposed
-from angelos.core.revision import Entry, entry_for
+from angelos.core.revision_v2 import TreeEntry
 from angelos.core.signing import SigningKey
 from angelos.testing import MemoryEnvelopeQueue, MemoryJournal, eventually, make_fact
 
@@ -91,8 +91,8 @@ class FakeRepository:
         except KeyError as error:
             raise NotFound(f"There is no {repo} {revision[:12]}.") from error
 
-    async def tree(self, repo: str, revision: Revision) -> tuple[Entry, ...]:
-        return tuple(sorted(entry_for(p, c) for p, c in self._at(repo, revision).items()))
+    async def tree(self, repo: str, revision: Revision) -> tuple[TreeEntry, ...]:
+        return tuple(sorted(TreeEntry.of(p, c) for p, c in self._at(repo, revision).items()))
 
     async def read(self, repo: str, revision: Revision, path: str) -> bytes:
         files = self._at(repo, revision)

@@ -1,96 +1,70 @@
-"""A revision is the hash of its commit; a bundle is used only if everything is as signed."""
+"""Bundles: what a node takes for a revision, and what it refuses."""
+
+from __future__ import annotations
+
+import hashlib
 
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from angelos.core import revision
 from angelos.core.errors import AngelError, InvalidInput, Tampered
-from angelos.core.ids import PrincipalId, Revision
+from angelos.core.revision import KnownObjects, verify_bundle
+from angelos.core.revision_v2 import EntryMode
 from angelos.core.signing import SigningKey
+from angelos.testing import signed_bundle
 
-KEY = SigningKey.generate()
-FILES = {"a.txt": b"one\n", "study/b.py": b"print(2)\n"}
-
-
-def bundle(files: dict[str, bytes] = FILES) -> revision.Bundle:
-    tree = tuple(revision.entry_for(path, content) for path, content in files.items())
-    commit = revision.Commit(
-        repo="study", parents=(), tree=revision.tree_hash(tree), author=PrincipalId("agent/ada"),
-        message="m", at=1,
-    )  # fmt: skip
-    blobs = {e.sha256: files[e.path] for e in tree}
-    return revision.Bundle(signed=revision.sign_commit(KEY, commit), tree=tree, blobs=blobs)
+KEY = SigningKey(bytes(range(32)))
+FILES = {"a.txt": b"a", "b/c.sh": b"#!/bin/sh", "b/link": b"../a.txt"}
+MODES = {"b/c.sh": EntryMode.executable, "b/link": EntryMode.symlink}
+NOTHING = KnownObjects()
 
 
-def test_a_good_bundle_gives_its_files() -> None:
-    good = bundle()
-    assert revision.verify_bundle(KEY.public, good, good.signed.revision) == FILES
-
-
-@given(st.permutations(list(FILES.items())))
-def test_the_tree_hash_does_not_depend_on_order(items: list[tuple[str, bytes]]) -> None:
-    entries = [revision.entry_for(path, content) for path, content in items]
-    assert revision.tree_hash(entries) == revision.tree_hash(bundle().tree)
-
-
-def test_the_tree_hash_depends_on_content_mode_and_path() -> None:
-    hashes = {
-        revision.tree_hash([revision.entry_for("a", b"x")]),
-        revision.tree_hash([revision.entry_for("a", b"y")]),
-        revision.tree_hash([revision.entry_for("b", b"x")]),
-        revision.tree_hash([revision.entry_for("a", b"x", 0o755)]),
-        revision.tree_hash([]),
+def test_a_bundle_that_is_whole_is_taken():
+    bundle = signed_bundle(KEY, FILES, modes=MODES)
+    verified = verify_bundle(KEY.public, bundle, bundle.signed.revision, NOTHING)
+    assert {e.path: (e.mode, bundle.blobs[e.sha256]) for e in verified.entries} == {
+        path: (MODES.get(path, EntryMode.file), content) for path, content in FILES.items()
     }
-    assert len(hashes) == 5
+    assert verified.commit.repo == "study"
+    assert verified.objects == bundle.objects
 
 
-def test_a_path_twice_or_a_strange_mode_is_refused() -> None:
-    entry = revision.entry_for("a", b"x")
-    with pytest.raises(InvalidInput):
-        revision.tree_hash([entry, entry])
-    with pytest.raises(InvalidInput):
-        revision.entry_for("a", b"x", 0o777)
-
-
-def tampered() -> list[tuple[str, revision.Bundle]]:
-    good = bundle()
-    replace = msgspec.structs.replace
-    commit = good.signed.commit
-    sha = good.tree[0].sha256
-    other = SigningKey.generate()
-    return [
-        ("content", replace(good, blobs={**good.blobs, sha: b"evil\n"})),
-        ("missing", replace(good, blobs={})),
-        ("extra entry", replace(good, tree=(*good.tree, revision.entry_for("c", b"")))),
-        ("fewer entries", replace(good, tree=good.tree[:1])),
-        ("path", replace(good, tree=(replace(good.tree[0], path="../a.txt"), good.tree[1]))),
-        ("author", replace(good, signed=replace(
-            good.signed, commit=replace(commit, author=PrincipalId("agent/eve"))))),
-        ("signer", replace(good, signed=revision.sign_commit(other, commit))),
-        ("signature", replace(good, signed=replace(good.signed, signature=b"\0" * 64))),
-        ("another revision", bundle({"a.txt": b"old\n"})),
-    ]  # fmt: skip
-
-
-@pytest.mark.parametrize(("what", "bad"), tampered())
-def test_nothing_of_a_bad_bundle_is_used(what: str, bad: revision.Bundle) -> None:
-    with pytest.raises(AngelError) as caught:
-        revision.verify_bundle(KEY.public, bad, bundle().signed.revision)
-    assert isinstance(caught.value, Tampered | InvalidInput), what
-
-
-def test_a_signed_path_that_climbs_out_is_refused_all_the_same() -> None:
-    entry = revision.Entry("../../etc/cron.d/x", 0o644, revision.entry_for("x", b"x").sha256, 1)
-    commit = msgspec.structs.replace(bundle().signed.commit, tree=revision.tree_hash([entry]))
-    signed = revision.sign_commit(KEY, commit)
-    bad = revision.Bundle(signed=signed, tree=(entry,), blobs={entry.sha256: b"x"})
-    with pytest.raises(InvalidInput):
-        revision.verify_bundle(KEY.public, bad, signed.revision)
-
-
-def test_verify_commit_wants_the_hash_itself() -> None:
-    signed = msgspec.structs.replace(bundle().signed, revision=Revision("0" * 64))
+def test_what_is_known_need_not_come_again():
+    old, new = signed_bundle(KEY, FILES), signed_bundle(KEY, {**FILES, "b/d": b"new"})
+    known = KnownObjects(old.objects, old.blobs.keys())
+    part = msgspec.structs.replace(
+        new,
+        objects={k: v for k, v in new.objects.items() if k not in old.objects},
+        blobs={k: v for k, v in new.blobs.items() if k not in old.blobs},
+    )
+    assert len(part.objects) == 2
+    verified = verify_bundle(KEY.public, part, new.signed.revision, known)
+    assert len(verified.entries) == 4
+    assert verified.objects == new.objects
     with pytest.raises(Tampered):
-        revision.verify_commit(KEY.public, signed)
+        verify_bundle(KEY.public, part, new.signed.revision, NOTHING)
+
+
+def test_a_bundle_in_which_anything_is_wrong_is_refused():
+    good = signed_bundle(KEY, FILES)
+    digest = hashlib.sha256(b"a").hexdigest()
+    root = next(iter(good.objects))
+    other = signed_bundle(SigningKey(bytes(32)), FILES)
+    for wrong in (
+        msgspec.structs.replace(good, blobs={**good.blobs, digest: b"b"}),
+        msgspec.structs.replace(good, blobs={k: v for k, v in good.blobs.items() if k != digest}),
+        msgspec.structs.replace(good, objects={**good.objects, root: b"\x92\xa4leaf\x90"}),
+        msgspec.structs.replace(good, objects={}),
+        other,
+        signed_bundle(KEY, {"a.txt": b"other"}),
+    ):
+        with pytest.raises(Tampered):
+            verify_bundle(KEY.public, wrong, good.signed.revision, NOTHING)
+
+
+@pytest.mark.parametrize("target", ["/etc/passwd", "../../x", "a/../../../x"])
+def test_links_that_lead_out_are_refused(target):
+    bundle = signed_bundle(KEY, {"b/l": target.encode()}, modes={"b/l": EntryMode.symlink})
+    with pytest.raises(AngelError) as error:
+        verify_bundle(KEY.public, bundle, bundle.signed.revision, NOTHING)
+    assert isinstance(error.value, (InvalidInput, Tampered))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from angelos.core import revision, revision_v2
+from angelos.core import revision_v2
 from angelos.core.errors import InvalidInput, Tampered, TooLarge
 from angelos.core.ids import PrincipalId, Revision
 from angelos.core.revision_v2 import (
@@ -262,10 +262,6 @@ def test_a_signature_of_format_1_is_none_of_format_2():
         verify_commit_object(
             KEY.public, SignedCommitObject(body=signed.body, signature=old), signed.revision
         )
-
-
-def test_the_two_formats_have_no_hash_in_common():
-    assert revision.tree_hash([]) != build_tree([]).root
 
 
 def test_trailers_are_read_by_key():

@@ -141,7 +141,8 @@ class World:
             assert info["tier"] == "full"
             yield self.channel
 
-        async def fetch(repo: str, revision: Revision) -> Bundle:
+        async def fetch(repo: str, revision: Revision, have: Revision | None) -> Bundle:
+            del repo, have
             if revision not in self.bundles:
                 raise NotFound("no such revision")
             return self.bundles[revision]

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-
-from angelos.core.ids import PrincipalId, Revision
+from angelos.core.ids import Revision
 from angelos.core.messages import Checkout
-from angelos.core.revision import Bundle, Commit, entry_for, sign_commit, tree_hash
+from angelos.testing import signed_bundle
 from tests.unit.node.fakes import KEY, World, world
 
 __all__ = ["world"]
 
 
 def add(world: World, content: bytes, repo: str = "study") -> Revision:
-    tree = (entry_for("a", content),)
-    commit = Commit(
-        repo=repo, parents=(), tree=tree_hash(tree), author=PrincipalId("person/p"),
-        message="", at=1,
-    )  # fmt: skip
-    blobs = {hashlib.sha256(content).hexdigest(): content}
-    bundle = Bundle(signed=sign_commit(KEY, commit), tree=tree, blobs=blobs)
+    bundle = signed_bundle(KEY, {"a": content}, repo)
     world.bundles[bundle.signed.revision] = bundle
     return bundle.signed.revision
 
