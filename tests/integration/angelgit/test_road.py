@@ -94,7 +94,7 @@ async def test_typing_is_committed_under_the_rooms_name_before_a_merge(git, base
     assert first == base
     signed, mine = await git.signed("study", merged), await git.commit("study", typed)
     assert verify_commit_object(key.public, signed, merged).authors == (ADA,)
-    assert (mine.authors, mine.message) == (("person/room",), "live edits")
+    assert (mine.authors, mine.message) == ((EVE,), "live edits")
     assert [c.path for c in await git.changed("study", base, typed)] == ["a.txt"]
     assert b"line one" not in await git.read("study", typed, "a.txt")
 
