@@ -83,8 +83,6 @@ class Published(NamedTuple):
     repo: str
     rows: tuple[DocumentRow, ...]
     """As they were before it, and new ones."""
-    files: tuple[str, ...]
-    """Paths of blobs and links."""
     updates: tuple[UnloggedUpdate, ...]
 
 
@@ -177,10 +175,7 @@ class Transactions:
         await self._live.append_committed(repo, updates)
         index.mark_clean(repo, [u.document for u in updates])
         shown = tuple({row.id: row for row in (*before, *edited, *created)}.values())
-        files = tuple(
-            path for path, file in change.merged.files.items() if file is None or not file.live
-        )
-        return revision, Published(repo, shown, files, tuple(updates))
+        return revision, Published(repo, shown, tuple(updates))
 
     async def commit_typed(self, repo: str) -> Revision:
         """Commit what people have typed into all documents; return the head of `dev`."""
@@ -362,7 +357,7 @@ class Transactions:
             await self._show(repo, update)
             if self._live.index.paths(repo).get(update.path) == update.document:
                 await self._writer.try_write(repo, update.path)
-        await self._finish(repo, Published(repo, (), (), tuple(updates)))
+        await self._finish(repo, Published(repo, (), tuple(updates)))
 
     async def remove_deleted_files(self, repo: str) -> None:
         """Remove the working files of deleted documents, unless somebody has changed them."""
