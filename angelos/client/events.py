@@ -10,6 +10,7 @@ doubled when the server was restarted meanwhile.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Collection
 
 from tornado.httpclient import HTTPClientError, HTTPRequest
@@ -21,11 +22,13 @@ from angelos.core.errors import AngelError, Forbidden, InvalidInput, Unauthentic
 from angelos.core.facts import Fact, from_json
 from angelos.core.ids import Offset
 
+log = logging.getLogger(__name__)
 MAX_FACT_BYTES = 16_000_000
 PING_S = 20.0
 PATIENCE_S = 60.0
 """How long it tries to reach a lost server before it gives up."""
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.05, 2.0
+_EPOCH_HEADER = "Angelos-Journal-Epoch"
 _POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
 _FINAL = range(4000, 5000)  # close codes of our own: the hub ended it for good
 
@@ -47,15 +50,16 @@ async def follow(
         patience_s: How long to try to reach a lost server.
 
     Raises:
+        HistoryLost: `after` is of another journal, or what followed it was trimmed.
         Forbidden: The server refuses the caller, or ended the stream for good.
         Unauthenticated: The token or certificate is void.
         Unavailable: The server cannot be reached for `patience_s` seconds.
     """
     loop = asyncio.get_running_loop()
-    pause, lost_at = _FIRST_PAUSE_S, None
+    pause, lost_at, epoch = _FIRST_PAUSE_S, None, ""
     while True:
         try:
-            link = await _connect(transport, after, kinds, subject)
+            link = await _connect(transport, after, kinds, subject, epoch)
         except Unavailable:
             lost_at = loop.time() if lost_at is None else lost_at
             if loop.time() - lost_at > patience_s:
@@ -63,8 +67,12 @@ async def follow(
             await asyncio.sleep(pause)
             pause = min(pause * 2, _LAST_PAUSE_S)
             continue
+        epoch = epoch or (link.headers or {}).get(_EPOCH_HEADER, "")
         try:
             while (message := await link.read_message()) is not None:
+                if _is_notice(message):
+                    log.warning("Facts that do not last were lost: %s", message)
+                    continue
                 fact = _decode(message)
                 if fact.offset:
                     after = fact.offset
@@ -81,10 +89,11 @@ async def follow(
 
 
 async def _connect(
-    transport: Transport, after: Offset, kinds: Collection[str], subject: str
+    transport: Transport, after: Offset, kinds: Collection[str], subject: str, epoch: str
 ) -> WebSocketClientConnection:
     address = transport.address(
-        "/events", {"after": after, "kinds": ",".join(sorted(kinds)), "subject": subject}
+        "/events",
+        {"after": after, "kinds": ",".join(sorted(kinds)), "subject": subject, "epoch": epoch},
     )
     request = HTTPRequest(
         "ws" + address.removeprefix("http"),
@@ -111,6 +120,11 @@ async def _connect(
         raise problem_of(error.code, body or b"", "GET /events") from error
     except OSError as error:
         raise unreachable(transport.url, error) from error
+
+
+def _is_notice(message: str | bytes) -> bool:
+    text = message if isinstance(message, bytes) else message.encode()
+    return text.startswith(b'{"notice":')
 
 
 def _decode(message: str | bytes) -> Fact:

@@ -8,6 +8,7 @@
     +-- Refused             422 refused             +-- Unavailable        503 unavailable
     +-- Tampered            422 tampered            +-- DeadlineExceeded   504 deadline-exceeded
     +-- MethodNotAllowed    405 method-not-allowed  +-- Fenced             409 fenced
+    +-- HistoryLost         410 history-lost
 
 A docstring *is* the default message. On the wire an error is an RFC 9457 problem whose `code` is
 looked up in `BY_CODE`; a class path never crosses the wire.
@@ -108,6 +109,12 @@ class Fenced(AngelError):
     code, status = "fenced", 409
 
 
+class HistoryLost(AngelError):
+    """The facts after that offset are not there any more, or it is none of this journal's."""
+
+    code, status = "history-lost", 410
+
+
 class TooLarge(AngelError):
     """The input is larger than the limit; nothing was written."""
 
@@ -167,6 +174,7 @@ BY_CODE: dict[str, type[AngelError]] = {
         Stale,
         Conflict,
         Fenced,
+        HistoryLost,
         TooLarge,
         Refused,
         Tampered,

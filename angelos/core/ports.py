@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Protocol, Self
 
+import msgspec
+
 from angelos.core.branches import BranchName
 from angelos.core.envelopes import DeadLetter, PutReceipt, QueueDelivery, QueueDepth, RoutedEnvelope
 from angelos.core.facts import Fact
@@ -62,6 +64,20 @@ class Clock(Protocol):
         ...
 
 
+class JournalPosition(msgspec.Struct, frozen=True, kw_only=True):
+    """Where an offset stands in the journal."""
+
+    epoch: str
+    """One life of the journal: offsets of another mean nothing here."""
+    oldest: Offset
+    """The first that is there; `START` if nothing is."""
+    newest: Offset
+    gap: Offset = START
+    """The newest fact that was trimmed and is kept nowhere else; `START` if there is none."""
+    present: bool
+    """Whether the offset is one that the journal holds, or the newest it ever had."""
+
+
 class Journal(Protocol):
     """The log of facts.
 
@@ -87,6 +103,10 @@ class Journal(Protocol):
 
     async def last(self) -> Offset:
         """Return the newest offset (`START` when empty)."""
+        ...
+
+    async def position(self, offset: Offset) -> JournalPosition:
+        """Return where an offset stands, for a reader that wants to go on from it."""
         ...
 
 

@@ -19,10 +19,10 @@ import msgspec
 from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketClosedError
 
-from angelos.core.errors import AngelError, Busy, InvalidInput
+from angelos.core.errors import AngelError, Busy, HistoryLost, InvalidInput
 from angelos.core.facts import Fact, Kind, to_json
-from angelos.core.ids import START, Offset, is_offset
-from angelos.core.ports import Journal
+from angelos.core.ids import START, Offset, is_offset, offset_key
+from angelos.core.ports import Journal, JournalPosition
 
 log = logging.getLogger(__name__)
 PATIENCE_S = 30.0
@@ -34,7 +34,10 @@ FAILED = 1011
 """WebSocket close code when the journal cannot be read."""
 _MAX_REASON_BYTES = 120  # RFC 6455, section 5.5.1: a close frame holds 125 bytes
 _MAX_SUBJECT = 512
-_PARAMETERS = ("after", "kinds", "subject")
+_MAX_EPOCH = 64
+_PARAMETERS = ("after", "kinds", "subject", "epoch")
+EPOCH_HEADER = "Angelos-Journal-Epoch"
+"""Of the answer that opens a stream; a reader that goes on sends it as `epoch`."""
 
 
 class EventsQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,6 +46,8 @@ class EventsQuery(msgspec.Struct, frozen=True, kw_only=True):
     after: Offset = START
     kinds: tuple[str, ...] = ()
     subject: str = ""
+    epoch: str = ""
+    """Of the journal that `after` is from; a reader of the past names it."""
 
 
 def events_query(query: Mapping[str, list[bytes] | list[str]]) -> EventsQuery:
@@ -52,7 +57,7 @@ def events_query(query: Mapping[str, list[bytes] | list[str]]) -> EventsQuery:
         if name not in _PARAMETERS or len(values) != 1:
             raise InvalidInput(
                 f"The query parameter {name!r} of events is unknown or repeated.",
-                hint="There are after, kinds and subject, each once.",
+                hint="There are after, kinds, subject and epoch, each once.",
             )
         try:
             texts[name] = values[0].decode() if isinstance(values[0], bytes) else values[0]
@@ -68,7 +73,47 @@ def events_query(query: Mapping[str, list[bytes] | list[str]]) -> EventsQuery:
     subject = texts.get("subject", "")
     if len(subject) > _MAX_SUBJECT:
         raise InvalidInput("The subject is too long to be one.")
-    return EventsQuery(after=Offset(after), kinds=kinds, subject=subject)
+    epoch = texts.get("epoch", "")
+    if len(epoch) > _MAX_EPOCH:
+        raise InvalidInput("The epoch is too long to be one.")
+    return EventsQuery(after=Offset(after), kinds=kinds, subject=subject, epoch=epoch)
+
+
+def resume(query: EventsQuery, position: JournalPosition) -> bytes | None:
+    """Return the notice that a reader gets before the first fact, if it needs one.
+
+    A reader that names the journal's epoch reads the past: of what was trimmed it gets the facts
+    that last, after a notice. Others start anew.
+
+    Raises:
+        HistoryLost: The offset is of another journal, of the future or unknown, or the facts after
+            it were trimmed; `extra` has the oldest offset and the epoch.
+    """
+    if query.after == START:
+        if query.epoch in {"", position.epoch}:
+            return None
+    elif query.epoch in {"", position.epoch}:
+        after = offset_key(query.after)
+        trimmed = after < offset_key(position.oldest)
+        if position.present or (trimmed and after >= offset_key(position.gap)):
+            return None
+        if trimmed and query.epoch:
+            lost = HistoryNotice(oldest=position.oldest, epoch=position.epoch)
+            return msgspec.json.encode(lost)
+    raise HistoryLost(
+        f"The journal cannot be read on from {query.after}: its oldest fact is {position.oldest}.",
+        hint="Read from the beginning (after=0-0): what lasts is there.",
+        oldest=position.oldest,
+        epoch=position.epoch,
+    )
+
+
+class HistoryNotice(msgspec.Struct, frozen=True, kw_only=True):
+    """A message that is no fact: of what was before `oldest` only what lasts is left."""
+
+    notice: str = "history-lost"
+    oldest: Offset
+    epoch: str
 
 
 class Socket(Protocol):
@@ -94,6 +139,7 @@ async def stream(
     socket: Socket,
     patience_s: float = PATIENCE_S,
     shown: Callable[[Fact], Fact] = unchanged,
+    notice: bytes | None = None,
 ) -> None:
     """Send what `query` asks for, for ever; close the socket with the reason when that ends.
 
@@ -102,6 +148,8 @@ async def stream(
     A reader continues from the offset of the last fact that it has received.
     """
     try:
+        if notice is not None:
+            await socket.write_message(notice)
         await pump(
             journal,
             query.after,

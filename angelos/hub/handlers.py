@@ -16,7 +16,14 @@ from angelos.adapters.net.websocket import SocketWire
 from angelos.core.errors import AngelError
 from angelos.core.frames import MAX_FRAME_BYTES, Bye, EndCode, Hello, read_frame, write_frame
 from angelos.core.permissions import Permission, Principal
-from angelos.hub.events import REFUSED, EventsQuery, events_query, stream
+from angelos.hub.events import (
+    EPOCH_HEADER,
+    REFUSED,
+    EventsQuery,
+    events_query,
+    resume,
+    stream,
+)
 from angelos.hub.models import Peer
 
 if TYPE_CHECKING:
@@ -131,6 +138,7 @@ class EventsSocket(PeerSocket):
     """The journal, for a peer that may read it."""
 
     query: EventsQuery
+    notice: bytes | None = None
     task: asyncio.Task[None] | None = None
 
     def check(self) -> None:
@@ -141,6 +149,9 @@ class EventsSocket(PeerSocket):
     async def get(self, *args: Any, **kwargs: Any) -> None:
         """Serve the connection to its end, if this identity may have one more."""
         with self.hub.event_sockets.held(self.peer.principal.id):
+            position = await self.hub.journal.position(self.query.after)
+            self.notice = resume(self.query, position)
+            self.set_header(EPOCH_HEADER, position.epoch)
             await super().get(*args, **kwargs)
 
     def open(self, *args: str, **kwargs: str) -> None:
@@ -153,6 +164,7 @@ class EventsSocket(PeerSocket):
             self,
             self.hub.config.patience_s,
             lambda fact: self.hub.shown(fact, self.peer.principal),
+            self.notice,
         )
         self.task = self.hub.background.start(work, f"events for {self.peer.principal.id}")
 

@@ -16,7 +16,7 @@ from angelos.adapters.host.clock import SystemClock
 from angelos.adapters.stores.streams import matches
 from angelos.core.facts import Fact
 from angelos.core.ids import START, FactId, Offset, offset_key
-from angelos.core.ports import Clock
+from angelos.core.ports import Clock, JournalPosition
 
 
 class ManualClock:
@@ -94,6 +94,16 @@ class MemoryJournal:
     async def last(self) -> Offset:
         """Return the newest offset."""
         return self._facts[-1].offset if self._facts else START
+
+    async def position(self, offset: Offset) -> JournalPosition:
+        """Return where an offset stands."""
+        newest = await self.last()
+        return JournalPosition(
+            epoch="memory",
+            oldest=self._facts[0].offset if self._facts else START,
+            newest=newest,
+            present=offset == newest or offset in self._ids.values(),
+        )
 
     def _after(self, after: Offset) -> list[Fact]:
         key = offset_key(after)

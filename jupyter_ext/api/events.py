@@ -16,7 +16,7 @@ from tornado.websocket import WebSocketHandler
 from angelos.adapters.net.http import permit
 from angelos.core.errors import Forbidden
 from angelos.core.permissions import Permission
-from angelos.hub.events import events_query, stream
+from angelos.hub.events import EPOCH_HEADER, events_query, resume, stream
 from jupyter_ext.api.handlers import JupyterProblemHandler
 
 MAX_MESSAGE_BYTES = 4096
@@ -26,6 +26,7 @@ MAX_MESSAGE_BYTES = 4096
 class EventsHandler(WebSocketMixin, WebSocketHandler, JupyterProblemHandler):  # pyright: ignore[reportIncompatibleMethodOverride] - Jupyter's own classes
     """One reader of the journal."""
 
+    _notice: bytes | None = None
     _pumping: asyncio.Task[None] | None = None
 
     @property
@@ -44,6 +45,9 @@ class EventsHandler(WebSocketMixin, WebSocketHandler, JupyterProblemHandler):  #
         self._shown = lambda fact: server.shown(fact, principal)
         self._query = events_query(self.own_query())
         with self.binding.event_sockets.held(principal.id):
+            position = await self._journal.position(self._query.after)
+            self._notice = resume(self._query, position)
+            self.set_header(EPOCH_HEADER, position.epoch)
             await super().get(*args, **kwargs)  # returns when the connection has ended
 
     def open(self, *args: Any, **kwargs: Any) -> None:
@@ -51,7 +55,8 @@ class EventsHandler(WebSocketMixin, WebSocketHandler, JupyterProblemHandler):  #
         super().open(*args, **kwargs)
         self.set_nodelay(True)
         self._pumping = asyncio.create_task(
-            stream(self._journal, self._query, self, shown=self._shown), name="events"
+            stream(self._journal, self._query, self, shown=self._shown, notice=self._notice),
+            name="events",
         )
         self.binding.streams.add(self._pumping)
         self._pumping.add_done_callback(self.binding.streams.discard)

@@ -19,6 +19,7 @@ import contextlib
 import hashlib
 import itertools
 import logging
+import secrets
 import time
 from collections.abc import AsyncGenerator, Collection, Sequence
 
@@ -40,9 +41,10 @@ from angelos.adapters.stores.streams import (
 from angelos.adapters.stores.tail import Rows, Tail
 from angelos.core.envelopes import DeadLetter, DeadReason
 from angelos.core.errors import InvalidInput, Unavailable
-from angelos.core.facts import Fact, LetterDead
-from angelos.core.ids import START, FactId, Offset, PrincipalId, offset_key
+from angelos.core.facts import EPHEMERAL, Fact, LetterDead
+from angelos.core.ids import START, FactId, Offset, PrincipalId, is_offset, offset_key
 from angelos.core.messages import decode, encode
+from angelos.core.ports import JournalPosition
 
 log = logging.getLogger(__name__)
 
@@ -57,23 +59,27 @@ _PAGES_AT_ONCE = 4
 IDS_REMEMBERED = 65_536
 """At least this many of the newest ids are kept, at most twice as many."""
 
-# KEYS: stream, ids, older ids. ARGV: ids remembered, then id, body and checksum of each fact.
+# KEYS: stream, ids, older ids, meta. ARGV: ids remembered, then id, body, checksum and whether it
+# does not last (1 or 0) of each fact. An entry's `e` is the last fact before it that does not last.
 _APPEND = Script("""
-local offsets = {}
-for i = 2, #ARGV, 3 do
+local offsets, before = {}, redis.call('HGET', KEYS[4], 'ephemeral') or '0-0'
+local last = before
+for i = 2, #ARGV, 4 do
   local offset = redis.call('HGET', KEYS[2], ARGV[i]) or redis.call('HGET', KEYS[3], ARGV[i])
   if not offset then
-    offset = redis.call('XADD', KEYS[1], '*', 'b', ARGV[i + 1], 'c', ARGV[i + 2])
+    offset = redis.call('XADD', KEYS[1], '*', 'b', ARGV[i + 1], 'c', ARGV[i + 2], 'e', last)
     redis.call('HSET', KEYS[2], ARGV[i], offset)
+    if ARGV[i + 3] == '1' then last = offset end
   end
   offsets[#offsets + 1] = offset
 end
+if last ~= before then redis.call('HSET', KEYS[4], 'ephemeral', last) end
 if redis.call('HLEN', KEYS[2]) >= tonumber(ARGV[1]) then
   redis.call('RENAME', KEYS[2], KEYS[3])
 end
 return offsets
 """)
-_KEYS = (_KEY, f"{_KEY}:ids", f"{_KEY}:ids:old")
+_KEYS = (_KEY, f"{_KEY}:ids", f"{_KEY}:ids:old", f"{_KEY}:meta")
 
 # KEYS: stream, dead letters, their order. ARGV: position, raw bytes, detail and time, order.
 _SET_ASIDE = Script("""
@@ -83,6 +89,29 @@ redis.call('ZADD', KEYS[3], ARGV[4], ARGV[1])
 return 1
 """)
 _DEAD, _DEAD_ORDER = f"{_KEY}:dead", f"{_KEY}:dead:order"
+
+
+# KEYS: stream, meta. ARGV: offset, a new epoch. Returns {epoch, oldest, newest, gap, present}.
+_POSITION = Script("""
+redis.call('HSETNX', KEYS[2], 'epoch', ARGV[2])
+local epoch, gap = redis.call('HGET', KEYS[2], 'epoch'), redis.call('HGET', KEYS[2], 'ephemeral')
+local oldest, newest, present = '0-0', '0-0', '0'
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
+  if first then
+    oldest, gap = first[1], first[1]
+    for i = 1, #first[2], 2 do
+      if first[2][i] == 'e' then gap = first[2][i + 1] end
+    end
+  end
+  local info = redis.call('XINFO', 'STREAM', KEYS[1])
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then newest = info[i + 1] end
+  end
+  if redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])[1] then present = '1' end
+end
+return {epoch, oldest, newest, gap or '0-0', present}
+""")
 
 
 class _Append:
@@ -149,7 +178,7 @@ class ValkeyJournal:
             for fact in (fact for call in batch for fact in call.facts):
                 bare = msgspec.structs.replace(fact, offset=Offset("")) if fact.offset else fact
                 body = encode(bare)
-                args += (fact.id, body, checksum(body))
+                args += (fact.id, body, checksum(body), int(fact.kind in EPHEMERAL))
             answer: list[bytes] = await self._client.writer.run(_APPEND, _KEYS, *args)
         except Exception as error:  # noqa: BLE001 - every caller gets it
             for call in batch:
@@ -220,6 +249,20 @@ class ValkeyJournal:
         if rows:
             return Offset(rows[0][0].decode())
         return await self._history.projected() if self._history is not None else START
+
+    async def position(self, offset: Offset) -> JournalPosition:
+        """Return where an offset stands."""
+        answer: list[bytes] = await self._client.writer.run(
+            _POSITION, (_KEY, f"{_KEY}:meta"), offset, secrets.token_hex(8)
+        )
+        epoch, oldest, newest, gap, present = (word.decode() for word in answer)
+        return JournalPosition(
+            epoch=epoch,
+            oldest=Offset(oldest),
+            newest=Offset(newest),
+            gap=Offset(gap) if is_offset(gap) else Offset(oldest),
+            present=present == "1" or offset == newest,
+        )
 
     async def trim(self, keep: int = 100_000) -> int:
         """Remove all but about the `keep` newest facts, and none that the audit log lacks.

@@ -10,7 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from angelos.adapters.stores.valkey import ValkeyJournal
+from angelos.core.facts import LetterDead
 from angelos.core.ids import START, offset_key
+from angelos.core.messages import encode
 from angelos.testing import facts_until, make_fact
 
 
@@ -149,3 +152,40 @@ def test_any_order_of_batches_and_repeats(batches):
         assert read == [facts[i].id for i in offsets]
 
     asyncio.run(story())
+
+
+async def test_a_position_names_what_is_there_and_what_was_lost(valkey):
+    journal = ValkeyJournal(valkey)
+    empty = await journal.position(START)
+    assert (empty.oldest, empty.newest, empty.gap) == (START, START, START)
+    kinds = ("task.accepted", "task.output", "task.finished", "task.accepted", "task.finished")
+    offsets = await journal.append([make_fact(kind, "task-1") for kind in kinds])
+    whole = await journal.position(offsets[1])
+    assert (whole.epoch, whole.oldest, whole.newest) == (empty.epoch, offsets[0], offsets[-1])
+    assert whole.present
+    await valkey.execute_command("XTRIM", "{journal}", "MINID", offsets[3])
+    trimmed = await journal.position(offsets[0])
+    assert (trimmed.oldest, trimmed.gap, trimmed.present) == (offsets[3], offsets[1], False)
+    await valkey.execute_command("FLUSHDB")
+    assert (await journal.position(START)).epoch != empty.epoch
+
+
+async def test_an_entry_that_cannot_be_read_is_set_aside_and_the_rest_comes(valkey):
+    journal = ValkeyJournal(valkey)
+    first, second = make_fact("task.accepted", "task-1"), make_fact("task.finished", "task-1")
+    await journal.append([first])
+    damaged = encode(make_fact("task.output", "task-1"))
+    for fields in (("b", b"\xc1", "c", "7"), ("x", "y"), ("b", damaged, "c", "1")):
+        await valkey.execute_command("XADD", "{journal}", "*", *fields)
+    await journal.append([second])
+    facts = await take(journal, 5)
+    assert [f.id for f in facts if f.kind != "letter.dead"] == [first.id, second.id]
+    letters = await journal.dead_letters()
+    assert [letter.raw for letter in letters] == [b"\xc17", b"y", damaged + b"1"]
+    told = [f.read(LetterDead).position for f in facts if f.kind == "letter.dead"]
+    assert told == [letter.position for letter in letters]
+    assert [f.id for f in await journal.read(START)] == [
+        f.id for f in await ValkeyJournal(valkey).read(START)
+    ]
+    assert await journal.drop_dead([letters[0].position]) == 1
+    assert len(await journal.dead_letters()) == 2

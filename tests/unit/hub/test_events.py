@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import msgspec
 import pytest
 
-from angelos.core.errors import Busy, InvalidInput, Unavailable
+from angelos.core.errors import Busy, HistoryLost, InvalidInput, Unavailable
 from angelos.core.facts import Fact, Kind, TaskAccepted, from_json
 from angelos.core.ids import START, CommandId, Offset, PrincipalId
-from angelos.hub.events import FAILED, SLOW, EventsQuery, events_query, pump, stream
+from angelos.core.ports import JournalPosition
+from angelos.hub.events import FAILED, SLOW, EventsQuery, events_query, pump, resume, stream
 from angelos.testing import MemoryJournal, make_fact
 
 
@@ -142,3 +144,39 @@ def test_a_query_in_full() -> None:
         after=Offset("5-1"), kinds=("task.accepted", "task.finished"), subject="task-1"
     )
     assert events_query({"after": [b""]}) == EventsQuery()
+
+
+def at(epoch="one", oldest="5-0", newest="9-0", *, present=False, gap="4-0"):
+    return JournalPosition(
+        epoch=epoch, oldest=Offset(oldest), newest=Offset(newest), present=present, gap=Offset(gap)
+    )
+
+
+@pytest.mark.parametrize(
+    ("after", "epoch", "position"),
+    [
+        ("0-0", "", at()),
+        ("0-0", "one", at()),
+        ("6-0", "", at(present=True)),
+        ("6-0", "one", at(present=True)),
+        ("4-0", "", at()),  # trimmed, and nothing behind it is lost
+        ("1-0", "", at(gap="0-0")),
+    ],
+)
+def test_a_reader_goes_on_where_the_journal_is_whole(after, epoch, position):
+    assert resume(EventsQuery(after=Offset(after), epoch=epoch), position) is None
+
+
+@pytest.mark.parametrize(
+    ("after", "epoch"),
+    [("3-0", ""), ("7-1", ""), ("99-0", ""), ("99-0", "one"), ("6-0", "two"), ("0-0", "two")],
+)
+def test_a_reader_whose_history_is_lost_is_told_the_oldest_offset(after, epoch):
+    with pytest.raises(HistoryLost) as error:
+        resume(EventsQuery(after=Offset(after), epoch=epoch), at(present=after == "6-0"))
+    assert error.value.extra == {"oldest": "5-0", "epoch": "one"}
+
+
+def test_a_reader_of_the_past_gets_what_lasts_after_a_notice():
+    notice = resume(EventsQuery(after=Offset("3-0"), epoch="one"), at())
+    assert json.loads(notice) == {"notice": "history-lost", "oldest": "5-0", "epoch": "one"}
