@@ -31,6 +31,7 @@ from angelos.client.admin import (
 )
 from angelos.client.download import download
 from angelos.client.events import PATIENCE_S, follow
+from angelos.client.hub import HubTraffic
 from angelos.client.proposals import ProposalCollection
 from angelos.client.repos import RepoCollection
 from angelos.client.settings import load
@@ -59,6 +60,7 @@ class Angelos:
         agents: The agents that work here.
         people: The people who may sign in.
         audit: The log of everything that happened.
+        hub: Who is connected to the hub, and what could not be delivered.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Angelos:
         self.people = PersonCollection(self._transport)
         self.tokens = TokenCollection(self._transport)
         self.audit = AuditLog(self._transport)
+        self.hub = HubTraffic(self._transport)
 
     @classmethod
     def connect(

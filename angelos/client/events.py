@@ -69,11 +69,7 @@ async def follow(
             continue
         epoch = epoch or (link.headers or {}).get(_EPOCH_HEADER, "")
         try:
-            while (message := await link.read_message()) is not None:
-                if _is_notice(message):
-                    log.warning("Facts that do not last were lost: %s", message)
-                    continue
-                fact = _decode(message)
+            async for fact in _facts_of(link):
                 if fact.offset:
                     after = fact.offset
                 pause, lost_at = _FIRST_PAUSE_S, None
@@ -86,6 +82,14 @@ async def follow(
             raise Unavailable(f"{transport.url} keeps closing the stream of events.")
         await asyncio.sleep(pause)
         pause = min(pause * 2, _LAST_PAUSE_S)
+
+
+async def _facts_of(link: WebSocketClientConnection) -> AsyncGenerator[Fact, None]:
+    while (message := await link.read_message()) is not None:
+        if _is_notice(message):
+            log.warning("Facts that do not last were lost: %s", message)
+        else:
+            yield _decode(message)
 
 
 async def _connect(

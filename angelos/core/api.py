@@ -256,6 +256,62 @@ class NodeList(View, frozen=True, kw_only=True):
     nodes: tuple[NodeView, ...]
 
 
+class PeerView(View, frozen=True, kw_only=True):
+    """A node or agent that is connected to the hub."""
+
+    id: PrincipalId
+    labels: tuple[str, ...] = ()
+    """By which messages find it: `role=...` is enrolled, the rest is what it reports."""
+    load: int = 0
+    """How many envelopes are with it, not settled."""
+
+
+class PeerList(View, frozen=True, kw_only=True):
+    """Who is connected."""
+
+    peers: tuple[PeerView, ...]
+
+
+class DeadLetterView(View, frozen=True, kw_only=True):
+    """An envelope or an entry of the journal that could not be delivered or read."""
+
+    destination: PrincipalId
+    position: str
+    reason: str
+    detail: str
+    at: float
+    attempts: int
+    source: str = ""
+    envelope: str = ""
+    lane: str = ""
+    codec: str = ""
+    size: int = 0
+    preview: bytes = b""
+    """The first bytes, base64; of commands none."""
+
+
+class DeadLetterList(View, frozen=True, kw_only=True):
+    """Dead letters, oldest first for each destination."""
+
+    letters: tuple[DeadLetterView, ...]
+
+
+class DeadLetterPositions(Input, frozen=True, kw_only=True):
+    """Dead letters of one destination."""
+
+    destination: Annotated[str, msgspec.Meta(max_length=80)]
+    positions: Annotated[
+        tuple[Annotated[str, msgspec.Meta(max_length=40)], ...],
+        msgspec.Meta(min_length=1, max_length=1000),
+    ]
+
+
+class LetterCount(View, frozen=True, kw_only=True):
+    """How many dead letters were changed."""
+
+    count: int
+
+
 class RestartView(View, frozen=True, kw_only=True):
     """A part of the system (a store, the server, a node) that was started again."""
 

@@ -70,9 +70,9 @@ class Config:
 
     window: int = 2048
     window_bytes: int = 2 * MAX_ITEM_BYTES
-    idle_s: float = 10.0
+    idle_s: float = 5.0
     """Send a ping after this much silence."""
-    dead_s: float = 30.0
+    dead_s: float = 15.0
     """Give up the connection after this much silence."""
     handshake_s: float = 10.0
 

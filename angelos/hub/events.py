@@ -63,6 +63,10 @@ def events_query(query: Mapping[str, list[bytes] | list[str]]) -> EventsQuery:
             texts[name] = values[0].decode() if isinstance(values[0], bytes) else values[0]
         except UnicodeDecodeError as error:
             raise InvalidInput(f"The query parameter {name!r} is not UTF-8.") from error
+    return _checked(texts)
+
+
+def _checked(texts: Mapping[str, str]) -> EventsQuery:
     after = texts.get("after") or START
     if not is_offset(after):
         raise InvalidInput(f"{after[:64]!r} is not an offset of the journal.")

@@ -13,6 +13,7 @@ from angelos.core.permissions import Principal
 from angelos.core.ports import Admission, Clock, EnvelopeQueue, Journal
 from angelos.core.refusals import Refusals, Unrecorded
 from angelos.hub.config import HubConfig
+from angelos.hub.letters import DeadLetters
 from angelos.hub.listener import Listeners
 from angelos.hub.store import Identities
 
@@ -47,4 +48,6 @@ class HubParts:
     """Takes what is refused."""
     owns: Callable[[PrincipalId], bool] = never
     """Whether a node is the system's own, which its owner may enrol again while it is live."""
+    letters: DeadLetters | None = None
+    """What could not be delivered, where the stores keep it."""
     config: HubConfig = field(default_factory=HubConfig)

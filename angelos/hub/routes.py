@@ -13,6 +13,7 @@ from angelos.core.errors import InvalidInput
 from angelos.core.ids import PrincipalId, is_principal
 from angelos.core.permissions import Permission
 from angelos.core.routes import Call, Nothing, Route
+from angelos.hub.letter_routes import traffic_routes
 
 if TYPE_CHECKING:
     from angelos.hub.service import Hub
@@ -67,6 +68,7 @@ def hub_routes(hub: Hub) -> list[Route]:
             max_body=_SMALL,
             summary="End a quarantine; a new certificate has to be enrolled",
         ),
+        *traffic_routes(hub),
     ]
 
 

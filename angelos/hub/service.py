@@ -20,20 +20,22 @@ from angelos.adapters.identity.authority import LIFETIME_S, Issued, identity_of
 from angelos.adapters.identity.enrolment import Token, encode_token
 from angelos.adapters.net.link import Wire
 from angelos.core.api import CreateEnrolment, Enrol, Enrolled, EnrolmentView, Renew
-from angelos.core.errors import Conflict, InvalidInput, Unauthenticated
+from angelos.core.errors import Conflict, InvalidInput, Unauthenticated, Unavailable
 from angelos.core.facts import (
     AgentEnrolled,
     Fact,
     FactHeader,
     FactPayload,
+    Kind,
     NodeEnrolled,
     PrincipalQuarantined,
     PrincipalReleased,
 )
 from angelos.core.frames import Hello
-from angelos.core.ids import FactId, PrincipalId
+from angelos.core.ids import FactId, Offset, PrincipalId
 from angelos.core.permissions import OWNER, Principal
 from angelos.hub.background import BackgroundTasks
+from angelos.hub.letters import DeadLetters
 from angelos.hub.limits import SocketLimit
 from angelos.hub.models import Peer, QuarantineRecord, released_id
 from angelos.hub.parts import HubParts
@@ -42,6 +44,7 @@ from angelos.hub.store import QUARANTINED
 
 log = logging.getLogger(__name__)
 _RETRY_S = 60.0
+_STORE_S = 1.0
 _SECOND_PERSON_S = 900.0
 
 
@@ -58,6 +61,7 @@ class Hub:
         self.background = BackgroundTasks()
         self.sessions = Sessions(parts, self.background)
         self.event_sockets = SocketLimit()
+        self._letters = parts.letters
         self._identities = parts.identities
         self._pki = parts.pki
         self._clock = parts.clock
@@ -86,6 +90,7 @@ class Hub:
             await self.listeners.close()
             raise
         self.background.start(self._keep_renewed(), "the hub's certificate")
+        self.background.start(self._follow_quarantines(), "quarantines of other hubs")
         log.info("The hub listens at %s, for enrolment at %s", self.url, self.enrol_url)
         return self
 
@@ -98,6 +103,13 @@ class Hub:
         await self.sessions.close()
         await self.listeners.close()
         await self.background.close()
+
+    @property
+    def letters(self) -> DeadLetters:
+        """What could not be delivered or read."""
+        if self._letters is None:
+            raise Unavailable("The stores of this hub keep no dead letters.")
+        return self._letters
 
     # -- authentication ----------------------------------------------------------------------
 
@@ -238,6 +250,27 @@ class Hub:
         quarantined = PrincipalQuarantined(reason=record.reason)
         await self._append(quarantined, record.principal, by, record.fact)
         await self._identities.announced(record.fact)
+
+    async def _follow_quarantines(self) -> None:
+        """Cut off whoever another hub or process has quarantined, and take back who is released."""
+        kinds = (Kind.principal_quarantined, Kind.principal_released)
+        async for fact in self.journal.follow(await self._last(), kinds):
+            principal = PrincipalId(fact.subject)
+            if fact.kind == Kind.principal_released:
+                self._refused.discard(principal)
+            # Only what PostgreSQL says as well: the fact may be older than a release.
+            elif principal not in self._refused and await self._identities.is_quarantined(
+                principal
+            ):
+                self._refused.add(principal)
+                self._cut(principal, "It was quarantined elsewhere.")
+
+    async def _last(self) -> Offset:
+        while True:
+            try:
+                return await self.journal.last()
+            except Unavailable:
+                await asyncio.sleep(_STORE_S)
 
     # -- inside ------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ import secrets
 
 from angelos.adapters.net.link import Link, Wire
 from angelos.core.channel import Machine
-from angelos.core.errors import AngelError, Fenced, NotFound, Unavailable
+from angelos.core.errors import AngelError, Fenced, Unavailable
 from angelos.core.facts import (
     AgentConnected,
     AgentDisconnected,
@@ -26,7 +26,7 @@ from angelos.core.facts import (
     NodeDisconnected,
 )
 from angelos.core.frames import EndCode, Hello
-from angelos.core.ids import PrincipalId, is_principal
+from angelos.core.ids import PrincipalId
 from angelos.core.messages import Tier
 from angelos.core.permissions import Role
 from angelos.core.refusals import RefusedCall
@@ -36,10 +36,11 @@ from angelos.hub.journal_writer import JournalWriter
 from angelos.hub.models import Peer
 from angelos.hub.parts import HubParts
 from angelos.hub.posts import Posts
+from angelos.hub.routing import ConnectedPeer, choose, labels_of
 
 log = logging.getLogger(__name__)
 HUB = PrincipalId("system/hub")
-_INFO = frozenset({"tier", "pid"})
+_INFO = frozenset({"tier", "pid", "labels"})
 """What a peer's hello may say of itself in the journal."""
 
 
@@ -202,12 +203,22 @@ class Sessions:
         """Return the principal that a post is for.
 
         Raises:
-            NotFound: There is none by that name.
+            NotFound: Nobody connected has these labels.
+            InvalidInput: It is neither a name nor labels.
         """
-        del sticky
-        if not is_principal(to):
-            raise NotFound(f"{to[:100]!r} is no destination.")
-        return PrincipalId(to)
+        return choose(to, sticky, self.candidates())
+
+    def candidates(self) -> list[ConnectedPeer]:
+        """Return who is connected."""
+        return [
+            ConnectedPeer(
+                session.id,
+                labels_of(session.peer.node_role, session.info.get("labels", "")),
+                session.consumer.load,
+            )
+            for session in self._sessions.values()
+            if session.link.wire is not None
+        ]
 
     def cut(self, principal: PrincipalId, code: str, reason: str) -> None:
         """End a principal's session, if there is one."""

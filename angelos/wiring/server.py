@@ -59,6 +59,7 @@ from angelos.governance.witness.client import WitnessClient, parse_witnesses
 from angelos.hub.app import bind
 from angelos.hub.app import serve as serve_hub
 from angelos.hub.config import HubConfig
+from angelos.hub.letters import DeadLetters
 from angelos.hub.parts import HubParts
 from angelos.hub.routes import hub_routes
 from angelos.hub.service import Hub
@@ -227,6 +228,7 @@ def _make_hub(
             pki=pki,
             clock=base.clock,
             listeners=listeners,
+            letters=DeadLetters(base.queue, base.journal),
             admission=projection,
             same_hands=one_person,
             refusals=refusals,

@@ -368,10 +368,12 @@ class _Consumer:
         self._news = asyncio.Event()
         self._highest = token.epoch
         self._store_ms = 0
+        self._rings = 0
 
     def ring(self, epoch: int) -> None:
         """Note that there may be more, or another consumer."""
         self._highest = max(self._highest, epoch)
+        self._rings += 1
         self.backlog.changed()
         self.wake()
 
@@ -432,7 +434,7 @@ class _Consumer:
         return True
 
     async def _read(self) -> None:
-        starts, asked_at = self.backlog.starts(), time.monotonic()
+        starts, asked_at, rings = self.backlog.starts(), time.monotonic(), self._rings
         _, lanes, _ = await self._fetch(starts, [])
         for lane, start, (more, entries) in zip(LANES, starts, lanes, strict=True):
             if not start:
@@ -440,6 +442,8 @@ class _Consumer:
             rows = [row for entry in entries if (row := await self._row(entry, lane)) is not None]
             last = entries[-1][0].decode() if entries else ""
             self.backlog.add(lane, rows, last, more=bool(more), now=asked_at)
+        if self._rings != rings:  # what was put meanwhile may not be in the answer
+            self.backlog.changed()
 
     async def _fetch(self, starts: list[str], positions: list[Offset]) -> Any:
         answer = await patiently(self._ask, starts, positions)

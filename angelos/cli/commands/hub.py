@@ -1,0 +1,100 @@
+"""`angelos hub`: who is connected, where messages go, and what could not be delivered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from angelos.cli.groups import NounGroup
+from angelos.cli.options import common
+from angelos.cli.output import Out, table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from angelos.core.api import DeadLetterView
+
+
+@click.group(cls=NounGroup)
+def hub() -> None:
+    """See connections, routes and dead letters."""
+
+
+@hub.command("peers")
+@common
+def list_peers(out: Out) -> None:
+    """List who is connected, with labels and load."""
+    views = out.ask(lambda angelos: angelos.hub.peers())
+    rows = [(view.id, view.load, ", ".join(view.labels) or "-") for view in views]
+    out.show({"peers": views}, table(("peer", "load", "labels"), rows))
+
+
+@hub.command("routes")
+@common
+def list_routes(out: Out) -> None:
+    """List the labels by which messages find a peer, and who has each."""
+    views = out.ask(lambda angelos: angelos.hub.peers())
+    labels = sorted({label for view in views for label in view.labels})
+    routes = [
+        {"to": label, "peers": [view.id for view in views if label in view.labels]}
+        for label in labels
+    ]
+    routes += [{"to": view.id, "peers": [view.id]} for view in views]
+    rows = [(route["to"], ", ".join(route["peers"])) for route in routes]
+    out.show({"routes": routes}, table(("to", "peers"), rows))
+
+
+@hub.group("dead-letters", cls=NounGroup)
+def dead_letters() -> None:
+    """List, show, replay and drop what could not be delivered or read."""
+
+
+@dead_letters.command("list")
+@click.option("--destination", default="", help="Only those of this one, such as node/exec1.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=100)
+@common
+def list_letters(out: Out, destination: str, limit: int) -> None:
+    """List dead letters, oldest first; those of the journal belong to system/journal."""
+    views = out.ask(lambda angelos: angelos.hub.dead_letters(destination, limit))
+    out.show({"letters": views}, letters_table(views))
+
+
+@dead_letters.command("show")
+@click.argument("destination")
+@click.argument("position")
+@common
+def show_letter(out: Out, destination: str, position: str) -> None:
+    """Show the dead letter at POSITION of DESTINATION."""
+    view = out.ask(lambda angelos: angelos.hub.dead_letter(destination, position))
+    lines = [f"{name}: {getattr(view, name)}" for name in view.__struct_fields__]
+    out.show(view, "\n".join(lines))
+
+
+@dead_letters.command("replay")
+@click.argument("destination")
+@click.argument("positions", nargs=-1, required=True)
+@common
+def replay_letters(out: Out, destination: str, positions: tuple[str, ...]) -> None:
+    """Put dead letters of DESTINATION into its queue again."""
+    count = out.ask(lambda angelos: angelos.hub.replay(destination, positions))
+    out.show({"count": count}, f"{count} of {len(positions)} dead letters were replayed.")
+
+
+@dead_letters.command("drop")
+@click.argument("destination")
+@click.argument("positions", nargs=-1, required=True)
+@common
+def drop_letters(out: Out, destination: str, positions: tuple[str, ...]) -> None:
+    """Forget dead letters of DESTINATION for good."""
+    count = out.ask(lambda angelos: angelos.hub.drop(destination, positions))
+    out.show({"count": count}, f"{count} of {len(positions)} dead letters were dropped.")
+
+
+def letters_table(views: Iterable[DeadLetterView]) -> str:
+    """Return dead letters as a table."""
+    rows = [
+        (view.destination, view.position, view.reason, view.source or "-", view.detail)
+        for view in views
+    ]
+    return table(("destination", "position", "reason", "source", "why"), rows)
