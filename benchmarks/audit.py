@@ -1,0 +1,192 @@
+"""The audit log: entries a second, proofs, and a start, as the log grows.
+
+1. Lasting facts into the log with fsync as it runs, 500 at once, against the same bytes by plain
+   `COPY` into a table of one column: what the tree, the leaves and the salts cost.
+2. The proof of a random entry of the whole log, verified, against recomputing the tree from its
+   leaves, which is what a log without tiles does.
+3. The check at a start, against reading every entry (which then runs beside the system).
+
+    python benchmarks/audit.py [--quick] [--json] [--entries N]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import platform
+import random
+import statistics
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from angelos.adapters.host.embedded import EmbeddedPostgres
+from angelos.adapters.stores.postgres import Database
+from angelos.core.facts import Fact, TaskResult
+from angelos.core.ids import Offset, PrincipalId
+from angelos.core.messages import Status, Tier
+from angelos.governance.log.checkpoint import LogKeys
+from angelos.governance.log.merkle import Frontier
+from angelos.governance.log.models import new_entry
+from angelos.governance.log.store import AuditStore
+from angelos.governance.signer.client import LocalSigner
+
+BATCH = 500
+ROUNDS = 5
+
+
+def facts(first: int, count: int) -> list[Fact]:
+    """Return facts of ends of tasks, as a node reports them."""
+    payload = TaskResult(
+        status=Status.ok, exit_code=0, stdout="42\n", stderr="", duration_s=0.012,
+        node="node/exec1", tier=Tier.full, evidence={},
+    )  # fmt: skip
+    made = Fact.of(payload, at=1.7e9, actor=PrincipalId("node/exec1"), subject="task", outcome="ok")
+    return [
+        msgspec.structs.replace(made, subject=f"task-{n:032x}", offset=Offset(f"{n + 1}-0"))
+        for n in range(first, first + count)
+    ]
+
+
+class Bench:
+    """A log on a PostgreSQL of its own."""
+
+    def __init__(self, database: Database, store: AuditStore, signer: LocalSigner) -> None:
+        self.database, self.store, self.signer = database, store, signer
+        self.size = 0
+
+    async def append(self, batches: int) -> float:
+        """Append batches of facts; return seconds."""
+        made = [facts(self.size + n * BATCH, BATCH) for n in range(batches)]
+        began = time.perf_counter()
+        for batch in made:
+            await self.store.project(batch)
+        self.size += batches * BATCH
+        return time.perf_counter() - began
+
+    async def plain(self, batches: int) -> float:
+        """Copy the same data into a plain table; return seconds."""
+        made = [facts(n * BATCH, BATCH) for n in range(batches)]
+        began = time.perf_counter()
+        for batch in made:
+            async with (
+                self.database.transaction() as connection,
+                connection.cursor() as cursor,
+                cursor.copy("copy plain (body) from stdin (format binary)") as copy,
+            ):
+                copy.set_types(["bytea"])
+                for fact in batch:
+                    await copy.write_row((fact.data + fact.subject.encode(),))
+        return time.perf_counter() - began
+
+
+def row(work: str, unit: str, ours: list[float], peer: str, theirs: list[float], *,
+        at_least: float | None = None, more_is_better: bool = False) -> dict[str, Any]:  # fmt: skip
+    """Return one row of the result; a ratio above 1 means that ours is better."""
+    a, b = statistics.median(ours), statistics.median(theirs)
+    return {
+        "work": work, "unit": unit, "ours": round(a, 3), "peer": peer, "theirs": round(b, 3),
+        "ratio": round(a / b if more_is_better else b / a, 3), "at_least": at_least,
+        "ours_min_max": [round(min(ours), 3), round(max(ours), 3)],
+        "theirs_min_max": [round(min(theirs), 3), round(max(theirs), 3)],
+    }  # fmt: skip
+
+
+async def appends(bench: Bench) -> dict[str, Any]:
+    """Time appends, turn about with the plain table."""
+    ours, theirs, batches = [], [], 10
+    for _ in range(ROUNDS):
+        ours.append(batches * BATCH / await bench.append(batches))
+        theirs.append(batches * BATCH / await bench.plain(batches))
+    return row("lasting facts into the log, durable", "entries/s", ours, "plain COPY", theirs,
+               more_is_better=True)  # fmt: skip
+
+
+async def grow(bench: Bench, entries: int) -> None:
+    """Bring the log to its size, and sign it."""
+    while bench.size < entries:
+        await bench.append(min(20, (entries - bench.size) // BATCH + 1))
+    await bench.store.sign(1.0, None, bench.signer)
+
+
+async def proofs(bench: Bench, count: int) -> dict[str, Any]:
+    """Time proofs against recomputing the tree."""
+    signed = await bench.store.last()
+    assert signed is not None
+    ours, theirs = [], []
+    leaf = new_entry(facts(0, 1)[0])
+    assert leaf is not None
+    for _ in range(count):
+        index = random.randrange(signed.checkpoint.size)
+        began = time.perf_counter()
+        proof = await bench.store.prove(index, signed)
+        ours.append((time.perf_counter() - began) * 1e3)
+        proof.verify([bench.signer.epoch])
+    for _ in range(3):
+        began = time.perf_counter()
+        Frontier().extend(leaf.leaf for _ in range(signed.checkpoint.size)).root()
+        theirs.append((time.perf_counter() - began) * 1e3)
+    return row(f"proof of one entry of {signed.checkpoint.size:,}", "ms", ours,
+               "the tree from its leaves", theirs)  # fmt: skip
+
+
+async def starts(bench: Bench) -> dict[str, Any]:
+    """Time the check at a start against the check of everything."""
+    await bench.append(1)
+    ours, theirs = [], []
+    for _ in range(3):
+        began = time.perf_counter()
+        signed = await bench.store.check()
+        ours.append((time.perf_counter() - began) * 1e3)
+        assert signed is not None
+        began = time.perf_counter()
+        await bench.store.check_all(signed)
+        theirs.append((time.perf_counter() - began) * 1e3)
+    return row("check of the log at a start", "ms", ours, "check of every entry", theirs)
+
+
+async def main() -> None:
+    """Run all and print them, last as one line of JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="under 60 s; a smoke test")
+    parser.add_argument("--json", action="store_true", help="only the line of JSON")
+    parser.add_argument("--entries", type=int, default=0, help="of the log that is proved from")
+    options = parser.parse_args()
+    entries = options.entries or (20_000 if options.quick else 1_000_000)
+    with tempfile.TemporaryDirectory(prefix="angelos-bench-") as name:
+        folder = Path(name)
+        async with (
+            EmbeddedPostgres(folder / "postgres", folder / "run") as postgres,
+            Database(postgres.url) as database,
+        ):
+            await database.migrate(["angelos.governance"])
+            async with database.transaction() as connection:
+                await connection.execute("create table plain (body bytea)")
+            store = AuditStore(database)
+            origin = await store.origin()
+            signer = LocalSigner(LogKeys(origin, os.urandom(32), os.urandom(32)), origin)
+            bench = Bench(database, store, signer)
+            rows = [await appends(bench)]
+            await grow(bench, entries)
+            rows += [await proofs(bench, 50 if options.quick else 500), await starts(bench)]
+    if not options.json:
+        for r in rows:
+            print(f"{r['work']}: {r['ours']} {r['unit']} (min, max {r['ours_min_max']}); "
+                  f"{r['peer']}: {r['theirs']} {r['theirs_min_max']}")  # fmt: skip
+    machine = {
+        "cpus": os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+    }
+    print(json.dumps({"benchmark": "audit", "machine": machine, "rows": rows}))
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(KeyboardInterrupt):
+        asyncio.run(main())
