@@ -109,6 +109,11 @@ def weakest(state: ControlState) -> Tier:
 def banner(state: ControlState) -> str:
     """Return warnings for everybody to see; empty when there are none."""
     notes: list[str] = []
+    if state.log_damage:
+        notes.append(
+            "The audit log was tampered with, and nothing is promoted until that is accepted: "
+            f"{state.log_damage}"
+        )
     connected = [node for node in state.nodes.values() if node.connected]
     if not connected:
         notes.append("No node is connected: nothing can run.")

@@ -56,6 +56,8 @@ class Kind(StrEnum):
     message_refused = "message.refused"  # subject: who sent it
 
     audit_key = "audit.key"  # subject: the log's name
+    audit_damaged = "audit.damaged"  # found; nothing is promoted until it is accepted
+    audit_accepted = "audit.accepted"  # by a person; subject: the name of the log that goes on
 
     node_enrolled = "node.enrolled"  # subject: node/<name>
     node_connected = "node.connected"
@@ -230,6 +232,28 @@ class MessageRefused(FactPayload, frozen=True, kw_only=True):
     code: str
     """Of the error that its sender got."""
     reason: str = ""
+
+
+class AuditDamaged(FactPayload, frozen=True, kw_only=True):
+    """The audit log was tampered with; it takes no more entries."""
+
+    kind: ClassVar[Kind] = Kind.audit_damaged
+    detail: str
+
+
+class AuditAccepted(FactPayload, frozen=True, kw_only=True):
+    """A person has looked at the damage; another log goes on with the entries that are sound."""
+
+    kind: ClassVar[Kind] = Kind.audit_accepted
+    previous: str
+    """The name of the log that was damaged."""
+    reason: str
+    size: int
+    """Entries that the new log begins with."""
+    left_out: int
+    """Entries that are only in the evidence."""
+    evidence: str
+    """The table that holds the damaged log."""
 
 
 NodeRole = Literal["execution", "labs"]
@@ -674,6 +698,8 @@ PAYLOADS: dict[str, type[FactPayload]] = {
         SystemStopped,
         PolicyLoaded,
         AuditKey,
+        AuditDamaged,
+        AuditAccepted,
         LetterDead,
         MessageRefused,
         NodeEnrolled,

@@ -45,8 +45,16 @@ join audit_head h on h.origin = c.origin order by c.size desc limit 1;
 
 -- name: checkpoints
 select c.size, case when c.cosigned = '' then c.note else c.cosigned end
-from audit_checkpoint c join audit_head h on h.origin = c.origin
-where c.size > %(after)s and c.size <= %(upto)s order by c.size limit %(limit)s;
+from audit_checkpoint c
+where c.origin = %(origin)s and c.size > %(after)s and c.size <= %(upto)s order by c.size limit %(limit)s;
+
+-- name: extent
+select coalesce(h.origin, c.origin, ''), greatest(coalesce(h.size, 0), coalesce(c.size, 0))
+from (select 1) as one
+left join audit_head h on true
+left join lateral (select origin, size from audit_checkpoint
+                   where h.origin is null or origin = h.origin
+                   order by at desc, size desc limit 1) c on true;
 
 -- name: add_checkpoint
 insert into audit_checkpoint (origin, size, root, frontier, note, at)
@@ -62,3 +70,34 @@ select vkeys from audit_key order by epoch;
 
 -- name: add_key
 insert into audit_key (vkeys) values (%s) on conflict (vkeys) do nothing;
+
+-- name: logs
+select count(*) from audit_acceptance;
+
+-- name: lock_log
+lock table audit_entry, audit_head in access exclusive mode;
+
+-- name: empty_log
+alter table audit_entry disable trigger user;
+delete from audit_entry;
+alter table audit_entry enable trigger user;
+delete from audit_head;
+
+-- name: sound_entries
+insert into audit_entry (idx, offset_ms, offset_seq, kind, subject, body, leaf, salt, data)
+select row_number() over (order by offset_ms, offset_seq) - 1,
+       offset_ms, offset_seq, kind, subject, body, leaf, salt, data
+from {evidence} where sha256('\x00'::bytea || body) = leaf;
+
+-- name: new_head
+insert into audit_head (origin, size, frontier, offset_ms, offset_seq)
+select %s, %s, %s, coalesce(max(offset_ms), 0),
+       coalesce((array_agg(offset_seq order by offset_ms desc, offset_seq desc))[1], 0)
+from audit_entry;
+
+-- name: accept
+insert into audit_acceptance (origin, previous, reason, size, left_out, evidence, at)
+values (%s, %s, %s, %s, %s, %s, %s);
+
+-- name: acceptance
+select previous, reason, size, left_out, evidence, at from audit_acceptance where origin = %s;

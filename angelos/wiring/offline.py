@@ -22,6 +22,19 @@ async def open_audit_store(settings: Settings) -> AsyncIterator[AuditStore]:
         Conflict: The system runs: ask it.
         Unavailable: PostgreSQL does not answer.
     """
+    async with open_audit_database(settings) as database:
+        yield AuditStore(database)
+
+
+@asynccontextmanager
+async def open_audit_database(settings: Settings) -> AsyncIterator[Database]:
+    """Yield the database that holds the log, alone.
+
+    Raises:
+        NotFound: The data directory holds no system.
+        Conflict: The system runs.
+        Unavailable: PostgreSQL does not answer.
+    """
     async with AsyncExitStack() as stack:
         data, dsn = settings.data, settings.stores.postgres_dsn
         if not data.keys.is_dir():
@@ -33,5 +46,4 @@ async def open_audit_store(settings: Settings) -> AsyncIterator[AuditStore]:
             stack.callback(shutil.rmtree, runtime, ignore_errors=True)
             postgres = EmbeddedPostgres(data.postgres, runtime)
             dsn = (await stack.enter_async_context(postgres)).url
-        database = await stack.enter_async_context(Database(dsn, max_connections=2))
-        yield AuditStore(database)
+        yield await stack.enter_async_context(Database(dsn, max_connections=2))

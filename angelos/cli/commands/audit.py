@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from angelos.client import Angelos
     from angelos.core.api import AuditEntry
+    from angelos.governance.log.acceptance import Acceptance
     from angelos.governance.log.checkpoint import KeyEpoch
     from angelos.governance.log.notes import NoteKey
     from angelos.governance.log.store import AuditStore
@@ -156,6 +157,34 @@ def tail(out: Out, *, lines: int, follow: bool) -> None:
     asyncio.run(show())
 
 
+@audit.command("accept-damage")
+@click.option("--reason", required=True, metavar="TEXT", help="Why; kept in the log for good.")
+@common
+def accept(out: Out, *, reason: str) -> None:
+    """Go on after the log was damaged; the system must be down.
+
+    The entries that are sound begin another log with another name, the damaged one stays in the
+    database as evidence, and proposals may be promoted again. Look at the damage first: `angelos
+    audit verify` names it, and a backup may be better.
+    """
+    from angelos.adapters.host.clock import SystemClock
+    from angelos.governance.log.acceptance import accept_damage
+
+    async def work() -> Acceptance:
+        from angelos.wiring.offline import open_audit_database
+        from angelos.wiring.settings import load
+
+        async with open_audit_database(load(data_dir=out.data_dir)) as database:
+            return await accept_damage(database, reason, SystemClock().time())
+
+    done = asyncio.run(work())
+    out.show(
+        done,
+        f"{done.origin} goes on with {done.size} entries; {done.left_out} are left out.\n"
+        f"The damaged log {done.previous} is in the table {done.evidence}.",
+    )
+
+
 @audit.command("export")
 @click.argument("file", metavar="[FILE]", required=False)
 @common
@@ -205,13 +234,10 @@ def _export_to(out: Out, file: IO[bytes]) -> tuple[int, int]:
         return size, lines
 
     async def stored(store: AuditStore) -> tuple[int, int]:
-        from angelos.core.errors import NotFound
         from angelos.governance.log.pages import export
 
-        last = await store.last()
-        if last is None:
-            raise NotFound("The audit log has no checkpoint yet.")
-        return await save(export(store, last.checkpoint, _EXPORT_PAGE))
+        origin, size = await store.extent()
+        return await save(export(store, origin, size, _EXPORT_PAGE))
 
     try:
         return out.ask(lambda angelos: save(angelos.audit.export()))

@@ -180,7 +180,8 @@ class Pipeline:
             record = records.in_state(self._projection, effect.proposal, "approved")
             if record is None or record.candidate is None:
                 return
-            if turn(self._projection.state, record.repo) != record:
+            state = self._projection.state
+            if turn(state, record.repo) != record or state.log_damage:  # it waits for a person
                 return
             if not await self._still_approved(record):
                 return

@@ -17,6 +17,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 
 from angelos.control.state import (
+    audit,
     generations,
     hands,
     proposals,
@@ -77,6 +78,8 @@ _FOLDS: dict[str, tuple[Fold, ...]] = {
     Kind.node_disconnected: (node_state.node_left,),
     Kind.principal_quarantined: (node_state.quarantined,),
     Kind.principal_released: (node_state.quarantined,),
+    Kind.audit_damaged: (audit.damaged,),
+    Kind.audit_accepted: (audit.accepted,),
     Kind.task_accepted: (tasks.accepted,),
     Kind.task_refused: (),
     Kind.task_started: (tasks.started,),
@@ -140,6 +143,9 @@ def decide(state: ControlState, fact: Fact) -> list[Effect]:
         effects += _quarantine_effects(state, PrincipalId(subject))
     elif kind == Kind.principal_ended:
         effects += _ended_effects(state, PrincipalId(subject))
+    elif kind == Kind.audit_accepted:
+        for repo in {record.repo for record in state.proposals.values()}:
+            effects += _repo_effects(state, repo)
     # The commands of other nodes are in their queues already.
     return [e for e in effects if not isinstance(e, PutCheckout) or e.node == subject]
 
@@ -237,7 +243,8 @@ def _repo_effects(state: ControlState, repo: str) -> Iterator[Effect]:
         elif record.state == "received":
             yield Merge(record.id)
     current = turn(state, repo)
-    if current is not None and not _ends(state, current):
+    held = current is not None and current.state == "approved" and state.log_damage
+    if current is not None and not held and not _ends(state, current):
         yield _turn_effect(current)
 
 

@@ -208,6 +208,8 @@ class ControlState(Message, frozen=True, kw_only=True):
     """The present one of each principal that ended one; what is older does not count."""
     makers: dict[PrincipalId, tuple[PrincipalId, ...]] = {}
     """Who made or enrolled each principal, or gave it a new credential."""
+    log_damage: str = ""
+    """How the audit log was damaged; nothing is promoted until a person has accepted it."""
 
 
 def replace(record: ControlState, **changes: object) -> ControlState:

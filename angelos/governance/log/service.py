@@ -21,8 +21,8 @@ from typing import Any, NamedTuple, Protocol, Self
 
 from angelos.adapters.stores.postgres import Database
 from angelos.core.errors import AngelError, Tampered, Unavailable
-from angelos.core.facts import AuditKey, Fact
-from angelos.core.ids import START, Offset, PrincipalId, offset_key
+from angelos.core.facts import AuditAccepted, AuditDamaged, AuditKey, Fact
+from angelos.core.ids import START, FactId, Offset, PrincipalId, offset_key
 from angelos.core.ports import Clock, Journal
 from angelos.governance.config import GovernanceConfig
 from angelos.governance.log.checkpoint import Checkpoint, KeyEpoch
@@ -115,13 +115,16 @@ class LogService:
     async def __aenter__(self) -> Self:
         """Check the last checkpoint and what came since, then start.
 
-        What it signs for is checked while the log works, which takes longer the longer it is.
-
-        Raises:
-            Tampered: A signature, a row or an entry is wrong.
+        What it signs for is checked while the log works, which takes longer the longer it is. A
+        log that was tampered with takes no more entries, and a fact says so.
         """
-        signed = await self._store.check()
+        try:
+            signed = await self._store.check()
+        except Tampered as error:
+            await self._damaged(error)
+            return self
         self._last_signed = signed.checkpoint if signed else None
+        await self._say_accepted()
         await self._announce()
         head = await self._store.head()
         self._projected, self._size = head.offset, head.tree.size
@@ -196,8 +199,12 @@ class LogService:
 
         At most one page of the log is held at once, however long the log is.
         """
-        checkpoint = (await self.checkpoint()).checkpoint
-        async with aclosing(export(self._store, checkpoint, self._config.export_page)) as pieces:
+        if isinstance(self._ended, Tampered):
+            origin, size = await self._store.extent()  # a verifier then names what is wrong
+        else:
+            origin, size, _ = (await self.checkpoint()).checkpoint
+        page = self._config.export_page
+        async with aclosing(export(self._store, origin, size, page)) as pieces:
             async for piece in pieces:
                 yield piece
 
@@ -290,17 +297,53 @@ class LogService:
         try:
             await work
         except Tampered as error:
-            log.critical("the audit log was tampered with; nothing is signed", exc_info=True)
-            ended: AngelError = Tampered(error.detail, hint=error.hint or REPAIR)
+            await self._damaged(error)
         except Exception:
             log.critical("a task of the audit log failed", exc_info=True)
-            ended = Unavailable("The audit log takes no more facts.", hint="See the server's log.")
-        else:
+            if keeps_log:
+                hint = "See the server's log."
+                await self._end(Unavailable("The audit log takes no more facts.", hint=hint))
+
+    async def _damaged(self, error: Tampered) -> None:
+        """Take no more entries, and say why in the journal, where nothing is promoted then."""
+        log.critical("the audit log was tampered with; nothing is signed", exc_info=error)
+        await self._end(Tampered(error.detail, hint=error.hint or REPAIR))
+        digest = hashlib.sha256(f"audit.damaged {error.detail}".encode()).hexdigest()
+        fact = Fact.of(
+            AuditDamaged(detail=error.detail),
+            id=FactId(f"fact-{digest[:24]}{int(self._clock.time()):08x}"),
+            at=self._clock.time(),
+            actor=ME,
+            subject="system/audit",
+        )
+        await retried(lambda: self._journal.append([fact]))
+
+    async def _say_accepted(self) -> None:
+        """Say that a person has accepted damage, at the first start of the log that goes on."""
+        accepted = await self._store.accepted()
+        if accepted is None:
             return
-        if keeps_log:
-            self._ended = ended
-            async with self._progress:
-                self._progress.notify_all()
+        payload = AuditAccepted(
+            previous=accepted.previous,
+            reason=accepted.reason,
+            size=accepted.size,
+            left_out=accepted.left_out,
+            evidence=accepted.evidence,
+        )
+        digest = hashlib.sha256(f"audit.accepted {accepted.origin}".encode()).hexdigest()
+        fact = Fact.of(
+            payload,
+            id=FactId(f"fact-{digest[:32]}"),
+            at=accepted.at,
+            actor=ME,
+            subject=accepted.origin,
+        )
+        await self._journal.append([fact])
+
+    async def _end(self, error: AngelError) -> None:
+        self._ended = error
+        async with self._progress:
+            self._progress.notify_all()
 
 
 def _entries_of(facts: Sequence[Fact]) -> list[NewEntry]:

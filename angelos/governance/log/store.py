@@ -13,6 +13,7 @@ from angelos.adapters.stores.postgres import Connection, Database, load_queries
 from angelos.core.errors import InvalidInput, Tampered
 from angelos.core.facts import Fact
 from angelos.core.ids import Offset, offset_key
+from angelos.governance.log.acceptance import Acceptance, acceptance_of
 from angelos.governance.log.checkpoint import Checkpoint, KeyEpoch, open_checkpoint
 from angelos.governance.log.merkle import Frontier, leaf_hash
 from angelos.governance.log.models import EntryRow, Head, NewEntry, Signed, new_entry
@@ -33,7 +34,10 @@ from angelos.governance.log.tiles import (
 _QUERIES = load_queries("angelos.governance")
 _PAGE = 5_000
 _TYPES = ("int8", "int8", "int8", "text", "text", "bytea", "bytea", "bytea", "bytea")
-REPAIR = "Export the log and run `angelos audit verify`; restore the database from a backup."
+REPAIR = (
+    "Run `angelos audit verify`; then restore the database from a backup, or stop the system and "
+    "run `angelos audit accept-damage`."
+)
 
 
 class Signer(Protocol):
@@ -141,6 +145,10 @@ class AuditStore:
         """Return the log's name."""
         return (await self.head()).origin
 
+    async def accepted(self) -> Acceptance | None:
+        """Return how this log came to be, if it goes on after a damaged one."""
+        return await acceptance_of(self._database, await self.origin())
+
     async def last(self) -> Signed | None:
         """Return the last checkpoint, with the witnesses' signatures that came."""
         async with self._database.transaction() as connection:
@@ -209,10 +217,17 @@ class AuditStore:
         async with self._database.transaction() as connection:
             return await _consistency(connection, checkpoint.origin, old_size, checkpoint.size)
 
-    async def notes(self, after: int, upto: int, limit: int) -> list[tuple[int, str]]:
+    async def extent(self) -> tuple[str, int]:
+        """Return the log's name and how many entries it should have; nothing is verified."""
+        async with self._database.transaction() as connection:
+            result = await connection.execute(_QUERIES["extent"])
+            row = await result.fetchone()
+        return row or ("", 0)
+
+    async def notes(self, origin: str, after: int, upto: int, limit: int) -> list[tuple[int, str]]:
         """Return (size, note) of at most `limit` checkpoints over `after` up to `upto`, by size."""
         async with self._database.transaction() as connection:
-            bounds = {"after": after, "upto": upto, "limit": limit}
+            bounds = {"origin": origin, "after": after, "upto": upto, "limit": limit}
             result = await connection.execute(_QUERIES["checkpoints"], bounds)
             return [(size, note) for size, note in await result.fetchall()]
 

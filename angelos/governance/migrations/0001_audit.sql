@@ -55,6 +55,17 @@ create table audit_key (
     vkeys text[] not null unique
 );
 
+-- Damage that a person has accepted, and the log that went on.
+create table audit_acceptance (
+    origin text primary key,
+    previous text not null,
+    reason text not null,
+    size bigint not null,
+    left_out bigint not null,
+    evidence text not null,             -- the table that holds the damaged log
+    at double precision not null
+);
+
 create function audit_deny() returns trigger language plpgsql as $$
 begin
     raise exception 'the audit log is append-only: % on % is refused', tg_op, tg_table_name
@@ -97,4 +108,8 @@ create trigger audit_checkpoint_keep before truncate on audit_checkpoint
 create trigger audit_key_append_only before update or delete on audit_key
     for each row execute function audit_deny();
 create trigger audit_key_keep before truncate on audit_key
+    for each statement execute function audit_deny();
+create trigger audit_acceptance_append_only before update or delete on audit_acceptance
+    for each row execute function audit_deny();
+create trigger audit_acceptance_keep before truncate on audit_acceptance
     for each statement execute function audit_deny();

@@ -46,8 +46,8 @@ class Pages:
         self.most = max(self.most, len(self.alive))
         return rows
 
-    async def notes(self, after, upto, limit):
-        found = await self._notes(after, upto, limit)
+    async def notes(self, origin, after, upto, limit):
+        found = await self._notes(origin, after, upto, limit)
         self.notes_at_once = max(self.notes_at_once, len(found))
         return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 
 import msgspec
 import psycopg
@@ -17,14 +18,15 @@ from angelos.core.facts import Kind
 from angelos.core.ids import START, PrincipalId
 from angelos.core.permissions import Permission, Principal, Role
 from angelos.core.routes import Call, Nothing
-from angelos.governance.log.checkpoint import open_checkpoint
+from angelos.governance.log.acceptance import accept_damage
+from angelos.governance.log.checkpoint import LogKeys, open_checkpoint
 from angelos.governance.log.proof import parse_proof
 from angelos.governance.log.service import LogService
 from angelos.governance.log.store import AuditStore
 from angelos.governance.log.verify import Trust, verify
 from angelos.governance.routes import routes
 from angelos.governance.signer.client import LocalSigner
-from angelos.testing import eventually, make_fact
+from angelos.testing import eventually, make_fact, next_fact
 
 
 def some(count, kind=Kind.task_finished):
@@ -128,7 +130,9 @@ async def test_the_database_itself_refuses_changes(start, journal, database, sta
      "5 entries were signed, 4 are left"),
     ("delete from audit_key", "not signed by the log's keys"),
 ])  # fmt: skip
-async def test_a_start_on_a_changed_log_is_refused(start, journal, database, statement, says):
+async def test_a_start_on_a_changed_log_takes_no_more_entries(
+    start, journal, database, statement, says
+):
     async with start(checkpoint_every_s=3600) as log:
         await journal.append(some(5))
         await log.checkpoint()
@@ -136,9 +140,62 @@ async def test_a_start_on_a_changed_log_is_refused(start, journal, database, sta
     await journal.append(some(3))
     await store.project(await journal.read(START))  # three that nothing signs for yet
     await tamper(database, statement)
-    with pytest.raises(Tampered, match=says):
-        async with start():
-            pass
+    before = await rows_of(database)
+    async with start() as log:
+        await journal.append(some(1))
+        with pytest.raises(Tampered, match=says):
+            await log.checkpoint()
+        fact = await next_fact(journal, kind=Kind.audit_damaged)
+        assert re.search(says, fact.plain()["detail"])
+        report = verify(await exported(log))  # which is there to be looked at
+        assert report.ok == ("audit_head" in statement)
+    assert await rows_of(database) == before
+
+
+async def rows_of(database):
+    async with database.transaction() as connection:
+        rows = await connection.execute("select idx, body, leaf from audit_entry order by idx")
+        return await rows.fetchall()
+
+
+@pytest.mark.parametrize("statements", [
+    ["update audit_entry set body = 'x' where idx = 2", "delete from audit_entry where idx = 4"],
+    ["delete from audit_head", "delete from audit_checkpoint"],
+    ["delete from audit_entry"],
+    [],
+])  # fmt: skip
+async def test_a_person_accepts_damage_and_another_log_goes_on(
+    start, journal, database, clock, statements
+):
+    async with start() as log:
+        await journal.append(some(6))
+        first = (await log.checkpoint()).checkpoint.origin
+    await tamper(database, *statements)
+    sound = [row for row in await rows_of(database) if row[1] != b"x"]
+    left_out = len(await rows_of(database)) - len(sound)
+    accepted = await accept_damage(database, "the disk was replaced", 5.0)
+    assert (accepted.size, accepted.left_out) == (len(sound), left_out)
+    assert accepted.origin != first
+    keys = LogKeys(accepted.origin, bytes(32), bytes(32))
+    signer = LocalSigner(keys, accepted.origin)
+    async with LogService(journal, database, signer, clock) as log:
+        fact = await next_fact(journal, kind=Kind.audit_accepted, subject=accepted.origin)
+        assert fact.plain()["reason"] == "the disk was replaced"
+        await log.checkpoint()
+        report = verify(await exported(log), Trust(epochs=[keys.epoch]))
+        assert report.ok, report.problems
+        if not sound:  # what the journal still has comes back
+            assert report.entries >= 6
+    async with database.transaction() as connection:
+        rows = await connection.execute(f"select count(*) from {accepted.evidence}")
+        assert (await rows.fetchone())[0] == len(sound) + left_out
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            await connection.execute("delete from audit_entry")
+    async with LogService(journal, database, signer, clock) as log:  # once is enough
+        await log.checkpoint()
+    assert len(await journal.read(START, kinds={Kind.audit_accepted})) == 1
+    with pytest.raises(InvalidInput):
+        await accept_damage(database, " ", 5.0)
 
 
 @pytest.mark.parametrize(("statement", "says"), [
@@ -232,7 +289,7 @@ async def test_nothing_is_signed_that_does_not_continue_the_last_checkpoint(
         assert (await rows.fetchone()) == (0,)
 
 
-async def test_tampering_while_it_runs_is_shouted_and_the_log_goes_on(
+async def test_tampering_while_it_runs_is_shouted_and_the_journal_keeps_the_rest(
     start, journal, database, caplog
 ):
     caplog.set_level(logging.CRITICAL)
@@ -241,10 +298,12 @@ async def test_tampering_while_it_runs_is_shouted_and_the_log_goes_on(
         await log.checkpoint()
         await tamper(database, "delete from audit_checkpoint")
         await journal.append(some(2))
-        await eventually(lambda: "tampered" in caplog.text, "the alarm")
+        await next_fact(journal, kind=Kind.audit_damaged)
+        assert "tampered" in caplog.text
         await journal.append(some(3))
-        await log.settled(await journal.last())
-        assert len(await log.entries(-1, 100)) == 10
+        with pytest.raises(Tampered):
+            await log.checkpoint()
+    assert len(await journal.read(START, kinds={Kind.task_finished})) == 10
 
 
 @pytest.mark.parametrize(("statement", "says"), [
@@ -261,10 +320,10 @@ async def test_whoever_waits_for_a_log_that_is_not_kept_any_more_is_told_why(
         await tamper(database, statement)
         await journal.append(some(2))
         async with asyncio.timeout(20):
-            for ask_for in (log.checkpoint, lambda: exported(log)):
-                with pytest.raises(Tampered, match=says) as caught:
-                    await ask_for()
-                assert "angelos audit verify" in caught.value.hint
+            with pytest.raises(Tampered, match=says) as caught:
+                await log.checkpoint()
+            assert "angelos audit verify" in caught.value.hint
+            assert await exported(log)
     assert "tampered" in caplog.text
 
 
