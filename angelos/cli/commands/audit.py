@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from angelos.client import Angelos
     from angelos.core.api import AuditEntry
-    from angelos.governance.log.acceptance import Acceptance
+    from angelos.governance.log.acceptance import AcceptedDamage
     from angelos.governance.log.checkpoint import KeyEpoch
     from angelos.governance.log.notes import NoteKey
     from angelos.governance.log.store import AuditStore
@@ -170,7 +170,7 @@ def accept(out: Out, *, reason: str) -> None:
     from angelos.adapters.host.clock import SystemClock
     from angelos.governance.log.acceptance import accept_damage
 
-    async def work() -> Acceptance:
+    async def work() -> AcceptedDamage:
         from angelos.wiring.offline import open_audit_database
         from angelos.wiring.settings import load
 

@@ -21,7 +21,7 @@ _PAGE = 5_000
 MAX_REASON = 1_000
 
 
-class Acceptance(msgspec.Struct, frozen=True):
+class AcceptedDamage(msgspec.Struct, frozen=True):
     """What was accepted."""
 
     origin: str
@@ -36,7 +36,7 @@ class Acceptance(msgspec.Struct, frozen=True):
     at: float
 
 
-async def accept_damage(database: Database, reason: str, at: float) -> Acceptance:
+async def accept_damage(database: Database, reason: str, at: float) -> AcceptedDamage:
     """Begin another log with the entries that are sound; nothing else may use the database.
 
     Args:
@@ -72,13 +72,13 @@ async def accept_damage(database: Database, reason: str, at: float) -> Acceptanc
         count = sql.SQL("select count(*) from {}").format(table)
         row = await (await connection.execute(count)).fetchone()
         left_out = (row[0] if row else 0) - tree.size
-        accepted = Acceptance(origin, previous, reason, tree.size, left_out, evidence, at)
+        accepted = AcceptedDamage(origin, previous, reason, tree.size, left_out, evidence, at)
         await connection.execute(_QUERIES["accept"], msgspec.structs.astuple(accepted))
     return accepted
 
 
-async def acceptance_of(database: Database, origin: str) -> Acceptance | None:
+async def acceptance_of(database: Database, origin: str) -> AcceptedDamage | None:
     """Return how a log came to be, if it goes on after a damaged one."""
     async with database.transaction() as connection:
         row = await (await connection.execute(_QUERIES["acceptance"], (origin,))).fetchone()
-    return Acceptance(origin, *row) if row else None
+    return AcceptedDamage(origin, *row) if row else None

@@ -13,7 +13,7 @@ from angelos.adapters.stores.postgres import Connection, Database, load_queries
 from angelos.core.errors import InvalidInput, Tampered
 from angelos.core.facts import Fact
 from angelos.core.ids import Offset, offset_key
-from angelos.governance.log.acceptance import Acceptance, acceptance_of
+from angelos.governance.log.acceptance import AcceptedDamage, acceptance_of
 from angelos.governance.log.checkpoint import Checkpoint, KeyEpoch, open_checkpoint
 from angelos.governance.log.merkle import Frontier, leaf_hash
 from angelos.governance.log.models import EntryRow, Head, NewEntry, Signed, new_entry
@@ -145,7 +145,7 @@ class AuditStore:
         """Return the log's name."""
         return (await self.head()).origin
 
-    async def accepted(self) -> Acceptance | None:
+    async def accepted(self) -> AcceptedDamage | None:
         """Return how this log came to be, if it goes on after a damaged one."""
         return await acceptance_of(self._database, await self.origin())
 
