@@ -53,6 +53,7 @@ DATA = {
     Kind.policy_loaded: {"hash": "h"},
     Kind.part_restarted: {"part": "valkey", "cause": "ended"},
     Kind.principal_ended: {"generation": 2},
+    Kind.audit_damaged: {"detail": "Entry 3 was changed."},
 }  # fmt: skip
 
 SUBJECTS = {
@@ -60,7 +61,7 @@ SUBJECTS = {
     "principal": [*NODES, *PEOPLE], "system": ["system/control"], "part": ["system/valkey"],
     "policy": ["system/control"],
     "branch": ["study:main", "study:dev"], "rollback": ["study:main"], "person": PEOPLE[:1],
-    "token": PEOPLE[:1], "agent": PEOPLE[2:3],
+    "audit": ["system/audit"], "token": PEOPLE[:1], "agent": PEOPLE[2:3],
 }  # fmt: skip
 
 
