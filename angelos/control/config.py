@@ -10,6 +10,8 @@ from pathlib import Path
 
 import msgspec
 
+from angelos.control.proposals.limits import AuthorLimits
+
 POLICY_DIR = Path(__file__).parent / "policy"
 
 
@@ -42,7 +44,10 @@ class ControlConfig(msgspec.Struct, frozen=True, kw_only=True):
     order_ttl_s: float = 30 * 86_400.0
     """How long cancel and revoke commands are valid; a node may come back late."""
     max_open_tasks: int = 1_000
-    max_open_proposals: int = 200
+    author_limits: AuthorLimits = AuthorLimits()
+    """How many proposals one author, and one repository, may have under way."""
+    waiting_expires_s: float = 14 * 86_400.0
+    """A proposal that waits for people so long after it was made is rejected."""
     step_attempts: int = 3
     """How often a step of the pipeline is tried when its node, not its program, fails."""
     step_output: int = 8_000

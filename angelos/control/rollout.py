@@ -7,19 +7,22 @@ for. A labs node that is away is waited for: a missing canary is not a failed on
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 
 from angelos.control.context import ControlContext, hash_id
 from angelos.control.proposals import repo_config
 from angelos.control.proposals.repo_config import RepoConfig
+from angelos.control.proposals.risk import POLICY_PATHS, touched
 from angelos.control.state.decide import canaries
 from angelos.control.state.effects import AskCheckout, PutCheckout, Revoke, RollBack
 from angelos.control.state.models import SUPERVISOR
 from angelos.core.api import Rollback
-from angelos.core.errors import Conflict, InvalidInput
+from angelos.core.errors import Conflict, InvalidInput, Refused
 from angelos.core.facts import BranchAdvanced, CheckoutRequested, RollbackDone
 from angelos.core.ids import PrincipalId, Revision, is_revision
 from angelos.core.messages import Checkout, Command, RevokeGrants, decode, encode
 from angelos.core.permissions import Principal
+from angelos.core.revision import Entry
 
 log = logging.getLogger(__name__)
 
@@ -27,8 +30,12 @@ log = logging.getLogger(__name__)
 class Rollout:
     """Brings `main` to the nodes, and rolls it back."""
 
-    def __init__(self, context: ControlContext) -> None:
+    def __init__(
+        self, context: ControlContext, solo: Callable[[str, PrincipalId], Awaitable[bool]]
+    ) -> None:
+        """Take what is shared, and who says whether one person alone reviews a repository."""
         self._context = context
+        self._solo = solo
         self._projection = context.projection
         self._repository = context.repository
 
@@ -150,6 +157,7 @@ class Rollout:
             InvalidInput: `body.to` is no revision.
             NotFound: It is not in the history of `main`.
             Conflict: `main` has that tree already.
+            Refused: The rules have changed since: that took two people, and so does undoing it.
         """
         if not is_revision(body.to):
             raise InvalidInput(
@@ -160,10 +168,29 @@ class Rollout:
             before = await self._repository.head(repo, "main")
             reason = body.reason or f"{principal.id} asked for it"
             to = Revision(body.to)
+            await self._check_rules(repo, before, to, principal.id)
             head = await self._repository.rollback(repo, to, principal.id, reason)
             done = RollbackDone(origin=before, to=to, cause="request", reason=reason)
             await self._append_done(repo, head, principal.id, done, trace)
         return head
+
+    async def _check_rules(
+        self, repo: str, main: Revision, to: Revision, person: PrincipalId
+    ) -> None:
+        """Raise `Refused` if a rollback would undo a change of the rules by one person's word."""
+        now, before = await self._rules(repo, main), await self._rules(repo, to)
+        paths = sorted({entry.path for entry in now ^ before})
+        if paths and not await self._solo(repo, person):
+            raise Refused(
+                f"{', '.join(paths)} has changed since {to[:12]}: what takes two people to do "
+                "takes two people to undo. Nothing was rolled back.",
+                hint="Propose the older text of these files; once it is main, roll back.",
+            )
+
+    async def _rules(self, repo: str, revision: Revision) -> set[Entry]:
+        """Return the files of a revision that are its policy."""
+        tree = await self._repository.tree(repo, revision)
+        return {entry for entry in tree if touched((entry.path,), POLICY_PATHS)}
 
     async def _append_done(
         self,

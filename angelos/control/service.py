@@ -22,7 +22,7 @@ from angelos.control.proposals.service import ProposalService
 from angelos.control.proposals.testing import CandidateTester
 from angelos.control.rollout import Rollout
 from angelos.control.state import effects
-from angelos.control.state.decide import outstanding, overdue
+from angelos.control.state.decide import expired, outstanding, overdue
 from angelos.control.tasks.dispatch import TaskDispatcher
 from angelos.control.tasks.service import TaskService
 from angelos.control.views import banner, node_view, restart_views, weakest
@@ -48,7 +48,7 @@ class Control:
         self.pipeline = Pipeline(self._context, people)
         self._tester = CandidateTester(self._context, self.tasks)
         self.proposals = ProposalService(self._context, self.pipeline)
-        self.rollout = Rollout(self._context)
+        self.rollout = Rollout(self._context, self.pipeline.solo)
         self.started_at = context.clock.time()
         self._stack = AsyncExitStack()
         self._runner: EffectRunner | None = None
@@ -111,6 +111,8 @@ class Control:
         """End the tasks that are overdue; called once a tick."""
         if self._runner is not None:
             now = self._context.clock.time()
+            state = self.projection.state
+            self._runner.start(expired(state, now, self.config.waiting_expires_s))
             self._runner.start(
                 overdue(self.projection.state, now, self.config.grace_s, self.config.node_gone_s)
             )

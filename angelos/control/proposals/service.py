@@ -18,10 +18,11 @@ import msgspec
 from angelos.control.context import ControlContext, hash_id
 from angelos.control.policy.engine import Decision
 from angelos.control.proposals import repo_config
+from angelos.control.proposals.limits import room_for
 from angelos.control.proposals.pipeline import Pipeline
 from angelos.control.proposals.risk import POLICY_PATHS, touched
 from angelos.control.state.hands import same_hands
-from angelos.control.state.models import ControlState, ProposalRecord
+from angelos.control.state.models import ProposalRecord
 from angelos.control.state.proposals import short_diffs, without_diffs
 from angelos.control.views import proposal_view
 from angelos.core.api import SETTLED, ProposalState, ProposalView, Review, SubmitProposal
@@ -51,6 +52,7 @@ from angelos.core.repository import Proposed
 log = logging.getLogger(__name__)
 KEEP_TEXT = 4_000
 KEEP_CONFLICTS = 16
+_RETRY_AFTER_S = 10
 
 
 class _Submission(msgspec.Struct, frozen=True, kw_only=True):
@@ -171,11 +173,13 @@ class ProposalService:
             raise
 
     def _has_room(self, submission: _Submission) -> None:
-        most = self._context.config.max_open_proposals
-        if _undecided(self._projection.state, submission.repo) >= most:
+        config, now = self._context.config, self._context.clock.time()
+        state, author = self._projection.state, submission.principal.id
+        if reason := room_for(state, author, submission.repo, now, config.author_limits):
             raise Busy(
-                f"{submission.repo} has {most} open proposals; this one was not taken.",
-                hint="Try again when some are decided.",
+                f"{reason}; this one was not taken.",
+                hint="Try again when some are decided. Others are not affected.",
+                retry_after_s=_RETRY_AFTER_S,
             )
 
     async def _may_enter_live(self, submission: _Submission) -> None:
@@ -409,11 +413,6 @@ def _check_digest(record: ProposalRecord, body: Review) -> None:
             hint="Look at the proposal again and give the digest that it shows.",
             digest=record.digest,
         )
-
-
-def _undecided(state: ControlState, repo: str) -> int:
-    """Return how many proposals of a repository are not decided yet."""
-    return sum(record.repo == repo and record.undecided for record in state.proposals.values())
 
 
 def _received(proposed: Proposed, generation: int, *, live: bool) -> ProposalReceived:

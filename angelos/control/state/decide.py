@@ -56,6 +56,7 @@ from angelos.control.state.models import (
 )
 from angelos.core.facts import (
     CancelCause,
+    CandidateOutcome,
     CheckoutFailed,
     CheckoutHealthy,
     CheckoutRequested,
@@ -210,13 +211,32 @@ def _abandoned(state: ControlState, task: TaskRecord) -> AbandonTask | None:
 
 
 def turn(state: ControlState, repo: str) -> ProposalRecord | None:
-    """Return whose turn it is: the one under test, else the oldest approved, else the oldest."""
+    """Return whose turn it is: the one under test, else the oldest approved, else by author.
+
+    Authors take turns: next is the oldest proposal of whoever was tested longest ago. Whoever's
+    last proposal failed its tests comes behind the rest.
+    """
     records = [record for record in state.proposals.values() if record.repo == repo]
-    for turn_state in ("testing", "approved", "pending"):
+    for turn_state in ("testing", "approved"):
         for record in records:
             if record.state == turn_state:
                 return record
-    return None
+    last: dict[PrincipalId, tuple[float, bool]] = {}
+    for record in records:
+        failed = record.outcome is CandidateOutcome.failed
+        last[record.author] = max(last.get(record.author, (0.0, False)), (record.tested_at, failed))
+    pending = [record for record in records if record.state == "pending"]
+    return min(pending, key=lambda r: (last[r.author][1], last[r.author][0]), default=None)
+
+
+def expired(state: ControlState, now: float, after_s: float) -> list[Effect]:
+    """Return the effects that reject what has waited for people for too long."""
+    days = f"{after_s / 86_400:g} days"
+    return [
+        Reject(record.id, f"Nobody decided on it in {days}.")
+        for record in state.proposals.values()
+        if record.state == "waiting" and now > record.at + after_s
+    ]
 
 
 def _after_proposal(state: ControlState, fact: Fact) -> Iterator[Effect]:

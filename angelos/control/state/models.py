@@ -101,6 +101,8 @@ class ProposalRecord(Message, frozen=True, kw_only=True):
     outcome: CandidateOutcome | None = None
     """Of the candidate's tests; None while they run."""
     steps: tuple[StepResult, ...] = ()
+    tested_at: float = 0.0
+    """When its last candidate went to be tested (Unix seconds)."""
     findings: tuple[GateFinding, ...] = ()
     """What a person has to look at in the candidate."""
     needs: int = 0

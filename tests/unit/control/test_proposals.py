@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from angelos.control.proposals.limits import AuthorLimits
 from angelos.core.api import Review
 from angelos.core.errors import Busy, Conflict, Forbidden, InvalidInput, NotFound, Stale
 from angelos.core.facts import Kind
@@ -228,11 +229,44 @@ async def test_proposals_of_the_wrong_form_are_refused(world, body, error):
 
 
 async def test_too_many_open_proposals_are_refused(clock):
-    world = World(clock, max_open_proposals=1)
+    world = World(clock, author_limits=AuthorLimits(open_proposals=1, proposals_per_hour=2))
     async with world.running() as control:
-        await control.proposals.propose(ADA, "study", edit())
-        with pytest.raises(Busy):
+        view = await control.proposals.propose(ADA, "study", edit())
+        with pytest.raises(Busy, match="1 open proposals"):
             await control.proposals.propose(ADA, "study", edit("b.py"))
+        await control.proposals.propose(PERSON, "study", edit("b.py"))  # others are not affected
+        await control.proposals.reject(REVIEWER, view.id, Review(digest=view.digest))
+        view = await control.proposals.propose(ADA, "study", edit("a.py", "once more"))
+        await control.proposals.reject(REVIEWER, view.id, Review(digest=view.digest))
+        with pytest.raises(Busy, match="2 proposals in the last hour"):
+            await control.proposals.propose(ADA, "study", edit("a.py", "a third"))
+        clock.advance(3601)
+        await control.proposals.propose(ADA, "study", edit("a.py", "a third"))
+
+
+async def test_who_waits_too_long_for_people_is_rejected(world, clock):
+    async with world.running() as control:
+        await world.node()
+        view = await control.proposals.propose(ADA, "study", edit("protected/x.py"))
+        await world.reaches(view.id, "waiting")
+        clock.advance(15 * 86_400)
+        control.sweep()
+        record = await world.reaches(view.id, "rejected")
+        assert "Nobody decided" in record.reason
+
+
+async def test_authors_take_turns(world):
+    async with world.running() as control:
+        views = [
+            await control.proposals.propose(ADA, "study", edit(f"n{n}.py", f"{n}"))
+            for n in range(4)
+        ]
+        other = await control.proposals.propose(PERSON, "study", edit("p.py", "p"))
+        await world.node()
+        for view in (*views, other):
+            await world.reaches(view.id, "promoted")
+        order = [fact.subject for fact in await world.facts(Kind.proposal_promoted)]
+        assert order.index(other.id) == 1, "one test run of the one who came first, then the other"
 
 
 async def test_a_person_rejects_even_while_it_is_tested(world):

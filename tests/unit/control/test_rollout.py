@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from angelos.core.api import Rollback
-from angelos.core.errors import Conflict, Forbidden, InvalidInput, NotFound
+from angelos.core.errors import Conflict, Forbidden, InvalidInput, NotFound, Refused
 from angelos.core.facts import Kind
-from tests.unit.control.fakes import ADA, OPERATOR, PERSON, FakeNode, FakeRepository, edit
+from tests.unit.control.fakes import ADA, FILES, OPERATOR, PERSON, FakeNode, FakeRepository, edit
 
 
 async def promoted(world, **fields):
@@ -156,6 +156,22 @@ async def test_an_operator_rolls_back_and_undoes_it(world):
     done = await world.facts(Kind.rollback_done)
     assert [f.actor for f in done] == [OPERATOR.id] * 2
     assert [f.plain()["cause"] for f in done] == ["request"] * 2
+
+
+async def test_one_person_does_not_undo_what_two_decided_by_a_rollback(world):
+    async with world.running() as control:
+        await world.node()
+        first = await world.repository.head("study", "main")
+        toml = FILES["angelos.toml"].replace(b"protected/**", b"p/**")
+        files = {**FILES, "angelos.toml": toml}
+        changed = world.repository._commit("study", files, first)
+        later = world.repository._commit("study", {**files, "b.py": b"more"}, changed)
+        world.repository.heads["study", "main"] = later
+        with pytest.raises(Refused, match=r"angelos\.toml has changed"):
+            await control.rollout.rollback(OPERATOR, "study", Rollback(to=first))
+        assert await world.repository.head("study", "main") == later
+        await control.rollout.rollback(OPERATOR, "study", Rollback(to=changed))
+        assert await world.repository.head("study", "main") != later
 
 
 async def test_a_sick_rollback_goes_back_to_where_it_came_from(world):
