@@ -22,7 +22,7 @@ from angelos.core.facts import BranchAdvanced, CheckoutRequested, RollbackDone
 from angelos.core.ids import PrincipalId, Revision, is_revision
 from angelos.core.messages import Checkout, Command, RevokeGrants, decode, encode
 from angelos.core.permissions import Principal
-from angelos.core.revision import Entry
+from angelos.core.revision_v2 import TreeEntry
 
 log = logging.getLogger(__name__)
 
@@ -187,7 +187,7 @@ class Rollout:
                 hint="Propose the older text of these files; once it is main, roll back.",
             )
 
-    async def _rules(self, repo: str, revision: Revision) -> set[Entry]:
+    async def _rules(self, repo: str, revision: Revision) -> set[TreeEntry]:
         """Return the files of a revision that are its policy."""
         tree = await self._repository.tree(repo, revision)
         return {entry for entry in tree if touched((entry.path,), POLICY_PATHS)}
