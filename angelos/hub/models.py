@@ -18,10 +18,9 @@ from typing import Any
 
 import msgspec
 
-from angelos.core.errors import Forbidden, InvalidInput
+from angelos.core.errors import Forbidden
 from angelos.core.facts import Fact, Kind, Unknown
 from angelos.core.ids import FactId, PrincipalId, is_id
-from angelos.core.messages import decode
 from angelos.core.permissions import Principal, Role
 from angelos.core.sequences import FactSequence, is_sequence
 
@@ -38,6 +37,7 @@ REPORTS: dict[Role, frozenset[str]] = {
 }
 """Kinds of facts that a role may report through its channel; other roles may report none."""
 _MAX_TEXT = 512
+_decode_data = msgspec.msgpack.Decoder(dict[str, Any]).decode
 MAX_FACT_BYTES = 2 * 1024 * 1024
 """The largest fact of a peer; as JSON it may be six times as long, and readers accept 16 MB."""
 _MAX_DEPTH = 16
@@ -87,8 +87,8 @@ def check_fact(fact: Fact, peer: PrincipalId, role: Role) -> None:
         raise Forbidden(f"A fact of {peer} does not hold the data of {fact.kind} ({payload.why}).")
     try:
         # All of it: a typed payload skips fields that it does not know without looking at them.
-        data = decode(fact.data, dict[str, Any])
-    except InvalidInput as error:
+        data = _decode_data(fact.data)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise Forbidden(f"A fact of {peer} holds data that cannot be read.") from error
     if not math.isfinite(fact.at) or not _is_plain(data):
         raise Forbidden(

@@ -91,6 +91,17 @@ class Link:
             self._flushing = None
         self._carry_out(self.machine.flush())
 
+    async def drained(self) -> None:
+        """Wait until the other end has processed everything that was sent.
+
+        Raises:
+            Unavailable: the link has ended.
+        """
+        while self.machine.waiting:
+            self._check()
+            self._room.clear()
+            await self._room.wait()
+
     async def recv(self) -> list[Item]:
         """Return every item that has arrived, and acknowledge those of the last call.
 

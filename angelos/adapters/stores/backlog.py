@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from angelos.core.envelopes import Lane, RoutedEnvelope
 from angelos.core.ids import Offset, PrincipalId, offset_key
 
-FRESH_S = 0.05
+FRESH_S = 0.25
 """How long what was read may be handed out without asking the store again who owns it."""
 LANES = tuple(Lane)
 Sender = tuple[PrincipalId, Lane]
