@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import msgspec
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 
 from angelos.core.errors import Unavailable
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from jupyter_ext.kernels.service import KernelLease, KernelService
 
 PROVISIONER = "angelos-box"
+_SOCKET = "k"
 _PATH = "/usr/local/bin:/usr/bin:/bin"
 _PASSED_ON = ("JPY_SESSION_NAME",)
 
@@ -60,7 +62,7 @@ class BoxProvisioner(LocalProvisioner):
         manager: Any = self.parent
         self._lease = self._service.lease(self.kernel_id)
         manager.transport, manager.cache_ports = "ipc", False
-        manager.ip = str(self._lease.sockets / "k")
+        manager.ip = str(self._lease.dialed / _SOCKET)
         return await super().pre_launch(**kwargs)
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
@@ -78,11 +80,13 @@ class BoxProvisioner(LocalProvisioner):
         assert lease is not None  # noqa: S101 - `pre_launch` comes first
         file = os.path.realpath(manager.connection_file)
         inside = lease.private / "connection.json"
-        write(inside, Path(file).read_bytes())
+        write(inside, self._connection(Path(file).read_bytes()))
         return KernelOrder(
             argv=tuple(arg.replace(file, str(inside)) for arg in cmd),
             folder=lease.folder,
             sockets=lease.sockets,
+            dialed=lease.dialed,
+            names=tuple(f"{_SOCKET}-{port}" for port in manager.ports),
             private=lease.private,
             chdir=str(lease.chdir or ""),
             env={
@@ -96,6 +100,13 @@ class BoxProvisioner(LocalProvisioner):
             read_only=(*packages(), *self._resources()),
             limits=self._service.limits,
         )
+
+    def _connection(self, content: bytes) -> bytes:
+        """Return a connection file with the folder of the sockets as the kernel has it."""
+        assert self._lease is not None  # noqa: S101 - `pre_launch` comes first
+        folder = self._service.host.socket_folder(self._lease.sockets)
+        info = msgspec.json.decode(content)
+        return msgspec.json.encode({**info, "ip": f"{folder}/{_SOCKET}"})
 
     def _resources(self) -> tuple[Path, ...]:
         folder = Path(os.path.realpath(self.kernel_spec.resource_dir or ""))

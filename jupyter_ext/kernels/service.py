@@ -26,6 +26,7 @@ from angelos.core.errors import AngelError, Unavailable
 from angelos.core.messages import Tier
 from angelos.core.principals import SessionKind
 from angelos.node.config import SandboxConfig
+from angelos.node.kernels.folder import Placeholders
 from angelos.node.kernels.host import KernelHost
 from angelos.node.kernels.models import KernelLimits
 from angelos.node.sandbox.launch import NOBODY
@@ -59,7 +60,7 @@ class KernelLease:
     folder: Path | None
     chdir: Path | None
     base: Path
-    """Holds the two folders below; the server alone can enter it."""
+    """Holds the three folders below; the server alone can enter it."""
     api: ApiSocket
     renewal: asyncio.Task[None] | None = None
     tokens: dict[str, float] = field(default_factory=dict)
@@ -74,6 +75,11 @@ class KernelLease:
     def sockets(self) -> Path:
         """Where the kernel makes its sockets."""
         return self.base / "s"
+
+    @property
+    def dialed(self) -> Path:
+        """Where the server connects to its sockets; the kernel does not see it."""
+        return self.base / "c"
 
     @property
     def private(self) -> Path:
@@ -103,6 +109,7 @@ class KernelService:
         """Names of kernel specs that the operator has allowed to run without a box."""
         self.limits = KernelLimits(memory_mb=settings.nodes.kernel_memory_mb)
         self._leases: dict[str, KernelLease] = {}
+        self._placeholders = Placeholders()
         self._entering: asyncio.Task[KernelHost] | None = None
         self._closing: set[asyncio.Task[object]] = set()
 
@@ -158,7 +165,7 @@ class KernelService:
         folder = folder_for(start, self._places) if start is not None else None
         try:
             base = await asyncio.to_thread(self._folders.make)
-            for name in ("s", "a"):
+            for name in ("s", "c", "a"):
                 (base / name).mkdir(mode=0o700)
         except OSError as error:
             raise Unavailable(f"There is no room for the kernel's files: {error}") from error
@@ -170,6 +177,9 @@ class KernelService:
         lease = KernelLease(kernel, principal, folder, start if folder else None, base, api)
         api.open()
         self._leases[kernel] = lease
+        if folder is not None:
+            managed = self._places.workspace in folder.parents
+            self._placeholders.enter(folder, managed=managed)
         await self._write_token(lease)
         for path in (base / "s", base / "a", base / "a" / "api.sock"):
             give(path)
@@ -181,6 +191,8 @@ class KernelService:
         lease = self._leases.pop(kernel, None)
         if lease is None:
             return
+        if lease.folder is not None:
+            self._placeholders.leave(lease.folder)
         if lease.renewal is not None:
             lease.renewal.cancel()
         await lease.api.close()

@@ -14,17 +14,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import platform
 import signal
+from collections.abc import Collection
+from pathlib import Path
 
 from angelos.core.errors import Unavailable
 from angelos.core.messages import Status, Tier
 from angelos.node.config import SandboxConfig
-from angelos.node.kernels.models import PROTECTED, KernelExit, KernelLimits, KernelOrder
+from angelos.node.kernels.folder import check_mounted, identities
+from angelos.node.kernels.models import KernelExit, KernelLimits, KernelOrder
+from angelos.node.kernels.sockets import clear, take_all
 from angelos.node.sandbox import seccomp
 from angelos.node.sandbox.box import Box, BoxInput, ExecRequest, LandlockRules
+from angelos.node.sandbox.launch import NOBODY, Launcher
 from angelos.node.sandbox.layout import (
     BASE_ENV,
+    RUN,
     TMP,
     Bind,
     BoxShape,
@@ -35,6 +42,7 @@ from angelos.node.sandbox.sandbox import BubblewrapSandbox
 from angelos.node.sandbox.verdict import judge
 
 log = logging.getLogger(__name__)
+SOCKETS = f"{RUN}/s"
 _OPEN_FILES = 4096
 _SYSTEM = ("/bin", "/lib", "/lib64", "/proc")
 _WORDS = {
@@ -68,18 +76,26 @@ class KernelHost(BubblewrapSandbox):
                 "No kernel can be started: no box can be made here. " + " ".join(self.reasons),
                 hint="`angelos doctor` names what is missing.",
             )
-        own = binds_of(order)
+        expected = {} if order.folder is None else identities(order.folder)
+        clear(order.names, order.sockets, order.dialed)
+        own = binds_of(order, expected)
         limits = order.limits
         shape = BoxShape(own=own, disk_mb=limits.disk_mb, shm_mb=limits.memory_mb)
         box = await self._start(shape)
         box.patient = True
         try:
+            if not box.scratch:
+                check_mounted(box.task, expected)
             paths = visible((*self._binds, *own))
             await box.begin(self._kernel_request(order, box, paths), limits, BoxInput())
         except BaseException:
             await self._discard(box)
             raise
-        return RunningKernel(self, box, limits, self.tier)
+        return RunningKernel(self, box, order, self.tier)
+
+    def socket_folder(self, sockets: Path) -> str:
+        """Return where a kernel has the folder of its sockets."""
+        return SOCKETS if isinstance(self._launcher, Launcher) else str(sockets)
 
     async def discard(self, box: Box) -> None:
         """Close a box and free what it had."""
@@ -114,7 +130,7 @@ class KernelHost(BubblewrapSandbox):
     ) -> LandlockRules:
         """Return what Landlock lets a kernel do with which paths (`shim.py`)."""
         write = tuple(str(path) for path in (order.folder, home, "/dev") if path)
-        sockets = str(order.sockets)
+        sockets = SOCKETS if apart else str(order.sockets)
         if apart:
             # Python looks for modules by listing folders, and here is nothing but what is bound.
             names, read = ("/",), tuple(path for path in paths if path not in {*write, sockets})
@@ -135,28 +151,36 @@ def _filters(*, apart: bool, counted: bool) -> tuple[bytes, bytes]:
     )
 
 
-def binds_of(order: KernelOrder) -> tuple[Bind, ...]:
-    """Return the binds of one kernel; what is inside another comes after it."""
+def binds_of(order: KernelOrder, protected: Collection[str]) -> tuple[Bind, ...]:
+    """Return the binds of one kernel; what is inside another comes after it.
+
+    Args:
+        order: The kernel.
+        protected: Its folder, and what is read-only in it.
+    """
     binds = [Bind(str(path), str(path)) for path in order.read_only]
-    if order.folder is not None:
-        folder = str(order.folder)
-        binds.append(Bind(folder, folder, write=True, mapped=True))
-        for name in PROTECTED:
-            path = order.folder / name
-            if path.exists() and not path.is_symlink():
-                binds.append(Bind(str(path), str(path), mapped=True))
+    for path in protected:
+        binds.append(Bind(path, path, write=path == str(order.folder), mapped=True))
     binds.append(Bind(str(order.private), str(order.private)))
-    binds.append(Bind(str(order.sockets), str(order.sockets), write=True))
+    # Not below /tmp: rights of Landlock add up along a path.
+    binds.append(Bind(str(order.sockets), SOCKETS, write=True))
     return tuple(binds)
 
 
 class RunningKernel:
     """A kernel that was started; it removes its box when it ends."""
 
-    def __init__(self, host: KernelHost, box: Box, limits: KernelLimits, tier: Tier) -> None:
+    def __init__(self, host: KernelHost, box: Box, order: KernelOrder, tier: Tier) -> None:
         self.tier = tier
         self.ended: KernelExit | None = None
-        self._host, self._box, self._limits = host, box, limits
+        self.no_sockets: set[str] = set()
+        """Names of sockets at which it made something else."""
+        self._host, self._box, self._limits = host, box, order.limits
+        owner = NOBODY if os.geteuid() == 0 else os.geteuid()
+        self._linking = asyncio.create_task(
+            take_all(order.names, order.sockets, order.dialed, owner, self.no_sockets),
+            name="sockets of a kernel",
+        )
         self._serving = asyncio.create_task(self._serve(), name="kernel")
 
     @property
@@ -190,6 +214,8 @@ class RunningKernel:
                 code=code, status=status, words=words_for(status, code, self._limits, evidence)
             )
         finally:
+            self._linking.cancel()
+            await asyncio.gather(self._linking, return_exceptions=True)
             await self._host.discard(self._box)
         return self.ended
 

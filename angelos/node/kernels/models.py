@@ -11,7 +11,9 @@ import msgspec
 from angelos.core.messages import Limits
 
 UNLIMITED = 2**62
-PROTECTED = ("angelos.toml", ".angelos", ".git")
+RULES = "angelos.toml"
+RESERVED_FOLDERS = (".angelos", ".git")
+PROTECTED = (RULES, *RESERVED_FOLDERS)
 """Names in a writable folder that stay read-only: rules of the repository, hooks of git."""
 
 
@@ -37,7 +39,11 @@ class KernelOrder:
     folder: Path | None
     """The one folder that it may write in, at its own path; None: an empty one in memory."""
     sockets: Path
-    """A folder of the host where it makes its sockets; it can make no link there."""
+    """A folder of the host where it makes its sockets."""
+    dialed: Path
+    """A folder of the server alone, into which its sockets are linked."""
+    names: tuple[str, ...]
+    """Its sockets."""
     private: Path
     """A folder of the host with what this kernel alone may read: connection, token, API socket."""
     chdir: str = ""
