@@ -116,7 +116,7 @@ def check_mounted(process: int, expected: dict[str, Identity]) -> None:
     """
     for path, identity in expected.items():
         try:
-            info = os.stat(f"/proc/{process}/root{path}", follow_symlinks=False)
+            info = Path(f"/proc/{process}/root{path}").lstat()
         except OSError as error:
             raise Refused(f"No kernel starts: {path} was removed meanwhile.") from error
         if _identity(info) != identity:

@@ -159,8 +159,8 @@ def binds_of(order: KernelOrder, protected: Collection[str]) -> tuple[Bind, ...]
         protected: Its folder, and what is read-only in it.
     """
     binds = [Bind(str(path), str(path)) for path in order.read_only]
-    for path in protected:
-        binds.append(Bind(path, path, write=path == str(order.folder), mapped=True))
+    folder = str(order.folder)
+    binds += [Bind(path, path, write=path == folder, mapped=True) for path in protected]
     binds.append(Bind(str(order.private), str(order.private)))
     # Not below /tmp: rights of Landlock add up along a path.
     binds.append(Bind(str(order.sockets), SOCKETS, write=True))
