@@ -121,7 +121,15 @@ async def test_what_a_base_on_dev_brings_along_is_judged_too(world):
 
 
 @pytest.mark.parametrize(
-    "path", ["check.py", "CHECK.py", "check/__main__.py", "ruff.toml", "a/conftest.py", "health.py"]
+    "path",
+    [
+        "unittest.py",
+        "UNITTEST.py",
+        "unittest/__main__.py",
+        "ruff.toml",
+        "a/conftest.py",
+        "health.py",
+    ],
 )
 async def test_nobody_loosens_their_own_tests_without_a_person(world, path):
     async with world.running() as control:

@@ -49,4 +49,4 @@ async def test_a_restart_resumes_what_was_open(world):
         await world.reaches(view.id, "promoted")
         task = await control.tasks.view(task.id, wait_s=20)
         assert task.result.stdout == "after the restart"
-    assert len(await world.facts(Kind.task_accepted)) == 3
+    assert len(await world.facts(Kind.task_accepted)) == 4
