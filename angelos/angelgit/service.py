@@ -41,7 +41,14 @@ from angelos.angelgit.worktree.writer import WorktreeWriter
 from angelos.core.ids import DocumentId, PrincipalId, ProposalId, Revision
 from angelos.core.pending import Pending
 from angelos.core.ports import Clock, Journal, LiveDocuments
-from angelos.core.repository import Branch, Candidate, DocumentAddress, Proposed, TreeEdit
+from angelos.core.repository import (
+    Branch,
+    Candidate,
+    DocumentAddress,
+    Proposed,
+    RevertDraft,
+    TreeEdit,
+)
 from angelos.core.signing import SigningKey
 
 T = TypeVar("T")
@@ -242,6 +249,7 @@ class AngelGit(RevisionQueries):
         edits: Sequence[TreeEdit],
         author: PrincipalId,
         message: str,
+        reverts: ProposalId | None = None,
     ) -> Proposed:
         """Store edits against `base` and return what they change; nothing is merged yet.
 
@@ -254,6 +262,7 @@ class AngelGit(RevisionQueries):
             edits: at most one for each path.
             author: the principal who proposes them.
             message: the message of the later commits.
+            reverts: the proposal that these edits take back, if any.
 
         Raises:
             Conflict: the id is taken by a proposal with other edits.
@@ -262,7 +271,20 @@ class AngelGit(RevisionQueries):
             Stale: the same lines have changed in `dev`; `extra["conflicts"]` has the texts.
             TooLarge: a file would become too large.
         """
-        return await self._proposals.propose(proposal, repo, base, edits, author, message)
+        return await self._proposals.propose(proposal, repo, base, edits, author, message, reverts)
+
+    async def revert_draft(self, proposal: ProposalId) -> RevertDraft:
+        """Return the edits that take a proposal back, around everybody's later work.
+
+        Args:
+            proposal: the id of a proposal that is in `main` or in `dev`.
+
+        Raises:
+            Conflict: nothing of the proposal is in `dev` or `main`, or it is taken back already.
+            NotFound: there is no such proposal.
+            Stale: later work changed the same lines.
+        """
+        return await self._run_to_end(self._proposals.revert_draft(proposal))
 
     async def pending(self, proposal: ProposalId) -> Pending:
         """Return a proposal in hunks, in any state, tried against the present `dev`.

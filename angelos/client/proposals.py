@@ -124,6 +124,25 @@ class Proposal:
         """
         return await self._review("accept", digest, comment)
 
+    async def revert(self, reason: str = "") -> api.ProposalView:
+        """Propose to take this proposal's edits back, around everybody's later work.
+
+        Args:
+            reason: Why; part of the message.
+
+        Returns:
+            The new proposal, which is tested and judged like any other.
+
+        Raises:
+            Conflict: Nothing of it is in `dev` or `main`, or it is taken back already.
+            Forbidden: The caller may not propose this.
+            NotFound: There is no such proposal.
+            Stale: Later work changed the same lines.
+        """
+        path = "/proposals" + segments(self.id, "revert")
+        body = api.Reason(reason=reason)
+        return await self._transport.call("POST", path, api.ProposalView, body=body)
+
     async def reject(self, digest: str, comment: str = "") -> api.ProposalView:
         """Reject the proposal; if it was accepted its edits are taken out of `dev` again.
 

@@ -16,7 +16,7 @@ from angelos.core.messages import Input, Limits, Message, Tier
 from angelos.core.pending import Pending
 from angelos.core.permissions import Permission, Role
 from angelos.core.principals import SessionKind
-from angelos.core.repository import Change, Edit
+from angelos.core.repository import Change, TreeEdit
 from angelos.core.revision_v2 import Trailer, TreeEntry
 
 # Python's `$` also matches before a last newline; the lookahead does not let that pass.
@@ -110,7 +110,7 @@ class SubmitProposal(Input, frozen=True, kw_only=True):
     """Edits against a base revision (`main` and `dev` stand for their heads)."""
 
     base: str
-    edits: Annotated[tuple[Edit, ...], msgspec.Meta(min_length=1, max_length=256)]
+    edits: Annotated[tuple[TreeEdit, ...], msgspec.Meta(min_length=1, max_length=256)]
     message: Text
     proposal: ProposalId | None = None
     """Give the same id to repeat a request safely."""

@@ -36,9 +36,10 @@ from angelos.core.repository import (
     BranchHead,
     Candidate,
     Change,
-    Edit,
     FileEntry,
     Proposed,
+    RevertDraft,
+    TreeEdit,
 )
 from angelos.core.revision import Bundle
 from angelos.core.revision_v2 import SignedCommitObject, TreeEntry
@@ -273,9 +274,10 @@ class Repository(Protocol):
         proposal: ProposalId,
         repo: str,
         base: Revision,
-        edits: Sequence[Edit],
+        edits: Sequence[TreeEdit],
         author: PrincipalId,
         message: str,
+        reverts: ProposalId | None = None,
     ) -> Proposed:
         """Take edits against `base` durably and return what they change; nothing is merged yet.
 
@@ -316,6 +318,15 @@ class Repository(Protocol):
         """Take a merged proposal's edits out of `dev` again, around everybody else's.
 
         Raises `Conflict`, with nothing written, when others have changed the same lines since.
+        """
+        ...
+
+    async def revert_draft(self, proposal: ProposalId) -> RevertDraft:
+        """Return the edits that take a proposal back, around everybody's later work.
+
+        Proposed like any others they enter `dev` and `main`; reverting a revert brings the edits
+        back. Raises `Stale` when later work changed the same lines, `Conflict` when nothing of the
+        proposal is in `dev` or `main`.
         """
         ...
 

@@ -191,6 +191,16 @@ class Proposed(msgspec.Struct, frozen=True, kw_only=True):
     changes: tuple[Change, ...]
 
 
+class RevertDraft(msgspec.Struct, frozen=True, kw_only=True):
+    """What has to be proposed to take a proposal's edits back around later work."""
+
+    repo: str
+    base: Revision
+    """The head of `main`, or of `dev` where the edits are only there."""
+    edits: tuple[TreeEdit, ...]
+    message: str
+
+
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """What main would become: a signed commit on no branch, whose parent is `main`."""
 

@@ -86,6 +86,45 @@ def apply_edits(
     return edited
 
 
+def edits_between(
+    before: Mapping[str, FileContent],
+    after: Mapping[str, FileContent | None],
+    moves: Mapping[str, str],
+    sizes: Mapping[str, int],
+) -> list[TreeEdit]:
+    """Return the edits that lead from files to others, one for each path.
+
+    Args:
+        before: the files as they are.
+        after: path -> file afterwards, for the paths that change.
+        moves: old path -> new path.
+        sizes: of the blobs among them.
+    """
+    plain = {old: new for old, new in moves.items() if before.get(old) == after.get(new)}
+    edits: list[TreeEdit] = [MoveFile(path=old, to=new) for old, new in plain.items()]
+    for path, file in after.items():
+        if path in plain or path in plain.values() or file == before.get(path):
+            continue
+        edits.append(_edit_to(path, before.get(path), file, sizes))
+    return edits
+
+
+def _edit_to(
+    path: str, before: FileContent | None, file: FileContent | None, sizes: Mapping[str, int]
+) -> TreeEdit:
+    if file is None:
+        return DeleteFile(path=path)
+    executable = file.mode is EntryMode.executable
+    if file.mode is EntryMode.symlink:
+        return PutLink(path=path, target=file.body.decode())
+    if before is not None and before.body == file.body and before.live == file.live:
+        return SetMode(path=path, executable=executable)
+    if file.is_blob:
+        digest = file.body.decode()
+        return PutBlob(path=path, sha256=digest, size=sizes[digest], executable=executable)
+    return NewText(path=path, text=file.text)
+
+
 def _file(edited: EditedFiles, path: str) -> FileContent:
     file = edited.files.get(path)
     if file is None:

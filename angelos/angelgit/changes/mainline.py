@@ -156,12 +156,7 @@ class Mainline:
 
     async def _differences(self, store: Store, before: str, after: str) -> list[ChangedFile]:
         """Return how two trees differ, with the contents."""
-        rows: list[tuple[str, TreeEntry | None, TreeEntry | None]] = await store.differences(
-            before, after
-        )
-        return await sides.changed_files(
-            store, [FileChange(path=path, before=a, after=b) for path, a, b in rows]
-        )
+        return await sides.changed_files(store, with_moves(await store.differences(before, after)))
 
     async def _move(
         self,
@@ -173,7 +168,7 @@ class Mainline:
         mark: _Mark,
     ) -> Published:
         """Move `main`, and merge what changed there into `dev`."""
-        paths = {change.path for change in changed}
+        paths = {path for c in changed for path in (c.path, c.to) if path}
         locked = self._transactions.documents_to_lock(repo, paths)
         async with self._live.lock(locked):
             async with self._stores.begin() as store:
@@ -208,6 +203,36 @@ class Mainline:
         await check_places(store, head.tree, merged, current)
         for conflict in merged.conflicts:
             merged.files.pop(conflict.path, None)
+
+
+def with_moves(
+    rows: Sequence[tuple[str, TreeEntry | None, TreeEntry | None]],
+) -> list[FileChange]:
+    """Return differences with a file that is only elsewhere as one that moved.
+
+    So its document stays the same one, with what people typed into it. Only equal contents count,
+    and only where there is no doubt.
+    """
+    removed: dict[str, list[TreeEntry]] = {}
+    added: dict[str, list[TreeEntry]] = {}
+    for _, before, after in rows:
+        if before is not None and after is None and before.size:
+            removed.setdefault(before.sha256, []).append(before)
+        if before is None and after is not None:
+            added.setdefault(after.sha256, []).append(after)
+    moves = {
+        old[0].path: added[digest][0]
+        for digest, old in removed.items()
+        if len(old) == len(added.get(digest, ())) == 1
+    }
+    targets = {entry.path for entry in moves.values()}
+    changes: list[FileChange] = []
+    for path, before, after in rows:
+        if moved := moves.get(path):
+            changes.append(FileChange(path=path, before=before, after=moved, to=moved.path))
+        elif path not in targets:
+            changes.append(FileChange(path=path, before=before, after=after))
+    return changes
 
 
 class _MainMove(msgspec.Struct, frozen=True):

@@ -43,7 +43,7 @@ from angelos.core.errors import Conflict, InvalidInput
 from angelos.core.facts import Fact
 from angelos.core.ids import PrincipalId, ProposalId, Revision
 from angelos.core.pending import Pending
-from angelos.core.repository import Change, Proposed, PutBlob, TreeEdit
+from angelos.core.repository import Change, Proposed, PutBlob, RevertDraft, TreeEdit
 from angelos.core.revision_v2 import EntryMode, TrailerKey
 
 _PAGE = 100
@@ -261,6 +261,36 @@ class DevProposals:
             await self._transactions.publish(published)
         return revision
 
+    async def revert_draft(self, proposal: ProposalId) -> RevertDraft:
+        """Return the edits that take a proposal back, on the branch that has it."""
+        stored = await self._proposal(proposal)
+        record = stored.record
+        on_main = stored.status is ProposalStatus.promoted
+        if not on_main and stored.status is not ProposalStatus.merged:
+            raise Conflict(
+                f"Proposal {proposal} is {stored.status}; nothing of it can be taken back.",
+                hint="A proposal that waits is rejected instead.",
+            )
+        if not on_main:
+            await self._transactions.commit_typed(record.repo)
+        paths = _touched_by(record.changes)
+        branch = "main" if on_main else "dev"
+        async with self._stores.begin() as store:
+            base = await store.head(record.repo, branch)
+            changed = inverted(await sides.changed_files(store, record.changes))
+            current = await sides.revision_files(store, record.repo, base, paths)
+            size = sum(len(file.body) for file in current.values())
+            merged = await in_thread(size, merge_changes, changed, current, Resolve.weave)
+            await check_places(store, (await store.commit(record.repo, base)).tree, merged, current)
+            blobs = {f.body.decode() for f in merged.files.values() if f and f.is_blob}
+            sizes = await store.blob_sizes(blobs)
+        refuse_stale(merged.conflicts, branch, base)
+        edits = editing.edits_between(current, merged.files, merged.moves, sizes)
+        if not edits:
+            raise Conflict(f"Nothing of proposal {proposal} is left in {branch}.")
+        message = f"Revert: {record.message}"
+        return RevertDraft(repo=record.repo, base=base, edits=tuple(edits), message=message)
+
     # -- pending -----------------------------------------------------------------------------
 
     async def withdraw(self, proposal: ProposalId) -> None:
@@ -372,16 +402,15 @@ async def _proposed(record: PreparedProposal, changed: Sequence[ChangedFile]) ->
     """Return a proposal as the port presents it."""
     size = sum(len(f.body) for c in changed for f in (c.before, c.after) if f)
     diffs = await in_thread(size, _diffs, changed)
-    changes = [
-        Change(
-            path=row.to or row.path,
-            before=row.before and row.before.sha256,
-            after=row.after and row.after.sha256,
-            diff=diff,
-            cut=is_cut(diff),
+    changes: list[Change] = []
+    for row, diff in zip(record.changes, diffs, strict=True):
+        before, after = row.before and row.before.sha256, row.after and row.after.sha256
+        if row.to:  # whoever may not touch the old path may not move a file away from there
+            changes.append(Change(path=row.path, before=before, after=None))
+            before = None
+        changes.append(
+            Change(path=row.target, before=before, after=after, diff=diff, cut=is_cut(diff))
         )
-        for row, diff in zip(record.changes, diffs, strict=True)
-    ]
     return Proposed(
         id=record.id,
         repo=record.repo,

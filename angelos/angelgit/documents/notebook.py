@@ -16,16 +16,21 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from difflib import SequenceMatcher
 from typing import Any, NoReturn, cast
 
 from pycrdt import Array, Doc, Map, Text
 
-from angelos.angelgit.documents.edits import text_edits
+from angelos.angelgit.documents.edits import line_hunks, text_edits
 from angelos.core.errors import InvalidInput
 
 Json = dict[str, Any]
 _INT64 = 2**63
+_COMPARED = 2_000
+"""How many characters of two sources are compared, ..."""
+_LIKENESS = 0.6
+"""... and how much of them is common to two versions of one cell."""
 _SHARED = {"source", "metadata", "outputs", "execution_state"}
 
 
@@ -64,6 +69,8 @@ def parse(text: str, path: str, like: Json | None = None) -> Json:
         if not isinstance(cell, dict):
             raise InvalidInput(f"{path} is not a notebook: a cell is not an object.")
         _join_lines(cell)
+    if like and all(not isinstance(cell.get("id"), str) for cell in nb["cells"]):
+        nb["metadata"] = {**like["metadata"], **nb["metadata"]}
     _give_ids(nb["cells"], like["cells"] if like else [])
     ids = [cell["id"] for cell in nb["cells"]]
     if len(set(ids)) != len(ids):
@@ -302,24 +309,91 @@ def _dicts(value: object) -> list[Json]:
 
 
 def _give_ids(cells: list[Json], like: list[Json]) -> None:
+    """Give an id to each cell that has none: that of the cell in `like` which it stands for.
+
+    Many tools write notebooks without ids, outputs and metadata. They edit sources, so a cell that
+    gets the id of an earlier one gets what it does not have of that one, too.
+    """
     used = {cell["id"] for cell in cells if isinstance(cell.get("id"), str)}
-    earlier: dict[tuple[str | None, str], list[str]] = {}
-    for cell in like:
-        earlier.setdefault((cell["cell_type"], cell["source"]), []).append(cell["id"])
-    for index, cell in enumerate(cells):
-        if isinstance(cell.get("id"), str):
-            continue
-        source = cell.get("source")
-        equal = earlier.get((cell.get("cell_type"), source), []) if isinstance(source, str) else []
-        ids = [i for i in equal if i not in used]
+    bare = {i for i, cell in enumerate(cells) if not isinstance(cell.get("id"), str)}
+    for index, earlier in _counterparts(cells, bare, [c for c in like if c["id"] not in used]):
+        cells[index]["id"] = earlier["id"]
+        used.add(earlier["id"])
+        _carry_over(cells[index], earlier)
+    for index in sorted(bare):
+        cell = cells[index]
         salt = 0
         # Derived, not random: the same text must have one canonical text.
-        while not ids:
+        while not isinstance(cell.get("id"), str):
+            source = cell.get("source")
             derived = hashlib.sha256(f"{index}.{salt}\0{source}".encode()).hexdigest()[:8]
-            ids = [derived] if derived not in used else []
+            if derived not in used:
+                cell["id"] = derived
+                used.add(derived)
             salt += 1
-        cell["id"] = ids[0]
-        used.add(ids[0])
+
+
+def _counterparts(
+    cells: list[Json], bare: set[int], like: list[Json]
+) -> Iterator[tuple[int, Json]]:
+    """Yield the places of cells without an id, each with the earlier cell that it stands for.
+
+    Cells with equal sources are pairs, in order. Between two pairs a cell whose source changed
+    is the earlier one in its place, if as many lie between, else one that is like it.
+    """
+    texts = [[_cell_line(cell) for cell in side] for side in (like, cells)]
+    gaps: list[tuple[int, int, int, int]] = []
+    old = new = 0
+    for hunk in line_hunks(*("".join(side) for side in texts)):
+        for offset in range(hunk.start - old):
+            if new + offset in bare:
+                yield new + offset, like[old + offset]
+        gaps.append((hunk.start, hunk.end, hunk.new_start, hunk.new_end))
+        old, new = hunk.end, hunk.new_end
+    for offset in range(min(len(like) - old, len(cells) - new)):
+        if new + offset in bare:
+            yield new + offset, like[old + offset]
+    for start, end, new_start, new_end in gaps:
+        indices = [index for index in range(new_start, new_end) if index in bare]
+        yield from _changed_counterparts(cells, indices, like[start:end])
+
+
+def _changed_counterparts(
+    cells: list[Json], indices: list[int], earlier: list[Json]
+) -> Iterator[tuple[int, Json]]:
+    """Yield pairs of cells whose sources differ: in their places, or else those that are alike."""
+    in_place = len(indices) == len(earlier)
+    for old in earlier:
+        for index in indices:
+            same_type = old["cell_type"] == cells[index].get("cell_type")
+            if same_type and (in_place or _alike(old, cells[index])):
+                yield index, old
+                indices = [other for other in indices if other > index]
+                break
+            if in_place:
+                indices = indices[1:]
+                break
+
+
+def _alike(earlier: Json, cell: Json) -> bool:
+    sources = [str(side.get("source", ""))[:_COMPARED] for side in (earlier, cell)]
+    return SequenceMatcher(None, *sources, autojunk=False).quick_ratio() > _LIKENESS
+
+
+def _cell_line(cell: Json) -> str:
+    row = f"{cell.get('cell_type')}\0{cell.get('source')}"
+    return hashlib.sha256(row.encode(errors="replace")).hexdigest() + "\n"
+
+
+def _carry_over(cell: Json, earlier: Json) -> None:
+    """Put into a cell what an edit of its source does not mean to remove."""
+    for key in ("metadata", "attachments"):
+        if not cell.get(key) and earlier.get(key):
+            cell[key] = copy.deepcopy(earlier[key])
+    if cell.get("cell_type") == "code" and not cell.get("outputs"):
+        cell["outputs"] = copy.deepcopy(earlier.get("outputs", []))
+        if cell.get("execution_count") is None:
+            cell["execution_count"] = earlier.get("execution_count")
 
 
 def _reject_constant(constant: str) -> NoReturn:

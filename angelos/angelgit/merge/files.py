@@ -39,8 +39,12 @@ class FileContent(NamedTuple):
     @property
     def shown(self) -> str:
         """The text, or a link's target; a blob's hash."""
-        is_blob = not self.live and self.mode is not EntryMode.symlink
-        return f"sha256:{self.body.decode()}" if is_blob else self.body.decode()
+        return f"sha256:{self.body.decode()}" if self.is_blob else self.body.decode()
+
+    @property
+    def is_blob(self) -> bool:
+        """Whether it is kept as a blob, and `body` is its hash."""
+        return not self.live and self.mode is not EntryMode.symlink
 
 
 class Resolve(Enum):

@@ -126,6 +126,25 @@ def accept(out: Out, proposal: str, comment: str) -> None:
 
 @proposal.command()
 @click.argument("proposal", metavar="ID")
+@click.option("--reason", default="", help="Why; part of the new proposal's message.")
+@common
+def revert(out: Out, proposal: str, reason: str) -> None:
+    """Propose to take proposal ID back, around everybody's later work.
+
+    The answer is a new proposal, which is tested and approved like any other; reverting that one
+    brings the edits back. A unique prefix of the ID is enough.
+    """
+
+    async def ask(angelos: Angelos) -> ProposalView:
+        return await (await find_proposal(angelos, proposal)).revert(reason)
+
+    view = out.ask(ask)
+    out.show(view, describe(view))
+    sys.exit(FAILED if view.state in _BAD else 0)
+
+
+@proposal.command()
+@click.argument("proposal", metavar="ID")
 @click.option("--comment", default="", help="A comment on it; kept in the audit log.")
 @wait("until it is part of main")
 @common

@@ -10,6 +10,7 @@ from angelos.core.api import (
     ProposalList,
     ProposalState,
     ProposalView,
+    Reason,
     Review,
     SubmitProposal,
 )
@@ -26,6 +27,10 @@ def routes(control: Control) -> list[Route]:
 def _proposing(proposals: ProposalService) -> list[Route]:
     async def propose(call: Call[SubmitProposal]) -> ProposalView:
         return await proposals.propose(call.principal, call.params["repo"], call.body, call.trace)
+
+    async def revert(call: Call[Reason]) -> ProposalView:
+        proposal = ProposalId(call.params["proposal"])
+        return await proposals.revert(call.principal, proposal, call.body, call.trace)
 
     async def list_proposals(call: Call[Nothing]) -> ProposalList:
         state = cast("ProposalState | None", choice(call.query, "state", ProposalState))
@@ -45,6 +50,16 @@ def _proposing(proposals: ProposalService) -> list[Route]:
             response=ProposalView,
             status=202,
             summary="Propose edits against a base revision",
+        ),
+        Route(
+            "POST",
+            "/proposals/{proposal}/revert",
+            Permission.proposals_create,
+            revert,
+            request=Reason,
+            response=ProposalView,
+            status=202,
+            summary="Propose to take a proposal's edits back, around later work",
         ),
         Route(
             "GET",

@@ -25,7 +25,14 @@ from angelos.control.state.hands import same_hands
 from angelos.control.state.models import ProposalRecord
 from angelos.control.state.proposals import short_diffs, without_diffs
 from angelos.control.views import proposal_view
-from angelos.core.api import SETTLED, ProposalState, ProposalView, Review, SubmitProposal
+from angelos.core.api import (
+    SETTLED,
+    ProposalState,
+    ProposalView,
+    Reason,
+    Review,
+    SubmitProposal,
+)
 from angelos.core.errors import (
     AngelError,
     Busy,
@@ -77,7 +84,12 @@ class ProposalService:
     # -- propose -----------------------------------------------------------------------------
 
     async def propose(
-        self, principal: Principal, repo: str, body: SubmitProposal, trace: str = ""
+        self,
+        principal: Principal,
+        repo: str,
+        body: SubmitProposal,
+        trace: str = "",
+        reverts: ProposalId | None = None,
     ) -> ProposalView:
         """Take edits, which then wait beside `dev`, and return the proposal.
 
@@ -102,7 +114,7 @@ class ProposalService:
             if body.live:
                 await self._may_enter_live(submission)
             await self._allowed(submission, tuple(safe_path(edit.path) for edit in body.edits))
-        proposed = await self._proposed(submission, body)
+        proposed = await self._proposed(submission, body, reverts)
         if record is None:
             # Only now is it known which paths the edits touch; an edit may name another path.
             await self._allowed(submission, tuple(change.path for change in proposed.changes))
@@ -124,6 +136,25 @@ class ProposalService:
         )
         return proposal_view(self._record(proposal))
 
+    async def revert(
+        self, principal: Principal, proposal: ProposalId, body: Reason, trace: str = ""
+    ) -> ProposalView:
+        """Propose to take one proposal's edits back, around everybody's later work.
+
+        The answer is a proposal like any other: tested, judged, and taken back by the same call.
+
+        Raises:
+            Conflict: Nothing of it is in `dev` or `main`, or it is taken back already.
+            Forbidden: The policy does not allow it.
+            NotFound: There is no such proposal.
+            Stale: Later work changed the same lines.
+        """
+        self._record(proposal)
+        draft = await self._context.repository.revert_draft(proposal)
+        message = f"{draft.message}\n\n{body.reason}".rstrip()
+        edits = SubmitProposal(base=draft.base, edits=draft.edits, message=message)
+        return await self.propose(principal, draft.repo, edits, trace, proposal)
+
     async def _submission(
         self, principal: Principal, repo: str, body: SubmitProposal, trace: str
     ) -> _Submission:
@@ -136,7 +167,9 @@ class ProposalService:
             trace=trace,
         )
 
-    async def _proposed(self, submission: _Submission, body: SubmitProposal) -> Proposed:
+    async def _proposed(
+        self, submission: _Submission, body: SubmitProposal, reverts: ProposalId | None
+    ) -> Proposed:
         try:
             return await self._context.repository.propose(
                 submission.proposal,
@@ -145,6 +178,7 @@ class ProposalService:
                 body.edits,
                 submission.principal.id,
                 submission.message,
+                reverts,
             )
         except Stale as error:
             refused = ProposalRefused(conflicts=_bounded(error.extra.get("conflicts", [])))

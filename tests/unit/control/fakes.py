@@ -112,7 +112,7 @@ class FakeRepository:
                 found.append(Change(path=path, before=_sha(old), after=_sha(new), diff=diff))
         return tuple(found)
 
-    async def propose(self, proposal, repo, base, edits, author, message) -> Proposed:
+    async def propose(self, proposal, repo, base, edits, author, message, reverts=None) -> Proposed:
         before = self._at(repo, base)
         dev = self.files[repo][self.heads[repo, "dev"]]
         texts = {e.path: e.text.encode() for e in edits if isinstance(e, NewText)}
