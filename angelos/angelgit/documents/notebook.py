@@ -69,9 +69,7 @@ def parse(text: str, path: str, like: Json | None = None) -> Json:
         if not isinstance(cell, dict):
             raise InvalidInput(f"{path} is not a notebook: a cell is not an object.")
         _join_lines(cell)
-    if like and all(not isinstance(cell.get("id"), str) for cell in nb["cells"]):
-        nb["metadata"] = {**like["metadata"], **nb["metadata"]}
-    _give_ids(nb["cells"], like["cells"] if like else [])
+    _give_ids(nb, like or {"cells": [], "metadata": {}})
     ids = [cell["id"] for cell in nb["cells"]]
     if len(set(ids)) != len(ids):
         duplicate = next(i for i in ids if ids.count(i) > 1)
@@ -308,15 +306,20 @@ def _dicts(value: object) -> list[Json]:
     return [v for v in value if isinstance(v, dict)] if isinstance(value, list) else []
 
 
-def _give_ids(cells: list[Json], like: list[Json]) -> None:
+def _give_ids(book: Json, like: Json) -> None:
     """Give an id to each cell that has none: that of the cell in `like` which it stands for.
 
     Many tools write notebooks without ids, outputs and metadata. They edit sources, so a cell that
     gets the id of an earlier one gets what it does not have of that one, too.
     """
+    cells: list[Json] = book["cells"]
     used = {cell["id"] for cell in cells if isinstance(cell.get("id"), str)}
+    if not used and isinstance(book["metadata"], dict):
+        book["metadata"] = {**like["metadata"], **book["metadata"]}
     bare = {i for i, cell in enumerate(cells) if not isinstance(cell.get("id"), str)}
-    for index, earlier in _counterparts(cells, bare, [c for c in like if c["id"] not in used]):
+    for index, earlier in _counterparts(
+        cells, bare, [c for c in like["cells"] if c["id"] not in used]
+    ):
         cells[index]["id"] = earlier["id"]
         used.add(earlier["id"])
         _carry_over(cells[index], earlier)

@@ -21,16 +21,32 @@ from angelos.core.routes import Call, Nothing, Route, choice, limit, wait_second
 
 def routes(control: Control) -> list[Route]:
     """Return the routes of proposals and their review."""
-    return [*_proposing(control.proposals), *_reviewing(control.proposals)]
+    proposals = control.proposals
+    return [*_proposing(proposals), *_reverting(proposals), *_reviewing(proposals)]
+
+
+def _reverting(proposals: ProposalService) -> list[Route]:
+    async def revert(call: Call[Reason]) -> ProposalView:
+        proposal = ProposalId(call.params["proposal"])
+        return await proposals.revert(call.principal, proposal, call.body, call.trace)
+
+    return [
+        Route(
+            "POST",
+            "/proposals/{proposal}/revert",
+            Permission.proposals_create,
+            revert,
+            request=Reason,
+            response=ProposalView,
+            status=202,
+            summary="Propose to take a proposal's edits back, around later work",
+        )
+    ]
 
 
 def _proposing(proposals: ProposalService) -> list[Route]:
     async def propose(call: Call[SubmitProposal]) -> ProposalView:
         return await proposals.propose(call.principal, call.params["repo"], call.body, call.trace)
-
-    async def revert(call: Call[Reason]) -> ProposalView:
-        proposal = ProposalId(call.params["proposal"])
-        return await proposals.revert(call.principal, proposal, call.body, call.trace)
 
     async def list_proposals(call: Call[Nothing]) -> ProposalList:
         state = cast("ProposalState | None", choice(call.query, "state", ProposalState))
@@ -50,16 +66,6 @@ def _proposing(proposals: ProposalService) -> list[Route]:
             response=ProposalView,
             status=202,
             summary="Propose edits against a base revision",
-        ),
-        Route(
-            "POST",
-            "/proposals/{proposal}/revert",
-            Permission.proposals_create,
-            revert,
-            request=Reason,
-            response=ProposalView,
-            status=202,
-            summary="Propose to take a proposal's edits back, around later work",
         ),
         Route(
             "GET",

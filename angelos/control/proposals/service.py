@@ -118,14 +118,10 @@ class ProposalService:
         if record is None:
             # Only now is it known which paths the edits touch; an edit may name another path.
             await self._allowed(submission, tuple(change.path for change in proposed.changes))
+            received = _received(proposed, principal.generation, live=body.live)
+            key = hash_id(Kind.proposal_received, proposal)
             await self._projection.append(
-                self._projection.fact(
-                    _received(proposed, principal.generation, live=body.live),
-                    proposal,
-                    principal.id,
-                    key=hash_id(Kind.proposal_received, proposal),
-                    trace=trace,
-                )
+                self._projection.fact(received, proposal, principal.id, key=key, trace=trace)
             )
         await self._projection.until(
             lambda state: (

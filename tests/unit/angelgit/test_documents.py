@@ -11,6 +11,7 @@ from jupyter_ydoc import YNotebook, YUnicode
 
 from angelos.angelgit.documents import crdt, notebook
 from angelos.angelgit.documents.canonical import canonical, check_text
+from angelos.angelgit.documents.edits import text_edits
 from angelos.angelgit.merge.three_way import merge
 from angelos.core.errors import InvalidInput, TooLarge
 from angelos.core.revision import MAX_FILE_BYTES
@@ -326,3 +327,60 @@ def test_old_notebooks_get_ids_and_keep_them():
     again = json.loads(old)
     again["cells"].insert(0, {"cell_type": "markdown", "source": "new", "metadata": {}})
     assert list(sources(canonical("n.ipynb", json.dumps(again), first)))[1:] == ids
+
+
+def bare(cell_type, source):
+    cell = {"cell_type": cell_type, "metadata": {}, "source": source}
+    return cell | ({"outputs": [], "execution_count": None} if cell_type == "code" else {})
+
+
+def test_a_notebook_written_anew_keeps_what_an_edit_of_sources_does_not_mean_to_remove():
+    out = {"output_type": "stream", "name": "stdout", "text": "precious\n"}
+    cells = [
+        {"cell_type": "code", "id": name, "source": f"{name} = 1\n", "metadata": {"tags": [name]},
+         "outputs": [out], "execution_count": 1}
+        for name in "abc"
+    ]  # fmt: skip
+    cells.append({"cell_type": "markdown", "id": "d", "metadata": {"tags": ["d"]}, "source": "D"})
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
+
+    def text(cells, minor=4, metadata=kernel):
+        book = {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": minor}
+        return json.dumps(book)
+
+    base = canonical("n.ipynb", text(cells, 5))
+    new = [bare(cell["cell_type"], cell["source"]) for cell in cells]
+    new[1]["source"] = "b = 2\n"
+    new.insert(2, bare("code", "another thing altogether"))
+    book = json.loads(canonical("n.ipynb", text(new, metadata={}), base))
+    assert book["metadata"] == kernel
+    kept = [c for c in book["cells"] if "".join(c["source"]) != "another thing altogether"]
+    assert [c["id"] for c in kept] == ["a", "b", "c", "d"]
+    assert [c["metadata"]["tags"] for c in kept] == [["a"], ["b"], ["c"], ["d"]]
+    assert [len(c.get("outputs", [])) for c in kept] == [1, 1, 1, 0]
+    assert "".join(kept[1]["source"]) == "b = 2\n"
+    (fresh,) = [c for c in book["cells"] if c not in kept]
+    assert fresh["outputs"] == []
+    # Who names the cells says what is in them: outputs that were cleared stay cleared.
+    cleared = [cells[0] | {"outputs": [], "execution_count": None}, *cells[1:]]
+    assert json.loads(canonical("n.ipynb", text(cleared, 5), base))["cells"][0]["outputs"] == []
+    # What is no notebook is refused in words, whatever it looks like.
+    for wrong in (text([bare("code", 3)]), text([{}]), text(new, metadata=[])):
+        with pytest.raises(InvalidInput):
+            canonical("n.ipynb", wrong, base)
+
+
+def test_edits_stay_small_in_files_of_any_size():
+    rows = [f"name_{i} = another[{i * 7919 % 10007}] + constant\n" for i in range(4_000)]
+    before = "".join(rows)
+    for after, inserted in (
+        ("".join(f"    {row}" for row in rows), 4 * len(rows)),
+        ("".join(rows).replace("another", "other"), 0),
+        ("".join(r.replace("name", "NAME") if i % 3 else r for i, r in enumerate(rows)), 16_000),
+    ):
+        edits = text_edits(before, after)
+        raw = before.encode()
+        for edit in edits:
+            raw = raw[: edit.at] + edit.insert.encode() + raw[edit.at + edit.delete :]
+        assert raw.decode() == after
+        assert sum(len(edit.insert) for edit in edits) <= inserted
