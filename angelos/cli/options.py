@@ -22,9 +22,12 @@ from angelos.cli.reading import read_token
 
 
 def common(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command `--json`, `--data-dir` and `--token-file`, and pass them as `out`."""
+    """Give a command `--json`, `--data-dir`, `--url` and `--token-file`, and pass them as `out`."""
 
     @click.option("--data-dir", metavar="DIR", help="Data directory [env: ANGELOS_DATA_DIR].")
+    @click.option(
+        "--url", metavar="URL", help="Address of a system on another machine [env: ANGELOS_URL]."
+    )
     @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     @click.option(
         "--token-file",
@@ -34,9 +37,14 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
     )
     @functools.wraps(command)
     def wrapped(
-        *args: Any, data_dir: str | None, as_json: bool, token_file: str | None, **kwargs: Any
+        *args: Any,
+        data_dir: str | None,
+        url: str | None,
+        as_json: bool,
+        token_file: str | None,
+        **kwargs: Any,
     ) -> None:
-        out = Out(data_dir, as_json=as_json)
+        out = Out(data_dir, as_json=as_json, url=url or "")
         with out.errors():
             out.token = read_token(token_file)
             command(*args, out=out, **kwargs)

@@ -29,8 +29,11 @@ _INPUT_CODES = frozenset({"invalid-input", "not-found", "too-large"})
 class Out:
     """Where the system is and how to print."""
 
-    def __init__(self, data_dir: str | None, *, as_json: bool, token: str = "") -> None:
+    def __init__(
+        self, data_dir: str | None, *, as_json: bool, token: str = "", url: str = ""
+    ) -> None:
         self.data_dir = data_dir
+        self.url = url
         self.token = token
         self.as_json = as_json
 
@@ -38,12 +41,22 @@ class Out:
         """Return the answer of the running system."""
 
         async def answer() -> T:
-            from angelos.client import Angelos
-
-            async with Angelos.connect(self.data_dir, self.token) as angelos:
+            async with self.connect() as angelos:
                 return await question(angelos)
 
         return asyncio.run(answer())
+
+    def connect(self) -> Angelos:
+        """Return a client of the system; raise `InvalidInput` without a token for `--url`."""
+        from angelos.client import Angelos
+        from angelos.core.errors import InvalidInput
+
+        if self.url and not self.token:
+            raise InvalidInput(
+                "An address needs a person's token.",
+                hint="Name its file with --token-file, or set ANGELOS_TOKEN.",
+            )
+        return Angelos.connect(self.data_dir, self.token, url=self.url)
 
     def json(self, value: Any) -> None:
         """Print a value as one line of JSON."""

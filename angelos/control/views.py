@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from angelos import __version__
 from angelos.control.state.decide import awaited
 from angelos.control.state.models import ControlState, NodeRecord, ProposalRecord, TaskRecord
 from angelos.control.state.tasks import waits_for
@@ -76,6 +77,7 @@ def node_view(state: ControlState, node: NodeRecord) -> NodeView:
         connected=node.connected,
         tier=node.tier,
         since=node.since,
+        profile=node.profile,
         running=sum(task.open and task.node == node.id for task in state.tasks.values()),
         revisions={
             repo: checkout.healthy
@@ -108,20 +110,16 @@ def weakest(state: ControlState) -> Tier:
 
 def banner(state: ControlState) -> str:
     """Return warnings for everybody to see; empty when there are none."""
-    notes: list[str] = []
-    if state.log_damage:
-        notes.append(
-            "The audit log was tampered with, and nothing is promoted until that is accepted: "
-            f"{state.log_damage}"
-        )
     connected = [node for node in state.nodes.values() if node.connected]
+    notes = [note for node in connected for note in _node_notes(node)]
+    if state.log_damage:
+        notes.insert(
+            0,
+            "The audit log was tampered with, and nothing is promoted until that is accepted: "
+            f"{state.log_damage}",
+        )
     if not connected:
         notes.append("No node is connected: nothing can run.")
-    for node in connected:
-        if node.tier is Tier.none:
-            notes.append(f"{short(node.id)} runs code WITHOUT isolation.")
-        elif node.tier is Tier.landlock:
-            notes.append(f"{short(node.id)} isolates by Landlock and seccomp only.")
     for repo in state.repos.values():
         if repo.main.failed:
             notes.append(f"main of {repo.name} is not healthy.")
@@ -130,3 +128,16 @@ def banner(state: ControlState) -> str:
             names = ", ".join(short(node.id) for node in away)
             notes.append(f"main of {repo.name} waits for its canary {names} to come back.")
     return " ".join(notes)
+
+
+def _node_notes(node: NodeRecord) -> list[str]:
+    """Return the warnings about a connected node."""
+    notes: list[str] = []
+    version = node.profile.version
+    if version and version != __version__:
+        notes.append(f"{short(node.id)} has version {version}, the server {__version__}.")
+    if node.tier is Tier.none:
+        notes.append(f"{short(node.id)} runs code WITHOUT isolation.")
+    elif node.tier is Tier.landlock:
+        notes.append(f"{short(node.id)} isolates by Landlock and seccomp only.")
+    return notes

@@ -13,6 +13,7 @@ from angelos.core.facts import RestartCause, StepResult, TaskResult
 from angelos.core.findings import GateFinding
 from angelos.core.ids import CommandId, Offset, PrincipalId, ProposalId, Revision, TaskId
 from angelos.core.messages import Input, Limits, Message, Tier
+from angelos.core.node_profile import NodeProfile
 from angelos.core.pending import Pending
 from angelos.core.permissions import Permission, Role
 from angelos.core.principals import SessionKind
@@ -248,6 +249,8 @@ class NodeView(View, frozen=True, kw_only=True):
     running: int
     revisions: dict[str, Revision] = {}
     """By repository, the revision of `main` that is checked out and healthy there."""
+    profile: NodeProfile = NodeProfile()
+    """As the node says it."""
 
 
 class NodeList(View, frozen=True, kw_only=True):

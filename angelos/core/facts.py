@@ -33,6 +33,7 @@ from angelos.core.ids import (
     new_fact_id,
 )
 from angelos.core.messages import Message, Status, Tier, encode
+from angelos.core.node_profile import NodeProfile
 from angelos.core.reports import RunReport
 from angelos.core.repository import Change
 from angelos.core.sequences import FactSequence
@@ -276,6 +277,8 @@ class NodeConnected(FactPayload, frozen=True, kw_only=True):
     serial: str = ""
     pid: str = ""
     """As the node reports it; never trusted."""
+    profile: NodeProfile = NodeProfile()
+    """Likewise."""
 
 
 class NodeDisconnected(FactPayload, frozen=True, kw_only=True):

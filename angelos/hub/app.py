@@ -32,9 +32,10 @@ _PING_S = 20.0
 
 def bind(pki: Pki, config: HubConfig) -> Listeners:
     """Return both listeners, their ports taken; raise `Unavailable` where that is impossible."""
-    peers = Listener(config.host, config.port, pki.server_context())
+    ways = {"public": config.public, "fixed": config.fixed}
+    peers = Listener(config.host, config.port, pki.server_context(), **ways)
     try:
-        enrolment = Listener(config.host, config.enrol_port, pki.enrolment_context())
+        enrolment = Listener(config.host, config.enrol_port, pki.enrolment_context(), **ways)
     except BaseException:
         peers.release()
         raise

@@ -8,11 +8,18 @@ from angelos.core.channel import Config as ChannelConfig
 
 
 class HubConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """Settings of the hub. Port 0 means any free port; a port that is taken is replaced by one."""
+    """Settings of the hub.
+
+    Port 0 means any free port; a port that is taken is replaced by one, unless it is `fixed`.
+    """
 
     host: str = "127.0.0.1"
     port: int = 0
     enrol_port: int = 0
+    fixed: bool = False
+    """Others know the ports: they must not change."""
+    public: str = ""
+    """The name or address that others use; `host` if empty."""
     grant_key: bytes = b""
     """Control's public key, sent to every peer that enrols."""
     revision_key: bytes = b""

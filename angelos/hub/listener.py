@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import socket
 import ssl
 from dataclasses import dataclass
 from typing import Any
@@ -44,18 +45,35 @@ class _Server(HTTPServer):
 
 
 class Listener:
-    """One port behind TLS. Its address is known before its application is."""
+    """One port behind TLS. Its address is known before its application is.
 
-    def __init__(self, host: str, port: int, context: ssl.SSLContext) -> None:
+    Args:
+        host: the address to listen on.
+        port: 0 for any free one; one that is taken is replaced, unless `fixed`.
+        context: the TLS context.
+        public: the host in `url`, by which others reach it; `host` if empty.
+        fixed: whether the port must not be replaced.
+
+    Raises:
+        Unavailable: it cannot listen there.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        context: ssl.SSLContext,
+        *,
+        public: str = "",
+        fixed: bool = False,
+    ) -> None:
         self.context = context
         try:
-            self._sockets = bind_sockets(port, host)
-        except OSError:
-            try:
-                self._sockets = bind_sockets(0, host)
-            except OSError as error:
-                raise Unavailable(f"The hub cannot listen on {host}: {error}") from error
-        self.url = f"https://{host}:{self._sockets[0].getsockname()[1]}"
+            self._sockets = _bind(host, port, fixed=fixed)
+        except OSError as error:
+            raise Unavailable(f"The hub cannot listen on {host}, port {port}: {error}") from error
+        self.port: int = self._sockets[0].getsockname()[1]
+        self.url = address(public or host, self.port)
         self._server: _Server | None = None
 
     def serve(self, application: Application) -> None:
@@ -96,8 +114,8 @@ class Listener:
 
     def release(self) -> None:
         """Free the port of a listener that does not serve yet."""
-        for socket in self._sockets:
-            socket.close()
+        for listening in self._sockets:
+            listening.close()
 
     async def close(self) -> None:
         """Free the port and close all connections. Idempotent."""
@@ -108,6 +126,24 @@ class Listener:
         await self._server.close_all_connections()
         for stream in self.streams:
             stream.close()
+
+
+def address(host: str, port: int) -> str:
+    """Return the URL of a host and a port.
+
+    >>> address("::1", 7443)
+    'https://[::1]:7443'
+    """
+    return f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
+
+
+def _bind(host: str, port: int, *, fixed: bool) -> list[socket.socket]:
+    try:
+        return bind_sockets(port, host)
+    except OSError:
+        if fixed or not port:
+            raise
+        return bind_sockets(0, host)
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ from angelos.core.facts import (
 from angelos.core.frames import EndCode, Hello
 from angelos.core.ids import PrincipalId
 from angelos.core.messages import Tier
+from angelos.core.node_profile import TEXTS, read_profile
 from angelos.core.permissions import Role
 from angelos.core.refusals import RefusedCall
 from angelos.hub.background import BackgroundTasks
@@ -40,7 +41,7 @@ from angelos.hub.routing import ConnectedPeer, choose, labels_of
 
 log = logging.getLogger(__name__)
 HUB = PrincipalId("system/hub")
-_INFO = frozenset({"tier", "pid", "labels"})
+_INFO = frozenset({"tier", "pid"}) | TEXTS
 """What a peer's hello may say of itself in the journal."""
 
 
@@ -154,6 +155,7 @@ class Session:
             tier=Tier(tier) if tier in set(Tier) else Tier.none,
             serial=serial,
             pid=pid,
+            profile=read_profile(self.info),
         )
 
     async def _append(self, payload: FactPayload) -> None:

@@ -36,6 +36,10 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Tasks that run at the same time."""
     waiting: int = 256
     """Tasks that may wait for a slot; the next ends as `killed` with the code `busy`."""
+    about: dict[str, str] = {}
+    """What the node says of its machine when it connects (`core/node_profile.py`)."""
+    once: bool = False
+    """End when a task has ended and no other runs: for batch systems."""
     keep_checkouts: int = 4
     """Old revisions kept beside the current one, so that a rollback is quick."""
     sandbox: SandboxConfig = SandboxConfig()

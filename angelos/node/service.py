@@ -98,13 +98,14 @@ class Node:
         self._attempts = Attempts(config.directory / "begun.json")
         self._jobs = Jobs()
         self._connection: _Connected | None = None
+        self._task_ended = asyncio.Event()
         self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         self._config.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         await asyncio.to_thread(self.checkouts.sweep)
         memory = await asyncio.to_thread(inbox.load, self._config.directory / "revoked.json")
-        info = {"tier": self._sandbox.tier, "role": self._config.role}
+        info = {"tier": self._sandbox.tier, "role": self._config.role, **self._config.about}
         channel = await self._stack.enter_async_context(self._connect(info))
         self._connection = self._build(channel, memory)
         return self
@@ -128,6 +129,14 @@ class Node:
             for item in await self._now.channel.recv():
                 if isinstance(item, Dispatch):
                     await self._receive(item)
+
+    async def until_idle(self) -> None:
+        """Wait until a task has ended and no command is being carried out any more."""
+        while True:
+            await self._task_ended.wait()
+            self._task_ended.clear()
+            if self._jobs.idle:
+                return
 
     def _build(self, channel: Channel, memory: inbox.Inbox) -> _Connected:
         config = self._config
@@ -191,6 +200,8 @@ class Node:
         self._now.inbox.finish(command.id)
         with contextlib.suppress(AngelError):  # the channel has ended: it is delivered again
             await self._now.outbox.acknowledge(command.id)
+        if job.task is not None:
+            asyncio.get_running_loop().call_soon(self._task_ended.set)  # once it is forgotten
 
     async def _dispatch(self, job: Job) -> None:
         payload = decode_payload(job.command.payload)  # an unknown kind is refused by name

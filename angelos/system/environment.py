@@ -13,7 +13,7 @@ from pathlib import Path
 
 from angelos.adapters.host.children import IDENTITY
 from angelos.adapters.host.datadir import DataDir
-from angelos.wiring.settings import inherited
+from angelos.wiring.settings import HubSettings, inherited
 
 _SERVER_WITHOUT = ("JPY_", "JUPYTER", "IPYTHON", "ANGELOS_TOKEN", "ANGELOS_URL")
 """The user's own Jupyter, and the system and person that their own client is set to."""
@@ -29,15 +29,24 @@ _NODE_WITHOUT = (
 
 
 def server_environment(
-    data: DataDir, token: str, config: Path, identity: str = ""
+    data: DataDir, token: str, config: Path, identity: str = "", hub: HubSettings | None = None
 ) -> dict[str, str]:
     """Return the server's whole environment; its kernels inherit it (less the token).
 
-    `identity` is the id of the data directory.
+    Args:
+        data: the data directory.
+        token: the owner's.
+        config: the folder of Jupyter's configuration.
+        identity: the id of the data directory.
+        hub: where the hub listens.
     """
+    hub = hub or HubSettings()
     return _without(_SERVER_WITHOUT) | {
         IDENTITY: identity,
         "ANGELOS_DATA_DIR": str(data.root),
+        "ANGELOS_HUB_HOST": hub.host,
+        "ANGELOS_HUB_NAMES": ",".join(hub.names),
+        "ANGELOS_HUB_PORT": str(hub.port),
         "ANGELOS_SUPERVISED": "1",
         "IPYTHONDIR": str(data.jupyter / "ipython"),
         "JUPYTER_CONFIG_DIR": str(config),

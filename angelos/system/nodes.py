@@ -11,6 +11,7 @@ from angelos.system.child import Child
 from angelos.system.environment import node_environment
 
 if TYPE_CHECKING:
+    from angelos.adapters.host.datadir import ServerFile
     from angelos.client import Angelos
     from angelos.wiring.settings import Settings
 
@@ -25,7 +26,14 @@ class Local(NamedTuple):
     role: Literal["execution", "labs"]
 
 
-LOCAL_NODES = (Local("exec1", "execution"), Local("labs1", "labs"))
+def local_nodes(count: int) -> tuple[Local, ...]:
+    """Return `count` nodes that execute and, unless that is 0, one that tests changes.
+
+    >>> [node.name for node in local_nodes(2)], local_nodes(0)
+    (['exec1', 'exec2', 'labs1'], ())
+    """
+    names = [Local(f"exec{number}", "execution") for number in range(1, count + 1)]
+    return (*names, Local("labs1", "labs")) if names else ()
 
 
 class LocalNode:
@@ -51,7 +59,7 @@ class LocalNode:
             and identity.not_after > time.time() + _MARGIN_S
         )
 
-    async def enrol(self, angelos: Angelos, hub_url: str) -> None:
+    async def enrol(self, angelos: Angelos, hub: ServerFile) -> None:
         """Enrol it with a single-use token, unless it has a valid certificate.
 
         The token stays in this process: on a command line every user of the machine could read
@@ -59,10 +67,10 @@ class LocalNode:
         """
         from angelos.adapters.identity.enrolment import enrol
 
-        if not self.enrolled(hub_url):
+        if not self.enrolled(hub.hub_url):
             name, role = self.local
             view = await angelos.nodes.add(name, role, ttl_s=_TOKEN_S)
-            await enrol(view.token, self.folder)
+            await enrol(view.token, self.folder, enrol_url=hub.enrol_url, hub_url=hub.hub_url)
 
     def child(self, identity: str, notify: str) -> Child:
         """Return its process, which gives its signs of life to `notify`."""

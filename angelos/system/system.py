@@ -36,7 +36,7 @@ from angelos.core.errors import AngelError, ServerState, Unavailable, first_of
 from angelos.system import jupyter
 from angelos.system.child import Child
 from angelos.system.environment import server_environment
-from angelos.system.nodes import LOCAL_NODES, LocalNode
+from angelos.system.nodes import LocalNode, local_nodes
 from angelos.system.parts import NodePart, ServerPart
 from angelos.wiring.restarts import RestartFacts
 from angelos.wiring.settings import Settings
@@ -162,7 +162,7 @@ class System:
                 hint="Leave --port out for a free one.",
             )
         config = jupyter.configure(data)
-        env = server_environment(data, self._token, config, self._identity)
+        env = server_environment(data, self._token, config, self._identity, self.settings.hub)
         server = self._add(Child("server", jupyter.argv(port), env, data.logs / "server.log"))
         await self._spawn(server)
         self._file = await self._start_stores(runtime)
@@ -176,7 +176,7 @@ class System:
             hub = data.server()
             if hub is None:
                 raise Unavailable("The server has not written the address of its hub.")
-            await self._start_nodes(angelos, hub.hub_url)
+            await self._start_nodes(angelos, hub)
             self._publish(hub, url=url, token=self._token)
             await self._nodes_connected(angelos)
 
@@ -262,15 +262,15 @@ class System:
             died.cancel()
             await asyncio.wait({died})
 
-    async def _start_nodes(self, angelos: Angelos, hub_url: str) -> None:
-        for local in LOCAL_NODES:
+    async def _start_nodes(self, angelos: Angelos, hub: ServerFile) -> None:
+        for local in local_nodes(self.settings.nodes.local):
             node = self._nodes[local.name] = LocalNode(local, self.settings)
-            await node.enrol(angelos, hub_url)
+            await node.enrol(angelos, hub)
             assert self._signs is not None  # noqa: S101 - opened before
             await self._spawn(self._add(node.child(self._identity, str(self._signs.path))))
 
     async def _nodes_connected(self, angelos: Angelos) -> None:
-        names = {f"node/{local.name}" for local in LOCAL_NODES}
+        names = {f"node/{name}" for name in self._nodes}
         try:
             async with asyncio.timeout(_READY_S):
                 pause = 0.05
@@ -307,8 +307,11 @@ class System:
     async def _enrol_again(self, node: LocalNode) -> None:
         """Renew the certificate of a node that was away too long, unless it is quarantined."""
         try:
+            hub = self.data.server()
+            if hub is None:
+                raise Unavailable("The server is not running.")
             async with Angelos(self.url, token=self._token) as angelos:
-                await node.enrol(angelos, self._system.hub_url)
+                await node.enrol(angelos, hub)
         except AngelError as error:
             log.warning("%s has no certificate: %s", node.local.name, error)
 

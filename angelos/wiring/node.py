@@ -27,6 +27,7 @@ from angelos.core.errors import AngelError, InvalidInput
 from angelos.core.ports import Channel, Clock
 from angelos.core.signing import VerifyKey
 from angelos.node.config import NodeConfig, SandboxConfig
+from angelos.node.profile import describe
 from angelos.node.sandbox.layout import exposed, system_binds, this_interpreter
 from angelos.node.sandbox.sandbox import BubblewrapSandbox
 from angelos.node.service import Keys, Node
@@ -40,11 +41,8 @@ _MAX_SLOTS = 1024
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a node until a signal ends it; return the exit code."""
     options = _options(argv)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
     try:
-        asyncio.run(_run(_config(options)))
+        run_node(_config(options))
     except InvalidInput as error:
         sys.stderr.write(f"angelos.node: {error}\n")
         return 2
@@ -57,12 +55,58 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def run_node(config: NodeConfig) -> None:
+    """Run a node until a signal ends it.
+
+    Raises:
+        InvalidInput: its directory cannot be used.
+        Unauthenticated: the hub refuses it for good.
+    """
+    logging.basicConfig(
+        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    asyncio.run(_run(config))
+
+
+def config_of(
+    folder: Path,
+    *,
+    slots: int = 0,
+    labels: Sequence[str] = (),
+    once: bool = False,
+    allow_unsandboxed: bool = False,
+) -> NodeConfig:
+    """Return the settings of the node that has joined in a folder.
+
+    Raises:
+        NotFound: nobody has joined there.
+        InvalidInput: the identity there is damaged, or that of an agent.
+    """
+    identity = Identity.load(folder)
+    kind, _, name = identity.id.partition("/")
+    if kind != "node":
+        raise InvalidInput(f"{folder} holds the identity of {identity.id}, which is no node.")
+    return NodeConfig(
+        name=name,
+        role="labs" if identity.enrolled.node_role == "labs" else "execution",
+        directory=folder,
+        slots=slots or os.cpu_count() or 1,
+        about=describe(labels).texts(),
+        once=once,
+        sandbox=SandboxConfig(
+            allow_unsandboxed=allow_unsandboxed or load_nodes().allow_unsandboxed,
+            scratch=folder / "scratch",
+        ),
+    )
+
+
 def _config(options: argparse.Namespace) -> NodeConfig:
     return NodeConfig(
         name=options.name,
         role=options.role,
         directory=options.dir,
         slots=options.slots,
+        about=describe().texts(),
         sandbox=SandboxConfig(
             allow_unsandboxed=options.allow_unsandboxed or load_nodes().allow_unsandboxed,
             scratch=options.dir / "scratch",
@@ -134,10 +178,13 @@ async def _work(config: NodeConfig, identity: Identity, keys: Keys, clock: Clock
             keys,
         )
         async with angelos, node:
-            await _first(
+            jobs = [
                 asyncio.create_task(node.run(), name="commands"),
                 asyncio.create_task(identity.keep_renewed(clock), name="renewal"),
-            )
+            ]
+            if config.once:
+                jobs.append(asyncio.create_task(node.until_idle(), name="idle"))
+            await _first(*jobs)
 
 
 async def _first(*tasks: asyncio.Task[Any]) -> None:

@@ -24,7 +24,7 @@ from angelos.adapters.host.clock import SystemClock
 from angelos.adapters.host.datadir import DataDir, ServerFile, SystemFile, write_private
 from angelos.adapters.identity.authority import Pki
 from angelos.adapters.identity.keys import load_or_create
-from angelos.adapters.net.sockets import free_port
+from angelos.adapters.net.sockets import LOOPBACK, free_port
 from angelos.adapters.stores.envelope_queue import ValkeyEnvelopeQueue
 from angelos.adapters.stores.postgres import Database
 from angelos.adapters.stores.valkey import Client, ValkeyJournal, check_server, connect
@@ -60,11 +60,12 @@ from angelos.hub.app import bind
 from angelos.hub.app import serve as serve_hub
 from angelos.hub.config import HubConfig
 from angelos.hub.letters import DeadLetters
+from angelos.hub.listener import address
 from angelos.hub.parts import HubParts
 from angelos.hub.routes import hub_routes
 from angelos.hub.service import Hub
 from angelos.hub.store import Identities
-from angelos.wiring.settings import Settings
+from angelos.wiring.settings import Settings, is_wildcard
 from angelos.wiring.stores import PLANES, OpenStores
 
 log = logging.getLogger(__name__)
@@ -139,7 +140,7 @@ async def serve(
         routes += governance_routes(audit)
         serve_hub(hub, routes)
         await enter(_recorded(journal, clock))
-        _write_server_file(settings.data, hub)
+        _write_server_file(settings, hub)
         yield RunningServer(
             routes=[*routes, *hub_routes(hub)],
             journal=journal,
@@ -217,7 +218,8 @@ def _make_hub(
         return same_hands(projection.state.makers, one, other)
 
     config = _hub_config(base)
-    pki = Pki.open(base.settings.data.keys, base.clock)
+    names = [n for n in (base.settings.hub.host, *base.settings.hub.names) if not is_wildcard(n)]
+    pki = Pki.open(base.settings.data.keys, base.clock, names)
     listeners = bind(pki, config)
     stack.push_async_callback(listeners.close)
     return Hub(
@@ -240,12 +242,22 @@ def _make_hub(
 
 
 def _hub_config(base: _Base) -> HubConfig:
-    """Return the hub's settings, with its last ports if they are free: nodes keep its address."""
-    last = base.settings.data.last_server()
+    """Return the hub's settings; without a port, its last ones if they are free.
+
+    So nodes find it where it was.
+    """
+    hub, last = base.settings.hub, base.settings.data.last_server()
+    port = enrol_port = 0
+    if hub.port:
+        port, enrol_port = hub.port, hub.port + 1
+    elif last:
+        port, enrol_port = free_port(_port(last.hub_url)), free_port(_port(last.enrol_url))
     return HubConfig(
-        host=base.settings.server.host,
-        port=free_port(_port(last.hub_url)) if last else 0,
-        enrol_port=free_port(_port(last.enrol_url)) if last else 0,
+        host=hub.host,
+        port=port,
+        enrol_port=enrol_port,
+        fixed=bool(hub.port),
+        public=hub.names[0] if hub.names else "",
         grant_key=base.keys.grant.public.raw,
         revision_key=base.keys.revision.public.raw,
     )
@@ -299,13 +311,16 @@ async def _recorded(journal: Journal, clock: Clock) -> AsyncIterator[None]:
             log.warning("the end of the system is not in the journal: %s", error)
 
 
-def _write_server_file(data: DataDir, hub: Hub) -> None:
-    data.write_server(
+def _write_server_file(settings: Settings, hub: Hub) -> None:
+    """Write where this machine reaches the hub."""
+    host = settings.hub.host
+    local = LOOPBACK if is_wildcard(host) else host
+    settings.data.write_server(
         ServerFile(
             pid=os.getpid(),
             start_ticks=start_ticks(os.getpid()) or 0,
-            hub_url=hub.url,
-            enrol_url=hub.enrol_url,
+            hub_url=address(local, hub.listeners.peers.port),
+            enrol_url=address(local, hub.listeners.enrolment.port),
         )
     )
 

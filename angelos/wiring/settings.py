@@ -2,6 +2,10 @@
 
 ANGELOS_POSTGRES_DSN       use this PostgreSQL (>= 15) instead of the embedded one
 ANGELOS_VALKEY_URL         use this Valkey or Redis (>= 7, appendonly yes), likewise
+ANGELOS_HUB_HOST           address on which the hub listens for nodes and agents [127.0.0.1]
+ANGELOS_HUB_PORT           its port, and the next one for enrolment [free ones, kept]
+ANGELOS_HUB_NAMES          names and addresses by which other machines reach it, with commas;
+                           the first is written into tokens
 ANGELOS_ALLOW_UNSANDBOXED  1: run code without a sandbox where none can be made (a banner says so)
 ANGELOS_KERNEL_MEMORY_MB   memory of each of the server's kernels [4096]
 ANGELOS_UNBOXED_KERNELS    names of kernel specs, with commas, that admins may run without a box;
@@ -10,21 +14,38 @@ XDG_RUNTIME_DIR            where the sockets of the embedded stores lie, if it i
 NOTIFY_SOCKET              where a node gives signs of life, as systemd's services do
 ANGELOS_SUPERVISED         1: set by `angelos up` for its server; it waits for up's stores
 
+The hub's settings may also stand in `angelos.toml` in the data directory; the environment wins:
+
+    [hub]
+    host = "0.0.0.0"
+    port = 7443
+    names = ["angelos.example.org"]
+
 >>> load({"ANGELOS_DATA_DIR": "/srv/a"}).data.root
 PosixPath('/srv/a')
 """
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Annotated, Any
 
 import msgspec
 
 from angelos.adapters.host.datadir import DataDir, absolute
 from angelos.client.settings import find_data_dir
 from angelos.core.errors import InvalidInput
+
+CONFIG_FILE = "angelos.toml"
+_LAST_PORT = 65_534
+_LONGEST_NAME = 253
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_HOST = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
+"""RFC 1123, section 2.1."""
 
 
 class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,11 +58,24 @@ class StoreSettings(msgspec.Struct, frozen=True, kw_only=True):
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The server process."""
 
-    host: str = "127.0.0.1"
     port: int = 0
     """0: any free one."""
     supervised: bool = False
     """Started by `angelos up`, which runs the stores."""
+
+
+class HubSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where the hub listens, and how other machines reach it."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65_534)] = 0
+    """0: free ones, which are kept from start to start."""
+    names: tuple[str, ...] = ()
+    """Host names and addresses; they stand in the hub's certificate."""
+
+
+class _ConfigFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    hub: HubSettings = HubSettings()
 
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +86,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Kernel specs that admins may run without a box."""
     kernel_memory_mb: int = 4096
     """Memory of each of the server's kernels."""
+    local: int = 1
+    """How many execution nodes `angelos up` runs, and a labs node with them; 0: none at all."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +99,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     stores: StoreSettings = StoreSettings()
     server: ServerSettings = ServerSettings()
     nodes: NodeSettings = NodeSettings()
+    hub: HubSettings = HubSettings()
 
     @property
     def data(self) -> DataDir:
@@ -75,6 +112,8 @@ def load(
     *,
     data_dir: Path | str | None = None,
     port: int = 0,
+    local_nodes: int = 1,
+    hub: Mapping[str, Any] | None = None,
 ) -> Settings:
     """Return the settings of the environment.
 
@@ -82,9 +121,11 @@ def load(
         environ: Read instead of `os.environ`.
         data_dir: Used instead of that of the environment.
         port: The server's port; 0 for any free one.
+        local_nodes: How many execution nodes `angelos up` runs.
+        hub: Settings of the hub that go before all others; empty ones do not.
 
     Raises:
-        InvalidInput: A variable has an invalid value.
+        InvalidInput: A variable or the configuration file has an invalid value.
     """
     env = os.environ if environ is None else environ
     root = absolute(data_dir) if data_dir else find_data_dir(env)
@@ -96,8 +137,65 @@ def load(
             valkey_url=env.get("ANGELOS_VALKEY_URL", ""),
         ),
         server=ServerSettings(port=port, supervised=_flag(env, "ANGELOS_SUPERVISED")),
-        nodes=load_nodes(env),
+        nodes=msgspec.structs.replace(load_nodes(env), local=local_nodes),
+        hub=_load_hub(env, root, {key: value for key, value in (hub or {}).items() if value}),
     )
+
+
+def _load_hub(env: Mapping[str, str], root: Path, options: dict[str, Any]) -> HubSettings:
+    """Return the hub's settings: options before the environment before the file."""
+    path = root / CONFIG_FILE
+    try:
+        hub = msgspec.toml.decode(path.read_bytes(), type=_ConfigFile).hub
+    except (FileNotFoundError, NotADirectoryError):
+        hub = HubSettings()
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{path} cannot be read: {error}") from error
+    changes: dict[str, Any] = {}
+    if host := env.get("ANGELOS_HUB_HOST", "").strip():
+        changes["host"] = host
+    if port := env.get("ANGELOS_HUB_PORT", "").strip():
+        changes["port"] = int(port) if port.isascii() and port.isdecimal() else -1
+    if names := env.get("ANGELOS_HUB_NAMES", ""):
+        changes["names"] = tuple(name.strip() for name in names.split(",") if name.strip())
+    return check_hub(msgspec.structs.replace(hub, **(changes | options)))
+
+
+def check_hub(hub: HubSettings) -> HubSettings:
+    """Return the hub's settings if they are possible; raise `InvalidInput`."""
+    if not 0 <= hub.port <= _LAST_PORT:
+        raise InvalidInput(
+            f"The hub's port must be a number from 1 to {_LAST_PORT}.",
+            hint="Set ANGELOS_HUB_PORT; the next port is for enrolment.",
+        )
+    for name in (hub.host, *hub.names):
+        if not _is_host(name):
+            raise InvalidInput(
+                f"{name!r} is neither a host name nor an address.",
+                hint="See ANGELOS_HUB_HOST and ANGELOS_HUB_NAMES.",
+            )
+    if is_wildcard(hub.host) and not hub.names:
+        raise InvalidInput(
+            f"The hub listens on {hub.host}, but no name is set by which others reach it.",
+            hint="Set ANGELOS_HUB_NAMES to this machine's name or address.",
+        )
+    return hub
+
+
+def is_wildcard(host: str) -> bool:
+    """Return whether a host means every address of the machine."""
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+def _is_host(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return len(name) <= _LONGEST_NAME and _HOST.fullmatch(name) is not None
+    return True
 
 
 def load_nodes(environ: Mapping[str, str] | None = None) -> NodeSettings:

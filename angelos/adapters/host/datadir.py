@@ -35,7 +35,7 @@ from angelos.core.errors import Conflict, InvalidInput, Unavailable
 T = TypeVar("T")
 FORMAT = 3
 """Changes when this version can no longer read what an earlier one has written."""
-_FILES = ("format", "lock", "system.json", "server.json", "processes.json")
+_FILES = ("angelos.toml", "format", "lock", "system.json", "server.json", "processes.json")
 _SOCKET_NAME_BYTES = 40
 _SOCKET_PATH_BYTES = 107
 

@@ -57,7 +57,7 @@ class Pki:
 
     def __init__(self, directory: Path, clock: Clock, names: Sequence[str] = ()) -> None:
         self.clock = clock
-        self._names = ("localhost", "127.0.0.1", *names)
+        self._names = tuple(dict.fromkeys(("localhost", "127.0.0.1", *names)))
         self._server_file = directory / "hub.pem"
         path = directory / "ca.pem"
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -133,6 +133,8 @@ class Identity:
         enrolled = await _post(f"{self.hub_url}{PREFIX}/renew", body, self._context)
         if enrolled.id != self.id or enrolled.ca != self.enrolled.ca:
             raise InvalidInput("The hub answered with another principal's certificate.")
+        # The address that works here, whatever name the hub has for others.
+        enrolled = msgspec.structs.replace(enrolled, hub_url=self.hub_url)
         _store(self.directory, key, enrolled)
         self._context.load_cert_chain(self.directory / "identity.pem")
         self.enrolled, self._life = enrolled, _life_of(enrolled)
@@ -158,10 +160,16 @@ def _life_of(enrolled: Enrolled) -> tuple[float, float]:
     return begin.timestamp(), end.timestamp()
 
 
-async def enrol(token: str, directory: Path) -> Identity:
+async def enrol(token: str, directory: Path, *, enrol_url: str = "", hub_url: str = "") -> Identity:
     """Turn a token into an identity in `directory`.
 
     The private key is created here and never leaves. Only the CA in the token is trusted.
+
+    Args:
+        token: the single-use token.
+        directory: where key and certificate are kept.
+        enrol_url: where to enrol instead of the token's address.
+        hub_url: where to connect afterwards instead of the address that the hub names.
 
     Raises:
         InvalidInput: the token is invalid, or `directory` cannot be written.
@@ -172,9 +180,12 @@ async def enrol(token: str, directory: Path) -> Identity:
     _prepare(directory)
     key = ec.generate_private_key(ec.SECP256R1())
     body = Enrol(secret=parts.secret, csr=signing_request(key))
-    enrolled = await _post(f"{parts.url}{PREFIX}/enrol", body, client_context(parts.ca))
+    url = enrol_url or parts.url
+    enrolled = await _post(f"{url}{PREFIX}/enrol", body, client_context(parts.ca))
     if enrolled.ca.strip() != parts.ca.strip():
         raise InvalidInput("The hub answered with another CA than the token's.")
+    if hub_url:
+        enrolled = msgspec.structs.replace(enrolled, hub_url=hub_url)
     _store(directory, key, enrolled)
     return Identity(directory, enrolled)
 

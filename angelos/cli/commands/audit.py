@@ -147,9 +147,8 @@ def tail(out: Out, *, lines: int, follow: bool) -> None:
     """Print the last entries; with --json one object per line."""
 
     async def show() -> None:
-        from angelos.client import Angelos
 
-        async with Angelos.connect(out.data_dir, out.token) as angelos:
+        async with out.connect() as angelos:
             size = (await angelos.audit.checkpoint()).size
             async for entry in _entries(angelos, max(-1, size - lines - 1), follow=follow):
                 _print(out, entry)

@@ -113,11 +113,10 @@ async def _stores() -> Diagnosis:
 
 
 async def _system(out: Out) -> Diagnosis:
-    from angelos.client import Angelos
     from angelos.core.errors import AngelError
 
     try:
-        async with Angelos.connect(out.data_dir, out.token) as angelos:
+        async with out.connect() as angelos:
             status = await angelos.status()
     except AngelError as error:
         return Diagnosis("system", "--", error.detail, error.hint)

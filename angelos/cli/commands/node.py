@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import click
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from angelos.core.api import NodeView
+    from angelos.core.node_profile import NodeProfile
 
 
 @click.group(cls=NounGroup)
@@ -38,8 +40,7 @@ def list_nodes(out: Out) -> None:
 def add_node(out: Out, name: str, role: Literal["execution", "labs"], ttl: int) -> None:
     """Print a single-use token for node NAME.
 
-    On its machine: `angelos node join - DIR`, then
-    `python -m angelos.wiring.node --name NAME --dir DIR`.
+    On its machine: `angelos node join - DIR`, then `angelos node run DIR`.
     """
     show_token(out, out.ask(lambda angelos: angelos.nodes.add(name, role, ttl)))
 
@@ -54,6 +55,48 @@ def join_node(out: Out, source: str, folder: str) -> None:
     With - the token is read from standard input; on a terminal it is asked for and not shown.
     """
     join(out, "node", source, folder)
+
+
+@node.command("run")
+@click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
+@click.option("--slots", type=click.IntRange(1, 1024), help="Tasks at once [the cores].")
+@click.option("--label", "labels", multiple=True, metavar="WORD", help="May be repeated.")
+@click.option("--once", is_flag=True, help="End when a task has ended and no other runs.")
+@click.option(
+    "--allow-unsandboxed",
+    is_flag=True,
+    help="Run trusted code even where no box can be made [env: ANGELOS_ALLOW_UNSANDBOXED].",
+)
+@common
+def run_node(
+    out: Out,
+    *,
+    folder: Path,
+    slots: int | None,
+    labels: tuple[str, ...],
+    once: bool,
+    allow_unsandboxed: bool,
+) -> None:
+    """Run the node that has joined in DIR, until Ctrl-C or SIGTERM.
+
+    It waits for the hub as long as it takes. Exit code 1 when the hub refuses it.
+    """
+    del out
+    from angelos.core.errors import InvalidInput
+    from angelos.core.node_profile import MAX_LABELS, is_label
+    from angelos.wiring import node as wiring
+
+    if len(labels) > MAX_LABELS or not all(map(is_label, labels)):
+        raise InvalidInput(f"At most {MAX_LABELS} labels are allowed, each name or name=value.")
+    wiring.run_node(
+        wiring.config_of(
+            folder,
+            slots=slots or 0,
+            labels=labels,
+            once=once,
+            allow_unsandboxed=allow_unsandboxed,
+        )
+    )
 
 
 @node.command("quarantine")
@@ -88,8 +131,17 @@ def nodes_table(views: Iterable[NodeView]) -> str:
             "connected" if view.connected else "away",
             view.tier,
             view.running,
+            _machine(view.profile),
             ", ".join(f"{repo}@{rev[:12]}" for repo, rev in sorted(view.revisions.items())) or "-",
         )
         for view in views
     ]
-    return table(("node", "role", "state", "isolation", "running", "checked out"), rows)
+    return table(("node", "role", "state", "isolation", "running", "machine", "checked out"), rows)
+
+
+def _machine(profile: NodeProfile) -> str:
+    """Return in one cell what a node says of its machine."""
+    gib = profile.memory_bytes / 2**30
+    parts = [f"{profile.cores} cores, {gib:.0f} GiB" if profile.cores else "-"]
+    parts += [*profile.gpus, *profile.labels]
+    return ", ".join(parts)

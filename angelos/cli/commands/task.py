@@ -180,13 +180,12 @@ def _describe(view: TaskView) -> str:
 async def _run(
     out: Out, start: Callable[[Angelos], Awaitable[Task]], printer: _Printer
 ) -> TaskResult:
-    from angelos.client import Angelos
 
     me = asyncio.current_task()
     if me is not None:  # the task is not left running
         for number in ending_signals():
             asyncio.get_running_loop().add_signal_handler(number, me.cancel)
-    async with Angelos.connect(out.data_dir, out.token) as angelos:
+    async with out.connect() as angelos:
         running = await start(angelos)
         try:
             async with running:

@@ -26,9 +26,40 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--port", type=click.IntRange(1, 65_535), help="Port of JupyterLab [any free one].")
+@click.option(
+    "--nodes",
+    type=click.IntRange(0, 64),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Execution nodes on this machine, with one that tests changes; 0: none.",
+)
+@click.option("--hub-host", metavar="HOST", help="Where the hub listens [env: ANGELOS_HUB_HOST].")
+@click.option(
+    "--hub-port",
+    type=click.IntRange(1, 65_534),
+    metavar="PORT",
+    help="Its port, and the next one for enrolment [env: ANGELOS_HUB_PORT].",
+)
+@click.option(
+    "--hub-name",
+    "hub_names",
+    multiple=True,
+    metavar="NAME",
+    help="How other machines reach it; may be repeated [env: ANGELOS_HUB_NAMES].",
+)
 @click.option("--lab/--no-browser", default=False, help="Open JupyterLab in a browser.")
 @common
-def up(out: Out, *, port: int | None, lab: bool) -> None:
+def up(
+    out: Out,
+    *,
+    port: int | None,
+    lab: bool,
+    nodes: int,
+    hub_host: str | None,
+    hub_port: int | None,
+    hub_names: tuple[str, ...],
+) -> None:
     """Start stores, server and nodes, and keep them running until Ctrl-C or SIGTERM.
 
     With --json each step is one line {"event", "seconds", ...}; `ready` comes when everything runs.
@@ -36,7 +67,12 @@ def up(out: Out, *, port: int | None, lab: bool) -> None:
     from angelos.wiring.settings import load
 
     require("server")
-    settings = load(data_dir=out.data_dir, port=port or 0)
+    settings = load(
+        data_dir=out.data_dir,
+        port=port or 0,
+        local_nodes=nodes,
+        hub={"host": hub_host, "port": hub_port, "names": hub_names},
+    )
     sys.exit(asyncio.run(_up(settings, _Teller(out), lab=lab)))
 
 

@@ -30,6 +30,7 @@ from angelos.core.ids import (
     TaskId,
 )
 from angelos.core.messages import Message, Status, Tier
+from angelos.core.node_profile import NodeProfile
 from angelos.core.repository import Change
 
 SUPERVISOR = PrincipalId("system/supervisor")
@@ -158,6 +159,7 @@ class NodeRecord(Message, frozen=True, kw_only=True):
     gone_at: float | None = None
     """When its connection was lost; None if it is connected or never was."""
     quarantined: bool = False
+    profile: NodeProfile = NodeProfile()
     checkouts: dict[str, CheckoutRecord] = {}
 
 

@@ -62,6 +62,7 @@ def node_known(state: ControlState, fact: Fact) -> ControlState:
         tier=data.tier,
         since=fact.at,
         gone_at=None,
+        profile=data.profile,
         checkouts={
             # An attempt that failed on the node's side may succeed now.
             repo: msgspec.structs.replace(checkout, attempt=0)

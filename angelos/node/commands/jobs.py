@@ -97,6 +97,11 @@ class Jobs:
         finally:
             self._jobs.pop(job.command.id, None)
 
+    @property
+    def idle(self) -> bool:
+        """Whether no command is being carried out."""
+        return not self._jobs
+
     def of_task(self, task: TaskId) -> list[Job]:
         """Return the jobs that run a task."""
         return [job for job in self._jobs.values() if job.task == task]

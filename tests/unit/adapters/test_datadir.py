@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -11,7 +13,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from angelos.adapters.host.children import start_ticks
+from angelos.adapters.host.children import belongs_to, end_recorded, spawn, start_ticks
 from angelos.adapters.host.datadir import (
     FORMAT,
     DataDir,
@@ -23,7 +25,7 @@ from angelos.adapters.host.datadir import (
 )
 from angelos.client.settings import find_data_dir
 from angelos.core.errors import Conflict, InvalidInput, Unavailable
-from angelos.testing import need
+from angelos.testing import eventually, need
 from angelos.wiring.settings import load
 
 
@@ -261,3 +263,58 @@ def test_a_place_that_is_no_data_directory_is_told(tmp_path):
         DataDir(tmp_path / "file").system()
     with pytest.raises(InvalidInput, match="cannot be read"):
         DataDir(tmp_path / ("x" * 300)).system()
+
+
+def test_a_copy_has_another_id_and_none_of_the_originals_records(tmp_path):
+    original = DataDir(tmp_path / "original")
+    original.create()
+    me = {"pid": os.getpid(), "start_ticks": start_ticks(os.getpid())}
+    with original.locked() as owned:
+        assert not owned.copied
+        original.write_processes([Process("valkey", **me)])
+        original.write_server(ServerFile(**me, hub_url="https://h:1", enrol_url="https://h:2"))
+        shutil.copytree(original.root, tmp_path / "copy")
+        copy = DataDir(tmp_path / "copy")
+        assert copy.server() is None, "nor before it is started"
+        assert copy.last_server() is None
+        with copy.locked() as copied:
+            assert copied.copied
+            assert copied.id != owned.id
+            assert copy.processes() == []
+            copy.write_processes([])
+        with copy.locked() as again:
+            assert again == (copied.id, False)
+    with original.locked() as again:
+        assert again == (owned.id, False)
+        assert original.processes() == [Process("valkey", **me)]
+    (tmp_path / "original").rename(tmp_path / "moved")
+    with DataDir(tmp_path / "moved").locked() as moved:
+        assert moved == (owned.id, False), "to be moved is not to be copied"
+
+
+def test_a_damaged_lock_is_a_new_one(tmp_path):
+    data = DataDir(tmp_path / "data")
+    data.create()
+    (data.root / "lock").write_bytes(b"\x00garbage")
+    with data.locked() as owned:
+        assert owned.id
+        assert not owned.copied
+
+
+async def test_only_processes_of_the_directory_are_ended(tmp_path):
+    child = spawn(
+        ["/bin/sleep", "600"], log=tmp_path / "log", end_with=signal.SIGTERM, identity="mine"
+    )
+    try:
+
+        async def execed() -> bool:
+            return belongs_to(child.pid, "mine")
+
+        await eventually(execed, "its environment")
+        ticks = start_ticks(child.pid)
+        assert not await end_recorded(child.pid, ticks, identity="another")
+        assert child.poll() is None
+        assert await end_recorded(child.pid, ticks, identity="mine")
+    finally:
+        child.kill()
+        child.wait()
