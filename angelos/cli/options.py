@@ -26,7 +26,10 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
 
     @click.option("--data-dir", metavar="DIR", help="Data directory [env: ANGELOS_DATA_DIR].")
     @click.option(
-        "--url", metavar="URL", help="Address of a system on another machine [env: ANGELOS_URL]."
+        "--url",
+        "system_url",
+        metavar="URL",
+        help="Address of a system on another machine [env: ANGELOS_URL].",
     )
     @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
     @click.option(
@@ -39,12 +42,12 @@ def common(command: Callable[..., None]) -> Callable[..., None]:
     def wrapped(
         *args: Any,
         data_dir: str | None,
-        url: str | None,
+        system_url: str | None,
         as_json: bool,
         token_file: str | None,
         **kwargs: Any,
     ) -> None:
-        out = Out(data_dir, as_json=as_json, url=url or "")
+        out = Out(data_dir, as_json=as_json, url=system_url or "")
         with out.errors():
             out.token = read_token(token_file)
             command(*args, out=out, **kwargs)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import platform
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from importlib.metadata import version
+from inspect import isawaitable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -38,7 +40,8 @@ class Diagnosis(NamedTuple):
 def doctor(out: Out) -> None:
     """Check what this machine can do: a real sandbox, both stores, versions, the running system.
 
-    Exit code 1 if something that is needed does not work.
+    Exit code 1 if something that is needed does not work, and always where plain code would be
+    refused by the policy and the isolation in force. A check that fails does not stop the rest.
     """
     checks, tier = asyncio.run(_checks(out))
     lines = [
@@ -51,12 +54,137 @@ def doctor(out: Out) -> None:
     sys.exit(0 if ok else FAILED)
 
 
-async def _checks(out: Out) -> tuple[list[Diagnosis], Tier]:
+async def _checks(out: Out) -> tuple[list[Diagnosis], str]:
     """Return the report's lines, and the isolation that a sandbox has here."""
-    from angelos.node.sandbox.probe import probe
+    tier: list[str] = []
 
-    machine, stores, system = await asyncio.gather(probe(), _stores(), _system(out))
-    return [_python(), *_packages(), *_sandbox(machine), stores, system], machine.tier
+    async def sandbox() -> list[Diagnosis]:
+        from angelos.node.sandbox.probe import probe
+
+        machine = await probe()
+        tier.append(machine.tier)
+        return _sandbox(machine)
+
+    async def boxes() -> list[Diagnosis]:
+        """Check one after the other: two sandboxes of one process get in each other's way."""
+        isolation = await _guarded("isolation", sandbox)
+        return [*isolation, *await _guarded("plain code", _plain_code)]
+
+    parts = await asyncio.gather(
+        _guarded("python", _python),
+        _guarded("packages", lambda: list(_packages())),
+        boxes(),
+        _guarded("data directory", lambda: _data_dir(out)),
+        _guarded("stores", _stores),
+        _guarded("system", lambda: _system(out)),
+    )
+    return [check for part in parts for check in part], tier[0] if tier else "none"
+
+
+Report = list[Diagnosis] | Diagnosis
+
+
+async def _guarded(
+    name: str, check: Callable[[], Report] | Callable[[], Awaitable[Report]]
+) -> list[Diagnosis]:
+    """Return what a check reports; one that raises is itself a failure."""
+    try:
+        report = check()
+        if isawaitable(report):
+            report = await report
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other checks go on
+        hint = str(getattr(error, "hint", "") or "")
+        return [Diagnosis(name, "FAIL", f"{type(error).__name__}: {error}", hint)]
+    return report if isinstance(report, list) else [report]
+
+
+async def _plain_code() -> Diagnosis:
+    """Run plain code in the sandbox of a node here, and ask the policy whether it may run."""
+    from angelos.core.messages import Limits, Status
+    from angelos.core.run_session import run_session
+    from angelos.core.runs import Exit, RunSpec
+    from angelos.node.config import SandboxConfig
+    from angelos.node.sandbox.sandbox import BubblewrapSandbox
+    from angelos.wiring.settings import load_nodes
+
+    unsandboxed = load_nodes().allow_unsandboxed
+    config = SandboxConfig(ready_boxes=0, allow_unsandboxed=unsandboxed)
+    end: Exit | None = None
+    async with BubblewrapSandbox(config) as sandbox:
+        spec = RunSpec(argv=(), code="print(6 * 7)", limits=Limits(wall_s=30))
+        async for event in run_session(sandbox, spec):
+            if isinstance(event, Exit):
+                end = event
+        tier = sandbox.tier
+    hint = "See the lines above for what is missing."
+    if end is None or end.status is not Status.ok:
+        how = end.status if end else "nothing"
+        return Diagnosis("plain code", "FAIL", f"it ends as {how}, tier {tier}", hint)
+    reason = _refusal(tier, unsandboxed=unsandboxed)
+    if reason:
+        return Diagnosis("plain code", "FAIL", f"the policy refuses it: {reason}", hint)
+    return Diagnosis("plain code", "ok", f"runs, tier {tier}")
+
+
+def _refusal(tier: Tier, *, unsandboxed: bool) -> str:
+    """Return why the policy refuses a researcher's plain code in this tier; empty if it does not.
+
+    A machine without the server has no policy; its server's refuses code without isolation.
+    """
+    from angelos.core.ids import PrincipalId
+    from angelos.core.messages import Limits, Tier
+
+    if extras.missing("server"):
+        return "" if tier is not Tier.none or unsandboxed else "there is no isolation"
+    from angelos.control.config import POLICY_DIR
+    from angelos.control.policy.engine import Policy, Request
+
+    limits = Limits()
+    request = Request(
+        principal=PrincipalId("person/doctor"),
+        role="researcher",
+        action="run",
+        resource=("Node", "node/doctor"),
+        context={
+            "code": True,
+            "guard": True,
+            "pipeline": False,
+            "quarantined": False,
+            "tier": tier.value,
+            "unsandboxed": unsandboxed,
+            "wall_ms": round(limits.wall_s * 1000),
+            "cpu_ms": round(limits.cpu_s * 1000),
+            "memory_mb": limits.memory_mb,
+            "pids": limits.pids,
+            "output_bytes": limits.output_bytes,
+            "disk_mb": limits.disk_mb,
+        },
+    )
+    decision = Policy.load(POLICY_DIR).ask(request)
+    return "" if decision.allowed else decision.reason
+
+
+def _data_dir(out: Out) -> Diagnosis:
+    """Check the directory that the system would use: its owner, format and disk."""
+    from angelos.adapters.host.aof import MIN_FREE, free_bytes
+    from angelos.adapters.host.datadir import DataDir
+    from angelos.client.settings import find_data_dir
+
+    data = DataDir(out.data_dir or find_data_dir())
+    folder = data.root
+    while not folder.exists():
+        folder = folder.parent
+    if data.root.exists():
+        if data.root.stat().st_uid != os.geteuid():
+            return Diagnosis("data directory", "FAIL", f"{data.root} belongs to another user")
+        data.check_format()
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return Diagnosis("data directory", "FAIL", f"{folder} cannot be written")
+    free = free_bytes(folder)
+    if free < MIN_FREE:
+        detail = f"the disk of {folder} is nearly full: {free >> 20} MiB are free"
+        return Diagnosis("data directory", "FAIL", detail, "Writes are refused below 64 MiB.")
+    return Diagnosis("data directory", "ok", f"{data.root}, {free >> 30} GiB free")
 
 
 def _python() -> Diagnosis:
