@@ -131,34 +131,25 @@ def _refusal(tier: Tier, *, unsandboxed: bool) -> str:
 
     A machine without the server has no policy; its server's refuses code without isolation.
     """
-    from angelos.core.ids import PrincipalId
-    from angelos.core.messages import Limits, Tier
+    from angelos.core.messages import Tier
 
     if extras.missing("server"):
         return "" if tier is not Tier.none or unsandboxed else "there is no isolation"
     from angelos.control.config import POLICY_DIR
     from angelos.control.policy.engine import Policy, Request
+    from angelos.control.state.models import NodeRecord
+    from angelos.control.tasks.service import run_context
+    from angelos.core.api import SubmitTask
+    from angelos.core.ids import PrincipalId
 
-    limits = Limits()
+    node = NodeRecord(id=PrincipalId("node/doctor"), role="execution", tier=tier)
+    context = run_context(SubmitTask(code="print(1)"), node, unsandboxed=unsandboxed)
     request = Request(
         principal=PrincipalId("person/doctor"),
         role="researcher",
         action="run",
-        resource=("Node", "node/doctor"),
-        context={
-            "code": True,
-            "guard": True,
-            "pipeline": False,
-            "quarantined": False,
-            "tier": tier.value,
-            "unsandboxed": unsandboxed,
-            "wall_ms": round(limits.wall_s * 1000),
-            "cpu_ms": round(limits.cpu_s * 1000),
-            "memory_mb": limits.memory_mb,
-            "pids": limits.pids,
-            "output_bytes": limits.output_bytes,
-            "disk_mb": limits.disk_mb,
-        },
+        resource=("Node", node.id),
+        context={**context, "pipeline": False, "quarantined": False},
     )
     decision = Policy.load(POLICY_DIR).ask(request)
     return "" if decision.allowed else decision.reason

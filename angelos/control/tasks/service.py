@@ -221,20 +221,7 @@ class TaskService:
 
     def policy_context(self, body: SubmitTask, node: NodeRecord) -> dict[str, bool | int | str]:
         """Return the context of a run in which the policy decides."""
-        limits = body.limits
-        return {
-            "code": bool(body.code),
-            "guard": body.guard,
-            "labs": node.role == "labs",
-            "tier": node.tier.value,
-            "unsandboxed": self._context.config.allow_unsandboxed,
-            "wall_ms": round(limits.wall_s * 1000),
-            "cpu_ms": round(limits.cpu_s * 1000),
-            "memory_mb": limits.memory_mb,
-            "pids": limits.pids,
-            "output_bytes": limits.output_bytes,
-            "disk_mb": limits.disk_mb,
-        }
+        return run_context(body, node, unsandboxed=self._context.config.allow_unsandboxed)
 
     # -- helpers -----------------------------------------------------------------------------
 
@@ -346,3 +333,23 @@ def _request(by: PrincipalId, body: SubmitTask, cases: CasePlan | None = None) -
     """Return the SHA-256 of a request, its command id left out."""
     request = msgspec.structs.replace(body, command=None)
     return digest(encode((by, request, cases) if cases is not None else (by, request)))
+
+
+def run_context(
+    body: SubmitTask, node: NodeRecord, *, unsandboxed: bool
+) -> dict[str, bool | int | str]:
+    """Return the context in which the policy decides on a run; `unsandboxed` is the operator's."""
+    limits = body.limits
+    return {
+        "code": bool(body.code),
+        "guard": body.guard,
+        "labs": node.role == "labs",
+        "tier": node.tier.value,
+        "unsandboxed": unsandboxed,
+        "wall_ms": round(limits.wall_s * 1000),
+        "cpu_ms": round(limits.cpu_s * 1000),
+        "memory_mb": limits.memory_mb,
+        "pids": limits.pids,
+        "output_bytes": limits.output_bytes,
+        "disk_mb": limits.disk_mb,
+    }
