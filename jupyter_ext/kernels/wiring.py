@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jupyter_server.gateway.gateway_client import GatewayClient
+from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
 from traitlets.config import Config
 
+from jupyter_ext.kernels.contents import LinklessContents
 from jupyter_ext.kernels.manager import (
     BoxedKernelManager,
     BoxedKernelSpecManager,
@@ -35,6 +37,8 @@ def use_boxes(serverapp: ServerApp) -> None:
             }
         )
     )
+    if serverapp.contents_manager_class is AsyncLargeFileManager:
+        serverapp.contents_manager_class = LinklessContents
     if GatewayClient.instance(parent=serverapp).gateway_enabled:
         return
     serverapp.allow_external_kernels = False  # others' connection files lead to kernels without box
