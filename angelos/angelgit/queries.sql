@@ -178,3 +178,11 @@ values (%(sha256)s, %(number)s, %(body)s) on conflict do nothing
 
 -- name: blob_piece
 select body from angelgit_blob_piece where sha256 = %(sha256)s and number = %(number)s
+
+-- name: remains
+select body from angelgit_remains where document = %(document)s
+order by number desc limit %(limit)s
+
+-- name: put_remains
+insert into angelgit_remains (document, client, clock, body) values (%s, %s, %s, %s)
+on conflict (document, client, clock) do update set body = excluded.body

@@ -172,12 +172,12 @@ class AngelGit(RevisionQueries):
             TooLarge: the update is larger than a document may be.
             Unavailable: the log does not answer.
         """
-        size = await self._live.ingest(document, update, writer)
+        size, extra = await self._live.ingest(document, update, writer)
         if size:
             row = self._live.index.row(document)
             self._typed_files.add(document)
             self._activity.add(f"{row.repo}:{row.path}", size)
-        return b""
+        return extra
 
     async def write_file(self, document: DocumentId) -> str | None:
         """Make a working file and its document equal; return the SHA-256 of the file.

@@ -218,7 +218,7 @@ def _cells_edit(change: Callable[[Json, Any], None]) -> Callable[[EditedFiles, A
         file = _file(edited, edit.path)
         if not (file.live and is_notebook(edit.path)):
             raise InvalidInput(f"{edit.path} is no notebook.")
-        book = copy.deepcopy(notebook.parse(file.text, edit.path))
+        book = copy.deepcopy(notebook.load(file.text, edit.path))
         change(book, edit)
         _put_text(edited, edit.path, notebook.dump(book))
 

@@ -65,5 +65,5 @@ def canonical(path: str, text: str, like: str | None = None) -> str:
     """
     if not is_notebook(path):
         return text
-    old = notebook.parse(like, path) if like is not None else None
+    old = notebook.load(like, path) if like is not None else None
     return notebook.dump(notebook.parse(text, path, old))

@@ -221,7 +221,7 @@ def _scopes(path: str, doc: Doc[Any]) -> list[Any]:
 
 def _write(path: str, doc: Doc[Any], text: str) -> None:
     if is_notebook(path):
-        notebook.write(doc, notebook.parse(text, path))
+        notebook.write(doc, notebook.load(text, path))
         return
     newline, body = _newline(text)
     flags, source = doc.get("angelos", type=Map), doc.get("source", type=Text)

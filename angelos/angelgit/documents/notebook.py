@@ -16,7 +16,8 @@ import copy
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Collection, Iterator, Sequence
 from difflib import SequenceMatcher
 from typing import Any, NoReturn, cast
 
@@ -32,6 +33,15 @@ _COMPARED = 2_000
 _LIKENESS = 0.6
 """... and how much of them is common to two versions of one cell."""
 _SHARED = {"source", "metadata", "outputs", "execution_state"}
+CELL_TYPES = ("code", "markdown", "raw")
+_CELL_ID = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_COMMON = ("id", "cell_type", "metadata", "source")
+_FIELDS = {
+    "code": (*_COMMON, "outputs", "execution_count"),
+    "markdown": (*_COMMON, "attachments"),
+    "raw": (*_COMMON, "attachments"),
+}
+"""What nbformat 4.5 knows of each type of cell."""
 
 
 def parse(text: str, path: str, like: Json | None = None) -> Json:
@@ -75,11 +85,31 @@ def parse(text: str, path: str, like: Json | None = None) -> Json:
         duplicate = next(i for i in ids if ids.count(i) > 1)
         raise InvalidInput(f"{path} has two cells with the id {duplicate!r}.")
     try:
-        nbformat.validate(nb)
+        nbformat.validate(_without_unknown(nb))
     except nbformat.ValidationError as error:
         raise InvalidInput(f"{path} is not a valid notebook: {error}") from error
     for cell in nb["cells"]:
         _tidy(cell)
+    return nb
+
+
+def load(text: str, path: str) -> Json:
+    """Return the notebook of a canonical text, which AngelGit wrote itself.
+
+    It is not validated: what a room has accepted may hold outputs that no kernel sends.
+
+    Raises:
+        InvalidInput: it is not JSON, or two cells have one id.
+    """
+    try:
+        nb = json.loads(text)
+        ids = [cell["id"] for cell in nb["cells"]]
+    except (ValueError, RecursionError, KeyError, TypeError) as error:
+        raise InvalidInput(f"{path} is not a notebook: {error!r}") from error
+    if len(set(ids)) != len(ids):
+        raise InvalidInput(f"{path} has two cells with one id.")
+    for cell in nb["cells"]:
+        _join_lines(cell)
     return nb
 
 
@@ -95,18 +125,93 @@ def dump(nb: Json) -> str:
 def read(doc: Doc[Any]) -> Json:
     """Return the notebook in a document, without the keys that exist only in live documents."""
     meta = _integral(doc.get("meta", type=Map).to_py() or {})
-    raw = _integral(doc.get("cells", type=Array).to_py() or [])
     # A client may put any value into the array; a value that is no cell is left out of the file.
-    cells = [c for c in raw if isinstance(c, dict) and isinstance(c.get("source"), str)]
+    cells = [cell for cell in sound_cells(plain_cells(doc)) if cell is not None]
     for cell in cells:
         cell.pop("execution_state", None)
         _tidy(cell)
+    metadata, minor = meta.get("metadata"), meta.get("nbformat_minor")
     return {
         "cells": cells,
-        "metadata": meta.get("metadata", {}),
-        "nbformat": meta.get("nbformat", 4),
-        "nbformat_minor": meta.get("nbformat_minor", 5),
+        "metadata": metadata if isinstance(metadata, dict) else {},
+        "nbformat": 4,
+        "nbformat_minor": max(minor, 5) if type(minor) is int else 5,
     }
+
+
+def plain_cells(doc: Doc[Any]) -> list[Any]:
+    """Return the values in the array of cells as plain data, as a client put them there."""
+    return _integral(doc.get("cells", type=Array).to_py() or [])
+
+
+def sound_cells(raw: Sequence[Any]) -> list[Json | None]:
+    """Return cells with all of their parts, each with an id of its own; None for what is none.
+
+    Of two cells with one id the second is left out if it has the same text, which is what two
+    people make who move a cell; otherwise it gets another id.
+    """
+    sound: list[Json | None] = []
+    sources: dict[str, str] = {}
+    for index, value in enumerate(raw):
+        if not isinstance(value, dict):
+            sound.append(None)
+            continue
+        cell = _sound_cell(value)
+        cell_id = cell.get("id")
+        if not isinstance(cell_id, str) or not _CELL_ID.fullmatch(cell_id):
+            cell["id"] = _derived_id(f"{index}\0{cell['source']}", sources)
+        elif cell_id in sources:
+            if sources[cell_id] == cell["source"]:
+                sound.append(None)
+                continue
+            cell["id"] = _derived_id(f"{cell_id}\0{cell['source']}", sources)
+        sources[cell["id"]] = cell["source"]
+        sound.append(cell)
+    return sound
+
+
+def _sound_cell(value: Json) -> Json:
+    cell = dict(value)
+    source = cell.get("source", "")
+    cell["source"] = source if isinstance(source, str) else _as_text(source)
+    metadata = cell.get("metadata")
+    cell["metadata"] = metadata if isinstance(metadata, dict) else {}
+    kind = cell.get("cell_type")
+    if kind not in CELL_TYPES:
+        cell["cell_type"] = "raw"
+        cell["metadata"] = {**cell["metadata"], "angelos": {"cell_type": _as_text(kind)}}
+    if cell["cell_type"] == "code":
+        outputs = cell.get("outputs")
+        cell["outputs"] = outputs if isinstance(outputs, list) else []
+        cell.setdefault("execution_count", None)
+    return cell
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if _is_lines(value):
+        return "".join(cast("list[str]", value))
+    return "" if value is None else json.dumps(value, default=str, ensure_ascii=False)
+
+
+def _derived_id(salt: str, used: Collection[str]) -> str:
+    """Return an id that is derived and not random: the same notebook must have one text."""
+    number = 0
+    while True:
+        derived = hashlib.sha256(f"{number}\0{salt}".encode("utf-8", "replace")).hexdigest()[:8]
+        if derived not in used:
+            return derived
+        number += 1
+
+
+def _without_unknown(nb: Json) -> Json:
+    """Return a notebook without the fields of cells that nbformat does not know."""
+    cells = []
+    for cell in nb["cells"]:
+        known = _FIELDS.get(cell.get("cell_type"), ())
+        cells.append({key: cell[key] for key in cell if key in known or not known})
+    return {**nb, "cells": cells}
 
 
 def write(doc: Doc[Any], new: Json) -> None:
@@ -131,10 +236,10 @@ def write(doc: Doc[Any], new: Json) -> None:
             in_place.add(old_ids[index])
     for index, cell in enumerate(new["cells"]):
         if cell["id"] not in in_place:
-            cells.insert(index, _new_cell(cell))
+            cells.insert(index, new_cell(cell))
         elif not _edit_cell(cast("Map[Any]", cells[index]), cell):
             del cells[index]
-            cells.insert(index, _new_cell(cell))
+            cells.insert(index, new_cell(cell))
 
 
 def moved_cells(before: Sequence[str], after: Sequence[str]) -> set[str]:
@@ -189,19 +294,23 @@ def _write_meta(doc: Doc[Any], new: Json) -> None:
         meta["metadata"] = Map(copy.deepcopy(new["metadata"]))
 
 
-def _new_cell(cell: Json) -> Map[Any]:
+def new_cell(cell: Json) -> Map[Any]:
+    """Return a cell as it is put into a document."""
     shared: Json = {k: copy.deepcopy(v) for k, v in cell.items() if k not in _SHARED}
     shared["source"] = Text(cell["source"])
     shared["metadata"] = Map(copy.deepcopy(cell.get("metadata", {})))
     if cell["cell_type"] == "code":
-        shared["outputs"] = Array(_new_outputs(cell.get("outputs", [])))
+        shared["outputs"] = Array(new_outputs(cell.get("outputs", [])))
         shared["execution_state"] = "idle"
     return Map(shared)
 
 
-def _new_outputs(outputs: list[Json]) -> list[Map[Any]]:
+def new_outputs(outputs: list[Json]) -> list[Map[Any]]:
+    """Return outputs as they are put into a document."""
     shared = []
     for output in copy.deepcopy(outputs):
+        if not isinstance(output, dict):
+            continue
         if output.get("output_type") == "stream":
             output["text"] = Text(output.get("text", ""))
         shared.append(Map(output))
@@ -225,7 +334,7 @@ def _edit_cell(ycell: Map[Any], new: Json) -> bool:
         if not isinstance(outputs, Array):
             return False
         outputs.clear()
-        outputs.extend(_new_outputs(new.get("outputs", [])))
+        outputs.extend(new_outputs(new.get("outputs", [])))
     for key in ({*old, *new}) - _SHARED:
         if key not in new:
             del ycell[key]
@@ -263,8 +372,12 @@ def _update(shared: Map[Any], new: Json, keep: tuple[str, ...] = ()) -> None:
 
 def _integral(value: Any) -> Any:
     """Return a value with integral floats as ints: a CRDT has only JavaScript's numbers."""
-    if type(value) is float and value.is_integer() and abs(value) < 2**53:
-        return int(value)
+    if type(value) is float:
+        if not math.isfinite(value):
+            return None  # JSON has no such number
+        return int(value) if value.is_integer() and abs(value) < 2**53 else value
+    if isinstance(value, bytes | bytearray):
+        return value.hex()
     if isinstance(value, list):
         return [_integral(v) for v in value]
     if isinstance(value, dict):

@@ -9,15 +9,32 @@ For example:
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
+import pycrdt
 from pycrdt import Doc
 
-from angelos.angelgit.documents import crdt
+from angelos.angelgit.documents import carry, crdt, yjs
+from angelos.angelgit.documents.carry import MergeText, Remains
+from angelos.angelgit.documents.repair import repair
 from angelos.core.errors import InvalidInput
-from angelos.core.ids import Offset
+from angelos.core.ids import Offset, PrincipalId
 
 _MAX_DEFERRED = 256
+
+
+class IngestedUpdate(NamedTuple):
+    """What became of an update from a room."""
+
+    new: bytes | None
+    """What must be logged for it; None: nothing was new."""
+    extra: bytes = b""
+    """What the document was edited by, so that everything in the update is seen."""
+    deleted: Sequence[Remains] = ()
+    """The cells that were deleted."""
+    changed: Sequence[Remains] = ()
+    """The deleted cells into which it types."""
 
 
 class Replica:
@@ -56,6 +73,59 @@ class Replica:
             )
         self.deferred.append(update)
         return update
+
+    def ingest(
+        self, update: bytes, remains: list[Remains], writer: PrincipalId, merge: MergeText
+    ) -> IngestedUpdate:
+        """Apply an update from a room, and see to it that what it brings is seen.
+
+        Args:
+            update: the update.
+            remains: those of the document's deleted cells; what is typed there is carried over.
+            writer: who made it.
+            merge: the line merge.
+
+        Raises:
+            InvalidInput: as `apply`.
+        """
+        if not self.path.endswith(".ipynb"):
+            return IngestedUpdate(self.apply(update))
+        with crdt.guarded(self.path):
+            decoded = yjs.decode(update)
+        deleted = self.doomed_cells(update)
+        new = self.apply(update)
+        if self.deferred:
+            return IngestedUpdate(new, deleted=deleted)
+        with crdt.guarded(self.path):
+            event = yjs.decode(new or crdt.EMPTY)
+            lost = carry.lost_structs(decoded, event)
+            unseen = [one for one in decoded.deleted if one not in event.deleted]
+            behind = bool(unseen) and any(one.deleted_from(decoded.deleted) for one in remains)
+            changed: list[Remains] = []
+            with crdt.recorded(self._doc) as events:
+                if decoded.deleted or any(s.kind != yjs.STRING for s in decoded.structs):
+                    deleted += self._repair()
+                if lost or behind:
+                    places = remains + deleted
+                    with self._doc.transaction():
+                        changed = carry.carry(
+                            self._doc, places, lost, decoded.deleted, writer, merge
+                        )
+                    deleted = places[len(remains) :]
+            extra = pycrdt.merge_updates(*events) if events else b""
+        return IngestedUpdate(new, extra, deleted, changed)
+
+    def doomed_cells(self, update: bytes) -> list[Remains]:
+        """Return the cells that an update, which is not applied yet, deletes."""
+        if not self.path.endswith(".ipynb"):
+            return []
+        with crdt.guarded(self.path):
+            return carry.remains_of(self._doc, yjs.decode(update))
+
+    def _repair(self) -> list[Remains]:
+        """Set cells right; return those that are deleted for it."""
+        with self._doc.transaction():
+            return repair(self._doc)
 
     def new_clients(self, update: bytes) -> set[int]:
         """Return the client ids of the edits in an update that the document does not hold."""

@@ -124,7 +124,7 @@ def _merge_presence(path: str, sides: _Sides, resolve: Resolve) -> FileMerge:
     woven = merge(path, base.text, current.text, empty).woven(force=resolve is Resolve.remove)
     if woven is None:
         return FileMerge(current, [_conflict(path, sides, kind)])
-    blank = not notebook.parse(woven, path)["cells"] if is_notebook(path) else not woven
+    blank = not notebook.load(woven, path)["cells"] if is_notebook(path) else not woven
     return FileMerge(None if blank else current._replace(body=woven.encode()), [])
 
 
@@ -141,7 +141,7 @@ def _conflict(path: str, sides: _Sides, kind: ConflictKind) -> MergeConflict:
 def _text_conflicts(path: str, base: str, current: str, proposed: str) -> list[MergeConflict]:
     if not is_notebook(path):
         return conflicts.text_conflicts(path, base, current, proposed)
-    books = [notebook.parse(text, path) for text in (base, current, proposed)]
+    books = [notebook.load(text, path) for text in (base, current, proposed)]
     rows = conflicts.notebook_conflicts(path, *books)
     whole = file_conflict(path, base, current, proposed, ConflictKind.lines)
     return rows or [whole]

@@ -58,7 +58,7 @@ def hunks_of(path: str, before: str | None, after: str | None) -> tuple[PendingH
         whole = _hunk(path, kind, before=before or "", after=after or "")
         return _with_ids([whole])
     if is_notebook(path):
-        books = (notebook.parse(before, path), notebook.parse(after, path))
+        books = (notebook.load(before, path), notebook.load(after, path))
         return _with_ids(_notebook_hunks(path, *books))
     return _with_ids(_text_hunks(path, before, after))
 
@@ -91,7 +91,7 @@ def placed(
     if not is_notebook(path):
         shifts = line_hunks(before, live)
         return tuple(_placed(hunk, shifts) for hunk in hunks)
-    old, now = (_by_id(notebook.parse(text, path)) for text in (before, live))
+    old, now = (_by_id(notebook.load(text, path)) for text in (before, live))
     shifts_of = {
         cell: line_hunks(old[cell]["source"], now[cell]["source"])
         for cell in {hunk.cell for hunk in hunks if hunk.kind is ChangeKind.text}
@@ -107,7 +107,7 @@ def part_text(path: str, before: str, after: str, chosen: Collection[HunkId]) ->
     hunks = [hunk for hunk in hunks_of(path, before, after) if hunk.id in chosen]
     if not is_notebook(path):
         return _with_lines(before, hunks)
-    old, new = notebook.parse(before, path), notebook.parse(after, path)
+    old, new = notebook.load(before, path), notebook.load(after, path)
     return notebook.dump(_with_cells(old, new, hunks))
 
 

@@ -152,9 +152,15 @@ def merge(path: str, base: str, current: str, proposed: str) -> MergeResult:
         proposed: the text that is merged.
     """
     if is_notebook(path) and len({base, current, proposed}) == 3:  # noqa: PLR2004 - all differ
-        books = [notebook.parse(text, path) for text in (base, current, proposed)]
+        books = [notebook.load(text, path) for text in (base, current, proposed)]
         return _merge_notebooks(*books)
     return merge_text(base, current, proposed)
+
+
+def merged_text(base: str, current: str, proposed: str) -> str | None:
+    """Return the line merge of two texts that come from `base`, None if they conflict."""
+    merged = merge_text(base, current, proposed)
+    return None if merged.has_conflicts else merged.text
 
 
 def merge_text(base: str, current: str, proposed: str) -> TextMerge:

@@ -15,10 +15,12 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from msgspec import structs
 
 from angelos.angelgit.documents import crdt
-from angelos.angelgit.documents.replica import Replica
+from angelos.angelgit.documents.replica import IngestedUpdate, Replica
+from angelos.angelgit.merge.three_way import merged_text
 from angelos.angelgit.storage.index import DocumentIndex
 from angelos.angelgit.storage.log import DocumentLog, LogEntry
 from angelos.angelgit.storage.models import DocumentRow, UnloggedUpdate, sha256
+from angelos.angelgit.storage.remains import CellRemains
 from angelos.angelgit.storage.store import Snapshot, Stores
 from angelos.angelgit.storage.writers import Writers
 from angelos.angelgit.threads import in_thread
@@ -42,6 +44,7 @@ class LiveReplicas:
         self.log = document_log
         self.index = DocumentIndex(stores)
         self.writers = Writers(stores.database)
+        self.remains = CellRemains(stores.database)
         self._stores = stores
         self._replicas: OrderedDict[str, Replica] = OrderedDict()
         self._locks: dict[str, asyncio.Lock] = {}
@@ -137,19 +140,47 @@ class LiveReplicas:
             replica = await self.replica(row.repo, document, row.path)
             return [replica.state(), *replica.deferred]
 
-    async def ingest(self, document: str, update: bytes, writer: PrincipalId) -> int:
-        """Log an update from a room; return how many bytes were new, 0 for none."""
+    async def ingest(self, document: str, update: bytes, writer: PrincipalId) -> tuple[int, bytes]:
+        """Log an update from a room, and what its document needs beside it.
+
+        Returns:
+            How many bytes were new, and the update that rooms have to apply behind it.
+        """
         if len(update) > MAX_FILE_BYTES:
             raise TooLarge(f"An update of {len(update)} bytes is too large for a document.")
         async with self.lock_document(document) as row:
             await self._claim(row, update, writer)
-            new = await self.append(row.repo, {document: (row.path, update)}, cause="room")
-            if document not in new:
-                return 0
+            try:
+                ingested = await self._ingest(row, update, writer)
+            except BaseException:
+                self.drop([document])  # it may be ahead of the log now
+                raise
+            if ingested.new is None and not ingested.extra:
+                return 0, b""
             self.index.mark_dirty(row.repo, document, writer)
             if self.needs_snapshot(document):
                 await self._compact(row.repo, document)
-            return len(new[document])
+            return len(ingested.new or ingested.extra), ingested.extra
+
+    async def _ingest(self, row: DocumentRow, update: bytes, writer: PrincipalId) -> IngestedUpdate:
+        replica = await self.replica(row.repo, row.id, row.path)
+        remains = await self.remains.of(row.id)
+        ingested = replica.ingest(update, remains, writer, merged_text)
+        if ingested.new is None and not ingested.extra:
+            return ingested
+        await self.remains.add(row.id, ingested.deleted)
+        entries = [LogEntry(row.id, ingested.new, cause="room")] if ingested.new else []
+        if ingested.extra:
+            with crdt.guarded(row.path):
+                clients = crdt.clients_of(ingested.extra)
+            await self.writers.record({row.id: clients.keys()}, writer)
+            entries.append(LogEntry(row.id, ingested.extra, cause="carry"))
+        positions = await self.log.append(row.repo, entries)
+        for entry, position in zip(entries, positions, strict=True):
+            replica.upto = position
+            self._count(row.id, entry.update)
+        await self.remains.update(row.id, ingested.changed)
+        return ingested
 
     async def _claim(self, row: DocumentRow, update: bytes, writer: PrincipalId) -> None:
         """Refuse an update with new edits in another's name, or of another document."""
@@ -185,7 +216,9 @@ class LiveReplicas:
                 replica = await self.replica(repo, document, path)
                 if author is not None:
                     await self.writers.record({document: replica.new_clients(update)}, author)
+                deleted = replica.doomed_cells(update)
                 part = replica.apply(update)
+                await self.remains.add(document, deleted)
                 if part is not None:
                     new[document] = part
             entries = [LogEntry(document, update, cause) for document, update in new.items()]

@@ -110,7 +110,7 @@ async def test_a_room_that_runs_a_cell_and_an_agent_that_edits_it(git, nb, put, 
     assert "trusted" not in saved["metadata"]
 
 
-async def test_one_broken_document_does_not_block_the_others(git, put, rooms, caplog):
+async def test_an_odd_document_is_set_right_and_blocks_nothing(git, put, rooms):
     files = {"n.ipynb": book(A).encode(), "a.txt": b"one\n"}
     base = await git.create("two", files, EVE, "import")
     room = await rooms.enter(git, "two", "n.ipynb")
@@ -122,5 +122,7 @@ async def test_one_broken_document_does_not_block_the_others(git, put, rooms, ca
         await git.ingest(document(git, "two", "n.ipynb"), news.pop(0), EVE)
     await put(base, "a.txt", "two\n", repo="two")
     assert await git.read_live("two", "a.txt") == b"two\n"
-    with pytest.raises(InvalidInput):
-        await git.read_live("two", "n.ipynb")
+    cells = json.loads(await git.read_live("two", "n.ipynb"))["cells"]
+    assert [(cell["cell_type"], cell["source"]) for cell in cells[1:]] == [("raw", ["no type"])]
+    await put(base, "n.ipynb", book(B), repo="two")
+    assert "no type" in (await git.read_live("two", "n.ipynb")).decode()
