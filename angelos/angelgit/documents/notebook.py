@@ -222,7 +222,7 @@ def write(doc: Doc[Any], new: Json) -> None:
     """
     _write_meta(doc, new)
     cells = doc.get("cells", type=Array)
-    old_ids = [cast("str", cell.get("id")) for cell in cells]
+    old_ids = [cast("str", c.get("id")) if isinstance(c, Map) else "" for c in cells]
     new_ids = [cell["id"] for cell in new["cells"]]
     moved = moved_cells(old_ids, new_ids)
     retained = set(new_ids) - moved
