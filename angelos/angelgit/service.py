@@ -30,6 +30,7 @@ from angelos.angelgit.changes.mainline import Mainline
 from angelos.angelgit.changes.outbox import FactOutbox
 from angelos.angelgit.changes.proposals import DevProposals
 from angelos.angelgit.changes.reading import RevisionQueries
+from angelos.angelgit.changes.resting import LiveCommits
 from angelos.angelgit.changes.transactions import Transactions
 from angelos.angelgit.documents import crdt
 from angelos.angelgit.storage.live import LiveReplicas
@@ -98,6 +99,7 @@ class AngelGit(RevisionQueries):
         )
         self._proposals = DevProposals(self._stores, self._live, self._transactions)
         self._mainline = Mainline(self._stores, self._live, self._transactions, self._commits)
+        self._resting = LiveCommits(self._transactions, clock)
         self._typed_files: set[DocumentId] = set()
         """The documents that rooms have edited since the start."""
         self._creating = asyncio.Lock()
@@ -117,6 +119,7 @@ class AngelGit(RevisionQueries):
         self._stack.push_async_callback(self._write_typed_files)
         await self._stack.enter_async_context(self._writer)
         self._tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
+        await self._stack.enter_async_context(self._resting)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -176,6 +179,7 @@ class AngelGit(RevisionQueries):
         if size:
             row = self._live.index.row(document)
             self._typed_files.add(document)
+            self._resting.note(row.repo)
             self._activity.add(f"{row.repo}:{row.path}", size)
         return extra
 

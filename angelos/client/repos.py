@@ -19,10 +19,10 @@ import msgspec
 from angelos.client.proposals import Proposal, ProposalCollection
 from angelos.client.transport import Transport, segments
 from angelos.core import api
-from angelos.core.errors import Unavailable
+from angelos.core.errors import InvalidInput, Unavailable
 from angelos.core.ids import Revision
 from angelos.core.pending import Pending
-from angelos.core.repository import Branch, Change, Edit
+from angelos.core.repository import Branch, Change, Edit, NewText
 from angelos.core.revision import Bundle
 
 _BUNDLE_S = 60.0
@@ -176,6 +176,29 @@ class Repo:
         """
         proposals = ProposalCollection(self._transport)
         return await proposals.create(self.name, edits, base=base, message=message)
+
+    async def propose_live(self, *paths: str, message: str) -> Proposal:
+        """Propose what is in the live documents for `main`, as it is now.
+
+        Args:
+            paths: The files; none: all in which `dev` differs from `main`.
+            message: What the change is for.
+
+        Returns:
+            A handle on the proposal; its tests run meanwhile.
+
+        Raises:
+            InvalidInput: Nothing of it differs from `main`.
+            NotFound: There is no such live file.
+        """
+        view = await self.view()
+        chosen = paths or tuple(
+            change.path for change in await self.diff(view.main, view.dev) if change.after
+        )
+        edits = [NewText(path=path, text=(await self.read_live(path)).decode()) for path in chosen]
+        if not edits:
+            raise InvalidInput("The live documents do not differ from main.")
+        return await self.propose(edits, base=view.main, message=message)
 
     async def pending(
         self, path: str = "", *, after: str = "", limit: int = 50

@@ -157,7 +157,8 @@ class LiveReplicas:
                 raise
             if ingested.new is None and not ingested.extra:
                 return 0, b""
-            self.index.mark_dirty(row.repo, document, writer)
+            person = writer if writer.startswith("person/") else None
+            self.index.mark_dirty(row.repo, document, person)
             if self.needs_snapshot(document):
                 await self._compact(row.repo, document)
             return len(ingested.new or ingested.extra), ingested.extra

@@ -30,19 +30,20 @@ def proposal() -> None:
 
 
 @proposal.command()
-@click.argument("file", metavar="FILE")
-@click.option(
-    "--base", metavar="REV", required=True, help="What FILE is based on: main or a revision."
-)
+@click.argument("file", metavar="FILE", required=False)
+@click.option("--live", is_flag=True, help="Propose the live file FILE, or all that are changed.")
+@click.option("--base", metavar="REV", help="What FILE is based on: main or a revision.")
 @click.option("--repo", metavar="NAME", help="The repository, where there are several.")
 @click.option("--path", metavar="PATH", help="The path in the repository that FILE replaces.")
 @click.option("-m", "--message", metavar="TEXT", help="What the change is for.")
 @wait("for the decision")
 @common
-def create(
+def create(  # noqa: PLR0913 - a parameter for each option
     out: Out,
-    file: str,
-    base: str,
+    *,
+    file: str | None,
+    live: bool,
+    base: str | None,
     repo: str | None,
     path: str | None,
     message: str | None,
@@ -50,8 +51,16 @@ def create(
 ) -> None:
     """Propose FILE: the new text of PATH, or a .diff or .patch.
 
-    A .diff or .patch may change several files, and names them itself.
+    A .diff or .patch may change several files, and names them itself. With --live it is what people
+    have typed into the live documents: into FILE, a path in the repository, or into all of them.
     """
+    if live:
+        if base or path:
+            raise click.UsageError("--live goes without --base and --path.")
+        _create_live(out, file, repo, message, wait)
+        return
+    if file is None or base is None:
+        raise click.UsageError("Give FILE and --base, or --live.")
     edits = _edits(file, path)
     text = message or f"Change {', '.join(edit.path for edit in edits)}"
 
@@ -60,6 +69,22 @@ def create(
         revision = await full_revision(angelos, name, base)
         proposal = await angelos.repos[name].propose(edits, base=revision, message=text)
         return await _settled(proposal, wait)
+
+    view = out.ask(propose)
+    out.show(view, describe(view))
+    sys.exit(FAILED if view.state in _BAD else 0)
+
+
+def _create_live(
+    out: Out, path: str | None, repo: str | None, message: str | None, wait: float
+) -> None:
+    """Propose what is in live documents."""
+    paths = (path,) if path else ()
+    text = message or f"Change {path or 'what people have typed'}"
+
+    async def propose(angelos: Angelos) -> ProposalView:
+        name = await only_repo(angelos, repo)
+        return await _settled(await angelos.repos[name].propose_live(*paths, message=text), wait)
 
     view = out.ask(propose)
     out.show(view, describe(view))
