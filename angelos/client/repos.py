@@ -177,7 +177,7 @@ class Repo:
         proposals = ProposalCollection(self._transport)
         return await proposals.create(self.name, edits, base=base, message=message)
 
-    async def propose_live(self, *paths: str, message: str) -> Proposal:
+    async def propose_live(self, paths: Sequence[str] = (), *, message: str) -> Proposal:
         """Propose what is in the live documents for `main`, as it is now.
 
         Args:
@@ -192,7 +192,7 @@ class Repo:
             NotFound: There is no such live file.
         """
         view = await self.view()
-        chosen = paths or tuple(
+        chosen = tuple(paths) or tuple(
             change.path for change in await self.diff(view.main, view.dev) if change.after
         )
         edits = [NewText(path=path, text=(await self.read_live(path)).decode()) for path in chosen]

@@ -84,7 +84,7 @@ def _create_live(
 
     async def propose(angelos: Angelos) -> ProposalView:
         name = await only_repo(angelos, repo)
-        return await _settled(await angelos.repos[name].propose_live(*paths, message=text), wait)
+        return await _settled(await angelos.repos[name].propose_live(paths, message=text), wait)
 
     view = out.ask(propose)
     out.show(view, describe(view))
