@@ -76,6 +76,10 @@ class DevProposals:
             return stored
         async with self._stores.begin() as store:
             changed = await self._changed(store, repo, base, edits)
+            if not changed and not await store.was_main(repo, base):
+                # The text is what `dev` has; what `main` lacks of it is proposed.
+                base = await store.head(repo, "main")
+                changed = await self._changed(store, repo, base, edits)
         if not changed:
             raise InvalidInput("These edits change nothing in their base revision.")
         paths = _touched(changed)

@@ -146,10 +146,11 @@ def notebook_conflicts(path: str, base: Json, current: Json, proposed: Json) -> 
     for cell_id, cell in old.items():
         sides = (cell, now.get(cell_id), new.get(cell_id))
         conflicts += _cell_conflicts(path, *sides)
-        edited_now, edited_new = (not json_equal(side, cell) for side in sides[1:])
-        # A move deletes the cell and inserts a new one, which drops the other side's change.
-        touched = (cell_id in moved_now or edited_now, cell_id in moved_new or edited_new)
-        if all(touched) and cell_id in moved and list(now) != list(new):
+        placed = (
+            cell_id in moved_now or sides[1] is None,
+            cell_id in moved_new or sides[2] is None,
+        )
+        if all(placed) and cell_id in moved and list(now) != list(new):
             conflicts.append(_cell_conflict(path, *sides, ConflictKind.cell_moved))
     for cell_id in (now.keys() & new.keys()) - old.keys():
         sides = (None, now[cell_id], new[cell_id])

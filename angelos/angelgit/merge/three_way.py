@@ -338,11 +338,9 @@ def _merge_notebooks(base: Json, current: Json, proposed: Json) -> NotebookMerge
         if conflict and sides[0] and sides[1] and not sides[2]:
             removed[cell_id] = merge_text(sides[0]["source"], sides[1]["source"], "")
     for cell_id in moved[0] | moved[1]:
-        edited = [
-            cell_id in moved[i] or not json_equal(side.get(cell_id), old[cell_id])
-            for i, side in enumerate((now, new))
-        ]
-        clash |= all(edited) and list(now) != list(new)
+        # One may move a cell that the other edits: what they made of it is merged in its new place.
+        placed = [cell_id in moved[i] or cell_id not in side for i, side in enumerate((now, new))]
+        clash |= all(placed) and list(now) != list(new)
     header: Json = {}
     for key in ("nbformat", "nbformat_minor"):
         header[key], conflict = _merge_value(base[key], current[key], proposed[key])

@@ -30,6 +30,17 @@ async def promote(git, proposal):
     await git.advance("study", candidate.revision, candidate.main)
 
 
+async def test_what_dev_has_committed_is_proposed_for_main(git, base, rooms):
+    room = await rooms.enter(git, "study", "a.txt")
+    await room.type("line 3", "typed ")
+    await git._transactions.commit_typed("study")
+    live = str(room.text)
+    proposal = await propose(git, await git.head("study", "dev"), live)
+    assert (await git.pending(proposal)).base == base
+    await promote(git, proposal)
+    assert await git.read("study", await git.head("study", "main"), "a.txt") == live.encode()
+
+
 @pytest.mark.parametrize("branch", ["main", "dev"])
 async def test_ones_own_live_text_is_never_stale_and_stays_as_it_is(git, base, rooms, branch):
     room = await rooms.enter(git, "study", "a.txt")

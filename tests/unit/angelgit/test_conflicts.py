@@ -122,8 +122,14 @@ def test_which_cells_conflict(current, proposed, kinds):
     assert [(c.kind, c.detail) for c in conflicts] == kinds
 
 
-def test_a_cell_moved_by_one_and_edited_by_the_other_conflicts():
+def test_a_cell_moved_by_one_and_edited_by_the_other_is_no_conflict():
     moved, edited = book(B, C, A), book(cell("a", "X\ny\n"), B, C)
     for current, proposed in ((moved, edited), (edited, moved)):
-        conflicts = notebook_conflicts("n.ipynb", book(A, B, C), current, proposed)
-        assert [(c.cell, c.kind) for c in conflicts] == [("a", "cell-moved")]
+        assert notebook_conflicts("n.ipynb", book(A, B, C), current, proposed) == []
+
+
+def test_a_cell_moved_by_both_to_other_places_conflicts():
+    end = cell("d", "D")
+    current, proposed = book(B, C, end, A), book(B, A, C, end)
+    (conflict,) = notebook_conflicts("n.ipynb", book(A, B, C, end), current, proposed)
+    assert (conflict.cell, conflict.kind) == ("a", "cell-moved")
