@@ -130,6 +130,6 @@ def test_a_cell_moved_by_one_and_edited_by_the_other_is_no_conflict():
 
 def test_a_cell_moved_by_both_to_other_places_conflicts():
     end = cell("d", "D")
-    current, proposed = book(B, C, end, A), book(B, A, C, end)
+    current, proposed = book(B, C, end, A), book(B, C, A, end)
     (conflict,) = notebook_conflicts("n.ipynb", book(A, B, C, end), current, proposed)
     assert (conflict.cell, conflict.kind) == ("a", "cell-moved")
