@@ -70,7 +70,7 @@ async def test_live_and_committed_text_and_history(system):
         proposal = await book.propose(
             [NewText(path="a.txt", text="two\n")], base=first, message="second"
         )
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(120):
             view = await proposal.settled()
         assert view.state == "promoted", view.reason
         assert await book.read("a.txt") == b"two\n"

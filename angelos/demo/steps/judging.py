@@ -120,7 +120,8 @@ async def deploy(world: World) -> dict[str, Any]:
     path = study.REFERENCE
     edit = NewText(path=path, text=patches.wrong_reference(await world.text(path)))
     proposal = await world.agents["bob"].propose("main", [edit], "Update the reference")
-    sick = await world.fact("checkout.failed", "node/labs1")
+    # Its tests run first, in two boxes each.
+    sick = await world.fact("checkout.failed", "node/labs1", within=90)
     done = await world.fact("rollback.done", f"{world.repo}:main", cause="health")
     view = await world.settled(proposal.id, ("rolled-back", "rejected"))
     expect(view.state == "rolled-back", f"the sick merge is rolled back: {view.state}")
