@@ -55,10 +55,10 @@ class LinklessFiles(FileManagerMixin):
         Raises:
             HTTPError: A link leads there.
         """
-        os_path = self._placed(super()._get_os_path(path))
-        if has_link(os.path.realpath(self.root_dir), str(os_path)):
+        os_path = super()._get_os_path(path)
+        if has_link(self.root_dir, str(self._placed(os_path))):
             raise HTTPError(404, f"{path} {_LINK}")
-        return str(os_path)
+        return os_path
 
     def _placed(self, os_path: str) -> Path:
         """Return a path below the real root folder: to that, links of the operator may lead."""

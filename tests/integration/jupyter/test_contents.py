@@ -1,0 +1,48 @@
+"""Files of a server whose root folder the operator has put behind a link."""
+
+from __future__ import annotations
+
+import pytest
+from jupyter_process import Served
+
+ME = "t-researcher"
+TEXT = {"type": "file", "format": "text", "content": "hello\n"}
+
+
+@pytest.fixture(scope="module")
+def linked(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("linked")
+    (folder / "real").mkdir()
+    (folder / "root").symlink_to(folder / "real")
+    server = Served(folder / "root" / "data", root="..")
+    server.start()
+    yield server
+    server.end()
+
+
+async def test_files_are_written_and_read(linked):
+    root = linked.folder.parent
+    for code in (201, 200):
+        answer = await linked.ask("/api/contents/a.txt", ME, "PUT", json=TEXT)
+        assert answer.code == code, answer.body
+    assert (root / "a.txt").read_text() == "hello\n"
+    answer = await linked.ask("/files/a.txt", ME, headers={"Range": "bytes=1-2"})
+    assert (answer.code, answer.body) == (206, b"el")
+    for number, content in ((1, "AAEC"), (-1, "AwQF")):
+        part = {"type": "file", "format": "base64", "content": content, "chunk": number}
+        answer = await linked.ask("/api/contents/b.bin", ME, "PUT", json=part)
+        assert answer.code in {200, 201}, answer.body
+    assert (root / "b.bin").read_bytes() == bytes(range(6))
+
+
+async def test_a_checkpoint_brings_a_file_back(linked):
+    path = "/api/contents/c.txt"
+    await linked.ask(path, ME, "PUT", json=TEXT)
+    (linked.folder.parent / "c.txt").chmod(0o640)
+    assert (await linked.ask(f"{path}/checkpoints", ME, "POST")).code == 201
+    await linked.ask(path, ME, "PUT", json={**TEXT, "content": "worse\n"})
+    answer = await linked.ask(f"{path}/checkpoints/checkpoint", ME, "POST")
+    assert answer.code == 204, answer.body
+    file = linked.folder.parent / "c.txt"
+    assert file.read_text() == "hello\n"
+    assert file.stat().st_mode & 0o777 == 0o640
