@@ -13,23 +13,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
-REFUSE = """acct add_key bpf chroot delete_module fanotify_init fanotify_mark finit_module fsconfig
-fsmount fsopen fspick init_module ioperm iopl kcmp kexec_file_load kexec_load keyctl
-lookup_dcookie mount mount_setattr move_mount name_to_handle_at nfsservctl open_by_handle_at
-open_tree perf_event_open pidfd_getfd pivot_root process_madvise process_vm_readv
-process_vm_writev ptrace quotactl quotactl_fd reboot request_key setns settimeofday
-swapoff swapon syslog umount2 unshare userfaultfd vhangup""".split()  # noqa: SIM905
-"""No innocent program makes these: each attempt is refused with EPERM and reported."""
+REFUSE = """_sysctl acct add_key bpf chroot clock_settime create_module delete_module fanotify_init
+fanotify_mark finit_module fsconfig fsmount fsopen fspick get_kernel_syms get_mempolicy init_module
+io_uring_enter io_uring_register io_uring_setup ioperm iopl kcmp kexec_file_load kexec_load keyctl
+lookup_dcookie mbind memfd_secret migrate_pages modify_ldt mount mount_setattr move_mount move_pages
+name_to_handle_at nfsservctl open_by_handle_at open_tree perf_event_open pidfd_getfd pivot_root
+process_madvise process_vm_readv process_vm_writev ptrace query_module quotactl quotactl_fd reboot
+request_key set_mempolicy set_mempolicy_home_node setdomainname setfsgid setfsuid setgid setgroups
+sethostname setns setregid setresgid setresuid setreuid settimeofday setuid swapoff swapon sysfs
+syslog umount2 unshare uselib userfaultfd ustat vhangup""".split()  # noqa: SIM905
+"""Refused and reported; `angelos/core/system_calls.py` says which of them weigh."""
 
-MISSING = ["clone3", "io_uring_setup", "io_uring_enter", "io_uring_register"]
+MISSING = ["clone3"]
 """Answered with ENOSYS: programs fall back to the older call, whose arguments a filter can read."""
 
-PLAIN = """memfd_secret setuid setgid setresuid setresgid setgroups setreuid
-setregid setfsuid setfsgid""".split()  # noqa: SIM905
-"""On moby's list, not on ours: refused with EPERM and not reported, libraries try them."""
-
 CHECKED = ["clone", "socket", "socketpair", "personality", "ioctl", "mknod", "mknodat"]
-"""Allowed by their arguments: see `angelos/node/sandbox/seccomp.py`."""
+"""Allowed or reported by their arguments: see `angelos/node/sandbox/seccomp.py`."""
 
 ARCHES = {"x86_64": "X86_64", "aarch64": "AARCH64"}
 MOBY_ARCH = {"amd64", "arm64"}
@@ -48,7 +47,7 @@ def allowed(profile: dict[str, Any]) -> set[str]:
             and arches & MOBY_ARCH
         ):
             names |= set(rule["names"])
-    return names - set(REFUSE) - set(MISSING) - set(PLAIN) - set(CHECKED)
+    return names - set(REFUSE) - set(MISSING) - set(CHECKED)
 
 
 def main() -> None:
@@ -58,7 +57,7 @@ def main() -> None:
     profile = json.loads(Path(sys.argv[1]).read_text())
     groups = {"allow": sorted(allowed(profile)), "refuse": REFUSE, "missing": MISSING,
               "checked": CHECKED}  # fmt: skip
-    out: dict[str, Any] = {"source": "moby default profile, see generate.py"}
+    out: dict[str, Any] = {"source": "moby default profile, see tools/seccomp.py"}
     for arch, token in ARCHES.items():
         numbers = {
             group: {

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import select
+import stat
 import sys
 from pathlib import Path
 
 import click
 
+_QUIET_S = 2.0
 _SHOWN = 40
 """So much of a file's name is repeated in an error: it may be a token put in its place."""
 
@@ -50,6 +54,25 @@ def read_source(file: str) -> str:
         ) from error
 
 
+def is_piped() -> bool:
+    """Return whether standard input is a file, a pipe or a socket, and so is somebody's data."""
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except (AttributeError, OSError, ValueError):  # it is closed
+        return False
+    return stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
+
+
+def _say_that_it_waits() -> None:
+    """Say so if nothing comes on standard input: whoever has a pipe open may not know of it."""
+    try:
+        ready, _, _ = select.select([sys.stdin], [], [], _QUIET_S)
+    except (OSError, ValueError):  # no descriptor, as in a test
+        return
+    if not ready:
+        click.echo("angelos: reading standard input (for none: < /dev/null)", err=True)
+
+
 def _read_bytes(file: str, *, stdin: bool) -> bytes:
     """Return what a file holds, of `-` what standard input holds if `stdin`."""
     from angelos.core.errors import InvalidInput, TooLarge
@@ -57,6 +80,7 @@ def _read_bytes(file: str, *, stdin: bool) -> bytes:
 
     try:
         if stdin and file == "-":
+            _say_that_it_waits()
             raw = sys.stdin.buffer.read(MAX_BODY_BYTES + 1)
         else:
             with Path(file).open("rb") as source:

@@ -54,7 +54,7 @@ class TaskOptions(TypedDict, total=False):
     """The options of a task besides its code."""
 
     argv: Sequence[str]
-    """A program and its arguments, instead of code."""
+    """The arguments of the code; without code, a program and its arguments."""
     stdin: str
     """What it reads from standard input."""
     repo: str
@@ -150,8 +150,9 @@ class Task:
         async with aclosing(follow(self._transport, offset, _KINDS, self.id)) as facts:
             async for fact in facts:
                 match fact.payload():
-                    case TaskOutput(stream=stream, text=text):
-                        yield Output(stream, text.encode(errors="surrogateescape"))
+                    case TaskOutput(stream=stream, text=text, raw=raw, omitted=omitted):
+                        data = raw or text.encode(errors="surrogateescape")
+                        yield Output(stream, data, omitted)
                     case TaskStarted(attempt=number, node=node):
                         attempt = max(attempt + 1, number)
                         if attempt > 1:

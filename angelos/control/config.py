@@ -44,6 +44,13 @@ class ControlConfig(msgspec.Struct, frozen=True, kw_only=True):
     order_ttl_s: float = 30 * 86_400.0
     """How long cancel and revoke commands are valid; a node may come back late."""
     max_open_tasks: int = 1_000
+    max_open_per_node: int = 128
+    """Open tasks of one node, after which it is full; steps of proposals are taken all the same.
+
+    It is well below what a node lets wait, so what was accepted is never ended for want of room.
+    """
+    full_retry_s: float = 2.0
+    """What a full node's `Retry-After` says."""
     author_limits: AuthorLimits = AuthorLimits()
     """How many proposals one author, and one repository, may have under way."""
     waiting_expires_s: float = 14 * 86_400.0

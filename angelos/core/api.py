@@ -39,7 +39,10 @@ TaskState = Literal["accepted", "running", "finished"]
 
 
 class SubmitTask(Input, frozen=True, kw_only=True):
-    """Run `code` or `argv` in a sandbox; with `repo` and `revision`, in that checkout."""
+    """Run `code` with the arguments `argv`, or the program `argv`, in a sandbox.
+
+    With `repo` and `revision`, in that checkout.
+    """
 
     language: Literal["python"] = "python"
     code: Code = ""

@@ -63,6 +63,10 @@ class Tier(StrEnum):
     none = "none"
 
 
+MAX_OUTPUT_BYTES = 64_000_000
+"""The most that `output_bytes` may be, which the reference reads as it stands below."""
+
+
 class Limits(Input, frozen=True, kw_only=True):
     """The limits of a run; every field has a hard upper bound."""
 
@@ -71,7 +75,10 @@ class Limits(Input, frozen=True, kw_only=True):
     memory_mb: int = 512
     pids: int = 64
     output_bytes: int = 1_000_000
-    """Of standard output and error together."""
+    """Of standard output and error together, reported as they come.
+
+    Of what is more the end is reported; 64 times as much ends the run.
+    """
     disk_mb: int = 64
     """Of the writable /tmp in the box."""
 
@@ -96,9 +103,10 @@ class Limits(Input, frozen=True, kw_only=True):
 class RunTask(Message, frozen=True, kw_only=True, tag="run_task", tag_field="kind"):
     """Run this code in a sandbox.
 
-    Either `code` (in `language`) or `argv` is given. With `revision`, the node first checks that
-    revision of `repo` out (signature and hashes verified) and binds it read-only at `/work`,
-    the working directory; without, the working directory is the writable `/tmp`.
+    `code` (in `language`) is given, and `argv` are its arguments, or `argv` alone. With `revision`,
+    the node first checks that revision of `repo` out (signature and hashes verified) and binds it
+    read-only at `/work`, the working directory; without, the working directory is the writable
+    `/tmp`.
     """
 
     task: TaskId

@@ -49,6 +49,8 @@ class Output(msgspec.Struct, frozen=True):
 
     stream: Literal["stdout", "stderr"]
     data: bytes
+    omitted: int = 0
+    """Bytes of the stream that were left out right before it."""
 
 
 class Exit(msgspec.Struct, frozen=True, kw_only=True):

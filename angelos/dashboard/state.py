@@ -92,7 +92,8 @@ def followed(state: DashboardState, fact: Fact) -> tuple[DashboardState, StaleIt
     payload = fact.payload()
     if isinstance(payload, TaskOutput):
         # One character more than is shown, so that the view knows that some is cut off.
-        text = (state.output.get(fact.subject, "") + payload.text)[-MAX_OUTPUT - 1 :]
+        gap = f"\n... {payload.omitted} bytes left out ...\n" if payload.omitted else ""
+        text = (state.output.get(fact.subject, "") + gap + payload.text)[-MAX_OUTPUT - 1 :]
         output = _newest({**state.output, fact.subject: text}, MAX_TASKS)
         return replace(state, output=output), StaleItems()
     if isinstance(payload, TaskStarted):

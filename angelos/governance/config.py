@@ -18,7 +18,7 @@ class GovernanceConfig(msgspec.Struct, frozen=True, kw_only=True):
     settle_s: float = 5.0
     """How long a shutdown waits until the journal's last facts are in the log and signed."""
     denied_to_flag: int = 3
-    """A principal is flagged after this many denied runs within `denied_window_s`."""
+    """A principal is flagged after so many runs, denied or attacking, within `denied_window_s`."""
     denied_window_s: float = 600.0
     refused_to_flag: int = 10
     """An agent is flagged after this many refused calls within `denied_window_s`."""

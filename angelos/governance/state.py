@@ -18,9 +18,10 @@ from typing import Any
 
 import msgspec
 
-from angelos.core.facts import AccessRefused, Fact, Kind, ProposalRefused, RefusalCause
+from angelos.core.facts import AccessRefused, Fact, Kind, ProposalRefused, RefusalCause, TaskResult
 from angelos.core.ids import FactId, PrincipalId, TaskId
 from angelos.core.messages import Status
+from angelos.core.system_calls import weighing_calls
 from angelos.governance.config import GovernanceConfig
 
 WATCHED = (
@@ -64,7 +65,7 @@ class WatchState(msgspec.Struct, frozen=True):
     tasks: Mapping[TaskId, PrincipalId] = {}
     """Running tasks of agents, the oldest first; bounded."""
     denied: Mapping[PrincipalId, tuple[float, ...]] = {}
-    """When runs of agents were denied recently, Unix seconds."""
+    """When runs of agents were denied recently, or made calls that weigh, Unix seconds."""
     refused: Mapping[PrincipalId, tuple[tuple[float, int], ...]] = {}
     """When calls of agents were refused recently, Unix seconds, and how many."""
     flagged: frozenset[FactId] = frozenset()
@@ -155,7 +156,7 @@ def _finished(watch: WatchState, fact: Fact, config: GovernanceConfig) -> Step:
     if task in watch.tasks:
         rest = {key: agent for key, agent in watch.tasks.items() if key != task}
         watch = msgspec.structs.replace(watch, tasks=rest)
-    if agent is None or fact.outcome != Status.denied:
+    if agent is None or (fact.outcome != Status.denied and not _attempted(fact)):
         return watch, []
     since = fact.at - config.denied_window_s
     times = (*(at for at in watch.denied.get(agent, ()) if at > since), fact.at)
@@ -169,13 +170,20 @@ def _finished(watch: WatchState, fact: Fact, config: GovernanceConfig) -> Step:
     return msgspec.structs.replace(watch, denied=denied), effects
 
 
+def _attempted(fact: Fact) -> bool:
+    """Return whether a run made refused calls that weigh, however it ended."""
+    result = fact.payload()
+    return isinstance(result, TaskResult) and bool(weighing_calls(result.evidence))
+
+
 def _flag(agent: PrincipalId, fact: Fact, times: tuple[float, ...]) -> FlagRequest:
     seconds = max(times) - min(times)
     digest = hashlib.sha256(f"flag {fact.id}".encode()).hexdigest()
     return FlagRequest(
         FactId(f"fact-{digest[:32]}"),
         agent,
-        f"{len(times)} runs were denied by the guard or the sandbox within {seconds:.0f} s",
+        f"{len(times)} runs within {seconds:.0f} s were denied, or made system calls that no"
+        " innocent program makes",
         {"task": fact.subject, "denied": len(times), "seconds": seconds},
     )
 

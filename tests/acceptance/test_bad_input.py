@@ -327,7 +327,7 @@ def test_a_program_that_is_too_large_or_no_text_is_refused(system, tmp_path):
     (tmp_path / "big.py").write_bytes(b"#" * 17_000_000)
     (tmp_path / "bin.py").write_bytes(b"\xff\xfe")
     for name, code in (("big.py", "too-large"), ("bin.py", "invalid-input")):
-        done = cli(system.data.root, "run", str(tmp_path / name), "--json")
+        done = cli(system.data.root, "run", "--json", str(tmp_path / name))
         assert (done.returncode, json.loads(done.stdout)["code"]) == (2, code)
 
 

@@ -75,8 +75,8 @@ def test_6_a_sick_merge_is_rolled_back_by_itself(demo, tmp_path):
 
 
 SOURCES = {
-    "reads outside its box": ("denied", {"exit"}),
-    "opens a socket": ("denied", {"kernel", "exit"}),
+    "reads outside its box": ("error", {"exit"}),
+    "opens a socket": ("error", {"exit"}),
     "forks without bound": ("pids", {"kernel", "sampler"}),
     "allocates without bound": ("oom", {"kernel", "sampler", "exit"}),
     "floods its output": ("output", {"node"}),

@@ -35,9 +35,14 @@ def syscall(number: int, *args: int, call: str = "") -> str:
     )
 
 
-def refused(call: str, family: str = "") -> dict[str, Any]:
+def refused(call: str, argument: str = "", source: str = "kernel") -> dict[str, Any]:
     row = {"call": call, "count": 1}
-    return {"source": "kernel", "refused": [row | ({"family": family} if family else {})]}
+    return {"source": source, "refused": [row | ({"argument": argument} if argument else {})]}
+
+
+def reported(name: str, code: str, row: dict[str, Any], says: str) -> Attack:
+    """Return an attack that is an error: it proves nothing, and is in the evidence."""
+    return Attack(name, code, "error", row, says, exit_code=1)
 
 
 def hidden(name: str, code: str, says: str) -> Attack:
@@ -67,21 +72,25 @@ ATTACKS = (
         "own signal", "import os; os.kill(os.getpid(), 9)", "error",
         {"source": "exit", "signal": "SIGKILL"}, exit_code=137,
     ),
-    Attack("inet", SOCKET.format("2", "1"), "denied", refused("socket", "AF_INET")),
-    Attack("inet6 udp", SOCKET.format("10", "2"), "denied", refused("socket", "AF_INET6")),
+    Attack("inet", SOCKET.format("2", "1"), "error", refused("socket", "AF_INET", "exit")),
+    Attack("inet6 udp", SOCKET.format("10", "2"), "error", refused("socket", "AF_INET6", "exit")),
+    Attack("probes IPv6 and fails for another reason",
+           "import socket\ntry:\n    socket.socket(10)\nexcept OSError:\n    pass\n1/0",
+           "error", refused("socket", "AF_INET6", "exit"), "ZeroDivisionError", exit_code=1),
     Attack("vsock", SOCKET.format("40", "1"), "denied", refused("socket", "AF_VSOCK")),
     Attack("packet", SOCKET.format("17", "3"), "denied", refused("socket", "AF_PACKET")),
-    Attack("netlink", SOCKET.format("16", "3"), "denied", refused("socket", "AF_NETLINK")),
+    Attack("netlink", SOCKET.format("16", "3"), "error",
+           refused("socket", "AF_NETLINK", "exit")),
     Attack("alg", SOCKET.format("38", "5"), "denied", refused("socket", "AF_ALG")),
     Attack(
         "socket with a disguised family",
-        syscall(41, 0x1_0000_0002, 1, 0, call="socket"), "denied", says="socket -1 EPERM",
-        evidence=refused("socket", "AF_INET"), exit_code=1,
+        syscall(41, 0x1_0000_0002, 1, 0, call="socket"), "error", says="socket -1 EPERM",
+        evidence=refused("socket", "AF_INET", "exit"), exit_code=1,
     ),
     Attack(
         "probes for a network and copes",
         "import socket\ntry:\n    socket.socket()\nexcept OSError:\n    print('offline')\n",
-        "ok", {"source": "exit", "refused": [{"call": "socket", "family": "AF_INET", "count": 1}]},
+        "ok", refused("socket", "AF_INET", "exit"),
         "offline", exit_code=0,
     ),
     Attack("unix sockets work", "import asyncio\nasyncio.run(asyncio.sleep(0))", "ok"),
@@ -123,7 +132,7 @@ ATTACKS = (
     ),
     Attack(
         "device by mknod", "import os, stat\nos.mknod('/tmp/null', stat.S_IFCHR | 0o666, 0x103)",
-        "error", {"source": "exit"}, "PermissionError", exit_code=1,
+        "denied", refused("mknodat", "character device"), "PermissionError", exit_code=1,
     ),
     Attack(
         "inodes",
@@ -181,17 +190,38 @@ ATTACKS = (
     Attack("keyctl", syscall(250, 0, -3, 0, call="keyctl"), "denied", refused("keyctl")),
     Attack("bpf", syscall(321, 0, 0, 0, call="bpf"), "denied", refused("bpf")),
     Attack("mount", syscall(165, 0, 0, 0, 0, 0, call="mount"), "denied", refused("mount")),
-    Attack("namespace", syscall(272, 0x10000000, call="unshare"), "denied", refused("unshare")),
+    Attack("namespace", syscall(272, 0x10000000, call="unshare"), "denied",
+           refused("unshare", "CLONE_NEWUSER")),
     Attack("userfaultfd", syscall(323, 0, call="uffd"), "denied", refused("userfaultfd")),
-    Attack("user namespace by clone", syscall(56, 0x10000000, 0, 0, 0, 0, call="clone"), "error",
-           says="clone -1 EPERM", exit_code=1),
+    Attack("user namespace by clone", syscall(56, 0x10000000, 0, 0, 0, 0, call="clone"), "denied",
+           refused("clone", "CLONE_NEWUSER"), "clone -1 EPERM", exit_code=1),
+    Attack("the clock", syscall(227, 0, 0, call="clock"), "denied", refused("clock_settime"),
+           "clock -1 EPERM"),
+    Attack("the host's name", syscall(170, 0, 0, call="name"), "denied", refused("sethostname"),
+           "name -1 EPERM"),
+    Attack("a segment of its own", syscall(154, 1, 0, 0, call="ldt"), "denied",
+           refused("modify_ldt"), "ldt -1 EPERM"),
+    Attack("a device", syscall(133, 0, 0o060600, 0, call="mknod"), "denied",
+           refused("mknod", "block device"), "mknod -1 EPERM"),
+    reported("secret memory", syscall(447, 0, call="secret"),
+             refused("memfd_secret", "", "exit"), "secret -1 EPERM"),
+    reported("memory policy", syscall(237, 0, 0, 0, 0, 0, 0, call="mbind"),
+             refused("mbind", "", "exit"), "mbind -1 EPERM"),
+    reported("another personality", syscall(135, 0x40000, call="pers"),
+             refused("personality", "ADDR_NO_RANDOMIZE", "exit"), "pers -1 EPERM"),
+    reported("another user", syscall(105, 0, call="setuid"),
+             refused("setuid", "", "exit"), "setuid -1 EPERM"),
+    Attack("policy of memory, again and again",
+           "import ctypes\nf = ctypes.CDLL(None).syscall\nwhile True:\n    f(237, 0, 0, 0, 0)",
+           "denied", {"source": "kernel"}, limits=Limits(wall_s=60, cpu_s=60)),
     Attack("clone3", syscall(435, 0, 0, call="clone3"), "error", says="clone3 -1 ENOSYS"),
-    Attack("io_uring", syscall(425, 1, 0, call="uring"), "error", says="uring -1 ENOSYS"),
+    Attack("io_uring", syscall(425, 1, 0, call="uring"), "error",
+           refused("io_uring_setup", "", "exit"), "uring -1 ENOSYS"),
     Attack("a call of the future", syscall(900, call="new"), "error", says="new -1 ENOSYS"),
     Attack("x32", syscall(0x40000000 | 39, call="x32"), "denied", {"source": "kernel"}),
     Attack("an exit of 159", "import os; os._exit(159)", "error", {"source": "exit"}),
-    Attack("terminal injection", syscall(16, 0, 0x5412, 0, call="tiocsti"), "error",
-           says="tiocsti -1 EPERM"),
+    Attack("terminal injection", syscall(16, 0, 0x5412, 0, call="tiocsti"), "denied",
+           refused("ioctl", "TIOCSTI"), "tiocsti -1 EPERM"),
     Attack("terminal injection, disguised", syscall(16, 0, 0x1_0000_5412, 0, call="tiocsti"),
-           "error", says="tiocsti -1 EPERM"),
+           "denied", refused("ioctl", "TIOCSTI"), "tiocsti -1 EPERM"),
 )  # fmt: skip

@@ -16,7 +16,7 @@ from angelos.cli.groups import NounGroup
 from angelos.cli.lookup import MANY, find_task
 from angelos.cli.options import common, quiet, wait
 from angelos.cli.output import FAILED, Out, masked, printable, table, when
-from angelos.cli.reading import read_source, read_text
+from angelos.cli.reading import is_piped, read_source, read_text
 
 if TYPE_CHECKING:
     from angelos.client import Angelos, Restarted
@@ -34,8 +34,8 @@ def task() -> None:
     """Run code in a sandbox; see and stop what runs."""
 
 
-@task.command()
-@click.argument("file", required=False, metavar="[FILE]")
+@task.command(context_settings={"allow_interspersed_args": False})
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[FILE] [ARGS]...")
 @click.option("-c", "--code", metavar="CODE", help="The program itself.")
 @click.option("--language", type=click.Choice(["python"]), default="python", show_default=True)
 @click.option("--timeout", type=float, metavar="S", help="Seconds it may take.")
@@ -44,14 +44,19 @@ def task() -> None:
 @click.option("--disk", type=int, metavar="MB", help="What it may write to /tmp.")
 @click.option("--pids", type=int, metavar="N", help="Processes and threads at once.")
 @click.option("--output", type=int, metavar="BYTES", help="What it may print in all.")
-@click.option("--input", "stdin", metavar="FILE", help="Its standard input (- for ours).")
+@click.option(
+    "--input",
+    "stdin",
+    metavar="FILE",
+    help="Its standard input; by default ours if piped.",
+)
 @click.option("--exit-code", is_flag=True, help="End with the program's own exit code.")
 @click.option("--node", metavar="NAME", help="Run on this node.")
 @common
 def run(
     out: Out,
     *,
-    file: str | None,
+    words: tuple[str, ...],
     code: str | None,
     language: str,
     node: str | None,
@@ -59,20 +64,26 @@ def run(
     exit_code: bool,
     **limited: float | None,
 ) -> None:
-    """Run FILE (- for standard input) or CODE in a sandbox on a node.
+    """Run FILE (- for standard input) or CODE in a sandbox on a node, with ARGS as its arguments.
 
-    Its output is printed as it comes. When its node dies it runs again once the node is back;
-    a line on standard error says so. With --json, one last line says how it ended and holds
-    the output of the last attempt alone: status is ok, error, timeout, cpu, oom, pids, output,
-    denied or killed.
+    Options for angelos come before FILE: what follows it is the program's, as in python FILE ARGS.
+    Its standard input is ours where that is a file or a pipe, up to its end.
+
+    Its output is printed as it comes, byte for byte into a pipe. Of more than --output bytes the
+    first and the last are printed. When its node dies it runs again once the node is back; a line
+    on standard error says so. With --json, one last line says how it ended and holds the output of
+    the last attempt alone: status is ok, error, timeout, cpu, oom, pids, output, denied or killed.
     """
     assert language == "python"  # noqa: S101 - the only choice so far
+    file, args = (None, words) if code is not None else (words[0] if words else None, words[1:])
     text, given = _read(file, code, stdin)
     label = "-c" if code is not None else Path(file or "-").name
     limits = _limits(limited.pop("timeout"), **limited)
 
     def start(angelos: Angelos) -> Awaitable[Task]:
-        return angelos.tasks.start(text, stdin=given, limits=limits, node=node, label=label)
+        return angelos.tasks.start(
+            text, argv=args, stdin=given, limits=limits, node=node, label=label
+        )
 
     printer = _Printer()
     try:
@@ -152,10 +163,12 @@ def _conclude(out: Out, result: TaskResult) -> None:
 
 def _read(file: str | None, code: str | None, stdin: str | None) -> tuple[str, str]:
     """Return a program and its input."""
-    if (file is None) == (code is None):
-        raise click.UsageError("Give either FILE or -c CODE.")
+    if file is None and code is None:
+        raise click.UsageError("Give FILE or -c CODE.")
     if file == stdin == "-":
         raise click.UsageError("The program and its input cannot both be standard input.")
+    if stdin is None and file != "-" and is_piped():
+        stdin = "-"
     text = code if code is not None else read_source(file or "")
     if not text.strip():
         raise click.UsageError("The program is empty.")
@@ -233,6 +246,8 @@ class _Printer:
     def write(self, piece: Output) -> None:
         stream = sys.stdout if piece.stream == "stdout" else sys.stderr
         stream.flush()
+        if piece.omitted:
+            click.echo(f"[{piece.omitted} bytes of {piece.stream} are left out here]", err=True)
         stream.buffer.write(masked(piece.data) if stream.isatty() else piece.data)
         stream.flush()
         if piece.stream == "stdout" and piece.data:

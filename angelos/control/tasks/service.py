@@ -79,7 +79,7 @@ class TaskService:
             Forbidden: The policy does not allow it; a fact `task.refused` is appended.
             Unavailable: No node is connected that could run it.
             NotFound: There is no such node, repository or revision.
-            Busy: Too many tasks are open.
+            Busy: Too many tasks are open, of all or of its node.
             Conflict: The command id belongs to another request.
         """
         await self._check(body)
@@ -92,6 +92,7 @@ class TaskService:
             except Forbidden as error:
                 await self._refused(principal, command, error, trace)
                 raise
+            self._check_node(node.id)
             origin = TaskOrigin(by=principal.id, generation=principal.generation, trace=trace)
             await self.accept(origin, command, body, node.id, decision)
         return self._view(self._same(command, request))
@@ -206,6 +207,17 @@ class TaskService:
                 hint="Try again when some have ended, or cancel some.",
             )
 
+    def _check_node(self, node: PrincipalId) -> None:
+        """Refuse at the door what a full node would have to end later."""
+        config = self._context.config
+        tasks = self._projection.state.tasks.values()
+        if sum(task.open and task.node == node for task in tasks) >= config.max_open_per_node:
+            raise Busy(
+                f"{node} has {config.max_open_per_node} open tasks; this one was not accepted.",
+                hint="Try again when some have ended, or name another node.",
+                retry_after_s=config.full_retry_s,
+            )
+
     def least_busy(self) -> NodeRecord | None:
         """Return the connected execution node with the fewest open tasks, if there is one."""
         state = self._projection.state
@@ -226,8 +238,8 @@ class TaskService:
     # -- helpers -----------------------------------------------------------------------------
 
     async def _check(self, body: SubmitTask) -> None:
-        if bool(body.code) == bool(body.argv):
-            raise InvalidInput("A task needs either code or argv, not both and not neither.")
+        if not body.code and not body.argv:
+            raise InvalidInput("A task needs code or argv.")
         if bool(body.repo) != bool(body.revision):
             raise InvalidInput("A task in a checkout needs both repo and revision.")
         if body.command is not None and not (is_id(body.command) and body.command[:4] == "cmd-"):

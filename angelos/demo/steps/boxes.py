@@ -31,7 +31,7 @@ ATTACKS: tuple[tuple[str, str, Limits, Status], ...] = (
         "opens a socket",
         "import socket\nsocket.create_connection(('127.0.0.1', 22), timeout=1)\n",
         _SMALL,
-        Status.denied,
+        Status.error,
     ),
     (
         "forks without bound",

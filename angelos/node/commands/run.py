@@ -57,7 +57,7 @@ class RunHandler:
         await self._finish(origin, task, result)
 
     async def _result(self, job: Job, task: RunTask) -> TaskResult:
-        output, origin = OutputBuffer(), self._outbox.origin(job.command)
+        output, origin = OutputBuffer(task.limits.output_bytes), self._outbox.origin(job.command)
 
         async def started() -> None:
             attempt = self._attempts.begin(job.command.id)

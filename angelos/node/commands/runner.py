@@ -19,11 +19,11 @@ from angelos.core.errors import (
     first_of,
 )
 from angelos.core.facts import FactPayload, TaskOutput, TaskResult
-from angelos.core.messages import RunTask, Status, Tier
+from angelos.core.messages import MAX_OUTPUT_BYTES, RunTask, Status, Tier
 from angelos.core.plans import CasePlan
 from angelos.core.ports import SessionSandbox
 from angelos.core.run_session import run_session
-from angelos.core.runs import EvidenceSource, Exit, Output
+from angelos.core.runs import EvidenceSource, Exit, Output, RunSpec
 from angelos.node.checkouts.store import Checkouts
 from angelos.node.commands.output import OutputBuffer
 from angelos.node.runtimes import RUNTIMES
@@ -31,6 +31,7 @@ from angelos.node.witness.overlay import overlaid
 from angelos.node.witness.service import WitnessedRun
 
 _COALESCE_S = 0.05
+_FLOOD = 64
 
 
 class ReportFact(Protocol):
@@ -102,7 +103,7 @@ class Runner:
                 folder = await stack.enter_async_context(
                     self._checkouts.use(task.repo, task.revision)
                 )
-            spec = runtime.spec_for(task, folder)
+            spec = patient(runtime.spec_for(task, folder))
             await started()
             end = await self._follow(run_session(self._sandbox, spec), output, report)
         return self._ended(end, output)
@@ -197,6 +198,17 @@ class Runner:
         )
 
 
+def patient(spec: RunSpec) -> RunSpec:
+    """Return a run that goes on when it has printed more than may be reported.
+
+    The beginning is reported as it comes and the end of each stream at last. Only a flood of many
+    times the limit ends the run, because each byte of it costs the node time.
+    """
+    most = min(_FLOOD * spec.limits.output_bytes, MAX_OUTPUT_BYTES)
+    limits = msgspec.structs.replace(spec.limits, output_bytes=most)
+    return msgspec.structs.replace(spec, limits=limits)
+
+
 async def _report_output(
     output: OutputBuffer,
     report: ReportFact,
@@ -210,8 +222,16 @@ async def _report_output(
         await news.wait()
         news.clear()
         last = over.is_set()
-        for stream, text in output.take():
-            await report(TaskOutput(stream=stream, text=text, index=index))
+        for piece in output.take():
+            await report(
+                TaskOutput(
+                    stream=piece.stream,
+                    text=piece.text,
+                    raw=piece.raw,
+                    omitted=piece.omitted,
+                    index=index,
+                )
+            )
             index += 1
         room.set()
         if last:

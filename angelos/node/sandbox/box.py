@@ -40,7 +40,7 @@ from angelos.node.sandbox.proc import (
 from angelos.node.sandbox.seccomp_notify import SeccompListener
 from angelos.node.sandbox.shim import START, Reply
 from angelos.node.sandbox.streams import InputWriter, OutputReader, ReportReader
-from angelos.node.sandbox.verdict import MAX_REFUSALS, must_stop
+from angelos.node.sandbox.verdict import MAX_PROBES, MAX_REFUSALS, must_stop
 
 _START_S = 10.0
 _KERNEL_TICK_S, _SAMPLER_TICK_S = 0.04, 0.01
@@ -460,11 +460,12 @@ class Box:
         now = time.monotonic()
         elapsed = now - self._started_at - self._paused_s
         refused = self._listener.total if self._listener else 0
-        if self.patient and refused >= MAX_REFUSALS:
-            refused = 0
+        probes = self._listener.probes if self._listener else 0
+        if self.patient and (refused >= MAX_REFUSALS or probes >= MAX_PROBES):
+            refused = probes = 0
             if usage.source is EvidenceSource.kernel and self._listener is not None:
                 self._listener.close()  # the kernel refuses them by itself; forks are not asked for
-        stop = must_stop(usage, self._limits, elapsed, refused)
+        stop = must_stop(usage, self._limits, elapsed, refused, probes)
         if stop is not None:
             self.kill(stop)
             return

@@ -63,8 +63,8 @@ class Refusal:
     """One kind of system call that was refused, and how often."""
 
     call: str
-    family: str
-    """Of a socket, such as AF_INET; empty for other calls."""
+    argument: str
+    """Of which kind, by its arguments, such as AF_INET for a socket; empty for most calls."""
     count: int
     cpu_s: float = 0.0
     """The processor time that the run had used when it was made for the last time."""

@@ -1,14 +1,16 @@
 """System call filters: a small table of names and numbers turned into BPF (seccomp(2)).
 
-A box has two filters. Bubblewrap loads the *base* filter, which allows moby's list
-(`data/seccomp.json`). Other calls fail with EPERM; calls that programs can do without (`clone3`,
-`io_uring_*`) and calls newer than the table fail with ENOSYS, upon which programs fall back to
-older ones; a foreign ABI (32 bit, x32), whose numbers mean other calls, kills the process.
+A box has two filters. Bubblewrap loads the *base* filter, which passes the calls of the table
+(`data/seccomp.json`, moby's list and what is refused beside it). Calls that it does not name fail
+with EPERM; `clone3`, which every thread tries first, and calls newer than the table fail with
+ENOSYS, upon which programs fall back to older ones; a foreign ABI (32 bit, x32), whose numbers mean
+other calls, kills the process.
 
-The shim installs the *notify* filter: the node refuses sockets other than AF_UNIX, and calls that
-no innocent program makes, and so has the kernel's own evidence of the attempt. The base filter
-allows these calls, because in the kernel an ERRNO outranks a notification. Where the kernel gives
-no listener, the *refuse* filter replaces the notify filter.
+The shim installs the *notify* filter before a line of the program runs: the node refuses sockets
+other than AF_UNIX, the group `refuse`, and the group `checked` by its arguments, and so has the
+kernel's own evidence of each attempt. The base filter passes these calls, because in the kernel an
+ERRNO outranks a notification. Where the kernel gives no listener, the *refuse* filter replaces the
+notify filter.
 
 Filters see arguments only as numbers: they cannot read memory that an argument points to. So
 `clone3`, whose flags are in memory, cannot be filtered and is refused as a whole.
@@ -21,7 +23,9 @@ from __future__ import annotations
 
 import errno
 import json
+import socket
 import struct
+from collections.abc import Sequence
 from functools import cache
 from importlib import resources
 from typing import Any, Literal
@@ -51,6 +55,18 @@ _HOST_MEMORY = ("memfd_create", "shmget", "msgget", "semget", "mq_open")
 """Memory that no process maps: without a cgroup nothing could count it."""
 _ENLARGING = (("setsockopt", ((_ARG1, 1), (_ARG2, 7))), ("fcntl", ((_ARG1, 1031),)))
 """SO_SNDBUF and F_SETPIPE_SZ: without a cgroup sockets and pipes keep the size that is counted."""
+
+_NO_RANDOM_ADDRESSES = 0x40000
+_NAMESPACE_NAMES = {
+    0x20000: "CLONE_NEWNS",
+    0x2000000: "CLONE_NEWCGROUP",
+    0x4000000: "CLONE_NEWUTS",
+    0x8000000: "CLONE_NEWIPC",
+    0x10000000: "CLONE_NEWUSER",
+    0x20000000: "CLONE_NEWPID",
+    0x40000000: "CLONE_NEWNET",
+}
+_WORD = 0xFFFFFFFF
 
 Instruction = tuple[int, int, int, int]
 
@@ -83,19 +99,9 @@ def base_filter(machine: str, *, counted: bool = True) -> bytes:
         for name in _HOST_MEMORY:
             allowed.pop(name, None)
     code = _prologue(machine)
-    checked = groups["checked"]
     for number in groups["missing"].values():
         code += _when(number, [_fail(errno.ENOSYS)])
-    code += _when(checked["clone"], [_load(_ARG0), (_AND, 0, 0, _NAMESPACES), *_only([0])])
-    code += _when(checked["personality"], [_load(_ARG0), *_only(list(_PERSONALITIES))])
-    code += _when(checked["socketpair"], [_load(_ARG0), *_only([_AF_UNIX])])
-    for name, argument in (("mknod", _ARG1), ("mknodat", _ARG2)):
-        if name in checked:
-            kinds = [_load(argument), (_AND, 0, 0, _FILE_KIND), *_only(list(_MADE_KINDS))]
-            code += _when(checked[name], kinds)
-    injection = [i for v in _TTY_INJECTION for i in ((_JUMP_EQ, 0, 1, v), _fail(errno.EPERM))]
-    code += _when(checked["ioctl"], [_load(_ARG1), *injection, _allow()])
-    passed = [*allowed.values(), *groups["refuse"].values(), checked["socket"]]
+    passed = [*allowed.values(), *groups["refuse"].values(), *groups["checked"].values()]
     for low, high in _ranges(passed):
         code += [(_JUMP_GE, 0, 2, low), (_JUMP_GT, 1, 0, high), _allow()]
     newest = max(number for group in groups.values() for number in group.values())
@@ -127,21 +133,23 @@ def watch_filter(
     groups = table(machine)
     verdict = _give(_NOTIFY) if action == "notify" else _fail(errno.EPERM)
     code = _prologue(machine)
-    for number in groups["refuse"].values():
-        code += [(_JUMP_EQ, 0, 1, number), verdict]
+    for name, number in groups["refuse"].items():
+        answer = verdict if action == "notify" else _fail(refusal_errno(name, 0))
+        code += [(_JUMP_EQ, 0, 1, number), answer]
     for name, arguments in _ENLARGING if forks else ():
         code += _when(groups["allow"][name], _unless(arguments))
     if forks and action == "notify":
         for number in fork_calls(machine):
             code += [(_JUMP_EQ, 0, 1, number), verdict]
+    code += _checked_calls(groups["checked"], verdict, keeps_files=keeps_files)
     netlink = _fail(refusal_errno("socket", _AF_NETLINK))
     if action == "notify" and not inet:
         netlink = verdict
     families = [(_JUMP_EQ, 0, 1, _AF_UNIX), _allow(), (_JUMP_EQ, 0, 1, _AF_NETLINK), netlink]
-    socket = [_load(_ARG0), *families, *(_internet() if inet else ()), verdict]
+    sockets = [_load(_ARG0), *families, *(_internet() if inet else ()), verdict]
     if keeps_files:
         code += _no_set_id({**groups["allow"], **groups["checked"]})
-    return _assemble([*code, *_when(groups["checked"]["socket"], socket), _allow()])
+    return _assemble([*code, *_when(groups["checked"]["socket"], sockets), _allow()])
 
 
 def _internet() -> list[Instruction]:
@@ -149,6 +157,24 @@ def _internet() -> list[Instruction]:
     protocols = [_load(_argument(2)), *_only(list(_PROTOCOLS))]
     skip = len(protocols)
     return [(_JUMP_EQ, 1, 0, _AF_INET), (_JUMP_EQ, 0, skip, _AF_INET6), *protocols]
+
+
+def _checked_calls(
+    checked: dict[str, int], verdict: Instruction, *, keeps_files: bool
+) -> list[Instruction]:
+    """Refuse the calls whose arguments decide."""
+    code: list[Instruction] = []
+    no_namespace = [_load(_ARG0), (_AND, 0, 0, _NAMESPACES), *_only([0], verdict)]
+    code += _when(checked["clone"], no_namespace)
+    code += _when(checked["personality"], [_load(_ARG0), *_only(list(_PERSONALITIES), verdict)])
+    code += _when(checked["socketpair"], [_load(_ARG0), *_only([_AF_UNIX], verdict)])
+    mask = _FILE_KIND | (_SET_ID if keeps_files else 0)
+    for name, argument in (("mknod", _ARG1), ("mknodat", _ARG2)):
+        if name in checked:
+            kinds = [_load(argument), (_AND, 0, 0, mask), *_only(list(_MADE_KINDS), verdict)]
+            code += _when(checked[name], kinds)
+    injection = [i for value in _TTY_INJECTION for i in ((_JUMP_EQ, 0, 1, value), verdict)]
+    return [*code, *_when(checked["ioctl"], [_load(_ARG1), *injection, _allow()])]
 
 
 def _no_set_id(calls: dict[str, int]) -> list[Instruction]:
@@ -182,9 +208,50 @@ def refusal_errno(call: str, family: int) -> int:
     """Return the error with which a call is refused.
 
     EPERM, except for netlink: ZeroMQ asks for the machine's addresses even where it uses only Unix
-    sockets, and aborts its process (any Jupyter kernel) unless netlink is "not supported".
+    sockets, and aborts its process (any Jupyter kernel) unless netlink is "not supported"; and
+    except for io_uring, which programs do without where the kernel has none.
     """
+    if call.startswith("io_uring_"):
+        return errno.ENOSYS
     return errno.EOPNOTSUPP if call == "socket" and family == _AF_NETLINK else errno.EPERM
+
+
+def starts_process(machine: str, number: int, first_argument: int) -> bool:
+    """Return whether a call starts a process or thread, and none in a namespace of its own."""
+    return number in fork_calls(machine) and not (
+        name_of(machine, number) == "clone" and first_argument & _NAMESPACES
+    )
+
+
+def argument_class(call: str, arguments: Sequence[int]) -> str:
+    """Return which kind of a call it was, by its arguments: one of a few words, or empty.
+
+    >>> argument_class("socket", (2, 1, 0)), argument_class("unshare", (0x10020000, 0))
+    ('AF_INET', 'CLONE_NEWNS|CLONE_NEWUSER')
+    """
+    match call:
+        case "socket" | "socketpair":
+            return _family(arguments[0])
+        case "clone" | "unshare":
+            names = [name for bit, name in _NAMESPACE_NAMES.items() if arguments[0] & bit]
+            return "|".join(names)
+        case "personality":
+            return "ADDR_NO_RANDOMIZE" if arguments[0] & _NO_RANDOM_ADDRESSES else "other"
+        case "mknod" | "mknodat":
+            mode = arguments[1 if call == "mknod" else 2]
+            kinds = {0o020000: "character device", 0o060000: "block device"}
+            return kinds.get(mode & _FILE_KIND, "other")
+        case "ioctl":
+            return {0x5412: "TIOCSTI", 0x541C: "TIOCLINUX"}.get(arguments[1] & _WORD, "other")
+        case _:
+            return ""
+
+
+def _family(number: int) -> str:
+    try:
+        return socket.AddressFamily(number & _WORD).name
+    except ValueError:
+        return "other"
 
 
 def _prologue(machine: str) -> list[Instruction]:
@@ -203,10 +270,10 @@ def _when(number: int, block: list[Instruction]) -> list[Instruction]:
     return [(_JUMP_EQ, 0, len(block), number), *block]
 
 
-def _only(values: list[int]) -> list[Instruction]:
-    """Allow if the loaded word is one of `values`, refuse otherwise."""
+def _only(values: list[int], verdict: Instruction | None = None) -> list[Instruction]:
+    """Allow if the loaded word is one of `values`; otherwise give `verdict`, by default EPERM."""
     allow = [i for v in values for i in ((_JUMP_EQ, 0, 1, v), _allow())]
-    return [*allow, _fail(errno.EPERM)]
+    return [*allow, verdict or _fail(errno.EPERM)]
 
 
 def _unless(arguments: tuple[tuple[int, int], ...]) -> list[Instruction]:

@@ -15,13 +15,18 @@ import errno
 import fcntl
 import os
 import select
-import socket
 import struct
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from angelos.core.system_calls import PROBED_CALLS
 from angelos.node.sandbox.models import Refusal
-from angelos.node.sandbox.seccomp import fork_calls, name_of, refusal_errno
+from angelos.node.sandbox.seccomp import (
+    argument_class,
+    name_of,
+    refusal_errno,
+    starts_process,
+)
 
 _CONTINUE = 1  # SECCOMP_USER_NOTIF_FLAG_CONTINUE
 _RECEIVE, _SEND = 0xC0502100, 0xC0182101  # SECCOMP_IOCTL_NOTIF_RECV, _SEND
@@ -50,6 +55,9 @@ class SeccompListener:
         self._machine = machine
         self._refused: Counter[tuple[str, str]] = Counter()
         self.total = 0
+        """Refused calls, without those with which runtimes look around."""
+        self.probes = 0
+        """Refused calls with which runtimes look around."""
         asyncio.get_running_loop().add_reader(fd, self._serve)
 
     def refusals(self) -> tuple[Refusal, ...]:
@@ -81,26 +89,22 @@ class SeccompListener:
         except OSError:  # ENOENT: the caller was killed meanwhile
             return
         identity, _, _, number, _, _, *args = _NOTIFICATION.unpack(notification)
-        answer = bytearray(_ANSWER.pack(identity, 0, *self._decide(number, args[0])))
+        answer = bytearray(_ANSWER.pack(identity, 0, *self._decide(number, args)))
         try:
             fcntl.ioctl(self._fd, _SEND, answer)
         except OSError:
             return
 
-    def _decide(self, number: int, first_argument: int) -> tuple[int, int]:
+    def _decide(self, number: int, arguments: Sequence[int]) -> tuple[int, int]:
         """Return the error and the flags of the answer to one call."""
-        if number in fork_calls(self._machine):
+        if starts_process(self._machine, number, arguments[0]):
             return (0, _CONTINUE) if self._may_fork() else (-errno.EAGAIN, 0)
         call = name_of(self._machine, number)
-        key = call, _family(first_argument) if call == "socket" else ""
+        key = call, argument_class(call, arguments)
         self._refused[key] += 1
         self._last_cpu_s[key] = self._cpu_s()
-        self.total += 1
-        return -refusal_errno(call, first_argument & 0xFFFFFFFF), 0
-
-
-def _family(number: int) -> str:
-    try:
-        return socket.AddressFamily(number & 0xFFFFFFFF).name
-    except ValueError:
-        return f"#{number & 0xFFFFFFFF}"
+        if call in PROBED_CALLS:
+            self.probes += 1
+        else:
+            self.total += 1
+        return -refusal_errno(call, arguments[0] & 0xFFFFFFFF), 0

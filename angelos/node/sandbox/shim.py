@@ -302,7 +302,6 @@ def _run_code(code: str, args: list[str], chdir: str) -> None:
     name = "<task>"
     code = code.removeprefix("\ufeff")
     linecache.cache[name] = (len(code), None, code.splitlines(keepends=True), name)
-    sys.argv = ["-c", *args]
     sys.dont_write_bytecode = True
     if chdir != "/tmp":  # noqa: S108 - a checkout is importable, the scratch folder is not
         sys.path.insert(0, chdir)
@@ -312,6 +311,7 @@ def _run_code(code: str, args: list[str], chdir: str) -> None:
     main = sys.modules["__main__"].__dict__
     keep = {"__name__": "__main__", "__builtins__": __builtins__, "__doc__": None}
     keep |= {"__file__": _save(code), "__spec__": None}
+    sys.argv = [keep["__file__"], *args]
     main.clear()
     main.update(keep)
     exec(compile(code, name, "exec", dont_inherit=True), main)  # noqa: S102 - what the box is for

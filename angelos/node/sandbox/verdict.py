@@ -12,8 +12,9 @@ r"""Decides, from the evidence, which status a run has earned. Pure.
 
 The counters are read before the exit code, because the exit code 137 alone proves nothing. A
 system call that was refused does not end a run, because innocent libraries probe for sockets: a
-program that fails at once is `denied`, one that copes is `ok`, and the evidence names the calls
-either way. What a program prints is never read: a missing or hidden file is its own `error`.
+program that fails right after a call that no innocent program makes is `denied`, one that copes is
+`ok`, one that fails for whatever else is `error`, and the evidence names the calls each time. What
+a program prints is never read: a missing or hidden file is its own `error`.
 
     >>> from angelos.core.messages import Limits
     >>> ending = Ending(exit_code=137, duration_s=0.3,
@@ -25,10 +26,12 @@ either way. What a program prints is never read: a missing or hidden file is its
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from typing import Any
 
 from angelos.core.messages import Limits, Status
 from angelos.core.runs import EvidenceSource
+from angelos.core.system_calls import weighs
 from angelos.node.sandbox.models import Ending, Refusal, Stop, Usage
 
 MIB = 1024 * 1024
@@ -36,16 +39,14 @@ _BY_SIGNAL = 128
 SIGXCPU_EXIT = _BY_SIGNAL + signal.SIGXCPU
 MAX_REFUSALS = 1000
 """With so many refused system calls a program only wastes the node's time: the run is ended."""
-
-PROBED = frozenset(
-    """get_mempolicy io_uring_enter io_uring_register io_uring_setup mbind migrate_pages mseal
-    move_pages perf_event_open personality set_mempolicy set_mempolicy_home_node""".split()  # noqa: SIM905
-)
-"""Calls with which runtimes look for what a machine can do, and go on without it."""
+MAX_PROBES = 5_000
+"""The same for calls with which runtimes look around, and which weigh nothing otherwise."""
 _SOON_CPU_S = 0.25
 
 
-def must_stop(usage: Usage, limits: Limits, elapsed_s: float, refused: int) -> Stop | None:
+def must_stop(
+    usage: Usage, limits: Limits, elapsed_s: float, refused: int, probes: int = 0
+) -> Stop | None:
     """Return why a running program has to be ended now, or None."""
     if usage.oom_kills or _above_memory(usage, limits):
         return Status.oom
@@ -53,7 +54,7 @@ def must_stop(usage: Usage, limits: Limits, elapsed_s: float, refused: int) -> S
         return Status.pids
     if usage.cpu_s >= limits.cpu_s:
         return Status.cpu
-    if refused >= MAX_REFUSALS:
+    if refused >= MAX_REFUSALS or probes >= MAX_PROBES:
         return Status.denied
     if elapsed_s >= limits.wall_s:
         return Status.timeout
@@ -100,7 +101,8 @@ def _status(ending: Ending, limits: Limits) -> tuple[Status, dict[str, Any]]:
         case Status.denied:
             cause = {
                 "source": EvidenceSource.kernel,
-                "reason": f"more than {MAX_REFUSALS} refused system calls",
+                "reason": f"more than {MAX_REFUSALS} refused system calls, or {MAX_PROBES} of"
+                " those with which runtimes look around",
             }
     return stop, cause
 
@@ -127,23 +129,30 @@ def _own_exit(ending: Ending) -> tuple[Status, dict[str, Any]]:
     if ending.signal == signal.SIGSYS:
         reason = "a system call of a foreign ABI (32 bit, x32), for which the kernel killed it"
         return Status.denied, {"source": EvidenceSource.kernel, "reason": reason}
-    weighty = [refusal for refusal in ending.refusals if weighs(refusal, ending.usage)]
-    if weighty:
-        calls = ", ".join(f"{r.call}({r.family})" for r in weighty)
-        reason = f"the box refused {calls}: there is no network and no privilege inside"
+    ending_calls = [refusal for refusal in ending.refusals if ended_by(refusal, ending.usage)]
+    if ending_calls:
+        reason = f"the box refused {_listed(ending_calls)}: there is no privilege inside"
         return Status.denied, {"source": EvidenceSource.kernel, "reason": reason}
-    return Status.error, {"source": EvidenceSource.exit, **_death(ending)}
+    death = _death(ending)
+    sockets = [refusal for refusal in ending.refusals if refusal.call == "socket"]
+    if sockets:
+        death.setdefault("hint", f"the box refused {_listed(sockets)}: there is no network inside")
+    return Status.error, {"source": EvidenceSource.exit, **death}
 
 
-def weighs(refusal: Refusal, usage: Usage) -> bool:
-    """Return whether a refused call makes a failed program a denied one.
+def ended_by(refusal: Refusal, usage: Usage) -> bool:
+    """Return whether a failed program is taken to have failed by a refused call.
 
-    Calls that libraries probe by themselves never do. A refused socket does where the program
-    failed right after it: a failing test that had looked for a network earlier has only failed.
+    It made a call that no innocent program makes and failed right after it. A library that looked
+    for a network or for what the machine can do is no evidence: the program may have failed for
+    whatever else, so it is an error with the refused calls beside it.
     """
-    if refusal.call in PROBED:
-        return False
-    return refusal.call != "socket" or usage.cpu_s - refusal.cpu_s <= _SOON_CPU_S
+    soon = usage.cpu_s - refusal.cpu_s <= _SOON_CPU_S
+    return soon and weighs(refusal.call, refusal.argument)
+
+
+def _listed(refusals: Sequence[Refusal]) -> str:
+    return ", ".join(f"{refusal.call}({refusal.argument})" for refusal in refusals)
 
 
 def _death(ending: Ending) -> dict[str, Any]:
@@ -165,5 +174,5 @@ def _above_memory(usage: Usage, limits: Limits) -> bool:
 
 
 def _refusal_evidence(refusal: Refusal) -> dict[str, Any]:
-    family = {"family": refusal.family} if refusal.family else {}
-    return {"call": refusal.call, **family, "count": refusal.count}
+    argument = {"argument": refusal.argument} if refusal.argument else {}
+    return {"call": refusal.call, **argument, "count": refusal.count}

@@ -73,7 +73,7 @@ async def test_the_code_is_main_and_its_traceback_is_its_own(sandbox: Bubblewrap
     end, printed = await run(sandbox, RunSpec(argv=("a",), code=code, limits=Limits()))
     assert end.status is Status.error
     names = "['__builtins__', '__doc__', '__file__', '__name__', '__spec__', 'sys']"
-    assert printed.startswith(f"__main__ ['-c', 'a'] {names}")
+    assert printed.startswith(f"__main__ ['/tmp/main.py', 'a'] {names}")
     assert "    return 1 / 0" in printed
     assert "shim.py" not in printed
 

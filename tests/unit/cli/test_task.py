@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from angelos.cli.commands.task import _limits, _Printer
+from angelos.cli.commands.task import _limits, _Printer, run
 from angelos.cli.output import masked
 from angelos.cli.reading import read_source
 from angelos.client import Restarted
@@ -62,3 +62,19 @@ def test_a_program_is_read_in_the_encoding_that_it_names(tmp_path):
         file.write_bytes(wrong)
         with pytest.raises(InvalidInput, match="is not text in UTF-8"):
             read_source(str(file))
+
+
+def test_what_was_left_out_is_named_beside_the_output(capfdbinary):
+    printer = _Printer()
+    printer.write(Output("stdout", b"\xff\x00"))
+    printer.write(Output("stdout", b"end\n", omitted=7))
+    out, err = capfdbinary.readouterr()
+    assert out == b"\xff\x00end\n"
+    assert err == b"[7 bytes of stdout are left out here]\n"
+
+
+def test_what_follows_the_file_is_the_programs():
+    words = ["--memory", "64", "a.py", "--memory", "7", "-c", "x"]
+    context = run.make_context("run", words)
+    assert context.params["words"] == ("a.py", "--memory", "7", "-c", "x")
+    assert context.params["memory"] == 64

@@ -140,6 +140,21 @@ async def test_too_many_open_tasks_are_refused(clock):
             await control.tasks.submit(PERSON, HELLO)
 
 
+async def test_a_full_node_refuses_at_the_door_and_another_takes_it(clock):
+    world = World(clock, max_open_per_node=2)
+    async with world.running() as control:
+        node = await world.node("one")
+        node.program = lambda _: None
+        for _ in range(2):
+            await control.tasks.submit(PERSON, HELLO)
+        with pytest.raises(Busy) as refused:
+            await control.tasks.submit(PERSON, HELLO)
+        assert refused.value.extra["retry_after_s"] == 2.0
+        assert len(control.tasks.list()) == 2, "nothing was accepted"
+        (await world.node("two")).program = lambda _: None
+        await control.tasks.submit(PERSON, HELLO)
+
+
 async def test_another_node_cannot_speak_for_a_task(world):
     async with world.running() as control:
         node, liar = await world.node("one"), await world.node("two")

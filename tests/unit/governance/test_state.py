@@ -88,6 +88,21 @@ def test_runs_denied_again_and_again_flag_and_stop_nobody():
     assert owed(settled, effects) == []
 
 
+def test_runs_that_end_well_are_counted_by_what_they_attempted():
+    def ran(*calls):
+        rows = [{"call": call, "count": 1} for call in calls]
+        result = {"status": "ok", "exit_code": 0, "stdout": "", "stderr": "", "duration_s": 0.1,
+                  "node": "exec1", "tier": "full", "evidence": {"refused": rows}}  # fmt: skip
+        return make_fact(
+            Kind.task_finished, "task-1", actor="node/exec1", outcome="ok", data=result,
+            on_behalf_of=EVE,
+        )  # fmt: skip
+
+    assert fold([ran("mbind", "personality")] * 9)[1] == []
+    _, effects = fold([ran("mount"), ran("ptrace", "bpf"), ran("keyctl")])
+    assert [effect.principal for effect in effects] == [EVE]
+
+
 def _fields(fact):
     return {name: getattr(fact, name) for name in fact.__struct_fields__}
 

@@ -8,8 +8,11 @@ import struct
 import pytest
 
 from angelos.node.sandbox.seccomp import (
+    argument_class,
     base_filter,
     fork_calls,
+    refusal_errno,
+    starts_process,
     supported,
     table,
     watch_filter,
@@ -59,8 +62,14 @@ def test_every_call_gets_the_groups_verdict(machine: str) -> None:
 
 
 def test_arguments_decide_about_checked_calls(machine: str) -> None:
-    program, arch, checked = base_filter(machine), ARCHES[machine], table(machine)["checked"]
-    refuse = ERRNO | errno.EPERM
+    arch, checked = ARCHES[machine], table(machine)["checked"]
+    for number in checked.values():
+        assert verdict(base_filter(machine), arch, number) == ALLOW, "ERRNO outranks NOTIFY"
+    for action, refuse in (("notify", NOTIFY), ("refuse", ERRNO | errno.EPERM)):
+        _decided(watch_filter(machine, action=action), arch, checked, refuse)
+
+
+def _decided(program: bytes, arch: int, checked: dict[str, int], refuse: int) -> None:
     assert verdict(program, arch, checked["clone"], 0x00000011) == ALLOW
     assert verdict(program, arch, checked["clone"], 0x10000011) == refuse
     assert verdict(program, arch, checked["ioctl"], 0, 0x5401) == ALLOW
@@ -69,6 +78,25 @@ def test_arguments_decide_about_checked_calls(machine: str) -> None:
     assert verdict(program, arch, checked["personality"], 0x40000) == refuse
     assert verdict(program, arch, checked["socketpair"], 1) == ALLOW
     assert verdict(program, arch, checked["socketpair"], 2) == refuse
+    assert verdict(program, arch, checked["mknodat"], 0, 0, 0o010644) == ALLOW
+    assert verdict(program, arch, checked["mknodat"], 0, 0, 0o060644) == refuse
+
+
+def test_files_that_stay_get_no_set_id_bit(machine: str) -> None:
+    arch, number = ARCHES[machine], table(machine)["checked"]["mknodat"]
+    program = watch_filter(machine, action="refuse", keeps_files=True)
+    assert verdict(program, arch, number, 0, 0, 0o100755) == ALLOW
+    assert verdict(program, arch, number, 0, 0, 0o104755) == ERRNO | errno.EPERM
+
+
+def test_a_namespace_is_never_taken_for_a_plain_fork(machine: str) -> None:
+    clone = table(machine)["checked"]["clone"]
+    assert starts_process(machine, clone, 0x11)
+    assert not starts_process(machine, clone, 0x10000011)
+    assert argument_class("clone", (0x10000011,)) == "CLONE_NEWUSER"
+    assert argument_class("mknod", (0, 0o060644, 0)) == "block device"
+    assert argument_class("socket", (0x1_0000_0002, 1, 0)) == "AF_INET"
+    assert argument_class("socket", (77_777, 1, 0)) == "other"
 
 
 def test_a_foreign_abi_kills(machine: str) -> None:
@@ -80,9 +108,9 @@ def test_refused_calls_and_forks_are_reported(machine: str) -> None:
     arch, groups = ARCHES[machine], table(machine)
     sees, refuses = (watch_filter(machine, action=a) for a in ("notify", "refuse"))
     socket = groups["checked"]["socket"]
-    for number in groups["refuse"].values():
+    for name, number in groups["refuse"].items():
         assert verdict(sees, arch, number) == NOTIFY
-        assert verdict(refuses, arch, number) == ERRNO | errno.EPERM
+        assert verdict(refuses, arch, number) == ERRNO | refusal_errno(name, 0)
         assert verdict(base_filter(machine), arch, number) == ALLOW, "ERRNO outranks NOTIFY"
     assert verdict(sees, arch, socket, 1) == verdict(refuses, arch, socket, 1) == ALLOW
     assert verdict(sees, arch, socket, 2) == verdict(sees, arch, socket, 16) == NOTIFY

@@ -21,6 +21,7 @@ from angelos.core.messages import (
     Command,
 )
 from angelos.core.signing import SigningKey
+from angelos.node.commands.output import TAIL_BYTES
 from tests.unit.node.fakes import NODE, World, dispatch, run, world
 
 __all__ = ["world"]
@@ -33,7 +34,9 @@ async def test_a_task_is_reported_from_start_to_end_and_then_acknowledged(world:
     kinds = [fact.kind for fact in world.channel.facts]
     assert kinds == ["task.started", "task.output", "task.finished"]
     assert world.channel.facts[0].plain() == {"node": "exec1", "tier": "full", "attempt": 1}
-    assert world.channel.facts[1].plain() == {"stream": "stdout", "text": "begun\n", "index": 0}
+    assert world.channel.facts[1].plain() == {
+        "stream": "stdout", "text": "begun\n", "index": 0, "raw": b"", "omitted": 0,
+    }  # fmt: skip
     result = world.finished("task-1")
     assert (result["status"], result["stdout"], result["node"]) == ("ok", "begun\n", "exec1")
 
@@ -43,7 +46,8 @@ async def test_much_output_is_reported_in_few_facts_and_the_result_is_bounded(wo
     await world.put(command)
     await world.acked(command)
     facts = world.channel.of("task.output")
-    assert sum(len(fact.plain()["text"]) for fact in facts) == 2_000_006
+    assert sum(len(fact.plain()["text"]) for fact in facts) == 1_000_000 + TAIL_BYTES
+    assert facts[-1].plain()["omitted"] == 1_000_006 - TAIL_BYTES
     assert [fact.plain()["index"] for fact in facts] == list(range(len(facts)))
     result = world.finished("task-1")
     assert len(result["stdout"]) < 70_000

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from angelos.core.messages import Limits, Status
 from angelos.core.runs import EvidenceSource
 from angelos.node.sandbox.models import Ending, Refusal, Usage
-from angelos.node.sandbox.verdict import MAX_REFUSALS, MIB, judge, must_stop
+from angelos.node.sandbox.verdict import MAX_PROBES, MAX_REFUSALS, MIB, judge, must_stop
 
 KERNEL = Usage(source=EvidenceSource.kernel, cpu_s=0.1)
 LIMITS = Limits(wall_s=2, cpu_s=1, memory_mb=64, pids=8, output_bytes=100)
@@ -46,19 +46,25 @@ def test_the_kernels_counters_come_before_the_clock() -> None:
     )
 
 
-def test_a_refused_socket_is_denied_only_if_the_program_fails_right_after_it() -> None:
-    status, evidence = judge(ending(exit_code=1, refusals=(SOCKET,)), LIMITS)
-    assert status is Status.denied
-    assert evidence["source"] == "kernel"
-    assert evidence["refused"] == [{"call": "socket", "family": "AF_INET", "count": 1}]
+def test_a_refused_socket_is_named_and_proves_no_failure() -> None:
+    for family in ("AF_INET", "AF_INET6", "AF_NETLINK"):
+        probe = Refusal("socket", family, 1, cpu_s=KERNEL.cpu_s)
+        status, evidence = judge(ending(exit_code=1, refusals=(probe,)), LIMITS)
+        assert (status, evidence["source"]) == (Status.error, "exit")
+        assert evidence["refused"] == [{"call": "socket", "argument": family, "count": 1}]
+        assert family in evidence["hint"]
     assert word(exit_code=0, refusals=(SOCKET,)) is Status.ok
-    later = Usage(source=EvidenceSource.kernel, cpu_s=SOCKET.cpu_s + 0.5)
-    assert word(exit_code=1, refusals=(SOCKET,), usage=later) is Status.error
+    strange = Refusal("socket", "AF_ALG", 1, cpu_s=KERNEL.cpu_s)
+    assert word(exit_code=1, refusals=(strange,)) is Status.denied
 
 
-def test_an_attack_is_denied_whenever_it_was_made() -> None:
-    later = Usage(source=EvidenceSource.kernel, cpu_s=9.0)
-    assert word(exit_code=3, refusals=(Refusal("ptrace", "", 1),), usage=later) is Status.denied
+def test_an_attack_is_denied_where_the_program_fails_right_after_it() -> None:
+    soon, later = (Usage(source=EvidenceSource.kernel, cpu_s=s) for s in (1.1, 9.0))
+    attack = Refusal("ptrace", "", 1, cpu_s=1.0)
+    assert word(exit_code=3, refusals=(attack,), usage=soon) is Status.denied
+    status, evidence = judge(ending(exit_code=3, refusals=(attack,), usage=later), LIMITS)
+    assert status is Status.error
+    assert evidence["refused"] == [{"call": "ptrace", "count": 1}]
 
 
 def test_what_runtimes_probe_weighs_nothing() -> None:
@@ -96,6 +102,7 @@ def test_when_to_stop() -> None:
     assert stop(oom_kills=1) is Status.oom
     assert stop(pids_refused=1) is Status.pids
     assert stop(refused=MAX_REFUSALS) is Status.denied
+    assert must_stop(KERNEL, LIMITS, 0.1, 0, MAX_PROBES) is Status.denied
     assert stop(source=EvidenceSource.sampler, memory_bytes=65 * MIB) is Status.oom
     assert stop(source=EvidenceSource.sampler, tasks=9) is Status.pids
     assert stop(memory_bytes=65 * MIB) is None, "the kernel sees to its own limit"

@@ -54,8 +54,8 @@ async def _check_in_child(code: str) -> Finding | None:
 
 def spec_for(task: RunTask, checkout: Path | None) -> RunSpec:
     """Return the run of a task, in its checkout if there is one; raise `InvalidInput`."""
-    if bool(task.code) == bool(task.argv):
-        raise InvalidInput("A task has either code or argv.")
+    if not task.code and not task.argv:
+        raise InvalidInput("A task has code or argv.")
     return RunSpec(
         argv=task.argv,
         code=task.code or None,
