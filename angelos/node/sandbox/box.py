@@ -27,6 +27,7 @@ from angelos.core.errors import Unavailable
 from angelos.core.messages import Limits, Status
 from angelos.core.runs import EvidenceSource, Output
 from angelos.core.sessions import TerminalSize
+from angelos.node.sandbox.deadlines import Backstop
 from angelos.node.sandbox.launch import LaunchedBox
 from angelos.node.sandbox.models import Ending, Meter, Stop, Usage
 from angelos.node.sandbox.proc import (
@@ -108,8 +109,15 @@ class _Reply(msgspec.Struct, frozen=True):
 class Box:
     """A started box: `ready()`, then at most one `begin()` and `output()`, then `close()`."""
 
-    def __init__(self, launched: LaunchedBox, meter: Meter) -> None:
-        """Take ownership of what the launcher started and of the meter that counts for it."""
+    def __init__(
+        self, launched: LaunchedBox, meter: Meter, backstop: Backstop | None = None
+    ) -> None:
+        """Take ownership of what the launcher started and of the meter that counts for it.
+
+        The `backstop` ends it at its wall limit where this process is stopped.
+        """
+        self._backstop = backstop
+        self._number = backstop.number() if backstop is not None else 0
         self._launched = launched
         self._process = launched.process
         self._link = launched.link
@@ -207,6 +215,7 @@ class Box:
                     raise Unavailable(f"The box could not be closed: {detail}")
                 self._adopt(dict(zip(reply.fds, fds, strict=True)))
                 self._read_streams()
+                self._arm(limits.wall_s)
                 self._send_start(report=given.report)
         except (TimeoutError, OSError) as error:
             raise Unavailable(f"The box could not be closed: {error or 'no answer'}") from error
@@ -215,6 +224,16 @@ class Box:
         self._write_stdin(given)
         self._tick()
         return reply.code is Reply.sealed
+
+    def _arm(self, seconds: float) -> None:
+        if self._backstop is not None:
+            # Without a process namespace the shim kills what is below it when it is asked to end.
+            number = signal.SIGTERM if self.scratch else signal.SIGKILL
+            self._backstop.arm(self._number, seconds, number, [*self._pidfds.values()])
+
+    def _disarm(self) -> None:
+        if self._backstop is not None:
+            self._backstop.disarm(self._number)
 
     def _adopt(self, fds: dict[str, int]) -> None:
         """Take over the descriptors that the shim passed."""
@@ -340,6 +359,7 @@ class Box:
             raise Unavailable("The box could not be stopped as a whole; it runs on.")
         self._stopped = stopped
         self._paused_at = time.monotonic()
+        self._disarm()
         if self._timer is not None:
             self._timer.cancel()
 
@@ -349,6 +369,8 @@ class Box:
             return
         stopped, self._stopped = self._stopped, None
         self._paused_s += time.monotonic() - self._paused_at
+        elapsed = time.monotonic() - self._started_at - self._paused_s
+        self._arm(max(self._limits.wall_s - elapsed, 0.0))
         continue_all(self._first, stopped)
         self._tick()
 
@@ -380,6 +402,7 @@ class Box:
         return self._launched.staged
 
     def _release(self) -> None:
+        self._disarm()
         if self._timer is not None:
             self._timer.cancel()
         for stream in (self._listener, self._reader, self._input, self._report):
@@ -432,9 +455,13 @@ class Box:
             self._usage = self._meter.read()
         except (OSError, ValueError) as error:
             self.stop, self.reason = Status.killed, f"what it used could not be measured: {error}"
+        duration_s = max(self._ended_at - self._started_at - self._paused_s, 0.0)
+        if self.stop is None and self._process.returncode == -signal.SIGKILL:
+            # Nobody here has killed it: the backstop has, while this process was stopped.
+            self.stop = Status.timeout if duration_s >= self._limits.wall_s else None
         self._ending = Ending(
             exit_code=self._process.returncode if self.stop is None else None,
-            duration_s=max(self._ended_at - self._started_at - self._paused_s, 0.0),
+            duration_s=duration_s,
             usage=self._usage,
             stop=self.stop,
             reason=self.reason,

@@ -49,6 +49,7 @@ from angelos.core.sessions import SessionSpec
 from angelos.node.config import SandboxConfig
 from angelos.node.sandbox import cgroup, seccomp
 from angelos.node.sandbox.box import Box, BoxInput, ExecRequest, LandlockRules
+from angelos.node.sandbox.deadlines import Backstop
 from angelos.node.sandbox.launch import Launcher, find_bwrap
 from angelos.node.sandbox.layout import (
     BASE_ENV,
@@ -108,6 +109,7 @@ class BubblewrapSandbox:
         self._python: Interpreter = this_interpreter()
         self._binds: tuple[Bind, ...] = ()
         self._landlock = 0
+        self._backstop = Backstop()
         self._ready: deque[Box] = deque()
         self._open: set[Box] = set()
         self._ends: dict[Box, asyncio.Task[None]] = {}
@@ -119,6 +121,7 @@ class BubblewrapSandbox:
         """Determine the tier of this machine, by making a box and running a program in it."""
         try:
             await asyncio.to_thread(self._folders.sweep)
+            await asyncio.to_thread(self._backstop.start)
             await self._choose()
             if self._config.ready_boxes and self.tier in {Tier.full, Tier.reduced}:
                 self._refill.set()
@@ -149,6 +152,7 @@ class BubblewrapSandbox:
         if self._launcher is not None:
             self._launcher.close()
             self._launcher = None
+        await asyncio.to_thread(self._backstop.close)
 
     # -- tier ----------------------------------------------------------------------------
 
@@ -333,7 +337,7 @@ class BubblewrapSandbox:
         except BaseException:
             meter.close()
             raise
-        box = Box(launched, meter)
+        box = Box(launched, meter, self._backstop)
         self._open.add(box)
         try:
             await box.ready()
