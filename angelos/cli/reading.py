@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-_QUIET_S = 2.0
+_QUIET_S = 1.0
 _SHOWN = 40
 """So much of a file's name is repeated in an error: it may be a token put in its place."""
 
@@ -55,22 +55,21 @@ def read_source(file: str) -> str:
 
 
 def is_piped() -> bool:
-    """Return whether standard input is a file, a pipe or a socket, and so is somebody's data."""
+    """Return whether standard input is a file, or a pipe or socket on which something comes.
+
+    Shells and services hand down pipes into which nobody writes: one that stays silent for a moment
+    is taken as none, and that is said.
+    """
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode
+        if not (stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)):
+            return stat.S_ISREG(mode)
+        ready, _, _ = select.select([sys.stdin], [], [], _QUIET_S)
     except (AttributeError, OSError, ValueError):  # it is closed
         return False
-    return stat.S_ISREG(mode) or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode)
-
-
-def _say_that_it_waits() -> None:
-    """Say so if nothing comes on standard input: whoever has a pipe open may not know of it."""
-    try:
-        ready, _, _ = select.select([sys.stdin], [], [], _QUIET_S)
-    except (OSError, ValueError):  # no descriptor, as in a test
-        return
     if not ready:
-        click.echo("angelos: reading standard input (for none: < /dev/null)", err=True)
+        click.echo("angelos: nothing comes on standard input; --input - waits for it.", err=True)
+    return bool(ready)
 
 
 def _read_bytes(file: str, *, stdin: bool) -> bytes:
@@ -80,7 +79,6 @@ def _read_bytes(file: str, *, stdin: bool) -> bytes:
 
     try:
         if stdin and file == "-":
-            _say_that_it_waits()
             raw = sys.stdin.buffer.read(MAX_BODY_BYTES + 1)
         else:
             with Path(file).open("rb") as source:

@@ -20,6 +20,7 @@ A task whose node died is started again when the node is back, and what it print
 from __future__ import annotations
 
 import asyncio
+import base64
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from types import TracebackType
@@ -151,8 +152,7 @@ class Task:
             async for fact in facts:
                 match fact.payload():
                     case TaskOutput(stream=stream, text=text, raw=raw, omitted=omitted):
-                        data = raw or text.encode(errors="surrogateescape")
-                        yield Output(stream, data, omitted)
+                        yield Output(stream, _bytes_of(text, raw), omitted)
                     case TaskStarted(attempt=number, node=node):
                         attempt = max(attempt + 1, number)
                         if attempt > 1:
@@ -332,6 +332,14 @@ async def _cancel_quietly(task: Task) -> None:
         await task.cancel("The caller went away.")
     except AngelError:
         return  # it may have ended meanwhile, and there is nobody to report to
+
+
+def _bytes_of(text: str, raw: str) -> bytes:
+    """Return the bytes of a piece of output; its text where they cannot be read."""
+    try:
+        return base64.b64decode(raw, validate=True) or text.encode(errors="surrogateescape")
+    except ValueError:
+        return text.encode(errors="surrogateescape")
 
 
 def _output_of(result: TaskResult) -> list[Output]:

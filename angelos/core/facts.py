@@ -455,8 +455,8 @@ class TaskOutput(FactPayload, frozen=True, kw_only=True):
     stream: Literal["stdout", "stderr"]
     text: str
     index: int = 0
-    raw: bytes = b""
-    """The bytes themselves, where they are no UTF-8: then `text` holds U+FFFD in their place."""
+    raw: str = ""
+    """The bytes themselves in base64, where they are no UTF-8; `text` has U+FFFD in their place."""
     omitted: int = 0
     """Bytes of the stream that were left out right before this piece."""
 

@@ -55,7 +55,7 @@ class OutputReaders:
             return fact
         match fact.payload():
             case TaskOutput() as output:
-                data = encode(msgspec.structs.replace(output, text="", raw=b""))
+                data = encode(msgspec.structs.replace(output, text="", raw=""))
             case TaskResult() as result:
                 data = encode(without_output(result))
             case _:

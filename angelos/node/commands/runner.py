@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
@@ -227,7 +228,7 @@ async def _report_output(
                 TaskOutput(
                     stream=piece.stream,
                     text=piece.text,
-                    raw=piece.raw,
+                    raw=base64.b64encode(piece.raw).decode(),
                     omitted=piece.omitted,
                     index=index,
                 )

@@ -35,7 +35,7 @@ async def test_a_task_is_reported_from_start_to_end_and_then_acknowledged(world:
     assert kinds == ["task.started", "task.output", "task.finished"]
     assert world.channel.facts[0].plain() == {"node": "exec1", "tier": "full", "attempt": 1}
     assert world.channel.facts[1].plain() == {
-        "stream": "stdout", "text": "begun\n", "index": 0, "raw": b"", "omitted": 0,
+        "stream": "stdout", "text": "begun\n", "index": 0, "raw": "", "omitted": 0,
     }  # fmt: skip
     result = world.finished("task-1")
     assert (result["status"], result["stdout"], result["node"]) == ("ok", "begun\n", "exec1")
