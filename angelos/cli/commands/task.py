@@ -90,7 +90,8 @@ def run(
         result = asyncio.run(_run(out, start, printer))
     except asyncio.CancelledError:  # a signal before the task was accepted, or a second one
         raise KeyboardInterrupt from None
-    printer.end()
+    if out.as_json or sys.stdout.isatty():  # into a pipe nothing but the program's bytes
+        printer.end()
     own = result.exit_code if exit_code else None
     _conclude(out, result)
     sys.exit(own if own is not None else 0 if result.status == "ok" else FAILED)
