@@ -77,7 +77,7 @@ class Limits(Input, frozen=True, kw_only=True):
     output_bytes: int = 1_000_000
     """Of standard output and error together, reported as they come.
 
-    Of what is more the end is reported; 64 times as much ends the run.
+    Of what is more the end is reported; 64 times as much (16 MB at least) ends the run.
     """
     disk_mb: int = 64
     """Of the writable /tmp in the box."""

@@ -32,7 +32,7 @@ from angelos.node.witness.overlay import overlaid
 from angelos.node.witness.service import WitnessedRun
 
 _COALESCE_S = 0.05
-_FLOOD = 64
+_FLOOD, _LEAST_FLOOD_BYTES = 64, 16_000_000
 
 
 class ReportFact(Protocol):
@@ -205,7 +205,8 @@ def patient(spec: RunSpec) -> RunSpec:
     The beginning is reported as it comes and the end of each stream at last. Only a flood of many
     times the limit ends the run, because each byte of it costs the node time.
     """
-    most = min(_FLOOD * spec.limits.output_bytes, MAX_OUTPUT_BYTES)
+    flood = max(_FLOOD * spec.limits.output_bytes, _LEAST_FLOOD_BYTES)
+    most = min(flood, MAX_OUTPUT_BYTES)
     limits = msgspec.structs.replace(spec.limits, output_bytes=most)
     return msgspec.structs.replace(spec, limits=limits)
 

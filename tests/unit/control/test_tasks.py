@@ -95,7 +95,6 @@ async def test_the_same_command_is_the_same_task(world):
     "body",
     [
         SubmitTask(),
-        SubmitTask(code="1", argv=("x",)),
         SubmitTask(code="1", repo="study"),
         SubmitTask(code="1", command=CommandId("cmd-1")),
         SubmitTask(code="1", command=CommandId("task-" + "0" * 32)),
