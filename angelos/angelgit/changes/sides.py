@@ -53,7 +53,7 @@ async def dev_files(
     """Return the files of `dev` at some paths; the caller holds the locks of their documents."""
     documents = live.index.paths(repo)
     present = {documents[path]: path for path in paths if path in documents}
-    replicas = await live.replicas(repo, present)
+    replicas = await live.replicas(repo, present, store)
     files = {
         path: FileContent(
             mode_of(live.index.rows[document].mode), replicas[document].text().encode()

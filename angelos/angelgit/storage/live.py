@@ -21,7 +21,7 @@ from angelos.angelgit.storage.index import DocumentIndex
 from angelos.angelgit.storage.log import DocumentLog, LogEntry
 from angelos.angelgit.storage.models import DocumentRow, UnloggedUpdate, sha256
 from angelos.angelgit.storage.remains import CellRemains
-from angelos.angelgit.storage.store import Snapshot, Stores
+from angelos.angelgit.storage.store import Snapshot, Store, Stores
 from angelos.angelgit.storage.writers import Writers
 from angelos.angelgit.threads import in_thread
 from angelos.core.errors import AngelError, NotFound, Tampered, TooLarge
@@ -89,15 +89,19 @@ class LiveReplicas:
         """
         return (await self.replicas(repo, {document: path}))[document]
 
-    async def replicas(self, repo: str, documents: Mapping[str, str]) -> dict[str, Replica]:
+    async def replicas(
+        self, repo: str, documents: Mapping[str, str], store: Store | None = None
+    ) -> dict[str, Replica]:
         """Return the replicas of documents (id -> path), whose locks the caller holds.
 
-        However many of them are not in memory, their snapshots are read in one transaction.
+        However many of them are not in memory, their snapshots are read in one transaction: the
+        caller's, or one of their own.
         """
         missing = [document for document in documents if document not in self._replicas]
         if missing:
-            async with self._stores.begin() as store:
-                snapshots = await store.snapshots(missing)
+            own = self._stores.begin() if store is None else contextlib.nullcontext(store)
+            async with own as reading:
+                snapshots = await reading.snapshots(missing)
             for document in missing:
                 await self._load(repo, document, documents[document], snapshots.get(document))
         replicas: dict[str, Replica] = {}
