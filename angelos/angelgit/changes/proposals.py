@@ -83,7 +83,8 @@ class DevProposals:
         if not changed:
             raise InvalidInput("These edits change nothing in their base revision.")
         paths = _touched(changed)
-        locked = self._transactions.documents_to_lock(repo, paths) - self._live.index.dirty(repo)
+        documents = self._live.index.paths(repo)
+        locked = {documents[path] for path in paths if path in documents}
         async with self._live.lock(locked), self._stores.begin() as store:
             current = await self._transactions.dev_files(store, repo, paths)
             merged = await self._merged(store, repo, changed, current, Resolve.refuse)
