@@ -13,7 +13,7 @@ from angelos.core.ids import PrincipalId
 from angelos.core.permissions import Principal, Role
 from tests.unit.control.fakes import FILES, TOML, FakeRepository, World, edit
 
-OWNER = Principal(id=PrincipalId("person/owner"), role=Role.admin)
+OWNER = Principal(id=PrincipalId("person/owner"), role=Role.admin, generation=1)
 
 
 @pytest.fixture
