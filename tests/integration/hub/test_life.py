@@ -19,10 +19,10 @@ async def test_a_start_that_fails_leaves_no_open_port(
     urls: list[str] = []
 
     class OnlyOne(app.Listener):
-        def __init__(self, *args) -> None:
+        def __init__(self, *args, **ways) -> None:
             if urls:
                 raise Unavailable("The hub cannot listen.")
-            super().__init__(*args)
+            super().__init__(*args, **ways)
             urls.append(self.url)
 
     monkeypatch.setattr(app, "Listener", OnlyOne)
