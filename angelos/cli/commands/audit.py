@@ -364,4 +364,4 @@ def _kept_keys(out: Out, *, missing_ok: bool = False) -> list[KeyEpoch]:
 def _vkey(text: str) -> NoteKey:
     from angelos.governance.log.notes import NoteKey
 
-    return NoteKey.parse(text)
+    return NoteKey.parse(text.strip())

@@ -74,7 +74,7 @@ class NoteKey(NamedTuple):
         Raises:
             InvalidInput: It is not one, or of an algorithm that is not supported.
         """
-        name, _, rest = text.strip().partition("+")
+        name, _, rest = text.partition("+")
         key_id, _, material = rest.partition("+")
         try:
             raw = base64.b64decode(material, validate=True)
