@@ -6,20 +6,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import msgspec
 
 from angelos.control.proposals.limits import AuthorLimits
-
-POLICY_DIR = Path(__file__).parent / "policy"
 
 
 class ControlConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Limits and times of control."""
 
-    policy_dir: Path = POLICY_DIR
-    """Holds `*.cedar` and `schema.cedarschema`."""
     allow_unsandboxed: bool = False
     """Let the policy send code to nodes without isolation; a banner says so."""
     start_within_s: float = 600.0

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from angelos.control.config import ControlConfig
-from angelos.control.policy.engine import Decision, Policy, Request
 from angelos.control.projection import Projection
 from angelos.control.state.models import SUPERVISOR
 from angelos.core.envelopes import EnvelopeHeader, Lane, RoutedEnvelope
@@ -23,6 +22,7 @@ from angelos.core.grants import Grant, digest, sign_grant
 from angelos.core.ids import CommandId, PrincipalId, new_command_id, new_grant_id
 from angelos.core.messages import CancelTask, Command, Payload, RevokeGrants, encode
 from angelos.core.permissions import Principal
+from angelos.core.policy.engine import Decision, Policy, Request
 from angelos.core.ports import Clock, EnvelopeQueue, Repository, Signals
 from angelos.core.signing import SigningKey
 

@@ -1,6 +1,9 @@
-"""Roles and the permissions of each, defined once for routes, the CLI and Jupyter's authorizer.
+"""Names of permissions and roles, and the principal that has them.
 
->>> Permission.proposals_review in ROLES[Role.agent]
+Which role has which permission, the policy says (`core/policy/roles.cedar`): each permission is an
+action there, and every route, the CLI and Jupyter's authorizer ask it.
+
+>>> Principal(id=PrincipalId("agent/ada"), role=Role.agent).may(Permission.proposals_review)
 False
 """
 
@@ -35,6 +38,7 @@ class Permission(StrEnum):
     principals_enrol = "principals:enrol"  # tokens for nodes and agents
     principals_quarantine = "principals:quarantine"
     people_manage = "people:manage"
+    policy_read = "policy:read"  # check, explain and simulate
     tokens_manage = "tokens:manage"  # one's own
     messages_send = "messages:send"  # to other nodes and agents
     jupyter_use = "jupyter:use"  # kernels, terminals, files that are not managed
@@ -51,46 +55,6 @@ class Role(StrEnum):
     admin = "admin"
     agent = "agent"
     node = "node"
-
-
-_P = Permission
-_VIEW = frozenset(
-    {
-        _P.anyone,
-        _P.status_read,
-        _P.events_read,
-        _P.documents_read,
-        _P.tasks_read,
-        _P.proposals_read,
-        _P.revisions_read,
-        _P.nodes_read,
-    }
-)
-_PEOPLE = _VIEW | {_P.tokens_manage}
-_RESEARCH = _PEOPLE | {
-    _P.documents_edit,
-    _P.tasks_run,
-    _P.tasks_cancel,
-    _P.proposals_create,
-    _P.jupyter_use,
-}
-_REVIEW = _RESEARCH | {_P.proposals_review, _P.audit_read}
-_OPERATE = _REVIEW | {
-    _P.revisions_rollback,
-    _P.principals_enrol,
-    _P.principals_quarantine,
-    _P.repositories_create,
-}
-
-ROLES: dict[Role, frozenset[Permission]] = {
-    Role.viewer: _PEOPLE,
-    Role.researcher: _RESEARCH,
-    Role.reviewer: _REVIEW,
-    Role.operator: _OPERATE,
-    Role.admin: _OPERATE | {_P.people_manage},
-    Role.agent: _VIEW | {_P.tasks_run, _P.tasks_cancel, _P.proposals_create, _P.messages_send},
-    Role.node: frozenset({_P.anyone, _P.revisions_read, _P.messages_send}),
-}
 
 
 class Principal(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,9 +74,20 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     """Unix seconds at which its token ends; None: nothing but its generation ends it."""
 
     def may(self, permission: Permission) -> bool:
-        """Return whether role and token both have `permission`."""
-        scoped = self.scopes is None or permission is Permission.anyone
-        return permission in ROLES[self.role] and (scoped or permission in (self.scopes or ()))
+        """Return whether the policy allows `permission` to role and token.
+
+        Raises:
+            Refused: There is no policy that can be relied on.
+        """
+        from angelos.core.policy.access import decision  # it is about principals
+
+        return decision(self, permission).allowed
+
+    @classmethod
+    def example(cls, role: Role) -> Principal:
+        """Return somebody of a role, of the kind that has it, to ask the policy about."""
+        kind = role.value if role in {Role.agent, Role.node} else "person"
+        return cls(id=PrincipalId(f"{kind}/example"), role=role)
 
 
 OWNER = Principal(id=PrincipalId("person/owner"), role=Role.admin)

@@ -34,7 +34,6 @@ from angelos.control.config import ControlConfig
 from angelos.control.context import ControlContext
 from angelos.control.identity.people import PeopleStore
 from angelos.control.identity.refusals import RefusalLog
-from angelos.control.policy.engine import Policy
 from angelos.control.projection import Projection
 from angelos.control.proposals import repo_config
 from angelos.control.routes import routes as control_routes
@@ -45,6 +44,8 @@ from angelos.core.errors import AngelError
 from angelos.core.facts import Fact, FactPayload, SystemStarted, SystemStopped
 from angelos.core.ids import PrincipalId
 from angelos.core.permissions import Principal
+from angelos.core.policy.access import policy_in_force
+from angelos.core.policy.engine import Policy
 from angelos.core.ports import Clock, Journal, LiveDocuments
 from angelos.core.refusals import Refusals
 from angelos.core.routes import Route
@@ -127,7 +128,7 @@ async def serve(
         journal, clock = base.journal, base.clock
         config = ControlConfig(allow_unsandboxed=settings.nodes.allow_unsandboxed)
         projection = Projection(journal, clock, config)
-        policy = Policy.load(config.policy_dir)
+        policy = policy_in_force()
         # Entered before whatever appends facts, so that it ends after them and has their last.
         audit = await _open_audit(stack, base)
         refusals = await enter(RefusalLog(journal, clock))

@@ -1,4 +1,4 @@
-"""What each role may do in Jupyter itself, answered from `core.permissions`.
+"""What each role may do in Jupyter itself, asked of the policy like any route.
 
     resource                                   read              write            execute
     -----------------------------------------  ----------------  ---------------  -----------
@@ -48,6 +48,7 @@ from tornado.web import HTTPError
 
 from angelos.core.errors import AngelError
 from angelos.core.permissions import Permission
+from angelos.core.policy.access import require
 from jupyter_ext.auth.identity import principal_of
 from jupyter_ext.kernels.handlers import refuse_foreign
 from jupyter_ext.kernels.service import caller
@@ -120,7 +121,12 @@ class AngelAuthorizer(Authorizer):
             refuse_children(handler)
         permission, principal = permission_for(action, resource), principal_of(user)
         caller.set(principal)
-        if permission is None or not principal.may(permission):
+        if permission is None:
+            return False
+        try:
+            require(principal, permission)
+        except AngelError as error:
+            setattr(handler, "refused_by", error)  # noqa: B010 - so that the fact names the rule
             return False
         if not principal.may(Permission.people_manage):
             refuse_private(handler, asked_path(handler))

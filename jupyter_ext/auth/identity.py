@@ -38,6 +38,7 @@ from traitlets import default
 from angelos.core.errors import AngelError, Unauthenticated, Unavailable
 from angelos.core.ids import PrincipalId, is_principal
 from angelos.core.permissions import OWNER, Permission, Principal, Role
+from angelos.core.policy.access import require
 from angelos.core.principals import Generation
 from jupyter_ext.auth.pages import without_token
 
@@ -126,11 +127,10 @@ def refuse_unasked(handler: AuthenticatedHandler, user: object) -> None:
         return
     if for_everybody(handler):
         return
-    principal = principal_of(user)
-    if not principal.may(Permission.jupyter_use):
-        raise HTTPError(
-            403, f"{principal.id} has the role {principal.role}, which lacks jupyter:use."
-        )
+    try:
+        require(principal_of(user), Permission.jupyter_use)
+    except AngelError as error:
+        raise HTTPError(error.status, str(error)) from error
 
 
 def _entered(handler: AuthenticatedHandler, user: AngelUser, since: float) -> bool:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from angelos.control.policy.engine import Policy
 from angelos.control.tasks.reading import OutputReaders
 from angelos.core.api import SubmitTask
 from angelos.core.errors import Forbidden
 from angelos.core.facts import EMPTY, Kind
 from angelos.core.ids import PrincipalId
 from angelos.core.permissions import OWNER, Principal, Role
+from angelos.core.policy.engine import Policy
 from angelos.testing import make_fact
 from tests.unit.control.fakes import ADA, PERSON, REVIEWER, VIEWER, World
 

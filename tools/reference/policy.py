@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from angelos.control.config import POLICY_DIR
 from angelos.control.gate import judges
-from angelos.control.policy import engine
 from angelos.control.proposals import risk
+from angelos.core.policy import engine
+from angelos.core.policy.engine import POLICY_DIR
 from tools.reference.source import doc, first, head, table
 
 _RULE = re.compile(r'((?://[^\n]*\n)*)@id\("([^"]+)"\)\n(.*?;)\n', re.DOTALL)

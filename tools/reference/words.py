@@ -20,7 +20,8 @@ from angelos.core.messages import (
     Status,
     Tier,
 )
-from angelos.core.permissions import ROLES, Permission, Role
+from angelos.core.permissions import Permission, Role
+from angelos.core.policy.access import permissions_of
 from tools.reference.source import Field, code, described, fields, first, head, table, texts
 
 _DATA = """\
@@ -36,7 +37,7 @@ def roles() -> str:
     """Return roles.md."""
     said = texts(Permission)
     rows = [
-        (code(p), *("x" if p in ROLES[role] else "" for role in Role), said[p.name])
+        (code(p), *("x" if p in permissions_of(role) else "" for role in Role), said[p.name])
         for p in Permission
     ]
     told = (

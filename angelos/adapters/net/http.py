@@ -45,6 +45,7 @@ from angelos.core.errors import (
 )
 from angelos.core.ids import PrincipalId
 from angelos.core.permissions import Permission, Principal, Role
+from angelos.core.policy.access import require
 from angelos.core.refusals import ANONYMOUS as UNKNOWN
 from angelos.core.refusals import RefusedCall
 from angelos.core.routes import PREFIX, Call, Route, parse_body, parse_query, render
@@ -177,17 +178,13 @@ def permit(permission: Permission, principal: Principal | None) -> Principal:
 
     Raises:
         Unauthenticated: nobody is signed in.
-        Forbidden: the role of the principal lacks the permission.
+        Forbidden: the policy does not allow it to role and token; the error names the rule.
     """
     if principal is None:
-        if permission is Permission.anyone:
-            return ANONYMOUS
-        raise Unauthenticated
-    if not principal.may(permission):
-        raise Forbidden(
-            f"{principal.id} has the role {principal.role}, which lacks {permission}.",
-            permission=str(permission),
-        )
+        if permission is not Permission.anyone:
+            raise Unauthenticated
+        principal = ANONYMOUS
+    require(principal, permission)
     return principal
 
 

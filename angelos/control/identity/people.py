@@ -26,7 +26,8 @@ from angelos.control.identity.tokens import TokenStore
 from angelos.core.api import ChangePerson, PersonView
 from angelos.core.errors import Conflict, Forbidden, InvalidInput, NotFound
 from angelos.core.ids import PrincipalId, is_principal
-from angelos.core.permissions import OWNER, ROLES, Principal, Role
+from angelos.core.permissions import OWNER, Principal, Role
+from angelos.core.policy.access import permissions_of
 from angelos.core.ports import Clock, Journal
 from angelos.core.principals import EndCause, Generation, Standing
 
@@ -150,7 +151,7 @@ class PeopleStore:
                 values = {"id": person, "token": hash_token(token)}
                 await connection.execute(QUERIES["set_token"], values)
             standing = await standing_in(connection, person)
-            if ROLES[before] - ROLES[role]:
+            if permissions_of(before) - permissions_of(role):
                 standing = await _end(connection, standing, EndCause.demoted)
             elif token:
                 standing = await _end(connection, standing, EndCause.credential_changed)

@@ -16,7 +16,6 @@ from typing import Any
 import msgspec
 
 from angelos.control.context import ControlContext, hash_id
-from angelos.control.policy.engine import Decision
 from angelos.control.proposals import repo_config
 from angelos.control.proposals.limits import room_for
 from angelos.control.proposals.pipeline import Pipeline
@@ -54,6 +53,7 @@ from angelos.core.facts import (
 from angelos.core.ids import ProposalId, Revision, is_id, is_revision, new_proposal_id
 from angelos.core.paths import safe_path
 from angelos.core.permissions import Permission, Principal
+from angelos.core.policy.engine import Decision
 from angelos.core.repository import Proposed
 
 log = logging.getLogger(__name__)

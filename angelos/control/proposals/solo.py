@@ -20,7 +20,8 @@ from collections.abc import Iterable
 from angelos.control.proposals.repo_config import ReviewRules
 from angelos.core.api import PersonView
 from angelos.core.ids import PrincipalId
-from angelos.core.permissions import ROLES, Permission
+from angelos.core.permissions import Permission
+from angelos.core.policy.access import permissions_of
 
 
 def alone(
@@ -34,5 +35,5 @@ def alone(
         person: Whose approval it is, if anybody's: somebody who was removed a moment ago is not
             the one who works alone.
     """
-    reviewers = [p.id for p in people if Permission.proposals_review in ROLES[p.role]]
+    reviewers = [p.id for p in people if Permission.proposals_review in permissions_of(p.role)]
     return rules.solo and len(reviewers) == 1 and person in {None, *reviewers}

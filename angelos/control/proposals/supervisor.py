@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from angelos.control.policy.engine import Policy, Request
 from angelos.control.proposals.repo_config import RepoConfig
 from angelos.control.proposals.risk import POLICY_PATHS, risk, touched
 from angelos.control.state.models import SUPERVISOR, ProposalRecord
 from angelos.core.findings import GateFinding
+from angelos.core.policy.engine import Policy, Request
 
 MOST_PEOPLE = 5
 _LISTED = 3

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from angelos.control.policy.engine import Policy, Request
 from angelos.core.facts import EMPTY, Fact, Kind, TaskOutput, TaskResult
 from angelos.core.ids import TaskId
 from angelos.core.messages import encode
+from angelos.core.policy.engine import Policy, Request
 
 if TYPE_CHECKING:
     from angelos.control.projection import Projection

@@ -13,7 +13,6 @@ from __future__ import annotations
 import msgspec
 
 from angelos.control.context import ControlContext, hash_id
-from angelos.control.policy.engine import Decision, Request
 from angelos.control.state.models import NodeRecord, TaskRecord
 from angelos.control.state.tasks import task_for
 from angelos.control.tasks.reading import OutputReaders, without_output
@@ -40,6 +39,7 @@ from angelos.core.ids import (
 from angelos.core.messages import RunTask, encode
 from angelos.core.permissions import Principal
 from angelos.core.plans import CasePlan
+from angelos.core.policy.engine import Decision, Request
 
 KEEP_OUTPUT = 2_000
 """Characters of each output in a list of tasks."""

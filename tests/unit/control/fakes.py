@@ -12,7 +12,6 @@ import msgspec
 
 from angelos.control.config import ControlConfig
 from angelos.control.context import ControlContext
-from angelos.control.policy.engine import Policy
 from angelos.control.projection import Projection
 from angelos.control.service import Control
 from angelos.core.api import PersonView, SubmitProposal
@@ -32,6 +31,7 @@ from angelos.core.messages import (
     decode_payload,
 )
 from angelos.core.permissions import OWNER, Principal, Role
+from angelos.core.policy.access import policy_in_force
 from angelos.core.reports import CaseOutcome, CaseReport, RunReport
 from angelos.core.repository import Candidate, Change, NewText, Proposed
 from angelos.core.revision_v2 import TreeEntry
@@ -409,7 +409,7 @@ class World:
             queue=self.queue,
             repository=self.repository,  # type: ignore[arg-type]
             signals=self.signals,
-            policy=Policy.load(self.config.policy_dir),
+            policy=policy_in_force(),
             key=self.key,
             clock=self.clock,
             config=self.config,

@@ -3,13 +3,11 @@
 import itertools
 
 from angelos.core.ids import PrincipalId
-from angelos.core.permissions import ROLES, Permission, Principal, Role
+from angelos.core.permissions import Permission, Principal, Role
+from angelos.core.policy.access import permissions_of
 
 P = Permission
-
-
-def test_every_role_is_defined() -> None:
-    assert set(ROLES) == set(Role)
+ROLES = {role: permissions_of(role) for role in Role}
 
 
 def test_agents_and_nodes_never_review_roll_back_enrol_or_type() -> None:

@@ -27,7 +27,8 @@ from angelos.core.ids import PrincipalId, is_principal
 from angelos.core.permissions import Role
 
 SCHEMA = "schema.cedarschema"
-_TYPES = {"person": "Person", "agent": "Agent", "system": "System"}
+POLICY_DIR = Path(__file__).parent
+_TYPES = {"person": "Person", "agent": "Agent", "node": "Node", "system": "System"}
 _GROUP = re.compile(r"\baction\b[^;{]*\bin\b")
 """An action of the schema that is in a group."""
 MAX_ANSWERS = 4_096
@@ -44,7 +45,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """Empty for `system/...`."""
     action: str
     resource: tuple[str, str]
-    """Type (`Node` or `Repo`) and id."""
+    """Type (`Node`, `Repo` or `Service`) and id."""
     context: Mapping[str, bool | int | str]
 
 
@@ -67,23 +68,40 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True):
         return "no rule of the policy allows it"
 
 
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
+    """One policy of the files."""
+
+    id: str
+    effect: str
+    """`permit` or `forbid`."""
+    actions: tuple[str, ...] | None
+    """Those that its scope names; None: any."""
+    hint: str
+    text: str
+
+
 class Policy:
     """A parsed, validated policy set."""
 
-    def __init__(self, files: Mapping[str, bytes]) -> None:
-        """Parse and validate the files, by name; raise `Refused` unless all are valid."""
+    def __init__(self, files: Mapping[str, bytes], *, sliced: bool = True) -> None:
+        """Parse and validate the files, by name; raise `Refused` unless all are valid.
+
+        Unsliced, every question reads every rule: the answers are the same.
+        """
         try:
             schema = files[SCHEMA].decode()
         except (KeyError, UnicodeDecodeError) as error:
             raise _unusable(f"{SCHEMA} is missing or is not text") from error
-        texts = [files[name].decode() for name in sorted(files) if name.endswith(".cedar")]
-        text = "\n".join(texts)
         try:
+            texts = [files[name].decode() for name in sorted(files) if name.endswith(".cedar")]
+            text = "\n".join(texts)
             checked = cedarpy.validate_policies(text, schema)
             if not checked.validation_passed:
                 raise _unusable("; ".join(map(str, checked.errors)) or "it does not validate")
-            self._hints = _hints(json.loads(cedarpy.policies_to_json_str(text)))
-            self._slices = _slices(text, grouped=bool(_GROUP.search(schema)))
+            grouped = not sliced or bool(_GROUP.search(schema))
+            self.rules = _rules(json.loads(cedarpy.policies_to_json_str(text)), grouped=grouped)
+            self._hints = {rule.id: rule.hint for rule in self.rules if rule.hint}
+            self._slices = _slices(text, grouped=grouped)
             self._schema = cedarpy.Schema.from_str(schema)
             self._roles = cedarpy.Entities.from_json_str(json.dumps(_roles()), self._schema)
         except ValueError as error:
@@ -163,14 +181,20 @@ class Policy:
             raise Forbidden(
                 f"{request.principal} may not {request.action} on {request.resource[1]}: "
                 f"{decision.reason}. Nothing was done.",
-                hint=next(
-                    (self._hints[rule] for rule in decision.rules if rule in self._hints),
-                    "`angelos status` names the policy in force; its rules are in its files.",
-                ),
+                hint=self.hint(decision)
+                or f"`angelos policy explain {request.action}` names the rules about it.",
                 rules=list(decision.rules),
                 policy=self.hash,
             )
         return decision
+
+    def about(self, action: str) -> tuple[Rule, ...]:
+        """Return the rules that may decide on an action."""
+        return tuple(rule for rule in self.rules if rule.actions is None or action in rule.actions)
+
+    def hint(self, decision: Decision) -> str:
+        """Return what the rules of a decision say to do, "" if they say nothing."""
+        return next((self._hints[rule] for rule in decision.rules if rule in self._hints), "")
 
     def _deny(self, reason: str) -> Decision:
         return Decision(allowed=False, rules=(), policy=self.hash, errors=(reason,))
@@ -216,20 +240,31 @@ def _actions(scope: Mapping[str, Any]) -> frozenset[str] | None:
     return frozenset(entity["id"] for entity in entities)
 
 
-def _hints(document: Mapping[str, Any]) -> dict[str, str]:
-    """Return the hints of rules, `@id` -> `@hint`; refuse templates and policies without an id."""
+def _rules(document: Mapping[str, Any], *, grouped: bool) -> tuple[Rule, ...]:
+    """Return all rules; refuse templates and policies without an id of their own."""
     if document.get("templates"):
         raise _unusable("templates are not used here")
     if not document.get("staticPolicies"):
         raise _unusable("there is no *.cedar file with a policy in it")
-    hints: dict[str, str] = {}
+    rules: dict[str, Rule] = {}
     for number, policy in document["staticPolicies"].items():
         annotations = policy.get("annotations", {})
         name = annotations.get("id")
-        if not name or name in hints:
+        if not name or name in rules:
             raise _unusable(f"{number} has no @id of its own")
-        hints[name] = annotations.get("hint") or ""
-    return {name: hint for name, hint in hints.items() if hint}
+        bare = json.dumps({
+            "staticPolicies": {"0": policy | {"annotations": {}}},
+            "templates": {}, "templateLinks": [],
+        })  # fmt: skip
+        actions = None if grouped else _actions(policy["action"])
+        rules[name] = Rule(
+            id=name,
+            effect=policy["effect"],
+            actions=None if actions is None else tuple(sorted(actions)),
+            hint=annotations.get("hint") or "",
+            text=cedarpy.policies_from_json_str(bare).strip(),
+        )
+    return tuple(rules.values())
 
 
 def _roles() -> list[dict[str, Any]]:
