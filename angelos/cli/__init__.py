@@ -23,6 +23,7 @@ SECTIONS: dict[str, dict[str, Subcommand]] = {
         "up": Subcommand("up", "Start the system and keep it running."),
         "demo": Subcommand("demo", "Show the main job from end to end in a temporary directory."),
         "status": Subcommand("status", "Show the system at a glance."),
+        "whoami": Subcommand("policy:whoami", "Show who you are here, and what you may do."),
         "doctor": Subcommand("doctor", "Check what this machine can do, with a real sandbox."),
     },
     "What is in it": {
@@ -34,6 +35,7 @@ SECTIONS: dict[str, dict[str, Subcommand]] = {
         "agent": Subcommand("agent", "Add agents, and shut them out."),
         "person": Subcommand("person", "Add, list, change and remove people."),
         "token": Subcommand("token", "Make, list and revoke tokens of your own."),
+        "policy": Subcommand("policy", "Check rules, and explain what they decide."),
         "audit": Subcommand("audit", "Verify, read and export the audit log."),
     },
     "Short for": {

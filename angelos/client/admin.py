@@ -184,6 +184,38 @@ class PersonCollection:
         await self._transport.call("DELETE", "/people" + segments(name), api.Ok)
 
 
+class PolicyRules:
+    """What the policy says, and would say: `angelos.policy`."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def explain(self, action: str, role: Role | None = None) -> api.Explanation:
+        """Return the rules about an action.
+
+        Args:
+            action: A permission, such as `tasks:run`, or another action, such as `promote`.
+            role: Whose permission it is about; by default the caller's.
+
+        Raises:
+            NotFound: The policy has no such action.
+        """
+        query = {"action": action} | ({"role": role.value} if role else {})
+        return await self._transport.call("GET", "/policy/explain", api.Explanation, query=query)
+
+    async def check(self, files: dict[str, str]) -> api.PolicyCheck:
+        """Return whether files are a policy that can be relied on, and what they would change.
+
+        Args:
+            files: Texts by name; the policy's own stand for what is left out.
+
+        Raises:
+            InvalidInput: There are too many, or a name is none.
+        """
+        body = api.CheckPolicy(files=files)
+        return await self._transport.call("POST", "/policy/check", api.PolicyCheck, body=body)
+
+
 class TokenCollection:
     """The caller's own tokens beside the one that they sign in with: `angelos.tokens`."""
 

@@ -27,6 +27,7 @@ from angelos.client.admin import (
     AuditLog,
     NodeCollection,
     PersonCollection,
+    PolicyRules,
     TokenCollection,
 )
 from angelos.client.download import download
@@ -94,6 +95,7 @@ class Angelos:
         self.tokens = TokenCollection(self._transport)
         self.audit = AuditLog(self._transport)
         self.hub = HubTraffic(self._transport)
+        self.policy = PolicyRules(self._transport)
 
     @classmethod
     def connect(
@@ -202,6 +204,14 @@ class Angelos:
         trace: TracebackType | None,
     ) -> None:
         await self.close()
+
+    async def whoami(self) -> api.WhoamiView:
+        """Return the caller as the server sees it: role, permissions, state.
+
+        Raises:
+            Unavailable: The server cannot be reached.
+        """
+        return await self._transport.call("GET", "/whoami", api.WhoamiView)
 
     async def status(self) -> api.StatusView:
         """Return the system at a glance: version, isolation, nodes, repositories, what waits.

@@ -7,6 +7,7 @@ For example:
 
 from __future__ import annotations
 
+from angelos.control import explaining
 from angelos.control.identity import routes as people
 from angelos.control.proposals import routes as proposals
 from angelos.control.service import Control
@@ -28,6 +29,7 @@ def routes(control: Control) -> list[Route]:
         *tasks.routes(control),
         *proposals.routes(control),
         *people.routes(control),
+        *explaining.routes(control),
     ]
 
 

@@ -451,6 +451,68 @@ class TokenList(View, frozen=True, kw_only=True):
     tokens: tuple[TokenView, ...]
 
 
+# -- policy ----------------------------------------------------------------------------------
+
+
+class WhoamiView(View, frozen=True, kw_only=True):
+    """The caller, as the server has established it."""
+
+    id: PrincipalId
+    role: Role
+    generation: int
+    """Under which it acts; what was done under an older one no longer counts."""
+    state: Literal["active", "quarantined"]
+    session: str
+    """Id of the token by which it acts, where that is not its own."""
+    expires_at: float | None
+    """Unix seconds at which that token ends."""
+    permissions: tuple[Permission, ...]
+    """What role and token allow."""
+    tasks_open: int
+    proposals_open: int
+
+
+class RuleView(View, frozen=True, kw_only=True):
+    """One rule of the policy."""
+
+    id: str
+    effect: Literal["permit", "forbid"]
+    hint: str
+    text: str
+
+
+class Explanation(View, frozen=True, kw_only=True):
+    """The rules about an action and, for a permission, what they decide for a role."""
+
+    action: str
+    policy: str
+    """Hash of the policy in force."""
+    rules: tuple[RuleView, ...]
+    role: Role
+    allowed: bool | None
+    """Null: whether it is allowed depends on more than the role."""
+    decided_by: tuple[str, ...]
+
+
+PolicyText = Annotated[str, msgspec.Meta(max_length=32_000)]
+
+
+class CheckPolicy(Input, frozen=True, kw_only=True):
+    """Files of a policy, by name; those of the policy in force stand for what is left out."""
+
+    files: Annotated[dict[Name, PolicyText], msgspec.Meta(min_length=1, max_length=64)]
+
+
+class PolicyCheck(View, frozen=True, kw_only=True):
+    """Whether files are a policy that can be relied on, and what roles would get or lose."""
+
+    valid: bool
+    reason: str
+    """Why not."""
+    gained: dict[Role, tuple[Permission, ...]]
+    lost: dict[Role, tuple[Permission, ...]]
+
+
 # -- audit -----------------------------------------------------------------------------------
 
 

@@ -19,7 +19,7 @@ from angelos.core.policy import access, engine
 from angelos.core.policy.engine import POLICY_DIR, SCHEMA, Policy
 from angelos.core.routes import Route
 from angelos.governance.routes import routes as governance_routes
-from angelos.hub.routes import enrol_routes, hub_routes
+from angelos.hub.routes import enrol_routes, hub_routes, peer_routes
 
 READ = {"status:read", "events:read", "documents:read", "tasks:read", "proposals:read",
         "revisions:read", "nodes:read", "policy:read", "anyone"}  # fmt: skip
@@ -57,7 +57,14 @@ def every_route() -> list[Route]:
         return {"reached": True}
 
     plane = _Plane()
-    makers = (control_routes, angelgit_routes, governance_routes, hub_routes, enrol_routes)
+    makers = (
+        control_routes,
+        angelgit_routes,
+        governance_routes,
+        hub_routes,
+        peer_routes,
+        enrol_routes,
+    )
     return [
         Route(route.method, route.path, route.permission, reached, response=dict)
         for make in makers

@@ -114,8 +114,7 @@ class Policy:
     def load(cls, folder: Path) -> Policy:
         """Return the policy in `folder`; raise `Refused` when there is no valid one."""
         try:
-            names = [*folder.glob("*.cedar"), folder / SCHEMA]
-            return cls({path.name: path.read_bytes() for path in names})
+            return cls(files_in(folder))
         except OSError as error:
             raise _unusable(f"{error.filename} cannot be read: {error.strerror}") from error
 
@@ -192,12 +191,22 @@ class Policy:
         """Return the rules that may decide on an action."""
         return tuple(rule for rule in self.rules if rule.actions is None or action in rule.actions)
 
+    @property
+    def actions(self) -> frozenset[str]:
+        """The actions that some rule names."""
+        return frozenset(action for rule in self.rules for action in rule.actions or ())
+
     def hint(self, decision: Decision) -> str:
         """Return what the rules of a decision say to do, "" if they say nothing."""
         return next((self._hints[rule] for rule in decision.rules if rule in self._hints), "")
 
     def _deny(self, reason: str) -> Decision:
         return Decision(allowed=False, rules=(), policy=self.hash, errors=(reason,))
+
+
+def files_in(folder: Path = POLICY_DIR) -> dict[str, bytes]:
+    """Return the files of a policy by name; raise `OSError` when they cannot be read."""
+    return {path.name: path.read_bytes() for path in (*folder.glob("*.cedar"), folder / SCHEMA)}
 
 
 def _slices(text: str, *, grouped: bool) -> dict[str, cedarpy.PolicySet]:
