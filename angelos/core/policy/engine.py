@@ -17,7 +17,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cedarpy
 import msgspec
@@ -72,8 +72,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     """One policy of the files."""
 
     id: str
-    effect: str
-    """`permit` or `forbid`."""
+    effect: Literal["permit", "forbid"]
     actions: tuple[str, ...] | None
     """Those that its scope names; None: any."""
     hint: str
