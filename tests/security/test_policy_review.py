@@ -185,6 +185,13 @@ def test_every_route_names_its_permission(world):
         ("POST", "/repos/{repo}/rollback"): Permission.revisions_rollback,
         ("GET", "/people"): Permission.people_manage,
         ("POST", "/people"): Permission.people_manage,
+        ("PUT", "/people/{name}"): Permission.people_manage,
         ("DELETE", "/people/{name}"): Permission.people_manage,
+        ("GET", "/tokens"): Permission.tokens_manage,
+        ("POST", "/tokens"): Permission.tokens_manage,
+        ("DELETE", "/tokens/{token}"): Permission.tokens_manage,
+        ("GET", "/whoami"): Permission.status_read,
+        ("GET", "/policy/explain"): Permission.policy_read,
+        ("POST", "/policy/check"): Permission.proposals_review,
     }
     assert {(r.method, r.path): r.permission for r in routes(control)} == wanted
