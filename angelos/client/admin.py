@@ -200,7 +200,9 @@ class PolicyRules:
         Raises:
             NotFound: The policy has no such action.
         """
-        query = {"action": action} | ({"role": role.value} if role else {})
+        query: dict[str, object] = {"action": action}
+        if role is not None:
+            query["role"] = role.value
         return await self._transport.call("GET", "/policy/explain", api.Explanation, query=query)
 
     async def check(self, files: dict[str, str]) -> api.PolicyCheck:

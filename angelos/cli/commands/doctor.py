@@ -135,12 +135,12 @@ def _refusal(tier: Tier, *, unsandboxed: bool) -> str:
 
     if extras.missing("server"):
         return "" if tier is not Tier.none or unsandboxed else "there is no isolation"
-    from angelos.control.config import POLICY_DIR
-    from angelos.control.policy.engine import Policy, Request
     from angelos.control.state.models import NodeRecord
     from angelos.control.tasks.service import run_context
     from angelos.core.api import SubmitTask
     from angelos.core.ids import PrincipalId
+    from angelos.core.policy.access import policy_in_force
+    from angelos.core.policy.engine import Request
 
     node = NodeRecord(id=PrincipalId("node/doctor"), role="execution", tier=tier)
     context = run_context(SubmitTask(code="print(1)"), node, unsandboxed=unsandboxed)
@@ -151,7 +151,7 @@ def _refusal(tier: Tier, *, unsandboxed: bool) -> str:
         resource=("Node", node.id),
         context={**context, "pipeline": False, "quarantined": False},
     )
-    decision = Policy.load(POLICY_DIR).ask(request)
+    decision = policy_in_force().ask(request)
     return "" if decision.allowed else decision.reason
 
 

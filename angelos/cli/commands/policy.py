@@ -14,6 +14,8 @@ from angelos.cli.output import Out, table
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from angelos.core.permissions import Permission, Role
+
 _ROLES = ["viewer", "researcher", "reviewer", "operator", "admin", "agent", "node"]
 
 
@@ -74,5 +76,5 @@ def whoami(out: Out) -> None:
     out.show(view, text + f"may: {' '.join(view.permissions)}")
 
 
-def _rows(sign: str, changes: Mapping[str, tuple[str, ...]]) -> list[tuple[str, str]]:
+def _rows(sign: str, changes: Mapping[Role, tuple[Permission, ...]]) -> list[tuple[str, str]]:
     return [(role, " ".join(f"{sign}{p}" for p in changed)) for role, changed in changes.items()]
