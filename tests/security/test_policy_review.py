@@ -181,6 +181,8 @@ def test_every_route_names_its_permission(world):
         ("GET", "/proposals"): Permission.proposals_read,
         ("GET", "/proposals/{proposal}"): Permission.proposals_read,
         ("POST", "/proposals/{proposal}/approve"): Permission.proposals_review,
+        ("POST", "/proposals/{proposal}/accept"): Permission.documents_edit,
+        ("POST", "/proposals/{proposal}/revert"): Permission.proposals_create,
         ("POST", "/proposals/{proposal}/reject"): Permission.proposals_review,
         ("POST", "/repos/{repo}/rollback"): Permission.revisions_rollback,
         ("GET", "/people"): Permission.people_manage,
