@@ -17,14 +17,16 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import cedarpy
 import msgspec
 
 from angelos.core.errors import Forbidden, Refused
 from angelos.core.ids import PrincipalId, is_principal
 from angelos.core.permissions import Role
+
+if TYPE_CHECKING:
+    import cedarpy
 
 SCHEMA = "schema.cedarschema"
 POLICY_DIR = Path(__file__).parent
@@ -87,6 +89,8 @@ class Policy:
 
         Unsliced, every question reads every rule: the answers are the same.
         """
+        import cedarpy  # the extra `server`: a node or client asks nothing
+
         try:
             schema = files[SCHEMA].decode()
         except (KeyError, UnicodeDecodeError) as error:
@@ -134,6 +138,8 @@ class Policy:
         return answer
 
     def _evaluate(self, request: Request) -> Decision:
+        import cedarpy  # the extra `server`: a node or client asks nothing
+
         kind, _, name = request.principal.partition("/")
         if not is_principal(request.principal) or kind not in _TYPES:
             return self._deny(f"{request.principal} cannot ask for anything")
@@ -214,6 +220,8 @@ def _slices(text: str, *, grouped: bool) -> dict[str, cedarpy.PolicySet]:
     A policy's scope names one action, some, or none; what it does not name it cannot decide on.
     Where the schema groups actions, a name may stand for others: then nothing is left out.
     """
+    import cedarpy  # the extra `server`: a node or client asks nothing
+
     policies = json.loads(cedarpy.policies_to_json_str(text))["staticPolicies"]
     named = {
         name: None if grouped else _actions(policy["action"]) for name, policy in policies.items()
@@ -250,6 +258,8 @@ def _actions(scope: Mapping[str, Any]) -> frozenset[str] | None:
 
 def _rules(document: Mapping[str, Any], *, grouped: bool) -> tuple[Rule, ...]:
     """Return all rules; refuse templates and policies without an id of their own."""
+    import cedarpy  # the extra `server`: a node or client asks nothing
+
     if document.get("templates"):
         raise _unusable("templates are not used here")
     if not document.get("staticPolicies"):
