@@ -51,6 +51,8 @@ _REFUSALS = frozenset(
 The first word of an error is its code, the rest is prose (Valkey, "Redis serialization protocol
 specification", simple errors). A right that a script's user lacks comes as `ERR ACL failure`.
 """
+_UNAUTHENTICATED = "ERR Protocol error: unauthenticated"
+"""What takes the place of NOAUTH for a command of more than 10 words, or of a long one."""
 _NO_REPLICAS = "NOREPLICAS"
 """Our own way to stop writes while the disk is nearly full (adapters/host/aof.py)."""
 
@@ -316,9 +318,12 @@ def _error(text: str) -> Exception:
     """Return the error of the server as ours: a refusal, or a mistake of the caller."""
     error = StoreError(text)
     code = error.rest.partition(" ")[0] if error.code == "ERR" else error.code
-    if code not in _REFUSALS:
+    unauthenticated = text.startswith(_UNAUTHENTICATED)
+    if code not in _REFUSALS and not unauthenticated:
         return error
     reason = "its disk is nearly full" if code == _NO_REPLICAS else text
+    if unauthenticated:
+        reason = f"authentication is required ({text})"
     return Unavailable(
         f"Valkey refuses the write: {reason}",
         hint="Its disk or memory may be full, or its user may lack a right.",
