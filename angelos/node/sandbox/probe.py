@@ -28,6 +28,7 @@ from angelos.node.sandbox.unsandboxed import landlock_abi
 _USERNS = Path("/proc/sys/user/max_user_namespaces")
 _APPARMOR = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
 _NETWORK = "import socket\nsocket.socket()\n"
+_REFUSED = {"call": "socket", "argument": "AF_INET", "count": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,14 +66,18 @@ async def _forbidden(sandbox: BubblewrapSandbox) -> ProbeCheck:
     """Check that the box refuses a socket, and that the refusal is reported."""
     spec = RunSpec(argv=(), code=_NETWORK, limits=Limits(wall_s=10))
     status: Status | None = None
+    refused: object = None
     async for event in run_session(sandbox, spec):
         match event:
             case Exit():
-                status = event.status
+                status, refused = event.status, event.evidence.get("refused")
             case Output():
                 continue
-    ok = status is Status.denied
-    return ProbeCheck("refusal", ok, f"code that opens a socket ends as {status}")
+    # A refused socket proves no attack, so the end is an error with the call in the evidence.
+    ok = status is Status.error and refused == [_REFUSED]
+    told = "reported" if ok else "not reported"
+    detail = f"code that opens a socket ends as {status}, and the refused call is {told}"
+    return ProbeCheck("refusal", ok, detail)
 
 
 def _kernel() -> ProbeCheck:
