@@ -10,6 +10,7 @@ import pytest
 from angelos.core.errors import Unavailable
 from angelos.core.run_session import run_session
 from angelos.core.runs import Exit, Output, RunSpec
+from angelos.node.sandbox import backstop
 from angelos.node.sandbox import sandbox as sandbox_module
 from angelos.node.sandbox.proc import parent, tree
 from angelos.node.sandbox.sandbox import BubblewrapSandbox
@@ -28,12 +29,24 @@ class Children:
     def now(self) -> list[int]:
         return [pid for child in self._direct() - self._before for pid in tree(child)]
 
+    def of_boxes(self) -> list[int]:
+        """Leave out the backstop, which stands as long as its sandbox and is no box."""
+        return [pid for pid in self.now() if not _is_backstop(pid)]
+
 
 def _parent(pid: int) -> int:
     try:
         return parent(pid)
     except OSError:
         return 0
+
+
+def _is_backstop(pid: int) -> bool:
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return os.fsencode(backstop.__file__) in words
 
 
 @pytest.fixture

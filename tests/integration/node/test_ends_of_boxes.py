@@ -161,7 +161,7 @@ async def test_without_a_box_orphans_end_with_their_program(
             run_session(box, RunSpec(argv=(), code=code, limits=Limits()))
         ) as events:  # type: ignore[type-var]
             folder = (await anext(events)).data.split()[0].decode()
-            running = children.now()
+            running = children.of_boxes()
             (Path(folder) / "go").touch()
             async for event in events:
                 if isinstance(event, Exit):
@@ -183,7 +183,8 @@ async def test_without_a_control_group_no_box_is_started(
         end, _ = await run(box, RunSpec(argv=(), code="1", limits=Limits()))
         assert (end.status, end.evidence["source"]) == (Status.denied, "node")
         assert "No space left" in str(end.evidence["reason"])
-        assert children.now() == []
+        assert children.of_boxes() == []
+    assert children.now() == []
 
 
 async def test_a_failure_to_start_boxes_ahead_affects_neither_runs_nor_the_end(

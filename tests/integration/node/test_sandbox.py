@@ -51,7 +51,7 @@ async def test_output_arrives_while_the_program_runs_and_closing_kills_it(
     async with aclosing(run_session(sandbox, spec)) as events:  # type: ignore[type-var]
         first = await anext(events)
         assert first == Output("stdout", b"here\n")
-        running = children.now()
+        running = children.of_boxes()
         assert len(running) >= 4
     for pid in running:
         assert is_gone(pid)
