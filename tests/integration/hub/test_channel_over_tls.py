@@ -15,6 +15,7 @@ from angelos.core.frames import Dispatch, FactReport, Settle
 from angelos.core.grants import SignedGrant
 from angelos.core.ids import PrincipalId, TaskId, new_command_id
 from angelos.core.messages import CancelTask, Command, decode, encode
+from angelos.core.node_profile import NodeProfile
 from angelos.hub.config import HubConfig
 from angelos.testing import eventually, facts_until, make_fact, next_fact
 from angelos.testing.hub import connect, join, running_hub
@@ -56,7 +57,9 @@ async def test_a_command_goes_down_and_its_facts_come_up(database, journal, queu
         identity = await join(hub, "node", "exec1", tmp_path / "exec1")
         sent = command()
         await queue.put(enveloped(sent))
-        async with connect(hub, identity, info={"tier": "full", "pid": "7", "x": "y"}) as channel:
+        profile = NodeProfile(version="1.2", cores=4, memory_bytes=8, languages=("python",))
+        info = {"tier": "full", "pid": "7", "x": "y", **profile.texts()}
+        async with connect(hub, identity, info=info) as channel:
             (dispatch,) = await channel.recv()
             assert isinstance(dispatch, Dispatch)
             assert dispatch.header == enveloped(sent).header
@@ -75,6 +78,10 @@ async def test_a_command_goes_down_and_its_facts_come_up(database, journal, queu
     assert facts[0].on_behalf_of == "person/operator"
     assert facts[1].plain() == {
         "role": "execution", "tier": "full", "pid": "7", "serial": facts[0].plain()["serial"],
+        "profile": {
+            "version": "1.2", "cores": 4, "memory_bytes": 8, "gpus": [], "languages": ["python"],
+            "labels": [],
+        },
     }  # fmt: skip
 
 
