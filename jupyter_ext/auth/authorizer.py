@@ -129,13 +129,19 @@ class AngelAuthorizer(Authorizer):
             setattr(handler, "refused_by", error)  # noqa: B010 - so that the fact names the rule
             return False
         if not principal.may(Permission.people_manage):
-            refuse_private(handler, asked_path(handler))
+            refuse_private_paths(handler, resource)
         if resource in {"kernels", "sessions"}:
             await refuse_foreign(handler, principal, action)
         if action == "write" and resource == "contents":
             refuse_configuration(handler)
             await _refuse_bypass(handler)
         return True
+
+
+def refuse_private_paths(handler: JupyterHandler, resource: str) -> None:
+    """Raise 404 for a request that names a path in the data directory, wherever it names it."""
+    for path in (asked_path(handler), *named_paths(handler, resource)):
+        refuse_private(handler, path)
 
 
 def refuse_private(handler: JupyterHandler, path: str) -> None:
@@ -209,6 +215,15 @@ def asked_path(handler: JupyterHandler) -> str:
     """Return the path in a request's address."""
     path = handler.path_kwargs.get("path") or next(iter(handler.path_args), "")
     return path if isinstance(path, str) else path.decode(errors="replace")
+
+
+def named_paths(handler: JupyterHandler, resource: str) -> list[str]:
+    """Return the paths that the body of a request to the Contents API names."""
+    if resource != "contents" or handler.request.method not in {"POST", "PATCH", "PUT"}:
+        return []
+    body = handler.get_json_body()
+    fields = [body.get(key) for key in ("copy_from", "path")] if isinstance(body, dict) else []
+    return [path for path in fields if isinstance(path, str)]
 
 
 def written_paths(handler: JupyterHandler) -> list[str]:

@@ -122,7 +122,9 @@ class _Events(WebSocketHandler, ProblemHandler):  # pyright: ignore[reportIncomp
                 raise Unauthenticated  # noqa: TRY301
             self._holder = principal.id
             self._query = events_query(self.request.query_arguments)
-            self._journal = self.binding.require().journal
+            server = self.binding.require()
+            self._journal = server.journal
+            self._shown = lambda fact: server.shown(fact, principal)
         except Exception as error:  # noqa: BLE001 - the border: everything becomes a problem
             self.give_up(error)
 
@@ -148,7 +150,8 @@ class _Events(WebSocketHandler, ProblemHandler):  # pyright: ignore[reportIncomp
         connection = getattr(self.ws_connection, "stream", None)
         if connection is not None:
             connection.max_write_buffer_size = _WRITE_BUFFER_BYTES
-        self._pumping = asyncio.create_task(stream(self._journal, self._query, self), name="events")
+        events = stream(self._journal, self._query, self, shown=self._shown)
+        self._pumping = asyncio.create_task(events, name="events")
         self.binding.streams.add(self._pumping)
         self._pumping.add_done_callback(self.binding.streams.discard)
 

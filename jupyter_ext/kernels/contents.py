@@ -191,6 +191,13 @@ class LinklessContents(LinklessFiles, AsyncLargeFileManager):
     def _files_handler_params_default(self) -> dict[str, str]:
         return {"path": os.path.realpath(self.root_dir)}
 
+    async def _copy_dir(
+        self, from_path: str, to_path_original: str, to_name: str, to_path: str
+    ) -> dict[str, Any]:
+        """Refuse to copy a folder: a link in it would be followed with the server's rights."""
+        del to_path_original, to_name, to_path
+        raise HTTPError(400, f"{from_path} is a folder; folders are not copied here, files are.")
+
     async def _save_large_file(self, os_path: str, content: str, format: str) -> None:  # noqa: A002
         """Append a part of an upload."""
         if format not in {"text", "base64"}:

@@ -114,6 +114,12 @@ def f(n, o):
     "site": "import site\n",
     "signal": "import signal\nsignal.signal(15, print)\n",
     "socket": "import socket\n",
+    "a local named __import__": (
+        "def f():\n    g = lambda __import__: 0\n    return __import__('ctypes').CDLL(None)\n"
+    ),
+    "a local named exec": "def f():\n    g = lambda exec: exec\n    exec('1')\n",
+    "a local named eval": "def f():\n    [0 for eval in ()]\n    eval('1')\n",
+    "a local named getattr": "def f(getattr):\n    getattr(1, 'a')\n",
     "sqlite": "def f(c):\n    c.enable_load_extension(1)\n",
 }
 
@@ -129,6 +135,29 @@ def test_a_notebook_is_read_as_code(way):
     cell = {"cell_type": "code", "id": "a", "metadata": {}, "outputs": [], "source": CODE[way]}
     body = json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
     assert {finding.rule for finding in findings("new.ipynb", body)} == {GateRule.syntax}
+
+
+@pytest.mark.parametrize("sources", [
+    ["%time __import__('os').system('id')"],
+    ["%%timeit __import__('os').system('id')"],
+    ['x = """\n%matplotlib inline """; exec("1"); y = """\n"""'],
+    ['"""', "import ctypes", '"""'],
+    ["%%time\nimport ctypes"],
+])  # fmt: skip
+def test_a_magic_hides_no_code(sources):
+    cells = [
+        {"cell_type": "code", "id": f"c{n}", "metadata": {}, "outputs": [], "source": source}
+        for n, source in enumerate(sources)
+    ]
+    body = json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+    assert GateRule.syntax in {finding.rule for finding in findings("new.ipynb", body)}
+
+
+def test_a_magic_that_is_understood_asks_nobody():
+    source = "%%time\n%matplotlib inline\nx = 1\n"
+    cell = {"cell_type": "code", "id": "a", "metadata": {}, "outputs": [], "source": source}
+    body = json.dumps({"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5})
+    assert not findings("new.ipynb", body)
 
 
 @pytest.mark.parametrize(

@@ -156,16 +156,26 @@ def code_of(body: bytes) -> tuple[bytes, Counter[str]]:
     for cell in cells_of(body):
         if cell.get("cell_type") == "code":
             text, lines = _without_magics(source_of(cell))
+            if not _is_python(text):  # joined with the next cell it could be read as a string
+                text, lines = "", [*lines, source_of(cell)]
             parts.append(text)
             magics.update(lines)
     return "\n".join(parts).encode("utf-8", "surrogatepass"), magics
+
+
+def _is_python(text: str) -> bool:
+    try:
+        ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
 
 
 def _without_magics(source: str) -> tuple[str, list[str]]:
     lines, magics = source.split("\n"), []
     if source.lstrip().startswith("%%"):
         first = source.lstrip().split("\n", 1)[0]
-        if not first.startswith(vocabulary.MAGICS):
+        if first.strip() not in vocabulary.MAGICS:
             return "", [source]
     for index, line in enumerate(lines):
         text = line.strip()
@@ -180,5 +190,5 @@ def unknown_magics(path: str, before: Counter[str], after: Counter[str]) -> list
     return [
         GateFinding(rule=GateRule.syntax, path=path, reason=f"it runs {line[:80]!r}")
         for line in after - before
-        if not line.startswith(vocabulary.MAGICS)
+        if line not in vocabulary.MAGICS
     ]

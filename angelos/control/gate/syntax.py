@@ -264,6 +264,8 @@ class _Reader:
                 self.report(node, f"it gives the builtin {name} another meaning")
             return
         if name in self.local or name in self.aliases.defined:
+            if name in vocabulary.DOORS:
+                self.report(node, f"it gives the builtin {name} another meaning")
             return
         if name in self.aliases.modules:
             self._imported_name(node, name)

@@ -478,5 +478,11 @@ OVERRIDDEN = frozenset(
 )
 """Attributes of test frameworks, which no patch may set on anything."""
 
-MAGICS = ("%matplotlib inline", "%%time", "%time ")
-"""Lines of a notebook that are no Python and are understood."""
+MAGICS = frozenset({"%matplotlib inline", "%%time"})
+"""Whole lines of a notebook that are no Python and are understood."""
+
+DOORS = frozenset({
+    "exec", "eval", "compile", "__import__", "globals", "locals", "getattr", "setattr", "delattr",
+    "breakpoint",
+})  # fmt: skip
+"""Builtins whose name nothing else may bear: a local of that name would hide a call of them."""

@@ -53,6 +53,7 @@ from angelos.core.facts import (
 from angelos.core.ids import ProposalId, Revision, is_id, is_revision, new_proposal_id
 from angelos.core.paths import safe_path
 from angelos.core.permissions import Permission, Principal
+from angelos.core.policy.access import require
 from angelos.core.policy.engine import Decision
 from angelos.core.repository import Proposed
 
@@ -373,6 +374,7 @@ class ProposalService:
             await self._projection.append(accepted)
         if self._record(proposal).state == "waiting":
             try:
+                require(principal, Permission.proposals_review)  # a kernel's token has it not
                 return await self.approve(principal, proposal, body, trace)
             except (Forbidden, Conflict) as error:
                 log.info(

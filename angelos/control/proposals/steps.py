@@ -14,7 +14,7 @@ from angelos.control.context import hash_id
 from angelos.control.gate.judges import is_setting, is_test
 from angelos.control.proposals.repo_config import RepoConfig, Step, StepRunner
 from angelos.control.proposals.verdicts import CaseVerdict, RunRole, cases_of, decide, named, sound
-from angelos.control.state.models import ControlState, ProposalRecord, TaskRecord
+from angelos.control.state.models import SUPERVISOR, ControlState, ProposalRecord, TaskRecord
 from angelos.control.state.tasks import task_for
 from angelos.control.tasks.service import TaskOrigin
 from angelos.core.api import SubmitTask
@@ -156,6 +156,9 @@ class _StepReader:
             tail = hash_id(*parts)[12:]
             command = CommandId(f"cmd-{self.record.id.removeprefix('prop-')[:12]}{tail}")
             task = self.state.tasks.get(task_for(command))
+            if task is not None and (task.by, task.proposal) != (SUPERVISOR, self.record.id):
+                task = None  # somebody has guessed the id: theirs is no run of this step
+                continue
             if task is None or not _lost(task):
                 break
         return StepRun(role=role, revision=revision, plan=plan, command=command, task=task)

@@ -160,12 +160,13 @@ class _Comparison:
         """Return the cases that fail twice on the candidate and pass twice on `main`."""
         if not failing:
             return []
-        again = _outcomes(self.reports[RunRole.again])
+        repeat = self.reports[RunRole.again]
+        again = _outcomes(repeat) if sound(repeat) else {}  # whose sentinels failed
         main_again = _outcomes(self.reports[RunRole.main_again])
         believed = sound(self.reports[RunRole.main_again])
         culprits: list[str] = []
         for case in failing:
-            if again.get(case) in _GOOD:
+            if again.get(case) is CaseOutcome.passed:
                 self.flaky.append(case)
             elif believed and main_again.get(case) not in _GOOD:
                 self.flaky.append(case)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import random
+import warnings
 from contextlib import AsyncExitStack
 
 import pytest
@@ -115,6 +117,9 @@ async def test_no_node_gives_up_while_the_hub_dies_behind_a_forwarder(
         assert [c.ended for c in channels] == [None] * NODES
         await outer.aclose()
         await inner.aclose()
+    with warnings.catch_warnings():  # here, and not in the test that comes next
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 @pytest.mark.parametrize(

@@ -46,3 +46,12 @@ async def test_a_checkpoint_brings_a_file_back(linked):
     file = linked.folder.parent / "c.txt"
     assert file.read_text() == "hello\n"
     assert file.stat().st_mode & 0o777 == 0o640
+
+
+async def test_a_folder_is_not_copied_since_links_in_it_would_be_followed(linked):
+    root = linked.folder.parent
+    (root / "d" / "s").mkdir(parents=True)
+    (root / "d" / "s" / "k").symlink_to("/etc/passwd")
+    answer = await linked.ask("/api/contents/", ME, "POST", json={"copy_from": "d"})
+    assert answer.code == 400, answer.body
+    assert not [p for p in root.iterdir() if "Copy" in p.name]

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
+from angelos.control.identity.tokens import KERNEL_SCOPES
 from angelos.control.proposals.limits import AuthorLimits
 from angelos.core.api import Review
 from angelos.core.errors import Busy, Conflict, Forbidden, InvalidInput, NotFound, Stale
@@ -434,6 +436,18 @@ async def test_a_person_accepts_into_dev_what_is_still_tested(world):
             await control.proposals.accept(PERSON, view.id, Review(digest=view.digest))
         await world.settled(lambda s: s.proposals[view.id].reverted)
         assert world.repository.reverted == [view.id]
+
+
+async def test_a_token_that_may_not_review_does_not_approve_by_accepting(world):
+    """Such as a kernel's: code that an agent wrote runs there."""
+    kernel = msgspec.structs.replace(REVIEWER, scopes=KERNEL_SCOPES)
+    async with world.running() as control:
+        await world.node()
+        toml = FILES["angelos.toml"].decode() + "# more\n"
+        view = await control.proposals.propose(PERSON, "study", edit("angelos.toml", toml))
+        view = await control.proposals.view(view.id, wait_s=10)
+        view = await control.proposals.accept(kernel, view.id, Review(digest=view.digest))
+        assert (view.state, view.needs, view.approvals) == ("waiting", 2, ())
 
 
 async def test_whoever_may_approve_approves_by_accepting(world):

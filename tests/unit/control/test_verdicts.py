@@ -64,6 +64,13 @@ def test_a_case_that_then_passes_is_flaky_and_evicts_nobody():
     assert not verdict.findings
 
 
+@pytest.mark.parametrize("repeat", [report(sentinel=GOOD, a=GOOD), BROKEN, report(a=SKIP)])
+def test_a_repeat_that_is_not_to_be_believed_excuses_nothing(repeat):
+    reports = {CANDIDATE: report(a=BAD), MAIN: report(a=GOOD), AGAIN: repeat}
+    verdict = decide({**reports, MAIN_AGAIN: report(a=GOOD)}, judges_changed=False)
+    assert (verdict.outcome, verdict.flaky) == (CandidateOutcome.failed, ())
+
+
 def test_a_case_that_then_fails_on_main_too_asks_a_person():
     reports = {CANDIDATE: report(a=BAD), MAIN: report(a=GOOD), AGAIN: report(a=BAD)}
     verdict = decide({**reports, MAIN_AGAIN: report(a=BAD)}, judges_changed=False)
