@@ -264,8 +264,7 @@ class _Reader:
                 self.report(node, f"it gives the builtin {name} another meaning")
             return
         if name in self.local or name in self.aliases.defined:
-            if name in vocabulary.DOORS:
-                self.report(node, f"it gives the builtin {name} another meaning")
+            self._own_name(node, name)
             return
         if name in self.aliases.modules:
             self._imported_name(node, name)
@@ -276,6 +275,11 @@ class _Reader:
             return
         if not (name == "vars" and self._asked_of_local(node)):
             self.report(node, f"it uses the builtin {name}")
+
+    def _own_name(self, node: ast.Name, name: str) -> None:
+        """Report a name of the unit's own that hides a builtin which opens everything."""
+        if name in vocabulary.DOORS:
+            self.report(node, f"it gives the builtin {name} another meaning")
 
     def _asked_of_local(self, node: ast.Name) -> bool:
         """Return whether `vars` is called with a name that the unit binds: no module, no class."""
