@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import Self
 
+import msgspec
 import pytest
 
 from angelos.adapters.host.datadir import DataDir
@@ -54,9 +58,27 @@ def test_a_run_that_is_asked_to_end_before_the_server_answers_says_so(system, tm
             [*ANGELOS, "run", "-c", "print(1)", "--data-dir", str(silent.data.root)],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
-        silent.asked.wait(60)
+        asked = silent.asked.wait(60)
         process.send_signal(number)
         out, err = process.communicate(timeout=60)
+    assert asked
+    assert (process.returncode, out, err) == (1, "", "angelos: interrupted.\n")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_run_that_is_asked_to_end_while_it_waits_for_its_input_says_so(system, number):
+    reading, writing = os.pipe()
+    process = subprocess.Popen(
+        [*ANGELOS, "run", "--data-dir", str(system.data.root), "-c", "print(1)"],
+        stdin=reading, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    os.write(writing, b"x")
+    while select.select([reading], [], [], 0)[0]:  # until it has taken what there is
+        time.sleep(0.02)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    os.close(reading)
+    os.close(writing)
     assert (process.returncode, out, err) == (1, "", "angelos: interrupted.\n")
 
 
@@ -68,14 +90,16 @@ class _Silent:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.data = DataDir(folder / "data")
         self.data.create()
-        told = json.loads((like.root / "system.json").read_bytes())
-        told["url"] = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        (self.data.root / "system.json").write_text(json.dumps(told))
-        self._connection = None
+        url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.data.write_system(msgspec.structs.replace(like.system(), url=url))
+        self._connection: socket.socket | None = None
         self._thread = threading.Thread(target=self._take)
 
     def _take(self) -> None:
-        self._connection, _ = self._listener.accept()
+        with contextlib.suppress(OSError):  # nobody came, and it is shut down
+            self._connection, _ = self._listener.accept()
+        if self._connection is None:
+            return
         self._connection.recv(1)
         self.asked.set()
 
@@ -84,8 +108,10 @@ class _Silent:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)  # no more waiting
         self._thread.join()
-        self._connection.close()
+        if self._connection is not None:
+            self._connection.close()
         self._listener.close()
 
 

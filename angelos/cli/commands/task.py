@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from angelos.cli.endings import ending_signals
+from angelos.cli.endings import ending_signals, interruptible
 from angelos.cli.groups import NounGroup
 from angelos.cli.lookup import MANY, find_task
 from angelos.cli.options import common, quiet, wait
@@ -76,7 +76,8 @@ def run(
     """
     assert language == "python"  # noqa: S101 - the only choice so far
     file, args = (None, words) if code is not None else (words[0] if words else None, words[1:])
-    text, given = _read(file, code, stdin)
+    with interruptible():  # standard input may never end
+        text, given = _read(file, code, stdin)
     label = "-c" if code is not None else Path(file or "-").name
     limits = _limits(limited.pop("timeout"), **limited)
 
@@ -168,11 +169,11 @@ def _read(file: str | None, code: str | None, stdin: str | None) -> tuple[str, s
         raise click.UsageError("Give FILE or -c CODE.")
     if file == stdin == "-":
         raise click.UsageError("The program and its input cannot both be standard input.")
-    if stdin is None and file != "-" and is_piped():
-        stdin = "-"
     text = code if code is not None else read_source(file or "")
     if not text.strip():
         raise click.UsageError("The program is empty.")
+    if stdin is None and file != "-" and is_piped():
+        stdin = "-"
     return text, "" if stdin is None else read_text(stdin, stdin=True)
 
 
