@@ -105,8 +105,11 @@ def alive(pids: dict[str, tuple[int, int]]) -> set[str]:
 
 def cli(data_dir: Path, *args: str, **kwargs: Any) -> subprocess.CompletedProcess[str]:
     """Run one command as a user does."""
+    where = ["--data-dir", str(data_dir)]
+    # What follows FILE of `run` is the program's.
+    args = ("run", *where, *args[1:]) if args[:1] == ("run",) else (*args, *where)
     return subprocess.run(
-        [sys.executable, "-m", "angelos", *args, "--data-dir", str(data_dir)],
+        [sys.executable, "-m", "angelos", *args],
         capture_output=True,
         text=True,
         timeout=120,
