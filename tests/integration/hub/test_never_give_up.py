@@ -80,6 +80,15 @@ def _port(hub):
     return int(hub.url.rpartition(":")[2])
 
 
+@pytest.fixture(autouse=True)
+def collected():
+    """Collect what a test leaves when its frame is gone, and not in the test that comes next."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        gc.collect()
+
+
 # Tornado leaves the socket of a TLS handshake that fails to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
@@ -117,9 +126,6 @@ async def test_no_node_gives_up_while_the_hub_dies_behind_a_forwarder(
         assert [c.ended for c in channels] == [None] * NODES
         await outer.aclose()
         await inner.aclose()
-    with warnings.catch_warnings():  # here, and not in the test that comes next
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
 
 
 @pytest.mark.parametrize(
