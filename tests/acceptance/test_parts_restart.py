@@ -76,8 +76,7 @@ async def _replaced(up, name, pid, seconds):
             await asyncio.sleep(0.1)
 
 
-@pytest.mark.slow
-async def test_killed_and_frozen_parts_come_back_and_no_acknowledged_task_is_lost(system):
+async def killed_and_frozen_parts_come_back_and_no_acknowledged_task_is_lost(system):
     rounds = [(signal.SIGKILL, (name,)) for name in PARTS]
     rounds += [(signal.SIGSTOP, ("valkey", "exec1")), (signal.SIGSTOP, ("postgres", "server"))]
     before = {p.name: p.pid for p in system.data.processes()}
@@ -101,8 +100,7 @@ async def test_killed_and_frozen_parts_come_back_and_no_acknowledged_task_is_los
             assert (result.status, result.stdout) == ("ok", f"{number}\n"), (number, result)
 
 
-@pytest.mark.slow
-def test_each_restart_is_a_fact_and_a_line_in_the_status(system):
+def each_restart_is_a_fact_and_a_line_in_the_status(system):
     events = [
         json.loads(line) for line in cli_lines(system, "audit", "tail", "--json", "-n", "900")
     ]
@@ -120,8 +118,7 @@ def cli_lines(up, *args):
     return cli(up.data.root, *args).stdout.splitlines()
 
 
-@pytest.mark.slow
-def test_a_removed_runtime_directory_is_made_again(system):
+def a_removed_runtime_directory_is_made_again(system):
     runtime = system.data.runtime
     shutil.rmtree(runtime)
     assert system.until("rebuilt")["path"] == str(runtime)
@@ -131,3 +128,11 @@ def test_a_removed_runtime_directory_is_made_again(system):
     assert done.stdout == "again\n"
     assert system.stop() == 0
     assert not runtime.exists()
+
+
+@pytest.mark.slow
+async def test_parts_that_end_or_freeze_are_replaced(system):
+    """One after the other on one system: each looks at what the one before has done."""
+    await killed_and_frozen_parts_come_back_and_no_acknowledged_task_is_lost(system)
+    each_restart_is_a_fact_and_a_line_in_the_status(system)
+    a_removed_runtime_directory_is_made_again(system)
