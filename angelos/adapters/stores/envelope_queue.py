@@ -51,6 +51,8 @@ from angelos.core.ports import Journal
 log = logging.getLogger(__name__)
 _MAX_DETAIL = 500
 _BUSY_S = 1.0
+_MOST_BYTES = 256 * 1024 * 1024
+"""Of all lanes of one destination; one message is always taken, and control passes."""
 _PAGE = 128
 _PAGE_BYTES = 1024 * 1024
 _encode_header = msgspec.msgpack.Encoder().encode
@@ -104,6 +106,7 @@ class ValkeyEnvelopeQueue:
             encoded,
             envelope.body,
             checksum(encoded, envelope.body),
+            0 if lane is Lane.control else _MOST_BYTES,
         )
         position, duplicate, dropped = answer
         if not position:
@@ -536,7 +539,8 @@ def _fact(destination: PrincipalId, letter: DeadLetter) -> Any:
 
 def _busy(header: EnvelopeHeader, capacity: int) -> Busy:
     return Busy(
-        f"{capacity} envelopes of lane {header.lane} wait for {header.destination} already.",
+        f"{capacity} envelopes of lane {header.lane}, or {_MOST_BYTES} bytes, wait for "
+        f"{header.destination} already.",
         hint="Try again when some are done.",
         retry_after_s=_BUSY_S,
     )

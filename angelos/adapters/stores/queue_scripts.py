@@ -117,7 +117,8 @@ end
 """
 
 # KEYS: meta, ids, older ids, the lane's stream. ARGV: bell, destination, ids remembered, capacity,
-# lossy, lane, source and id, header, body, checksum. Returns {position, duplicate, dropped}.
+# lossy, lane, source and id, header, body, checksum, the most bytes of all lanes together (0: any).
+# Returns {position, duplicate, dropped}.
 PUT = Script(
     _APPEND
     + """
@@ -125,6 +126,8 @@ local id = ARGV[7]
 local earlier = redis.call('HGET', KEYS[2], id) or redis.call('HGET', KEYS[3], id)
 if earlier then return {earlier, 1, 0} end
 local dropped = 0
+local held = tonumber(redis.call('HGET', KEYS[1], 'bytes') or '0')
+if ARGV[11] ~= '0' and held > 0 and held + #ARGV[9] > tonumber(ARGV[11]) then return {'', 0, 0} end
 if redis.call('XLEN', KEYS[4]) >= tonumber(ARGV[4]) then
   if ARGV[5] == '0' then return {'', 0, 0} end
   local oldest = redis.call('XRANGE', KEYS[4], '-', '+', 'COUNT', 1)[1][1]
