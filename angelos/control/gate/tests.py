@@ -40,8 +40,9 @@ def weakened(path: str, before: bytes, after: bytes) -> list[GateFinding]:
         else:
             added.append(unit)
     heads = {unit.name for unit in old if unit.name.endswith(".head")}
+    used = _names_in(old)
     for unit in added:
-        if unit.name not in names and not _free(unit, present, heads):
+        if unit.name not in names and not _free(unit, present, heads, used):
             names.append(unit.name)
     if not names:
         return []
@@ -53,11 +54,30 @@ def _key(unit: Unit) -> tuple[str, str]:
     return unit.name, unit.text
 
 
-def _free(unit: Unit, present: set[str], heads: set[str]) -> bool:
-    """Return whether a unit may be added: an import, a test of a new name, or a new class."""
+def _names_in(units: list[Unit]) -> set[str]:
+    """Return the names that units read, bind or import: what another import may not bind."""
+    names: set[str] = set()
+    for root in (node for unit in units for node in unit.nodes):
+        for node in ast.walk(root):
+            if isinstance(node, ast.Name):
+                names.add(node.id)
+            elif isinstance(node, ast.Import | ast.ImportFrom):
+                names |= _bound_by(node)
+    return names
+
+
+def _bound_by(node: ast.Import | ast.ImportFrom) -> set[str]:
+    return {alias.asname or alias.name.partition(".")[0] for alias in node.names}
+
+
+def _free(unit: Unit, present: set[str], heads: set[str], used: set[str]) -> bool:
+    """Return whether a unit may be added: a test of a new name, a new class, or an import.
+
+    An import that binds a name which the tests of `main` use would give them another meaning.
+    """
     node = unit.nodes[0]
     if isinstance(node, ast.Import | ast.ImportFrom):
-        return not unit.owner
+        return not unit.owner and not _bound_by(node) & (used | {"*"})
     if unit.name in present:
         return False
     last = unit.name.removeprefix(unit.owner)
