@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from anyio.to_thread import run_sync
+from jupyter_core.paths import is_hidden
 from jupyter_server.base.handlers import AuthenticatedFileHandler
 from jupyter_server.services.contents.filecheckpoints import AsyncFileCheckpoints
 from jupyter_server.services.contents.fileio import FileManagerMixin
@@ -197,6 +198,49 @@ class LinklessContents(LinklessFiles, AsyncLargeFileManager):
         """Refuse to copy a folder: a link in it would be followed with the server's rights."""
         del to_path_original, to_name, to_path
         raise HTTPError(400, f"{from_path} is a folder; folders are not copied here, files are.")
+
+    async def rename_file(self, old_path: str, new_path: str) -> None:
+        """Rename a file or folder within its two folders, whatever they are exchanged for."""
+        old, new = (self._get_os_path(path.strip("/")) for path in (old_path, new_path))
+        if old == new:
+            return
+        if not self.allow_hidden and any(is_hidden(path, self.root_dir) for path in (old, new)):
+            raise HTTPError(400, f"{old_path} or {new_path} is hidden, and is not renamed.")
+        await run_sync(self._rename, old, new)
+
+    def _rename(self, old: str, new: str) -> None:
+        source, target = self._placed(old), self._placed(new)
+        with (
+            self.perm_to_403(old),
+            self._folder(str(source.parent)) as before,
+            self._folder(str(target.parent)) as after,
+        ):
+            try:
+                same = os.stat(source.name, dir_fd=before, follow_symlinks=False)
+                with contextlib.suppress(FileNotFoundError):
+                    taken = os.stat(target.name, dir_fd=after, follow_symlinks=False)
+                    if not os.path.samestat(same, taken):
+                        raise HTTPError(409, f"File already exists: {target.name}")
+                os.rename(source.name, target.name, src_dir_fd=before, dst_dir_fd=after)
+            except FileNotFoundError as error:
+                raise HTTPError(404, f"{source.name} does not exist.") from error
+
+    async def _save_directory(self, os_path: str, model: Any, path: str = "") -> None:
+        """Make a folder."""
+        del model
+        if not self.allow_hidden and is_hidden(os_path, self.root_dir):
+            raise HTTPError(400, f"{path} is hidden, and is not made.")
+        await run_sync(self._make, os_path)
+
+    def _make(self, os_path: str) -> None:
+        place = self._placed(os_path)
+        with self.perm_to_403(os_path), self._folder(str(place.parent)) as folder:
+            try:
+                os.mkdir(place.name, dir_fd=folder)
+            except FileExistsError as error:
+                info = os.stat(place.name, dir_fd=folder, follow_symlinks=False)
+                if not stat.S_ISDIR(info.st_mode):
+                    raise HTTPError(400, f"{place.name} is no folder.") from error
 
     async def _save_large_file(self, os_path: str, content: str, format: str) -> None:  # noqa: A002
         """Append a part of an upload."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 from jupyter_process import Served
+from tornado.web import HTTPError
+
+from jupyter_ext.kernels.contents import LinklessContents
 
 ME = "t-researcher"
 TEXT = {"type": "file", "format": "text", "content": "hello\n"}
@@ -55,3 +58,34 @@ async def test_a_folder_is_not_copied_since_links_in_it_would_be_followed(linked
     answer = await linked.ask("/api/contents/", ME, "POST", json={"copy_from": "d"})
     assert answer.code == 400, answer.body
     assert not [p for p in root.iterdir() if "Copy" in p.name]
+
+
+async def test_folders_are_made_and_files_renamed_within_their_folders(linked):
+    root = linked.folder.parent
+    assert (await linked.ask("/api/contents/r", ME, "PUT", json={"type": "directory"})).code == 201
+    assert (root / "r").is_dir()
+    (root / "r" / "a.txt").write_text("a")
+    (root / "r" / "b.txt").write_text("b")
+    taken = await linked.ask("/api/contents/r/a.txt", ME, "PATCH", json={"path": "r/b.txt"})
+    assert (taken.code, (root / "r" / "b.txt").read_text()) == (409, "b")
+    moved = await linked.ask("/api/contents/r/a.txt", ME, "PATCH", json={"path": "r/c.txt"})
+    assert (moved.code, (root / "r" / "c.txt").read_text()) == (200, "a")
+    gone = await linked.ask("/api/contents/r/a.txt", ME, "PATCH", json={"path": "r/d.txt"})
+    assert gone.code == 404, gone.body
+
+
+def test_a_folder_that_becomes_a_link_takes_no_file_along(tmp_path):
+    """The check is over, and then a cell exchanges the folder for a link: the use sees it."""
+    outside = tmp_path / "outside"
+    for folder in (tmp_path / "root" / "d", outside):
+        folder.mkdir(parents=True)
+    files = LinklessContents(root_dir=str(tmp_path / "root"))
+    (tmp_path / "root" / "x").write_text("x")
+    places = [str(tmp_path / "root" / name) for name in ("x", "d/x", "d/made")]
+    (tmp_path / "root" / "d").rmdir()
+    (tmp_path / "root" / "d").symlink_to(outside)
+    for act in (lambda: files._rename(*places[:2]), lambda: files._make(places[2])):
+        with pytest.raises(HTTPError) as refused:
+            act()
+        assert refused.value.status_code == 404
+    assert list(outside.iterdir()) == []
