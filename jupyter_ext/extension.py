@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from jupyter_server.serverapp import ServerApp
 
 log = logging.getLogger(__name__)
+_KERNELS_END_S = 20.0
 
 
 class AngelExtension(ExtensionApp):
@@ -153,9 +154,11 @@ class AngelExtension(ExtensionApp):
         if self.kernels is not None and self.serverapp is not None:
             manager: Any = self.serverapp.kernel_manager
             try:
-                await manager.shutdown_all(now=True)
+                async with asyncio.timeout(_KERNELS_END_S):
+                    await manager.shutdown_all(now=True)
             except Exception:  # whatever it is, the boxes end below
                 log.exception("A kernel was not shut down in order")
+                manager.forget_all()
             await self.kernels.stop()
 
 

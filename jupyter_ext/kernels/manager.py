@@ -114,6 +114,12 @@ class BoxedKernelManager(AsyncMappingKernelManager):
             self.boxes.close_soon(kernel_id)
         return super().remove_kernel(kernel_id)
 
+    def forget_all(self) -> None:
+        """Forget kernels that do not end: Jupyter would wait for them once more."""
+        self._pending_kernels.clear()
+        for kernel_id in self.list_kernel_ids():
+            self.remove_kernel(kernel_id)
+
     def _service(self) -> KernelService:
         if self.boxes is None:
             raise HTTPError(503, "AngelOS has not started yet, and kernels run in its boxes.")
