@@ -208,6 +208,7 @@ class Sessions:
             NotFound: Nobody connected has these labels.
             InvalidInput: It is neither a name nor labels.
         """
+        # Nothing is awaited: posts of one sender keep their order by the order of these calls.
         return choose(to, sticky, self.candidates())
 
     def candidates(self) -> list[ConnectedPeer]:
