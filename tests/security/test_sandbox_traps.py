@@ -140,7 +140,7 @@ print(size, os.statvfs("/dev/shm").f_blocks * os.statvfs("/dev/shm").f_frsize)
 """
     end, printed = await run(sandbox, code)
     assert end.status is Status.ok, printed
-    assert printed == f"{4 * MIB} {Limits().memory_mb * MIB}\n"
+    assert printed == f"{4 * MIB} {(Limits().memory_mb + 1) * MIB}\n"
 
 
 async def test_orphans_are_reaped(sandbox: BubblewrapSandbox) -> None:

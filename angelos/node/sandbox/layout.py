@@ -63,6 +63,7 @@ class BoxShape:
     """Binds of this box alone."""
     disk_mb: int = Limits().disk_mb
     shm_mb: int = Limits().memory_mb
+    """What /dev/shm may hold and still be within the memory limit."""
     writable: str = ""
     """A folder of its own beside /tmp, which takes three quarters of the disk."""
 
@@ -200,7 +201,9 @@ def flags(
     # Every tmpfs has half the machine's memory unless it is given a size. The root and /dev are
     # tmpfs too and take no size, so they are made read-only. --tmp-overlay would ignore --size.
     devices = ["--proc", "/proc", "--dev", "/dev"]
-    shm = ["--size", str(shape.shm_mb * _MIB), "--tmpfs", SHM, "--remount-ro", "/dev"]
+    # One MiB more than the memory limit: whoever fills it has used more memory than allowed, so the
+    # run ends as `oom` whether or not the sampler looks before the program stops by itself.
+    shm = ["--size", str((shape.shm_mb + 1) * _MIB), "--tmpfs", SHM, "--remount-ro", "/dev"]
     disk = shape.disk_mb * _MIB
     tmp = ["--size", str(disk // 4 if shape.writable else disk), "--tmpfs", TMP]
     out = [*namespaces, *process, *identity, *devices, *shm, *tmp]

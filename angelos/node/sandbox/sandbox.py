@@ -308,7 +308,8 @@ class BubblewrapSandbox:
             if not unsandboxed:  # there the kernel would count every process of the user
                 rlimits["RLIMIT_NPROC"] = limits.pids + 8  # the sampler enforces `pids` itself
             rlimits["RLIMIT_AS"] = max(_ADDRESS_SPACE, 16 * limits.memory_mb * MIB)
-            rlimits["RLIMIT_FSIZE"] = max(limits.disk_mb, limits.memory_mb) * MIB
+            # Above the size of each folder in memory, so that a full one is what a program meets.
+            rlimits["RLIMIT_FSIZE"] = (max(limits.disk_mb, limits.memory_mb) + 2) * MIB
         return rlimits
 
     def _meter(self) -> Meter:

@@ -3,7 +3,9 @@ r"""Decides, from the evidence, which status a run has earned. Pure.
     stop or counter                      status     source
     wall clock                           timeout    node
     CPU time, all processes together     cpu        kernel | sampler
-    memory.oom_control / memory.events   oom        kernel | sampler
+    memory.oom_control / memory.events   oom        kernel
+    what /proc and the box's own file
+      systems hold, until the very end   oom        sampler
     pids.events                          pids       kernel | sampler
     bytes of output                      output     node
     refused system calls + failure       denied     kernel
@@ -116,6 +118,8 @@ def _stopped_by(ending: Ending, limits: Limits) -> Stop | None:
         return Status.oom
     if usage.pids_refused:
         return Status.pids
+    if stop is None and _above_memory(usage, limits):
+        return Status.oom  # it ended by itself before the sampler's next look
     # The signal of RLIMIT_CPU, unless the program has sent it to itself long before.
     if ending.exit_code == SIGXCPU_EXIT and usage.cpu_s >= limits.cpu_s * 0.9:
         return Status.cpu

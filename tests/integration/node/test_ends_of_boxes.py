@@ -18,6 +18,7 @@ from angelos.core.messages import Limits, Status, Tier
 from angelos.core.run_session import run_session
 from angelos.core.runs import Exit, Output, RunSpec
 from angelos.node.config import SandboxConfig
+from angelos.node.sandbox import box as box_module
 from angelos.node.sandbox.cgroup import Cgroups, Group
 from angelos.node.sandbox.launch import LaunchedBox, Launcher
 from angelos.node.sandbox.layout import BoxShape, this_interpreter
@@ -209,3 +210,20 @@ async def test_a_failure_to_start_boxes_ahead_affects_neither_runs_nor_the_end(
         waiting = await box._start(BoxShape(disk_mb=1))
         assert waiting.alive
     assert children.now() == []
+
+
+async def test_a_full_shared_memory_is_oom_although_no_sampler_has_looked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(box_module, "_SAMPLER_TICK_S", 3600.0)
+    full = "with open('/dev/shm/x', 'wb') as f:\n    while True:\n        f.write(bytes(1 << 20))"
+    of_its_own = Limits(memory_mb=32, disk_mb=4)
+    small = "open('/tmp/x', 'wb').write(bytes(5 << 20))"
+    config = SandboxConfig(use_cgroups=False, ready_boxes=1)  # one made ahead has a larger folder
+    async with BubblewrapSandbox(config) as box:
+        boxed(box)
+        for limits in (Limits(memory_mb=64), of_its_own):
+            end, printed = await run(box, RunSpec(argv=(), code=full, limits=limits))
+            assert end.status is Status.oom, (end, printed)
+        end, printed = await run(box, RunSpec(argv=(), code=small, limits=of_its_own))
+        assert (end.status, "No space left" in printed) == (Status.error, True), (end, printed)

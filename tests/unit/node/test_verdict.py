@@ -39,6 +39,14 @@ def test_a_counter_counts_even_if_the_program_coped() -> None:
     )
 
 
+def test_memory_counts_also_where_the_program_ended_before_the_sampler_looked() -> None:
+    for code in (0, 1):
+        used = Usage(source=EvidenceSource.sampler, memory_bytes=64 * MIB + 1)
+        assert word(exit_code=code, usage=used) is Status.oom
+        used = dataclasses.replace(used, memory_bytes=64 * MIB)
+        assert word(exit_code=code, usage=used) is (Status.error if code else Status.ok)
+
+
 def test_the_kernels_counters_come_before_the_clock() -> None:
     assert (
         word(stop=Status.timeout, usage=Usage(source=EvidenceSource.kernel, oom_kills=1))
