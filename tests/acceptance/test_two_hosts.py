@@ -7,17 +7,19 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
+from urllib.parse import urlsplit
 
 import pytest
 
 from angelos.testing import need
 from tests.acceptance.up_process import cli, running
 
-NEAR, FAR = "10.77.12.1", "10.77.12.2"
-PORT = 7643
+# Two runs of this file on one machine use networks of their own.
+NEAR, FAR = (f"10.{64 + os.getpid() % 64}.{os.getpid() // 64 % 256}.{end}" for end in (1, 2))
 
 
 def _ip(*args):
@@ -49,12 +51,24 @@ def host():
                 _ip(*args)
 
 
+def _free_pair() -> int:
+    """Return a free port after which another is free: the hub enrols at the next one."""
+    for _ in range(100):
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("0.0.0.0", 0))
+            port = first.getsockname()[1]
+            with contextlib.suppress(OSError, OverflowError):
+                second.bind(("0.0.0.0", port + 1))
+                return port
+    pytest.fail("no two ports in a row are free")
+
+
 @pytest.fixture(scope="module")
 def system(tmp_path_factory, host):
     """A system without nodes of its own, whose hub listens on every address."""
     del host
     folder = tmp_path_factory.mktemp("system") / "data"
-    options = ("--nodes", "0", "--hub-host", "0.0.0.0", "--hub-port", str(PORT))
+    options = ("--nodes", "0", "--hub-host", "0.0.0.0", "--hub-port", str(_free_pair()))
     with running(folder, *options, "--hub-name", NEAR) as up:
         yield up
 
@@ -103,7 +117,8 @@ def test_a_node_on_another_host_joins_works_and_survives_a_cut_link(system, host
     nodes = json.loads(cli(system.data.root, "status", "--json").stdout)["nodes"]
     assert not [node for node in nodes if node["connected"]]
     joined = _joined(system, host, tmp_path / "far", "far1")
-    assert joined["hub_url"] == f"https://{NEAR}:{PORT}"
+    url = urlsplit(joined["hub_url"])
+    assert (url.scheme, url.hostname) == ("https", NEAR)
     with _node(host, tmp_path / "far", "--slots", "2", "--label", "big", "--label", "rack=7"):
         node = _until_connected(system, "far1")
         profile = node["profile"]
