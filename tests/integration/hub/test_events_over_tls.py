@@ -17,6 +17,13 @@ from angelos.testing import eventually, make_fact
 from angelos.testing.hub import join, running_hub
 
 
+async def _close(events):
+    """Close a socket and wait until both ends have: otherwise the loop ends before they do."""
+    events.close()
+    while await events.read_message() is not None:
+        pass
+
+
 async def test_events_come_in_order_and_go_on_from_an_offset(database, journal, queue, tmp_path):
     async with running_hub(database, journal, queue, tmp_path) as hub:
         ada = await join(hub, "agent", "ada", tmp_path / "ada")
@@ -32,9 +39,7 @@ async def test_events_come_in_order_and_go_on_from_an_offset(database, journal, 
             fact = from_json(await events.read_message())
             after = fact.offset
             seen.append(fact.subject)
-            events.close()
-            while await events.read_message() is not None:
-                pass
+            await _close(events)
     assert seen == [f"task-{i}" for i in range(5)]
 
 
@@ -87,8 +92,8 @@ async def test_the_thirty_third_event_socket_of_an_identity_is_busy(
         assert error.value.code == 429
         assert error.value.response is not None
         assert int(error.value.response.headers["Retry-After"]) > 0
-        (await open_one(bob)).close()
-        sockets.pop().close()
+        await _close(await open_one(bob))
+        await _close(sockets.pop())
 
         async def opened():
             try:
@@ -98,5 +103,4 @@ async def test_the_thirty_third_event_socket_of_an_identity_is_busy(
             return True
 
         await eventually(opened, "a socket in the place of the closed one")
-        for each in sockets:
-            each.close()
+        await asyncio.gather(*(_close(each) for each in sockets))
