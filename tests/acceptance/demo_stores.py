@@ -109,11 +109,14 @@ async def read(root: Path) -> Left:
 def _journal(client: redis.Redis) -> list[dict[str, Any]]:
     entries: Any = client.xrange("{journal}")
     facts, index = [], 0
-    for offset, fields in entries:
-        fact = read_fact(fields[b"b"]) | {"offset": offset.decode(), "index": None}
-        if fact["kind"] not in EPHEMERAL:
-            fact["index"], index = index, index + 1
-        facts.append(fact)
+    for entry, fields in entries:  # a block of facts, whose offsets count on from 512 times its own
+        ms, _, number = entry.decode().partition("-")
+        for place, one in enumerate(msgspec.msgpack.decode(fields[b"b"], type=list[msgspec.Raw])):
+            offset = f"{ms}-{int(number) * 512 + place}"
+            fact = read_fact(bytes(one)) | {"offset": offset, "index": None}
+            if fact["kind"] not in EPHEMERAL:
+                fact["index"], index = index, index + 1
+            facts.append(fact)
     return facts
 
 

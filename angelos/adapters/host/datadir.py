@@ -33,7 +33,7 @@ from angelos.adapters.host.children import start_ticks
 from angelos.core.errors import Conflict, InvalidInput, Unavailable
 
 T = TypeVar("T")
-FORMAT = 3
+FORMAT = 4
 """Changes when this version can no longer read what an earlier one has written."""
 _FILES = ("angelos.toml", "format", "lock", "system.json", "server.json", "processes.json")
 _SOCKET_NAME_BYTES = 40

@@ -30,7 +30,8 @@ from angelos.core.facts import Fact
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
-PAGE = 500
+PAGE = 128
+"""Entries of the journal that are read at once."""
 POOL = 8
 """Connections of redis-py in one process; who finds all in use waits."""
 _OLDEST = 7

@@ -19,6 +19,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
+from angelos.adapters.stores.blocks import Key, behind, entry_key, offset_in
 from angelos.adapters.stores.pipeline import CommandPipeline, StoreError
 from angelos.adapters.stores.streams import BACKOFF_S, PAGE, Client, matches
 from angelos.core.errors import Unavailable
@@ -31,7 +32,8 @@ RING = 8_192
 RING_BYTES = 32 * 1024 * 1024
 _BLOCK_MS = 5_000
 _PATIENCE_S = 15.0
-Key = tuple[int, int]
+_BUSY_S, _GATHER_S = 0.005, 0.001
+"""Reads that follow each other within the first wait for the second: a few facts come together."""
 Rows = list[tuple[bytes, list[bytes]]]
 Decode = Callable[[Rows], Awaitable[list[Fact]]]
 
@@ -180,19 +182,24 @@ class Tail:
 
     async def _run(self) -> None:
         pipeline = CommandPipeline(self._client.connection_pool)
+        loop = asyncio.get_running_loop()
         try:
             position = await self._last(pipeline)
-            self._ring.restart(offset_key(position))
+            self._ring.restart(_floor(position))
             self._ready.set()
+            read_at = float("-inf")
             while True:
+                if loop.time() - read_at < _BUSY_S:  # let a few come together
+                    await asyncio.sleep(_GATHER_S)
                 rows = await self._next(pipeline, position)
                 if not rows:
                     continue
+                read_at = loop.time()
                 if len(rows) >= PAGE and await self._is_gap(pipeline, position, rows):
-                    self._ring.restart(_before(offset_key(Offset(rows[0][0].decode()))))
+                    self._ring.restart(_before(rows[0][0]))
                     for follower in self._followers:
                         follower.wake()
-                position = Offset(rows[-1][0].decode())
+                position = rows[-1][0].decode()
                 fresh = await self._decode(rows)
                 self._ring.add(fresh)
                 for follower in self._followers:
@@ -200,28 +207,34 @@ class Tail:
         finally:
             await pipeline.close()
 
-    async def _last(self, pipeline: CommandPipeline) -> Offset:
+    async def _last(self, pipeline: CommandPipeline) -> str:
         rows = await _retried(pipeline, "XREVRANGE", self._key, "+", "-", "COUNT", 1)
-        return Offset(rows[0][0].decode()) if rows else START
+        return rows[0][0].decode() if rows else START
 
-    async def _next(self, pipeline: CommandPipeline, position: Offset) -> Rows:
+    async def _next(self, pipeline: CommandPipeline, position: str) -> Rows:
         answer: Any = await _retried(
             pipeline, "XREAD", "COUNT", PAGE, "BLOCK", _BLOCK_MS, "STREAMS", self._key, position
         )
         return answer[0][1] if answer else []
 
-    async def _is_gap(self, pipeline: CommandPipeline, position: Offset, rows: Rows) -> bool:
+    async def _is_gap(self, pipeline: CommandPipeline, position: str, rows: Rows) -> bool:
         """Return whether entries between `position` and the rows were trimmed unread.
 
         Trimming keeps more than a page, so that can be only where a whole page came.
         """
         first = await _retried(pipeline, "XRANGE", self._key, "-", "+", "COUNT", 1)
-        oldest = offset_key(Offset(first[0][0].decode())) if first else (0, 0)
-        return oldest >= offset_key(Offset(rows[0][0].decode())) > offset_key(position)
+        oldest = entry_key(first[0][0].decode()) if first else (0, 0)
+        return oldest >= entry_key(rows[0][0].decode()) > entry_key(position)
 
 
-def _before(key: Key) -> Key:
-    ms, sequence = key
+def _floor(position: str) -> Key:
+    """Return the key of an offset behind every fact of an entry."""
+    return offset_key(behind(position.encode())) if position != START else (0, 0)
+
+
+def _before(entry: bytes) -> Key:
+    """Return the key of an offset before every fact of an entry."""
+    ms, sequence = offset_key(offset_in(entry.decode(), 0))
     return (ms, sequence - 1) if sequence else (ms - 1, 2**53)
 
 

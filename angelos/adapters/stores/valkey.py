@@ -7,9 +7,9 @@
         async for fact in facts: ...
 
 `append` is one script, so a batch is stored whole or not at all, and once however often it is
-sent. The newest ids are kept in two hashes of bounded size that take turns. An entry carries a
-checksum; one that cannot be read is set aside as a dead letter, with a fact, and what is behind it
-is delivered.
+sent; what is appended while scripts are under way shares the next one. An entry holds a block of
+facts (`blocks`). The newest ids are kept in two hashes of bounded size that take turns. An entry
+that cannot be read is set aside as a dead letter, with a fact, and what is behind it is delivered.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
-import itertools
 import logging
 import secrets
 import time
@@ -25,6 +24,20 @@ from collections.abc import AsyncGenerator, Collection, Sequence
 
 import msgspec
 
+from angelos.adapters.stores.blocks import (
+    MOST,
+    behind,
+    entry_key,
+    entry_of,
+    last_of,
+    number_of,
+    offset_in,
+    offsets_in,
+    read_block,
+    read_from,
+    split,
+    write_block,
+)
 from angelos.adapters.stores.history import History
 from angelos.adapters.stores.pipeline import Script
 from angelos.adapters.stores.postgres import Database
@@ -32,18 +45,16 @@ from angelos.adapters.stores.streams import (
     PAGE,
     Client,
     check_server,
-    checksum,
     connect,
-    fields_of,
     matches,
     patiently,
 )
 from angelos.adapters.stores.tail import Rows, Tail
 from angelos.core.envelopes import DeadLetter, DeadReason
 from angelos.core.errors import InvalidInput, Unavailable
-from angelos.core.facts import EPHEMERAL, Fact, LetterDead
+from angelos.core.facts import Fact, LetterDead
 from angelos.core.ids import START, FactId, Offset, PrincipalId, is_offset, offset_key
-from angelos.core.messages import decode, encode
+from angelos.core.messages import encode
 from angelos.core.ports import JournalPosition
 
 log = logging.getLogger(__name__)
@@ -55,29 +66,53 @@ JOURNAL = PrincipalId("system/journal")
 _HUB = PrincipalId("system/hub")
 _KEY = "{journal}"
 _TOGETHER = 512
+_AT_ONCE = 2
+"""Scripts that are under way; what is appended meanwhile goes into the next one."""
 _PAGES_AT_ONCE = 4
 IDS_REMEMBERED = 65_536
 """At least this many of the newest ids are kept, at most twice as many."""
 
-# KEYS: stream, ids, older ids, meta. ARGV: ids remembered, then id, body, checksum and whether it
-# does not last (1 or 0) of each fact. An entry's `e` is the last fact before it that does not last.
+# KEYS: stream, ids, older ids, meta. ARGV: ids remembered, how many blocks; then for each block how
+# many facts, body, checksum, index of the last that does not last (or -1), and the ids. Returns {0,
+# the entry of each block}; or, if some were appended before, {1, for each fact its offset or ''},
+# and appends nothing.
 _APPEND = Script("""
-local offsets, before = {}, redis.call('HGET', KEYS[4], 'ephemeral') or '0-0'
-local last = before
-for i = 2, #ARGV, 4 do
-  local offset = redis.call('HGET', KEYS[2], ARGV[i]) or redis.call('HGET', KEYS[3], ARGV[i])
-  if not offset then
-    offset = redis.call('XADD', KEYS[1], '*', 'b', ARGV[i + 1], 'c', ARGV[i + 2], 'e', last)
-    redis.call('HSET', KEYS[2], ARGV[i], offset)
-    if ARGV[i + 3] == '1' then last = offset end
+local at, repeats, offsets = 3, 0, {}
+for _ = 1, tonumber(ARGV[2]) do
+  local count = tonumber(ARGV[at])
+  local new = redis.call('HMGET', KEYS[2], unpack(ARGV, at + 4, at + 3 + count))
+  local old = redis.call('HMGET', KEYS[3], unpack(ARGV, at + 4, at + 3 + count))
+  for i = 1, count do
+    local offset = new[i] or old[i] or ''
+    if offset ~= '' then repeats = 1 end
+    offsets[#offsets + 1] = offset
   end
-  offsets[#offsets + 1] = offset
+  at = at + 4 + count
 end
-if last ~= before then redis.call('HSET', KEYS[4], 'ephemeral', last) end
+if repeats == 1 then return {1, offsets} end
+local meta = redis.call('HMGET', KEYS[4], 'ephemeral', 'count')
+local last, total, newest, entries = meta[1] or '0-0', tonumber(meta[2] or '0'), '', {}
+at = 3
+for block = 1, tonumber(ARGV[2]) do
+  local count, ephemeral = tonumber(ARGV[at]), tonumber(ARGV[at + 3])
+  local entry = redis.call('XADD', KEYS[1], '*', 'b', ARGV[at + 1], 'c', ARGV[at + 2], 'e', last,
+    'n', string.format('%.0f', total))
+  local ms, number = string.match(entry, '^(%d+%-)(%d+)$')
+  local first, fresh = tonumber(number) * 512, {}
+  for i = 0, count - 1 do
+    newest = ms .. string.format('%d', first + i)
+    fresh[2 * i + 1], fresh[2 * i + 2] = ARGV[at + 4 + i], newest
+  end
+  redis.call('HSET', KEYS[2], unpack(fresh))
+  if ephemeral >= 0 then last = ms .. string.format('%d', first + ephemeral) end
+  entries[block], total, at = entry, total + count, at + 4 + count
+end
+redis.call('HSET', KEYS[4], 'ephemeral', last, 'count', string.format('%.0f', total),
+  'newest', newest)
 if redis.call('HLEN', KEYS[2]) >= tonumber(ARGV[1]) then
   redis.call('RENAME', KEYS[2], KEYS[3])
 end
-return offsets
+return {0, entries}
 """)
 _KEYS = (_KEY, f"{_KEY}:ids", f"{_KEY}:ids:old", f"{_KEY}:meta")
 
@@ -91,26 +126,21 @@ return 1
 _DEAD, _DEAD_ORDER = f"{_KEY}:dead", f"{_KEY}:dead:order"
 
 
-# KEYS: stream, meta. ARGV: offset, a new epoch. Returns {epoch, oldest, newest, gap, present}.
+# KEYS: stream, meta. ARGV: the entry of an offset, a new epoch. Returns {epoch, oldest entry, gap,
+# newest, whether the entry is there}.
 _POSITION = Script("""
 redis.call('HSETNX', KEYS[2], 'epoch', ARGV[2])
-local epoch, gap = redis.call('HGET', KEYS[2], 'epoch'), redis.call('HGET', KEYS[2], 'ephemeral')
-local oldest, newest, present = '0-0', '0-0', '0'
-if redis.call('EXISTS', KEYS[1]) == 1 then
-  local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
-  if first then
-    oldest, gap = first[1], first[1]
-    for i = 1, #first[2], 2 do
-      if first[2][i] == 'e' then gap = first[2][i + 1] end
-    end
+local meta = redis.call('HMGET', KEYS[2], 'epoch', 'ephemeral', 'newest')
+local oldest, gap = '', meta[2] or '0-0'
+local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
+if first then
+  oldest, gap = first[1], ''
+  for i = 1, #first[2], 2 do
+    if first[2][i] == 'e' then gap = first[2][i + 1] end
   end
-  local info = redis.call('XINFO', 'STREAM', KEYS[1])
-  for i = 1, #info, 2 do
-    if info[i] == 'last-generated-id' then newest = info[i + 1] end
-  end
-  if redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])[1] then present = '1' end
 end
-return {epoch, oldest, newest, gap or '0-0', present}
+local present = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])[1] and '1' or '0'
+return {meta[1], oldest, gap, meta[3] or '0-0', present}
 """)
 
 
@@ -148,13 +178,13 @@ class ValkeyJournal:
         if not facts:
             return []
         call = _Append(facts)
-        if not self._waiting:
-            asyncio.get_running_loop().call_soon(self._send_waiting)
         self._waiting.append(call)
+        if len(self._waiting) == 1 and len(self._sending) < _AT_ONCE:
+            asyncio.get_running_loop().call_soon(self._send_waiting)
         return await call.offsets
 
     def _send_waiting(self) -> None:
-        """Send what was asked for in this turn of the event loop, in as few scripts as it fits."""
+        """Send what waits in as few scripts as it fits; what comes meanwhile waits for the next."""
         waiting, self._waiting = self._waiting, []
         batch: list[_Append] = []
         count = 0
@@ -164,32 +194,55 @@ class ValkeyJournal:
                 batch, count = [], 0
             batch.append(call)
             count += len(call.facts)
-        self._start(batch)
+        if batch:
+            self._start(batch)
 
     def _start(self, batch: list[_Append]) -> None:
         # Not in the task of a caller, who may be cancelled while others wait for their facts.
         task = asyncio.create_task(self._send(batch), name="journal append")
         self._sending.add(task)
-        task.add_done_callback(self._sending.discard)
+        task.add_done_callback(self._sent)
+
+    def _sent(self, task: asyncio.Task[None]) -> None:
+        self._sending.discard(task)
+        if self._waiting:
+            self._send_waiting()
 
     async def _send(self, batch: list[_Append]) -> None:
         try:
-            args: list[str | bytes | int] = [IDS_REMEMBERED]
-            for fact in (fact for call in batch for fact in call.facts):
-                bare = msgspec.structs.replace(fact, offset=Offset("")) if fact.offset else fact
-                body = encode(bare)
-                args += (fact.id, body, checksum(body), int(fact.kind in EPHEMERAL))
-            answer: list[bytes] = await self._client.writer.run(_APPEND, _KEYS, *args)
+            facts: dict[FactId, Fact] = {}
+            for call in batch:
+                for fact in call.facts:
+                    facts.setdefault(fact.id, fact)
+            offsets = await self._write(list(facts.values()))
         except Exception as error:  # noqa: BLE001 - every caller gets it
             for call in batch:
                 if not call.offsets.done():
                     call.offsets.set_exception(error)
             return
-        offsets = (Offset(offset.decode()) for offset in answer)
         for call in batch:
-            of_call = list(itertools.islice(offsets, len(call.facts)))
             if not call.offsets.done():
-                call.offsets.set_result(of_call)
+                call.offsets.set_result([offsets[fact.id] for fact in call.facts])
+
+    async def _write(self, facts: list[Fact]) -> dict[FactId, Offset]:
+        """Append facts with different ids in one script and return the offset of each."""
+        offsets: dict[FactId, Offset] = {}
+        while facts:
+            blocks = list(split(facts))
+            args: list[str | bytes | int] = [IDS_REMEMBERED, len(blocks)]
+            for block in blocks:
+                args += (len(block), *write_block(block), *(fact.id for fact in block))
+            repeated, answer = await self._client.writer.run(_APPEND, _KEYS, *args)
+            if not repeated:
+                for block, entry in zip(blocks, answer, strict=True):
+                    offsets.update(
+                        zip((f.id for f in block), offsets_in(entry, len(block)), strict=True)
+                    )
+                break
+            earlier = list(zip(facts, answer, strict=True))
+            offsets |= {fact.id: Offset(place.decode()) for fact, place in earlier if place}
+            facts = [fact for fact, place in earlier if not place]
+        return offsets
 
     # -- reading ------------------------------------------------------------------------------
 
@@ -204,9 +257,9 @@ class ValkeyJournal:
                 facts = await self._history.read(after, first, limit, kinds, subject)
         position = max(after, facts[-1].offset, key=offset_key) if facts else after
         while len(facts) < limit and (page := await self._page(position)):
-            position = Offset(page[-1][0].decode())
-            newer = await self._facts(page)
+            newer = await self._facts(page, position)
             facts += [fact for fact in newer if matches(fact, kinds, subject)]
+            position = behind(page[-1][0])
         return facts[:limit]
 
     async def follow(
@@ -237,30 +290,31 @@ class ValkeyJournal:
                     return facts, after
         floor = self._tail.floor
         page = await self._page(after)
-        facts = await self._facts(page)
+        facts = await self._facts(page, after)
         if facts:
             return facts, after
         # Nothing lies between `after` and where the tail began before the page was read.
-        return [], Offset(page[-1][0].decode()) if page else max(after, floor, key=offset_key)
+        return [], behind(page[-1][0]) if page else max(after, floor, key=offset_key)
 
     async def last(self) -> Offset:
         """Return the newest offset (`START` when nothing was ever appended)."""
         rows: Rows = await self._client.reader.call("XREVRANGE", _KEY, "+", "-", "COUNT", 1)
         if rows:
-            return Offset(rows[0][0].decode())
+            return last_of(*rows[0])
         return await self._history.projected() if self._history is not None else START
 
     async def position(self, offset: Offset) -> JournalPosition:
         """Return where an offset stands."""
         answer: list[bytes] = await self._client.writer.run(
-            _POSITION, (_KEY, f"{_KEY}:meta"), offset, secrets.token_hex(8)
+            _POSITION, (_KEY, f"{_KEY}:meta"), entry_of(offset), secrets.token_hex(8)
         )
-        epoch, oldest, newest, gap, present = (word.decode() for word in answer)
+        epoch, entry, gap, newest, present = (word.decode(errors="replace") for word in answer)
+        oldest = offset_in(entry, 0) if entry else START
         return JournalPosition(
             epoch=epoch,
-            oldest=Offset(oldest),
+            oldest=oldest,
             newest=Offset(newest),
-            gap=Offset(gap) if is_offset(gap) else Offset(oldest),
+            gap=Offset(gap) if is_offset(gap) else oldest,
             present=present == "1" or offset == newest,
         )
 
@@ -269,37 +323,56 @@ class ValkeyJournal:
 
         Returns how many were removed. Facts that do not last are lost for good.
         """
-        if self._history is None or keep <= PAGE:
+        if self._history is None or keep <= PAGE * MOST:
             raise ValueError("trim needs a database, and to keep more than one page")
-        projected = await self._history.projected()
-        excess = await self._client.reader.call("XLEN", _KEY) - keep
-        if excess <= 0:
-            return 0
-        rows: Rows = await self._client.reader.call("XRANGE", _KEY, "-", "+", "COUNT", excess + 1)
-        upto = min(Offset(rows[-1][0].decode()), projected, key=offset_key)
-        return await self._client.writer.call("XTRIM", _KEY, "MINID", "=", upto)
+        projected = entry_key(entry_of(await self._history.projected()))
+        call = self._client.reader.call
+        total = int(await call("HGET", f"{_KEY}:meta", "count") or 0)
+        begin: int | None = None
+        end = 0
+        while page := await call("XRANGE", _KEY, "-", "+", "COUNT", PAGE):
+            upto = None
+            for entry, words in page:
+                number = number_of(words)
+                if number is None:
+                    continue
+                if total - number < keep or entry_key(entry.decode()) > projected:
+                    break
+                begin = number if begin is None else begin
+                upto, end = entry, number
+            if upto is None or not await self._client.writer.call(
+                "XTRIM", _KEY, "MINID", "=", upto
+            ):
+                break
+        return end - (begin or 0)
 
     async def _page(self, after: Offset) -> Rows:
         async with self._pages:
-            return await self._client.reader.call("XRANGE", _KEY, f"({after}", "+", "COUNT", PAGE)
+            return await self._client.reader.call(
+                "XRANGE", _KEY, read_from(after), "+", "COUNT", PAGE
+            )
 
     async def _first(self) -> Offset | None:
         rows: Rows = await self._client.reader.call("XRANGE", _KEY, "-", "+", "COUNT", 1)
-        return Offset(rows[0][0].decode()) if rows else None
+        return offset_in(rows[0][0].decode(), 0) if rows else None
 
     # -- what cannot be read ------------------------------------------------------------------
 
-    async def _facts(self, rows: Rows) -> list[Fact]:
-        """Return the facts of rows; what is none is set aside."""
+    async def _facts(self, rows: Rows, after: Offset = START) -> list[Fact]:
+        """Return the facts of rows that are behind an offset; what is none is set aside."""
         facts: list[Fact] = []
-        for position, words in rows:
+        for entry, words in rows:
             try:
-                facts.append(_fact(position, words))
+                facts += read_block(entry, words)
             except InvalidInput as error:
                 # Where the store takes no writes it stays, and is set aside when read again.
                 with contextlib.suppress(Unavailable):
-                    await self._set_aside(position, words, error.detail)
-        return facts
+                    await self._set_aside(entry, words, error.detail)
+        key = offset_key(after)
+        start = 0
+        while start < len(facts) and offset_key(facts[start].offset) <= key:
+            start += 1
+        return facts[start:] if start else facts
 
     async def _set_aside(self, position: bytes, words: list[bytes], detail: str) -> None:
         offset = Offset(position.decode())
@@ -355,16 +428,6 @@ def letter_fact(
         subject=destination,
         id=FactId(f"fact-{digest[:32]}"),
     )
-
-
-def _fact(position: bytes, words: list[bytes]) -> Fact:
-    """Return the fact of an entry; raise `InvalidInput` if there is none."""
-    fields = fields_of(words)
-    body = fields.get(b"b", b"")
-    if fields.get(b"c") != b"%d" % checksum(body):
-        raise InvalidInput("Its checksum does not fit: it is damaged, or of another writer.")
-    fact = decode(body, Fact)
-    return msgspec.structs.replace(fact, offset=Offset(position.decode()))
 
 
 def _letter(position: bytes, raw: bytes, notes: bytes | None) -> DeadLetter:

@@ -355,14 +355,14 @@ async def test_the_end_waits_for_a_store_that_is_away_but_not_for_ever(
 
 async def test_what_was_trimmed_is_read_from_the_log(valkey, database, clock, keys, origin):
     journal = ValkeyJournal(valkey, database)
-    facts = some(600) + some(600, Kind.task_output) + some(300)
+    facts = some(600) + some(8_600, Kind.task_output) + some(300)
     for begin in range(0, len(facts), 100):
         await journal.append(facts[begin : begin + 100])
-    assert await journal.trim(keep=700) == 0  # nothing is projected yet, so nothing may go
+    assert await journal.trim(keep=8_500) == 0  # nothing is projected yet, so nothing may go
     async with LogService(journal, database, LocalSigner(keys, origin), clock) as log:
         await log.checkpoint()
-    assert await journal.trim(keep=700) == 800
-    assert await journal.trim(keep=700) == 0
+    assert await journal.trim(keep=8_500) == 1_000
+    assert await journal.trim(keep=8_500) == 0
     lasting = [fact.id for fact in facts if fact.kind == Kind.task_finished]
     read = await journal.read(START, limit=5_000, kinds={Kind.task_finished})
     assert [fact.id for fact in read] == lasting

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from angelos.adapters.stores.blocks import MOST, entry_of
 from angelos.adapters.stores.valkey import ValkeyJournal
 from angelos.core.facts import LetterDead
 from angelos.core.ids import START, offset_key
@@ -159,11 +160,11 @@ async def test_a_position_names_what_is_there_and_what_was_lost(valkey):
     empty = await journal.position(START)
     assert (empty.oldest, empty.newest, empty.gap) == (START, START, START)
     kinds = ("task.accepted", "task.output", "task.finished", "task.accepted", "task.finished")
-    offsets = await journal.append([make_fact(kind, "task-1") for kind in kinds])
+    offsets = [(await journal.append([make_fact(kind, "task-1")]))[0] for kind in kinds]
     whole = await journal.position(offsets[1])
     assert (whole.epoch, whole.oldest, whole.newest) == (empty.epoch, offsets[0], offsets[-1])
     assert whole.present
-    await valkey.execute_command("XTRIM", "{journal}", "MINID", offsets[3])
+    await valkey.execute_command("XTRIM", "{journal}", "MINID", entry_of(offsets[3]))
     trimmed = await journal.position(offsets[0])
     assert (trimmed.oldest, trimmed.gap, trimmed.present) == (offsets[3], offsets[1], False)
     await valkey.execute_command("FLUSHDB")
@@ -189,3 +190,21 @@ async def test_an_entry_that_cannot_be_read_is_set_aside_and_the_rest_comes(valk
     ]
     assert await journal.drop_dead([letters[0].position]) == 1
     assert len(await journal.dead_letters()) == 2
+
+
+async def test_readers_begin_within_a_block_and_repeats_keep_their_offsets(any_journal):
+    facts = [make_fact("task.output", f"task-{i}") for i in range(3 * MOST)]
+    offsets = await any_journal.append(facts)
+    assert sorted(offsets, key=offset_key) == offsets
+    assert len({*offsets}) == len(facts)
+    for at in (0, 1, MOST - 1, MOST, 2 * MOST + 5):
+        rest = await any_journal.read(offsets[at])
+        assert [fact.id for fact in rest] == [fact.id for fact in facts[at + 1 :]]
+        followed = await take(any_journal, 3, after=offsets[at])
+        assert [fact.offset for fact in followed] == offsets[at + 1 : at + 4]
+    fresh = [make_fact("task.output", f"task-{i}") for i in range(MOST)]
+    mixed = [fact for pair in zip(facts[30:], fresh, strict=False) for fact in pair]
+    again = await any_journal.append(mixed)
+    assert again[::2] == offsets[30 : 30 + MOST]
+    assert [fact.id for fact in await any_journal.read(offsets[-1])] == [f.id for f in fresh]
+    assert await any_journal.last() == again[-1]
