@@ -64,6 +64,24 @@ select revision from angelgit_branch where repo = %(repo)s and name = %(branch)s
 update angelgit_branch set revision = %(revision)s
 where repo = %(repo)s and name = %(branch)s and revision = %(expected)s returning name
 
+-- name: branch
+select name, revision, owner from angelgit_branch where repo = %(repo)s and name = %(branch)s
+
+-- name: branches
+select name, revision, owner from angelgit_branch
+where repo = %(repo)s and name collate "C" > %(after)s order by name collate "C" limit %(limit)s
+
+-- name: branch_names
+select name from angelgit_branch where repo = %(repo)s
+
+-- name: delete_branch
+delete from angelgit_branch
+where repo = %(repo)s and name = %(branch)s and revision = %(expected)s returning name
+
+-- name: revisions_between
+select revision from angelgit_commit
+where repo = %(repo)s and revision between %(low)s and %(high)s limit 2
+
 -- name: documents
 select id, path, mode, alive, upto, sha256 from angelgit_document where repo = %(repo)s
 

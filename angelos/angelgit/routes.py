@@ -1,6 +1,6 @@
 """AngelGit's part of the control API: repositories, revisions, live files.
 
-A revision in a path may also be `dev` or `main`.
+A revision in a path may also be a branch, or the unique beginning of a revision.
 
     GET /repos/study/revisions/main/file?path=study/difflib.py
 """
@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from angelos.angelgit.history_routes import history_routes
 from angelos.core.api import (
-    ChangeList,
     CreateRepo,
     PendingList,
     RepoList,
     RepoView,
-    RevisionList,
     RevisionView,
 )
-from angelos.core.errors import InvalidInput, NotFound
+from angelos.core.errors import InvalidInput
 from angelos.core.ids import ProposalId, Revision, is_id, is_revision
 from angelos.core.permissions import Permission
 from angelos.core.revision import Bundle
@@ -27,16 +26,14 @@ from angelos.core.routes import Call, Nothing, Route, whole_number
 
 if TYPE_CHECKING:
     from angelos.angelgit.service import AngelGit
-    from angelos.core.repository import Branch
 
-_MAX_LOG = 1_000
 _MAX_PENDING = 200
 
 
 def routes(service: AngelGit) -> list[Route]:
     """Return the routes of a running AngelGit."""
     api = _Api(service)
-    return [*_repositories(api), *_revisions(api)]
+    return [*_repositories(api), *_revisions(api), *history_routes(service)]
 
 
 def _repositories(api: _Api) -> list[Route]:
@@ -100,24 +97,6 @@ def _revisions(api: _Api) -> list[Route]:
             media_type="application/msgpack",
             summary="A signed revision, or what it has beyond the revision `have`",
         ),
-        Route(
-            "GET",
-            "/repos/{repo}/diff",
-            read,
-            api.diff,
-            response=ChangeList,
-            query=("before", "after"),
-            summary="How two revisions differ",
-        ),
-        Route(
-            "GET",
-            "/repos/{repo}/log",
-            read,
-            api.log,
-            response=RevisionList,
-            query=("branch", "limit"),
-            summary="History of a branch, newest first",
-        ),
     ]
 
 
@@ -139,7 +118,7 @@ class _Api:
         return await self._view(call.params["repo"])
 
     async def revision(self, call: Call[Nothing]) -> RevisionView:
-        repo, revision = await self._named(call, call.params["revision"])
+        repo, revision = await self._named(call)
         signed = await self._git.signed(repo, revision)
         commit = decode_commit(signed.body)
         return RevisionView(
@@ -158,11 +137,11 @@ class _Api:
         )
 
     async def file(self, call: Call[Nothing]) -> bytes:
-        repo, revision = await self._named(call, call.params["revision"])
+        repo, revision = await self._named(call)
         return await self._git.read(repo, revision, _required(call, "path"))
 
     async def bundle(self, call: Call[Nothing]) -> Bundle:
-        repo, revision = await self._named(call, call.params["revision"])
+        repo, revision = await self._named(call)
         have = call.query.get("have", "")
         if have and not is_revision(have):
             raise InvalidInput("`have` must be a revision.")
@@ -183,39 +162,13 @@ class _Api:
         )
         return PendingList(pending=tuple(pending))
 
-    async def diff(self, call: Call[Nothing]) -> ChangeList:
-        repo, before = await self._named(call, _required(call, "before"))
-        _, after = await self._named(call, _required(call, "after"))
-        return ChangeList(changes=await self._git.changed(repo, before, after))
-
-    async def log(self, call: Call[Nothing]) -> RevisionList:
-        branch = _branch(call.query.get("branch", "main"))
-        if branch is None:
-            raise InvalidInput("`branch` must be `dev` or `main`.")
-        limit = whole_number(call, "limit", 50, _MAX_LOG)
-        history = await self._git.history(call.params["repo"], branch, limit)
-        return RevisionList(revisions=tuple(history))
-
     async def _view(self, repo: str) -> RepoView:
         dev, main = await self._git.head(repo, "dev"), await self._git.head(repo, "main")
         return RepoView(name=repo, dev=dev, main=main)
 
-    async def _named(self, call: Call[Nothing], name: str) -> tuple[str, Revision]:
+    async def _named(self, call: Call[Nothing]) -> tuple[str, Revision]:
         repo = call.params["repo"]
-        if (branch := _branch(name)) is not None:
-            return repo, await self._git.head(repo, branch)
-        if not is_revision(name):
-            raise NotFound(
-                f"{name[:80]!r} is not a revision.",
-                hint="A revision is 64 hex digits; `dev` and `main` name branches.",
-            )
-        return repo, Revision(name)
-
-
-def _branch(name: str) -> Branch | None:
-    if name == "dev":
-        return "dev"
-    return "main" if name == "main" else None
+        return repo, await self._git.resolve(repo, call.params["revision"])
 
 
 def _required(call: Call[Nothing], name: str) -> str:

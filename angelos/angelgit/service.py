@@ -19,7 +19,9 @@ from typing import Self, TypeVar
 from redis.asyncio import Redis
 
 from angelos.adapters.stores.postgres import Database
+from angelos.angelgit.changes.branches import OwnBranches
 from angelos.angelgit.changes.commits import CommitText, CommitWriter
+from angelos.angelgit.changes.history import HistoryQueries
 from angelos.angelgit.changes.importing import (
     CheckConfig,
     ImportedRepo,
@@ -29,7 +31,6 @@ from angelos.angelgit.changes.importing import (
 from angelos.angelgit.changes.mainline import Mainline
 from angelos.angelgit.changes.outbox import FactOutbox
 from angelos.angelgit.changes.proposals import DevProposals
-from angelos.angelgit.changes.reading import RevisionQueries
 from angelos.angelgit.changes.resting import LiveCommits
 from angelos.angelgit.changes.transactions import Transactions
 from angelos.angelgit.documents import crdt
@@ -39,13 +40,18 @@ from angelos.angelgit.storage.models import AdvanceCause, check_name
 from angelos.angelgit.worktree.activity import DocumentActivity
 from angelos.angelgit.worktree.files import WorkingFiles
 from angelos.angelgit.worktree.writer import WorktreeWriter
+from angelos.core.branches import BranchName
 from angelos.core.ids import DocumentId, PrincipalId, ProposalId, Revision
 from angelos.core.pending import Pending
 from angelos.core.ports import Clock, Journal, LiveDocuments
 from angelos.core.repository import (
+    NEW,
     Branch,
+    BranchHead,
     Candidate,
     DocumentAddress,
+    PickDraft,
+    ProposalOrigin,
     Proposed,
     RevertDraft,
     TreeEdit,
@@ -57,7 +63,7 @@ _PAGE = 200
 _BRANCHES: tuple[Branch, ...] = ("dev", "main")
 
 
-class AngelGit(RevisionQueries):
+class AngelGit(HistoryQueries):
     """Version control of live documents; an async context manager."""
 
     def __init__(  # noqa: PLR0913 - six stores and ports, two hooks
@@ -99,6 +105,7 @@ class AngelGit(RevisionQueries):
         )
         self._proposals = DevProposals(self._stores, self._live, self._transactions)
         self._mainline = Mainline(self._stores, self._live, self._transactions, self._commits)
+        self._own = OwnBranches(self._stores, self._transactions, self._commits)
         self._resting = LiveCommits(self._transactions, clock)
         self._typed_files: set[DocumentId] = set()
         """The documents that rooms have edited since the start."""
@@ -253,7 +260,7 @@ class AngelGit(RevisionQueries):
         edits: Sequence[TreeEdit],
         author: PrincipalId,
         message: str,
-        reverts: ProposalId | None = None,
+        origin: ProposalOrigin = NEW,
     ) -> Proposed:
         """Store edits against `base` and return what they change; nothing is merged yet.
 
@@ -266,7 +273,7 @@ class AngelGit(RevisionQueries):
             edits: at most one for each path.
             author: the principal who proposes them.
             message: the message of the later commits.
-            reverts: the proposal that these edits take back, if any.
+            origin: what these edits take back or do again, if anything.
 
         Raises:
             Conflict: the id is taken by a proposal with other edits.
@@ -275,7 +282,7 @@ class AngelGit(RevisionQueries):
             Stale: the same lines have changed in `dev`; `extra["conflicts"]` has the texts.
             TooLarge: a file would become too large.
         """
-        return await self._proposals.propose(proposal, repo, base, edits, author, message, reverts)
+        return await self._proposals.propose(proposal, repo, base, edits, author, message, origin)
 
     async def revert_draft(self, proposal: ProposalId) -> RevertDraft:
         """Return the edits that take a proposal back, around everybody's later work.
@@ -419,6 +426,90 @@ class AngelGit(RevisionQueries):
             NotFound: `to` is not in the history of `main`.
         """
         return await self._run_to_end(self._mainline.rollback(repo, to, author, reason))
+
+    # -- branches of people and agents -------------------------------------------------------
+
+    async def create_branch(
+        self, repo: str, name: BranchName, at: Revision, owner: PrincipalId
+    ) -> BranchHead:
+        """Make a branch of one's own; see `core.ports.Branches`."""
+        return await self._moved(self._own.create(repo, name, at, owner))
+
+    async def move_branch(
+        self, repo: str, name: BranchName, to: Revision, expected: Revision, by: PrincipalId
+    ) -> BranchHead:
+        """Move a branch of one's own; see `core.ports.Branches`."""
+        return await self._moved(self._own.move(repo, name, to, expected, by))
+
+    async def delete_branch(
+        self, repo: str, name: BranchName, expected: Revision, by: PrincipalId
+    ) -> None:
+        """Delete a branch of one's own; see `core.ports.Branches`."""
+        await self._moved(self._own.delete(repo, name, expected, by))
+
+    async def commit_edits(
+        self,
+        repo: str,
+        name: BranchName,
+        expected: Revision,
+        edits: Sequence[TreeEdit],
+        author: PrincipalId,
+        message: str,
+    ) -> Revision:
+        """Commit edits on a branch of one's own.
+
+        Args:
+            repo: the repository's name.
+            name: the branch.
+            expected: its head, against which the edits were made.
+            edits: at most one for each path.
+            author: its owner.
+            message: the commit's message.
+
+        Raises:
+            Conflict: the branch is elsewhere, or has these files already.
+            Forbidden: it belongs to somebody else.
+            InvalidInput: an edit does not fit.
+            NotFound: there is no such repository or branch.
+            Refused: it is `main`, `dev`, or that of a proposal.
+        """
+        return await self._moved(self._own.commit(repo, name, expected, edits, author, message))
+
+    async def pick(
+        self, repo: str, revision: Revision, name: BranchName, author: PrincipalId
+    ) -> Revision:
+        """Commit on a branch of one's own what another commit changed.
+
+        Args:
+            repo: the repository's name.
+            revision: the commit; of a merge, what it changed in its first parent.
+            name: the branch.
+            author: its owner.
+
+        Raises:
+            Conflict: the branch has all of it already.
+            Forbidden: it belongs to somebody else.
+            NotFound: there is no such repository, branch or revision.
+            Refused: it is `main`, `dev`, or that of a proposal.
+            Stale: the same lines have changed there.
+        """
+        return await self._moved(self._own.pick(repo, revision, name, author))
+
+    async def pick_draft(self, repo: str, revision: Revision) -> PickDraft:
+        """Return the edits that do on `main` again what a commit changed.
+
+        Raises:
+            Conflict: `main` has all of it already.
+            NotFound: there is no such repository or revision.
+            Stale: the same lines have changed there.
+        """
+        return await self._own.pick_draft(repo, revision)
+
+    async def _moved(self, work: Coroutine[object, None, T]) -> T:
+        """Run a move of a branch to its end, and publish its fact."""
+        result = await self._run_to_end(work)
+        await self._outbox.flush()
+        return result
 
     async def _create(
         self, repo: str, imported: ImportedRepo, author: PrincipalId, message: str

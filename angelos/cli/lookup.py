@@ -59,14 +59,14 @@ async def only_repo(angelos: Angelos, name: str | None) -> str:
     return names[0]
 
 
-async def full_revision(angelos: Angelos, repo: str, beginning: str) -> str:
-    """Return the whole revision of `main`'s history that starts with `beginning`."""
+async def full_revision(angelos: Angelos, repo: str, name: str) -> str:
+    """Return the revision that a branch, or the unique beginning of a revision, stands for."""
     from angelos.core.ids import is_revision
 
-    if beginning in {"main", "dev"} or is_revision(beginning):
-        return beginning
-    history = await angelos.repos[repo].log(limit=MANY)
-    return pick(beginning, history, "revision", "See angelos repo log.")
+    if name in {"main", "dev"} or is_revision(name):
+        return name
+    page = await angelos.repos[repo].log(name, 1)
+    return page.commits[0].id
 
 
 async def find_proposal(angelos: Angelos, beginning: str) -> Proposal:

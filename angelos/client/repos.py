@@ -4,7 +4,7 @@ For example:
 
     study = angelos.repos["study"]                      # a handle, without a request
     text = (await study.read("study/mean.py")).decode()
-    for revision in await study.log():
+    async for commit in study.history():
         ...
     edit = NewText(path="study/mean.py", text=text + "...")
     proposal = await study.propose([edit], base="main", message="Add a median")
@@ -12,7 +12,7 @@ For example:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 import msgspec
 
@@ -20,19 +20,36 @@ from angelos.client.proposals import Proposal, ProposalCollection
 from angelos.client.transport import Transport, segments
 from angelos.core import api
 from angelos.core.errors import InvalidInput, Unavailable
+from angelos.core.history import (
+    BlamedLines,
+    BlameView,
+    BranchPage,
+    CherryPick,
+    CommitEdits,
+    CommitMade,
+    CommitSummary,
+    CreateBranch,
+    DiffPage,
+    FileDiff,
+    HistoryPage,
+    MoveBranch,
+    PickRevision,
+)
 from angelos.core.ids import Revision
 from angelos.core.pending import Pending
-from angelos.core.repository import Branch, Change, Edit, NewText
+from angelos.core.repository import BranchHead, Edit, NewText, TreeEdit
 from angelos.core.revision import Bundle
 
 _BUNDLE_S = 60.0
 """How much longer than another answer a bundle may take."""
+_PAGE = 200
 
 
 class Repo:
     """A handle on one repository; `angelos.repos[name]` and `create` give one.
 
-    Wherever a method takes a revision, `main` and `dev` stand for their present heads.
+    Wherever a method takes a revision, a branch stands for its present head, the first digits for
+    the only revision that has them, and `main~2` for the one two before.
 
     Attributes:
         name: The repository's name.
@@ -77,33 +94,213 @@ class Repo:
         """
         return await self._transport.fetch("GET", self._path("live"), query={"path": path})
 
-    async def log(self, branch: Branch = "main", limit: int = 50) -> tuple[Revision, ...]:
-        """Return a branch's first-parent history, newest first.
+    async def log(
+        self, branch: str = "main", limit: int = 50, *, after: str = "", path: str = ""
+    ) -> HistoryPage:
+        """Return a page of first-parent history, newest first; `history` gives all of it.
 
         Args:
-            branch: `main` or `dev`.
-            limit: At most so many.
+            branch: Where it begins: a branch, a revision or its unique beginning.
+            limit: At most so many commits.
+            after: `next` of the page before.
+            path: Only commits that change this file.
 
         Raises:
-            NotFound: There is no such repository.
+            NotFound: There is no such repository, branch or revision.
         """
-        query: dict[str, object] = {"branch": branch, "limit": limit}
-        answer = await self._transport.call("GET", self._path("log"), api.RevisionList, query=query)
-        return answer.revisions
+        query: dict[str, object] = {"branch": branch, "limit": limit, "after": after, "path": path}
+        return await self._transport.call("GET", self._path("log"), HistoryPage, query=query)
 
-    async def diff(self, before: str, after: str) -> tuple[Change, ...]:
-        """Return the files that differ between two revisions, with bounded unified diffs.
+    async def history(
+        self, branch: str = "main", *, path: str = ""
+    ) -> AsyncIterator[CommitSummary]:
+        """Yield first-parent history, newest first, to its end.
 
         Args:
-            before: The older revision.
+            branch: Where it begins: a branch, a revision or its unique beginning.
+            path: Only commits that change this file.
+
+        Raises:
+            NotFound: There is no such repository, branch or revision.
+        """
+        page = await self.log(branch, _PAGE, path=path)
+        while True:
+            for commit in page.commits:
+                yield commit
+            if not page.next:
+                return
+            page = await self.log(branch, _PAGE, after=page.next, path=path)
+
+    async def diff(self, before: str, after: str, path: str = "") -> tuple[FileDiff, ...]:
+        """Return the files that differ between two revisions, notebooks by cell.
+
+        Args:
+            before: The older revision or branch; empty: nothing, so that all is new.
             after: The newer one.
+            path: Only this file, or what is below this folder.
 
         Raises:
             NotFound: There is no such repository or revision.
         """
-        query: dict[str, object] = {"before": before, "after": after}
-        answer = await self._transport.call("GET", self._path("diff"), api.ChangeList, query=query)
-        return answer.changes
+        query: dict[str, object] = {"before": before, "after": after, "path": path}
+        changes: list[FileDiff] = []
+        while True:
+            page = await self._transport.call("GET", self._path("diff"), DiffPage, query=query)
+            changes += page.changes
+            if not page.next:
+                return tuple(changes)
+            # What the names stand for now may be elsewhere by the next page.
+            query |= {"beyond": page.next, "before": page.before, "after": page.after}
+
+    async def blame(self, path: str, revision: str = "main") -> BlameView:
+        """Return who wrote each line of a file: person or agent, task, proposal.
+
+        Args:
+            path: The file.
+            revision: A revision or branch.
+
+        Raises:
+            InvalidInput: It is no text.
+            NotFound: There is no such repository, revision or file.
+            TooLarge: It is too long.
+        """
+        query: dict[str, object] = {"path": path, "revision": revision}
+        groups: list[BlamedLines] = []
+        commits: dict[str, CommitSummary] = {}
+        while True:
+            page = await self._transport.call(
+                "GET", self._path("blame"), BlameView, query=query, patience_s=_BUNDLE_S
+            )
+            groups += page.groups
+            commits |= {commit.id: commit for commit in page.commits}
+            if not page.next:
+                return msgspec.structs.replace(
+                    page, groups=tuple(groups), commits=tuple(commits.values())
+                )
+            query |= {"after": page.next, "revision": page.revision}
+
+    # -- branches ----------------------------------------------------------------------------
+
+    async def branches(self) -> tuple[BranchHead, ...]:
+        """Return all branches, by name.
+
+        Raises:
+            NotFound: There is no such repository.
+        """
+        branches: list[BranchHead] = []
+        after = ""
+        while True:
+            query: dict[str, object] = {"after": after, "limit": _PAGE}
+            page = await self._transport.call(
+                "GET", self._path("branches"), BranchPage, query=query
+            )
+            branches += page.branches
+            if not (after := page.next):
+                return tuple(branches)
+
+    async def create_branch(self, name: str, at: str = "main") -> BranchHead:
+        """Make a branch of one's own.
+
+        Args:
+            name: Its name, as git takes it.
+            at: A branch or revision.
+
+        Raises:
+            Conflict: The name is taken, or cannot be beside another.
+            InvalidInput: It is no name of a branch.
+            NotFound: There is no such repository or revision.
+            Refused: Nobody makes such a branch.
+        """
+        body = CreateBranch(name=name, at=at)
+        return await self._transport.call("POST", self._path("branches"), BranchHead, body=body)
+
+    async def move_branch(self, name: str, to: str, *, expected: str) -> BranchHead:
+        """Move a branch of one's own, forward or not.
+
+        Args:
+            name: The branch.
+            to: A branch or revision.
+            expected: The revision at which it is.
+
+        Raises:
+            Conflict: It is elsewhere; `extra["revision"]` says where.
+            Forbidden: It belongs to somebody else.
+            NotFound: There is no such branch or revision.
+            Refused: Nobody moves `main` or `dev` so.
+        """
+        body = MoveBranch(name=name, to=to, expected=Revision(expected))
+        return await self._transport.call("PUT", self._path("branches"), BranchHead, body=body)
+
+    async def delete_branch(self, name: str, *, expected: str) -> None:
+        """Delete a branch of one's own; what is not there is no error.
+
+        Args:
+            name: The branch.
+            expected: The revision at which it is.
+
+        Raises:
+            Conflict: It is elsewhere.
+            Forbidden: It belongs to somebody else.
+            Refused: Nobody deletes `main` or `dev`.
+        """
+        query: dict[str, object] = {"name": name, "expected": expected}
+        await self._transport.call("DELETE", self._path("branches"), BranchPage, query=query)
+
+    async def commit(
+        self, branch: str, edits: Sequence[TreeEdit], *, expected: str, message: str
+    ) -> CommitMade:
+        """Commit edits on a branch of one's own.
+
+        Args:
+            branch: The branch.
+            edits: At most one for each file.
+            expected: Its head, against which the edits were made.
+            message: The commit's message.
+
+        Raises:
+            Conflict: The branch is elsewhere, or has these files already.
+            Forbidden: It belongs to somebody else.
+            InvalidInput: An edit does not fit.
+        """
+        body = CommitEdits(
+            branch=branch, expected=Revision(expected), edits=tuple(edits), message=message
+        )
+        return await self._transport.call("POST", self._path("commits"), CommitMade, body=body)
+
+    async def pick(self, revision: str, branch: str) -> CommitMade:
+        """Commit on a branch of one's own what another commit changed.
+
+        Args:
+            revision: The commit; of a merge, what it changed in its first parent.
+            branch: The branch.
+
+        Raises:
+            Conflict: The branch has all of it.
+            Forbidden: It belongs to somebody else.
+            Stale: The same lines have changed there.
+        """
+        body = CherryPick(revision=revision, branch=branch)
+        route = self._path("commits", "pick")
+        return await self._transport.call("POST", route, CommitMade, body=body)
+
+    async def cherry_pick(self, revision: str) -> Proposal:
+        """Propose to do again on `main` what a commit of another branch changed.
+
+        Args:
+            revision: The commit; of a merge, what it changed in its first parent.
+
+        Raises:
+            Conflict: `main` has all of it.
+            Forbidden: Policy does not permit it.
+            Stale: The same lines have changed on `main`.
+        """
+        body = PickRevision(revision=revision)
+        view = await self._transport.call(
+            "POST", self._path("cherry-pick"), api.ProposalView, body=body
+        )
+        return Proposal(self._transport, view.id)
+
+    # -- revisions ---------------------------------------------------------------------------
 
     async def revision(self, revision: str = "main") -> api.RevisionView:
         """Return a revision: its author, message, parents, signature and list of files.

@@ -226,18 +226,6 @@ class RevisionView(View, frozen=True, kw_only=True):
     files: tuple[TreeEntry, ...]
 
 
-class RevisionList(View, frozen=True, kw_only=True):
-    """First-parent history, newest first."""
-
-    revisions: tuple[Revision, ...]
-
-
-class ChangeList(View, frozen=True, kw_only=True):
-    """How two revisions differ."""
-
-    changes: tuple[Change, ...]
-
-
 # -- nodes, agents, people -------------------------------------------------------------------
 
 

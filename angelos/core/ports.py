@@ -31,12 +31,15 @@ from angelos.core.pending import Acceptance, BatchCandidate, Part, Pending, Prop
 from angelos.core.principals import ActingSession, EndCause, Generation, Standing
 from angelos.core.reports import RunReport
 from angelos.core.repository import (
+    NEW,
     BlobRef,
     Branch,
     BranchHead,
     Candidate,
     Change,
     FileEntry,
+    PickDraft,
+    ProposalOrigin,
     Proposed,
     RevertDraft,
     TreeEdit,
@@ -277,7 +280,7 @@ class Repository(Protocol):
         edits: Sequence[TreeEdit],
         author: PrincipalId,
         message: str,
-        reverts: ProposalId | None = None,
+        origin: ProposalOrigin = NEW,
     ) -> Proposed:
         """Take edits against `base` durably and return what they change; nothing is merged yet.
 
@@ -319,6 +322,17 @@ class Repository(Protocol):
 
         Raises `Conflict`, with nothing written, when others have changed the same lines since.
         """
+        ...
+
+    async def pick_draft(self, repo: str, revision: Revision) -> PickDraft:
+        """Return the edits that do on `main` again what a commit of any branch changed.
+
+        Raises `Stale` when the same lines have changed in `main`, `Conflict` when it has them.
+        """
+        ...
+
+    async def resolve(self, repo: str, name: str) -> Revision:
+        """Return the revision that a branch, a revision or its beginning stands for."""
         ...
 
     async def revert_draft(self, proposal: ProposalId) -> RevertDraft:

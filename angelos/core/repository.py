@@ -178,6 +178,18 @@ class Change(msgspec.Struct, frozen=True, kw_only=True):
     """There is more to the difference than `diff` shows."""
 
 
+class ProposalOrigin(msgspec.Struct, frozen=True, kw_only=True):
+    """What a proposal takes back or does again."""
+
+    reverts: ProposalId | None = None
+    picked_from: Revision | None = None
+    """A commit of another branch, which blame asks for the writer of its lines."""
+
+
+NEW = ProposalOrigin()
+"""Of a proposal that does neither."""
+
+
 class Proposed(msgspec.Struct, frozen=True, kw_only=True):
     """A proposal as the repository holds it."""
 
@@ -197,6 +209,16 @@ class RevertDraft(msgspec.Struct, frozen=True, kw_only=True):
     repo: str
     base: Revision
     """The head of `main`, or of `dev` where the edits are only there."""
+    edits: tuple[TreeEdit, ...]
+    message: str
+
+
+class PickDraft(msgspec.Struct, frozen=True, kw_only=True):
+    """What has to be proposed to do again on `main` what a commit of another branch changed."""
+
+    repo: str
+    base: Revision
+    """The head of `main`."""
     edits: tuple[TreeEdit, ...]
     message: str
 

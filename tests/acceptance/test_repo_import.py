@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import shutil
@@ -130,3 +131,46 @@ async def test_the_generated_tests_pass_and_an_agents_proposal_waits_for_its_own
     }
     done = cli(system.data.root, "proposal", "approve", view.id, "--wait", "60")
     assert "promoted" in done.stdout, done
+
+
+def ask(system, *arguments: str, code: int = 0):
+    done = cli(system.data.root, "repo", *arguments, "--json")
+    assert done.returncode == code, done.stderr
+    return json.loads(done.stdout)
+
+
+async def test_history_is_read_and_made_on_the_command_line(system, folder):
+    assert cli(system.data.root, "repo", "import", str(folder), "--yes").returncode == 0
+    repo = ("--repo", folder.name)
+    (first,) = ask(system, "log", *repo)["commits"]
+    made = ask(system, "branch", "ada/x", "--at", first["id"][:8], *repo)
+    assert made == {"name": "ada/x", "revision": first["id"], "owner": "person/owner"}
+    async with Angelos.connect(system.data.root) as owner:
+        study = owner.repos[folder.name]
+        edit = NewText(path="new.txt", text="one\ntwo\n")
+        commit = await study.commit("ada/x", [edit], expected=first["id"], message="New")
+    assert [c["id"] for c in ask(system, "log", "--branch", "ada/x", *repo)["commits"]] == [
+        commit.revision,
+        first["id"],
+    ]
+    (change,) = ask(system, "diff", "ada/x", *repo)["changes"]
+    assert (change["path"], change["before"]) == ("new.txt", None)
+    shown = cli(system.data.root, "repo", "diff", "main", "ada/x", *repo)
+    assert "added new.txt" in shown.stdout
+    assert "+two" in shown.stdout
+    blame = cli(system.data.root, "repo", "blame", "new.txt", "--revision", "ada/x", *repo)
+    assert blame.stdout.splitlines()[2].split()[:2] == [commit.revision[:12], "person/owner"]
+    proposal = ask(system, "cherry-pick", commit.revision[:10], *repo)
+    assert [c["path"] for c in proposal["changes"]] == ["new.txt"]
+    assert ask(system, "branch", "ada/y", *repo)["revision"] == first["id"]
+    picked = ask(system, "cherry-pick", "ada/x", "--onto", "ada/y", *repo)
+    assert picked["branch"] == "ada/y"
+    refused = ask(system, "branch", "dev", "-d", *repo, code=1)
+    assert refused["code"] == "refused"
+    unknown = ask(system, "log", "--branch", "nowhere", *repo, code=2)
+    assert unknown["code"] == "not-found"
+    assert ask(system, "branch", "ada/y", "-d", *repo)["deleted"]["revision"] == picked["revision"]
+    names = cli(system.data.root, "repo", "branch", "-q", *repo).stdout.split()
+    assert names == ["ada/x", "dev", "main"]
+    taken_back = ask(system, "revert", proposal["id"], *repo[:0], code=1)
+    assert taken_back["code"] == "conflict"  # it waits, so nothing of it is in dev

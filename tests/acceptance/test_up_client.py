@@ -77,7 +77,7 @@ async def test_live_and_committed_text_and_history(system):
         assert await book.read("a.txt", first) == b"one\n"
         assert await book.read_live("a.txt") == b"two\n"
         assert [c.path for c in await book.diff(first, "main")] == ["a.txt"]
-        assert (await book.log())[-1] == first
+        assert (await book.log()).commits[-1].id == first
         tree = (await book.revision(first)).tree
         back = await book.rollback(first)
         assert (await book.revision(back)).tree == tree

@@ -43,7 +43,15 @@ from angelos.core.errors import Conflict, InvalidInput
 from angelos.core.facts import Fact
 from angelos.core.ids import PrincipalId, ProposalId, Revision
 from angelos.core.pending import Pending
-from angelos.core.repository import Change, Proposed, PutBlob, RevertDraft, TreeEdit
+from angelos.core.repository import (
+    NEW,
+    Change,
+    ProposalOrigin,
+    Proposed,
+    PutBlob,
+    RevertDraft,
+    TreeEdit,
+)
 from angelos.core.revision_v2 import EntryMode, TrailerKey
 
 _PAGE = 100
@@ -67,7 +75,7 @@ class DevProposals:
         edits: Sequence[TreeEdit],
         author: PrincipalId,
         message: str,
-        reverts: ProposalId | None = None,
+        origin: ProposalOrigin = NEW,
     ) -> Proposed:
         """Store edits against `base` and return what they change; nothing is merged."""
         editing.check_edits(edits)
@@ -75,11 +83,11 @@ class DevProposals:
         if (stored := await self._find(proposal, digest)) is not None:
             return stored
         async with self._stores.begin() as store:
-            changed = await self._changed(store, repo, base, edits)
+            changed = await changed_by(store, repo, base, edits)
             if not changed and not await store.was_main(repo, base):
                 # The text is what `dev` has; what `main` lacks of it is proposed.
                 base = await store.head(repo, "main")
-                changed = await self._changed(store, repo, base, edits)
+                changed = await changed_by(store, repo, base, edits)
         if not changed:
             raise InvalidInput("These edits change nothing in their base revision.")
         paths = _touched(changed)
@@ -99,7 +107,8 @@ class DevProposals:
                 digest=digest,
                 changes=await self._stored_changes(store, changed),
                 edits=await _stored_edits(store, edits, changed),
-                reverts=reverts,
+                reverts=origin.reverts,
+                picked_from=origin.picked_from,
                 dev_base=not await store.was_main(repo, base),
             )
             added = await store.add_proposal(record)
@@ -117,41 +126,6 @@ class DevProposals:
                 raise Conflict(f"Proposal {proposal} exists already with other edits.")
             changed = await sides.changed_files(store, stored.record.changes)
         return await _proposed(stored.record, changed)
-
-    async def _changed(
-        self, store: Store, repo: str, base: Revision, edits: Sequence[TreeEdit]
-    ) -> list[ChangedFile]:
-        """Return what edits change in their base, with the contents."""
-        commit = await store.commit(repo, base)
-        paths = editing.touched(edits)
-        nodes = await store.nodes(commit.tree, paths)
-        entries = await store.entries(commit.tree, paths)
-        files = await sides.file_contents(store, entries)
-        blobs = await _named_blobs(store, edits)
-        size = sum(len(file.body) for file in files.values()) + len(repr(edits))
-        edited = await in_thread(size, editing.apply_edits, files, edits, blobs)
-        created = {p for p, file in edited.files.items() if file and p not in files}
-        if pair := trees.file_below_file(created):
-            raise InvalidInput(f"{pair[1]} cannot be beside {pair[0]}.", hint=trees.BESIDE)
-        for path in created:
-            blocker = trees.clash(commit.tree, nodes, path)
-            if blocker is not None and edited.files.get(blocker, ...) is not None:
-                below = trees.first_below(commit.tree, await store.nodes(commit.tree), path)
-                upper, lower = (path, below) if blocker == path else (blocker, path)
-                raise InvalidInput(f"{lower} cannot be beside {upper}.", hint=trees.BESIDE)
-        moved_to = set(edited.moves.values())
-        return [
-            ChangedFile(
-                path,
-                edited.moves.get(path, ""),
-                files.get(path),
-                edited.files.get(edited.moves.get(path, path)),
-            )
-            for path in editing.touched(edits)
-            if path not in moved_to
-            and path in edited.files
-            and (path in edited.moves or files.get(path) != edited.files[path])
-        ]
 
     async def _stored_changes(
         self, store: Store, changed: Sequence[ChangedFile]
@@ -361,6 +335,7 @@ def commit_text(record: PreparedProposal) -> CommitText:
         TrailerKey.proposal: record.id,
         TrailerKey.dev_base: record.base if record.dev_base else None,
         TrailerKey.reverts: record.reverts,
+        TrailerKey.picked_from: record.picked_from,
     }
     return CommitText.of(record.author, record.message, trailers)
 
@@ -368,6 +343,42 @@ def commit_text(record: PreparedProposal) -> CommitText:
 def inverted(changed: Sequence[ChangedFile]) -> list[ChangedFile]:
     """Return the changes that take these back."""
     return [ChangedFile(c.to or c.path, c.path if c.to else "", c.after, c.before) for c in changed]
+
+
+async def changed_by(
+    store: Store, repo: str, base: Revision, edits: Sequence[TreeEdit]
+) -> list[ChangedFile]:
+    """Return what edits change in their base, with the contents."""
+    commit = await store.commit(repo, base)
+    paths = editing.touched(edits)
+    nodes = await store.nodes(commit.tree, paths)
+    entries = await store.entries(commit.tree, paths)
+    files = await sides.file_contents(store, entries)
+    blobs = await _named_blobs(store, edits)
+    size = sum(len(file.body) for file in files.values()) + len(repr(edits))
+    edited = await in_thread(size, editing.apply_edits, files, edits, blobs)
+    created = {p for p, file in edited.files.items() if file and p not in files}
+    if pair := trees.file_below_file(created):
+        raise InvalidInput(f"{pair[1]} cannot be beside {pair[0]}.", hint=trees.BESIDE)
+    for path in created:
+        blocker = trees.clash(commit.tree, nodes, path)
+        if blocker is not None and edited.files.get(blocker, ...) is not None:
+            below = trees.first_below(commit.tree, await store.nodes(commit.tree), path)
+            upper, lower = (path, below) if blocker == path else (blocker, path)
+            raise InvalidInput(f"{lower} cannot be beside {upper}.", hint=trees.BESIDE)
+    moved_to = set(edited.moves.values())
+    return [
+        ChangedFile(
+            path,
+            edited.moves.get(path, ""),
+            files.get(path),
+            edited.files.get(edited.moves.get(path, path)),
+        )
+        for path in editing.touched(edits)
+        if path not in moved_to
+        and path in edited.files
+        and (path in edited.moves or files.get(path) != edited.files[path])
+    ]
 
 
 async def check_places(

@@ -116,7 +116,11 @@ def unified_diff(before: str | None, after: str | None, path: str) -> str:
     if before == after:
         return ""
     old, new = (before or "").encode(), (after or "").encode()
-    text = _patch(old, new, context=3, path=path).text or ""
+    return bounded_diff(_patch(old, new, context=3, path=path).text or "")
+
+
+def bounded_diff(text: str) -> str:
+    """Return a diff cut at `MAX_DIFF_CHARS`, with how much more there is."""
     if len(text) > MAX_DIFF_CHARS:
         return text[:MAX_DIFF_CHARS] + f"\n... {len(text) - MAX_DIFF_CHARS} characters more\n"
     return text

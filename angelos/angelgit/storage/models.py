@@ -49,6 +49,12 @@ class AdvanceCause(StrEnum):
     revert = "revert"
     rollback = "rollback"
     candidate = "advance"
+    branched = "branch"
+    moved = "move"
+    committed = "commit"
+    picked = "cherry-pick"
+    pushed = "push"
+    deleted = "delete"
 
 
 class FileChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +85,8 @@ class PreparedProposal(msgspec.Struct, frozen=True, kw_only=True):
     """Hash of the exact edits (MessagePack), which are stored as an object."""
     changes: tuple[FileChange, ...]
     reverts: ProposalId | None = None
+    picked_from: Revision | None = None
+    """The commit that these edits do again."""
     dev_base: bool = False
     """The base is a revision of `dev`."""
 

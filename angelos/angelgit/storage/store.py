@@ -29,9 +29,11 @@ from angelos.angelgit.storage.models import (
 )
 from angelos.angelgit.storage.objects import NewObject, ObjectCache, Objects
 from angelos.angelgit.storage.sql import NamedQueries
+from angelos.core.branches import BranchName
 from angelos.core.errors import Conflict, NotFound, Tampered
 from angelos.core.facts import Fact
 from angelos.core.ids import Offset, PrincipalId, ProposalId, Revision
+from angelos.core.repository import BranchHead
 from angelos.core.revision import MAX_FILE_BYTES
 from angelos.core.revision_v2 import (
     CommitObject,
@@ -286,6 +288,39 @@ class Store:
             raise NotFound(f"There is no repository {repo!r} with a branch {branch}.")
         return Revision(row[0].hex())
 
+    async def find_branch(self, repo: str, name: str) -> BranchHead | None:
+        """Return a branch, None if there is none."""
+        row = await self._sql.one("branch", repo=repo, branch=name)
+        return None if row is None else _branch_head(row)
+
+    async def branch(self, repo: str, name: str) -> BranchHead:
+        """Return a branch; raise `NotFound`."""
+        head = await self.find_branch(repo, name)
+        if head is None:
+            raise NotFound(f"There is no repository {repo!r} with a branch {name[:80]!r}.")
+        return head
+
+    async def branches(self, repo: str, after: str, limit: int) -> list[BranchHead]:
+        """Return branches whose names sort after one, in the order of their names."""
+        rows = await self._sql.all("branches", repo=repo, after=after, limit=limit)
+        return [_branch_head(row) for row in rows]
+
+    async def branch_names(self, repo: str) -> list[str]:
+        """Return the names of all branches."""
+        return [row[0] for row in await self._sql.all("branch_names", repo=repo)]
+
+    async def delete_branch(self, repo: str, name: str, expected: Revision) -> bool:
+        """Delete a branch if it is at `expected`; return whether it was."""
+        row = await self._sql.one("delete_branch", repo=repo, branch=name, expected=_key(expected))
+        return row is not None
+
+    async def beginning_with(self, repo: str, beginning: str) -> list[Revision]:
+        """Return at most two revisions whose hex digits start with these."""
+        low = bytes.fromhex(beginning.ljust(64, "0"))
+        high = bytes.fromhex(beginning.ljust(64, "f"))
+        rows = await self._sql.all("revisions_between", repo=repo, low=low, high=high)
+        return [Revision(row[0].hex()) for row in rows]
+
     async def move_branch(
         self, repo: str, branch: str, revision: Revision, expected: Revision
     ) -> None:
@@ -454,6 +489,15 @@ def _stored_proposal(row: Sequence[Any]) -> StoredProposal:
         merged=merged,
         reverted=reverted,
         promoted=promoted,
+    )
+
+
+def _branch_head(row: Sequence[Any]) -> BranchHead:
+    name, revision, owner = row
+    return BranchHead(
+        name=BranchName(name),
+        revision=Revision(revision.hex()),
+        owner=PrincipalId(owner) if owner else None,
     )
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from angelos.core.api import ProposalView
     from angelos.core.repository import Edit
 
-_BAD = frozenset({"rejected", "refused", "rolled-back"})
+BAD = frozenset({"rejected", "refused", "rolled-back"})
 
 
 @click.group(cls=NounGroup)
@@ -72,7 +72,7 @@ def create(  # noqa: PLR0913 - a parameter for each option
 
     view = out.ask(propose)
     out.show(view, describe(view))
-    sys.exit(FAILED if view.state in _BAD else 0)
+    sys.exit(FAILED if view.state in BAD else 0)
 
 
 def _create_live(
@@ -88,7 +88,7 @@ def _create_live(
 
     view = out.ask(propose)
     out.show(view, describe(view))
-    sys.exit(FAILED if view.state in _BAD else 0)
+    sys.exit(FAILED if view.state in BAD else 0)
 
 
 @proposal.command("list")
@@ -146,7 +146,7 @@ def accept(out: Out, proposal: str, comment: str) -> None:
 
     view = out.ask(accept)
     out.show(view, describe(view))
-    sys.exit(FAILED if view.state in _BAD else 0)
+    sys.exit(FAILED if view.state in BAD else 0)
 
 
 @proposal.command()
@@ -165,7 +165,7 @@ def revert(out: Out, proposal: str, reason: str) -> None:
 
     view = out.ask(ask)
     out.show(view, describe(view))
-    sys.exit(FAILED if view.state in _BAD else 0)
+    sys.exit(FAILED if view.state in BAD else 0)
 
 
 @proposal.command()
@@ -186,7 +186,7 @@ def approve(out: Out, proposal: str, comment: str, wait: float) -> None:
 
     view = out.ask(approve)
     out.show(view, describe(view))
-    sys.exit(FAILED if view.state in _BAD else 0)
+    sys.exit(FAILED if view.state in BAD else 0)
 
 
 @proposal.command()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from angelos.cli import starter
+from angelos.cli.commands import history
 from angelos.cli.groups import NounGroup
 from angelos.cli.lookup import full_revision, only_repo
 from angelos.cli.options import common, quiet
@@ -23,7 +24,11 @@ Config = Literal["generate", "none"]
 
 @click.group(cls=NounGroup)
 def repo() -> None:
-    """Import repositories, read their history, roll them back."""
+    """Import repositories, read their history, branch, roll back."""
+
+
+for _command in history.COMMANDS:
+    repo.add_command(_command)
 
 
 @repo.command("import")
@@ -106,7 +111,7 @@ def list_repos(out: Out, *, quiet: bool) -> None:
 
 @repo.command()
 @click.argument("name", required=False)
-@click.option("--revision", metavar="REV", default="main", help="main, dev or a revision [main].")
+@click.option("--revision", metavar="REV", default="main", help="A branch or revision [main].")
 @common
 def show(out: Out, name: str | None, revision: str) -> None:
     """Show a revision of repository NAME and its files.
@@ -125,31 +130,6 @@ def show(out: Out, name: str | None, revision: str) -> None:
     )
     files = table(("bytes", "path"), [(entry.size, entry.path) for entry in view.files])
     out.show(view, f"{head}\n\n{files}")
-
-
-@repo.command()
-@click.option("--repo", metavar="NAME", help="The repository, where there are several.")
-@click.option("--branch", type=click.Choice(["main", "dev"]), default="main", show_default=True)
-@click.option("-n", "--limit", type=click.IntRange(1, 200), default=20, show_default=True)
-@quiet
-@common
-def log(
-    out: Out, *, repo: str | None, branch: Literal["main", "dev"], limit: int, quiet: bool
-) -> None:
-    """List the revisions of main (or dev), newest first."""
-
-    async def look(angelos: Angelos) -> list[RevisionView]:
-        repository = angelos.repos[await only_repo(angelos, repo)]
-        return [await repository.revision(r) for r in await repository.log(branch, limit=limit)]
-
-    views = out.ask(look)
-    if quiet:
-        out.ids(view.revision for view in views)
-        return
-    rows = [
-        (v.revision[:12], when(v.at / 1000), v.author, v.tree[:12], v.message[:60]) for v in views
-    ]
-    out.table(("revision", "time", "author", "tree", "message"), rows, {"revisions": views})
 
 
 @repo.command()

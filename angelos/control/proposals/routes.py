@@ -14,6 +14,7 @@ from angelos.core.api import (
     Review,
     SubmitProposal,
 )
+from angelos.core.history import PickRevision
 from angelos.core.ids import ProposalId
 from angelos.core.permissions import Permission
 from angelos.core.routes import Call, Nothing, Route, choice, limit, wait_seconds
@@ -30,6 +31,10 @@ def _reverting(proposals: ProposalService) -> list[Route]:
         proposal = ProposalId(call.params["proposal"])
         return await proposals.revert(call.principal, proposal, call.body, call.trace)
 
+    async def pick(call: Call[PickRevision]) -> ProposalView:
+        repo = call.params["repo"]
+        return await proposals.cherry_pick(call.principal, repo, call.body.revision, call.trace)
+
     return [
         Route(
             "POST",
@@ -40,7 +45,17 @@ def _reverting(proposals: ProposalService) -> list[Route]:
             response=ProposalView,
             status=202,
             summary="Propose to take a proposal's edits back, around later work",
-        )
+        ),
+        Route(
+            "POST",
+            "/repos/{repo}/cherry-pick",
+            Permission.proposals_create,
+            pick,
+            request=PickRevision,
+            response=ProposalView,
+            status=202,
+            summary="Propose to do again on main what a commit of another branch changed",
+        ),
     ]
 
 

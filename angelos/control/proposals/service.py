@@ -55,7 +55,7 @@ from angelos.core.paths import safe_path
 from angelos.core.permissions import Permission, Principal
 from angelos.core.policy.access import require
 from angelos.core.policy.engine import Decision
-from angelos.core.repository import Proposed
+from angelos.core.repository import NEW, ProposalOrigin, Proposed
 
 log = logging.getLogger(__name__)
 KEEP_TEXT = 4_000
@@ -90,7 +90,7 @@ class ProposalService:
         repo: str,
         body: SubmitProposal,
         trace: str = "",
-        reverts: ProposalId | None = None,
+        origin: ProposalOrigin = NEW,
     ) -> ProposalView:
         """Take edits, which then wait beside `dev`, and return the proposal.
 
@@ -115,7 +115,7 @@ class ProposalService:
             if body.live:
                 await self._may_enter_live(submission)
             await self._allowed(submission, tuple(safe_path(edit.path) for edit in body.edits))
-        proposed = await self._proposed(submission, body, reverts)
+        proposed = await self._proposed(submission, body, origin)
         if record is None:
             # Only now is it known which paths the edits touch; an edit may name another path.
             await self._allowed(submission, tuple(change.path for change in proposed.changes))
@@ -150,7 +150,25 @@ class ProposalService:
         draft = await self._context.repository.revert_draft(proposal)
         message = f"{draft.message}\n\n{body.reason}".rstrip()
         edits = SubmitProposal(base=draft.base, edits=draft.edits, message=message)
-        return await self.propose(principal, draft.repo, edits, trace, proposal)
+        return await self.propose(
+            principal, draft.repo, edits, trace, ProposalOrigin(reverts=proposal)
+        )
+
+    async def cherry_pick(
+        self, principal: Principal, repo: str, revision: str, trace: str = ""
+    ) -> ProposalView:
+        """Propose to do again on `main` what a commit of any branch changed.
+
+        Raises:
+            Conflict: `main` has all of it.
+            Forbidden: The policy does not allow it.
+            NotFound: There is no such repository or revision.
+            Stale: The same lines have changed on `main`.
+        """
+        picked = await self._context.repository.resolve(repo, revision)
+        draft = await self._context.repository.pick_draft(repo, picked)
+        edits = SubmitProposal(base=draft.base, edits=draft.edits, message=draft.message)
+        return await self.propose(principal, repo, edits, trace, ProposalOrigin(picked_from=picked))
 
     async def _submission(
         self, principal: Principal, repo: str, body: SubmitProposal, trace: str
@@ -165,7 +183,7 @@ class ProposalService:
         )
 
     async def _proposed(
-        self, submission: _Submission, body: SubmitProposal, reverts: ProposalId | None
+        self, submission: _Submission, body: SubmitProposal, origin: ProposalOrigin
     ) -> Proposed:
         try:
             return await self._context.repository.propose(
@@ -175,7 +193,7 @@ class ProposalService:
                 body.edits,
                 submission.principal.id,
                 submission.message,
-                reverts,
+                origin,
             )
         except Stale as error:
             refused = ProposalRefused(conflicts=_bounded(error.extra.get("conflicts", [])))

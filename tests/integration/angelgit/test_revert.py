@@ -6,7 +6,7 @@ import pytest
 
 from angelos.core.errors import Conflict, Stale
 from angelos.core.ids import new_proposal_id
-from angelos.core.repository import DeleteFile, MoveFile, NewText, SetMode
+from angelos.core.repository import DeleteFile, MoveFile, NewText, ProposalOrigin, SetMode
 from angelos.core.revision_v2 import EntryMode, TrailerKey
 
 from .conftest import ADA, BOB, EVE, FILE
@@ -19,7 +19,8 @@ def promote(git):
     async def promote(*edits, author=ADA, reverts=None, base=None):
         proposal = new_proposal_id()
         base = base or await git.head("study", "main")
-        await git.propose(proposal, "study", base, edits, author, "why", reverts)
+        origin = ProposalOrigin(reverts=reverts)
+        await git.propose(proposal, "study", base, edits, author, "why", origin)
         candidate = await git.candidate(proposal)
         await git.advance("study", candidate.revision, candidate.main)
         return proposal

@@ -54,14 +54,16 @@ async def test_a_repository_through_the_api(ask, git, put, key):
     )
     assert "+more" in diff.changes[0].diff
     log = await ask("GET", "/repos/{repo}/log", query={"branch": "dev", "limit": "1"}, repo="study")
-    assert log.revisions == (view.revision,)
+    assert ([c.id for c in log.commits], log.next) == ([view.revision], view.revision)
+    query = {"branch": "dev", "after": log.next}
+    rest = await ask("GET", "/repos/{repo}/log", query=query, repo="study")
+    assert ([c.id for c in rest.commits], rest.next) == ([made.main], "")
 
 
 async def test_bad_questions_are_named(ask, git):
     await ask("POST", "/repos", CreateRepo(name="study", files={"a.txt": FILE}))
     one = "/repos/{repo}/revisions/{revision}"
     for query in (
-        {"branch": "x"},
         {"limit": "0"},
         {"limit": "\u0663"},
         {"limit": "9999"},
@@ -71,9 +73,12 @@ async def test_bad_questions_are_named(ask, git):
             await ask("GET", "/repos/{repo}/log", query=query, repo="study")
     with pytest.raises(InvalidInput, match="path"):
         await ask("GET", f"{one}/file", repo="study", revision="main")
-    for revision in ("x", "0" * 64):
+    for revision in ("x", "0" * 64, "0000", "main~1", "~1", "main~", ""):
         with pytest.raises(NotFound):
             await ask("GET", one, repo="study", revision=revision)
+        query = {"branch": revision or "x"}
+        with pytest.raises(NotFound):
+            await ask("GET", "/repos/{repo}/log", query=query, repo="study")
     with pytest.raises(NotFound):
         await ask("GET", "/repos/{repo}", repo="none")
     with pytest.raises(InvalidInput):

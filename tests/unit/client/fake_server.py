@@ -102,7 +102,7 @@ class Api(RequestHandler):
         self.set_status(code)
         self.write(body)
 
-    get = post = delete = _answer
+    get = post = put = delete = _answer
 
     def on_connection_close(self) -> None:
         self.world.hung_up.set()

@@ -33,7 +33,7 @@ from angelos.core.messages import (
 from angelos.core.permissions import OWNER, Principal, Role
 from angelos.core.policy.access import policy_in_force
 from angelos.core.reports import CaseOutcome, CaseReport, RunReport
-from angelos.core.repository import Candidate, Change, NewText, Proposed
+from angelos.core.repository import NEW, Candidate, Change, NewText, Proposed
 from angelos.core.revision_v2 import TreeEntry
 from angelos.core.signing import SigningKey
 from angelos.testing import MemoryEnvelopeQueue, MemoryJournal, eventually, make_fact
@@ -112,7 +112,7 @@ class FakeRepository:
                 found.append(Change(path=path, before=_sha(old), after=_sha(new), diff=diff))
         return tuple(found)
 
-    async def propose(self, proposal, repo, base, edits, author, message, reverts=None) -> Proposed:
+    async def propose(self, proposal, repo, base, edits, author, message, origin=NEW) -> Proposed:
         before = self._at(repo, base)
         dev = self.files[repo][self.heads[repo, "dev"]]
         texts = {e.path: e.text.encode() for e in edits if isinstance(e, NewText)}

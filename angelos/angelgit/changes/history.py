@@ -1,0 +1,252 @@
+"""History, differences and blame in pages: what `angelos repo log|show|diff|blame|branch` ask.
+
+page = await repository.log("study", "main", limit=20)
+page = await repository.log("study", "main", after=page.next)
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from contextlib import suppress
+
+from angelos.angelgit.changes import sides
+from angelos.angelgit.changes.blame import Blame
+from angelos.angelgit.changes.graph import CommitGraph
+from angelos.angelgit.changes.proposals import diff_of
+from angelos.angelgit.changes.reading import RevisionQueries
+from angelos.angelgit.documents.canonical import is_notebook
+from angelos.angelgit.documents.edits import is_cut
+from angelos.angelgit.merge.cell_diff import cell_diff
+from angelos.angelgit.merge.changes import ChangedFile
+from angelos.angelgit.merge.hunks import hunks_of
+from angelos.angelgit.storage.models import FileChange
+from angelos.angelgit.storage.store import Store
+from angelos.angelgit.threads import in_thread
+from angelos.core.branches import BranchName, is_branch_name
+from angelos.core.errors import InvalidInput, NotFound
+from angelos.core.history import BlameView, CommitSummary, DiffPage, FileDiff, HistoryPage
+from angelos.core.ids import Revision, is_revision
+from angelos.core.pending import PendingHunk
+from angelos.core.repository import BranchHead
+
+MAX_PAGE = 1_000
+_MAX_WALKED = 5_000
+"""Commits that one page of a file's history looks at."""
+_MAX_DIFFED = 8_000_000
+"""Above this many bytes, all files of a page together, changes have no diffs."""
+_MAX_CELL_HUNKS = 500
+_PREFIX = re.compile(r"[0-9a-f]{4,64}")
+_NAME = re.compile(r"(.+?)(?:~([0-9]{1,4}))?", re.DOTALL)
+
+
+class HistoryQueries(RevisionQueries):
+    """The history of all repositories."""
+
+    async def resolve(self, repo: str, name: str) -> Revision:
+        """Return the revision that a name stands for.
+
+        Args:
+            repo: the repository's name.
+            name: a branch, a revision or its unique beginning; `~2` behind it goes two back.
+
+        Raises:
+            InvalidInput: the beginning is that of several revisions.
+            NotFound: there is no such repository, branch or revision.
+        """
+        async with self._stores.begin() as store:
+            return await _resolved(store, repo, name)
+
+    async def log(
+        self, repo: str, start: str, *, after: str = "", path: str = "", limit: int = 50
+    ) -> HistoryPage:
+        """Return a page of first-parent history, newest first.
+
+        Args:
+            repo: the repository's name.
+            start: where it begins: a branch or revision.
+            after: `next` of the page before; `start` does not count then.
+            path: only commits that change this file.
+            limit: at most so many commits.
+
+        Raises:
+            NotFound: there is no such repository, branch or revision.
+        """
+        async with self._stores.begin() as store:
+            graph = CommitGraph(store, repo)
+            current: str = await _resolved(store, repo, after or start)
+            if after:
+                current = _parent(await graph.commit(current))
+            commits: list[CommitSummary] = []
+            walked = 0
+            last = ""
+            while current and len(commits) < limit and walked < _MAX_WALKED:
+                commit = await graph.commit(current)
+                parent = _parent(commit)
+                if not path or await _changes(graph, commit, parent, path):
+                    commits.append(commit)
+                last, current, walked = current, parent, walked + 1
+        return HistoryPage(commits=tuple(commits), next=last if current else "")
+
+    async def diff(
+        self,
+        repo: str,
+        before: str,
+        after: str,
+        *,
+        path: str = "",
+        beyond: str = "",
+        limit: int = 100,
+    ) -> DiffPage:
+        """Return a page of the files in which two revisions differ.
+
+        Args:
+            repo: the repository's name.
+            before: the older revision or branch; empty: nothing, so that all is new.
+            after: the newer one.
+            path: only this file, or what is below this folder.
+            beyond: `next` of the page before.
+            limit: at most so many files.
+
+        Raises:
+            NotFound: there is no such repository, branch or revision.
+        """
+        async with self._stores.begin() as store:
+            old = await _resolved(store, repo, before) if before else None
+            new = await _resolved(store, repo, after)
+            changes = await CommitGraph(store, repo).changes(old, new)
+            rows = [c for c in changes if c.path > beyond and (not path or _is_below(c, path))]
+            page = rows[:limit]
+            size = sum(e.size for c in page for e in (c.before, c.after) if e)
+            files = await sides.changed_files(store, page) if size <= _MAX_DIFFED else None
+        diffs = await in_thread(size, _file_diffs, page, files)
+        return DiffPage(
+            before=old or "",
+            after=new,
+            changes=tuple(diffs),
+            next=page[-1].path if len(rows) > len(page) else "",
+        )
+
+    async def blame(
+        self, repo: str, revision: str, path: str, *, after: int = 0, limit: int = MAX_PAGE
+    ) -> BlameView:
+        """Return who wrote the lines of a file.
+
+        Args:
+            repo: the repository's name.
+            revision: a revision or branch.
+            path: the file.
+            after: `next` of the page before.
+            limit: at most so many groups of lines.
+
+        Raises:
+            InvalidInput: it is no text.
+            NotFound: there is no such repository, revision or file.
+            TooLarge: it is too long.
+        """
+        async with self._stores.begin() as store:
+            start = await _resolved(store, repo, revision)
+            blamed = await Blame(CommitGraph(store, repo)).of(start, path)
+        groups = blamed.groups[after : after + limit]
+        end = after + len(groups)
+        named = dict.fromkeys(group.commit for group in groups)
+        return BlameView(
+            revision=start,
+            path=path,
+            groups=tuple(groups),
+            commits=tuple(blamed.commits[commit] for commit in named),
+            next=str(end) if end < len(blamed.groups) else "",
+        )
+
+    async def list_branches(self, repo: str, after: str = "", limit: int = 100) -> list[BranchHead]:
+        """Return branches in the order of their names; see `core.ports.Branches`."""
+        async with self._stores.begin() as store:
+            await store.head(repo, "main")
+            return await store.branches(repo, after, limit)
+
+    async def branch(self, repo: str, name: BranchName) -> BranchHead:
+        """Return one branch; raise `NotFound`."""
+        async with self._stores.begin() as store:
+            return await store.branch(repo, name)
+
+
+async def _resolved(store: Store, repo: str, name: str) -> Revision:
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise NotFound(f"{name[:80]!r} is not a revision.")
+    beginning, back = match.group(1), int(match.group(2) or 0)
+    revision = await _named(store, repo, beginning)
+    if not back:
+        return revision
+    line = await store.history(repo, revision, back + 1)
+    if len(line) <= back:
+        raise NotFound(f"{beginning[:80]} has only {len(line) - 1} revisions below it.")
+    return line[back]
+
+
+async def _named(store: Store, repo: str, name: str) -> Revision:
+    if is_branch_name(name) and (head := await store.find_branch(repo, name)):
+        return head.revision
+    await store.head(repo, "main")
+    if is_revision(name):
+        await store.signed(repo, Revision(name))
+        return Revision(name)
+    candidates = await store.beginning_with(repo, name) if _PREFIX.fullmatch(name) else []
+    if len(candidates) > 1:
+        raise InvalidInput(f"{name} is the beginning of several revisions.", hint="Type more.")
+    if not candidates:
+        raise NotFound(
+            f"{name[:80]!r} is not a revision or branch of {repo}.",
+            hint="A revision has 64 hex digits, of which the first few are enough.",
+        )
+    return candidates[0]
+
+
+def _parent(commit: CommitSummary) -> str:
+    return commit.parents[0] if commit.parents else ""
+
+
+async def _changes(graph: CommitGraph, commit: CommitSummary, parent: str, path: str) -> bool:
+    after = await graph.entry(commit.id, path)
+    return after != (await graph.entry(parent, path) if parent else None)
+
+
+def _is_below(change: FileChange, path: str) -> bool:
+    folder = path.rstrip("/") + "/"
+    return any(p == path or p.startswith(folder) for p in (change.path, change.to))
+
+
+def _file_diffs(
+    changes: Sequence[FileChange], files: Sequence[ChangedFile] | None
+) -> list[FileDiff]:
+    contents = files or [ChangedFile(c.path, c.to, None, None) for c in changes]
+    return [_file_diff(c, f) for c, f in zip(changes, contents, strict=True)]
+
+
+def _file_diff(change: FileChange, file: ChangedFile) -> FileDiff:
+    before, after = change.before, change.after
+    modes = (before.mode.name, after.mode.name) if before and after else ("", "")
+    shown = file.before is not None or file.after is not None
+    diff, cells = _shown(change, file) if shown else ("", ())
+    return FileDiff(
+        path=change.path,
+        to=change.to,
+        before=before and before.sha256,
+        after=after and after.sha256,
+        modes=modes if modes[0] != modes[1] else ("", ""),
+        diff=diff,
+        cells=cells[:_MAX_CELL_HUNKS],
+        cut=not shown or is_cut(diff) or len(cells) > _MAX_CELL_HUNKS,
+    )
+
+
+def _shown(change: FileChange, file: ChangedFile) -> tuple[str, tuple[PendingHunk, ...]]:
+    """Return a file's difference for people, and of a notebook that by cells."""
+    sides = (file.before, file.after)
+    notebook = is_notebook(change.path) and is_notebook(change.target)
+    if notebook and all(side is None or side.live for side in sides):
+        texts = [side.text if side else None for side in sides]
+        with suppress(InvalidInput):  # git may hold a notebook that is none of ours
+            cells = hunks_of(change.target, *texts)
+            return cell_diff(change.target, *texts), cells
+    return diff_of(change.target, *sides), ()
