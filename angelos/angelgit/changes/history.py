@@ -1,4 +1,4 @@
-"""History, differences and blame in pages: what `angelos repo log|show|diff|blame|branch` ask.
+"""History, differences and blame in pages, as the commands of `angelos repo` ask for them.
 
 page = await repository.log("study", "main", limit=20)
 page = await repository.log("study", "main", after=page.next)

@@ -1,4 +1,4 @@
-"""`angelos repo log|diff|blame|branch|revert|cherry-pick`: history, and branches of one's own."""
+"""Commands of `angelos repo` about history, and about branches of one's own."""
 
 from __future__ import annotations
 
