@@ -204,3 +204,15 @@ order by number desc limit %(limit)s
 -- name: put_remains
 insert into angelgit_remains (document, client, clock, body) values (%s, %s, %s, %s)
 on conflict (document, client, clock) do update set body = excluded.body
+
+-- name: object_hashes
+select hash from angelgit_object where hash > %(after)s order by hash limit %(limit)s
+
+-- name: complete_blobs
+select b.sha256 from angelgit_blob b where b.size = (
+    select coalesce(sum(length(p.body)), 0) from angelgit_blob_piece p where p.sha256 = b.sha256
+) order by b.sha256
+
+-- name: all_commits
+select revision, body, signature from angelgit_commit where revision > %(after)s
+order by revision limit %(limit)s

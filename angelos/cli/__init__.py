@@ -24,6 +24,8 @@ SECTIONS: dict[str, dict[str, Subcommand]] = {
         "demo": Subcommand("demo", "Show the main job from end to end in a temporary directory."),
         "status": Subcommand("status", "Show the system at a glance."),
         "whoami": Subcommand("policy:whoami", "Show who you are here, and what you may do."),
+        "backup": Subcommand("backup", "Write a running or stopped system into one file."),
+        "restore": Subcommand("backup:restore", "Make a system from its backup, and verify it."),
         "doctor": Subcommand("doctor", "Check what this machine can do, with a real sandbox."),
     },
     "What is in it": {

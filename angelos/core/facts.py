@@ -51,6 +51,7 @@ class Kind(StrEnum):
 
     system_started = "system.started"  # subject: system/<name>
     system_stopped = "system.stopped"
+    system_restored = "system.restored"  # subject: system/restore
     part_restarted = "part.restarted"  # subject: system/<part>
     policy_loaded = "policy.loaded"
     letter_dead = "letter.dead"  # subject: whose queue, or system/journal
@@ -188,6 +189,19 @@ class SystemStopped(FactPayload, frozen=True, kw_only=True):
     kind: ClassVar[Kind] = Kind.system_stopped
     version: str = ""
     pid: int | None = None
+
+
+class SystemRestored(FactPayload, frozen=True, kw_only=True):
+    """The system was restored from a backup; what came after that moment is not in it."""
+
+    kind: ClassVar[Kind] = Kind.system_restored
+    version: str = ""
+    """Of the AngelOS that made the backup."""
+    backup_at: float
+    """The moment that it shows, in Unix seconds."""
+    audit_size: int
+    """Entries of the audit log that were signed then."""
+    audit_root: str
 
 
 class PolicyLoaded(FactPayload, frozen=True, kw_only=True):
@@ -703,6 +717,7 @@ PAYLOADS: dict[str, type[FactPayload]] = {
     for payload in (
         SystemStarted,
         SystemStopped,
+        SystemRestored,
         PolicyLoaded,
         AuditKey,
         AuditDamaged,

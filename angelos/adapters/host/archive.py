@@ -1,0 +1,287 @@
+"""The file of a backup: a compressed tar that says what it is and proves that it is whole.
+
+    angelos-backup.json     first: format, versions, time
+    data/...                files of the data directory
+    postgres.dump           for pg_restore
+    valkey.rdb              for Valkey
+    manifest.json           last: size and SHA-256 of each file; without it the file was cut off
+
+`tar -xzf` and the stores' own tools open it without AngelOS.
+"""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import stat
+import tarfile
+import tempfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path, PurePosixPath
+from typing import TypeVar
+
+import msgspec
+
+from angelos.core.errors import InvalidInput
+
+T = TypeVar("T")
+ARCHIVE_FORMAT = 1
+HEADER, MANIFEST = "angelos-backup.json", "manifest.json"
+_LEVEL = 1
+_PIECE = 1 << 20
+_IN_MEMORY = 8 << 20
+_MAX_HEADER = 64 << 10
+_MAX_MANIFEST = 256 << 20
+
+
+class ArchiveHeader(msgspec.Struct, frozen=True, kw_only=True):
+    """What a backup is."""
+
+    format: int = ARCHIVE_FORMAT
+    version: str
+    """Of AngelOS."""
+    data_format: int
+    """Of the data directory."""
+    at: float
+    """Unix seconds of the moment that it shows."""
+
+
+class ArchivedFile(msgspec.Struct, frozen=True):
+    """One regular file; a name's bytes are read as Latin-1."""
+
+    name: str
+    size: int
+    sha256: str
+
+
+class BackupManifest(msgspec.Struct, frozen=True, kw_only=True):
+    """What must be there after restoring."""
+
+    files: tuple[ArchivedFile, ...]
+    keys: int
+    """In the database of Valkey, those that expire left out."""
+    database: int = 0
+    """Its number."""
+    entries: int
+    """Of the journal."""
+    newest: str
+    """Offset of its last one."""
+    checkpoint: str
+    """The audit log's last signed note before the moment."""
+
+
+class ArchiveWriter:
+    """Adds members; `finish` makes the archive valid."""
+
+    def __init__(self, tar: tarfile.TarFile) -> None:
+        self._tar = tar
+        self.files: list[ArchivedFile] = []
+
+    def add_text(self, name: str, body: bytes) -> None:
+        """Add a small file that is not listed in the manifest."""
+        info = tarfile.TarInfo(name)
+        info.size, info.mode = len(body), 0o600
+        with tempfile.SpooledTemporaryFile(_IN_MEMORY) as file:
+            file.write(body)
+            file.seek(0)
+            self._tar.addfile(info, file)
+
+    def add_file(self, name: str, path: Path) -> None:
+        """Add a regular file as it is now; somebody may write it, or remove it, meanwhile."""
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except FileNotFoundError:
+            return
+        with os.fdopen(fd, "rb") as source, tempfile.SpooledTemporaryFile(_IN_MEMORY) as copy:
+            digest, size = hashlib.sha256(), 0
+            while piece := source.read(_PIECE):
+                digest.update(piece)
+                copy.write(piece)
+                size += len(piece)
+            copy.seek(0)
+            info = _info(name, os.fstat(fd))
+            info.size = size
+            self._tar.addfile(info, copy)
+        key = os.fsencode(name).decode("latin-1")
+        self.files.append(ArchivedFile(key, size, digest.hexdigest()))
+
+    def add_tree(self, name: str, root: Path, without: frozenset[str]) -> None:
+        """Add a folder: files, folders and links; no sockets, and nothing named in `without`.
+
+        Args:
+            name: The folder's name in the archive.
+            root: The folder.
+            without: Paths relative to it.
+        """
+        for folder, folders, files in os.walk(root):
+            place = Path(folder).relative_to(root)
+            folders[:] = sorted(f for f in folders if str(place / f) not in without)
+            for entry in [*folders, *sorted(f for f in files if str(place / f) not in without)]:
+                path = Path(folder) / entry
+                with suppress(FileNotFoundError):  # removed meanwhile
+                    self._add(str(PurePosixPath(name, *place.parts, entry)), path)
+
+    def _add(self, name: str, path: Path) -> None:
+        status = path.lstat()
+        if stat.S_ISREG(status.st_mode):
+            self.add_file(name, path)
+            return
+        info = _info(name, status)
+        if stat.S_ISLNK(status.st_mode):
+            info.type, info.linkname = tarfile.SYMTYPE, os.readlink(path)  # noqa: PTH115
+        elif stat.S_ISDIR(status.st_mode):
+            info.type = tarfile.DIRTYPE
+        else:
+            return
+        self._tar.addfile(info)
+
+
+@contextmanager
+def new_archive(path: Path, header: ArchiveHeader) -> Iterator[ArchiveWriter]:
+    """Yield the writer of an archive that appears, complete, when the block ends without error.
+
+    Raises:
+        InvalidInput: There is a file of this name already.
+    """
+    fd, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with (
+            os.fdopen(fd, "wb") as file,
+            gzip.GzipFile(fileobj=file, mode="wb", compresslevel=_LEVEL) as packed,
+            tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as tar,
+        ):
+            writer = ArchiveWriter(tar)
+            writer.add_text(HEADER, msgspec.json.encode(header))
+            yield writer
+        with open(temporary, "rb") as file:  # noqa: PTH123
+            os.fsync(file.fileno())
+        try:
+            os.link(temporary, path)  # never replaces a file, as a rename would
+        except FileExistsError:
+            raise InvalidInput(f"{path} exists; nothing was changed.") from None
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def extract(
+    path: Path, folder: Path, formats: tuple[int, int]
+) -> tuple[ArchiveHeader, BackupManifest]:
+    """Unpack an archive into an empty folder and check every file.
+
+    Args:
+        path: The archive.
+        folder: Where its members come to lie.
+        formats: The formats of archive and data directory that can be read.
+
+    Raises:
+        InvalidInput: It is no backup, of another format, cut off or damaged.
+    """
+    try:
+        with (
+            path.open("rb") as file,
+            gzip.GzipFile(fileobj=file, mode="rb") as packed,
+            tarfile.open(fileobj=packed, mode="r|") as tar,
+        ):
+            extracted = _Extraction(path, folder, tar).run(formats)
+            while packed.read(_PIECE):  # the checksum comes after the last block
+                pass
+            return extracted
+    except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise _damaged(path, f"it was cut off or changed ({error})") from error
+
+
+class _Extraction:
+    def __init__(self, path: Path, folder: Path, tar: tarfile.TarFile) -> None:
+        self._path = path
+        self._folder = folder
+        self._tar = tar
+        self._files: list[ArchivedFile] = []
+        self._links: list[tuple[Path, str]] = []
+
+    def run(self, formats: tuple[int, int]) -> tuple[ArchiveHeader, BackupManifest]:
+        first = self._tar.next()
+        if first is None or first.name != HEADER:
+            raise _damaged(self._path, "it is no backup of AngelOS")
+        header = self._decode(first, ArchiveHeader, _MAX_HEADER)
+        _check_formats(self._path, header, formats)
+        manifest = None
+        while (member := self._tar.next()) is not None:
+            if manifest is not None:
+                raise _damaged(self._path, "something follows its end")
+            if member.name == MANIFEST:
+                manifest = self._decode(member, BackupManifest, _MAX_MANIFEST)
+            else:
+                self._extract(member)
+        if manifest is None:
+            raise _damaged(self._path, "its end is missing: it was cut off")
+        if sorted(self._files, key=_name) != sorted(manifest.files, key=_name):
+            raise _damaged(self._path, "its files are not those of its manifest")
+        for place, target in self._links:  # last, so that nothing is written through one
+            place.symlink_to(target)
+        return header, manifest
+
+    def _decode(self, member: tarfile.TarInfo, as_type: type[T], limit: int) -> T:
+        source = self._tar.extractfile(member)
+        if source is None or member.size > limit:
+            raise _damaged(self._path, f"its {member.name} has the wrong form")
+        try:
+            return msgspec.json.decode(source.read(), type=as_type)
+        except msgspec.DecodeError as error:
+            raise _damaged(self._path, f"its {member.name} cannot be read") from error
+
+    def _extract(self, member: tarfile.TarInfo) -> None:
+        parts = PurePosixPath(member.name).parts
+        if not parts or member.name.startswith("/") or ".." in parts:
+            raise _damaged(self._path, "a name in it leads out of it")
+        place = self._folder.joinpath(*parts)
+        try:
+            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if member.isdir():
+                place.mkdir(mode=0o700, exist_ok=True)
+            elif member.issym():
+                self._links.append((place, member.linkname))
+            elif member.isreg():
+                self._write(member, place)
+            else:
+                raise _damaged(self._path, f"{member.name} is neither file, folder nor link")
+        except (FileExistsError, NotADirectoryError) as error:
+            raise _damaged(self._path, f"{member.name} is in it twice") from error
+
+    def _write(self, member: tarfile.TarInfo, place: Path) -> None:
+        source = self._tar.extractfile(member)
+        digest, size = hashlib.sha256(), 0
+        with place.open("xb") as file:
+            os.fchmod(file.fileno(), member.mode & 0o700)
+            while source is not None and (piece := source.read(_PIECE)):
+                digest.update(piece)
+                size += file.write(piece)
+        os.utime(place, (member.mtime, member.mtime))
+        key = os.fsencode(member.name).decode("latin-1")
+        self._files.append(ArchivedFile(key, size, digest.hexdigest()))
+
+
+def _check_formats(path: Path, header: ArchiveHeader, formats: tuple[int, int]) -> None:
+    if (header.format, header.data_format) != formats:
+        raise InvalidInput(
+            f"{path} was made by AngelOS {header.version[:40]} (formats {header.format} and "
+            f"{header.data_format}); this version reads formats {formats[0]} and {formats[1]}. "
+            "Nothing was restored.",
+            hint="Restore it with that version.",
+        )
+
+
+def _info(name: str, status: os.stat_result) -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.mode, info.mtime = stat.S_IMODE(status.st_mode), int(status.st_mtime)
+    return info
+
+
+def _name(file: ArchivedFile) -> str:
+    return file.name
+
+
+def _damaged(path: Path, reason: str) -> InvalidInput:
+    return InvalidInput(f"{path} cannot be restored: {reason}. Nothing was restored.")
