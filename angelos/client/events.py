@@ -20,6 +20,7 @@ from angelos.adapters.net.dial import dial, hang_up
 from angelos.client.transport import CONNECT_S, Transport, problem_of, unreachable
 from angelos.core.errors import AngelError, Forbidden, InvalidInput, Unauthenticated, Unavailable
 from angelos.core.facts import Fact, from_json
+from angelos.core.frame_codecs import JSON
 from angelos.core.ids import Offset
 
 log = logging.getLogger(__name__)
@@ -113,6 +114,7 @@ async def _connect(
             max_message_size=MAX_FACT_BYTES,
             ping_interval=PING_S,
             ping_timeout=PING_S,
+            subprotocols=[JSON.subprotocol],
         )
     except HTTPClientError as error:
         body = error.response.body if error.response is not None else b""

@@ -8,7 +8,7 @@ one life of one end. For each pair of sessions the machine guarantees:
   receives again everything that was not (at least once across restarts);
 - neither end ever holds more than one window of items and bytes.
 
-    >>> from angelos.core.frames import FactReport
+    >>> from angelos.core.frames import FactReport, read_frame
     >>> hub, node = Machine("h"), Machine("n")
     >>> hello = node.hello(now=0.0)[0].data
     >>> _ = node.receive(hub.accept(read_frame(hello), now=0.0)[0].data, now=0.0)
@@ -29,6 +29,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from angelos.core.errors import AngelError, TooLarge
+from angelos.core.frame_codecs import MSGPACK, FrameCodec
 from angelos.core.frames import (
     MAX_ITEM_BYTES,
     VERSION,
@@ -42,8 +43,6 @@ from angelos.core.frames import (
     Ping,
     Pong,
     Welcome,
-    read_frame,
-    write_frame,
 )
 
 FATAL: frozenset[str] = frozenset(
@@ -124,6 +123,8 @@ class Machine:
     def __init__(self, session: str, config: Config | None = None) -> None:
         self.session = session
         self.config = config or Config()
+        self.codec: FrameCodec = MSGPACK
+        """Of the present connection."""
         self.peer = ""
         self.phase: Phase = "down"
         self._heard = self._pinged = 0.0
@@ -167,7 +168,7 @@ class Machine:
         self.phase, self._heard, self._pinged = "opening", now, now
         return [
             Transmit(
-                write_frame(
+                self.codec.write(
                     Hello(
                         VERSION,
                         self.session,
@@ -203,7 +204,7 @@ class Machine:
             self.config.window_bytes,
         )
         effects = self._join(frame, frame.session, resumed=resumed)
-        return [Transmit(write_frame(welcome)), *effects] if self.phase == "up" else effects
+        return [Transmit(self.codec.write(welcome)), *effects] if self.phase == "up" else effects
 
     def lost(self) -> None:
         """Note that the connection is lost; what is not acknowledged is kept for the next."""
@@ -212,7 +213,7 @@ class Machine:
     def end(self, code: str, reason: str = "") -> list[Effect]:
         """Close the connection with a goodbye."""
         self._down()
-        return [Transmit(write_frame(Bye(code[:32], reason[:500]))), End(code, reason)]
+        return [Transmit(self.codec.write(Bye(code[:32], reason[:500]))), End(code, reason)]
 
     def tick(self, now: float) -> list[Effect]:
         """Ping, or give up, when the other end has been silent."""
@@ -225,7 +226,7 @@ class Machine:
             return self.end(EndCode.timeout, f"Nothing heard for {silent:.0f} s.")
         if silent > self.config.idle_s and now - self._pinged > self.config.idle_s:
             self._pinged = now
-            return [Transmit(write_frame(Ping()))]
+            return [Transmit(self.codec.write(Ping()))]
         return []
 
     # -- the application's side --------------------------------------------------------------
@@ -269,7 +270,7 @@ class Machine:
                 break
             first = self._acked + len(self._flight) - len(batch) + 1
             self._highest = max(self._highest, first + len(batch) - 1)
-            effects.append(Transmit(write_frame(Batch(first, tuple(batch)))))
+            effects.append(Transmit(self.codec.write(Batch(first, tuple(batch)))))
         return effects
 
     def _credit(self, size: int) -> bool:
@@ -290,7 +291,7 @@ class Machine:
         for _ in range(upto - self._done):
             self._undone_bytes -= self._undone.popleft()
         self._done = upto
-        return [Transmit(write_frame(Ack(upto)))] if self.phase == "up" else []
+        return [Transmit(self.codec.write(Ack(upto)))] if self.phase == "up" else []
 
     # -- the other end's side ----------------------------------------------------------------
 
@@ -299,7 +300,7 @@ class Machine:
         if self.phase == "down":
             return []
         try:
-            frame = read_frame(data)
+            frame = self.codec.read(data)
         except AngelError as error:
             return self.end(EndCode.protocol, error.detail)
         self._heard = now
@@ -328,7 +329,7 @@ class Machine:
         if now - self._ponged < _PONG_EVERY_S:
             return []
         self._ponged = now
-        return [Transmit(write_frame(Pong()))]
+        return [Transmit(self.codec.write(Pong()))]
 
     def _welcomed(self, frame: Frame) -> list[Effect]:
         if not isinstance(frame, Welcome):

@@ -7,8 +7,8 @@
     both          Ping/Pong a sign of life
     both          Bye       the end, with a code
 
-A frame is one MessagePack array whose first item is its name. Types are strict; anything that
-does not fit is `InvalidInput`.
+A frame is one MessagePack array whose first item is its name; `core/frame_codecs.py` has the other
+ways to write it. Types are strict; anything that does not fit is `InvalidInput`.
 
     >>> read_frame(write_frame(Ack(7)))
     Ack(upto=7)
@@ -25,7 +25,8 @@ from angelos.core.envelopes import EnvelopeHeader, Lane
 from angelos.core.errors import InvalidInput, TooLarge
 
 VERSION = 2
-MAX_FRAME_BYTES = 12 * 1024 * 1024
+MAX_FRAME_BYTES = 16 * 1024 * 1024
+"""A full batch and one of the largest items, with their bytes as base64."""
 MAX_ITEM_BYTES = 8 * 1024 * 1024
 OVERHEAD = 64
 """How many bytes of a window an empty item uses."""
@@ -220,12 +221,22 @@ def write_frame(frame: Frame) -> bytes:
 
 def read_frame(data: bytes) -> Frame:
     """Return the frame in `data`; raise `InvalidInput` or `TooLarge`, never anything else."""
-    if len(data) > MAX_FRAME_BYTES:
-        raise TooLarge(f"The frame has {len(data)} bytes; {MAX_FRAME_BYTES} are allowed.")
+    check_size(data)
     try:
         frame = _decoder.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InvalidInput(f"Not a frame of the channel protocol: {error}") from error
+    return check_frame(frame)
+
+
+def check_size(data: bytes) -> None:
+    """Raise `TooLarge` if no frame has so many bytes."""
+    if len(data) > MAX_FRAME_BYTES:
+        raise TooLarge(f"The frame has {len(data)} bytes; {MAX_FRAME_BYTES} are allowed.")
+
+
+def check_frame(frame: Frame) -> Frame:
+    """Return a frame that was decoded; raise `InvalidInput` if an item in it is too large."""
     if isinstance(frame, Batch) and any(item.size > MAX_ITEM_BYTES for item in frame.items):
         raise InvalidInput("An item is larger than the protocol allows.")
     return frame

@@ -21,6 +21,7 @@ from tornado.websocket import WebSocketClosedError
 
 from angelos.core.errors import AngelError, Busy, HistoryLost, InvalidInput
 from angelos.core.facts import Fact, Kind, to_json
+from angelos.core.frame_codecs import JSON
 from angelos.core.ids import START, Offset, is_offset, offset_key
 from angelos.core.ports import Journal, JournalPosition
 
@@ -36,8 +37,14 @@ _MAX_REASON_BYTES = 120  # RFC 6455, section 5.5.1: a close frame holds 125 byte
 _MAX_SUBJECT = 512
 _MAX_EPOCH = 64
 _PARAMETERS = ("after", "kinds", "subject", "epoch")
+SUBPROTOCOL = JSON.subprotocol
 EPOCH_HEADER = "Angelos-Journal-Epoch"
 """Of the answer that opens a stream; a reader that goes on sends it as `epoch`."""
+
+
+def events_subprotocol(offered: Collection[str]) -> str | None:
+    """Return the subprotocol of a stream of events, if the reader offers it."""
+    return SUBPROTOCOL if SUBPROTOCOL in offered else None
 
 
 class EventsQuery(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,19 +8,22 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from tornado.httputil import HTTPServerRequest
 from tornado.websocket import WebSocketHandler
 
 from angelos.adapters.net.frame_loop import FrameLoop, FrameLoopHandler
 from angelos.adapters.net.http import ProblemHandler, permit
 from angelos.adapters.net.websocket import SocketWire
 from angelos.core.errors import AngelError
-from angelos.core.frames import MAX_FRAME_BYTES, Bye, EndCode, Hello, read_frame, write_frame
+from angelos.core.frame_codecs import MSGPACK, FrameCodec, choose_codec
+from angelos.core.frames import MAX_FRAME_BYTES, Bye, EndCode, Hello
 from angelos.core.permissions import Permission, Principal
 from angelos.hub.events import (
     EPOCH_HEADER,
     REFUSED,
     EventsQuery,
     events_query,
+    events_subprotocol,
     resume,
     stream,
 )
@@ -80,7 +83,16 @@ class ChannelSocket(PeerSocket):
     """The hub's end of one connection of a channel."""
 
     session: Session | None = None
+    codec: FrameCodec = MSGPACK
     _hello_timeout: asyncio.TimerHandle | None = None
+
+    def check(self) -> None:
+        """Choose the codec; raise `InvalidInput` if the peer offers none that is spoken here."""
+        self.codec = choose_codec(offered_subprotocols(self.request))
+
+    def select_subprotocol(self, subprotocols: list[str]) -> str | None:
+        """Return the name of the codec, if the peer offered any."""
+        return self.codec.subprotocol if subprotocols else None
 
     @property
     def max_message_size(self) -> int:
@@ -92,7 +104,7 @@ class ChannelSocket(PeerSocket):
         del args, kwargs
         self.bound_writes()
         assert isinstance(self.ws_connection, FrameLoop)  # noqa: S101 - by FrameLoopHandler
-        self.wire = SocketWire(self, self.ws_connection)
+        self.wire = SocketWire(self, self.ws_connection, self.codec)
         loop = asyncio.get_running_loop()
         patience = self.hub.config.channel.handshake_s
         self._hello_timeout = loop.call_later(
@@ -101,13 +113,13 @@ class ChannelSocket(PeerSocket):
 
     def on_message(self, message: str | bytes) -> None:
         """Pass a frame to the session; the first one, the hello, finds or starts it."""
-        data = message if isinstance(message, bytes) else b""  # a text message is no frame
+        data = self.wire.data_of(message)
         if self.session is not None:
             self.session.link.message(self.wire, data)
             return
         self._stop_timeout()
         try:
-            hello = read_frame(data)
+            hello = self.codec.read(data)
         except AngelError as error:
             self._refuse(EndCode.protocol, error.detail)
             return
@@ -130,7 +142,7 @@ class ChannelSocket(PeerSocket):
             self._hello_timeout.cancel()
 
     def _refuse(self, code: str, reason: str) -> None:
-        self.wire.write(write_frame(Bye(code, reason[:500])))
+        self.wire.write(self.codec.write(Bye(code, reason[:500])))
         self.wire.close(code, reason)
 
 
@@ -145,6 +157,10 @@ class EventsSocket(PeerSocket):
         """Demand the permission and a valid query."""
         permit(Permission.events_read, self.peer.principal)
         self.query = events_query(self.request.query_arguments)
+
+    def select_subprotocol(self, subprotocols: list[str]) -> str | None:
+        """Return the one that events have."""
+        return events_subprotocol(subprotocols)
 
     async def get(self, *args: Any, **kwargs: Any) -> None:
         """Serve the connection to its end, if this identity may have one more."""
@@ -177,3 +193,9 @@ class EventsSocket(PeerSocket):
         """Stop sending."""
         if self.task is not None:
             self.task.cancel()
+
+
+def offered_subprotocols(request: HTTPServerRequest) -> list[str]:
+    """Return the subprotocols that a client offers, in its order."""
+    header = request.headers.get("Sec-WebSocket-Protocol", "")
+    return [name for part in header.split(",") if (name := part.strip())]

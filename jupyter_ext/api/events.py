@@ -16,7 +16,7 @@ from tornado.websocket import WebSocketHandler
 from angelos.adapters.net.http import permit
 from angelos.core.errors import Forbidden
 from angelos.core.permissions import Permission
-from angelos.hub.events import EPOCH_HEADER, events_query, resume, stream
+from angelos.hub.events import EPOCH_HEADER, events_query, events_subprotocol, resume, stream
 from jupyter_ext.api.handlers import JupyterProblemHandler
 
 MAX_MESSAGE_BYTES = 4096
@@ -49,6 +49,10 @@ class EventsHandler(WebSocketMixin, WebSocketHandler, JupyterProblemHandler):  #
             self._notice = resume(self._query, position)
             self.set_header(EPOCH_HEADER, position.epoch)
             await super().get(*args, **kwargs)  # returns when the connection has ended
+
+    def select_subprotocol(self, subprotocols: list[str]) -> str | None:
+        """Return the one that events have."""
+        return events_subprotocol(subprotocols)
 
     def open(self, *args: Any, **kwargs: Any) -> None:
         """Start to send."""

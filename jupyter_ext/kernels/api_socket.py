@@ -25,7 +25,7 @@ from angelos.adapters.net.http import NoSuchRoute, ProblemHandler, RouteHandler,
 from angelos.core.errors import Unauthenticated
 from angelos.core.permissions import Permission
 from angelos.core.routes import MAX_BODY_BYTES, PREFIX
-from angelos.hub.events import events_query, stream
+from angelos.hub.events import events_query, events_subprotocol, stream
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -143,6 +143,10 @@ class _Events(WebSocketHandler, ProblemHandler):  # pyright: ignore[reportIncomp
         """Refuse browsers: programs send no Origin."""
         del origin
         return False
+
+    def select_subprotocol(self, subprotocols: list[str]) -> str | None:
+        """Return the one that events have."""
+        return events_subprotocol(subprotocols)
 
     def open(self, *args: str, **kwargs: str) -> None:
         """Start to send; end the connection of a reader that does not read."""

@@ -16,9 +16,10 @@ from pathlib import Path
 
 import click
 
-from tools.reference import api, commands, policy, schema, settings, words
+from tools.reference import api, commands, policy, proto, schema, settings, words
 
 PAGES: dict[str, Callable[[], str]] = {
+    "angelos.v1.proto": proto.page,
     "api.md": api.page,
     "cli.md": commands.page,
     "errors.md": words.errors,

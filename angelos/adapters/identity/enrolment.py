@@ -1,6 +1,6 @@
 """How a node or agent gets its certificate, keeps it and renews it.
 
-A token is base64url of MessagePack `{url, ca, secret}`: the address, the only CA to trust there,
+A token is base64url of JSON `{url, ca, secret}`: the address, the only CA to trust there,
 and a secret that works once. The directory holds `identity.pem` (key and certificate) and
 `enrolled.json`, both 0600.
 
@@ -54,7 +54,7 @@ class Token(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 def encode_token(token: Token) -> str:
     """Return a token as one word."""
-    return base64.urlsafe_b64encode(msgspec.msgpack.encode(token)).decode().rstrip("=")
+    return base64.urlsafe_b64encode(msgspec.json.encode(token)).decode()
 
 
 def decode_token(text: str) -> Token:
@@ -63,8 +63,8 @@ def decode_token(text: str) -> Token:
     if len(text) > MAX_TOKEN:
         raise InvalidInput("The enrolment token is too long to be one.")
     try:
-        body = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-        token = msgspec.msgpack.decode(body, type=Token)
+        body = base64.b64decode(text, altchars=b"-_", validate=True)
+        token = msgspec.json.decode(body, type=Token)
     except (binascii.Error, msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InvalidInput(
             f"The enrolment token cannot be read: {error}",

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from angelos.core.channel import Deliver, Effect, End, Established, Machine, Transmit
 from angelos.core.errors import Unavailable
+from angelos.core.frame_codecs import FrameCodec
 from angelos.core.frames import EndCode, Item
 from angelos.core.ids import PrincipalId
 from angelos.core.ports import Clock
@@ -26,6 +27,11 @@ _FLUSH_S = 0.001
 
 class Wire(Protocol):
     """One open connection that carries messages."""
+
+    @property
+    def codec(self) -> FrameCodec:
+        """How frames are written on it."""
+        ...
 
     def write(self, data: bytes) -> None:
         """Send one message; a failure ends the connection and is never raised here."""
@@ -131,7 +137,7 @@ class Link:
         """Continue over `wire`; `begin(now)` returns the machine's first effects on it."""
         if self.wire is not None and self.wire is not wire:
             self._carry_out(self.machine.end(EndCode.fenced, "Another connection took over."))
-        self.wire, self.last_end = wire, None
+        self.wire, self.last_end, self.machine.codec = wire, None, wire.codec
         self.down.clear()
         self._carry_out(begin(self.clock.monotonic()))
 

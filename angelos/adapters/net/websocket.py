@@ -25,11 +25,12 @@ from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.iostream import StreamClosedError
 from tornado.websocket import WebSocketClosedError, WebSocketError, WebSocketHandler
 
-from angelos.adapters.net.dial import alert_of, dial, problem_of
+from angelos.adapters.net.dial import alert_of, dial, hang_up, problem_of
 from angelos.adapters.net.frame_loop import ClientConnection, FrameLoop
 from angelos.adapters.net.link import Link
 from angelos.core.channel import FATAL, Config, End, Machine
 from angelos.core.errors import AngelError, Forbidden, InvalidInput, Unauthenticated, Unavailable
+from angelos.core.frame_codecs import MSGPACK, FrameCodec
 from angelos.core.frames import MAX_FRAME_BYTES, EndCode
 from angelos.core.ids import PrincipalId
 from angelos.core.ports import Clock
@@ -49,7 +50,7 @@ _ALERT_EXPIRED = "SSLV3_ALERT_CERTIFICATE_EXPIRED"
 """OpenSSL's name of TLS alert 45 (RFC 8446, section 6.2); only the hub can have sent it."""
 
 
-def connect_channel(
+def connect_channel(  # noqa: PLR0913 - what a channel is made of
     url: str,
     ssl_context: ssl.SSLContext,
     clock: Clock,
@@ -58,6 +59,7 @@ def connect_channel(
     config: Config | None = None,
     patience_s: float | None = 30.0,
     session: str = "",
+    codec: FrameCodec = MSGPACK,
 ) -> ClientChannel:
     """Return a channel to the hub at `url` (`https://host:port`), to be used with `async with`.
 
@@ -74,6 +76,7 @@ def connect_channel(
         config: windows and times of the protocol.
         patience_s: how long to wait for the first welcome; None for as long as it takes.
         session: the id of this life of the peer; a random one if empty.
+        codec: how frames are written.
 
     Raises:
         InvalidInput: `url` is not an https address.
@@ -82,20 +85,32 @@ def connect_channel(
         raise InvalidInput(f"{url!r} is not the https address of a hub.")
     machine = Machine(session or secrets.token_hex(16), config)
     address = "wss" + url.removeprefix("https").rstrip("/") + CHANNEL_PATH
-    return ClientChannel(machine, clock, address, ssl_context, info or {}, patience_s)
+    return ClientChannel(machine, clock, address, ssl_context, info or {}, patience_s, codec)
 
 
 class SocketWire:
     """A `Wire` on an open WebSocket, client's or handler's."""
 
-    def __init__(self, socket: ClientConnection | WebSocketHandler, protocol: FrameLoop) -> None:
+    def __init__(
+        self,
+        socket: ClientConnection | WebSocketHandler,
+        protocol: FrameLoop,
+        codec: FrameCodec = MSGPACK,
+    ) -> None:
         self._socket = socket
         self._protocol = protocol
+        self.codec = codec
+
+    def data_of(self, message: str | bytes) -> bytes:
+        """Return the bytes of a message; one of the wrong type is no frame, and has none."""
+        if isinstance(message, str):
+            return message.encode() if self.codec.text else b""
+        return b"" if self.codec.text else message
 
     def write(self, data: bytes) -> None:
-        """Send one binary message; a full buffer closes the connection."""
+        """Send one message; a full buffer closes the connection."""
         try:
-            self._protocol.send(data)
+            self._protocol.send(data, text=self.codec.text)
         except WebSocketClosedError:
             self.close(EndCode.lost, "The other end is not there any more.")
 
@@ -116,8 +131,10 @@ class ClientChannel(Link):
         context: ssl.SSLContext,
         info: dict[str, str],
         patience_s: float | None,
+        codec: FrameCodec,
     ) -> None:
         super().__init__(_HUB, machine, clock)
+        self._codec = codec
         self._address = address
         self._context = context
         self._info = info
@@ -222,13 +239,13 @@ class ClientChannel(Link):
                 closed.set()
             if not wires:
                 return
-            if isinstance(data, bytes):
-                self.message(wires[0], data)
-            else:  # a text message is no frame; None means that the socket was closed
-                self.message(wires[0], b"") if data is not None else self.lost(wires[0])
+            if data is not None:
+                self.message(wires[0], wires[0].data_of(data))
+            else:  # the socket was closed
+                self.lost(wires[0])
 
         socket = await self._open(on_message)
-        wire = SocketWire(socket, socket.protocol)
+        wire = SocketWire(socket, socket.protocol, self._codec)
         wires.append(wire)
         try:
             self.connected(wire, lambda now: self.machine.hello(now, self._info))
@@ -262,12 +279,18 @@ class ClientChannel(Link):
         try:
             async with asyncio.timeout(_DIAL_S):
                 socket = await dial(
-                    request, max_message_size=MAX_FRAME_BYTES, on_message_callback=on_message
+                    request,
+                    max_message_size=MAX_FRAME_BYTES,
+                    on_message_callback=on_message,
+                    subprotocols=[self._codec.subprotocol],
                 )
         except HTTPClientError as error:
             raise problem_of(error) from error
         if socket.protocol is None:
             raise StreamClosedError  # in the moment after its handshake
+        if socket.selected_subprotocol != self._codec.subprotocol:
+            hang_up(socket)
+            raise Unavailable(f"The hub does not speak {self._codec.subprotocol}.")
         # Tornado turns it off after the handshake, and Nagle's algorithm would then delay small
         # frames by up to 40 ms.
         socket.protocol.set_nodelay(True)
