@@ -5,7 +5,7 @@ are `optional`; unions are a `oneof`; names with a limited choice of words stay 
 
     >>> [message.name for message in SCHEMA][:3]
     ['Frame', 'Hello', 'Welcome']
-    >>> SCHEMA[4].fields[0]
+    >>> next(message for message in SCHEMA if message.name == "Ack").fields[0]
     ProtoField(name='upto', number=1, type='uint64', repeated=False, optional=False)
 """
 
