@@ -89,9 +89,11 @@ class Served:
         try:
             return self.process.wait(120)
         except subprocess.TimeoutExpired:
+            self.process.send_signal(signal.SIGUSR1)  # served.py writes what it waits for
+            time.sleep(1)
             self.process.kill()
             self.process.wait()
-            raise
+            raise AssertionError(f"The server does not end:\n{self.said()[-20_000:]}") from None
 
     def said(self) -> str:
         return (self.folder / "server.log").read_text()

@@ -8,14 +8,17 @@ written with fsync before `ingest` returns, as AngelGit promises.
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import faulthandler
 import hashlib
 import json
 import os
 import secrets
+import signal
 import sys
 import time
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -245,7 +248,17 @@ class FakeServer:
         ]
 
 
+def _tell_what_it_does(*_: object) -> None:
+    """Write where each thread and task stands: asked for by a test whose server does not end."""
+    faulthandler.dump_traceback(all_threads=True)
+    with suppress(RuntimeError):  # no loop runs
+        for task in asyncio.all_tasks():
+            task.print_stack(limit=12, file=sys.stderr)
+    sys.stderr.flush()
+
+
 def main() -> None:
+    signal.signal(signal.SIGUSR1, _tell_what_it_does)
     workspace, log, port, root = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4]
 
     from jupyter_ext import extension
