@@ -111,12 +111,23 @@ select number, document, path, body from angelgit_update where repo = %(repo)s o
 delete from angelgit_update where number = any (%(numbers)s)
 
 -- name: add_proposal
-insert into angelgit_proposal (id, repo, digest, status, body)
-values (%(id)s, %(repo)s, %(digest)s, 'proposed', %(body)s)
+insert into angelgit_proposal (id, repo, digest, status, body, part_of)
+values (%(id)s, %(repo)s, %(digest)s, 'proposed', %(body)s, %(part_of)s)
 on conflict do nothing returning id
 
 -- name: proposal
 select body, status, merged, reverted, promoted from angelgit_proposal where id = %(id)s
+
+-- name: parts
+select body, status, merged, reverted, promoted from angelgit_proposal
+where part_of = %(id)s order by id
+
+-- name: narrow_proposal
+update angelgit_proposal set digest = %(digest)s, body = %(body)s
+where id = %(id)s and status = 'proposed'
+
+-- name: drop_candidates
+delete from angelgit_candidate where proposal = %(id)s
 
 -- name: proposal_merged
 update angelgit_proposal set status = 'merged', merged = %(revision)s

@@ -19,6 +19,7 @@ from angelos.core.api import (
 )
 from angelos.core.errors import InvalidInput
 from angelos.core.ids import ProposalId, Revision, is_id, is_revision
+from angelos.core.pending import Pending
 from angelos.core.permissions import Permission
 from angelos.core.revision import Bundle
 from angelos.core.revision_v2 import decode_commit
@@ -69,6 +70,14 @@ def _repositories(api: _Api) -> list[Route]:
             response=PendingList,
             query=("path", "after", "limit"),
             summary="The proposals that wait beside dev, in hunks, tried against the live text",
+        ),
+        Route(
+            "GET",
+            "/proposals/{proposal}/pending",
+            Permission.proposals_read,
+            api.one_pending,
+            response=Pending,
+            summary="One proposal in hunks, tried against the live text",
         ),
     ]
 
@@ -161,6 +170,9 @@ class _Api:
             whole_number(call, "limit", 50, _MAX_PENDING),
         )
         return PendingList(pending=tuple(pending))
+
+    async def one_pending(self, call: Call[Nothing]) -> Pending:
+        return await self._git.pending(ProposalId(call.params["proposal"]))
 
     async def _view(self, repo: str) -> RepoView:
         dev, main = await self._git.head(repo, "dev"), await self._git.head(repo, "main")

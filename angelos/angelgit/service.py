@@ -30,6 +30,7 @@ from angelos.angelgit.changes.importing import (
 )
 from angelos.angelgit.changes.mainline import Mainline
 from angelos.angelgit.changes.outbox import FactOutbox
+from angelos.angelgit.changes.parts import ProposalParts
 from angelos.angelgit.changes.proposals import DevProposals
 from angelos.angelgit.changes.resting import LiveCommits
 from angelos.angelgit.changes.transactions import Transactions
@@ -42,7 +43,7 @@ from angelos.angelgit.worktree.files import WorkingFiles
 from angelos.angelgit.worktree.writer import WorktreeWriter
 from angelos.core.branches import BranchName
 from angelos.core.ids import DocumentId, PrincipalId, ProposalId, Revision
-from angelos.core.pending import Pending
+from angelos.core.pending import Part, Pending
 from angelos.core.ports import Clock, Journal, LiveDocuments
 from angelos.core.repository import (
     NEW,
@@ -104,6 +105,9 @@ class AngelGit(HistoryQueries):
             self._stores, self._live, self._commits, self._outbox, self._writer, live
         )
         self._proposals = DevProposals(self._stores, self._live, self._transactions)
+        self._parts = ProposalParts(
+            self._stores, self._live, self._transactions, self._proposals, self._outbox, clock
+        )
         self._mainline = Mainline(self._stores, self._live, self._transactions, self._commits)
         self._own = OwnBranches(self._stores, self._transactions, self._commits)
         self._resting = LiveCommits(self._transactions, clock)
@@ -307,6 +311,40 @@ class AngelGit(HistoryQueries):
             NotFound: there is no such proposal.
         """
         return await self._proposals.pending(proposal)
+
+    async def take_part(self, part: Part, own_id: ProposalId) -> Proposed:
+        """Keep a part of a proposal that waits as a proposal of its own.
+
+        Its author is the proposal's; the proposal stays as it is. The same part again is the same
+        proposal.
+
+        Args:
+            part: some hunks of it.
+            own_id: the id of the new proposal.
+
+        Raises:
+            Conflict: the proposal has a newer version, or waits no longer.
+            InvalidInput: this is no part of the proposal.
+            NotFound: there is no such proposal.
+            Stale: it does not fit the live text.
+        """
+        return await self._run_to_end(self._parts.take(part, own_id))
+
+    async def withdraw_part(self, part: Part, by: PrincipalId, reason: str) -> Proposed:
+        """Close a part of a proposal that waits, and return what is left of it.
+
+        Args:
+            part: some hunks of it, not all.
+            by: the person who withdraws it.
+            reason: why, for the fact.
+
+        Raises:
+            Conflict: the proposal has a newer version, waits no longer, or some of the part was
+                accepted.
+            InvalidInput: this is no part of the proposal, or it is all of it.
+            NotFound: there is no such proposal.
+        """
+        return await self._run_to_end(self._parts.narrow(part, by, reason))
 
     async def list_pending(
         self, repo: str, path: str = "", after: ProposalId | None = None, limit: int = 100

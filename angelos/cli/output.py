@@ -121,6 +121,13 @@ def evidence(error: AngelError) -> list[str]:
             lines.append(f"{conflict.get('path', '')} from line {conflict.get('start', '?')}:")
             for side in ("base", "theirs", "yours"):
                 lines += [f"  {side:<6} | {t}" for t in str(conflict.get(side, "")).splitlines()]
+    changed = error.extra.get("changed", [])
+    for hunk in changed if isinstance(changed, list) else []:
+        if isinstance(hunk, dict):
+            cell = f" cell {hunk.get('cell')}" if hunk.get("cell") else ""
+            lines.append(f"{hunk.get('path', '')}{cell} has changed since ({hunk.get('kind')}):")
+            lines += [f"  - {t}" for t in str(hunk.get("before", "")).splitlines()]
+            lines += [f"  + {t}" for t in str(hunk.get("after", "")).splitlines()]
     return [printable(line) for line in lines]
 
 

@@ -19,6 +19,7 @@ from angelos.client.transport import Transport, segments
 from angelos.core import api
 from angelos.core.errors import Unavailable
 from angelos.core.ids import ProposalId, new_proposal_id
+from angelos.core.pending import PartChoice, Pending
 from angelos.core.repository import Edit
 
 _LONGEST_WAIT_S = 60.0
@@ -106,23 +107,40 @@ class Proposal:
         """
         return await self._review("approve", digest, comment)
 
-    async def accept(self, digest: str, comment: str = "") -> api.ProposalView:
+    async def pending(self) -> Pending:
+        """Return the proposal in hunks, tried against the live text of this moment.
+
+        Raises:
+            NotFound: There is no such proposal.
+        """
+        return await self._transport.call(
+            "GET", "/proposals" + segments(self.id, "pending"), Pending
+        )
+
+    async def accept(
+        self, digest: str, comment: str = "", *, part: PartChoice | None = None
+    ) -> api.ProposalView:
         """Let the proposal enter the live documents of `dev`; `main` still needs its tests.
+
+        It is the caller's approval where they may approve it.
 
         Args:
             digest: The `digest` of the view that was read.
             comment: Why; kept in the audit log if this is an approval too.
+            part: Only these cells, hunks or files: they become a proposal of their own, with the
+                same author, and the rest stays open.
 
         Returns:
-            The proposal after it.
+            The proposal after it, or the one that the part has become.
 
         Raises:
             Conflict: The proposal has another digest, or is decided already.
             Forbidden: The caller may not edit live documents.
+            InvalidInput: Some of the part is not in the proposal.
             NotFound: There is no such proposal.
-            Stale: The same lines have changed in `dev` since.
+            Stale: The same lines have changed in `dev` since; `extra["changed"]` says how.
         """
-        return await self._review("accept", digest, comment)
+        return await self._review("accept", digest, comment, part)
 
     async def revert(self, reason: str = "") -> api.ProposalView:
         """Propose to take this proposal's edits back, around everybody's later work.
@@ -143,12 +161,16 @@ class Proposal:
         body = api.Reason(reason=reason)
         return await self._transport.call("POST", path, api.ProposalView, body=body)
 
-    async def reject(self, digest: str, comment: str = "") -> api.ProposalView:
+    async def reject(
+        self, digest: str, comment: str = "", *, part: PartChoice | None = None
+    ) -> api.ProposalView:
         """Reject the proposal; if it was accepted its edits are taken out of `dev` again.
 
         Args:
             digest: The `digest` of the view that was read.
             comment: Why; kept in the audit log.
+            part: Only these cells, hunks or files of a proposal that waits; the rest goes on,
+                under another digest.
 
         Returns:
             The proposal after it.
@@ -156,13 +178,18 @@ class Proposal:
         Raises:
             Conflict: The proposal has another digest, or is decided already.
             Forbidden: The caller may not review.
+            InvalidInput: Some of the part is not in the proposal.
             NotFound: There is no such proposal.
         """
-        return await self._review("reject", digest, comment)
+        return await self._review("reject", digest, comment, part)
 
-    async def _review(self, verdict: str, digest: str, comment: str) -> api.ProposalView:
+    async def _review(
+        self, verdict: str, digest: str, comment: str, part: PartChoice | None = None
+    ) -> api.ProposalView:
         path = "/proposals" + segments(self.id, verdict)
         body = api.Review(digest=digest, comment=comment)
+        if part is not None:
+            body = api.PartReview(digest=digest, comment=comment, part=part)
         return await self._transport.call("POST", path, api.ProposalView, body=body)
 
 

@@ -64,6 +64,7 @@ def proposal_view(proposal: ProposalRecord) -> ProposalView:
         revision=proposal.revision,
         needs=proposal.needs - len(proposal.approvals) if waiting else 0,
         approvals=proposal.approvals,
+        part_of=proposal.part_of,
         in_dev=proposal.merged or proposal.state == "promoted",
         at=proposal.at,
     )

@@ -14,7 +14,7 @@ from angelos.core.findings import GateFinding
 from angelos.core.ids import CommandId, Offset, PrincipalId, ProposalId, Revision, TaskId
 from angelos.core.messages import Input, Limits, Message, Tier
 from angelos.core.node_profile import NodeProfile
-from angelos.core.pending import Pending
+from angelos.core.pending import PartChoice, Pending
 from angelos.core.permissions import Permission, Role
 from angelos.core.principals import SessionKind
 from angelos.core.repository import Change, TreeEdit
@@ -146,6 +146,8 @@ class ProposalView(View, frozen=True, kw_only=True):
     in_dev: bool = False
     """It was accepted into the live documents, or is part of `main`."""
     approvals: tuple[PrincipalId, ...] = ()
+    part_of: ProposalId | None = None
+    """The proposal of which a person took this part; the author is the same."""
     at: float = 0.0
 
 
@@ -166,6 +168,13 @@ class Review(Input, frozen=True, kw_only=True):
 
     digest: str
     comment: Text = ""
+
+
+class PartReview(Review, frozen=True, kw_only=True):
+    """A person's review of a proposal, or of a part of it."""
+
+    part: PartChoice | None = None
+    """Which cells, hunks or files; None for the whole. The digest is the whole's all the same."""
 
 
 class Rollback(Input, frozen=True, kw_only=True):

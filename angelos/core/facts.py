@@ -26,8 +26,10 @@ from angelos.core.findings import GateFinding
 from angelos.core.ids import (
     CommandId,
     FactId,
+    HunkId,
     Offset,
     PrincipalId,
+    ProposalId,
     Revision,
     TaskId,
     new_fact_id,
@@ -89,6 +91,7 @@ class Kind(StrEnum):
 
     proposal_received = "proposal.received"  # subject: proposal id
     proposal_refused = "proposal.refused"  # outcome: RefusalCause
+    proposal_narrowed = "proposal.narrowed"  # a part was withdrawn
     proposal_merged = "proposal.merged"  # accepted into dev; revision: the dev commit
     proposal_testing = "proposal.testing"  # revision: the candidate
     proposal_tested = "proposal.tested"  # outcome: CandidateOutcome
@@ -528,6 +531,22 @@ class ProposalReceived(FactPayload, frozen=True, kw_only=True):
     """Of the author."""
     live: bool = False
     """It enters the live documents at once."""
+    part_of: ProposalId | None = None
+    """The proposal of which a person took this part."""
+    hunks: tuple[HunkId, ...] = ()
+    """Of a part: which of the proposal's hunks."""
+
+
+class ProposalNarrowed(FactPayload, frozen=True, kw_only=True):
+    """A person, the actor, withdrew a part of a proposal that waits; the rest goes on."""
+
+    kind: ClassVar[Kind] = Kind.proposal_narrowed
+    digest: str
+    """Of what is left; approvals of what it was before lapse."""
+    changes: tuple[Change, ...] = ()
+    hunks: tuple[HunkId, ...] = ()
+    """Which were withdrawn."""
+    reason: str = ""
 
 
 class ProposalRefused(FactPayload, frozen=True, kw_only=True):
@@ -549,6 +568,12 @@ class ProposalMerged(FactPayload, frozen=True, kw_only=True):
     """A proposal is part of `dev`: a person, the actor, accepted it, or it was proposed live."""
 
     kind: ClassVar[Kind] = Kind.proposal_merged
+    digest: str = ""
+    """What the person approves by this; empty where they may not approve, or do it separately."""
+    generation: int = 0
+    """Of the person."""
+    solo: bool = False
+    """One person alone reviews (`review.solo`)."""
 
 
 class ProposalTesting(FactPayload, frozen=True, kw_only=True):
@@ -751,6 +776,7 @@ PAYLOADS: dict[str, type[FactPayload]] = {
         ProposalReceived,
         ProposalRefused,
         ProposalMerged,
+        ProposalNarrowed,
         ProposalTesting,
         ProposalTested,
         ProposalWaiting,

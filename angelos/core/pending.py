@@ -337,6 +337,49 @@ def check_part(pending: Pending, part: Part) -> None:
         raise InvalidInput(f"This is no part of {pending.id}.")
 
 
+def open_part(pending: Pending, choice: PartChoice | None = None) -> Part:
+    """Return the part that somebody chose, of what of it is open.
+
+    Raises:
+        InvalidInput: Something that was named is not in the proposal.
+        Conflict: All of it was accepted already.
+    """
+    part = part_of(pending, choice)
+    every = {hunk.id for hunk in pending.hunks}
+    open_hunks = {hunk.id for hunk in pending.hunks if hunk.state is HunkState.open}
+    hunks = tuple(hunk for hunk in part.hunks if hunk in open_hunks)
+    if not hunks:
+        raise Conflict(f"All of this part of {pending.id} was accepted already.")
+    digest = part_digest(pending.digest, hunks, every)
+    return msgspec.structs.replace(part, hunks=hunks, digest=digest)
+
+
+def is_all_that_is_open(pending: Pending, part: Part) -> bool:
+    """Return whether nothing of a proposal is open beside a part."""
+    open_hunks = {hunk.id for hunk in pending.hunks if hunk.state is HunkState.open}
+    return open_hunks <= {*part.hunks}
+
+
+def without_hunks(pending: Pending, part: Part) -> tuple[HunkId, ...]:
+    """Return the hunks that are left of a proposal once a part of it is withdrawn, sorted.
+
+    Raises:
+        Conflict: The proposal has a newer version, or some of the part was accepted.
+        InvalidInput: This is no part of the proposal, or it is all of it.
+    """
+    check_part(pending, part)
+    accepted = {hunk.id for hunk in pending.hunks if hunk.state is not HunkState.open}
+    if accepted & {*part.hunks}:
+        raise Conflict(
+            f"Some of this part of {pending.id} was accepted already; nothing was withdrawn.",
+            hint="What was accepted is a proposal of its own, which can be rejected.",
+        )
+    left = {hunk.id for hunk in pending.hunks} - {*part.hunks}
+    if not left:
+        raise InvalidInput(f"This is all of {pending.id}: reject the proposal itself.")
+    return tuple(sorted(left))
+
+
 def stale(message: str, conflicts: Sequence[EditConflict]) -> Stale:
     """Return the error of edits that no longer fit, with the conflicts as evidence.
 

@@ -335,6 +335,27 @@ class Repository(Protocol):
         """Return the revision that a branch, a revision or its beginning stands for."""
         ...
 
+    async def pending(self, proposal: ProposalId) -> Pending:
+        """Return a proposal in hunks, in any state, tried against the present `dev`."""
+        ...
+
+    async def take_part(self, part: Part, own_id: ProposalId) -> Proposed:
+        """Keep a part of a proposal that waits as a proposal of its own, with the part's digest.
+
+        Its author is the proposal's, which stays as it is: what is accepted by both is in `dev`
+        once. The same part again is the same proposal, whatever `own_id`. Raises `Stale` where it
+        does not fit `dev`, and `Conflict` if the proposal has a newer version.
+        """
+        ...
+
+    async def withdraw_part(self, part: Part, by: PrincipalId, reason: str) -> Proposed:
+        """Close a part of a proposal that waits, and return what is left of it.
+
+        What is left has a digest of its own, and its candidates are void. A fact
+        `proposal.narrowed` says so.
+        """
+        ...
+
     async def revert_draft(self, proposal: ProposalId) -> RevertDraft:
         """Return the edits that take a proposal back, around everybody's later work.
 

@@ -170,7 +170,7 @@ class OwnBranches:
         size = sum(len(file.body) for file in current.values())
         merged = await in_thread(size, merge_changes, changed, current, Resolve.refuse)
         await check_places(store, root, merged, current)
-        refuse_stale(merged.conflicts, name, revision)
+        refuse_stale(merged.conflicts, name, revision, changed, current)
         if not merged.files:
             raise Conflict(f"{name} has all that {revision[:12]} changed.")
         return _Picked(head, root, current, merged, commit.message)

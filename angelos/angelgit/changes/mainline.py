@@ -17,7 +17,7 @@ import msgspec
 
 from angelos.angelgit.changes import sides
 from angelos.angelgit.changes.commits import CommitText, CommitWriter
-from angelos.angelgit.changes.proposals import check_places, commit_text
+from angelos.angelgit.changes.proposals import check_places, commit_text, own_changes
 from angelos.angelgit.changes.transactions import DevChange, Published, Transactions
 from angelos.angelgit.merge.changes import ChangedFile, MergedFiles, merge_changes, refuse_stale
 from angelos.angelgit.merge.files import FileContent, Resolve
@@ -85,14 +85,14 @@ class Mainline:
 
     async def _merge_onto(self, store: Store, stored: StoredProposal, root: str) -> str:
         """Return the tree of `main` with a proposal's own edits; raise `Stale`."""
-        changed = await sides.changed_files(store, stored.record.changes)
+        changed = await own_changes(store, stored.record, "main")
         paths = {path for c in changed for path in (c.path, c.to) if path}
         entries = await store.entries(root, paths)
         current = await sides.file_contents(store, entries)
         size = sum(len(file.body) for file in current.values())
         merged = await in_thread(size, merge_changes, changed, current, Resolve.refuse)
         await check_places(store, root, merged, current)
-        refuse_stale(merged.conflicts, "main", stored.record.base)
+        refuse_stale(merged.conflicts, "main", stored.record.base, changed, current)
         files = await self._transactions.store_files(store, merged.files, current)
         return await store.update_tree(root, files)
 

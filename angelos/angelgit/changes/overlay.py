@@ -13,9 +13,10 @@ import msgspec
 from angelos.angelgit.merge.changes import ChangedFile
 from angelos.angelgit.merge.conflicts import MergeConflict
 from angelos.angelgit.merge.files import FileContent
-from angelos.angelgit.merge.hunks import edit_conflict, file_hunks, hunks_of, placed
+from angelos.angelgit.merge.hunks import edit_conflict, placed
+from angelos.angelgit.merge.parts import change_hunks
 from angelos.angelgit.storage.models import ProposalStatus, StoredProposal
-from angelos.core.ids import Revision
+from angelos.core.ids import HunkId, Revision
 from angelos.core.pending import HunkState, Pending, PendingHunk
 
 _STATES = {
@@ -34,6 +35,8 @@ class TriedFiles(NamedTuple):
     live: Mapping[str, FileContent]
     """Path -> file in `dev` now; empty if the proposal no longer waits."""
     conflicts: Sequence[MergeConflict]
+    accepted: Mapping[HunkId, HunkState]
+    """The hunks that are in `dev` or `main` as parts of their own."""
 
 
 def pending_of(stored: StoredProposal, tried: TriedFiles, dev: Revision) -> Pending:
@@ -47,6 +50,7 @@ def pending_of(stored: StoredProposal, tried: TriedFiles, dev: Revision) -> Pend
     record = stored.record
     hunks = [hunk for change in tried.changed for hunk in _hunks(change, tried.live)]
     state = _STATES[stored.status]
+    own = {*record.hunks} or {hunk.id for hunk in hunks}
     return Pending(
         id=record.id,
         repo=record.repo,
@@ -54,7 +58,11 @@ def pending_of(stored: StoredProposal, tried: TriedFiles, dev: Revision) -> Pend
         author=record.author,
         message=record.message,
         digest=record.digest,
-        hunks=tuple(msgspec.structs.replace(hunk, state=state) for hunk in hunks),
+        hunks=tuple(
+            msgspec.structs.replace(hunk, state=_further(state, tried.accepted.get(hunk.id)))
+            for hunk in hunks
+            if hunk.id in own
+        ),
         dev=dev,
         at=_time_of(record.id),
         reverts=record.reverts,
@@ -62,17 +70,20 @@ def pending_of(stored: StoredProposal, tried: TriedFiles, dev: Revision) -> Pend
     )
 
 
+def _further(of_whole: HunkState, of_part: HunkState | None) -> HunkState:
+    """Return how far a hunk has come, which may also be in a part."""
+    order = (HunkState.withdrawn, HunkState.open, HunkState.accepted, HunkState.promoted)
+    return of_whole if of_part is None else max(of_whole, of_part, key=order.index)
+
+
 def _hunks(change: ChangedFile, live: Mapping[str, FileContent]) -> tuple[PendingHunk, ...]:
-    """Return the hunks of one file: by line where both sides are text, else of the whole."""
-    path, before, after = change.path, change.before, change.after
-    whole = file_hunks(path, change.to, before, after)
-    if any(side is not None and not side.live for side in (before, after)):
-        return whole
-    hunks = hunks_of(path, before and before.text, after and after.text)
-    present = live.get(path)
-    if before is not None and after is not None and present is not None and present.live:
-        hunks = placed(hunks, path, before.text, present.text)
-    return (*whole, *hunks)
+    """Return the hunks of one file, with their places in the live text."""
+    hunks, before, present = change_hunks(change), change.before, live.get(change.path)
+    if before is None or change.after is None or present is None:
+        return hunks
+    if before.live and change.after.live and present.live:
+        return placed(hunks, change.path, before.text, present.text)
+    return hunks
 
 
 def _time_of(proposal: str) -> float:

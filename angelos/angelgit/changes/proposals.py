@@ -25,6 +25,7 @@ from angelos.angelgit.merge.changes import (
     refuse_stale,
 )
 from angelos.angelgit.merge.files import FileContent, Resolve, content_of
+from angelos.angelgit.merge.parts import left_of_changes
 from angelos.angelgit.storage import trees
 from angelos.angelgit.storage.live import LiveReplicas
 from angelos.angelgit.storage.models import (
@@ -41,10 +42,11 @@ from angelos.angelgit.storage.store import Store, Stores
 from angelos.angelgit.threads import in_thread
 from angelos.core.errors import Conflict, InvalidInput
 from angelos.core.facts import Fact
-from angelos.core.ids import PrincipalId, ProposalId, Revision
-from angelos.core.pending import Pending
+from angelos.core.ids import HunkId, PrincipalId, ProposalId, Revision
+from angelos.core.pending import HunkState, Pending
 from angelos.core.repository import (
     NEW,
+    Branch,
     Change,
     ProposalOrigin,
     Proposed,
@@ -95,8 +97,8 @@ class DevProposals:
         locked = {documents[path] for path in paths if path in documents}
         async with self._live.lock(locked), self._stores.begin() as store:
             current = await self._transactions.dev_files(store, repo, paths)
-            merged = await self._merged(store, repo, changed, current, Resolve.refuse)
-        refuse_stale(merged.conflicts, "dev", base)
+            merged = await self.merged_with_dev(store, repo, changed, current, Resolve.refuse)
+        refuse_stale(merged.conflicts, "dev", base, changed, current)
         async with self._stores.begin() as store:
             record = PreparedProposal(
                 id=proposal,
@@ -105,7 +107,7 @@ class DevProposals:
                 author=author,
                 message=message,
                 digest=digest,
-                changes=await self._stored_changes(store, changed),
+                changes=await self.stored_changes(store, changed),
                 edits=await _stored_edits(store, edits, changed),
                 reverts=origin.reverts,
                 picked_from=origin.picked_from,
@@ -114,7 +116,7 @@ class DevProposals:
             added = await store.add_proposal(record)
         if not added and (stored := await self._find(proposal, digest)) is not None:
             return stored  # the same call ran beside this one
-        return await _proposed(record, changed)
+        return await proposed(record, changed)
 
     async def _find(self, proposal: ProposalId, digest: str) -> Proposed | None:
         """Return a stored proposal; raise `Conflict` if its edits are others."""
@@ -125,9 +127,9 @@ class DevProposals:
             if stored.record.digest != digest:
                 raise Conflict(f"Proposal {proposal} exists already with other edits.")
             changed = await sides.changed_files(store, stored.record.changes)
-        return await _proposed(stored.record, changed)
+        return await proposed(stored.record, changed)
 
-    async def _stored_changes(
+    async def stored_changes(
         self, store: Store, changed: Sequence[ChangedFile]
     ) -> tuple[FileChange, ...]:
         """Store the proposed contents, and return the changes by their hashes."""
@@ -145,7 +147,7 @@ class DevProposals:
             )
         return tuple(rows)
 
-    async def _merged(
+    async def merged_with_dev(
         self,
         store: Store,
         repo: str,
@@ -182,12 +184,12 @@ class DevProposals:
                         raise Conflict(f"Proposal {proposal} is part of main already.")
                     if stored.merged is not None:
                         return stored.merged
-                    changed = await sides.changed_files(store, record.changes)
+                    changed = await own_changes(store, record)
                     current = await self._transactions.dev_files(store, record.repo, paths)
-                    merged = await self._merged(
+                    merged = await self.merged_with_dev(
                         store, record.repo, changed, current, Resolve.refuse
                     )
-                refuse_stale(merged.conflicts, "dev", record.base)
+                refuse_stale(merged.conflicts, "dev", record.base, changed, current)
 
                 async def mark(store: Store, revision: Revision) -> list[Fact]:
                     await store.mark_merged(proposal, revision)
@@ -222,9 +224,11 @@ class DevProposals:
                             f"Proposal {proposal} is {stored.status}, so it cannot be taken out.",
                             hint="What is on main is taken back by a proposal that reverts it.",
                         )
-                    changed = inverted(await sides.changed_files(store, record.changes))
+                    changed = inverted(await own_changes(store, record))
                     current = await self._transactions.dev_files(store, record.repo, paths)
-                    merged = await self._merged(store, record.repo, changed, current, Resolve.weave)
+                    merged = await self.merged_with_dev(
+                        store, record.repo, changed, current, Resolve.weave
+                    )
                 refuse_conflicts(merged.conflicts)
 
                 async def mark(store: Store, revision: Revision) -> list[Fact]:
@@ -256,14 +260,14 @@ class DevProposals:
         branch = "main" if on_main else "dev"
         async with self._stores.begin() as store:
             base = await store.head(record.repo, branch)
-            changed = inverted(await sides.changed_files(store, record.changes))
+            changed = inverted(await own_changes(store, record))
             current = await sides.revision_files(store, record.repo, base, paths)
             size = sum(len(file.body) for file in current.values())
             merged = await in_thread(size, merge_changes, changed, current, Resolve.weave)
             await check_places(store, (await store.commit(record.repo, base)).tree, merged, current)
             blobs = {f.body.decode() for f in merged.files.values() if f and f.is_blob}
             sizes = await store.blob_sizes(blobs)
-        refuse_stale(merged.conflicts, branch, base)
+        refuse_stale(merged.conflicts, branch, base, changed, current)
         edits = editing.edits_between(current, merged.files, merged.moves, sizes)
         if not edits:
             raise Conflict(f"Nothing of proposal {proposal} is left in {branch}.")
@@ -313,20 +317,51 @@ class DevProposals:
         documents = self._live.index.paths(record.repo)
         locked = {documents[path] for path in paths if path in documents} if is_open else set()
         async with self._live.lock(locked), self._stores.begin() as store:
-            changed = await sides.changed_files(store, record.changes)
+            changed = await sides.changed_files(store, record.whole or record.changes)
+            accepted = await accepted_hunks(store, record.id)
             head = await store.head(record.repo, "dev")
             current, conflicts = {}, []
             if is_open:
                 current = await self._transactions.dev_files(store, record.repo, paths)
-                merged = await self._merged(store, record.repo, changed, current, Resolve.refuse)
+                left = await own_changes(store, record)
+                merged = await self.merged_with_dev(
+                    store, record.repo, left, current, Resolve.refuse
+                )
                 conflicts = merged.conflicts
         size = sum(len(f.body) for c in changed for f in (c.before, c.after) if f)
-        tried = overlay.TriedFiles(changed, current, conflicts)
+        tried = overlay.TriedFiles(changed, current, conflicts, accepted)
         return await in_thread(size, overlay.pending_of, stored, tried, head)
 
     async def _proposal(self, proposal: ProposalId) -> StoredProposal:
         async with self._stores.begin() as store:
             return await store.proposal(proposal)
+
+
+async def accepted_hunks(store: Store, proposal: ProposalId) -> dict[HunkId, HunkState]:
+    """Return the hunks of a proposal that are in `dev` or `main`, as parts of it."""
+    states = {
+        ProposalStatus.merged: HunkState.accepted,
+        ProposalStatus.promoted: HunkState.promoted,
+    }
+    accepted: dict[HunkId, HunkState] = {}
+    for part in await store.parts(proposal):
+        if part.status in states:
+            accepted |= dict.fromkeys(part.record.hunks, states[part.status])
+    return accepted
+
+
+async def own_changes(
+    store: Store, record: PreparedProposal, branch: Branch = "dev"
+) -> list[ChangedFile]:
+    """Return what a proposal changes beside the parts of it that a branch has already."""
+    accepted = await accepted_hunks(store, record.id)
+    if branch == "main":
+        accepted = {h: state for h, state in accepted.items() if state is HunkState.promoted}
+    if not accepted:
+        return await sides.changed_files(store, record.changes)
+    whole = await sides.changed_files(store, record.whole or record.changes)
+    size = sum(len(f.body) for c in whole for f in (c.before, c.after) if f)
+    return await in_thread(size, left_of_changes, whole, accepted.keys(), record.hunks)
 
 
 def commit_text(record: PreparedProposal) -> CommitText:
@@ -414,7 +449,7 @@ async def _named_blobs(store: Store, edits: Sequence[TreeEdit]) -> dict[str, Fil
     return blobs
 
 
-async def _proposed(record: PreparedProposal, changed: Sequence[ChangedFile]) -> Proposed:
+async def proposed(record: PreparedProposal, changed: Sequence[ChangedFile]) -> Proposed:
     """Return a proposal as the port presents it."""
     size = sum(len(f.body) for c in changed for f in (c.before, c.after) if f)
     diffs = await in_thread(size, _diffs, changed)

@@ -7,19 +7,22 @@ merged.files["a.txt"]  # None: the file is deleted
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any, NamedTuple
 
 from angelos.angelgit.merge.conflicts import (
     ConflictKind,
     MergeConflict,
+    bounded,
     describe,
     evidence,
     file_conflict,
 )
 from angelos.angelgit.merge.files import FileContent, Resolve, merge_file
+from angelos.angelgit.merge.hunks import hunks_of
 from angelos.core.errors import Conflict, Stale
 from angelos.core.ids import Revision
+from angelos.core.pending import MAX_CONFLICTS, PendingHunk
 
 
 class ChangedFile(NamedTuple):
@@ -78,8 +81,22 @@ def blocked(path: str, by: str) -> MergeConflict:
     return file_conflict(path, "", "", "", ConflictKind.path_blocked, by)
 
 
-def refuse_stale(conflicts: list[MergeConflict], branch: str, base: Revision) -> None:
-    """Raise `Stale` with the evidence if there are conflicts."""
+def refuse_stale(
+    conflicts: list[MergeConflict],
+    branch: str,
+    base: Revision,
+    changes: Iterable[ChangedFile],
+    current: Mapping[str, FileContent],
+) -> None:
+    """Raise `Stale` with the evidence if there are conflicts.
+
+    Args:
+        conflicts: what does not fit.
+        branch: what the changes were tried against.
+        base: what their author had read.
+        changes: the changes.
+        current: the touched files of the branch, which say what changed since.
+    """
     if not conflicts:
         return
     first = conflicts[0]
@@ -89,7 +106,32 @@ def refuse_stale(conflicts: list[MergeConflict], branch: str, base: Revision) ->
         f"{_place(first)} changed {where} since {base[:12]} ({about}){more}; nothing was merged.",
         hint="Make the change again on the present dev or main.",
         conflicts=evidence(conflicts),
+        **_changed_since({conflict.path for conflict in conflicts}, changes, current),
     )
+
+
+def _changed_since(
+    paths: Collection[str], changes: Iterable[ChangedFile], current: Mapping[str, FileContent]
+) -> dict[str, Any]:
+    """Return what changed in some files since their author's read, by cell and hunk, bounded."""
+    hunks: list[PendingHunk] = []
+    for change in changes:
+        sides = (change.before, current.get(change.path))
+        if change.path in paths and all(side is None or side.live for side in sides):
+            hunks += hunks_of(change.path, *(side and side.text for side in sides))
+    rows = [
+        {
+            "path": hunk.path,
+            "kind": hunk.kind.value,
+            "cell": hunk.cell,
+            "start": hunk.start,
+            "end": hunk.end,
+            "before": bounded(hunk.before),
+            "after": bounded(hunk.after),
+        }
+        for hunk in hunks[:MAX_CONFLICTS]
+    ]
+    return {"changed": rows, "changed_more": len(hunks) - len(rows)}
 
 
 def refuse_conflicts(conflicts: list[MergeConflict]) -> None:

@@ -65,16 +65,17 @@ def evidence(conflicts: list[MergeConflict]) -> list[dict[str, str | int]]:
         msgspec.to_builtins(
             msgspec.structs.replace(
                 conflict,
-                base=_bounded(conflict.base),
-                theirs=_bounded(conflict.theirs),
-                yours=_bounded(conflict.yours),
+                base=bounded(conflict.base),
+                theirs=bounded(conflict.theirs),
+                yours=bounded(conflict.yours),
             )
         )
         for conflict in conflicts[:_MAX_CONFLICTS]
     ]
 
 
-def _bounded(text: str) -> str:
+def bounded(text: str) -> str:
+    """Return the beginning of a text, as an error carries it."""
     return text if len(text) <= _MAX_TEXT else text[:_MAX_TEXT] + "..."
 
 

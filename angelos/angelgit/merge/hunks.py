@@ -67,21 +67,27 @@ def file_hunks(
     path: str, to: str, before: FileContent | None, after: FileContent | None
 ) -> tuple[PendingHunk, ...]:
     """Return the hunks of a file as a whole: it moves, its mode changes, or it is no text."""
-    hunks: list[PendingHunk] = []
-    if to:
-        moved = _hunk(path, ChangeKind.moved, before=path, after=to)
-        hunks.append(msgspec.structs.replace(moved, to=to))
-    if before and after and before.mode is not after.mode and before.body == after.body:
+    moved = _hunk(path, ChangeKind.moved, before=path, after=to)
+    hunks = [msgspec.structs.replace(moved, to=to)] if to else []
+    bodies = [side for side in (before, after) if side is not None]
+    if before and after and before.mode is not after.mode and _by_itself(before, after):
         hunks.append(_hunk(path, ChangeKind.mode, before=before.mode.name, after=after.mode.name))
-    elif any(side is not None and not side.live for side in (before, after)):
-        kind = ChangeKind.blob
-        if after is None or before is None:
-            kind = ChangeKind.deleted if after is None else ChangeKind.created
-        elif EntryMode.symlink in (before.mode, after.mode):
-            kind = ChangeKind.link
+    elif before != after and not all(side.live for side in bodies):
         texts = [side.shown if side else "" for side in (before, after)]
-        hunks.append(_hunk(path, kind, before=texts[0], after=texts[1]))
+        hunks.append(_hunk(path, _whole_kind(before, after), before=texts[0], after=texts[1]))
     return _with_ids(hunks)
+
+
+def _whole_kind(before: FileContent | None, after: FileContent | None) -> ChangeKind:
+    if before is None or after is None:
+        return ChangeKind.created if before is None else ChangeKind.deleted
+    links = EntryMode.symlink in (before.mode, after.mode)
+    return ChangeKind.link if links else ChangeKind.blob
+
+
+def _by_itself(before: FileContent, after: FileContent) -> bool:
+    """Return whether a mode is a change of its own, beside that of the content."""
+    return before.body == after.body or (before.live and after.live)
 
 
 def placed(

@@ -16,7 +16,7 @@ from typing import TypeVar
 import msgspec
 
 from angelos.core.errors import InvalidInput, Tampered
-from angelos.core.ids import START, Offset, PrincipalId, ProposalId, Revision
+from angelos.core.ids import START, HunkId, Offset, PrincipalId, ProposalId, Revision
 from angelos.core.repository import TreeEdit
 from angelos.core.revision_v2 import TreeEntry
 
@@ -89,6 +89,12 @@ class PreparedProposal(msgspec.Struct, frozen=True, kw_only=True):
     """The commit that these edits do again."""
     dev_base: bool = False
     """The base is a revision of `dev`."""
+    part_of: ProposalId | None = None
+    """The proposal of which a person took this part."""
+    hunks: tuple[HunkId, ...] = ()
+    """The hunks of `whole` that it holds; empty for all."""
+    whole: tuple[FileChange, ...] = ()
+    """Where `hunks` are some of all: the changes that these are counted in."""
 
 
 class StoredProposal(msgspec.Struct, frozen=True, kw_only=True):

@@ -413,8 +413,23 @@ class Store:
             repo=record.repo,
             digest=bytes.fromhex(record.digest),
             body=encode(record),
+            part_of=record.part_of,
         )
         return row is not None
+
+    async def parts(self, proposal: ProposalId) -> list[StoredProposal]:
+        """Return the parts of a proposal that were taken, in the order of their ids."""
+        return [_stored_proposal(row) for row in await self._sql.all("parts", id=proposal)]
+
+    async def narrow_proposal(self, record: PreparedProposal) -> None:
+        """Replace what a waiting proposal holds; its candidates are void."""
+        await self._sql.run(
+            "narrow_proposal",
+            id=record.id,
+            digest=bytes.fromhex(record.digest),
+            body=encode(record),
+        )
+        await self._sql.run("drop_candidates", id=record.id)
 
     async def find_proposal(self, proposal: ProposalId) -> StoredProposal | None:
         """Return a proposal, None if there is none."""

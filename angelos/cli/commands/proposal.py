@@ -16,9 +16,13 @@ from angelos.cli.output import FAILED, Out, printable, table, when
 from angelos.cli.reading import read_text
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from angelos.client import Angelos
     from angelos.client.proposals import Proposal
     from angelos.core.api import ProposalView
+    from angelos.core.ids import HunkId
+    from angelos.core.pending import PartChoice, Pending
     from angelos.core.repository import Edit
 
 BAD = frozenset({"rejected", "refused", "rolled-back"})
@@ -129,20 +133,48 @@ def show(out: Out, proposal: str) -> None:
     out.show(view, "\n".join(map(printable, "\n".join(parts).splitlines())))
 
 
+_CELLS = click.option("--cell", "cells", multiple=True, metavar="CELL", help="Only this cell.")
+_HUNKS = click.option("--hunk", "hunks", multiple=True, metavar="HUNK", help="Only this hunk.")
+
+
+@proposal.command()
+@click.argument("proposal", metavar="ID")
+@common
+def hunks(out: Out, proposal: str) -> None:
+    """List the hunks of proposal ID, where they are in the live text, and what does not fit.
+
+    The first column is what `accept --hunk` and `reject --hunk` take, or a unique prefix of it.
+    """
+
+    async def look(angelos: Angelos) -> Pending:
+        return await (await find_proposal(angelos, proposal)).pending()
+
+    pending = out.ask(look)
+    lines = [printable(line) for line in hunk_lines(pending)]
+    out.show(pending, "\n".join(lines))
+
+
 @proposal.command()
 @click.argument("proposal", metavar="ID")
 @click.option("--comment", default="", help="A comment on it; kept in the audit log.")
+@_CELLS
+@_HUNKS
 @common
-def accept(out: Out, proposal: str, comment: str) -> None:
+def accept(
+    out: Out, proposal: str, comment: str, cells: tuple[str, ...], hunks: tuple[str, ...]
+) -> None:
     """Let proposal ID, exactly as it is now, into the live documents.
 
     People see it in their open notebooks at once. It becomes part of main after its tests, and is
-    approved by this if you may approve it. A unique prefix of the ID is enough.
+    approved by this if you may approve it. With --cell or --hunk, each as often as needed, a part
+    of it enters as a proposal of its own, and the rest stays open. A unique prefix of the ID is
+    enough.
     """
 
     async def accept(angelos: Angelos) -> ProposalView:
         handle = await find_proposal(angelos, proposal)
-        return await handle.accept((await handle.view()).digest, comment)
+        digest = (await handle.view()).digest
+        return await handle.accept(digest, comment, part=await _part(handle, cells, hunks))
 
     view = out.ask(accept)
     out.show(view, describe(view))
@@ -192,13 +224,22 @@ def approve(out: Out, proposal: str, comment: str, wait: float) -> None:
 @proposal.command()
 @click.argument("proposal", metavar="ID")
 @click.option("--comment", default="", help="Why; kept in the audit log.")
+@_CELLS
+@_HUNKS
 @common
-def reject(out: Out, proposal: str, comment: str) -> None:
-    """Reject proposal ID; a unique prefix of it is enough."""
+def reject(
+    out: Out, proposal: str, comment: str, cells: tuple[str, ...], hunks: tuple[str, ...]
+) -> None:
+    """Reject proposal ID; a unique prefix of it is enough.
+
+    With --cell or --hunk, each as often as needed, only that part of it; the rest is tested again,
+    and approvals are asked for again.
+    """
 
     async def reject(angelos: Angelos) -> ProposalView:
         handle = await find_proposal(angelos, proposal)
-        return await handle.reject((await handle.view()).digest, comment)
+        digest = (await handle.view()).digest
+        return await handle.reject(digest, comment, part=await _part(handle, cells, hunks))
 
     view = out.ask(reject)
     out.show(view, describe(view))
@@ -221,6 +262,55 @@ def describe(view: ProposalView) -> str:
     if view.at:
         lines.append(f"  {when(view.at)}, by {view.author}, digest {view.digest[:12]}")
     return "\n".join(lines)
+
+
+def hunk_lines(pending: Pending) -> list[str]:
+    """Return a proposal's hunks for people to read, one below the other."""
+    lines: list[str] = []
+    for hunk in pending.hunks:
+        place = f"{hunk.path} cell {hunk.cell}" if hunk.cell else hunk.path
+        where = f", line {hunk.at}" if hunk.at else ""
+        lines.append(f"{hunk.id}  {hunk.state}  {hunk.kind}  {place}{where}")
+        lines += [f"  - {row}" for row in hunk.before.splitlines()]
+        lines += [f"  + {row}" for row in hunk.after.splitlines()]
+    for conflict in pending.conflicts:
+        place = f"{conflict.path} cell {conflict.cell}" if conflict.cell else conflict.path
+        lines.append(f"does not fit any more: {place}, which is now")
+        lines += [f"  | {row}" for row in conflict.current.splitlines()]
+    return lines or ["It has no hunks."]
+
+
+async def _part(
+    handle: Proposal, cells: tuple[str, ...], hunks: tuple[str, ...]
+) -> PartChoice | None:
+    """Return the part that options name; None for the whole."""
+    if not cells and not hunks:
+        return None
+    return part_named(await handle.pending(), cells, hunks)
+
+
+def part_named(pending: Pending, cells: Sequence[str], hunks: Sequence[str]) -> PartChoice:
+    """Return the part of a proposal that ids of cells and prefixes of hunks name."""
+    from angelos.core.errors import InvalidInput
+    from angelos.core.pending import PartChoice
+
+    pairs: list[tuple[str, str]] = []
+    for cell in cells:
+        places = {(h.path, h.cell) for h in pending.hunks if cell and h.cell == cell}
+        if len(places) != 1:
+            problem = "is in several notebooks" if places else "is not in this proposal"
+            raise InvalidInput(f"Cell {cell!r} {problem}.", hint="Name its hunks with --hunk.")
+        pairs += places
+    ids: list[HunkId] = []
+    for prefix in hunks:
+        matching = {h.id for h in pending.hunks if prefix and h.id.startswith(prefix)}
+        if len(matching) != 1:
+            raise InvalidInput(
+                f"{prefix!r} names {len(matching)} hunks of this proposal.",
+                hint="`angelos proposal hunks ID` lists them.",
+            )
+        ids += matching
+    return PartChoice(cells=tuple(pairs), hunks=tuple(ids))
 
 
 async def _settled(proposal: Proposal, wait: float) -> ProposalView:

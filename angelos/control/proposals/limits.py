@@ -38,7 +38,7 @@ def room_for(
         limits: What is allowed.
     """
     records = state.proposals.values()
-    own = [record for record in records if record.author == author]
+    own = [record for record in records if record.author == author and record.part_of is None]
     if sum(record.undecided for record in own) >= limits.open_proposals:
         return f"{author} has {limits.open_proposals} open proposals"
     if sum(record.at > now - HOUR_S for record in own) >= limits.proposals_per_hour:

@@ -7,6 +7,7 @@ from typing import cast
 from angelos.control.proposals.service import ProposalService
 from angelos.control.service import Control
 from angelos.core.api import (
+    PartReview,
     ProposalList,
     ProposalState,
     ProposalView,
@@ -108,11 +109,11 @@ def _reviewing(proposals: ProposalService) -> list[Route]:
         proposal = ProposalId(call.params["proposal"])
         return await proposals.approve(call.principal, proposal, call.body, call.trace)
 
-    async def accept(call: Call[Review]) -> ProposalView:
+    async def accept(call: Call[PartReview]) -> ProposalView:
         proposal = ProposalId(call.params["proposal"])
         return await proposals.accept(call.principal, proposal, call.body, call.trace)
 
-    async def reject(call: Call[Review]) -> ProposalView:
+    async def reject(call: Call[PartReview]) -> ProposalView:
         proposal = ProposalId(call.params["proposal"])
         return await proposals.reject(call.principal, proposal, call.body, call.trace)
 
@@ -131,17 +132,17 @@ def _reviewing(proposals: ProposalService) -> list[Route]:
             "/proposals/{proposal}/accept",
             Permission.documents_edit,
             accept,
-            request=Review,
+            request=PartReview,
             response=ProposalView,
-            summary="Let a proposal enter the live documents; its tests go on",
+            summary="Let a proposal, or a part of it, enter the live documents; its tests go on",
         ),
         Route(
             "POST",
             "/proposals/{proposal}/reject",
             Permission.proposals_review,
             reject,
-            request=Review,
+            request=PartReview,
             response=ProposalView,
-            summary="Reject a proposal",
+            summary="Reject a proposal, or a part of it",
         ),
     ]

@@ -26,6 +26,7 @@ from angelos.control.state.proposals import short_diffs, without_diffs
 from angelos.control.views import proposal_view
 from angelos.core.api import (
     SETTLED,
+    PartReview,
     ProposalState,
     ProposalView,
     Reason,
@@ -52,6 +53,7 @@ from angelos.core.facts import (
 )
 from angelos.core.ids import ProposalId, Revision, is_id, is_revision, new_proposal_id
 from angelos.core.paths import safe_path
+from angelos.core.pending import PartChoice, is_all_that_is_open, open_part, part_of
 from angelos.core.permissions import Permission, Principal
 from angelos.core.policy.access import require
 from angelos.core.policy.engine import Decision
@@ -362,14 +364,19 @@ class ProposalService:
         return proposal_view(self._record(proposal))
 
     async def accept(
-        self, principal: Principal, proposal: ProposalId, body: Review, trace: str = ""
+        self, principal: Principal, proposal: ProposalId, body: PartReview, trace: str = ""
     ) -> ProposalView:
         """Let a proposal enter the live documents of `dev`; `main` still needs its tests.
 
-        Where the person may approve it too, and it waits for that, it is their approval.
+        Where the person may approve it too it is their approval. A part of it becomes a proposal
+        of its own, whose author is the same; the rest stays open.
+
+        Returns:
+            The proposal, or the one that the part has become.
 
         Raises:
             Conflict: The digest is not the proposal's, or it is decided already.
+            InvalidInput: Some of the part is not in the proposal.
             Stale: The same lines have changed in `dev` since; nothing entered.
         """
         record = self._record(proposal)
@@ -380,16 +387,10 @@ class ProposalService:
                 raise Conflict(
                     f"{proposal} can no longer be accepted, it is {record.state}: {record.reason}"
                 )
-            dev = await self._context.repository.merge(proposal)
-            accepted = self._projection.fact(
-                ProposalMerged(),
-                proposal,
-                principal.id,
-                key=hash_id(Kind.proposal_merged, proposal),
-                revision=dev,
-                trace=trace,
-            )
-            await self._projection.append(accepted)
+            if body.part is not None:
+                record = await self._taken(principal, record, body.part, trace)
+            proposal = record.id
+            await self._enter(principal, record, trace)
         if self._record(proposal).state == "waiting":
             try:
                 require(principal, Permission.proposals_review)  # a kernel's token has it not
@@ -400,16 +401,88 @@ class ProposalService:
                 )
         return proposal_view(self._record(proposal))
 
+    async def _taken(
+        self, principal: Principal, record: ProposalRecord, choice: PartChoice, trace: str
+    ) -> ProposalRecord:
+        """Return a part of a proposal as a proposal of its own; all that is open is the whole."""
+        pending = await self._context.repository.pending(record.id)
+        part = open_part(pending, choice)
+        if is_all_that_is_open(pending, part):
+            return record
+        own_id = new_proposal_id(int(self._context.clock.time() * 1000))
+        proposed = await self._context.repository.take_part(part, own_id)
+        received = _received(proposed, record.generation, live=False)
+        received = msgspec.structs.replace(received, part_of=record.id, hunks=part.hunks)
+        key = hash_id(Kind.proposal_received, proposed.id)
+        await self._projection.append(
+            self._projection.fact(
+                received,
+                proposed.id,
+                principal.id,
+                key=key,
+                on_behalf_of=record.author,
+                trace=trace,
+            )
+        )
+        return self._record(proposed.id)
+
+    async def _enter(self, principal: Principal, record: ProposalRecord, trace: str) -> None:
+        """Merge a proposal into `dev` in a person's name; the repository's lock is held."""
+        merged = await self._merged_by(principal, record)
+        try:
+            dev = await self._context.repository.merge(record.id)
+        except Stale as error:
+            if record.part_of is not None:  # a part waits for nobody beside who took it
+                reason = f"It could not be merged into dev: {error.detail}"
+                await self._projection.append(
+                    self._projection.fact(
+                        ProposalRejected(digest=record.digest, reason=reason),
+                        record.id,
+                        principal.id,
+                        trace=trace,
+                    )
+                )
+            raise
+        await self._projection.append(
+            self._projection.fact(
+                merged,
+                record.id,
+                principal.id,
+                key=hash_id(Kind.proposal_merged, record.id),
+                revision=dev,
+                trace=trace,
+            )
+        )
+
+    async def _merged_by(self, principal: Principal, record: ProposalRecord) -> ProposalMerged:
+        """Return the fact of an acceptance, which is an approval where the person may approve."""
+        if record.state == "waiting":
+            return ProposalMerged()  # they approve what its tests said as well
+        try:
+            require(principal, Permission.proposals_review)  # a kernel's token has it not
+            review = Review(digest=record.digest)
+            _, solo = await self._reviewed(principal, "approve", record.id, review)
+        except Forbidden as error:
+            log.info("%s accepts %s and does not approve it: %s", principal.id, record.id, error)
+            return ProposalMerged()
+        generation = principal.generation
+        return ProposalMerged(digest=record.digest, generation=generation, solo=solo)
+
     async def reject(
-        self, principal: Principal, proposal: ProposalId, body: Review, trace: str = ""
+        self, principal: Principal, proposal: ProposalId, body: PartReview, trace: str = ""
     ) -> ProposalView:
         """Reject a proposal that is not part of `main` yet; if it was accepted it leaves `dev`.
+
+        Of a proposal that waits a part may be rejected: the rest goes on, under another digest.
 
         Raises:
             Conflict: The digest is not the proposal's, or it is decided already.
             Forbidden: The policy does not allow it.
+            InvalidInput: Some of the part is not in the proposal.
         """
         record, _ = await self._reviewed(principal, "reject", proposal, body)
+        if body.part is not None and await self._narrowed(principal, record, body.part, body):
+            return proposal_view(self._record(proposal))
         async with self._context.locks[record.repo]:
             record = self._record(proposal)
             if not record.undecided or await self._pipeline.is_main(record):
@@ -427,6 +500,28 @@ class ProposalService:
                 )
             )
         return proposal_view(self._record(proposal))
+
+    async def _narrowed(
+        self, principal: Principal, record: ProposalRecord, choice: PartChoice, body: Review
+    ) -> bool:
+        """Withdraw a part of a proposal; return False if that is all of it."""
+        async with self._context.locks[record.repo]:
+            record = self._record(record.id)
+            if not record.undecided or await self._pipeline.is_main(record):
+                raise Conflict(
+                    f"No part of {record.id} can be rejected any more, it is {record.state}."
+                )
+            pending = await self._context.repository.pending(record.id)
+            part = part_of(pending, choice)
+            if len(part.hunks) == len(pending.hunks):
+                return False
+            rest = await self._context.repository.withdraw_part(part, principal.id, body.comment)
+            await self._projection.until(
+                lambda state: state.proposals[record.id].digest == rest.digest,
+                subject=record.id,
+                timeout_s=self._context.config.merge_wait_s,
+            )
+        return True
 
     async def _reviewed(
         self, principal: Principal, action: str, proposal: ProposalId, body: Review

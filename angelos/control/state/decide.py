@@ -89,6 +89,7 @@ _FOLDS: dict[str, tuple[Fold, ...]] = {
     Kind.proposal_received: (proposals.received,),
     Kind.proposal_refused: (proposals.received,),
     Kind.proposal_merged: (proposals.moved,),
+    Kind.proposal_narrowed: (proposals.moved,),
     Kind.proposal_testing: (proposals.moved,),
     Kind.proposal_tested: (proposals.moved,),
     Kind.proposal_waiting: (proposals.moved,),

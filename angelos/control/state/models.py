@@ -113,8 +113,12 @@ class ProposalRecord(Message, frozen=True, kw_only=True):
     approvals: tuple[PrincipalId, ...] = ()
     approved_under: dict[PrincipalId, int] = {}
     """The generation of each approver when they approved."""
+    accepted_by: tuple[PrincipalId, ...] = ()
+    """Who of the approvers approved by accepting it into `dev`, whatever its tests say."""
     revision: Revision | None = None
     trace: str = ""
+    part_of: ProposalId | None = None
+    """The proposal of which a person took this part."""
 
     @property
     def paths(self) -> tuple[str, ...]:

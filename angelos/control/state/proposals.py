@@ -24,6 +24,8 @@ from angelos.core.facts import (
     Fact,
     Kind,
     ProposalApproved,
+    ProposalMerged,
+    ProposalNarrowed,
     ProposalReceived,
     ProposalRefused,
     ProposalRejected,
@@ -32,7 +34,8 @@ from angelos.core.facts import (
     ProposalTesting,
     ProposalWaiting,
 )
-from angelos.core.ids import ProposalId
+from angelos.core.findings import GateFinding
+from angelos.core.ids import PrincipalId, ProposalId
 from angelos.core.repository import Change
 
 KEEP_DIFFS = 200_000
@@ -47,23 +50,24 @@ Step = Callable[[ProposalRecord, Fact, ControlState], dict[str, Any] | None]
 
 def received(state: ControlState, fact: Fact) -> ControlState:
     """Record a new proposal, received or refused."""
-    proposal = ProposalId(fact.subject)
+    proposal, author = ProposalId(fact.subject), fact.actor
     if proposal in state.proposals:
         return state
     if fact.kind == Kind.proposal_refused:
         data = fact.read(ProposalRefused)
         digest, changes, proposal_state, reason = "", (), "refused", data.reason
-        generation = 0
+        generation, part_of = 0, None
     else:
         data = fact.read(ProposalReceived)
         digest, changes, reason = data.digest, data.changes, _PENDING
         proposal_state = "received" if data.live else "pending"
-        generation = data.generation
+        generation, part_of = data.generation, data.part_of
+        author = data.author if part_of else author  # the actor is who took the part
     record = ProposalRecord(
         id=proposal,
         repo=data.repo,
         base=data.base,
-        author=fact.actor,
+        author=author,
         message=data.message,
         digest=digest,
         changes=changes,
@@ -72,6 +76,7 @@ def received(state: ControlState, fact: Fact) -> ControlState:
         generation=generation,
         reason=reason,
         trace=fact.trace,
+        part_of=part_of,
     )
     return replace(state, proposals=_kept({**state.proposals, proposal: record}))
 
@@ -92,10 +97,50 @@ def moved(state: ControlState, fact: Fact) -> ControlState:
     return replace(state, proposals=proposals if changed.open else _kept(proposals))
 
 
-def _merged(record: ProposalRecord, _: Fact, __: ControlState) -> dict[str, Any] | None:
-    if record.state != "received":
-        return {"merged": True} if record.undecided else None
-    return {"state": "pending", "merged": True, "reason": "It is in dev and waits for its tests."}
+def _merged(record: ProposalRecord, fact: Fact, state: ControlState) -> dict[str, Any] | None:
+    if not record.undecided:
+        return None
+    changes: dict[str, Any] = {"merged": True, **_approved_by_accepting(record, fact, state)}
+    if record.state == "received":
+        changes |= {"state": "pending", "reason": "It is in dev and waits for its tests."}
+    return changes
+
+
+def _approved_by_accepting(
+    record: ProposalRecord, fact: Fact, state: ControlState
+) -> dict[str, Any]:
+    """Return what changes where whoever accepted a proposal approved its digest by that."""
+    data = fact.read(ProposalMerged)
+    person = fact.actor.startswith("person/") and not over(state, fact.actor, data.generation)
+    if data.digest != record.digest or not person or fact.actor in record.approvals:
+        return {}
+    approvals = (*record.approvals, fact.actor)
+    return {
+        "approvals": distinct(state.makers, approvals, record.author, solo=data.solo),
+        "approved_under": {**record.approved_under, fact.actor: data.generation},
+        "accepted_by": (*record.accepted_by, fact.actor),
+    }
+
+
+def _narrowed(record: ProposalRecord, fact: Fact, __: ControlState) -> dict[str, Any] | None:
+    if not record.undecided or record.state == "received":
+        return None
+    data = fact.read(ProposalNarrowed)
+    return {
+        "digest": data.digest,
+        "changes": data.changes,
+        "state": "pending",
+        "reason": f"{fact.actor} rejected a part of it. {data.reason}".strip(),
+        "candidate": None,
+        "candidate_main": None,
+        "outcome": None,
+        "steps": (),
+        "findings": (),
+        "needs": 0,
+        "approvals": (),
+        "approved_under": {},
+        "accepted_by": (),
+    }
 
 
 def _testing(record: ProposalRecord, fact: Fact, __: ControlState) -> dict[str, Any] | None:
@@ -128,7 +173,20 @@ def _tested(record: ProposalRecord, fact: Fact, __: ControlState) -> dict[str, A
         "steps": data.steps,
         "findings": (*record.findings, *data.findings),
         "reason": data.reason,
+        "approvals": _after_tests(record, data.findings),
     }
+
+
+def _after_tests(
+    record: ProposalRecord, findings: tuple[GateFinding, ...]
+) -> tuple[PrincipalId, ...]:
+    """Return the approvals that count after the tests.
+
+    Whoever accepted the text has not seen what its tests found out.
+    """
+    if not findings:
+        return record.approvals
+    return tuple(person for person in record.approvals if person not in record.accepted_by)
 
 
 def _waiting(record: ProposalRecord, fact: Fact, state: ControlState) -> dict[str, Any] | None:
@@ -215,6 +273,7 @@ def _shortened(change: Change, keep: int) -> Change:
 
 _STEPS: dict[str, Step] = {
     Kind.proposal_merged: _merged,
+    Kind.proposal_narrowed: _narrowed,
     Kind.proposal_testing: _testing,
     Kind.proposal_tested: _tested,
     Kind.proposal_waiting: _waiting,

@@ -150,6 +150,8 @@ class Model:
         text = "".join(rows)
         dev, main = await self.look()
         proposal = new_proposal_id()
+        # The text of `dev` as it is proposes what `main` lacks of it.
+        start = main if text == self.texts[base] and base not in self.line else self.texts[base]
         try:
             await self.git.propose(
                 proposal, self.repo, base, [NewText(path="a.txt", text=text)], ADA, "why"
@@ -169,9 +171,9 @@ class Model:
         self.known |= set(rows)
         now, same = await self.look()
         assert same == main
-        assert now == merge_text(self.texts[base], dev, text).text
-        assert now == text or dev != self.texts[base]
-        self.merged[proposal] = (self.texts[base], text)
+        assert now == merge_text(start, dev, text).text
+        assert now == text or dev != start
+        self.merged[proposal] = (start, text)
         self.texts[revision] = now
 
     async def promote(self, rng):

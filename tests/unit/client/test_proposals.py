@@ -8,7 +8,8 @@ import pytest
 from angelos.client import proposals
 from angelos.core import errors
 from angelos.core.api import SETTLED
-from angelos.core.ids import new_proposal_id
+from angelos.core.ids import HunkId, new_proposal_id
+from angelos.core.pending import PartChoice
 from angelos.core.repository import DeleteFile, NewText
 from tests.unit.client.fake_server import angelos, world
 
@@ -103,3 +104,16 @@ async def test_proposals_are_listed_by_state_and_repository(world, angelos):
     (view,) = await angelos.proposals.list(state="testing", repo="study")
     assert view.id == "prop-1"
     assert world.sent() == ["GET /proposals?state=testing&repo=study&limit=50"]
+
+
+async def test_a_part_is_named_by_its_hunks(world, angelos):
+    proposal = angelos.proposals["prop-1"]
+    part = PartChoice(cells=(("a.ipynb", "one"),), hunks=(HunkId("f" * 16),))
+    for verdict in ("accept", "reject"):
+        world.answers[f"POST /proposals/prop-1/{verdict}"] = (200, world.proposal())
+        await getattr(proposal, verdict)("d" * 64, part=part)
+        assert world.body() == {
+            "digest": "d" * 64,
+            "comment": "",
+            "part": {"paths": [], "cells": [["a.ipynb", "one"]], "hunks": ["f" * 16]},
+        }

@@ -18,7 +18,7 @@ from angelos.core.api import PersonView, SubmitProposal
 from angelos.core.errors import Conflict, NotFound, Stale
 from angelos.core.facts import Kind, TaskResult
 from angelos.core.grants import check_grant
-from angelos.core.ids import CommandId, PrincipalId, ProposalId, Revision, fact_of
+from angelos.core.ids import CommandId, HunkId, PrincipalId, ProposalId, Revision, fact_of
 from angelos.core.messages import (
     CancelTask,
     Checkout,
@@ -29,6 +29,15 @@ from angelos.core.messages import (
     Tier,
     decode,
     decode_payload,
+)
+from angelos.core.pending import (
+    ChangeKind,
+    HunkState,
+    Part,
+    Pending,
+    PendingHunk,
+    part_digest,
+    without_hunks,
 )
 from angelos.core.permissions import OWNER, Principal, Role
 from angelos.core.policy.access import policy_in_force
@@ -65,6 +74,8 @@ class FakeRepository:
         self.merged: list[ProposalId] = []
         self.reverted: list[ProposalId] = []
         self.withdrawn: list[ProposalId] = []
+        self.parts: dict[ProposalId, list[ProposalId]] = {}
+        self.journal: MemoryJournal | None = None
         self.calls: list[str] = []
         self.serial = 0
         first = self._commit(repo, dict(FILES if files is None else files), None)
@@ -145,6 +156,50 @@ class FakeRepository:
             files = self.files[answer.repo][dev] | texts
             self.heads[answer.repo, "dev"] = self._commit(answer.repo, files, dev)
         return self.heads[answer.repo, "dev"]
+
+    async def pending(self, proposal: ProposalId) -> Pending:
+        """Each file is a hunk."""
+        answer, texts = self.proposed[proposal]
+        taken = {h for p in self.parts.get(proposal, []) for h in self.proposed[p][1]}
+        dev = self.heads[answer.repo, "dev"]
+        hunks = []
+        for path in texts:
+            state = HunkState.accepted if path in taken else HunkState.open
+            hunk = PendingHunk(id=HunkId(path), path=path, kind=ChangeKind.text, state=state)
+            hunks.append(hunk)
+        return Pending(
+            id=proposal, repo=answer.repo, base=answer.base, author=answer.author,
+            message=answer.message, digest=answer.digest, hunks=tuple(hunks), dev=dev, at=0.0,
+        )  # fmt: skip
+
+    async def take_part(self, part: Part, own_id: ProposalId) -> Proposed:
+        self.calls.append(f"take {part.proposal}")
+        for other in self.parts.setdefault(part.proposal, []):
+            if self.proposed[other][0].digest == part.digest:
+                return self.proposed[other][0]
+        self.parts[part.proposal].append(own_id)
+        return self._narrowed(part, set(part.hunks), own_id)
+
+    async def withdraw_part(self, part: Part, by: PrincipalId, reason: str) -> Proposed:
+        left = without_hunks(await self.pending(part.proposal), part)
+        answer = self._narrowed(part, {*left}, part.proposal)
+        changes = msgspec.to_builtins(answer.changes)
+        data = {"digest": answer.digest, "changes": changes, "reason": reason}
+        fact = make_fact(Kind.proposal_narrowed, part.proposal, actor=by, data=data)
+        assert self.journal is not None
+        await self.journal.append([fact])
+        return answer
+
+    def _narrowed(self, part: Part, hunks: set[str], own_id: ProposalId) -> Proposed:
+        whole, texts = self.proposed[part.proposal]
+        texts = {path: text for path, text in texts.items() if path in hunks}
+        before = self._at(whole.repo, whole.base)
+        digest = part_digest(part.version, tuple(sorted(map(HunkId, hunks))), ())
+        answer = msgspec.structs.replace(
+            whole, id=own_id, digest=digest, changes=self._changes(before, before | texts)
+        )
+        self.proposed[own_id] = (answer, texts)
+        return answer
 
     async def candidate(self, proposal: ProposalId) -> Candidate:
         answer, texts = self.proposed[proposal]
@@ -391,6 +446,7 @@ class World:
         self.clock = clock
         self.journal, self.queue = MemoryJournal(clock), MemoryEnvelopeQueue(clock=clock)
         self.repository, self.signals = FakeRepository(), FakeSignals()
+        self.repository.journal = self.journal
         self.key = SigningKey.generate()
         self.nodes: list[FakeNode] = []
         self.people: Any = FakePeople(PERSON, REVIEWER, REVIEWER2, OPERATOR, VIEWER)

@@ -9,7 +9,7 @@ import pytest
 
 from angelos.control.identity.tokens import KERNEL_SCOPES
 from angelos.control.proposals.limits import AuthorLimits
-from angelos.core.api import Review
+from angelos.core.api import PartReview, Review
 from angelos.core.errors import Busy, Conflict, Forbidden, InvalidInput, NotFound, Stale
 from angelos.core.facts import Kind
 from angelos.core.ids import new_proposal_id
@@ -237,9 +237,9 @@ async def test_too_many_open_proposals_are_refused(clock):
         with pytest.raises(Busy, match="1 open proposals"):
             await control.proposals.propose(ADA, "study", edit("b.py"))
         await control.proposals.propose(PERSON, "study", edit("b.py"))  # others are not affected
-        await control.proposals.reject(REVIEWER, view.id, Review(digest=view.digest))
+        await control.proposals.reject(REVIEWER, view.id, PartReview(digest=view.digest))
         view = await control.proposals.propose(ADA, "study", edit("a.py", "once more"))
-        await control.proposals.reject(REVIEWER, view.id, Review(digest=view.digest))
+        await control.proposals.reject(REVIEWER, view.id, PartReview(digest=view.digest))
         with pytest.raises(Busy, match="2 proposals in the last hour"):
             await control.proposals.propose(ADA, "study", edit("a.py", "a third"))
         clock.advance(3601)
@@ -277,7 +277,7 @@ async def test_a_person_rejects_even_while_it_is_tested(world):
         node.program = lambda _: None
         view = await control.proposals.propose(ADA, "study", edit())
         await world.settled(lambda s: sum(t.state == "running" for t in s.tasks.values()) == 2)
-        body = Review(digest=view.digest, comment="not now")
+        body = PartReview(digest=view.digest, comment="not now")
         view = await control.proposals.reject(REVIEWER, view.id, body)
         assert view.state == "rejected"
         assert "not now" in view.reason
@@ -293,7 +293,7 @@ async def test_what_is_main_cannot_be_rejected(world):
         view = await control.proposals.propose(ADA, "study", edit())
         await world.reaches(view.id, "promoted")
         with pytest.raises(Conflict, match="rollback") as caught:
-            await control.proposals.reject(REVIEWER, view.id, Review(digest=view.digest))
+            await control.proposals.reject(REVIEWER, view.id, PartReview(digest=view.digest))
         assert "rollback" in caught.value.hint
 
 
@@ -403,7 +403,7 @@ async def test_what_a_person_proposes_live_is_in_dev_at_once_and_leaves_it_when_
         view = await control.proposals.propose(PERSON, "study", edit(live=True))
         assert view.in_dev
         assert world.repository.merged == [view.id]
-        await control.proposals.reject(REVIEWER, view.id, Review(digest=view.digest))
+        await control.proposals.reject(REVIEWER, view.id, PartReview(digest=view.digest))
         await world.settled(lambda s: s.proposals[view.id].reverted)
         assert world.repository.reverted == [view.id]
 
@@ -424,16 +424,16 @@ async def test_a_person_accepts_into_dev_what_is_still_tested(world):
         view = await control.proposals.propose(ADA, "study", edit())
         await world.settled(lambda s: s.proposals[view.id].state == "testing")
         with pytest.raises(Conflict, match="not what"):
-            await control.proposals.accept(PERSON, view.id, Review(digest="0" * 64))
-        view = await control.proposals.accept(PERSON, view.id, Review(digest=view.digest))
+            await control.proposals.accept(PERSON, view.id, PartReview(digest="0" * 64))
+        view = await control.proposals.accept(PERSON, view.id, PartReview(digest=view.digest))
         assert (view.state, view.in_dev) == ("testing", True)
-        await control.proposals.accept(PERSON, view.id, Review(digest=view.digest))
+        await control.proposals.accept(PERSON, view.id, PartReview(digest=view.digest))
         assert world.repository.merged == [view.id]
         (accepted,) = await world.facts(Kind.proposal_merged)
         assert accepted.actor == PERSON.id
-        await control.proposals.reject(REVIEWER, view.id, Review(digest=view.digest))
+        await control.proposals.reject(REVIEWER, view.id, PartReview(digest=view.digest))
         with pytest.raises(Conflict, match="no longer be accepted"):
-            await control.proposals.accept(PERSON, view.id, Review(digest=view.digest))
+            await control.proposals.accept(PERSON, view.id, PartReview(digest=view.digest))
         await world.settled(lambda s: s.proposals[view.id].reverted)
         assert world.repository.reverted == [view.id]
 
@@ -446,7 +446,7 @@ async def test_a_token_that_may_not_review_does_not_approve_by_accepting(world):
         toml = FILES["angelos.toml"].decode() + "# more\n"
         view = await control.proposals.propose(PERSON, "study", edit("angelos.toml", toml))
         view = await control.proposals.view(view.id, wait_s=10)
-        view = await control.proposals.accept(kernel, view.id, Review(digest=view.digest))
+        view = await control.proposals.accept(kernel, view.id, PartReview(digest=view.digest))
         assert (view.state, view.needs, view.approvals) == ("waiting", 2, ())
 
 
@@ -457,7 +457,7 @@ async def test_whoever_may_approve_approves_by_accepting(world):
         view = await control.proposals.propose(PERSON, "study", edit("angelos.toml", toml))
         view = await control.proposals.view(view.id, wait_s=10)
         assert (view.state, view.needs) == ("waiting", 2)
-        view = await control.proposals.accept(REVIEWER, view.id, Review(digest=view.digest))
+        view = await control.proposals.accept(REVIEWER, view.id, PartReview(digest=view.digest))
         assert (view.needs, view.in_dev, view.approvals) == (1, True, (REVIEWER.id,))
-        view = await control.proposals.accept(PERSON, view.id, Review(digest=view.digest))
+        view = await control.proposals.accept(PERSON, view.id, PartReview(digest=view.digest))
         assert view.approvals == (REVIEWER.id,), "nobody approves their own"
