@@ -76,6 +76,11 @@ class Backend(Protocol):
         ...
 
     @property
+    def at_root(self) -> Sequence[Route]:
+        """Return what monitoring reads, at the root."""
+        ...
+
+    @property
     def refusals(self) -> Refusals:
         """Return what takes refused calls."""
         ...
@@ -98,6 +103,7 @@ class Binding:
         self.live = JupyterLiveDocuments()
         self.server: Backend | None = None
         self.routes = RouteTable([])
+        self.at_root = RouteTable([], prefix="")
         self.state = ServerState.starting
         self.failure = ""
         self.presence = Presence()
@@ -113,6 +119,7 @@ class Binding:
         if not any(route.path == "/openapi.json" for route in routes):
             routes.append(openapi_route(routes))
         self.server, self.routes, self.failure = server, RouteTable(routes), ""
+        self.at_root = RouteTable(list(server.at_root), prefix="")
         self.state = ServerState.running
 
     def unbind(self) -> None:

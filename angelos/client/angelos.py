@@ -222,6 +222,15 @@ class Angelos:
         """
         return await self._transport.call("GET", "/status", api.StatusView)
 
+    async def load(self) -> api.LoadView:
+        """Return how busy the system is now: open tasks, queues, and the load of each node.
+
+        Raises:
+            Forbidden: The caller may not read nodes.
+            Unavailable: The server cannot be reached.
+        """
+        return await self._transport.call("GET", "/load", api.LoadView)
+
     def events(
         self,
         after: Offset = START,

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from angelos.core.facts import RestartCause, StepResult, TaskResult
+from angelos.core.facts import NodeLoad, RestartCause, StepResult, TaskResult
 from angelos.core.findings import GateFinding
 from angelos.core.ids import CommandId, Offset, PrincipalId, ProposalId, Revision, TaskId
 from angelos.core.messages import Input, Limits, Message, Tier
@@ -325,6 +325,38 @@ class RestartView(View, frozen=True, kw_only=True):
     """When it happened last."""
     cause: RestartCause
     exit_code: int | None = None
+
+
+class NodeLoadView(View, frozen=True, kw_only=True):
+    """How busy a connected node is, as it says itself."""
+
+    id: PrincipalId
+    at: float
+    """When the hub got it (Unix seconds)."""
+    load: NodeLoad
+    queue_waiting: int = 0
+    """Envelopes that wait in its queue."""
+
+
+class LoadView(View, frozen=True, kw_only=True):
+    """How busy the system is now."""
+
+    at: float
+    tasks: dict[str, int]
+    """Open tasks by state."""
+    finished: dict[str, int]
+    """Tasks that ended since the server started, by status."""
+    proposals: dict[str, int]
+    """By state."""
+    queue: dict[str, int]
+    """Envelopes that wait, by lane."""
+    nodes: tuple[NodeLoadView, ...]
+    """Of the nodes that are connected to this server."""
+    server_cpu: float = 0.0
+    """Processors that the server's own process uses, 0 to their number."""
+    server_resident_bytes: int = 0
+    banner: str = ""
+    restarts: tuple[RestartView, ...] = ()
 
 
 class StatusView(View, frozen=True, kw_only=True):

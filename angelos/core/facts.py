@@ -66,6 +66,7 @@ class Kind(StrEnum):
     node_enrolled = "node.enrolled"  # subject: node/<name>
     node_connected = "node.connected"
     node_disconnected = "node.disconnected"
+    node_load = "node.load"  # the hub keeps the last one, and the journal none
     agent_enrolled = "agent.enrolled"  # subject: agent/<name>
     agent_connected = "agent.connected"
     agent_disconnected = "agent.disconnected"
@@ -108,7 +109,7 @@ class Kind(StrEnum):
     rollback_done = "rollback.done"  # subject: <repo>:main; revision: its new head
 
 
-EPHEMERAL: frozenset[str] = frozenset({Kind.task_output, Kind.document_edited})
+EPHEMERAL: frozenset[str] = frozenset({Kind.task_output, Kind.document_edited, Kind.node_load})
 """Kinds that the audit log does not keep; every other kind, known or not, lasts."""
 
 
@@ -303,6 +304,28 @@ class NodeDisconnected(FactPayload, frozen=True, kw_only=True):
 
     kind: ClassVar[Kind] = Kind.node_disconnected
     code: str = ""
+
+
+class NodeLoad(FactPayload, frozen=True, kw_only=True):
+    """How busy a node is; what is 0 it may not be able to measure."""
+
+    kind: ClassVar[Kind] = Kind.node_load
+    cpu: float = 0.0
+    """Share of the machine's processors that is busy, 0 to 1."""
+    memory_bytes: int = 0
+    """That the machine uses."""
+    resident_bytes: int = 0
+    """That the node's own process uses."""
+    disk_free_bytes: int = 0
+    slots: int = 0
+    """Tasks that may run at the same time."""
+    slots_busy: int = 0
+    slots_waiting: int = 0
+    """Tasks on the node that wait for a slot."""
+    boxes_ready: int = 0
+    """Boxes started ahead."""
+    boxes_open: int = 0
+    """Boxes with a program in them."""
 
 
 class PartRestarted(FactPayload, frozen=True, kw_only=True):
@@ -752,6 +775,7 @@ PAYLOADS: dict[str, type[FactPayload]] = {
         NodeEnrolled,
         NodeConnected,
         NodeDisconnected,
+        NodeLoad,
         PartRestarted,
         AgentEnrolled,
         AgentConnected,

@@ -730,6 +730,16 @@ class Channel(Protocol):
 
     peer: PrincipalId
 
+    @property
+    def online(self) -> bool:
+        """Whether there is a connection now."""
+        ...
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is a connection, and the peer has processed all that was sent."""
+        ...
+
     async def send(self, batch: Sequence[Item]) -> None:
         """Send a batch; waits while the peer has given no credit. Raises `Unavailable`."""
         ...

@@ -16,10 +16,16 @@ from tornado.httputil import HTTPServerRequest
 from tornado.web import Application, RequestHandler
 
 from angelos.adapters.identity.authority import Pki
-from angelos.adapters.net.http import NoSuchRoute, PrincipalOf, mount, refusal_of
+from angelos.adapters.net.http import (
+    NoSuchRoute,
+    PrincipalOf,
+    mount,
+    mount_at_root,
+    refusal_of,
+)
 from angelos.adapters.net.websocket import CHANNEL_PATH
 from angelos.core.openapi import openapi_route
-from angelos.core.permissions import Principal
+from angelos.core.permissions import Permission, Principal
 from angelos.core.routes import PREFIX, Route
 from angelos.hub.config import HubConfig
 from angelos.hub.handlers import ChannelSocket, EventsSocket
@@ -42,8 +48,14 @@ def bind(pki: Pki, config: HubConfig) -> Listeners:
     return Listeners(peers, enrolment)
 
 
-def serve(hub: Hub, routes: Sequence[Route] = ()) -> None:
-    """Accept connections of nodes and agents, and serve them these routes and the hub's own."""
+def serve(hub: Hub, routes: Sequence[Route] = (), at_root: Sequence[Route] = ()) -> None:
+    """Accept connections of nodes and agents, and serve them these routes and the hub's own.
+
+    Args:
+        hub: The hub.
+        routes: The other planes', below `/angelos/api`.
+        at_root: For monitoring; the enrolment listener has those that anyone may read.
+    """
 
     async def principal_of(request: HTTPServerRequest) -> Principal:
         return (await hub.peer_of(request)).principal
@@ -59,9 +71,12 @@ def serve(hub: Hub, routes: Sequence[Route] = ()) -> None:
         (CHANNEL_PATH, ChannelSocket, {"hub": hub}),
         (f"{PREFIX}/events", EventsSocket, {"hub": hub}),
         *mount(served, principal_of),
+        *mount_at_root(at_root, principal_of),
     ]
     hub.listeners.peers.serve(_application(rules, principal_of, record))
-    hub.listeners.enrolment.serve(_application(mount(enrol_routes(hub), _nobody), _nobody, record))
+    public = [route for route in at_root if route.permission is Permission.anyone]
+    open_rules = [*mount(enrol_routes(hub), _nobody), *mount_at_root(public, _nobody)]
+    hub.listeners.enrolment.serve(_application(open_rules, _nobody, record))
 
 
 def _application(

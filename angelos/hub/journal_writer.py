@@ -17,7 +17,7 @@ import msgspec
 
 from angelos.adapters.net.link import Link
 from angelos.core.errors import AngelError, Forbidden, InvalidInput, TooLarge
-from angelos.core.facts import Fact, from_json
+from angelos.core.facts import Fact, Kind, from_json
 from angelos.core.frames import FactReport, Item, Post, PostReceipt, Settle
 from angelos.core.ids import Offset
 from angelos.core.ports import Admission, Journal
@@ -59,9 +59,14 @@ class JournalWriter:
     async def write(self, peer: Peer, batch: Sequence[Item]) -> AngelError | None:
         """Make a batch durable; return the refusal of the first item that breaks the rules."""
         content = _sort(peer, batch)
-        facts = [fact for fact in content.facts if self._admission.accepts(fact)]
-        if len(facts) < len(content.facts):
-            rest = {f"{f.kind} of {f.subject}" for f in content.facts if f not in facts}
+        facts: list[Fact] = []
+        rest: set[str] = set()
+        for fact in content.facts:
+            if self._admission.accepts(fact):
+                facts.append(fact)
+            elif fact.kind != Kind.node_load:
+                rest.add(f"{fact.kind} of {fact.subject}")
+        if rest:
             log.info("Not written down, late or not its to say: %s %s", peer.principal.id, rest)
         if facts:
             await self._journal.append(facts)

@@ -32,6 +32,7 @@ REPORTS: dict[Role, frozenset[str]] = {
             Kind.task_finished,
             Kind.checkout_healthy,
             Kind.checkout_failed,
+            Kind.node_load,
         }
     ),
 }

@@ -10,6 +10,7 @@ import asyncio
 import logging
 import math
 import secrets
+from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
@@ -37,6 +38,7 @@ from angelos.core.permissions import OWNER, Principal
 from angelos.hub.background import BackgroundTasks
 from angelos.hub.letters import DeadLetters
 from angelos.hub.limits import SocketLimit
+from angelos.hub.loads import MeasuredAdmission, NodeLoads
 from angelos.hub.models import Peer, QuarantineRecord, released_id
 from angelos.hub.parts import HubParts
 from angelos.hub.sessions import HUB, Session, Sessions
@@ -59,7 +61,9 @@ class Hub:
         self.config = parts.config
         self.listeners = parts.listeners
         self.background = BackgroundTasks()
-        self.sessions = Sessions(parts, self.background)
+        self.loads = NodeLoads(parts.clock)
+        admission = MeasuredAdmission(parts.admission, self.loads)
+        self.sessions = Sessions(replace(parts, admission=admission), self.background)
         self.event_sockets = SocketLimit()
         self._letters = parts.letters
         self._identities = parts.identities
@@ -103,6 +107,13 @@ class Hub:
         await self.sessions.close()
         await self.listeners.close()
         await self.background.close()
+
+    @property
+    def certificates(self) -> dict[str, float]:
+        """When certificates expire (Unix seconds): the CA's, the hub's, the next of a peer."""
+        ends = {"ca": self._pki.ca_not_after, "hub": self._pki.server_not_after}
+        peers = self.sessions.expiries()
+        return {**ends, "peer": min(peers)} if peers else ends
 
     @property
     def letters(self) -> DeadLetters:

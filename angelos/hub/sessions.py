@@ -211,6 +211,10 @@ class Sessions:
         # Nothing is awaited: posts of one sender keep their order by the order of these calls.
         return choose(to, sticky, self.candidates())
 
+    def expiries(self) -> list[float]:
+        """Return when the certificate of each connected peer ends (Unix seconds)."""
+        return [s.peer.not_after for s in self._sessions.values() if s.link.wire is not None]
+
     def candidates(self) -> list[ConnectedPeer]:
         """Return who is connected."""
         return [

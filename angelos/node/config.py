@@ -40,6 +40,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What the node says of its machine when it connects (`core/node_profile.py`)."""
     once: bool = False
     """End when a task has ended and no other runs: for batch systems."""
+    metrics: str = ""
+    """Where its metrics are served, `HOST:PORT`; nowhere if empty."""
     keep_checkouts: int = 4
     """Old revisions kept beside the current one, so that a rollback is quick."""
     sandbox: SandboxConfig = SandboxConfig()

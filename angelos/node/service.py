@@ -21,9 +21,10 @@ from typing import Self
 
 from angelos.core.envelopes import Lane
 from angelos.core.errors import AngelError, Forbidden, InvalidInput
+from angelos.core.facts import NodeLoad
 from angelos.core.frames import Dispatch
 from angelos.core.grants import Grant, check_grant
-from angelos.core.ids import PrincipalId
+from angelos.core.ids import CommandId, PrincipalId
 from angelos.core.messages import (
     CancelTask,
     Checkout,
@@ -40,6 +41,7 @@ from angelos.node.checkouts.store import Checkouts, FetchBundle
 from angelos.node.commands import inbox
 from angelos.node.commands.attempts import Attempts
 from angelos.node.commands.check_out import CheckOutHandler
+from angelos.node.commands.facts import FactOrigin
 from angelos.node.commands.jobs import Job, Jobs, StopCode, StopReason
 from angelos.node.commands.outbox import Outbox
 from angelos.node.commands.run import RunHandler
@@ -47,6 +49,7 @@ from angelos.node.commands.runner import Runner
 from angelos.node.commands.slots import Slots
 from angelos.node.commands.stop import NotStored, StopHandler
 from angelos.node.config import NodeConfig
+from angelos.node.load import SlotUsage
 
 log = logging.getLogger(__name__)
 Connect = Callable[[dict[str, str]], AbstractAsyncContextManager[Channel]]
@@ -68,6 +71,7 @@ class _Connected:
     channel: Channel
     inbox: inbox.Inbox
     outbox: Outbox
+    slots: Slots
     run: RunHandler
     check_out: CheckOutHandler
     stop: StopHandler
@@ -138,12 +142,32 @@ class Node:
             if self._jobs.idle:
                 return
 
+    @property
+    def slot_usage(self) -> SlotUsage:
+        """How many tasks run here, and how many wait."""
+        if self._connection is None:
+            return SlotUsage(self._config.slots, 0, 0)
+        slots = self._connection.slots
+        return SlotUsage(slots.count, slots.busy, slots.waiting)
+
+    @property
+    def connected(self) -> bool:
+        """Whether there is a connection to the hub now."""
+        return self._connection is not None and self._connection.channel.online
+
+    async def report_load(self, load: NodeLoad) -> None:
+        """Send a measurement, unless the hub has not even taken what was sent before."""
+        if self._now.channel.idle:
+            origin = FactOrigin(self.id, CommandId(""))
+            await self._now.outbox.report(origin, load, self.id)
+
     def _build(self, channel: Channel, memory: inbox.Inbox) -> _Connected:
         config = self._config
         outbox = Outbox(self.id, channel, self._clock)
+        slots = Slots(config.slots, config.waiting, self._clock)
         run = RunHandler(
             Runner(config.name, self._sandbox, self.checkouts),
-            Slots(config.slots, config.waiting, self._clock),
+            slots,
             self._attempts,
             self._jobs,
             outbox,
@@ -153,6 +177,7 @@ class Node:
             channel=channel,
             inbox=memory,
             outbox=outbox,
+            slots=slots,
             run=run,
             check_out=CheckOutHandler(self.id, Pulls(self._sandbox, self.checkouts), outbox),
             stop=StopHandler(memory, config.directory / "revoked.json", self._jobs, run, outbox),

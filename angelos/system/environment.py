@@ -18,6 +18,7 @@ from angelos.wiring.settings import HubSettings, inherited
 _SERVER_WITHOUT = ("JPY_", "JUPYTER", "IPYTHON", "ANGELOS_TOKEN", "ANGELOS_URL")
 """The user's own Jupyter, and the system and person that their own client is set to."""
 _NODE_WITHOUT = (
+    "ANGELOS_NODE_METRICS",
     "ANGELOS_POSTGRES_DSN",
     "ANGELOS_VALKEY_URL",
     "ANGELOS_TOKEN",
@@ -25,7 +26,10 @@ _NODE_WITHOUT = (
     "JUPYTER_TOKEN",
     "PYTHONPATH",
 )
-"""Addresses of stores and tokens of people: a node has its certificate and nothing else."""
+"""Addresses of stores and tokens of people: a node has its certificate and nothing else.
+
+Nor a port for metrics, which is one node's: the server shows those of the nodes of `angelos up`.
+"""
 
 
 def server_environment(

@@ -119,6 +119,8 @@ class Attached:
         self.repository = NoDocuments(angelos.url)
         self.people = NoPeople()
 
+    at_root: tuple[Route, ...] = ()
+    """The running system is monitored at its own address."""
     refusals = Unrecorded()
     """The running system records what it refuses."""
 

@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,17 @@ from angelos.adapters.identity.enrolment import Identity
 from angelos.adapters.net.websocket import connect_channel
 from angelos.client import Angelos
 from angelos.core.errors import AngelError, InvalidInput
+from angelos.core.facts import NodeLoad
+from angelos.core.messages import Tier
 from angelos.core.ports import Channel, Clock
 from angelos.core.signing import VerifyKey
 from angelos.node.config import NodeConfig, SandboxConfig
+from angelos.node.load import REPORT_EVERY_S, BoxCount, LoadMeter
 from angelos.node.profile import describe
 from angelos.node.sandbox.layout import exposed, system_binds, this_interpreter
 from angelos.node.sandbox.sandbox import BubblewrapSandbox
 from angelos.node.service import Keys, Node
+from angelos.wiring.monitoring.node import NodeListener, NodeMonitor
 from angelos.wiring.settings import load_nodes, notify_socket
 
 log = logging.getLogger("angelos.node")
@@ -75,6 +80,7 @@ def config_of(
     labels: Sequence[str] = (),
     once: bool = False,
     allow_unsandboxed: bool = False,
+    metrics: str = "",
 ) -> NodeConfig:
     """Return the settings of the node that has joined in a folder.
 
@@ -93,6 +99,7 @@ def config_of(
         slots=slots or os.cpu_count() or 1,
         about=describe(labels).texts(),
         once=once,
+        metrics=metrics or load_nodes().metrics,
         sandbox=SandboxConfig(
             allow_unsandboxed=allow_unsandboxed or load_nodes().allow_unsandboxed,
             scratch=folder / "scratch",
@@ -166,7 +173,8 @@ async def _run(config: NodeConfig) -> None:
 
 async def _work(config: NodeConfig, identity: Identity, keys: Keys, clock: Clock) -> None:
     """Connect, for as long as that takes, and carry commands out until the hub refuses the node."""
-    async with BubblewrapSandbox(config.sandbox) as sandbox:
+    async with AsyncExitStack() as stack:
+        sandbox = await stack.enter_async_context(BubblewrapSandbox(config.sandbox))
         log.info("%s: isolation %s %s", identity.id, sandbox.tier, " ".join(sandbox.reasons))
         angelos = Angelos(identity.hub_url, tls=identity.client_context())
         node = Node(
@@ -177,14 +185,41 @@ async def _work(config: NodeConfig, identity: Identity, keys: Keys, clock: Clock
             clock,
             keys,
         )
+        if config.metrics:
+            monitor = _monitor(config, node, sandbox)
+            await stack.enter_async_context(NodeListener(config.metrics, monitor))
         async with angelos, node:
             jobs = [
                 asyncio.create_task(node.run(), name="commands"),
                 asyncio.create_task(identity.keep_renewed(clock), name="renewal"),
+                asyncio.create_task(_report_loads(node, sandbox, config.directory), name="load"),
             ]
             if config.once:
                 jobs.append(asyncio.create_task(node.until_idle(), name="idle"))
             await _first(*jobs)
+
+
+def _monitor(config: NodeConfig, node: Node, sandbox: BubblewrapSandbox) -> NodeMonitor:
+    meter = LoadMeter(config.directory)
+    boxed = sandbox.tier in {Tier.full, Tier.reduced}
+    return NodeMonitor(
+        lambda: _load(meter, node, sandbox),
+        lambda: node.connected,
+        sandbox.tier,
+        runs=boxed or config.sandbox.allow_unsandboxed,
+    )
+
+
+async def _report_loads(node: Node, sandbox: BubblewrapSandbox, folder: Path) -> None:
+    """Tell the hub every few seconds how busy the node is, for ever."""
+    meter = LoadMeter(folder)
+    while True:
+        await node.report_load(_load(meter, node, sandbox))
+        await asyncio.sleep(REPORT_EVERY_S)
+
+
+def _load(meter: LoadMeter, node: Node, sandbox: BubblewrapSandbox) -> NodeLoad:
+    return meter.measure(node.slot_usage, BoxCount(sandbox.boxes_ready, sandbox.boxes_open))
 
 
 async def _first(*tasks: asyncio.Task[Any]) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -66,6 +66,9 @@ from angelos.hub.parts import HubParts
 from angelos.hub.routes import hub_routes
 from angelos.hub.service import Hub
 from angelos.hub.store import Identities
+from angelos.wiring.monitoring.routes import root_routes
+from angelos.wiring.monitoring.routes import routes as monitoring_routes
+from angelos.wiring.monitoring.service import SystemMonitor, Watched
 from angelos.wiring.settings import Settings, is_wildcard
 from angelos.wiring.stores import PLANES, OpenStores
 
@@ -91,6 +94,8 @@ class RunningServer:
     """Returns a fact as somebody may read it."""
     refusals: Refusals
     """Takes what is refused at Jupyter's door."""
+    at_root: Sequence[Route]
+    """What monitoring reads (`/metrics`, `/healthz`, `/readyz`)."""
     publish: Callable[[str, str], None]
     """Takes the address and the owner's token by which other processes find the system.
 
@@ -139,7 +144,9 @@ async def serve(
         await enter(hub)
         routes = [*control_routes(control), *angelgit_routes(repository)]
         routes += governance_routes(audit)
-        serve_hub(hub, routes)
+        monitor = await enter(_make_monitor(base, stores, projection, hub, audit))
+        routes += monitoring_routes(monitor)
+        serve_hub(hub, routes, root_routes(monitor))
         await enter(_recorded(journal, clock))
         _write_server_file(settings, hub)
         yield RunningServer(
@@ -154,6 +161,7 @@ async def serve(
             people=control.people,
             shown=hub.shown,
             refusals=hub.refusals,
+            at_root=root_routes(monitor),
             publish=lambda url, token: _publish(settings, stores, stack, url, token),
         )
 
@@ -291,6 +299,24 @@ def _make_control(
         config=projection.config,
     )
     return Control(context, PeopleStore(base.database, base.journal, base.clock))
+
+
+def _make_monitor(
+    base: _Base, stores: OpenStores, projection: Projection, hub: Hub, audit: LogService
+) -> SystemMonitor:
+    return SystemMonitor(
+        Watched(
+            clock=base.clock,
+            journal=base.journal,
+            queue=base.queue,
+            database=base.database,
+            valkey=base.valkey,
+            valkey_url=stores.valkey,
+            projection=projection,
+            hub=hub,
+            audit=audit,
+        )
+    )
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ ANGELOS_ALLOW_UNSANDBOXED  1: run code without a sandbox where none can be made 
 ANGELOS_KERNEL_MEMORY_MB   memory of each of the server's kernels [4096]
 ANGELOS_UNBOXED_KERNELS    names of kernel specs, with commas, that admins may run without a box;
                            python-unboxed is Python
+ANGELOS_NODE_METRICS       HOST:PORT at which `angelos node run` serves its metrics [nowhere]
 XDG_RUNTIME_DIR            where the sockets of the embedded stores lie, if it is private
 NOTIFY_SOCKET              where a node gives signs of life, as systemd's services do
 ANGELOS_SUPERVISED         1: set by `angelos up` for its server; it waits for up's stores
@@ -86,6 +87,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Kernel specs that admins may run without a box."""
     kernel_memory_mb: int = 4096
     """Memory of each of the server's kernels."""
+    metrics: str = ""
+    """Where a node that runs on its own serves its metrics."""
     local: int = 1
     """How many execution nodes `angelos up` runs, and a labs node with them; 0: none at all."""
 
@@ -210,6 +213,7 @@ def load_nodes(environ: Mapping[str, str] | None = None) -> NodeSettings:
         allow_unsandboxed=_flag(env, "ANGELOS_ALLOW_UNSANDBOXED"),
         unboxed_kernels=tuple(name.strip() for name in names if name.strip()),
         kernel_memory_mb=_number(env, "ANGELOS_KERNEL_MEMORY_MB", 4096),
+        metrics=env.get("ANGELOS_NODE_METRICS", "").strip(),
     )
 
 

@@ -18,7 +18,7 @@ from jupyter_server.auth.decorator import allow_unauthenticated
 from jupyter_server.base.handlers import JupyterHandler
 from tornado.web import HTTPError
 
-from angelos.adapters.net.http import ProblemHandler, RouteHandler
+from angelos.adapters.net.http import ProblemHandler, RouteHandler, RouteTable
 from angelos.core.errors import Forbidden, Unauthenticated
 from angelos.core.permissions import Principal
 from angelos.core.routes import PREFIX
@@ -63,7 +63,7 @@ class ApiHandler(RouteHandler, JupyterProblemHandler):  # pyright: ignore[report
         """Return the caller; refuse strangers, except where anyone may."""
         await self._authenticate()
         self.binding.require()
-        self.routes = self.binding.routes
+        self.routes = self.table
         if self.current_user is None and not self.routes.allows_anyone(self.route_path):
             raise Unauthenticated(hint="Send a token: Authorization: token ...")
         return self.signed_in()
@@ -82,6 +82,11 @@ class ApiHandler(RouteHandler, JupyterProblemHandler):  # pyright: ignore[report
             raise
 
     @property
+    def table(self) -> RouteTable:
+        """Where the route is looked up."""
+        return self.binding.routes
+
+    @property
     def route_path(self) -> str:
         """The path of this request without Jupyter's base URL."""
         return PREFIX + self.request.path.partition(PREFIX)[2]
@@ -95,3 +100,27 @@ class ApiHandler(RouteHandler, JupyterProblemHandler):  # pyright: ignore[report
     get = head = post = put = patch = delete = options = allow_unauthenticated(  # pyright: ignore[reportAssignmentType]
         RouteHandler.carry_out
     )
+
+
+class RootHandler(ApiHandler):
+    """What monitoring reads, beside the API."""
+
+    @property
+    def table(self) -> RouteTable:
+        """Where the route is looked up."""
+        return self.binding.at_root
+
+    @property
+    def route_path(self) -> str:
+        """The path of this request without Jupyter's base URL."""
+        return "/" + self.request.path.rpartition("/")[2]
+
+
+class HealthHandler(JupyterProblemHandler):
+    """Answers as long as the process lives, whatever else does not run."""
+
+    @allow_unauthenticated
+    def get(self, *_: str) -> None:
+        """Say so."""
+        self.set_header("Content-Type", "application/json")
+        self.finish('{"status":"ok"}')

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import click
 
-from tools.reference import api, commands, policy, proto, schema, settings, words
+from tools.reference import api, commands, metrics, policy, proto, schema, settings, words
 
 PAGES: dict[str, Callable[[], str]] = {
     "angelos.v1.proto": proto.page,
@@ -25,6 +25,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "errors.md": words.errors,
     "messages.md": words.messages,
     "messages.schema.json": schema.page,
+    "metrics.md": metrics.page,
     "policy.md": policy.page,
     "roles.md": words.roles,
     "settings.md": settings.page,

@@ -16,6 +16,7 @@ from angelos.core.permissions import Permission
 from angelos.core.routes import PREFIX, Nothing, Route
 from angelos.governance.routes import routes as governance_routes
 from angelos.hub.routes import enrol_routes, hub_routes, peer_routes
+from angelos.wiring.monitoring.routes import routes as monitoring_routes
 from tools.reference.source import code, first, head, table, texts
 
 _TYPES: tuple[ModuleType, ...] = (api, facts, messages, openapi, permissions, ports, revision)
@@ -51,6 +52,7 @@ def doors() -> dict[str, list[Route]]:
             *angelgit_routes(nobody),
             *governance_routes(nobody),
             *hub_routes(nobody),
+            *monitoring_routes(nobody),
             openapi.openapi_route([]),
         ],
         "certificate": peer_routes(nobody),

@@ -11,6 +11,7 @@ refuse writes: Valkey acknowledges the write that fills a disk, from memory, and
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import shutil
@@ -40,6 +41,18 @@ def sync(path: Path) -> None:
         os.close(fd)
 
 
+def stamp_of(server: Path) -> Path:
+    """Return the file beside a server's socket whose time is that of the last flush.
+
+    It lies in the directory for sockets, which is memory on most machines, and says to other
+    processes how long ago the last second was safe.
+
+    >>> stamp_of(Path("/run/user/1000/angelos/valkey.sock"))
+    PosixPath('/run/user/1000/angelos/valkey.synced')
+    """
+    return server.with_suffix(".synced")
+
+
 class AofKeeper:
     """One thread for one server; `start` once, `stop` once.
 
@@ -62,6 +75,7 @@ class AofKeeper:
         self._server = server
         self._sync = sync
         self._free = free
+        self._stamp = stamp_of(server)
         self._refusing: bool | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._keep, name="valkey-aof", daemon=True)
@@ -79,8 +93,12 @@ class AofKeeper:
         while True:
             try:
                 self._check_space()
-                for path in self._folder.glob("*.incr.aof"):
+                paths = list(self._folder.glob("*.incr.aof"))
+                for path in paths:
                     self._flush(path)
+                if paths:
+                    with contextlib.suppress(OSError):  # the directory for sockets was removed
+                        self._stamp.touch()
             except OSError as error:  # tried again in a second
                 log.warning("what Valkey has written may not be on the disk: %s", error)
             if self._stopping.wait(EVERY_S):

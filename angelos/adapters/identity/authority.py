@@ -74,6 +74,9 @@ class Pki:
         if not isinstance(key, ec.EllipticCurvePrivateKey):
             raise Tampered(f"{path} holds a key of another kind.")
         self._key = key
+        self.ca_not_after = self._ca.not_valid_after_utc.timestamp()
+        self.server_not_after = 0.0
+        """Unix seconds at which the hub's present certificate ends."""
         self.ca_pem = self._ca.public_bytes(serialization.Encoding.PEM).decode()
         self.renew_server()
 
@@ -127,6 +130,7 @@ class Pki:
             HUB_LIFETIME_S,
         )
         write_private(self._server_file, key_pem(key) + issued.certificate.encode())
+        self.server_not_after = issued.not_after
         return self.clock.time() + LIFETIME_S / 2
 
     def server_context(self) -> ssl.SSLContext:

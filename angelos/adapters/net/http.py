@@ -96,11 +96,11 @@ class RouteTable:
     {'id': 'task-1'}
     """
 
-    def __init__(self, routes: Sequence[Route]) -> None:
+    def __init__(self, routes: Sequence[Route], prefix: str = PREFIX) -> None:
         by_path: dict[str, dict[str, Route]] = {}
         # A path without parameters goes before one with: /things/special before /things/{thing}.
         for route in sorted(routes, key=lambda route: (route.path.count("{"), route.path)):
-            methods = by_path.setdefault(compile_path(route), {})
+            methods = by_path.setdefault(compile_path(route, prefix), {})
             if route.method in methods:
                 msg = f"{route.method} {route.path} is defined twice"
                 raise ValueError(msg)
@@ -152,13 +152,13 @@ def new_trace() -> str:
     return secrets.token_hex(16)
 
 
-def compile_path(route: Route) -> str:
+def compile_path(route: Route, prefix: str = PREFIX) -> str:
     """Return the regular expression of a route's whole path, parameters as named groups."""
     parts = _PARAMETER.split(route.path)
     pattern = "".join(
         f"(?P<{part}>[^/]+)" if i % 2 else re.escape(part) for i, part in enumerate(parts)
     )
-    return f"{PREFIX}{pattern}"
+    return f"{prefix}{pattern}"
 
 
 def problem(error: BaseException, trace: str, where: str = "") -> Answer:
@@ -433,6 +433,15 @@ def mount(routes: Sequence[Route], principal_of: PrincipalOf) -> list[tuple[str,
     return [
         (rf"{PREFIX}(?:/.*)?", RouteHandler, {"routes": table, "principal_of": principal_of}),
     ]
+
+
+def mount_at_root(
+    routes: Sequence[Route], principal_of: PrincipalOf
+) -> list[tuple[str, type, dict]]:
+    """Return Tornado's rules for routes without parameters that lie at the root."""
+    table = RouteTable(routes, prefix="")
+    arguments = {"routes": table, "principal_of": principal_of}
+    return [(re.escape(route.path), RouteHandler, arguments) for route in routes]
 
 
 def _too_large(route: Route) -> TooLarge:

@@ -97,6 +97,16 @@ class Link:
             self._flushing = None
         self._carry_out(self.machine.flush())
 
+    @property
+    def online(self) -> bool:
+        """Whether the handshake is done on a connection that is open."""
+        return self.ended is None and self.up.is_set()
+
+    @property
+    def idle(self) -> bool:
+        """Whether it is online, and the other end has processed all that was sent."""
+        return self.online and not self.machine.waiting
+
     async def drained(self) -> None:
         """Wait until the other end has processed everything that was sent.
 

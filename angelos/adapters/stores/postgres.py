@@ -60,6 +60,17 @@ class Migration(NamedTuple):
     text: LiteralString
 
 
+class PoolStats(NamedTuple):
+    """How busy a pool is."""
+
+    size: int = 0
+    """Connections that are open."""
+    idle: int = 0
+    limit: int = 0
+    waiting: int = 0
+    """Callers that wait for a connection."""
+
+
 class Database:
     """A pool of connections; enter it to open them.
 
@@ -122,6 +133,17 @@ class Database:
 
     async def __aexit__(self, *_: object) -> None:
         await self._pool.close()
+
+    @property
+    def pool(self) -> PoolStats:
+        """How busy the pool is."""
+        stats = self._pool.get_stats()
+        return PoolStats(
+            size=stats.get("pool_size", 0),
+            idle=stats.get("pool_available", 0),
+            limit=stats.get("pool_max", 0),
+            waiting=stats.get("requests_waiting", 0),
+        )
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:

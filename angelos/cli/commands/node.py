@@ -67,6 +67,11 @@ def join_node(out: Out, source: str, folder: str) -> None:
     is_flag=True,
     help="Run trusted code even where no box can be made [env: ANGELOS_ALLOW_UNSANDBOXED].",
 )
+@click.option(
+    "--metrics",
+    metavar="HOST:PORT",
+    help="Serve /metrics, /healthz and /readyz there [env: ANGELOS_NODE_METRICS].",
+)
 @common
 def run_node(
     out: Out,
@@ -76,6 +81,7 @@ def run_node(
     labels: tuple[str, ...],
     once: bool,
     allow_unsandboxed: bool,
+    metrics: str | None,
 ) -> None:
     """Run the node that has joined in DIR, until Ctrl-C or SIGTERM.
 
@@ -95,6 +101,7 @@ def run_node(
             labels=labels,
             once=once,
             allow_unsandboxed=allow_unsandboxed,
+            metrics=metrics or "",
         )
     )
 

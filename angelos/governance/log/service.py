@@ -153,6 +153,11 @@ class LogService:
             with contextlib.suppress(Unavailable, Tampered):
                 await self._sign()
 
+    @property
+    def position(self) -> Offset:
+        """The offset up to which all that lasts is in the log."""
+        return self._projected
+
     async def settled(self, offset: Offset) -> None:
         """Wait until every fact up to `offset` is in the log.
 

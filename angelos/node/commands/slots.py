@@ -21,9 +21,16 @@ class Slots:
 
     def __init__(self, slots: int, waiting: int, clock: Clock) -> None:
         self._free = asyncio.Semaphore(slots)
+        self.count = slots
+        self.busy = 0
         self._max_waiting = waiting
         self._waiting = 0
         self._clock = clock
+
+    @property
+    def waiting(self) -> int:
+        """How many tasks wait for a slot."""
+        return self._waiting
 
     @contextlib.asynccontextmanager
     async def hold(self, deadline: float | None) -> AsyncIterator[None]:
@@ -43,6 +50,10 @@ class Slots:
         try:
             if deadline is not None and self._clock.time() > deadline:
                 raise DeadlineExceeded("Its deadline had passed before it could be started.")
-            yield
+            self.busy += 1
+            try:
+                yield
+            finally:
+                self.busy -= 1
         finally:
             self._free.release()

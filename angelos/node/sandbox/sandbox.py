@@ -317,6 +317,16 @@ class BubblewrapSandbox:
 
     # -- boxes ---------------------------------------------------------------------------
 
+    @property
+    def boxes_ready(self) -> int:
+        """How many boxes were started ahead and wait for a program."""
+        return len(self._ready)
+
+    @property
+    def boxes_open(self) -> int:
+        """How many boxes hold a program."""
+        return self._sessions
+
     async def _take(self, shape: BoxShape) -> Box:
         if BoxShape().serves(shape):
             while self._ready:

@@ -228,6 +228,7 @@ class FakeServer:
         async def refused(call: Call) -> list:
             return list(self.refusals)
 
+        self.at_root = []
         self.routes = [
             Route("GET", "/refused", Permission.people_manage, refused, response=list),
             Route("GET", "/echo/{what}", Permission.status_read, echo),

@@ -30,6 +30,7 @@ WORK: dict[str, dict] = {
     "task.finished": msgspec.to_builtins(RESULT),
     "checkout.healthy": {"repo": "study"},
     "checkout.failed": {"repo": "study"},
+    "node.load": {"cpu": 0.5},
 }
 
 

@@ -58,7 +58,7 @@ async def test_nothing_of_the_workspace_is_opened_before_the_system_runs(binding
 
 
 def test_the_state_of_the_system_crosses_to_up_as_data(binding):
-    backend = SimpleNamespace(routes=[])
+    backend = SimpleNamespace(routes=[], at_root=[])
     assert _state(binding) == ServerState.starting
     binding.bind(backend)
     binding.unbind()

@@ -56,6 +56,7 @@ class FakeChannel:
         self.facts: list[Fact] = []
         self.acks: list[str] = []
         self.news = asyncio.Condition()
+        self.online = self.idle = True
 
     async def send(self, batch: Sequence[Item]) -> None:
         for item in batch:

@@ -1,0 +1,1 @@
+"""How the system says how it is: `/metrics`, `/healthz`, `/readyz`, `/load`."""
