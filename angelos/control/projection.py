@@ -18,7 +18,7 @@ from angelos.control.config import ControlConfig
 from angelos.control.state.decide import KINDS, decide, fold
 from angelos.control.state.effects import Effect
 from angelos.control.state.models import SUPERVISOR, ControlState, replace
-from angelos.control.state.tasks import expected
+from angelos.control.state.tasks import admitted
 from angelos.core.errors import AngelError, InvalidInput, Unavailable
 from angelos.core.facts import Fact, FactHeader, FactPayload
 from angelos.core.ids import START, FactId, PrincipalId, offset_key
@@ -62,12 +62,12 @@ class Projection:
             await asyncio.sleep(pause)
             pause = min(pause * 2, self.config.retry_max_s)
 
-    def accepts(self, fact: Fact) -> bool:
-        """Return whether a node's fact is accepted (`core.ports.Admission`).
+    def admitted(self, fact: Fact) -> Fact | None:
+        """Return what is written down for a node's fact (`core.ports.Admission`).
 
         Before `load`, no fact about a task is: there are no open tasks yet.
         """
-        return expected(self.state, fact)
+        return admitted(self.state, fact)
 
     def fact(
         self,

@@ -11,7 +11,7 @@ import msgspec
 from angelos import __version__
 from angelos.control.state.decide import awaited
 from angelos.control.state.models import ControlState, NodeRecord, ProposalRecord, TaskRecord
-from angelos.control.state.tasks import waits_for
+from angelos.control.state.tasks import state_of, waits_for
 from angelos.core.api import NodeView, ProposalView, RestartView, TaskView
 from angelos.core.ids import PrincipalId
 from angelos.core.messages import Tier
@@ -26,14 +26,18 @@ def short(principal: PrincipalId) -> str:
 
 def task_view(state: ControlState, task: TaskRecord, output: int | None = None) -> TaskView:
     """Return a task as the API shows it, with the last `output` characters of each output."""
-    result = task.result
+    result, reported = task.result, task.reported
     if result is not None and output is not None:
         result = msgspec.structs.replace(
             result, stdout=result.stdout[-output:], stderr=result.stderr[-output:]
         )
+    if reported is not None and output is not None:
+        reported = msgspec.structs.replace(
+            reported, stdout=reported.stdout[-output:], stderr=reported.stderr[-output:]
+        )
     return TaskView(
         id=task.id,
-        state=task.state,
+        state=state_of(state, task),
         by=task.by,
         node=task.node,
         label=task.label,
@@ -42,6 +46,7 @@ def task_view(state: ControlState, task: TaskRecord, output: int | None = None) 
         result=result,
         attempt=task.attempt,
         reason=waits_for(state, task),
+        reported=reported,
     )
 
 

@@ -9,7 +9,13 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from angelos.core.facts import NodeLoad, RestartCause, StepResult, TaskResult
+from angelos.core.facts import (
+    NodeLoad,
+    RestartCause,
+    StepResult,
+    TaskReported,
+    TaskResult,
+)
 from angelos.core.findings import GateFinding
 from angelos.core.ids import CommandId, Offset, PrincipalId, ProposalId, Revision, TaskId
 from angelos.core.messages import Input, Limits, Message, Tier
@@ -35,7 +41,8 @@ class View(Message, frozen=True, kw_only=True):
 
 # -- tasks -----------------------------------------------------------------------------------
 
-TaskState = Literal["accepted", "running", "finished"]
+TaskState = Literal["accepted", "running", "cut-off", "finished"]
+"""`cut-off`: its node has started it and is away, so nobody knows how it is."""
 
 
 class SubmitTask(Input, frozen=True, kw_only=True):
@@ -74,7 +81,9 @@ class TaskView(View, frozen=True, kw_only=True):
     attempt: int = 0
     """How often it was started; over 1 if its node died meanwhile. The last one counts."""
     reason: str = ""
-    """Why a cancelled task has not ended, in a sentence."""
+    """Why a task that was cancelled or cut off has not ended, in a sentence."""
+    reported: TaskReported | None = None
+    """What its node reported after the task was given up, as `result` says."""
     hidden: bool = False
     """Its output is not the caller's to read."""
 

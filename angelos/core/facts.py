@@ -86,6 +86,7 @@ class Kind(StrEnum):
     task_started = "task.started"
     task_output = "task.output"  # not lasting
     task_finished = "task.finished"  # outcome: Status
+    task_reported = "task.reported"  # by its node, after control had ended it; outcome: Status
     task_cancelled = "task.cancelled"
 
     document_edited = "document.edited"  # subject: <repo>:<path>; not lasting
@@ -518,6 +519,15 @@ class TaskResult(FactPayload, frozen=True, kw_only=True):
     """What a runner saw of the cases that it asked for, where the task has some."""
 
 
+class TaskReported(TaskResult, frozen=True, kw_only=True):
+    """How a task really ended, as its node reports it after control had given it up.
+
+    Beside `task.finished`, which stays: what followed from that is not undone.
+    """
+
+    kind: ClassVar[Kind] = Kind.task_reported
+
+
 class TaskCancelled(FactPayload, frozen=True, kw_only=True):
     """Somebody wants a task stopped."""
 
@@ -795,6 +805,7 @@ PAYLOADS: dict[str, type[FactPayload]] = {
         TaskStarted,
         TaskOutput,
         TaskResult,
+        TaskReported,
         TaskCancelled,
         DocumentEdited,
         ProposalReceived,

@@ -756,8 +756,8 @@ class Channel(Protocol):
 class Admission(Protocol):
     """Decides which facts of peers the hub writes down (control, by the state of its tasks)."""
 
-    def accepts(self, fact: Fact) -> bool:
-        """Return whether a peer's fact is accepted into the journal.
+    def admitted(self, fact: Fact) -> Fact | None:
+        """Return what is written into the journal for a peer's fact, None for nothing.
 
         Args:
             fact: well formed, and said by its actor in its own name: the hub has checked that.

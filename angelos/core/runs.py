@@ -27,6 +27,8 @@ class EvidenceSource(StrEnum):
     """The grant that the command came with."""
     node = "node"
     """The node: its clock, its count of output, its own failure, or an order to stop."""
+    silence = "silence"
+    """Nobody: the node did not report in time, and control has given the task up."""
 
 
 class RunSpec(msgspec.Struct, frozen=True, kw_only=True):

@@ -28,7 +28,9 @@ MAX_OUTPUT = 8_000
 MAX_DIFF = 20_000
 """Characters of one file's diff that are shown: the first ones."""
 MAX_CHANGES = 30
-_TASK_KINDS = frozenset({Kind.task_accepted, Kind.task_finished, Kind.task_cancelled})
+_TASK_KINDS = frozenset(
+    {Kind.task_accepted, Kind.task_finished, Kind.task_reported, Kind.task_cancelled}
+)
 _SYSTEM_KINDS = ("node.", "checkout.", "branch.", "rollback.", "system.", "policy.")
 
 

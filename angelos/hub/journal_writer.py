@@ -62,8 +62,8 @@ class JournalWriter:
         facts: list[Fact] = []
         rest: set[str] = set()
         for fact in content.facts:
-            if self._admission.accepts(fact):
-                facts.append(fact)
+            if (admitted := self._admission.admitted(fact)) is not None:
+                facts.append(admitted)
             elif fact.kind != Kind.node_load:
                 rest.add(f"{fact.kind} of {fact.subject}")
         if rest:

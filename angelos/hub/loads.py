@@ -65,9 +65,9 @@ class MeasuredAdmission:
         self._admission = admission
         self._loads = loads
 
-    def accepts(self, fact: Fact) -> bool:
-        """Return whether a peer's fact is accepted into the journal."""
+    def admitted(self, fact: Fact) -> Fact | None:
+        """Return what is written into the journal for a peer's fact."""
         if fact.kind == Kind.node_load:
             self._loads.note(fact)
-            return False
-        return self._admission.accepts(fact)
+            return None
+        return self._admission.admitted(fact)

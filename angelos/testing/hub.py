@@ -37,10 +37,9 @@ OPERATOR = PrincipalId("person/operator")
 class AcceptAll:
     """An `Admission` that accepts every fact."""
 
-    def accepts(self, fact: Fact) -> bool:
-        """Return True."""
-        del fact
-        return True
+    def admitted(self, fact: Fact) -> Fact | None:
+        """Return the fact."""
+        return fact
 
 
 @asynccontextmanager

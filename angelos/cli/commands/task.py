@@ -99,7 +99,9 @@ def run(
 
 
 @task.command("list")
-@click.option("--state", default="", help="Only those that are accepted, running or finished.")
+@click.option(
+    "--state", default="", help="Only those that are accepted, running, cut-off or finished."
+)
 @click.option("--limit", type=click.IntRange(1, MANY), default=50, show_default=True)
 @quiet
 @common
@@ -187,6 +189,8 @@ def _describe(view: TaskView) -> str:
         lines.append(f"  {view.reason}")
     if view.result is not None:
         lines.append(f"  {_why(view.result)}")
+    if view.reported is not None:
+        lines.append(f"  Its node reported later: {view.reported.status}; {_why(view.reported)}")
     attempt = f", attempt {view.attempt}" if view.attempt > 1 else ""
     lines.append(f"  {when(view.at)}, by {view.by} on {view.node}{attempt}")
     return "\n".join(lines)

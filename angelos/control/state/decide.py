@@ -85,6 +85,7 @@ _FOLDS: dict[str, tuple[Fold, ...]] = {
     Kind.task_refused: (),
     Kind.task_started: (tasks.started,),
     Kind.task_finished: (tasks.finished,),
+    Kind.task_reported: (tasks.reported,),
     Kind.task_cancelled: (tasks.cancelled,),
     Kind.proposal_received: (proposals.received,),
     Kind.proposal_refused: (proposals.received,),

@@ -10,12 +10,13 @@ from typing import Literal
 
 import msgspec
 
-from angelos.core.api import ProposalState, TaskState
+from angelos.core.api import ProposalState
 from angelos.core.facts import (
     CancelCause,
     CandidateOutcome,
     RestartCause,
     StepResult,
+    TaskReported,
     TaskResult,
 )
 from angelos.core.findings import GateFinding
@@ -65,7 +66,7 @@ class TaskRecord(Message, frozen=True, kw_only=True):
     proposal: str = ""
     step: str = ""
     """Which step it is, on which revision (`TaskAccepted.step`)."""
-    state: TaskState = "accepted"
+    state: Literal["accepted", "running", "finished"] = "accepted"
     started_at: float | None = None
     attempt: int = 0
     """How often it was started."""
@@ -73,6 +74,10 @@ class TaskRecord(Message, frozen=True, kw_only=True):
     cancel_reason: str = ""
     cancel_cause: CancelCause | None = None
     result: TaskResult | None = None
+    given_up: bool = False
+    """Control has ended it, without a report of its node."""
+    reported: TaskReported | None = None
+    """What its node reported after that."""
 
     @property
     def open(self) -> bool:

@@ -15,8 +15,17 @@ from angelos.control.state.models import (
     TaskRecord,
     replace,
 )
-from angelos.core.facts import Fact, TaskAccepted, TaskCancelled, TaskResult, TaskStarted
-from angelos.core.ids import CommandId, TaskId, offset_key
+from angelos.core.api import TaskState
+from angelos.core.facts import (
+    Fact,
+    Kind,
+    TaskAccepted,
+    TaskCancelled,
+    TaskReported,
+    TaskResult,
+    TaskStarted,
+)
+from angelos.core.ids import CommandId, TaskId, fact_of, offset_key
 
 _CASE_BYTES = 300
 
@@ -88,8 +97,26 @@ def finished(state: ControlState, fact: Fact) -> ControlState:
         return state
     if fact.actor != record.node and not fact.actor.startswith("system/"):
         return state
-    ended = _with(state, record, state="finished", result=fact.read(TaskResult), body=b"")
+    ended = _with(
+        state,
+        record,
+        state="finished",
+        result=fact.read(TaskResult),
+        given_up=fact.actor != record.node,
+        body=b"",
+    )
     return replace(ended, tasks=_kept(ended))
+
+
+def reported(state: ControlState, fact: Fact) -> ControlState:
+    """Record how a task that was given up really ended; the first report counts."""
+    record = state.tasks.get(TaskId(fact.subject))
+    if record is None or not record.given_up or record.reported is not None:
+        return state
+    if fact.actor != record.node:
+        return state
+    changed = _with(state, record, reported=fact.read(TaskReported))
+    return replace(changed, tasks=_kept(changed))
 
 
 # -- who reports the end ---------------------------------------------------------------------
@@ -97,8 +124,8 @@ def finished(state: ControlState, fact: Fact) -> ControlState:
 # There is exactly one task.finished for each task. Its node reports it, also for a task that was
 # cancelled before the node had seen it. Control reports it only for a node that cannot
 # (quarantined) or that stayed silent for too long (`last_moment`). Both use the same id
-# (`core.ids.fact_of(command)`), so the journal keeps the first, and the hub accepts no report on
-# a task that has ended (`expected`).
+# (`core.ids.fact_of(command)`), so the journal keeps the first. What a node reports on a task that
+# control has ended is written down beside that, as task.reported (`admitted`).
 
 
 def ended_by_node(state: ControlState, task: TaskRecord) -> bool:
@@ -127,20 +154,48 @@ def last_moment(state: ControlState, task: TaskRecord, gone_s: float) -> float:
     return min(moments)
 
 
-def expected(state: ControlState, fact: Fact) -> bool:
-    """Return whether a node's fact is accepted: of a task, only if it runs on that node."""
+def admitted(state: ControlState, fact: Fact) -> Fact | None:
+    """Return what is written down for a node's fact: of a task, only if it runs on that node.
+
+    The end of a task that control has given up becomes the fact that says so.
+    """
     if not fact.kind.startswith("task."):
-        return True
+        return fact
     record = state.tasks.get(TaskId(fact.subject))
-    return record is not None and record.open and record.node == fact.actor
+    if record is None or record.node != fact.actor:
+        return None
+    if record.open:
+        return fact
+    if fact.kind != Kind.task_finished or not record.given_up or record.reported is not None:
+        return None
+    one = fact_of(record.command, Kind.task_reported)
+    return msgspec.structs.replace(fact, kind=Kind.task_reported, id=one)
+
+
+def is_cut_off(state: ControlState, task: TaskRecord) -> bool:
+    """Return whether a task was started by a node that is away: nobody knows how it is."""
+    node = state.nodes.get(task.node)
+    return task.state == "running" and (node is None or not node.connected)
+
+
+def state_of(state: ControlState, task: TaskRecord) -> TaskState:
+    """Return the word for how a task is."""
+    return "cut-off" if is_cut_off(state, task) else task.state
 
 
 def waits_for(state: ControlState, task: TaskRecord) -> str:
-    """Return why a cancelled task has not ended; empty for one that is not cancelled."""
-    if not task.open or task.cancelled_at is None:
+    """Return why a task has not ended that is cancelled or cut off, else nothing."""
+    if not task.open:
         return ""
     node = state.nodes.get(task.node)
     name = task.node.partition("/")[2]
+    if task.cancelled_at is None:
+        if not is_cut_off(state, task):
+            return ""
+        return (
+            f"{name} was cut off while it ran this; its report counts when it is back in time, and "
+            "is recorded when it is late."
+        )
     if node is not None and node.connected:
         return f"Cancelled ({task.cancel_reason}); {name} is ending it."
     return (
@@ -178,8 +233,9 @@ def _kept(state: ControlState) -> dict[TaskId, TaskRecord]:
 
 
 def _size(record: TaskRecord) -> int:
-    result = record.result
-    if result is None:
-        return 0
+    return sum(_result_size(result) for result in (record.result, record.reported) if result)
+
+
+def _result_size(result: TaskResult) -> int:
     cases = len(result.report.cases) if result.report else 0
     return len(result.stdout) + len(result.stderr) + cases * _CASE_BYTES

@@ -88,7 +88,7 @@ class TaskDispatcher:
             duration_s=max(0.0, now - record.started_at) if record.started_at else 0.0,
             node=record.node,
             tier=node.tier if node else Tier.none,
-            evidence={"source": EvidenceSource.node, "reason": reason},
+            evidence={"source": EvidenceSource.silence, "reason": reason},
         )
         await self._projection.append(
             self._projection.fact(

@@ -6,7 +6,7 @@ readers.shown(fact, principal)       # the fact, without the output if it is not
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from angelos.control.state.models import TaskRecord
     from angelos.core.permissions import Principal
 
-_HOLDS_OUTPUT = frozenset({Kind.task_output, Kind.task_finished})
+_HOLDS_OUTPUT = frozenset({Kind.task_output, Kind.task_finished, Kind.task_reported})
 
 
 class OutputReaders:
@@ -56,13 +56,16 @@ class OutputReaders:
         match fact.payload():
             case TaskOutput() as output:
                 data = encode(msgspec.structs.replace(output, text="", raw=""))
-            case TaskResult() as result:
+            case TaskResult() as result:  # TaskReported, too
                 data = encode(without_output(result))
             case _:
                 data = EMPTY
         return msgspec.structs.replace(fact, data=data)
 
 
-def without_output(result: TaskResult) -> TaskResult:
+_R = TypeVar("_R", bound=TaskResult)
+
+
+def without_output(result: _R) -> _R:
     """Return how a task ended, without anything that its program wrote."""
     return msgspec.structs.replace(result, stdout="", stderr="", evidence={})

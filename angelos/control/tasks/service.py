@@ -14,7 +14,7 @@ import msgspec
 
 from angelos.control.context import ControlContext, hash_id
 from angelos.control.state.models import NodeRecord, TaskRecord
-from angelos.control.state.tasks import task_for
+from angelos.control.state.tasks import state_of, task_for
 from angelos.control.tasks.reading import OutputReaders, without_output
 from angelos.control.views import task_view
 from angelos.core.api import SubmitTask, TaskState, TaskView
@@ -123,8 +123,9 @@ class TaskService:
 
         A `reader` gets them without the output that they may not read.
         """
-        newest = reversed(self._projection.state.tasks.values())
-        chosen = [task for task in newest if state is None or task.state == state]
+        now = self._projection.state
+        newest = reversed(now.tasks.values())
+        chosen = [task for task in newest if state is None or state_of(now, task) == state]
         return tuple(self._view(task, KEEP_OUTPUT, reader) for task in chosen[:limit])
 
     async def cancel(
@@ -313,7 +314,8 @@ class TaskService:
         if reader is None or self._readers.may_read(reader, task):
             return view
         result = None if view.result is None else without_output(view.result)
-        return msgspec.structs.replace(view, result=result, hidden=True)
+        reported = None if view.reported is None else without_output(view.reported)
+        return msgspec.structs.replace(view, result=result, reported=reported, hidden=True)
 
     def _record(self, task: TaskId) -> TaskRecord:
         record = self._projection.state.tasks.get(task)

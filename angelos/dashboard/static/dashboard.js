@@ -37,11 +37,11 @@ const reconcile = (parent, items, key, create, update) => {
 const part = (element, name) => element.querySelector(`[data-part="${name}"]`);
 const slot = (tag, name, attributes = {}) => make(tag, { "data-part": name, ...attributes });
 const MARKS = {
-  ok: "✓", passed: "✓", promoted: "✓", approved: "✓", running: "▸", testing: "▸", accepted: "·",
+  ok: "✓", passed: "✓", promoted: "✓", approved: "✓", running: "▸", "cut-off": "?", testing: "▸", accepted: "·",
   received: "·", merged: "·", waiting: "?", cancelling: "▸",
 };
 const GOOD = new Set(["ok", "passed", "promoted", "approved"]);
-const BUSY = new Set(["running", "accepted", "testing", "received", "pending", "waiting", "cancelling"]);
+const BUSY = new Set(["running", "cut-off", "accepted", "testing", "received", "pending", "waiting", "cancelling"]);
 
 const setState = (element, word) => {
   const tone = GOOD.has(word) ? "good" : BUSY.has(word) ? "busy" : "bad";

@@ -163,8 +163,8 @@ async def test_a_fact_that_is_not_accepted_is_left_out_and_the_channel_goes_on(
     database, journal, queue, tmp_path
 ):
     class OpenTasks:
-        def accepts(self, fact):
-            return fact.subject != "task-ended"
+        def admitted(self, fact):
+            return fact if fact.subject != "task-ended" else None
 
     async with running_hub(database, journal, queue, tmp_path, admission=OpenTasks()) as hub:
         identity = await join(hub, "node", "exec1", tmp_path / "exec1")

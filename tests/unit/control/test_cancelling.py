@@ -20,6 +20,10 @@ from tests.unit.control.fakes import (
     VIEWER,
 )
 
+END = {
+    "status": "ok", "exit_code": 0, "stdout": "late", "stderr": "", "duration_s": 1.0,
+    "node": "exec1", "tier": "full",
+}  # fmt: skip
 HELLO = SubmitTask(code="print(1)")
 
 
@@ -136,12 +140,44 @@ async def test_what_a_node_says_of_a_task_that_has_ended_is_not_expected(world):
         view = await control.tasks.submit(PERSON, SubmitTask(code="1", node="one"))
         await world.settled(lambda s: s.tasks[view.id].state == "running")
         output = make_fact(Kind.task_output, view.id, actor=node.id)
-        assert control.projection.accepts(output)
-        assert not control.projection.accepts(make_fact(Kind.task_output, view.id, actor=other.id))
-        assert control.projection.accepts(make_fact(Kind.checkout_healthy, node.id, actor=node.id))
+        assert control.projection.admitted(output)
+        assert not control.projection.admitted(make_fact(Kind.task_output, view.id, actor=other.id))
+        assert control.projection.admitted(make_fact(Kind.checkout_healthy, node.id, actor=node.id))
         await node.finish(node.ran[0], Status.ok)
         await control.tasks.view(view.id, wait_s=10)
-        assert not control.projection.accepts(output)
+        assert not control.projection.admitted(output)
+
+
+async def test_a_node_that_was_cut_off_too_long_tells_the_truth_beside_killed(world):
+    async with world.running() as control:
+        node = await world.node()
+        node.program = lambda _: None
+        view = await control.tasks.submit(PERSON, HELLO)
+        await world.settled(lambda s: s.tasks[view.id].state == "running")
+        assert (await control.tasks.view(view.id)).state == "running"
+        await node.disconnect()
+        await world.settled(lambda s: not s.nodes[node.id].connected)
+        view = await control.tasks.view(view.id)
+        assert (view.state, "cut off" in view.reason) == ("cut-off", True)
+        assert [v.id for v in control.tasks.list("cut-off")] == [view.id]
+        assert control.tasks.list("running") == ()
+        world.clock.advance(10_000)
+        control.sweep()
+        view = await control.tasks.view(view.id, wait_s=10)
+        assert (view.state, view.result.status) == ("finished", Status.killed)
+        assert view.result.evidence["source"] == "silence"
+        late = make_fact(Kind.task_finished, view.id, actor=node.id, outcome="ok", data=END)
+        written = control.projection.admitted(late)
+        assert (written.kind, written.data, written.outcome) == ("task.reported", late.data, "ok")
+        assert written.id == control.projection.admitted(late).id, "told twice, kept once"
+        await world.journal.append([written])
+        await world.settled(lambda s: s.tasks[view.id].reported is not None)
+        view = await control.tasks.view(view.id)
+        assert (view.result.status, view.reported.status) == (Status.killed, Status.ok)
+        assert view.reported.stdout == "late"
+        assert control.projection.admitted(late) is None
+        hidden = await control.tasks.view(view.id, reader=VIEWER)
+        assert hidden.reported.stdout == ""
 
 
 async def test_a_task_that_is_started_again_is_the_second_attempt(world):
@@ -205,7 +241,7 @@ async def test_a_node_that_goes_silent_does_not_hold_a_task_for_ever(world):
         control.sweep()
         view = await control.tasks.view(view.id, wait_s=10)
         assert view.result.status == Status.killed
-        assert view.result.evidence["source"] == "node"
+        assert view.result.evidence["source"] == "silence"
         await node.finish(node.ran[0], Status.ok, "too late")
         await control.tasks.submit(PERSON, HELLO)
         assert (await control.tasks.view(view.id)).result.status == Status.killed

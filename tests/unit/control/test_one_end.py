@@ -18,7 +18,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from angelos.control.state.decide import decide, fold, outstanding, overdue
 from angelos.control.state.effects import EndTask, PutTask, StopTask
 from angelos.control.state.models import ControlState
-from angelos.control.state.tasks import ended_by_node, expected, last_moment, task_for
+from angelos.control.state.tasks import admitted, ended_by_node, last_moment, task_for
 from angelos.core.facts import Fact, Kind, TaskResult
 from angelos.core.ids import CommandId, FactId, Offset, PrincipalId, TaskId, fact_of, new_fact_id
 from angelos.core.messages import Status, Tier, encode
@@ -182,8 +182,10 @@ class OneEnd(RuleBasedStateMachine):
             self.queue = [item for item in self.queue if item != subject]
             return
         fact = Fact(id=FactId(""), at=self.now, actor=NODE, kind=kind, subject=subject)
-        if expected(self.state, fact):
-            self.tell(kind, subject, NODE, id_, outcome=str(data.get("status", "")), data=data)
+        if (written := admitted(self.state, fact)) is not None:
+            id_ = id_ if written.kind == kind else written.id
+            outcome = str(data.get("status", ""))
+            self.tell(written.kind, subject, NODE, id_, outcome=outcome, data=data)
 
     @precondition(lambda self: self.connected)
     @rule()
@@ -256,6 +258,14 @@ class OneEnd(RuleBasedStateMachine):
 
     def ends(self) -> list[str]:
         return [fact.subject for fact in self.journal if fact.kind == Kind.task_finished]
+
+    @invariant()
+    def what_a_node_reports_late_is_told_beside_the_end_that_control_said(self) -> None:
+        for task in self.state.tasks.values():
+            if task.reported is not None:
+                assert task.given_up
+                assert task.result.evidence["reason"] == "control"
+                assert task.reported.evidence["reason"] == "node"
 
     @invariant()
     def never_twice(self) -> None:
