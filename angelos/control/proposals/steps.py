@@ -220,7 +220,7 @@ def _lost(task: TaskRecord) -> bool:
     return (
         result is not None
         and result.status in {Status.killed, Status.denied}
-        and result.evidence.get("source") == EvidenceSource.node
+        and result.evidence.get("source") in {EvidenceSource.node, EvidenceSource.silence}
         and (task.cancelled_at is None or task.cancel_cause is CancelCause.node_quarantined)
     )
 
