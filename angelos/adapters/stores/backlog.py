@@ -119,10 +119,15 @@ class Backlog:
             state.start = f"({last}"
         self._read_at = now
 
-    def changed(self) -> None:
-        """Note that the store may have more in every lane."""
-        for lane in self._lanes.values():
-            lane.more = True
+    @property
+    def given_back(self) -> bool:
+        """Whether anything that was given back is not settled."""
+        return bool(self._retries)
+
+    def changed(self, lanes: Iterable[Lane] = LANES) -> None:
+        """Note that the store may have more in these lanes."""
+        for lane in lanes:
+            self._lanes[lane].more = True
 
     def refresh(self, now: float) -> None:
         """Forget rows that were read too long ago: they are read again, under the same token."""
@@ -138,11 +143,18 @@ class Backlog:
 
     def next(self) -> Row | None:
         """Return the next row that may be handed out: control first, else the oldest."""
-        heads = {name: row for name in LANES if (row := self._head(name)) is not None}
-        if not heads:
-            return None
-        lane = Lane.control if Lane.control in heads else min(heads, key=lambda n: heads[n].key)
-        return self._lanes[lane].rows.popleft()
+        chosen: Row | None = None
+        for name, lane in self._lanes.items():
+            row = self._head(name) if lane.rows else None
+            if row is None:
+                continue
+            if chosen is None or row.key < chosen.key:
+                chosen = row
+            if name is Lane.control:
+                break
+        if chosen is not None:
+            self._lanes[chosen.envelope.header.lane].rows.popleft()
+        return chosen
 
     def hand_out(self, row: Row) -> None:
         """Note that a row is with its consumer."""

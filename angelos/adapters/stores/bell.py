@@ -1,8 +1,8 @@
 """The bell of the queues: which destinations have news, heard on one connection of a process.
 
     bell = Bell(client)
-    async with bell.heard(destination, on_ring):     # on_ring(epoch): 0, or who owns it now
-        ...
+    async with bell.heard(destination, on_ring):     # on_ring(epoch, lane): 0, or who owns it now;
+        ...                                          # and the lane that has news, None for any
 
 A connection that has died without a word is noticed by an unanswered ping within two seconds;
 afterwards every destination is rung, since something may have been missed.
@@ -17,14 +17,17 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from angelos.adapters.stores.backlog import LANES
 from angelos.adapters.stores.pipeline import CommandPipeline, StoreError
 from angelos.adapters.stores.queue_scripts import BELL
 from angelos.adapters.stores.streams import BACKOFF_S, Client
+from angelos.core.envelopes import Lane
 from angelos.core.errors import Unavailable
 
 log = logging.getLogger(__name__)
-OnRing = Callable[[int], None]
+OnRing = Callable[[int, Lane | None], None]
 _PING_S = 1.0
+_LANES = {str(number): lane for number, lane in enumerate(LANES)}
 
 
 class Bell:
@@ -55,10 +58,10 @@ class Bell:
                 task.cancel()
                 await asyncio.wait([task])
 
-    def ring(self, destination: str, epoch: int = 0) -> None:
+    def ring(self, destination: str, epoch: int = 0, lane: Lane | None = None) -> None:
         """Tell the listeners of a destination; callers of this process need not wait for Valkey."""
         for on_ring in tuple(self._listeners.get(destination, ())):
-            on_ring(epoch)
+            on_ring(epoch, lane)
 
     async def _listen(self) -> None:
         tries = 0
@@ -92,5 +95,8 @@ class Bell:
 
     def _on_message(self, message: list[Any]) -> None:
         if message[0] == b"message":
-            destination, _, epoch = message[2].decode(errors="replace").partition(" ")
-            self.ring(destination, int(epoch) if epoch.isdecimal() else 0)
+            destination, _, news = message[2].decode(errors="replace").partition(" ")
+            if news.startswith("+") and news[1:] in _LANES:
+                self.ring(destination, 0, _LANES[news[1:]])
+            else:
+                self.ring(destination, int(news) if news.isdecimal() else 0)

@@ -27,6 +27,7 @@ import msgspec
 from angelos.adapters.stores import queue_scripts as scripts
 from angelos.adapters.stores.backlog import LANES, Backlog, Row
 from angelos.adapters.stores.bell import Bell
+from angelos.adapters.stores.gather import Gather
 from angelos.adapters.stores.pipeline import Script, StoreError, Word
 from angelos.adapters.stores.queue_scripts import BELL, QueueKeys, lane_of
 from angelos.adapters.stores.streams import Client, checksum, fields_of, patiently
@@ -55,8 +56,29 @@ _MOST_BYTES = 256 * 1024 * 1024
 """Of all lanes of one destination; one message is always taken, and control passes."""
 _PAGE = 128
 _PAGE_BYTES = 1024 * 1024
+_PUT_BYTES = _PAGE_BYTES // 128
+"""What an empty envelope weighs, so that at most 128 are put at once."""
 _encode_header = msgspec.msgpack.Encoder().encode
 _decode_header = msgspec.msgpack.Decoder(EnvelopeHeader).decode
+
+
+class _Put:
+    """One caller of `put`, and the words of its envelope for the script."""
+
+    def __init__(self, envelope: RoutedEnvelope) -> None:
+        header = envelope.header
+        encoded = _encode_header(header)
+        self.envelope = envelope
+        self.words: tuple[Word, ...] = (
+            _unique(header.source, header.id),
+            encoded,
+            envelope.body,
+            checksum(encoded, envelope.body),
+        )
+        self.size = _PUT_BYTES + len(envelope.body)
+        self.answer: asyncio.Future[tuple[bytes, int, int]] = (
+            asyncio.get_running_loop().create_future()
+        )
 
 
 class ValkeyEnvelopeQueue:
@@ -81,6 +103,7 @@ class ValkeyEnvelopeQueue:
         self._retry = retry or RetryPolicy()
         self._journal = journal
         self._bell = Bell(client)
+        self._puts: dict[tuple[PrincipalId, Lane], Gather[_Put]] = {}
         self._keys: dict[PrincipalId, QueueKeys] = {}
         self._consumers: dict[tuple[str, int], _Consumer] = {}
         self._random = random.Random()  # noqa: S311 - it spreads retries
@@ -90,33 +113,52 @@ class ValkeyEnvelopeQueue:
     async def put(self, envelope: RoutedEnvelope) -> PutReceipt:
         """Take an envelope durably."""
         check_envelope(envelope)
-        header = envelope.header
-        lane = header.lane
-        encoded = _encode_header(header)
-        answer: tuple[bytes, int, int] = await self._client.writer.run(
-            scripts.PUT,
-            self.keys(header.destination).put[lane],
-            BELL,
-            header.destination,
-            IDS_REMEMBERED,
-            self._capacity,
-            int(lane.lossy),
-            LANES.index(lane),
-            _unique(header.source, header.id),
-            encoded,
-            envelope.body,
-            checksum(encoded, envelope.body),
-            0 if lane is Lane.control else _MOST_BYTES,
-        )
-        position, duplicate, dropped = answer
+        put = _Put(envelope)
+        route = (envelope.header.destination, envelope.header.lane)
+        puts = self._puts.get(route)
+        if puts is None:
+            puts = self._puts[route] = Gather(
+                self._put, lambda one: one.size, _PAGE_BYTES, 1, lambda: self._puts.pop(route, None)
+            )
+        puts.add(put)
+        position, duplicate, dropped = await put.answer
         if not position:
-            raise _busy(header, self._capacity)
+            raise _busy(envelope.header, self._capacity)
         return PutReceipt(
-            id=header.id,
+            id=envelope.header.id,
             position=Offset(position.decode()),
             duplicate=bool(duplicate),
             dropped=dropped,
         )
+
+    async def _put(self, puts: list[_Put]) -> None:
+        """Put envelopes of one destination and lane in one script."""
+        header = puts[0].envelope.header
+        lane = header.lane
+        args: list[Word] = []
+        try:
+            for put in puts:
+                args += put.words
+            answers: list[tuple[bytes, int, int]] = await self._client.writer.run(
+                scripts.PUT,
+                self.keys(header.destination).put[lane],
+                BELL,
+                header.destination,
+                IDS_REMEMBERED,
+                self._capacity,
+                int(lane.lossy),
+                LANES.index(lane),
+                0 if lane is Lane.control else _MOST_BYTES,
+                *args,
+            )
+        except Exception as error:  # noqa: BLE001 - every caller gets it
+            for put in puts:
+                if not put.answer.done():
+                    put.answer.set_exception(error)
+            return
+        for put, answer in zip(puts, answers, strict=True):
+            if not put.answer.done():
+                put.answer.set_result(answer)
 
     async def remove(
         self, destination: PrincipalId, source: PrincipalId, ids: Collection[str]
@@ -371,13 +413,14 @@ class _Consumer:
         self._news = asyncio.Event()
         self._highest = token.epoch
         self._store_ms = 0
-        self._rings = 0
+        self._rung: set[Lane] = set()
 
-    def ring(self, epoch: int) -> None:
-        """Note that there may be more, or another consumer."""
+    def ring(self, epoch: int, lane: Lane | None = None) -> None:
+        """Note that there may be more in a lane or in any, or another consumer."""
         self._highest = max(self._highest, epoch)
-        self._rings += 1
-        self.backlog.changed()
+        lanes = LANES if lane is None else (lane,)
+        self._rung.update(lanes)
+        self.backlog.changed(lanes)
         self.wake()
 
     def wake(self) -> None:
@@ -400,9 +443,12 @@ class _Consumer:
             self._news.clear()
             now = time.monotonic()
             self.backlog.refresh(now)
-            row = await self._due(now) or self.backlog.next()
+            row = await self._due(now) if self.backlog.given_back else None
+            row = row or self.backlog.next()
             if row is not None:
-                if await self._expired(row):
+                deadline = row.envelope.header.deadline
+                if deadline is not None and deadline < time.time():
+                    await self._expire(row)
                     continue
                 self.backlog.hand_out(row)
                 return row
@@ -421,10 +467,7 @@ class _Consumer:
             self.backlog.settle([position])  # it was removed meanwhile
         return None
 
-    async def _expired(self, row: Row) -> bool:
-        deadline = row.envelope.header.deadline
-        if deadline is None or deadline >= time.time():
-            return False
+    async def _expire(self, row: Row) -> None:
         await self._queue.bury(
             self.token,
             row.position,
@@ -434,10 +477,10 @@ class _Consumer:
             row.nacks,
         )
         self.backlog.settle([row.position])
-        return True
 
     async def _read(self) -> None:
-        starts, asked_at, rings = self.backlog.starts(), time.monotonic(), self._rings
+        starts, asked_at = self.backlog.starts(), time.monotonic()
+        self._rung.clear()
         _, lanes, _ = await self._fetch(starts, [])
         for lane, start, (more, entries) in zip(LANES, starts, lanes, strict=True):
             if not start:
@@ -445,8 +488,7 @@ class _Consumer:
             rows = [row for entry in entries if (row := await self._row(entry, lane)) is not None]
             last = entries[-1][0].decode() if entries else ""
             self.backlog.add(lane, rows, last, more=bool(more), now=asked_at)
-        if self._rings != rings:  # what was put meanwhile may not be in the answer
-            self.backlog.changed()
+        self.backlog.changed(self._rung)  # what was put meanwhile may not be in the answer
 
     async def _fetch(self, starts: list[str], positions: list[Offset]) -> Any:
         answer = await patiently(self._ask, starts, positions)
@@ -468,7 +510,7 @@ class _Consumer:
                 self.token, position, lane, DeadReason.unreadable, error.detail, 0
             )
             return None
-        if not entry[2]:
+        if len(entry) < 3 or not entry[2]:  # noqa: PLR2004 - the note is left out
             return Row(position, envelope)
         nacks, due = entry[2].split()
         wait = max(0, int(due) - self._store_ms) / 1000

@@ -91,10 +91,14 @@ local function bury(position, stream, notes, readable)
 end
 """
 _APPEND = """
-local function append(stream, lane, header, body, sum, id, ids)
+local function clock()
   local time = redis.call('TIME')
-  local n = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-  n = math.max(n, 1 + tonumber(redis.call('HGET', KEYS[1], 'last') or '0'))
+  return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+end
+local function size_of(position)
+  return math.floor(tonumber(string.match(position, '-(%d+)$')) / 8)
+end
+local function append(stream, lane, n, header, body, sum)
   local rest = string.format('-%.0f', #body * 8 + lane)
   local position = string.format('%.0f', n) .. rest
   local done = redis.pcall('XADD', stream, position, 'h', header, 'b', body, 'c', sum)
@@ -109,40 +113,58 @@ local function append(stream, lane, header, body, sum, id, ids)
     position = string.format('%.0f', n) .. rest
     redis.call('XADD', stream, position, 'h', header, 'b', body, 'c', sum)
   end
-  redis.call('HSET', KEYS[1], 'last', string.format('%.0f', n))
-  redis.call('HINCRBY', KEYS[1], 'bytes', #body)
-  redis.call('HSET', ids, id, position)
-  return position
+  return position, n
 end
 """
 
 # KEYS: meta, ids, older ids, the lane's stream. ARGV: bell, destination, ids remembered, capacity,
-# lossy, lane, source and id, header, body, checksum, the most bytes of all lanes together (0: any).
-# Returns {position, duplicate, dropped}.
+# lossy, lane, the most bytes of all lanes together (0: any); then of each envelope source and id,
+# header, body and checksum. Returns {position, duplicate, dropped} of each; a position that is empty:
+# there was no room.
 PUT = Script(
     _APPEND
     + """
-local id = ARGV[7]
-local earlier = redis.call('HGET', KEYS[2], id) or redis.call('HGET', KEYS[3], id)
-if earlier then return {earlier, 1, 0} end
-local dropped = 0
-local held = tonumber(redis.call('HGET', KEYS[1], 'bytes') or '0')
-if ARGV[11] ~= '0' and held > 0 and held + #ARGV[9] > tonumber(ARGV[11]) then return {'', 0, 0} end
-if redis.call('XLEN', KEYS[4]) >= tonumber(ARGV[4]) then
-  if ARGV[5] == '0' then return {'', 0, 0} end
-  local oldest = redis.call('XRANGE', KEYS[4], '-', '+', 'COUNT', 1)[1][1]
-  redis.call('XDEL', KEYS[4], oldest)
-  local size = tonumber(string.match(oldest, '-(%d+)$'))
-  redis.call('HINCRBY', KEYS[1], 'bytes', -math.floor(size / 8))
-  redis.call('HINCRBY', KEYS[1], 'dropped:' .. ARGV[6], 1)
-  dropped = 1
+local stream, lane, answers, ids, seen = KEYS[4], tonumber(ARGV[6]), {}, {}, {}
+for i = 8, #ARGV, 4 do ids[#ids + 1] = ARGV[i] end
+local new = redis.call('HMGET', KEYS[2], unpack(ids))
+local old = redis.call('HMGET', KEYS[3], unpack(ids))
+local meta = redis.call('HMGET', KEYS[1], 'last', 'bytes')
+local last, held = tonumber(meta[1] or '0'), tonumber(meta[2] or '0')
+local length, capacity, most = redis.call('XLEN', stream), tonumber(ARGV[4]), tonumber(ARGV[7])
+local now, fresh, lost = clock(), {}, 0
+for i, id in ipairs(ids) do
+  local at = 4 + 4 * i
+  local earlier = new[i] or old[i] or seen[id]
+  if earlier then
+    answers[i] = {earlier, 1, 0}
+  elseif most > 0 and held > 0 and held + #ARGV[at + 2] > most
+      or length >= capacity and ARGV[5] == '0' then
+    answers[i] = {'', 0, 0}
+  else
+    local dropped = 0
+    if length >= capacity then
+      local oldest = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1][1]
+      redis.call('XDEL', stream, oldest)
+      held = held - size_of(oldest)
+      length, dropped, lost = length - 1, 1, lost + 1
+    end
+    last = math.max(now, last + 1)
+    local position
+    position, last = append(stream, lane, last, ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
+    held, length, seen[id] = held + #ARGV[at + 2], length + 1, position
+    fresh[#fresh + 1], fresh[#fresh + 2] = id, position
+    answers[i] = {position, 0, dropped}
+  end
 end
-local position = append(KEYS[4], tonumber(ARGV[6]), ARGV[8], ARGV[9], ARGV[10], id, KEYS[2])
+if #fresh == 0 then return answers end
+redis.call('HSET', KEYS[1], 'last', string.format('%.0f', last), 'bytes', string.format('%.0f', held))
+if lost > 0 then redis.call('HINCRBY', KEYS[1], 'dropped:' .. ARGV[6], lost) end
+redis.call('HSET', KEYS[2], unpack(fresh))
 if redis.call('HLEN', KEYS[2]) >= tonumber(ARGV[3]) then
   redis.call('RENAME', KEYS[2], KEYS[3])
 end
-redis.call('PUBLISH', ARGV[1], ARGV[2])
-return {position, 0, dropped}
+redis.call('PUBLISH', ARGV[1], ARGV[2] .. ' +' .. ARGV[6])
+return answers
 """
 )
 
@@ -164,26 +186,33 @@ local time = redis.call('TIME')
 local now = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 local given_back = redis.call('HLEN', KEYS[8]) > 0
 local function noted(entry)
-  return {entry[1], entry[2], given_back and redis.call('HGET', KEYS[8], entry[1]) or false}
+  if given_back then entry[3] = redis.call('HGET', KEYS[8], entry[1]) end
+  return entry
 end
-local lanes = {}
+local function size_of(fields)
+  if #fields == 6 then return #fields[2] + #fields[4] + 20 end
+  local size = 0
+  for _, word in ipairs(fields) do size = size + #word end
+  return size
+end
+local most, lanes = tonumber(ARGV[2]), {}
 for lane = 1, 6 do
   local start, entries, more = ARGV[3 + lane], {}, 0
   if start ~= '' then
     local budget, step = tonumber(ARGV[3]), 1
-    while #entries < tonumber(ARGV[2]) and budget > 0 do
+    while #entries < most and budget > 0 do
       local page = redis.call('XRANGE', KEYS[1 + lane], start, '+', 'COUNT', step)
       for _, entry in ipairs(page) do
         entries[#entries + 1] = noted(entry)
-        for _, word in ipairs(entry[2]) do budget = budget - #word end
+        budget = budget - size_of(entry[2])
       end
       if #page < step then break end
       start = '(' .. page[#page][1]
       local size = math.max(1, (tonumber(ARGV[3]) - budget) / #entries)
-      step = math.max(1, math.min(tonumber(ARGV[2]) - #entries, math.floor(budget / size)))
+      step = math.max(1, math.min(most - #entries, math.floor(budget / size)))
       more = 1
     end
-    if #entries < tonumber(ARGV[2]) and budget > 0 then more = 0 end
+    if #entries < most and budget > 0 then more = 0 end
   end
   lanes[lane] = {more, entries}
 end
@@ -203,11 +232,15 @@ ACK = Script(
     _FENCE
     + _MOVE
     + """
-local count = 0
+local count, size = 0, 0
 for i = 2, #ARGV do
-  local stream = stream_of(ARGV[i])
-  if stream and remove(ARGV[i], stream) then count = count + 1 end
+  local low = tonumber(string.match(ARGV[i], '-(%d+)$'))
+  local stream = low % 8 < 6 and KEYS[2 + low % 8]
+  if stream and redis.call('XDEL', stream, ARGV[i]) == 1 then
+    count, size = count + 1, size + math.floor(low / 8)
+  end
 end
+if size > 0 then redis.call('HINCRBY', KEYS[1], 'bytes', -size) end
 if redis.call('HLEN', KEYS[8]) > 0 then
   for i = 2, #ARGV do redis.call('HDEL', KEYS[8], ARGV[i]) end
 end
@@ -280,12 +313,16 @@ end
 for lane, count in pairs(coming) do
   if redis.call('XLEN', KEYS[2 + lane]) + count > tonumber(ARGV[3]) then return -1 end
 end
-local count = 0
+local count, last = 0, tonumber(redis.call('HGET', KEYS[1], 'last') or '0')
 for i = 4, #ARGV, 5 do
   local position, lane = ARGV[i], tonumber(ARGV[i + 1])
   local body = redis.call('HGET', KEYS[9], position .. ':b')
   if body then
-    append(KEYS[2 + lane], lane, ARGV[i + 3], body, ARGV[i + 4], ARGV[i + 2], KEYS[12])
+    local n, again = math.max(clock(), last + 1)
+    again, last = append(KEYS[2 + lane], lane, n, ARGV[i + 3], body, ARGV[i + 4])
+    redis.call('HSET', KEYS[1], 'last', string.format('%.0f', last))
+    redis.call('HINCRBY', KEYS[1], 'bytes', #body)
+    redis.call('HSET', KEYS[12], ARGV[i + 2], again)
     redis.call('HDEL', KEYS[9], position .. ':m', position .. ':h', position .. ':b')
     redis.call('ZREM', KEYS[10], position)
     count = count + 1

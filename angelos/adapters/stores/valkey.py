@@ -38,6 +38,7 @@ from angelos.adapters.stores.blocks import (
     split,
     write_block,
 )
+from angelos.adapters.stores.gather import Gather
 from angelos.adapters.stores.history import History
 from angelos.adapters.stores.pipeline import Script
 from angelos.adapters.stores.postgres import Database
@@ -66,8 +67,6 @@ JOURNAL = PrincipalId("system/journal")
 _HUB = PrincipalId("system/hub")
 _KEY = "{journal}"
 _TOGETHER = 512
-_AT_ONCE = 2
-"""Scripts that are under way; what is appended meanwhile goes into the next one."""
 _PAGES_AT_ONCE = 4
 IDS_REMEMBERED = 65_536
 """At least this many of the newest ids are kept, at most twice as many."""
@@ -166,8 +165,7 @@ class ValkeyJournal:
     def __init__(self, client: Client, database: Database | None = None) -> None:
         self._client = client
         self._history = History(database) if database is not None else None
-        self._waiting: list[_Append] = []
-        self._sending: set[asyncio.Task[None]] = set()
+        self._appends = Gather(self._send, lambda call: len(call.facts), _TOGETHER)
         self._tail = Tail(client, _KEY, self._facts)
         self._pages = asyncio.Semaphore(_PAGES_AT_ONCE)
 
@@ -178,35 +176,8 @@ class ValkeyJournal:
         if not facts:
             return []
         call = _Append(facts)
-        self._waiting.append(call)
-        if len(self._waiting) == 1 and len(self._sending) < _AT_ONCE:
-            asyncio.get_running_loop().call_soon(self._send_waiting)
+        self._appends.add(call)
         return await call.offsets
-
-    def _send_waiting(self) -> None:
-        """Send what waits in as few scripts as it fits; what comes meanwhile waits for the next."""
-        waiting, self._waiting = self._waiting, []
-        batch: list[_Append] = []
-        count = 0
-        for call in waiting:
-            if batch and count + len(call.facts) > _TOGETHER:
-                self._start(batch)
-                batch, count = [], 0
-            batch.append(call)
-            count += len(call.facts)
-        if batch:
-            self._start(batch)
-
-    def _start(self, batch: list[_Append]) -> None:
-        # Not in the task of a caller, who may be cancelled while others wait for their facts.
-        task = asyncio.create_task(self._send(batch), name="journal append")
-        self._sending.add(task)
-        task.add_done_callback(self._sent)
-
-    def _sent(self, task: asyncio.Task[None]) -> None:
-        self._sending.discard(task)
-        if self._waiting:
-            self._send_waiting()
 
     async def _send(self, batch: list[_Append]) -> None:
         try:
