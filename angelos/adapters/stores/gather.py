@@ -1,7 +1,7 @@
 """Calls that share what they cost: what comes while others are under way goes into the next batch.
 
     gather = Gather(send, weigh=lambda call: 1, most=128)
-    gather.add(call)          # `send([call, ...])` runs at the end of this turn, or after the others
+    gather.add(call)          # `send([call, ...])` runs after this turn, or after the others
 
 A single call waits for nobody; under load batches grow by themselves, without a timer.
 """
@@ -32,7 +32,7 @@ class Gather(Generic[C]):
         weigh: Callable[[C], int],
         most: int,
         at_once: int = 2,
-        on_idle: Callable[[], None] | None = None,
+        on_idle: Callable[[], object] | None = None,
     ) -> None:
         self._send, self._weigh = send, weigh
         self._most, self._at_once, self._on_idle = most, at_once, on_idle

@@ -119,7 +119,7 @@ end
 
 # KEYS: meta, ids, older ids, the lane's stream. ARGV: bell, destination, ids remembered, capacity,
 # lossy, lane, the most bytes of all lanes together (0: any); then of each envelope source and id,
-# header, body and checksum. Returns {position, duplicate, dropped} of each; a position that is empty:
+# header, body and checksum. Returns {position, duplicate, dropped} of each; without a position
 # there was no room.
 PUT = Script(
     _APPEND
@@ -157,7 +157,8 @@ for i, id in ipairs(ids) do
   end
 end
 if #fresh == 0 then return answers end
-redis.call('HSET', KEYS[1], 'last', string.format('%.0f', last), 'bytes', string.format('%.0f', held))
+redis.call('HSET', KEYS[1], 'last', string.format('%.0f', last),
+  'bytes', string.format('%.0f', held))
 if lost > 0 then redis.call('HINCRBY', KEYS[1], 'dropped:' .. ARGV[6], lost) end
 redis.call('HSET', KEYS[2], unpack(fresh))
 if redis.call('HLEN', KEYS[2]) >= tonumber(ARGV[3]) then
