@@ -7,11 +7,16 @@ from collections.abc import Generator
 
 import pluggy
 import pytest
+from hypothesis import settings
 
 from angelos.testing import clock, database, journal, queue, stores, valkey
 from tests.absent import must_fail
 
 __all__ = ["clock", "database", "journal", "queue", "stores", "valkey"]
+
+# How long an example takes is the machine's.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 # Started in the background by a shell, or under nohup: programs that are started here would ignore
 # the Ctrl-C and the closed terminal that they are tested with.

@@ -978,7 +978,20 @@ class FactView(Message, frozen=True, kw_only=True):
         data = fact.plain()
         if not commands:
             data.pop(COMMAND_FIELD, None)
-        return cls(**{**msgspec.structs.asdict(fact), "data": data})
+        return cls(
+            id=fact.id,
+            at=fact.at,
+            actor=fact.actor,
+            kind=fact.kind,
+            subject=fact.subject,
+            on_behalf_of=fact.on_behalf_of,
+            revision=fact.revision,
+            outcome=fact.outcome,
+            data=data,
+            trace=fact.trace,
+            sequence=fact.sequence,
+            offset=fact.offset,
+        )
 
     def fact(self) -> Fact:
         """Return the fact of this view; its data are encoded again."""

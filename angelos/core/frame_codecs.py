@@ -84,7 +84,7 @@ class JsonCodec:
             frame = _json_decoder.decode(data)
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
             raise InvalidInput(f"Not a frame of the channel protocol: {error}") from error
-        return check_frame(frame)
+        return check_frame(frame, len(data))
 
 
 class ProtobufCodec:

@@ -226,7 +226,7 @@ def read_frame(data: bytes) -> Frame:
         frame = _decoder.decode(data)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InvalidInput(f"Not a frame of the channel protocol: {error}") from error
-    return check_frame(frame)
+    return check_frame(frame, len(data))
 
 
 def check_size(data: bytes) -> None:
@@ -235,8 +235,12 @@ def check_size(data: bytes) -> None:
         raise TooLarge(f"The frame has {len(data)} bytes; {MAX_FRAME_BYTES} are allowed.")
 
 
-def check_frame(frame: Frame) -> Frame:
+def check_frame(frame: Frame, size: int) -> Frame:
     """Return a frame that was decoded; raise `InvalidInput` if an item in it is too large."""
-    if isinstance(frame, Batch) and any(item.size > MAX_ITEM_BYTES for item in frame.items):
+    if (
+        size + OVERHEAD > MAX_ITEM_BYTES  # else no item in it can be too large
+        and isinstance(frame, Batch)
+        and any(item.size > MAX_ITEM_BYTES for item in frame.items)
+    ):
         raise InvalidInput("An item is larger than the protocol allows.")
     return frame

@@ -38,6 +38,7 @@ START: Offset = Offset("0-0")
 """Before the first entry of every journal."""
 
 _ID = re.compile(r"(task|prop|cmd|fact|grant)-[0-9a-f]{32}")
+_FACT_ID = re.compile(r"fact-[0-9a-f]{32}")
 _PRINCIPAL = re.compile(
     r"(person|agent|node|system)/[A-Za-z0-9][A-Za-z0-9._@-]{0,63}|"
     r"person/[A-Za-z0-9][A-Za-z0-9._@-]{0,63}~[1-9][0-9]{0,8}"
@@ -93,6 +94,11 @@ def new_grant_id(now_ms: int | None = None) -> GrantId:
 def is_id(text: str) -> bool:
     """Return whether `text` has the form of one of the ids made here."""
     return bool(_ID.fullmatch(text))
+
+
+def is_fact_id(text: str) -> bool:
+    """Return whether `text` has the form of a fact's id."""
+    return bool(_FACT_ID.fullmatch(text))
 
 
 def is_principal(text: str) -> bool:

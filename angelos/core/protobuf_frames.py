@@ -46,7 +46,7 @@ def read_protobuf(data: bytes) -> Frame:
         frame = msgspec.convert(values, Frame, builtin_types=(bytes,))
     except (msgspec.MsgspecError, ValueError, IndexError, struct.error) as error:
         raise InvalidInput(f"Not a frame of the channel protocol: {error}") from error
-    return check_frame(frame)
+    return check_frame(frame, len(data))
 
 
 # -- writing ---------------------------------------------------------------------------------

@@ -14,13 +14,14 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 
 from angelos.core.errors import Forbidden
 from angelos.core.facts import Fact, Kind, Unknown
-from angelos.core.ids import FactId, PrincipalId, is_id
+from angelos.core.ids import FactId, PrincipalId, is_fact_id
 from angelos.core.permissions import Principal, Role
 from angelos.core.sequences import FactSequence, is_sequence
 
@@ -41,6 +42,7 @@ _MAX_TEXT = 512
 _decode_data = msgspec.msgpack.Decoder(dict[str, Any]).decode
 MAX_FACT_BYTES = 2 * 1024 * 1024
 """The largest fact of a peer; as JSON it may be six times as long, and readers accept 16 MB."""
+_SCALARS = frozenset({str, int, bool, type(None)})
 _MAX_DEPTH = 16
 """How deep the data of a fact may be nested."""
 
@@ -77,10 +79,9 @@ def check_fact(fact: Fact, peer: PrincipalId, role: Role) -> None:
         raise Forbidden(f"{peer} may not speak for {fact.on_behalf_of or fact.actor}.")
     if not _counts(fact.sequence, peer):
         raise Forbidden(f"A fact of {peer} has a sequence that is not its own.")
-    if not is_id(fact.id) or not fact.id.startswith("fact-") or fact.offset:
+    if not is_fact_id(fact.id) or fact.offset:
         raise Forbidden(f"A fact of {peer} has an id or offset of the wrong form.")
-    texts = (fact.subject, fact.outcome, fact.trace, fact.revision or "")
-    if max(map(len, texts)) > _MAX_TEXT:
+    if _is_long(fact):
         raise Forbidden(
             f"A fact of {peer} has a subject, outcome, trace or revision that is too long."
         )
@@ -91,7 +92,7 @@ def check_fact(fact: Fact, peer: PrincipalId, role: Role) -> None:
         data = _decode_data(fact.data)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise Forbidden(f"A fact of {peer} holds data that cannot be read.") from error
-    if not math.isfinite(fact.at) or not _is_plain(data):
+    if not math.isfinite(fact.at) or not _are_plain(data.values(), 1):
         raise Forbidden(
             f"A fact of {peer} holds a value that JSON does not have: a number that is not finite, "
             "something other than text, number, list or map, or one nested too deeply."
@@ -103,19 +104,32 @@ def _counts(sequence: FactSequence | None, peer: PrincipalId) -> bool:
     return sequence is None or (sequence.writer == peer and is_sequence(sequence))
 
 
-def _is_plain(value: Any, depth: int = 0) -> bool:
-    """Return whether a value is plain JSON, nested no deeper than `_MAX_DEPTH`."""
-    if isinstance(value, str) or value is None:
-        return True
-    if isinstance(value, float):
-        return math.isfinite(value)
-    if isinstance(value, dict):
-        return depth < _MAX_DEPTH and all(
-            isinstance(key, str) and _is_plain(below, depth + 1) for key, below in value.items()
-        )
-    if isinstance(value, list):
-        return depth < _MAX_DEPTH and all(_is_plain(below, depth + 1) for below in value)
-    return isinstance(value, int)
+def _is_long(fact: Fact) -> bool:
+    return (
+        len(fact.subject) > _MAX_TEXT
+        or len(fact.outcome) > _MAX_TEXT
+        or len(fact.trace) > _MAX_TEXT
+        or len(fact.revision or "") > _MAX_TEXT
+    )
+
+
+def _are_plain(values: Iterable[Any], depth: int) -> bool:
+    """Return whether values are plain JSON, nested no deeper than `_MAX_DEPTH`."""
+    for value in values:
+        kind = type(value)
+        if kind in _SCALARS:
+            continue
+        if kind is float:
+            if not math.isfinite(value):
+                return False
+        elif kind is dict:
+            if depth >= _MAX_DEPTH or not all(isinstance(key, str) for key in value):
+                return False
+            if not _are_plain(value.values(), depth + 1):
+                return False
+        elif kind is not list or depth >= _MAX_DEPTH or not _are_plain(value, depth + 1):
+            return False
+    return True
 
 
 def released_id(quarantined: FactId) -> FactId:

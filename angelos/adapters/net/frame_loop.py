@@ -11,8 +11,8 @@ code: 1002 (protocol), 1003 (data of a kind that is not read), 1007 (not UTF-8),
     link.protocol.send(b"at once, or with what else this turn of the loop sends")
 
 What is relied upon of Tornado (`tests/unit/adapters/test_frame_loop.py` fails when it changes):
-`WebSocketProtocol13._receive_frame_loop`, `_run_callback`, `_abort`, `_send_pong`, `_decompressor`,
-`_write_frame`, and `get_websocket_protocol` of handler and client.
+`WebSocketProtocol13._receive_frame_loop`, `_run_callback`, `_abort`, `_send_pong`, `_compressor`,
+`_decompressor`, `_write_frame`, and `get_websocket_protocol` of handler and client.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ from tornado.websocket import (
 
 PROTOCOL_ERROR, UNSUPPORTED, NOT_UTF8, TOO_BIG = 1002, 1003, 1007, 1009
 _SMALLEST, _LARGEST = 1024, 128 * 1024
+_TOGETHER = 64 * 1024
+"""So many bytes leave at once, whatever else this turn of the event loop sends."""
 _LINGER_S = 1.0
 _LINGER_BYTES = 4 * 1024 * 1024
 _SMALL, _WIDE = 126, 65536
@@ -61,7 +63,8 @@ class FrameLoop(WebSocketProtocol13):
     """The protocol of one connection, at either end of it."""
 
     _pending: list[bytes] | None = None
-    _written: Awaitable[None] | None = None
+    _pending_bytes = 0
+    _written: asyncio.Future[None] | None = None
 
     # -- writing ------------------------------------------------------------------------------
 
@@ -75,10 +78,31 @@ class FrameLoop(WebSocketProtocol13):
             raise WebSocketClosedError
         frame = self._frame(_FIN | (_TEXT if text else _BINARY), data)
         if self._pending is None:
-            self._pending = frame
+            self._pending, self._pending_bytes = frame, 0
             asyncio.get_running_loop().call_soon(self._flush)
         else:
             self._pending += frame
+        self._pending_bytes += len(data)
+        if self._pending_bytes > _TOGETHER:
+            self._flush()
+
+    def write_message(
+        self,
+        message: str | bytes | dict[str, Any],
+        binary: bool = False,  # noqa: FBT001, FBT002 - Tornado's signature
+    ) -> asyncio.Future[None]:
+        """Send one message, and return a future that is done when the next may be sent.
+
+        What the system does not take at once is waited for; so a caller that waits for each
+        message holds few of them.
+        """
+        if self._compressor is not None or isinstance(message, dict):
+            return super().write_message(message, binary)
+        data = message.encode() if isinstance(message, str) else message
+        self.send(data, text=not binary)
+        if self._written is not None and not self._written.done():
+            return asyncio.ensure_future(self.drain())
+        return _done()
 
     async def drain(self) -> None:
         """Wait until what was sent has left this process."""
@@ -107,7 +131,7 @@ class FrameLoop(WebSocketProtocol13):
         if pending is None:
             return
         try:
-            self._written = self.stream.write(b"".join(pending))
+            self._written = cast("asyncio.Future[None]", self.stream.write(b"".join(pending)))
         except (StreamClosedError, StreamBufferFullError):
             self._abort()
 
@@ -262,6 +286,12 @@ class FrameLoop(WebSocketProtocol13):
             pass
         finally:
             self._abort()
+
+
+def _done() -> asyncio.Future[None]:
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    future.set_result(None)
+    return future
 
 
 def goodbye(payload: bytes) -> tuple[int | None, str | None]:

@@ -52,7 +52,6 @@ class Ring:
         self.first = 0
         self._most, self._most_bytes = most, most_bytes
         self._facts: list[Fact] = []
-        self._keys: list[Key] = []
         self._bytes = 0
 
     @property
@@ -63,7 +62,6 @@ class Ring:
     def add(self, facts: list[Fact]) -> None:
         """Put facts at the end and drop the oldest over the bounds."""
         self._facts += facts
-        self._keys += [offset_key(fact.offset) for fact in facts]
         self._bytes += sum(len(fact.data) for fact in facts)
         over = max(0, len(self._facts) - self._most)
         size = self._bytes - sum(len(fact.data) for fact in self._facts[:over])
@@ -71,21 +69,20 @@ class Ring:
             size -= len(self._facts[over].data)
             over += 1
         if over:
-            self.floor = self._keys[over - 1]
+            self.floor = offset_key(self._facts[over - 1].offset)
             self.first += over
-            del self._facts[:over], self._keys[:over]
+            del self._facts[:over]
         self._bytes = size
 
     def restart(self, floor: Key) -> None:
         """Forget every fact: some behind them are missing."""
         self.first = self.end
         self._facts.clear()
-        self._keys.clear()
         self._bytes, self.floor = 0, floor
 
     def number_after(self, key: Key) -> int:
         """Return the number of the first fact after an offset that the ring covers."""
-        return self.first + bisect_right(self._keys, key)
+        return self.first + bisect_right(self._facts, key, key=lambda f: offset_key(f.offset))
 
     def since(self, number: int) -> list[Fact]:
         """Return the facts from this number on."""

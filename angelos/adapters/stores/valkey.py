@@ -202,13 +202,12 @@ class ValkeyJournal:
             blocks = list(split(facts))
             args: list[str | bytes | int] = [IDS_REMEMBERED, len(blocks)]
             for block in blocks:
-                args += (len(block), *write_block(block), *(fact.id for fact in block))
+                args += (len(block), *write_block(block), *[fact.id for fact in block])
             repeated, answer = await self._client.writer.run(_APPEND, _KEYS, *args)
             if not repeated:
                 for block, entry in zip(blocks, answer, strict=True):
-                    offsets.update(
-                        zip((f.id for f in block), offsets_in(entry, len(block)), strict=True)
-                    )
+                    places = offsets_in(entry, len(block))
+                    offsets.update(zip([fact.id for fact in block], places, strict=True))
                 break
             earlier = list(zip(facts, answer, strict=True))
             offsets |= {fact.id: Offset(place.decode()) for fact, place in earlier if place}
