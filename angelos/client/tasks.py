@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Self, TypedDict, Unpack
@@ -31,11 +31,12 @@ import msgspec
 from angelos.client.events import follow
 from angelos.client.transport import Transport, segments
 from angelos.core import api
-from angelos.core.errors import AngelError
+from angelos.core.errors import AngelError, TooLarge
 from angelos.core.facts import Kind, TaskOutput, TaskResult, TaskStarted
 from angelos.core.ids import CommandId, Offset, Revision, TaskId, new_command_id
 from angelos.core.messages import Limits
 from angelos.core.runs import Output
+from angelos.core.task_files import FILE_BYTES, InputFile, check_inputs
 
 _ACCEPTED_S = 5.0
 """How long a cancelled caller waits to learn whether its task was accepted."""
@@ -68,6 +69,12 @@ class TaskOptions(TypedDict, total=False):
     """Apply the language's guard to the code before anything starts; by default it is applied."""
     node: str | None
     """The node that runs it; by default the least busy execution node."""
+    inputs: Mapping[str, bytes | InputFile]
+    """Files that stand read-only at `/in`, with links to them in `/tmp`: path -> content, or an
+    `InputFile` of a revision or of an upload.
+    """
+    outputs: Sequence[str]
+    """Patterns of files in `/tmp` that are kept when it has ended; see `Task.read`."""
     label: str
     """A name by which people recognise it."""
     command: CommandId
@@ -201,6 +208,38 @@ class Task:
         body = api.Reason(reason=reason)
         return self._remember(await self._transport.call("POST", path, api.TaskView, body=body))
 
+    async def read(self, path: str) -> bytes:
+        """Return a file that the task has left (`TaskResult.files` names them).
+
+        Args:
+            path: Its path, as in the result.
+
+        Raises:
+            Forbidden: The caller may not read what the task printed.
+            NotFound: It has left no such file, or the file is forgotten after a week.
+        """
+        route = "/tasks" + segments(self.id, "file")
+        return await self._transport.fetch("GET", route, query={"path": path})
+
+    async def input(self, digest: str) -> bytes:
+        """Return the content of one of the task's inputs; for the node that runs it.
+
+        Raises:
+            Forbidden: The task does not run on this node.
+        """
+        return await self._transport.fetch("GET", "/tasks" + segments(self.id, "inputs", digest))
+
+    async def keep_output(self, content: bytes) -> api.FileView:
+        """Keep a file that the task has left; for the node that runs it.
+
+        Raises:
+            Forbidden: The task does not run on this node, or was asked for no files.
+            Busy: There is no room.
+        """
+        route = "/tasks" + segments(self.id, "outputs")
+        body = api.UploadFile(content=content)
+        return await self._transport.call("POST", route, api.FileView, body=body)
+
     async def _start_offset(self) -> Offset:
         """Return the offset after which the task's facts stand; ask only once."""
         return self._offset or (await self.view()).offset
@@ -245,8 +284,8 @@ class TaskCollection:
 
         Args:
             code: Python source; empty where `argv` is given.
-            **options: `argv`, `stdin`, `repo`, `revision`, `limits`, `guard`, `node`, `label`,
-                `command`; see `TaskOptions`.
+            **options: `argv`, `stdin`, `repo`, `revision`, `limits`, `guard`, `node`, `inputs`,
+                `outputs`, `label`, `command`; see `TaskOptions`.
 
         Returns:
             A handle; as a context manager it cancels a task that is left before its end.
@@ -257,7 +296,8 @@ class TaskCollection:
             Busy: Too many tasks wait already.
             Unavailable: No node can run it, or the server cannot be reached.
         """
-        submitting = asyncio.ensure_future(self._submit(_body(code, options)))
+        inputs = await self._uploaded(options.get("inputs", {}))
+        submitting = asyncio.ensure_future(self._submit(_body(code, options, inputs)))
         try:
             return await asyncio.shield(submitting)
         except asyncio.CancelledError:
@@ -281,8 +321,8 @@ class TaskCollection:
             on_output: Called with each piece of output as it comes.
             on_restart: Called when the task begins anew because its node died; what
                 `on_output` was given before is void.
-            **options: `argv`, `stdin`, `repo`, `revision`, `limits`, `guard`, `node`, `label`,
-                `command`; see `TaskOptions`.
+            **options: `argv`, `stdin`, `repo`, `revision`, `limits`, `guard`, `node`, `inputs`,
+                `outputs`, `label`, `command`; see `TaskOptions`.
 
         Returns:
             Status, exit code, whole output and evidence. A program that fails is a result, not
@@ -303,6 +343,22 @@ class TaskCollection:
                     on_output(piece)
             return await task.result()
 
+    async def _uploaded(self, inputs: Mapping[str, bytes | InputFile]) -> tuple[InputFile, ...]:
+        """Upload contents and return the inputs by their hashes."""
+        files: list[InputFile] = []
+        for path, given in inputs.items():
+            if isinstance(given, InputFile):
+                files.append(msgspec.structs.replace(given, path=path))
+                continue
+            if len(given) > FILE_BYTES:
+                raise TooLarge(f"{path} has {len(given)} bytes; a file has at most {FILE_BYTES}.")
+            view = await self._transport.call(
+                "POST", "/files", api.FileView, body=api.UploadFile(content=given)
+            )
+            files.append(InputFile(path=path, sha256=view.sha256))
+        check_inputs(tuple(files))
+        return tuple(files)
+
     async def _submit(self, body: api.SubmitTask) -> Task:
         view = await self._transport.call("POST", "/tasks", api.TaskView, body=body)
         task = self[view.id]
@@ -310,10 +366,12 @@ class TaskCollection:
         return task
 
 
-def _body(code: str, options: TaskOptions) -> api.SubmitTask:
+def _body(code: str, options: TaskOptions, inputs: tuple[InputFile, ...]) -> api.SubmitTask:
     """Return the request; it has an id, so that repeating it is one task."""
     argv = tuple(options.get("argv", ()))
+    outputs = tuple(options.get("outputs", ()))
     fields: dict[str, Any] = {"command": new_command_id(), **options, "argv": argv}
+    fields |= {"inputs": inputs, "outputs": outputs}
     return api.SubmitTask(code=code, **fields)
 
 

@@ -23,7 +23,7 @@ from angelos.core.ids import CommandId, PrincipalId, new_command_id, new_grant_i
 from angelos.core.messages import CancelTask, Command, Payload, RevokeGrants, encode
 from angelos.core.permissions import Principal
 from angelos.core.policy.engine import Decision, Policy, Request
-from angelos.core.ports import Clock, EnvelopeQueue, Repository, Signals
+from angelos.core.ports import Clock, ContentStore, EnvelopeQueue, Repository, Signals
 from angelos.core.signing import SigningKey
 
 
@@ -39,6 +39,8 @@ class ControlContext:
     projection: Projection
     queue: EnvelopeQueue
     repository: Repository
+    contents: ContentStore
+    """The files that go into tasks and come out of them."""
     signals: Signals
     policy: Policy
     key: SigningKey

@@ -91,3 +91,23 @@ order by t.created_at, t.id
 
 -- name: revoke_token
 delete from token where id = %(id)s and principal = %(principal)s
+
+-- name: lock_task_files
+select pg_advisory_xact_lock(hashtextextended('angelos.task_file', 0))
+
+-- name: clear_task_files
+delete from task_file where used_at < %(oldest)s
+
+-- name: task_files_size
+select coalesce(sum(size), 0) from task_file
+
+-- name: use_task_files
+update task_file set used_at = %(now)s where sha256 = any(%(hashes)s) returning sha256
+
+-- name: add_task_file
+insert into task_file (sha256, size, body, used_at)
+values (%(sha256)s, %(size)s, %(body)s, %(now)s)
+on conflict (sha256) do update set used_at = excluded.used_at
+
+-- name: task_file
+update task_file set used_at = %(now)s where sha256 = %(sha256)s returning body

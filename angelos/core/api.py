@@ -25,6 +25,7 @@ from angelos.core.permissions import Permission, Role
 from angelos.core.principals import SessionKind
 from angelos.core.repository import Change, TreeEdit
 from angelos.core.revision_v2 import Trailer, TreeEntry
+from angelos.core.task_files import FILE_BYTES, MAX_FILES, MAX_PATTERNS, InputFile
 
 # Python's `$` also matches before a last newline; the lookahead does not let that pass.
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$(?!\n)")]
@@ -64,6 +65,24 @@ class SubmitTask(Input, frozen=True, kw_only=True):
     command: CommandId | None = None
     """Give the same id to repeat a request without running the task twice."""
     label: Text = ""
+    inputs: Annotated[tuple[InputFile, ...], msgspec.Meta(max_length=MAX_FILES)] = ()
+    """Files that stand read-only at `/in`, with links to them in `/tmp`."""
+    outputs: Annotated[tuple[Text, ...], msgspec.Meta(max_length=MAX_PATTERNS)] = ()
+    """Patterns of files in `/tmp` that are kept when it has ended: `*.png`, `plots/**`."""
+
+
+class UploadFile(Input, frozen=True, kw_only=True):
+    """Keep a file for tasks; it is named by its content's hash."""
+
+    content: Annotated[bytes, msgspec.Meta(max_length=FILE_BYTES)]
+    """In base64."""
+
+
+class FileView(View, frozen=True, kw_only=True):
+    """A file that is kept for a week after its last use."""
+
+    sha256: str
+    size: int
 
 
 class TaskView(View, frozen=True, kw_only=True):

@@ -39,6 +39,7 @@ from angelos.core.node_profile import NodeProfile
 from angelos.core.reports import RunReport
 from angelos.core.repository import Change
 from angelos.core.sequences import FactSequence
+from angelos.core.task_files import MimeBundle, OutputFile, OutputLeftOut
 
 MAX_DATA_BYTES = 16 * 1024 * 1024
 """The most that a fact's data may have."""
@@ -517,6 +518,12 @@ class TaskResult(FactPayload, frozen=True, kw_only=True):
     """`source`, one of `core.runs.EvidenceSource`, and what it saw."""
     report: RunReport | None = None
     """What a runner saw of the cases that it asked for, where the task has some."""
+    files: tuple[OutputFile, ...] = ()
+    """The files that it left and that were asked for."""
+    left_out: tuple[OutputLeftOut, ...] = ()
+    """Those that were asked for and not taken."""
+    displays: tuple[MimeBundle, ...] = ()
+    """Its rich output, in the order in which it came."""
 
 
 class TaskReported(TaskResult, frozen=True, kw_only=True):

@@ -20,6 +20,7 @@ from angelos.core.errors import InvalidInput
 from angelos.core.grants import SignedGrant
 from angelos.core.ids import CommandId, PrincipalId, Revision, TaskId
 from angelos.core.plans import CasePlan
+from angelos.core.task_files import InputFile
 
 T = TypeVar("T")
 _TOO_LONG = 10**300
@@ -122,6 +123,10 @@ class RunTask(Message, frozen=True, kw_only=True, tag="run_task", tag_field="kin
     label: str = ""
     cases: CasePlan | None = None
     """Tests that a runner in a box of its own asks for, in place of `code` or `argv`."""
+    inputs: tuple[InputFile, ...] = ()
+    """Files that stand read-only at `/in`, with links to them in `/tmp`."""
+    outputs: tuple[str, ...] = ()
+    """Patterns of files in `/tmp` that are kept when it has ended (`core.paths.matches`)."""
 
 
 class CancelTask(Message, frozen=True, kw_only=True, tag="cancel_task", tag_field="kind"):

@@ -27,6 +27,7 @@ class Permission(StrEnum):
     tasks_run = "tasks:run"
     tasks_read = "tasks:read"
     tasks_cancel = "tasks:cancel"
+    tasks_serve = "tasks:serve"  # fetch the inputs of one's tasks, keep their outputs
     proposals_create = "proposals:create"
     proposals_read = "proposals:read"
     proposals_review = "proposals:review"  # approve or reject

@@ -854,20 +854,25 @@ class SandboxSession(Protocol):
         patterns: tuple[str, ...],
         limits: CollectLimits = CollectLimits(),  # noqa: B008
     ) -> Collected:
-        """Return files of the writable folder after the end, in the order of their paths.
+        """Return files of the writable folder, or else of /tmp, in the order of their paths.
 
         Only regular files are taken, by a walk that follows no link; what matches a pattern and
         is not taken is named with the reason. A folder without a match gives nothing.
 
         Args:
-            patterns: As in `core.paths.matches`, relative to the writable folder; 1 to 100.
+            patterns: As in `core.paths.matches`, relative to that folder; 1 to 100.
             limits: What is within them, in the order of paths, is taken.
 
         Raises:
-            Conflict: The program has not ended, or the session has no writable folder.
+            Conflict: The program has not ended.
             InvalidInput: A pattern could name something outside the folder.
             Unavailable: The session was left; the folder is gone.
         """
+        ...
+
+    @property
+    def displayed(self) -> bool:
+        """Return whether the program has left rich output in `/tmp`."""
         ...
 
     async def report(self) -> RunReport:
@@ -903,6 +908,26 @@ class SessionSandbox(Protocol):
             Busy: As many boxes as allowed are open; `extra["retry_after_s"]` says when to try.
             Refused: The tier in force cannot give what the spec asks for.
         """
+        ...
+
+
+class ContentStore(Protocol):
+    """Keeps contents by their SHA-256 for a while after their last use."""
+
+    async def put(self, content: bytes) -> str:
+        """Keep a content durably and return its hash; the same content again is no change.
+
+        Raises:
+            Busy: There is no room until older contents are over.
+        """
+        ...
+
+    async def get(self, digest: str) -> bytes:
+        """Return a content, whose time begins anew; raise `NotFound`."""
+        ...
+
+    async def has(self, digests: Collection[str]) -> set[str]:
+        """Return those of the hashes whose contents are kept, whose time begins anew."""
         ...
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from angelos.core.errors import InvalidInput, Unavailable
 from angelos.core.messages import Status
-from angelos.core.ports import SessionSandbox
+from angelos.core.ports import SandboxSession, SessionSandbox
 from angelos.core.runs import EvidenceSource, Exit, Output, RunSpec
 from angelos.core.sessions import SessionSpec
 
 
 async def run_session(
-    sandbox: SessionSandbox, spec: SessionSpec | RunSpec
+    sandbox: SessionSandbox,
+    spec: SessionSpec | RunSpec,
+    ended: Callable[[SandboxSession], Awaitable[None]] | None = None,
 ) -> AsyncIterator[Output | Exit]:
     """Start a program that nobody talks to; yield output as it comes and one `Exit` last.
 
@@ -22,6 +24,7 @@ async def run_session(
     Args:
         sandbox: Where to run it.
         spec: What to run; not `interactive`, since nothing could end its input.
+        ended: Called when the program has ended and its box is still there.
 
     Raises:
         InvalidInput: The spec is wrong.
@@ -47,4 +50,7 @@ async def run_session(
     async with session:
         async for output in session.output():
             yield output
-        yield await session.wait()
+        end = await session.wait()
+        if ended is not None:
+            await ended(session)
+        yield end

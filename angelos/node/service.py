@@ -49,6 +49,8 @@ from angelos.node.commands.runner import Runner
 from angelos.node.commands.slots import Slots
 from angelos.node.commands.stop import NotStored, StopHandler
 from angelos.node.config import NodeConfig
+from angelos.node.files.inputs import Inputs
+from angelos.node.files.models import NoFiles, TaskFiles
 from angelos.node.load import SlotUsage
 
 log = logging.getLogger(__name__)
@@ -88,8 +90,11 @@ class Node:
         sandbox: SessionSandbox,
         clock: Clock,
         keys: Keys,
+        files: TaskFiles | None = None,
     ) -> None:
         """Build a node that is not connected yet; `sandbox` is already entered."""
+        self._files = files or NoFiles()
+        self._inputs = Inputs(config.directory, self._files)
         self.id = PrincipalId(f"node/{config.name}")
         self._config = config
         self._connect = connect
@@ -108,6 +113,7 @@ class Node:
     async def __aenter__(self) -> Self:
         self._config.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         await asyncio.to_thread(self.checkouts.sweep)
+        await asyncio.to_thread(self._inputs.sweep)
         memory = await asyncio.to_thread(inbox.load, self._config.directory / "revoked.json")
         info = {"tier": self._sandbox.tier, "role": self._config.role, **self._config.about}
         channel = await self._stack.enter_async_context(self._connect(info))
@@ -166,7 +172,7 @@ class Node:
         outbox = Outbox(self.id, channel, self._clock)
         slots = Slots(config.slots, config.waiting, self._clock)
         run = RunHandler(
-            Runner(config.name, self._sandbox, self.checkouts),
+            Runner(config.name, self._sandbox, self.checkouts, self._inputs, self._files),
             slots,
             self._attempts,
             self._jobs,

@@ -27,7 +27,7 @@ from angelos.testing.fixtures import (
     valkey,
 )
 from angelos.testing.intake import MemoryGenerations, MemoryIntake
-from angelos.testing.memory import ManualClock, MemoryJournal
+from angelos.testing.memory import ManualClock, MemoryContents, MemoryJournal
 from angelos.testing.queues import MemoryEnvelopeQueue, MemoryLeases
 from angelos.testing.repository import MemoryRepository
 from angelos.testing.revisions import signed_bundle
@@ -35,6 +35,7 @@ from angelos.testing.sandbox import ScriptedBox, ScriptedSandbox
 
 __all__ = [
     "ManualClock",
+    "MemoryContents",
     "MemoryEnvelopeQueue",
     "MemoryGenerations",
     "MemoryIntake",

@@ -8,12 +8,14 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import AsyncGenerator, Collection, Sequence
 
 import msgspec
 
 from angelos.adapters.host.clock import SystemClock
 from angelos.adapters.stores.streams import matches
+from angelos.core.errors import NotFound
 from angelos.core.facts import Fact
 from angelos.core.ids import START, FactId, Offset, offset_key
 from angelos.core.ports import Clock, JournalPosition
@@ -108,3 +110,26 @@ class MemoryJournal:
     def _after(self, after: Offset) -> list[Fact]:
         key = offset_key(after)
         return [fact for fact in self._facts if offset_key(fact.offset) > key]
+
+
+class MemoryContents:
+    """`core.ports.ContentStore` in memory; nothing is ever forgotten."""
+
+    def __init__(self) -> None:
+        self._bodies: dict[str, bytes] = {}
+
+    async def put(self, content: bytes) -> str:
+        """Keep a content and return its hash."""
+        digest = hashlib.sha256(content).hexdigest()
+        self._bodies[digest] = content
+        return digest
+
+    async def get(self, digest: str) -> bytes:
+        """Return a content."""
+        if digest not in self._bodies:
+            raise NotFound(f"The file {digest[:12]} is not kept.")
+        return self._bodies[digest]
+
+    async def has(self, digests: Collection[str]) -> set[str]:
+        """Return those of the hashes whose contents are kept."""
+        return self._bodies.keys() & set(digests)

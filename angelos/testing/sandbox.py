@@ -39,6 +39,7 @@ from angelos.core.sessions import (
     TerminalSize,
     check_patterns,
 )
+from angelos.core.task_files import DISPLAYS
 
 Program = Callable[["ScriptedBox"], Awaitable[int]]
 _BUFFERED = 16
@@ -235,8 +236,8 @@ class ScriptedSession:
         """Return files of the writable folder after the end."""
         if self._left:
             raise Unavailable("The session was left; its folder is gone.")
-        if not self._box.ended or not self._spec.writable:
-            raise Conflict("The program has not ended, or has no writable folder.")
+        if not self._box.ended:
+            raise Conflict("The program has not ended.")
         check_patterns(patterns)
         files: list[CollectedFile] = []
         left_out: list[NotCollected] = []
@@ -257,6 +258,11 @@ class ScriptedSession:
             digest = hashlib.sha256(content).hexdigest()
             files.append(CollectedFile(path=path, sha256=digest, content=content))
         return Collected(files=tuple(files), left_out=tuple(left_out))
+
+    @property
+    def displayed(self) -> bool:
+        """Return whether the program has left rich output."""
+        return any(path.startswith(f"{DISPLAYS}/") for path in self._box.files)
 
     async def report(self) -> RunReport:
         """Return what came over the report channel, after the end."""

@@ -26,6 +26,7 @@ from angelos.adapters.net.websocket import connect_channel
 from angelos.client import Angelos
 from angelos.core.errors import AngelError, InvalidInput
 from angelos.core.facts import NodeLoad
+from angelos.core.ids import TaskId
 from angelos.core.messages import Tier
 from angelos.core.ports import Channel, Clock
 from angelos.core.signing import VerifyKey
@@ -184,6 +185,7 @@ async def _work(config: NodeConfig, identity: Identity, keys: Keys, clock: Clock
             sandbox,
             clock,
             keys,
+            _ServerFiles(angelos),
         )
         if config.metrics:
             monitor = _monitor(config, node, sandbox)
@@ -220,6 +222,19 @@ async def _report_loads(node: Node, sandbox: BubblewrapSandbox, folder: Path) ->
 
 def _load(meter: LoadMeter, node: Node, sandbox: BubblewrapSandbox) -> NodeLoad:
     return meter.measure(node.slot_usage, BoxCount(sandbox.boxes_ready, sandbox.boxes_open))
+
+
+class _ServerFiles:
+    """`node.files.models.TaskFiles` by the server's API."""
+
+    def __init__(self, angelos: Angelos) -> None:
+        self._angelos = angelos
+
+    async def fetch(self, task: TaskId, digest: str) -> bytes:
+        return await self._angelos.tasks[task].input(digest)
+
+    async def keep(self, task: TaskId, content: bytes) -> None:
+        await self._angelos.tasks[task].keep_output(content)
 
 
 async def _first(*tasks: asyncio.Task[Any]) -> None:

@@ -39,6 +39,7 @@ from angelos.control.proposals import repo_config
 from angelos.control.routes import routes as control_routes
 from angelos.control.service import Control
 from angelos.control.state.hands import same_hands
+from angelos.control.tasks.contents import Contents
 from angelos.control.tasks.reading import OutputReaders
 from angelos.core.errors import AngelError
 from angelos.core.facts import Fact, FactPayload, SystemStarted, SystemStopped
@@ -292,6 +293,7 @@ def _make_control(
         projection=projection,
         queue=base.queue,
         repository=repository,
+        contents=Contents(base.database, base.clock),
         signals=hub,
         policy=policy,
         key=base.keys.grant,

@@ -8,11 +8,12 @@ import signal
 
 import pytest
 
-from angelos.client import Angelos
-from angelos.core.errors import Forbidden, Unauthenticated
+from angelos.client import Angelos, Role
+from angelos.core.errors import Forbidden, InvalidInput, NotFound, Unauthenticated
 from angelos.core.ids import START
 from angelos.core.repository import NewText
-from tests.acceptance.up_process import running
+from angelos.core.task_files import InputFile
+from tests.acceptance.up_process import cli, running
 
 
 @pytest.fixture(scope="module")
@@ -20,6 +21,45 @@ def system(tmp_path_factory):
     """One running system for the module."""
     with running(tmp_path_factory.mktemp("system") / "data") as up:
         yield up
+
+
+async def test_files_go_into_a_task_and_come_out_of_it(system, tmp_path):
+    root, code = system.data.root, "import tools\nopen('plot.txt', 'w').write(tools.text)\n"
+    code += "import os; os.symlink('/etc/passwd', 'link.txt'); print(open('a.txt').read())"
+    (tmp_path / "tools.py").write_text("text = 'drawn'\n")
+    (tmp_path / "main.py").write_text(code)
+    async with Angelos.connect(root) as owner:
+        repo = await owner.repos.create("inputs", {"deep/a.txt": "of a revision"})
+        token = (await owner.people.add("vic", Role.viewer)).token
+    done = cli(
+        root, "run", "--in", str(tmp_path / "tools.py"), "--in", "inputs:deep/a.txt",
+        "--out", "*.txt", "--out-dir", str(tmp_path / "out"), str(tmp_path / "main.py"),
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "of a revision\n"), done.stderr
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["plot.txt"]
+    assert (tmp_path / "out/plot.txt").read_text() == "drawn"
+    assert "link.txt was not taken: link" in done.stderr
+    async with Angelos.connect(root) as owner:
+        (view,) = await owner.tasks.list(limit=1)
+        task = owner.tasks[view.id]
+        assert await task.read("plot.txt") == b"drawn"
+        with pytest.raises(NotFound):
+            await task.read("link.txt")
+        for serve in (task.input("0" * 64), task.keep_output(b"x")):
+            with pytest.raises(Forbidden):  # that is for its node
+                await serve
+        with pytest.raises(InvalidInput):
+            await owner.tasks.start("1", inputs={"a": InputFile(path="a", sha256="0" * 64)})
+        with pytest.raises(InvalidInput):
+            await owner.tasks.start("1", outputs=("../*",))
+        missing = InputFile(path="a", repo=repo.name, revision=view.result.files[0].sha256)
+        with pytest.raises(NotFound):
+            await owner.tasks.start("1", inputs={"a": missing})
+    async with Angelos(system.data.system().url, token=token) as viewer:
+        with pytest.raises(Forbidden):
+            await viewer.tasks[view.id].read("plot.txt")
+        seen = await viewer.tasks[view.id].view()
+        assert (seen.result.files, seen.result.left_out) == ((), ())
 
 
 async def _watch(angelos):

@@ -35,7 +35,7 @@ MAY = {
     Role.operator: OPERATE,
     Role.admin: OPERATE | {"people:manage"},
     Role.agent: READ | {"tasks:run", "tasks:cancel", "proposals:create", "messages:send"},
-    Role.node: {"anyone", "revisions:read", "messages:send"},
+    Role.node: {"anyone", "revisions:read", "messages:send", "tasks:serve"},
 }
 """What stands in the policy, written a second time: a change of it is a change here."""
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -20,13 +21,113 @@ from angelos.cli.reading import is_piped, read_source, read_text
 
 if TYPE_CHECKING:
     from angelos.client import Angelos, Restarted
-    from angelos.client.tasks import Task
+    from angelos.client.tasks import Task, TaskOptions
     from angelos.core.api import TaskView
     from angelos.core.facts import TaskResult
     from angelos.core.messages import Limits
     from angelos.core.runs import Output
 
 _CANCEL_S = 10.0
+
+
+class _Files:
+    """What a run is given from here, and what is written here of what it leaves."""
+
+    def __init__(
+        self, inputs: tuple[str, ...], outputs: tuple[str, ...], folder: Path, checkout: str | None
+    ) -> None:
+        """Read the inputs that are here; raise `InvalidInput` or `TooLarge`."""
+        from angelos.cli.task_files import read_inputs
+        from angelos.core.sessions import check_patterns
+
+        self._here, self._there = read_inputs(inputs)
+        self._patterns = check_patterns(outputs) if outputs else ()
+        self._folder = folder
+        self._checkout = checkout
+        self.stdin: str | None = None
+        """Where its standard input comes from; None: ours, if it is piped."""
+
+    async def options(self, angelos: Angelos) -> TaskOptions:
+        """Return the options that name files; branches are resolved now."""
+        from angelos.core.task_files import InputFile
+
+        options: TaskOptions = {"outputs": self._patterns}
+        inputs: dict[str, bytes | InputFile] = {**self._here}
+        for name, (repo, at, path) in self._there.items():
+            revision = (await angelos.repos[repo].revision(at)).revision
+            inputs[name] = InputFile(path=name, repo=repo, revision=revision, source=path)
+        if inputs:
+            options["inputs"] = inputs
+        if self._checkout is not None:
+            repo, _, at = self._checkout.partition("@")
+            options["repo"] = repo
+            options["revision"] = (await angelos.repos[repo].revision(at or "main")).revision
+        return options
+
+    async def fetch(self, task: Task, result: TaskResult) -> None:
+        """Write what the task has left, and say what was not written."""
+        from angelos.cli.task_files import write_output
+
+        for file in result.files:
+            content = await task.read(file.path)
+            written = await asyncio.to_thread(
+                write_output, self._folder, file.path, content, self._patterns
+            )
+            shown = printable(str(self._folder / file.path))
+            text = f"{len(content)} bytes" if written else "not written: its name is hidden"
+            click.echo(f"angelos: {shown} {text}", err=True)
+        for left in result.left_out:
+            click.echo(f"angelos: {printable(left.path)} was not taken: {left.reason}", err=True)
+
+
+def _file_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options that name files, and pass them as `files`."""
+
+    @click.option(
+        "--input",
+        "stdin",
+        metavar="FILE",
+        help="Its standard input; by default ours if piped.",
+    )
+    @click.option(
+        "--in",
+        "inputs",
+        multiple=True,
+        metavar="PATH",
+        help="A file or folder that it reads, or REPO[@REVISION]:PATH of a repository.",
+    )
+    @click.option(
+        "--out",
+        "outputs",
+        multiple=True,
+        metavar="GLOB",
+        help="Files in its working folder that are written here when it has ended.",
+    )
+    @click.option(
+        "--out-dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=Path(),
+        metavar="DIR",
+        help="Where they are written; by default here.",
+    )
+    @click.option(
+        "--checkout", metavar="REPO[@REVISION]", help="Run in a revision of a repository."
+    )
+    @functools.wraps(command)
+    def wrapped(
+        *args: Any,
+        inputs: tuple[str, ...],
+        outputs: tuple[str, ...],
+        out_dir: Path,
+        checkout: str | None,
+        stdin: str | None,
+        **kwargs: Any,
+    ) -> None:
+        files = _Files(inputs, outputs, out_dir, checkout)
+        files.stdin = stdin
+        command(*args, files=files, **kwargs)
+
+    return wrapped
 
 
 @click.group(cls=NounGroup)
@@ -44,12 +145,7 @@ def task() -> None:
 @click.option("--disk", type=int, metavar="MB", help="What it may write to /tmp.")
 @click.option("--pids", type=int, metavar="N", help="Processes and threads at once.")
 @click.option("--output", type=int, metavar="BYTES", help="What it may print in all.")
-@click.option(
-    "--input",
-    "stdin",
-    metavar="FILE",
-    help="Its standard input; by default ours if piped.",
-)
+@_file_options
 @click.option("--exit-code", is_flag=True, help="End with the program's own exit code.")
 @click.option("--node", metavar="NAME", help="Run on this node.")
 @common
@@ -60,7 +156,7 @@ def run(
     code: str | None,
     language: str,
     node: str | None,
-    stdin: str | None,
+    files: _Files,
     exit_code: bool,
     **limited: float | None,
 ) -> None:
@@ -68,6 +164,10 @@ def run(
 
     Options for angelos come before FILE: what follows it is the program's, as in python FILE ARGS.
     Its standard input is ours where that is a file or a pipe, up to its end.
+
+    What --in names stands at /in and, by its name, in the working folder; modules there can be
+    imported. What --out names is written below --out-dir: links and hidden files never, and an
+    older file of the same name is replaced.
 
     Its output is printed as it comes, byte for byte into a pipe. Of more than --output bytes the
     first and the last are printed. When its node dies it runs again once the node is back; a line
@@ -77,25 +177,27 @@ def run(
     assert language == "python"  # noqa: S101 - the only choice so far
     file, args = (None, words) if code is not None else (words[0] if words else None, words[1:])
     with interruptible():  # standard input may never end
-        text, given = _read(file, code, stdin)
+        text, given = _read(file, code, files.stdin)
     label = "-c" if code is not None else Path(file or "-").name
-    limits = _limits(limited.pop("timeout"), **limited)
+    options: TaskOptions = {
+        "argv": args,
+        "stdin": given,
+        "limits": _limits(limited.pop("timeout"), **limited),
+        "node": node,
+        "label": label,
+    }
 
-    def start(angelos: Angelos) -> Awaitable[Task]:
-        return angelos.tasks.start(
-            text, argv=args, stdin=given, limits=limits, node=node, label=label
-        )
+    async def start(angelos: Angelos) -> Task:
+        options.update(await files.options(angelos))
+        return await angelos.tasks.start(text, **options)
 
     printer = _Printer()
     try:
-        result = asyncio.run(_run(out, start, printer))
+        result = asyncio.run(_run(out, start, printer, files.fetch))
     except asyncio.CancelledError:  # a signal before the task was accepted, or a second one
         raise KeyboardInterrupt from None
-    if out.as_json or sys.stdout.isatty():  # into a pipe nothing but the program's bytes
-        printer.end()
-    own = result.exit_code if exit_code else None
-    _conclude(out, result)
-    sys.exit(own if own is not None else 0 if result.status == "ok" else FAILED)
+    _conclude(out, result, printer)
+    sys.exit(_code_of(result, own=exit_code))
 
 
 @task.command("list")
@@ -157,8 +259,17 @@ def cancel(out: Out, task: str, reason: str) -> None:
     out.show(view, _describe(view))
 
 
-def _conclude(out: Out, result: TaskResult) -> None:
+def _code_of(result: TaskResult, *, own: bool) -> int:
+    """Return our exit code; with `own` the program's, if it has one."""
+    if own and result.exit_code is not None:
+        return result.exit_code
+    return 0 if result.status == "ok" else FAILED
+
+
+def _conclude(out: Out, result: TaskResult, printer: _Printer) -> None:
     """Say how a run ended, unless it ended well."""
+    if out.as_json or sys.stdout.isatty():  # into a pipe nothing but the program's bytes
+        printer.end()
     if out.as_json:
         out.json(result)
     elif result.status != "ok":
@@ -197,7 +308,10 @@ def _describe(view: TaskView) -> str:
 
 
 async def _run(
-    out: Out, start: Callable[[Angelos], Awaitable[Task]], printer: _Printer
+    out: Out,
+    start: Callable[[Angelos], Awaitable[Task]],
+    printer: _Printer,
+    fetch: Callable[[Task, TaskResult], Awaitable[None]],
 ) -> TaskResult:
 
     me = asyncio.current_task()
@@ -208,13 +322,15 @@ async def _run(
         running = await start(angelos)
         try:
             async with running:
-                return await _follow(running, printer)
+                result = await _follow(running, printer)
+            await fetch(running, result)
         except asyncio.CancelledError:  # asked to end; leaving the block has cancelled the task
             if me is None:
                 raise
             me.uncancel()
             click.echo(f"angelos: cancelled {running.id}.", err=True)
             return await _ended(running)
+        return result
 
 
 async def _follow(running: Task, printer: _Printer) -> TaskResult:

@@ -68,4 +68,6 @@ _R = TypeVar("_R", bound=TaskResult)
 
 def without_output(result: _R) -> _R:
     """Return how a task ended, without anything that its program wrote."""
-    return msgspec.structs.replace(result, stdout="", stderr="", evidence={})
+    return msgspec.structs.replace(
+        result, stdout="", stderr="", evidence={}, files=(), left_out=(), displays=()
+    )

@@ -15,6 +15,7 @@ import msgspec
 from angelos.control.context import ControlContext, hash_id
 from angelos.control.state.models import NodeRecord, TaskRecord
 from angelos.control.state.tasks import state_of, task_for
+from angelos.control.tasks.files import TaskFileService
 from angelos.control.tasks.reading import OutputReaders, without_output
 from angelos.control.views import task_view
 from angelos.core.api import SubmitTask, TaskState, TaskView
@@ -40,6 +41,7 @@ from angelos.core.messages import RunTask, encode
 from angelos.core.permissions import Principal
 from angelos.core.plans import CasePlan
 from angelos.core.policy.engine import Decision, Request
+from angelos.core.sessions import check_patterns
 
 KEEP_OUTPUT = 2_000
 """Characters of each output in a list of tasks."""
@@ -68,6 +70,7 @@ class TaskService:
         self._context = context
         self._projection = context.projection
         self._readers = OutputReaders(context.projection, context.policy)
+        self.files = TaskFileService(context)
 
     # -- for the API ------------------------------------------------------------------------
 
@@ -83,6 +86,8 @@ class TaskService:
             Conflict: The command id belongs to another request.
         """
         await self._check(body)
+        inputs = await self.files.resolved(body.inputs)
+        body = msgspec.structs.replace(body, inputs=inputs)
         command = body.command or new_command_id(int(self._context.clock.time() * 1000))
         request = _request(principal.id, body)
         if task_for(command) not in self._projection.state.tasks:
@@ -243,6 +248,8 @@ class TaskService:
             raise InvalidInput("A task needs code or argv.")
         if bool(body.repo) != bool(body.revision):
             raise InvalidInput("A task in a checkout needs both repo and revision.")
+        if body.outputs:
+            check_patterns(body.outputs)
         if body.command is not None and not (is_id(body.command) and body.command[:4] == "cmd-"):
             raise InvalidInput(
                 f"{body.command[:80]!r} is no command id.", hint="Use cmd- and 32 hex digits."
@@ -340,6 +347,8 @@ def _payload(task: TaskId, body: SubmitTask, cases: CasePlan | None) -> RunTask:
         guard=body.guard,
         label=body.label,
         cases=cases,
+        inputs=body.inputs,
+        outputs=body.outputs,
     )
 
 

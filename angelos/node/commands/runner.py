@@ -25,8 +25,12 @@ from angelos.core.plans import CasePlan
 from angelos.core.ports import SessionSandbox
 from angelos.core.run_session import run_session
 from angelos.core.runs import EvidenceSource, Exit, Output, RunSpec
+from angelos.core.task_files import INPUTS
 from angelos.node.checkouts.store import Checkouts
 from angelos.node.commands.output import OutputBuffer
+from angelos.node.files.inputs import Inputs
+from angelos.node.files.models import TaskFiles
+from angelos.node.files.outputs import OutputCollector, Outputs
 from angelos.node.runtimes import RUNTIMES
 from angelos.node.witness.overlay import overlaid
 from angelos.node.witness.service import WitnessedRun
@@ -46,10 +50,19 @@ class ReportFact(Protocol):
 class Runner:
     """Runs tasks in a sandbox; knows nothing of commands, grants or channels."""
 
-    def __init__(self, node: str, sandbox: SessionSandbox, checkouts: Checkouts) -> None:
+    def __init__(
+        self,
+        node: str,
+        sandbox: SessionSandbox,
+        checkouts: Checkouts,
+        inputs: Inputs,
+        files: TaskFiles,
+    ) -> None:
         self.node = node
         self._sandbox = sandbox
         self._checkouts = checkouts
+        self._inputs = inputs
+        self._files = files
 
     @property
     def tier(self) -> Tier:
@@ -105,9 +118,15 @@ class Runner:
                     self._checkouts.use(task.repo, task.revision)
                 )
             spec = patient(runtime.spec_for(task, folder))
+            if task.inputs:
+                inputs = await stack.enter_async_context(self._inputs.use(task.task, task.inputs))
+                read_only = {**spec.read_only, INPUTS: str(inputs)}
+                spec = msgspec.structs.replace(spec, read_only=read_only)
             await started()
-            end = await self._follow(run_session(self._sandbox, spec), output, report)
-        return self._ended(end, output)
+            collector = OutputCollector(task, self._files)
+            run = run_session(self._sandbox, spec, collector.ended)
+            end = await self._follow(run, output, report)
+        return _with_outputs(self._ended(end, output), collector.outputs)
 
     async def _run_cases(
         self,
@@ -197,6 +216,15 @@ class Runner:
             tier=tier or self.tier,
             evidence=evidence,
         )
+
+
+def _with_outputs(result: TaskResult, outputs: Outputs) -> TaskResult:
+    return msgspec.structs.replace(
+        result,
+        files=tuple(outputs.files),
+        left_out=tuple(outputs.left_out),
+        displays=tuple(outputs.displays),
+    )
 
 
 def patient(spec: RunSpec) -> RunSpec:

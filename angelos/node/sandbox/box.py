@@ -16,6 +16,7 @@ import os
 import platform
 import signal
 import socket
+import stat
 import struct
 import termios
 import time
@@ -27,6 +28,7 @@ from angelos.core.errors import Unavailable
 from angelos.core.messages import Limits, Status
 from angelos.core.runs import EvidenceSource, Output
 from angelos.core.sessions import TerminalSize
+from angelos.core.task_files import DISPLAYS
 from angelos.node.sandbox.deadlines import Backstop
 from angelos.node.sandbox.launch import LaunchedBox
 from angelos.node.sandbox.models import Ending, Meter, Stop, Usage
@@ -87,6 +89,8 @@ class ExecRequest(msgspec.Struct, frozen=True, kw_only=True):
     """The folder of which the node wants a descriptor."""
     report: bool = False
     """A descriptor comes with START; its number goes into ANGELOS_REPORT_FD."""
+    links: tuple[str, str] | None = None
+    """A folder, and another in which links to each of its entries are made."""
 
 
 class BoxInput(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,8 +174,19 @@ class Box:
         return self._ending is not None
 
     def duplicate_folder(self) -> int:
-        """Return a descriptor of the writable folder, to be closed by the caller."""
+        """Return a descriptor of the writable folder, or else of /tmp; the caller closes it."""
+        if self.scratch:
+            return os.open(self.scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         return os.dup(self._folder)
+
+    @property
+    def displayed(self) -> bool:
+        """Return whether the program has left rich output."""
+        with contextlib.suppress(OSError):
+            folder = self._folder if not self.scratch else None
+            name = DISPLAYS if folder is not None else f"{self.scratch}/{DISPLAYS}"
+            return stat.S_ISDIR(os.lstat(name, dir_fd=folder).st_mode)
+        return False
 
     @property
     def report_data(self) -> bytes:
@@ -244,7 +259,7 @@ class Box:
                 self._meter.may_fork,
                 lambda: self._usage.cpu_s,
             )
-        self._folder = fds.get("writable", -1)
+        self._folder = fds.get("writable", fds.get("tmp", -1))
         if "terminal" in fds:
             # Our own copy of the program's side keeps the terminal open until the box has ended.
             self._terminal = (fds["terminal"], fds["program side"])

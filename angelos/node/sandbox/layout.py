@@ -20,13 +20,14 @@ from pathlib import Path
 from angelos.core.errors import InvalidInput
 from angelos.core.messages import Limits
 from angelos.core.sessions import SessionSpec
+from angelos.core.task_files import INPUTS
 
 WORK = "/work"
 TMP = "/tmp"  # noqa: S108 - inside the box
 OUT = "/out"
 SHM = "/dev/shm"  # noqa: S108
 RUN = "/run/angelos"
-SHIM = f"{RUN}/shim.py"
+SHIM, DISPLAY = f"{RUN}/shim.py", f"{RUN}/display.py"
 _MOVED = "/opt/angelos"
 _ETC = ("ld.so.cache", "localtime", "alternatives", "mime.types", "fonts")
 _DATA = Path(__file__).parent / "data" / "etc"
@@ -142,7 +143,9 @@ def system_binds() -> tuple[Bind, ...]:
     binds = [Bind(n, n) for n in _SYSTEM if Path(n).is_dir() and not Path(n).is_symlink()]
     binds += [Bind(f"/etc/{n}", f"/etc/{n}") for n in _ETC if Path("/etc", n).exists()]
     binds += [Bind(str(file), f"/etc/{file.name}") for file in sorted(_DATA.iterdir())]
-    binds.append(Bind(str(Path(__file__).with_name("shim.py")), SHIM))
+    here = Path(__file__)
+    binds.append(Bind(str(here.with_name("shim.py")), SHIM))
+    binds.append(Bind(str(here.with_name("display.py")), DISPLAY))
     return tuple(binds)
 
 
@@ -155,15 +158,16 @@ def shape_of(spec: SessionSpec) -> BoxShape:
     """Return the shape of the box that a session needs.
 
     Raises:
-        InvalidInput: A folder is not at `/work`, `/run/angelos` or below, where a bind could cover
-            a part of the system that the box relies on, or is no plain absolute path.
+        InvalidInput: A folder is not at `/work`, `/in`, `/run/angelos` or below, where a bind could
+            cover a part of the system that the box relies on, or is no plain absolute path.
     """
     run = spec.run
     binds = [Bind(source, inside) for inside, source in run.read_only.items()]
     binds += [Bind(source, inside, write=True) for inside, source in spec.shared.items()]
     for bind in binds:
-        if not _may_hold(bind.inside, (WORK, RUN)):
-            raise InvalidInput(f"A folder must be at {WORK}, {RUN} or below, not {bind.inside}.")
+        if not _may_hold(bind.inside, (WORK, INPUTS, RUN)):
+            places = f"{WORK}, {INPUTS}, {RUN}"
+            raise InvalidInput(f"A folder must be at {places} or below, not {bind.inside}.")
         if not Path(bind.source).is_absolute():
             raise InvalidInput(f"The folder for {bind.inside} must be absolute, not {bind.source}.")
     if len({bind.inside for bind in binds}) < len(binds):

@@ -46,6 +46,7 @@ from angelos.core.messages import Limits, Status, Tier
 from angelos.core.run_session import run_session
 from angelos.core.runs import Output, RunSpec
 from angelos.core.sessions import SessionSpec
+from angelos.core.task_files import INPUTS
 from angelos.node.config import SandboxConfig
 from angelos.node.sandbox import cgroup, seccomp
 from angelos.node.sandbox.box import Box, BoxInput, ExecRequest, LandlockRules
@@ -89,6 +90,13 @@ class _Places:
 
     def landlock(self, *, tcp: bool) -> LandlockRules:
         return LandlockRules(read=self.read, write=self.write, tcp=tcp)
+
+
+def _links(run: RunSpec, box: Box) -> tuple[str, str] | None:
+    """Return where the inputs of a run lie, and the folder in which a program looks for them."""
+    if INPUTS not in run.read_only:
+        return None
+    return (run.read_only[INPUTS], box.scratch) if box.scratch else (INPUTS, TMP)
 
 
 def _needs_no_namespace(spec: SessionSpec) -> bool:
@@ -277,6 +285,7 @@ class BubblewrapSandbox:
             terminal=(size.rows, size.columns) if size is not None else None,
             writable=spec.writable,
             report=spec.report is not None,
+            links=_links(run, box),
         )
 
     def _places(self, spec: SessionSpec, box: Box, paths: tuple[str, ...]) -> _Places:

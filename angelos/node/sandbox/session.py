@@ -123,16 +123,19 @@ class BoxSession:
         patterns: tuple[str, ...],
         limits: CollectLimits = CollectLimits(),  # noqa: B008 - it is frozen
     ) -> Collected:
-        """Return files of the writable folder after the end."""
+        """Return files of the writable folder, or else of `/tmp`, after the end."""
         if self._left:
             raise Unavailable("The session was left; its folder is gone.")
-        if not self._spec.writable:
-            raise Conflict("The session has no writable folder.")
         if not self._box.ended:
             raise Conflict("The program has not ended.")
         check_patterns(patterns)
         folder = self._box.duplicate_folder()
         return await asyncio.to_thread(_collect, folder, patterns, limits)
+
+    @property
+    def displayed(self) -> bool:
+        """Return whether the program has left rich output below `/tmp`."""
+        return not self._spec.writable and self._box.displayed
 
     async def report(self) -> RunReport:
         """Return what came over the report channel, after the end."""

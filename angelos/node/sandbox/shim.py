@@ -64,6 +64,7 @@ if TYPE_CHECKING:  # importing `typing` would make every box start later
         terminal: list[int] | None
         writable: str
         report: bool
+        links: list[str] | None
 
 
 START = b"start"
@@ -195,6 +196,16 @@ def _folders(request: _Request) -> dict[str, int]:
     }
 
 
+def _link_inputs(folders: list[str] | None) -> None:
+    """Let a program open its inputs by their names where it starts, and import from them."""
+    if folders is None:
+        return
+    folder, into = folders
+    for name in os.listdir(folder):  # noqa: PTH208
+        os.symlink(f"{folder}/{name}", f"{into}/{name}")  # noqa: PTH211
+    sys.path.append(folder)
+
+
 def _seal(request: _Request) -> tuple[Reply, list[int]]:
     """Install limits, Landlock and the filters; return the reply and the listener to pass on.
 
@@ -297,6 +308,27 @@ def _save(code: str) -> str:
     return path
 
 
+def _offer_display(module: str = f"{os.path.dirname(__file__)}/display.py") -> None:  # noqa: PTH120
+    """Let code call `display(...)` as in a notebook; what it needs is imported when it does."""
+    import builtins
+
+    def display(*objects: object) -> None:
+        """Show objects in their richest forms, as a notebook does."""
+        from importlib import util
+        from sys import modules  # no global name of this module is left by then
+
+        name = "angelos_display"
+        if name not in modules:
+            spec = util.spec_from_file_location(name, module)
+            if spec is None or spec.loader is None:
+                return
+            loaded = modules[name] = util.module_from_spec(spec)
+            spec.loader.exec_module(loaded)
+        modules[name].display(*objects)
+
+    builtins.display = display  # type: ignore[attr-defined]
+
+
 def _run_code(code: str, args: list[str], chdir: str) -> None:
     """Run Python source as `__main__` of this interpreter."""
     name = "<task>"
@@ -309,6 +341,7 @@ def _run_code(code: str, args: list[str], chdir: str) -> None:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout = sys.__stdout__ = _LiveText(sys.stdout.detach(), "utf-8", line_buffering=True)
     main = sys.modules["__main__"].__dict__
+    _offer_display()
     keep = {"__name__": "__main__", "__builtins__": __builtins__, "__doc__": None}
     keep |= {"__file__": _save(code), "__spec__": None}
     sys.argv = [keep["__file__"], *args]
@@ -327,6 +360,7 @@ def main() -> None:
         fds = _folders(request)
         if request["terminal"] is not None:
             fds["terminal"], fds["program side"] = _open_terminal(*request["terminal"])
+        _link_inputs(request["links"])
         code, listener = _seal(request)
         os.environ.clear()
         os.environ.update(request["env"])

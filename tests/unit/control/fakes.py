@@ -45,7 +45,13 @@ from angelos.core.reports import CaseOutcome, CaseReport, RunReport
 from angelos.core.repository import NEW, Candidate, Change, NewText, Proposed
 from angelos.core.revision_v2 import TreeEntry
 from angelos.core.signing import SigningKey
-from angelos.testing import MemoryEnvelopeQueue, MemoryJournal, eventually, make_fact
+from angelos.testing import (
+    MemoryContents,
+    MemoryEnvelopeQueue,
+    MemoryJournal,
+    eventually,
+    make_fact,
+)
 
 TOML = b"""
 [pipeline]
@@ -447,6 +453,7 @@ class World:
         self.journal, self.queue = MemoryJournal(clock), MemoryEnvelopeQueue(clock=clock)
         self.repository, self.signals = FakeRepository(), FakeSignals()
         self.repository.journal = self.journal
+        self.contents = MemoryContents()
         self.key = SigningKey.generate()
         self.nodes: list[FakeNode] = []
         self.people: Any = FakePeople(PERSON, REVIEWER, REVIEWER2, OPERATOR, VIEWER)
@@ -464,6 +471,7 @@ class World:
             projection=Projection(journal or self.journal, self.clock, self.config),
             queue=self.queue,
             repository=self.repository,  # type: ignore[arg-type]
+            contents=self.contents,
             signals=self.signals,
             policy=policy_in_force(),
             key=self.key,

@@ -76,7 +76,7 @@ def values(hint: Any) -> st.SearchStrategy:
         return {
             Literal: lambda: st.sampled_from(args),
             tuple: lambda: st.lists(values(args[0]), max_size=2).map(tuple),
-            dict: lambda: st.dictionaries(st.text(max_size=5), PLAIN, max_size=3),
+            dict: lambda: st.dictionaries(st.text(max_size=5), values(args[1]), max_size=3),
         }[origin]()
     if inspect.isclass(hint) and issubclass(hint, msgspec.Struct):
         return structs(hint)

@@ -110,6 +110,8 @@ class FakeSession:
     async def __aexit__(self, *error: object) -> None:
         self._sandbox.running -= 1
 
+    displayed = False
+
     async def output(self) -> AsyncIterator[Output]:
         yield Output("stdout", b"begun\n")
         if "wait" in (self._spec.code, *self._spec.argv):
