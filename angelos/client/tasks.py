@@ -224,6 +224,9 @@ class Task:
     async def input(self, digest: str) -> bytes:
         """Return the content of one of the task's inputs; for the node that runs it.
 
+        Args:
+            digest: Its SHA-256, in hex.
+
         Raises:
             Forbidden: The task does not run on this node.
         """
@@ -231,6 +234,9 @@ class Task:
 
     async def keep_output(self, content: bytes) -> api.FileView:
         """Keep a file that the task has left; for the node that runs it.
+
+        Args:
+            content: At most 10 MB.
 
         Raises:
             Forbidden: The task does not run on this node, or was asked for no files.

@@ -16,6 +16,7 @@ READERS = {
     "angelos/client/settings.py": "a client's address, token and data directory",
     "angelos/wiring/settings.py": "all other settings, and what children inherit",
     "angelos/node/sandbox/shim.py": "the first process of a box, which gives the program its own",
+    "angelos/node/sandbox/display.py": "in a box: where its folder lies",
     "angelos/node/witness/runner.py": "in a box: the number of its report channel",
     "angelos/node/witness/harness.py": "in a box: where its interpreter lies",
     "angelos/node/witness/kernel.py": "in a box: the folders of the kernel that it starts",
