@@ -23,7 +23,8 @@ class Dashboard(anywidget.AnyWidget):
     """Nodes, tasks and approvals of the system that `ANGELOS_DATA_DIR` names.
 
     It has a thread of its own: a running cell does not block it, and it does not block a cell.
-    It ends with `close()` or with the kernel.
+    It ends with `close()` or with the kernel. In JupyterLab the page follows the system by itself,
+    and goes on after a restart of the server, which ends the kernel.
 
     Args:
         connect: How to reach the system; by default the one that runs on this machine.
@@ -32,6 +33,8 @@ class Dashboard(anywidget.AnyWidget):
     _esm: ClassVar[Path] = _STATIC / "dashboard.js"
     _css: ClassVar[Path] = _STATIC / "dashboard.css"
 
+    own = traitlets.Bool().tag(sync=True)
+    """Whether a page of this system's Jupyter server may follow it by itself."""
     system = traitlets.Dict().tag(sync=True)
     nodes = traitlets.List().tag(sync=True)
     approvals = traitlets.List().tag(sync=True)
@@ -41,7 +44,7 @@ class Dashboard(anywidget.AnyWidget):
     def __init__(
         self, connect: Callable[[], AbstractAsyncContextManager[Angelos]] | None = None
     ) -> None:
-        super().__init__()
+        super().__init__(own=connect is None)
         self._feed = DashboardFeed(connect or Angelos.connect, self._publish)
         self.on_msg(self._on_message)
         self._feed.start()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import pytest
 from tornado.httpclient import AsyncHTTPClient
 
 from angelos.adapters.host.datadir import DataDir
+from angelos.client import Angelos
+from angelos.core.errors import AngelError
 from angelos.core.messages import Limits
 from angelos.core.repository import NewText
 from angelos.demo import patches, study
@@ -81,6 +84,11 @@ async def test_a_click_on_approve_moves_main(browser, tmp_path):
         limits = Limits(wall_s=200, cpu_s=60)
         task = await world.angelos.tasks.start(TRAINING, label="train", limits=limits)
         page = await browser.new_page(viewport={"width": 1180, "height": 1000})
+        streams = []
+        page.on(
+            "websocket",
+            lambda socket: streams.append(socket.url) if "/api/events" in socket.url else None,
+        )
         await page.goto(await notebook_url(world))
         await page.get_by_text("| Idle").wait_for(timeout=60_000)
         await page.locator(".jp-Notebook .jp-InputArea-editor").first.click()
@@ -106,6 +114,38 @@ async def test_a_click_on_approve_moves_main(browser, tmp_path):
         assert await page.evaluate("window.attacked") is None
         view = await world.angelos.proposals[proposal].view()
         assert view.approvals == ("person/owner",)
+        await survives_a_restart(world, page, streams)
+
+
+async def restart_hub(world: World) -> None:
+    """Kill the server, of which the hub is a part, and wait until another one has its place."""
+    data = DataDir(world.data_dir)
+    pid = next(p.pid for p in data.processes() if p.name == "server")
+    os.kill(pid, signal.SIGKILL)
+    async with asyncio.timeout(60):
+        while {p.name: p.pid for p in data.processes()}["server"] == pid:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)
+
+
+async def survives_a_restart(world: World, page, streams: list[str]) -> None:
+    """Restart the hub: the dashboard goes on by itself, although its kernel ended with it."""
+    assert streams, "the page has a stream of events of its own"
+    before = len(streams)
+    await page.evaluate("window.neverReloaded = true")
+    await restart_hub(world)
+    async with asyncio.timeout(90):
+        while True:
+            try:
+                async with Angelos.connect(world.data_dir) as angelos:
+                    await angelos.tasks.run("print(1)", label="after the restart")
+                break
+            except AngelError:
+                await asyncio.sleep(0.5)
+    root = page.locator(".ad-root")
+    await root.get_by_text("after the restart").wait_for(timeout=90_000)
+    await root.get_by_text("connected · isolation").wait_for(timeout=90_000)
+    assert await page.evaluate("window.neverReloaded")
+    assert len(streams) > before
 
 
 async def take_picture(page) -> None:

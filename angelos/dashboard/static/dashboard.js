@@ -49,6 +49,208 @@ const setState = (element, word) => {
   say(element, `${MARKS[word] ?? "✗"} ${word}`);
 };
 
+// -- the page's own connection ---------------------------------------------------------------
+// In JupyterLab the page itself follows the system, with the session of the page, over the
+// subprotocol angelos.v1.json. So it goes on when the hub was started again, without a reload and
+// without the kernel, which ended with the hub. Elsewhere the kernel sends the views.
+
+const SUBPROTOCOL = "angelos.v1.json";
+const TASKS = 20, PROPOSALS = 50, RECENT = 8, CHANGES = 30, OUTPUT = 8_000, DIFF = 20_000;
+const REFRESH_MS = 500, FIRST_PAUSE_MS = 500, LAST_PAUSE_MS = 5_000;
+const HIDDEN = /[\p{Cc}\p{Cf}\p{Cn}\p{Co}\p{Cs}\p{Zl}\p{Zp}]/gu;
+
+// Where the API of this page's server is; null outside of Jupyter.
+const apiOf = () => {
+  const config = document.getElementById("jupyter-config-data");
+  if (!config) return null;
+  const base = new URL(JSON.parse(config.textContent).baseUrl ?? "/", location.href);
+  return new URL("angelos/api/", base);
+};
+
+const call = async (base, path, body) => {
+  const xsrf = /(?:^|; )_xsrf=([^;]*)/.exec(document.cookie)?.[1] ?? "";
+  const headers = { "X-XSRFToken": decodeURIComponent(xsrf) };
+  if (body) headers["Content-Type"] = "application/json";
+  const options = body ? { method: "POST", headers, body: JSON.stringify(body) } : { headers };
+  const answer = await fetch(new URL(path, base), options);
+  const content = await answer.json().catch(() => ({}));
+  if (answer.ok) return content;
+  throw new Error(content.detail ?? `The server answered with ${answer.status}.`);
+};
+
+// Text without hidden characters, as `visible` in dashboard/state.py.
+const visible = (text) =>
+  (text ?? "").replaceAll("\r\n", "\n").replace(HIDDEN, (c) =>
+    "\n\t".includes(c) ? c : `<U+${c.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}>`,
+  );
+
+const short = (revision) => (revision ?? "").slice(0, 12);
+const plain = (id) => visible(id.slice(id.indexOf("/") + 1));
+const newest = (items) => [...items].sort((a, b) => (a.id < b.id ? 1 : -1));
+
+const approvalOf = (item) => ({
+  id: item.id, digest: item.digest, repo: visible(item.repo), base: short(item.base),
+  author: visible(item.author), message: visible(item.message), reason: visible(item.reason),
+  needs: item.needs ?? 1, approvals: (item.approvals ?? []).map(visible), notice: "", failures: 0,
+  hidden: Math.max((item.changes ?? []).length - CHANGES, 0),
+  changes: (item.changes ?? []).slice(0, CHANGES).map((change) => ({
+    path: visible(change.path), diff: visible(change.diff.slice(0, DIFF)),
+    cut: change.diff.length > DIFF,
+  })),
+  steps: (item.steps ?? []).map((step) => ({
+    name: visible(step.name), status: visible(step.status), seconds: Number(step.seconds.toFixed(2)),
+    output: visible((step.output ?? "").slice(-OUTPUT)),
+  })),
+});
+
+const recentOf = (item) => ({
+  id: item.id, state: item.state, author: visible(item.author), message: visible(item.message),
+  reason: visible(item.reason), revision: short(item.revision),
+});
+
+const taskOf = (task, live) => {
+  const { result } = task;
+  const output = result ? result.stdout + result.stderr : live;
+  return {
+    id: task.id, label: visible(task.label) || task.id, by: visible(task.by),
+    node: visible(task.node), state: task.state, reason: visible(task.reason),
+    status: result ? result.status : task.reason ? "cancelling" : task.state,
+    seconds: result ? Number(result.duration_s.toFixed(2)) : null,
+    output: visible(output.slice(-OUTPUT)), cut: output.length > OUTPUT,
+  };
+};
+
+const systemOf = (status) => ({
+  connected: true, detail: "", tier: status.tier ?? "", banner: visible(status.banner),
+  repos: (status.repos ?? []).map((repo) => ({
+    name: visible(repo.name), main: short(repo.main), dev: short(repo.dev),
+  })),
+});
+
+const nodeOf = (node) => ({
+  name: plain(node.id), role: node.role, connected: node.connected ?? false, tier: node.tier,
+  running: node.running ?? 0,
+  revisions: Object.entries(node.revisions ?? {}).sort().map(([repo, revision]) => ({
+    repo: visible(repo), revision: short(revision),
+  })),
+});
+
+// The same face as a model: `get`, `on`, `off`, `send`; until it has loaded once, the model's views.
+class PageSource {
+  constructor(model, base) {
+    Object.assign(this, { model, base, loaded: false, closed: false, stale: new Set() });
+    this.handlers = new Map();
+    this.values = {};
+    this.output = new Map();
+    this.follow();
+  }
+
+  get(name) { return this.loaded ? this.values[name] : this.model.get(name); }
+  send(message) { this.model.send(message); }
+  on(event, handler) {
+    this.handlers.set(event, handler);
+    this.model.on(event, handler);
+  }
+  off(event, handler) {
+    this.handlers.delete(event);
+    this.model.off(event, handler);
+  }
+  close() {
+    this.closed = true;
+    this.socket?.close();
+  }
+
+  set(values) {
+    Object.assign(this.values, values);
+    for (const name of Object.keys(values)) this.handlers.get(`change:${name}`)?.();
+  }
+
+  async follow() {
+    for (let pause = FIRST_PAUSE_MS; !this.closed; pause = Math.min(pause * 2, LAST_PAUSE_MS)) {
+      try {
+        const after = await this.load(["status", "tasks", "proposals"]);
+        this.loaded = true;
+        this.set(this.values);
+        await this.events(after, () => { pause = FIRST_PAUSE_MS; });
+      } catch (error) {
+        if (this.loaded && !this.closed) {
+          const detail = visible(`Not connected: ${error.message} Trying again.`);
+          this.set({ system: { ...this.values.system, connected: false, detail } });
+        }
+      }
+      await new Promise((resolve) => { setTimeout(resolve, pause); });
+    }
+  }
+
+  async load(names) {
+    const paths = { status: "status", tasks: `tasks?limit=${TASKS}`, proposals: `proposals?limit=${PROPOSALS}` };
+    const answers = await Promise.all(names.map((name) => call(this.base, paths[name])));
+    let after = "";
+    answers.forEach((answer, index) => {
+      if (names[index] === "status") {
+        after = answer.journal;
+        const nodes = [...(answer.nodes ?? [])].sort((a, b) => (a.id < b.id ? -1 : 1)).map(nodeOf);
+        this.set({ system: systemOf(answer), nodes });
+      } else if (names[index] === "tasks") {
+        this.tasks = newest(answer.tasks ?? []);
+        this.showTasks();
+      } else {
+        const proposals = newest(answer.proposals ?? []);
+        const waits = (item) => item.state === "waiting";
+        this.set({
+          approvals: proposals.filter(waits).map(approvalOf),
+          recent: proposals.filter((item) => !waits(item)).slice(0, RECENT).map(recentOf),
+        });
+      }
+    });
+    return after;
+  }
+
+  showTasks() {
+    const open = new Set(this.tasks.filter((task) => !task.result).map((task) => task.id));
+    for (const id of this.output.keys()) if (!open.has(id)) this.output.delete(id);
+    this.set({ tasks: this.tasks.map((task) => taskOf(task, this.output.get(task.id) ?? "")) });
+  }
+
+  // Follow the journal until the connection is lost.
+  events(after, opened) {
+    const address = new URL(`events?after=${encodeURIComponent(after)}`, this.base);
+    address.protocol = address.protocol.replace("http", "ws");
+    return new Promise((_, reject) => {
+      const socket = new WebSocket(address, SUBPROTOCOL);
+      this.socket = socket;
+      socket.onopen = opened;
+      socket.onmessage = (message) => this.take(JSON.parse(message.data));
+      socket.onclose = (event) => reject(new Error(event.reason || "The connection was lost."));
+    });
+  }
+
+  take({ kind, subject, data }) {
+    if (!kind) return; // a notice that facts were lost: all was loaded just now
+    if (kind === "task.output") {
+      const gap = data.omitted ? `\n... ${data.omitted} bytes left out ...\n` : "";
+      const text = (this.output.get(subject) ?? "") + gap + data.text;
+      this.output.set(subject, text.slice(-OUTPUT - 1));
+      this.stale.add("output");
+    } else if (kind === "task.started" && (data.attempt ?? 1) !== 1) {
+      this.output.set(subject, `[started again, attempt ${data.attempt}]\n`);
+      this.stale.add("tasks");
+    } else if (kind.startsWith("task.")) this.stale.add("tasks");
+    else if (kind.startsWith("proposal.")) this.stale.add("proposals");
+    else this.stale.add("status");
+    this.timer ??= setTimeout(() => this.refresh(), REFRESH_MS);
+  }
+
+  async refresh() {
+    this.timer = null;
+    const names = [...this.stale];
+    this.stale.clear();
+    if (names.includes("output") && !names.includes("tasks")) this.showTasks();
+    // What fails now is loaded after the next connection.
+    await this.load(names.filter((name) => name !== "output")).catch(() => this.socket?.close());
+  }
+}
+
 let instances = 0;
 const section = (title) => {
   const id = `ad-heading-${(instances += 1)}`;
@@ -149,22 +351,9 @@ const updateStep = (element, step) => {
 // A review is given by the person at this page, with the session of the page; the kernel could only
 // give it in the name of whose kernel it is. A page that is not Jupyter's leaves it to the kernel.
 const review = async (model, { word, proposal, digest, comment }) => {
-  const config = document.getElementById("jupyter-config-data");
-  if (!config) {
-    model.send({ word, proposal, digest, comment });
-    return;
-  }
-  const base = new URL(JSON.parse(config.textContent).baseUrl ?? "/", location.href);
-  const path = `angelos/api/proposals/${encodeURIComponent(proposal)}/${word}`;
-  const xsrf = /(?:^|; )_xsrf=([^;]*)/.exec(document.cookie)?.[1] ?? "";
-  const answer = await fetch(new URL(path, base), {
-    method: "POST",
-    headers: { "Content-Type": "application/json", "X-XSRFToken": decodeURIComponent(xsrf) },
-    body: JSON.stringify({ digest, comment }),
-  });
-  if (answer.ok) return;
-  const problem = await answer.json().catch(() => ({}));
-  throw new Error(problem.detail ?? `The server answered with ${answer.status}.`);
+  const base = apiOf();
+  if (base) await call(base, `proposals/${encodeURIComponent(proposal)}/${word}`, { digest, comment });
+  else model.send({ word, proposal, digest, comment });
 };
 
 const createApproval = (model) => (item) => {
@@ -290,7 +479,9 @@ const updateTask = (element, task) => {
 // -- the whole -------------------------------------------------------------------------------
 
 export default {
-  render({ model, el }) {
+  render({ model: kernel, el }) {
+    const base = kernel.get("own") ? apiOf() : null;
+    const model = base ? new PageSource(kernel, base) : kernel;
     const light = make("span", { class: "ad-light", "aria-hidden": "true" });
     const connection = make("span", { role: "status" });
     const repos = make("span", { class: "ad-mono ad-muted" });
@@ -352,6 +543,7 @@ export default {
     el.append(root);
     return () => {
       for (const [name, show] of Object.entries(watched)) model.off(`change:${name}`, show);
+      if (base) model.close();
     };
   },
 };
