@@ -295,6 +295,15 @@ class PeerView(View, frozen=True, kw_only=True):
     """By which messages find it: `role=...` is enrolled, the rest is what it reports."""
     load: int = 0
     """How many envelopes are with it, not settled."""
+    subprotocol: str = ""
+    """How its frames are written."""
+    items: int = 0
+    """What it has sent since this hub was started: facts, posts, settlements and frames."""
+    bytes: int = 0
+    cpu_s: float = 0.0
+    """What reading that took."""
+    paused_s: float = 0.0
+    """For how long it was not read from, because it spent more than it may."""
 
 
 class PeerList(View, frozen=True, kw_only=True):

@@ -143,6 +143,8 @@ class PostReceipt(msgspec.Struct, frozen=True, array_like=True, tag="receipt"):
     retry_after_s: float = 0.0
     """With the code `busy`: when to try again."""
     detail: Text = ""
+    dropped: Counter = 0
+    """How many older ones a lossy lane dropped to make room for it."""
 
     @property
     def size(self) -> int:

@@ -58,7 +58,9 @@ def serve(hub: Hub, routes: Sequence[Route] = (), at_root: Sequence[Route] = ())
     """
 
     async def principal_of(request: HTTPServerRequest) -> Principal:
-        return (await hub.peer_of(request)).principal
+        principal = (await hub.peer_of(request)).principal
+        hub.count_request(principal.id)
+        return principal
 
     def record(handler: RequestHandler) -> None:
         refusal = refusal_of(handler, "hub")

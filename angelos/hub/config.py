@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from angelos.core.channel import Config as ChannelConfig
+from angelos.hub.fairness import IdentityLimits
 
 
 class HubConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +26,8 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True):
     revision_key: bytes = b""
     """AngelGit's public key, sent to every peer that enrols."""
     channel: ChannelConfig = ChannelConfig()
+    limits: IdentityLimits = IdentityLimits()
+    """What one identity may spend."""
     resume_s: float = 60.0
     """How long the session of a disconnected peer is kept."""
     tick_s: float = 1.0

@@ -6,6 +6,8 @@ Both authenticate the peer before the upgrade: a stranger gets a problem documen
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
 from tornado.httputil import HTTPServerRequest
@@ -111,12 +113,24 @@ class ChannelSocket(PeerSocket):
             patience, self._refuse, EndCode.timeout, "No hello came in time."
         )
 
-    def on_message(self, message: str | bytes) -> None:
-        """Pass a frame to the session; the first one, the hello, finds or starts it."""
+    def on_message(self, message: str | bytes) -> Awaitable[None] | None:
+        """Pass a frame to the session; the first one, the hello, finds or starts it.
+
+        Nothing more is read until the returned pause is over: a peer that spends too much waits.
+        """
         data = self.wire.data_of(message)
-        if self.session is not None:
-            self.session.link.message(self.wire, data)
-            return
+        if self.session is None:
+            self._greet(data)
+            return None
+        machine, began = self.session.link.machine, time.thread_time()
+        before = machine.delivered
+        self.session.link.message(self.wire, data)
+        items = 1 + max(0, machine.delivered - before)
+        spent = time.thread_time() - began
+        pause = self.hub.count_frame(self.peer.principal.id, items, len(data), spent)
+        return asyncio.sleep(pause) if pause else None
+
+    def _greet(self, data: bytes) -> None:
         self._stop_timeout()
         try:
             hello = self.codec.read(data)

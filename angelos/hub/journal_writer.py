@@ -20,12 +20,16 @@ from angelos.core.errors import AngelError, Forbidden, InvalidInput, TooLarge
 from angelos.core.facts import Fact, Kind, from_json
 from angelos.core.frames import FactReport, Item, Post, PostReceipt, Settle
 from angelos.core.ids import Offset
+from angelos.core.permissions import Role
 from angelos.core.ports import Admission, Journal
 from angelos.hub.consumer import QueueConsumer
+from angelos.hub.fairness import Turns
 from angelos.hub.models import MAX_FACT_BYTES, Peer, check_fact
 from angelos.hub.posts import Posts
 
 log = logging.getLogger(__name__)
+_WEIGHTS = {Role.node: 2.0}
+"""A node's facts end tasks for which others wait."""
 _decode_fact = msgspec.msgpack.Decoder(Fact).decode
 
 
@@ -49,16 +53,27 @@ class JournalWriter:
         posts: Posts,
         consumer: QueueConsumer,
         link: Link,
+        turns: Turns,
     ) -> None:
         self._journal = journal
         self._admission = admission
         self._posts = posts
         self._consumer = consumer
         self._link = link
+        self._turns = turns
 
     async def write(self, peer: Peer, batch: Sequence[Item]) -> AngelError | None:
         """Make a batch durable; return the refusal of the first item that breaks the rules."""
-        content = _sort(peer, batch)
+        who, weight = peer.principal.id, _WEIGHTS.get(peer.principal.role, 1.0)
+        cost = max(len(batch), sum(item.size for item in batch) / 1024)
+        async with self._turns.turn(who, cost, weight):
+            content = _sort(peer, batch)
+            receipts = await self._store(peer, content)
+        if receipts:  # not in its turn: a peer that does not read keeps nobody waiting
+            await self._link.send(receipts)
+        return content.refusal
+
+    async def _store(self, peer: Peer, content: _Sorted) -> list[PostReceipt]:
         facts: list[Fact] = []
         rest: set[str] = set()
         for fact in content.facts:
@@ -72,15 +87,9 @@ class JournalWriter:
             await self._journal.append(facts)
         if content.settlements:  # only now that their facts are durable
             await self._consumer.settle(content.settlements)
-        if content.posts:
-            await self._post(peer, content.posts)
-        return content.refusal
-
-    async def _post(self, peer: Peer, posts: list[Post]) -> None:
-        receipts: list[PostReceipt] = await asyncio.gather(
-            *(self._posts.put(peer.principal, post) for post in posts)
+        return await asyncio.gather(
+            *(self._posts.put(peer.principal, post) for post in content.posts)
         )
-        await self._link.send(receipts)
 
 
 def _sort(peer: Peer, batch: Sequence[Item]) -> _Sorted:

@@ -18,6 +18,7 @@ from angelos.core.errors import InvalidInput
 from angelos.core.ids import Offset, PrincipalId, is_offset, is_principal
 from angelos.core.permissions import Permission
 from angelos.core.routes import Call, Nothing, Route
+from angelos.hub.routing import ConnectedPeer
 
 if TYPE_CHECKING:
     from angelos.hub.service import Hub
@@ -32,13 +33,7 @@ def traffic_routes(hub: Hub) -> list[Route]:
 
     async def peers(call: Call[Nothing]) -> PeerList:
         del call
-        rows = hub.sessions.candidates()
-        return PeerList(
-            peers=tuple(
-                PeerView(id=row.principal, labels=tuple(sorted(row.labels)), load=row.load)
-                for row in rows
-            )
-        )
+        return PeerList(peers=tuple(_peer(hub, row) for row in hub.sessions.candidates()))
 
     return [
         Route(
@@ -51,6 +46,20 @@ def traffic_routes(hub: Hub) -> list[Route]:
         ),
         *_letter_routes(hub),
     ]
+
+
+def _peer(hub: Hub, row: ConnectedPeer) -> PeerView:
+    spending = hub.ledger.of(row.principal)
+    return PeerView(
+        id=row.principal,
+        labels=tuple(sorted(row.labels)),
+        load=row.load,
+        subprotocol=row.subprotocol,
+        items=spending.items,
+        bytes=spending.bytes,
+        cpu_s=round(spending.cpu_s, 3),
+        paused_s=round(spending.paused_s, 3),
+    )
 
 
 def _letter_routes(hub: Hub) -> list[Route]:

@@ -87,7 +87,7 @@ class Posts:
                 raise
             await self._refused(sender.id, post, error)
             return PostReceipt(post.id, error.code, post.to, detail=error.detail[:500])
-        return PostReceipt(post.id, "", to, receipt.duplicate)
+        return PostReceipt(post.id, "", to, receipt.duplicate, dropped=receipt.dropped)
 
     async def _refused(self, sender: PrincipalId, post: Post, error: AngelError) -> None:
         """Append the fact of a refusal, unless the same was appended a moment ago."""

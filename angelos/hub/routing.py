@@ -34,6 +34,8 @@ class ConnectedPeer:
     labels: frozenset[str]
     load: int
     """How many envelopes are with it, not settled."""
+    subprotocol: str = ""
+    """How its frames are written."""
 
 
 def parse_labels(text: str) -> frozenset[str]:

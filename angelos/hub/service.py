@@ -36,6 +36,7 @@ from angelos.core.frames import Hello
 from angelos.core.ids import FactId, Offset, PrincipalId
 from angelos.core.permissions import OWNER, Principal
 from angelos.hub.background import BackgroundTasks
+from angelos.hub.fairness import Ledger
 from angelos.hub.letters import DeadLetters
 from angelos.hub.limits import SocketLimit
 from angelos.hub.loads import MeasuredAdmission, NodeLoads
@@ -65,6 +66,7 @@ class Hub:
         admission = MeasuredAdmission(parts.admission, self.loads)
         self.sessions = Sessions(replace(parts, admission=admission), self.background)
         self.event_sockets = SocketLimit()
+        self.ledger = Ledger(parts.config.limits)
         self._letters = parts.letters
         self._identities = parts.identities
         self._pki = parts.pki
@@ -138,6 +140,15 @@ class Hub:
         peer = await self._identities.check(principal, serial)
         self._check_refused(principal)
         return peer
+
+    def count_request(self, principal: PrincipalId) -> None:
+        """Note a request of the control API; raise `Busy` if there were too many."""
+        self.ledger.of(principal).request(principal, self._clock.monotonic())
+
+    def count_frame(self, principal: PrincipalId, items: int, size: int, cpu_s: float) -> float:
+        """Note what came over a channel; return for how long not to read from it."""
+        now = self._clock.monotonic()
+        return self.ledger.of(principal).frame(items, size, cpu_s, now)
 
     def admit(self, peer: Peer, hello: Hello, wire: Wire) -> Session:
         """Give a new connection its session; raise `Unauthenticated` if it was just refused."""

@@ -33,6 +33,7 @@ from angelos.core.permissions import Role
 from angelos.core.refusals import RefusedCall
 from angelos.hub.background import BackgroundTasks
 from angelos.hub.consumer import QueueConsumer
+from angelos.hub.fairness import SLICE, Turns
 from angelos.hub.journal_writer import JournalWriter
 from angelos.hub.models import Peer
 from angelos.hub.parts import HubParts
@@ -48,7 +49,7 @@ _INFO = frozenset({"tier", "pid"}) | TEXTS
 class Session:
     """The hub's end of one peer's channel, for one life of that peer."""
 
-    def __init__(self, peer: Peer, parts: HubParts, posts: Posts) -> None:
+    def __init__(self, peer: Peer, parts: HubParts, posts: Posts, turns: Turns) -> None:
         self.peer = peer
         self.id = peer.principal.id
         self.link = Link(self.id, Machine(secrets.token_hex(16), parts.config.channel), parts.clock)
@@ -58,7 +59,7 @@ class Session:
         self._parts = parts
         self.consumer = QueueConsumer(parts.queue, self.link, self.link.machine.session)
         self._writer = JournalWriter(
-            parts.journal, parts.admission, posts, self.consumer, self.link
+            parts.journal, parts.admission, posts, self.consumer, self.link, turns
         )
 
     def attach(self, peer: Peer, hello: Hello, wire: Wire) -> None:
@@ -95,7 +96,7 @@ class Session:
         await self._announced.wait()
         while True:
             try:
-                batch = await self.link.recv()
+                batch = await self.link.recv(SLICE)
                 refusal = await self._writer.write(self.peer, batch)
             except Fenced:
                 self.link.end(EndCode.fenced, "Another hub has a newer connection of this peer.")
@@ -171,6 +172,7 @@ class Sessions:
         self._parts = parts
         self._posts = Posts(parts.queue, self, parts.journal, parts.clock)
         self._background = background
+        self._turns = Turns()
         self._sessions: dict[PrincipalId, Session] = {}
 
     def admit(self, peer: Peer, hello: Hello, wire: Wire) -> Session:
@@ -188,7 +190,7 @@ class Sessions:
             return before
         if before is not None:
             before.link.end(EndCode.fenced, "Another connection with this certificate took over.")
-        session = Session(peer, self._parts, self._posts)
+        session = Session(peer, self._parts, self._posts, self._turns)
         self._sessions[session.id] = session
         session.attach(peer, hello, wire)
         self._background.start(self._run(session, before), f"session {session.id}")
@@ -222,6 +224,7 @@ class Sessions:
                 session.id,
                 labels_of(session.peer.node_role, session.info.get("labels", "")),
                 session.consumer.load,
+                session.link.machine.codec.subprotocol,
             )
             for session in self._sessions.values()
             if session.link.wire is not None

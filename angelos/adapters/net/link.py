@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Protocol
 
 from angelos.core.channel import Deliver, Effect, End, Established, Machine, Transmit
@@ -118,8 +119,11 @@ class Link:
             self._room.clear()
             await self._room.wait()
 
-    async def recv(self) -> list[Item]:
-        """Return every item that has arrived, and acknowledge those of the last call.
+    async def recv(self, most: int = 0) -> list[Item]:
+        """Return what has arrived, and acknowledge the items of the last call.
+
+        Args:
+            most: At most so many items; 0 for all.
 
         Raises:
             Unavailable: the link has ended, and everything that arrived before was returned.
@@ -131,10 +135,16 @@ class Link:
             self._check()
             self._news.clear()
             await self._news.wait()
-        items = [item for delivery in self._inbox for item in delivery.items]
-        last = self._inbox[-1]
-        self._taken = (last.epoch, last.upto)
-        self._inbox.clear()
+        items: list[Item] = []
+        while self._inbox and (not most or len(items) < most):
+            delivery = self._inbox.popleft()
+            rest = len(items) + len(delivery.items) - most
+            if most and rest > 0:
+                self._inbox.appendleft(replace(delivery, items=delivery.items[-rest:]))
+                items_now = delivery.items[:-rest]
+                delivery = replace(delivery, upto=delivery.upto - rest, items=items_now)
+            items += delivery.items
+            self._taken = (delivery.epoch, delivery.upto)
         return items
 
     async def close(self, reason: str = "") -> None:

@@ -24,10 +24,13 @@ def hub() -> None:
 @hub.command("peers")
 @common
 def list_peers(out: Out) -> None:
-    """List who is connected, with labels and load."""
+    """List who is connected, with labels, load, and what each has sent and was paused for."""
     views = out.ask(lambda angelos: angelos.hub.peers())
-    rows = [(view.id, view.load, ", ".join(view.labels) or "-") for view in views]
-    out.show({"peers": views}, table(("peer", "load", "labels"), rows))
+    rows = [
+        (view.id, view.load, view.items, f"{view.paused_s:g} s", ", ".join(view.labels) or "-")
+        for view in views
+    ]
+    out.show({"peers": views}, table(("peer", "load", "sent", "paused", "labels"), rows))
 
 
 @hub.command("routes")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from angelos.adapters.host.clock import SystemClock
 from angelos.adapters.net.websocket import connect_channel
+from angelos.adapters.stores.envelope_queue import ValkeyEnvelopeQueue
 from angelos.core.envelopes import DeadReason, Lane
 from angelos.core.facts import Kind, MessageRefused
 from angelos.core.frames import Dispatch, Post, PostReceipt, Settle
 from angelos.core.ids import PrincipalId
+from angelos.hub.config import HubConfig
+from angelos.hub.fairness import IdentityLimits
 from angelos.testing import eventually, next_fact
 from angelos.testing.hub import connect, join, running_hub
 
@@ -157,3 +162,48 @@ async def test_a_quarantine_cuts_on_every_hub(database, journal, queue, tmp_path
             await one.quarantine(BOB, "It asked for it.")
             await eventually(lambda: channel.ended is not None, "the cut", within_s=2)
             assert channel.ended.code in {"quarantined", "unauthenticated"}
+
+
+async def test_a_flooder_is_read_slowly_loses_nothing_and_holds_nobody_up(
+    database, journal, valkey, tmp_path
+):
+    queue = ValkeyEnvelopeQueue(valkey, capacity=5_000)
+    config = HubConfig(limits=IdentityLimits(items=1_000))
+    async with running_hub(database, journal, queue, tmp_path, config=config) as hub:
+        loud = await join(hub, "agent", "loud", tmp_path / "loud")
+        calm = await join(hub, "agent", "calm", tmp_path / "calm")
+        async with connect(hub, loud) as flood, connect(hub, calm) as other:
+            sending = asyncio.create_task(flood.send([post(n) for n in range(1, 3001)]))
+            await eventually(lambda: hub.ledger.of(loud.id).paused_s > 0)
+            await other.send([post(1, to=NODE)])
+            (receipt,) = await received(other, PostReceipt, 1)
+            assert receipt.code == ""
+            receipts = await received(flood, PostReceipt, 3_000)
+            await sending
+            assert [receipt.id for receipt in receipts] == [f"m{n}" for n in range(1, 3001)]
+            assert {receipt.code for receipt in receipts} == {""}
+            assert hub.ledger.of(calm.id).paused_s == 0
+        assert (await queue.depth(BOB)).waiting == {Lane.message: 3_000}
+
+
+async def test_a_full_lane_is_busy_for_a_time_and_a_lossy_one_says_what_it_dropped(
+    database, journal, valkey, tmp_path
+):
+    queue = ValkeyEnvelopeQueue(valkey, capacity=3)
+    async with running_hub(database, journal, queue, tmp_path) as hub:
+        ada = await join(hub, "agent", "ada", tmp_path / "ada")
+        async with connect(hub, ada) as sender:
+            await sender.send([post(n) for n in range(1, 6)])
+            receipts = await received(sender, PostReceipt, 5)
+            assert [(r.code, r.retry_after_s > 0) for r in receipts] == [
+                ("", False), ("", False), ("", False), ("busy", True), ("busy", True),
+            ]  # fmt: skip
+            for number, lane in enumerate((Lane.log, Lane.heartbeat, Lane.dashboard)):
+                await sender.send([post(100 * number + n, lane=lane) for n in range(10, 15)])
+                receipts = await received(sender, PostReceipt, 5)
+                assert [(r.code, r.dropped) for r in receipts] == [("", 0)] * 3 + [("", 1)] * 2
+        depth = await queue.depth(BOB)
+        assert depth.waiting == {
+            Lane.message: 3, Lane.log: 3, Lane.heartbeat: 3, Lane.dashboard: 3,
+        }  # fmt: skip
+        assert depth.dropped == {Lane.log: 2, Lane.heartbeat: 2, Lane.dashboard: 2}
