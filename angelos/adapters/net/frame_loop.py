@@ -2,8 +2,9 @@
 
 Tornado reads each frame in up to four awaits and answers most violations of RFC 6455 by cutting
 the connection. Here one read fills a buffer, all frames in it are parsed in place, what is written
-within one turn of the event loop leaves in one write, and a violation is answered by its close
-code: 1002 (protocol), 1003 (data of a kind that is not read), 1007 (not UTF-8), 1009 (too big).
+within one turn of the event loop leaves in one write (the first after a pause at once), and a
+violation is answered by its close code: 1002 (protocol), 1003 (data of a kind that is not read),
+1007 (not UTF-8), 1009 (too big).
 
     install()                                        # every server handler of this process
     class Echo(FrameLoopHandler, WebSocketHandler): ...    # or one of them
@@ -40,6 +41,8 @@ PROTOCOL_ERROR, UNSUPPORTED, NOT_UTF8, TOO_BIG = 1002, 1003, 1007, 1009
 _SMALLEST, _LARGEST = 1024, 128 * 1024
 _TOGETHER = 64 * 1024
 """So many bytes leave at once, whatever else this turn of the event loop sends."""
+_QUIET_S = 0.0003
+"""After so long without a message the next leaves at once."""
 _LINGER_S = 1.0
 _LINGER_BYTES = 4 * 1024 * 1024
 _SMALL, _WIDE = 126, 65536
@@ -64,6 +67,7 @@ class FrameLoop(WebSocketProtocol13):
 
     _pending: list[bytes] | None = None
     _pending_bytes = 0
+    _sent_at = float("-inf")
     _written: asyncio.Future[None] | None = None
 
     # -- writing ------------------------------------------------------------------------------
@@ -77,14 +81,19 @@ class FrameLoop(WebSocketProtocol13):
         if self.server_terminated or self.stream.closed():
             raise WebSocketClosedError
         frame = self._frame(_FIN | (_TEXT if text else _BINARY), data)
+        loop = asyncio.get_running_loop()
         if self._pending is None:
             self._pending, self._pending_bytes = frame, 0
-            asyncio.get_running_loop().call_soon(self._flush)
+            quiet = loop.time() - self._sent_at > _QUIET_S
+            if not quiet:
+                loop.call_soon(self._flush)
         else:
             self._pending += frame
+            quiet = False
         self._pending_bytes += len(data)
-        if self._pending_bytes > _TOGETHER:
+        if quiet or self._pending_bytes > _TOGETHER:
             self._flush()
+            self._sent_at = loop.time()
 
     def write_message(
         self,

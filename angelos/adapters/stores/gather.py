@@ -1,7 +1,7 @@
 """Calls that share what they cost: what comes while others are under way goes into the next batch.
 
     gather = Gather(send, weigh=lambda call: 1, most=128)
-    gather.add(call)          # `send([call, ...])` runs after this turn, or after the others
+    gather.add(call)          # `send([call])` begins at once, or `send([call, ...])` after others
 
 A single call waits for nobody; under load batches grow by themselves, without a timer.
 """
@@ -42,7 +42,9 @@ class Gather(Generic[C]):
     def add(self, call: C) -> None:
         """Take one more call."""
         self._waiting.append(call)
-        if len(self._waiting) == 1 and len(self._sending) < self._at_once:
+        if not self._sending:
+            self._start()
+        elif len(self._waiting) == 1 and len(self._sending) < self._at_once:
             asyncio.get_running_loop().call_soon(self._start)
 
     def _start(self) -> None:

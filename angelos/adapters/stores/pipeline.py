@@ -1,8 +1,8 @@
 """A connection to Valkey on which many callers' commands are under way at once.
 
 redis-py awaits each answer before it sends the next command and spends 60 us of Python on each.
-Here commands are packed and answers parsed in C (hiredis), and what one turn of the event loop
-sends leaves in one write.
+Here commands are packed and answers parsed in C (hiredis), and while some are under way, what one
+turn of the event loop sends leaves in one write.
 
     pipeline = CommandPipeline(connect("unix:///run/valkey.sock"))
     await pipeline.call("XADD", "log", "*", "b", b"...")
@@ -215,10 +215,13 @@ class _Line(asyncio.Protocol):
         if self.lost:
             raise _away("the connection was lost")
         answer: asyncio.Future[Any] = self._loop.create_future()
-        if not self._pending:
+        idle = not self._waiting
+        if not self._pending and not idle:
             self._loop.call_soon(self._flush)
         self._pending.append(hiredis.pack_command(cast("Any", tuple(words))))
         self._waiting.append((answer, self._loop.time() + patience_s))
+        if idle:  # nothing is under way, with which it could share a write
+            self._flush()
         if self._watch is None:
             self._watch = self._loop.call_later(patience_s, self._look)
         return await answer
@@ -279,7 +282,7 @@ class _Line(asyncio.Protocol):
 
     def _flush(self) -> None:
         pending, self._pending = self._pending, []
-        if self._transport is not None and not self.lost:
+        if pending and self._transport is not None and not self.lost:
             self._transport.write(b"".join(pending))
 
     def _look(self) -> None:
