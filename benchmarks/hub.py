@@ -1,8 +1,9 @@
 """The hub against JetStream and Redis Streams: 256 B, interleaved, at named durability.
 
-Ours runs over mutual TLS in a process of its own, with identities in PostgreSQL and the journal in
-the bundled Valkey; the peers run plain. `everysec` syncs the disk once a second (Valkey) or as
-JetStream does by default (every two minutes); `always` before each acknowledgement.
+Ours (`angelos/system/hub_bench.py`) runs over mutual TLS in a process of its own, with identities
+in PostgreSQL and the journal in the bundled Valkey; the peers run plain. `everysec` syncs the disk
+once a second (Valkey) or as JetStream does by default (every two minutes); `always` before each
+acknowledgement.
 
     python benchmarks/hub.py [--quick] [--json] [--rounds N]
 
@@ -27,160 +28,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from angelos.adapters.host.clock import SystemClock
-from angelos.adapters.host.embedded import EmbeddedPostgres, EmbeddedValkey
-from angelos.adapters.identity.enrolment import Identity, enrol
-from angelos.adapters.net.frame_loop import connect as websocket
-from angelos.adapters.net.websocket import connect_channel
-from angelos.adapters.stores.envelope_queue import ValkeyEnvelopeQueue
-from angelos.adapters.stores.postgres import Database
-from angelos.adapters.stores.valkey import ValkeyJournal, connect
-from angelos.core.api import CreateEnrolment
-from angelos.core.envelopes import EnvelopeHeader, Lane, RoutedEnvelope
-from angelos.core.facts import Fact, Kind, TaskOutput
-from angelos.core.frames import Dispatch, FactReport, Settle
-from angelos.core.ids import PrincipalId
-from angelos.core.messages import encode
-from angelos.testing.hub import OPERATOR, running_hub
-from angelos.wiring.stores import PLANES
+from angelos.adapters.stores.valkey import connect
+from angelos.system.hub_bench import BODY, BenchHub
 
-NODE = PrincipalId("node/bench")
-BODY = os.urandom(256)
-TICKS = os.sysconf("SC_CLK_TCK")
 Run = Callable[[int], Awaitable[float]]
 """Carries out so many messages and returns the seconds that it took."""
-
-
-# -- our server, a process of its own ----------------------------------------------------------
-
-
-async def serve(folder: Path, durability: str) -> None:
-    """Run stores and a hub until standard input ends; print where they are."""
-    postgres = EmbeddedPostgres(folder / "postgres", folder / "run", fsync=False)
-    valkey = EmbeddedValkey(folder / "valkey", folder / "run", durability=durability)  # type: ignore[arg-type]
-    async with postgres, valkey, Database(postgres.url) as database:
-        await database.migrate(PLANES)
-        client = connect(valkey.url)
-        journal = ValkeyJournal(client)
-        queue = ValkeyEnvelopeQueue(client, capacity=1_000_000)
-        async with running_hub(database, journal, queue, folder) as hub:
-            view = await hub.create_enrolment(CreateEnrolment(kind="node", name="bench"), OPERATOR)
-            agent = await hub.create_enrolment(CreateEnrolment(kind="agent", name="eve"), OPERATOR)
-            print(json.dumps({
-                "url": hub.url, "valkey": valkey.url, "token": view.token, "agent": agent.token,
-            }), flush=True)  # fmt: skip
-            await asyncio.to_thread(sys.stdin.read)
-        await client.aclose()
-
-
-class Ours:
-    """One hub and what connects to it."""
-
-    def __init__(self, process: subprocess.Popen[str], where: dict[str, str]) -> None:
-        self.process, self.where = process, where
-        self.node: Any = None
-        self.identities: dict[str, Identity] = {}
-
-    @classmethod
-    @contextlib.asynccontextmanager
-    async def running(cls, folder: Path, durability: str) -> AsyncIterator[Ours]:
-        """Yield a hub with one node connected."""
-        process = subprocess.Popen(  # noqa: ASYNC220 - nothing else runs yet
-            [sys.executable, __file__, "--serve", durability, "--folder", str(folder)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-        )  # fmt: skip
-        try:
-            line = await asyncio.to_thread(process.stdout.readline)  # type: ignore[union-attr]
-            ours = cls(process, json.loads(line))
-            for name in ("token", "agent"):
-                ours.identities[name] = await enrol(ours.where[name], folder / name)
-            context = ours.identities["token"].client_context()
-            async with connect_channel(ours.where["url"], context, SystemClock()) as ours.node:
-                yield ours
-        finally:
-            process.stdin.close()  # type: ignore[union-attr]
-            await asyncio.to_thread(process.wait)
-
-    def cpu_s(self) -> float:
-        """Return the seconds of CPU that the hub's process has used, without its stores."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
-
-    async def facts(self, count: int, batch: int = 1, window: int = 2048) -> float:
-        """Send facts and wait until all are acknowledged."""
-        reports = [report() for _ in range(count)]
-        began = time.perf_counter()
-        for start in range(0, count, batch):
-            await self.node.send(reports[start : start + batch])
-            if window == 1:
-                await self.node.drained()
-        await self.node.drained()
-        return time.perf_counter() - began
-
-    async def commands(self, count: int) -> float:
-        """Put commands; the node settles each; wait until the queue has forgotten all."""
-        client = connect(self.where["valkey"])
-        queue = ValkeyEnvelopeQueue(client, capacity=1_000_000)
-        name = os.urandom(6).hex()
-        envelopes = [
-            RoutedEnvelope(
-                EnvelopeHeader(
-                    id=f"{name}-{n}", source=OPERATOR, destination=NODE, lane=Lane.command,
-                    sequence=n + 1, codec="raw",
-                ), BODY)
-            for n in range(count)
-        ]  # fmt: skip
-        began = time.perf_counter()
-
-        async def put() -> None:
-            for start in range(0, count, 64):
-                await asyncio.gather(*(queue.put(e) for e in envelopes[start : start + 64]))
-
-        async def work() -> None:
-            done = 0
-            while done < count:
-                items = [i for i in await self.node.recv() if isinstance(i, Dispatch)]
-                if items:
-                    await self.node.send([Settle(tuple(i.position for i in items))])
-                done += len(items)
-            await self.node.drained()  # settled in the store: the hub acknowledges only then
-            assert not (await queue.depth(NODE)).waiting
-
-        await asyncio.gather(put(), work())
-        took = time.perf_counter() - began
-        await client.aclose()
-        return took
-
-    async def events(self, count: int) -> float:
-        """Send facts until an event reader has all of them."""
-        from tornado.httpclient import HTTPRequest
-
-        last = await self._last()
-        context = self.identities["agent"].client_context()
-        url = f"wss{self.where['url'][5:]}/angelos/api/events?kinds=task.output&after={last}"
-        link = await websocket(HTTPRequest(url, ssl_options=context))
-        began = time.perf_counter()
-        sending = asyncio.create_task(self.facts(count))
-        for _ in range(count):
-            assert await link.read_message() is not None
-        took = time.perf_counter() - began
-        await sending
-        link.close()
-        return took
-
-    async def _last(self) -> str:
-        client = connect(self.where["valkey"])
-        last = await ValkeyJournal(client).last()
-        await client.aclose()
-        return last
-
-
-def report() -> FactReport:
-    payload = TaskOutput(stream="stdout", text="x" * 100)
-    fact = Fact.of(payload, at=time.time(), actor=NODE, subject="task-bench")
-    assert fact.kind == Kind.task_output
-    body = encode(fact)
-    return FactReport(fact.id, body)
 
 
 # -- peers ---------------------------------------------------------------------------------------
@@ -243,13 +95,20 @@ class JetStream:
         await asyncio.gather(*waiting)
         return time.perf_counter() - began
 
-    async def one_by_one(self, count: int) -> float:
-        """Publish one after the other."""
-        js, name = await self._stream()
-        began = time.perf_counter()
+    async def stream(self) -> str:
+        """Make a stream and return its name."""
+        return (await self._stream())[1]
+
+    async def lone(self, count: int, link: Any = None, stream: str = "") -> list[float]:
+        """Publish one after the other and return how long each took."""
+        js = (link or self.nc).jetstream()
+        stream = stream or await self.stream()
+        waits: list[float] = []
         for _ in range(count):
-            await js.publish(name, BODY)
-        return time.perf_counter() - began
+            began = time.perf_counter()
+            await js.publish(stream, BODY)
+            waits.append(time.perf_counter() - began)
+        return waits
 
     async def push(self, count: int) -> float:
         """Publish, and acknowledge every message at a push consumer."""
@@ -333,7 +192,7 @@ async def everysec(folder: Path, rounds: int, count: int) -> list[dict[str, Any]
     rows: list[dict[str, Any]] = []
     peer = "JetStream file, nats-py"
     async with (
-        Ours.running(folder / "ours", "everysec") as ours,
+        BenchHub.running(folder / "ours", "everysec") as ours,
         JetStream(folder / "nats", always=False).running() as js,
     ):
         single, batched, theirs, raw, redis = await interleave(
@@ -349,15 +208,78 @@ async def everysec(folder: Path, rounds: int, count: int) -> list[dict[str, Any]
         rows.append(row("command put -> node -> ack", f"{peer}, push + ack", down, push, 1))
         read, pushed = await interleave(rounds, count, ours.events, js.push)
         rows.append(row("fact -> event reader", f"{peer}, push + ack", read, pushed, 1))
-        one, other = await interleave(
-            rounds, max(50, count // 20), lambda n: ours.facts(n, 1, 1), js.one_by_one
-        )
-        rows.append(row("fact acknowledged, window 1", peer, one, other, 1))
+        rows += await alone(ours, js, rounds, max(50, count // 20))
+        rows += await crowd(ours, js, rounds, max(5, count // 500))
         rows += await cpu(ours, count * 2)
+        rows += await two_hubs(folder / "ours", ours, rounds, count)
+        rows += await idle(ours)
     return rows
 
 
-async def cpu(ours: Ours, count: int) -> list[dict[str, Any]]:
+async def alone(ours: BenchHub, js: JetStream, rounds: int, count: int) -> list[dict[str, Any]]:
+    """Return the rows of one message at a time."""
+    waits: list[list[float]] = [[], []]
+    for number in range(-1, rounds):
+        mine, others = await ours.lone_facts(count), await js.lone(count)
+        if number >= 0:
+            waits[0] += mine
+            waits[1] += others
+    return [
+        times("fact acknowledged, window 1, p50", "JetStream file, nats-py",
+              quantile(waits[0], 50), quantile(waits[1], 50), None),
+        times("fact acknowledged, window 1, p50", "target", quantile(waits[0], 50), [0.5], 1),
+    ]  # fmt: skip
+
+
+async def crowd(ours: BenchHub, js: JetStream, rounds: int, count: int) -> list[dict[str, Any]]:
+    """Return the row of 50 connections, each with one message under way."""
+    import nats
+
+    async with contextlib.AsyncExitStack() as stack:
+        names = [f"crowd{n}" for n in range(50)]
+        nodes = [await stack.enter_async_context(ours.connected(name)) for name in names]
+        links = [await nats.connect(js.url) for _ in names]
+        stream = await js.stream()
+        p99s: list[list[float]] = [[], []]
+        for number in range(-1, rounds):
+            mine = await asyncio.gather(
+                *(ours.lone_facts(count, *pair) for pair in zip(nodes, names, strict=True))
+            )
+            others = await asyncio.gather(*(js.lone(count, link, stream) for link in links))
+            if number >= 0:
+                p99s[0] += quantile([wait for waits in mine for wait in waits], 99)
+                p99s[1] += quantile([wait for waits in others for wait in waits], 99)
+        for link in links:
+            await link.close()
+    work = "50 connections, one fact under way each, p99"
+    return [times(work, "JetStream file, nats-py", p99s[0], p99s[1], 1)]
+
+
+def quantile(waits: list[float], percent: int) -> list[float]:
+    """Return one quantile, in ms, in a list of its own."""
+    return [sorted(waits)[len(waits) * percent // 100] * 1000]
+
+
+def times(
+    work: str, peer: str, ours: list[float], theirs: list[float], first: float | None
+) -> dict[str, Any]:
+    """Return one row of times in ms; a ratio above 1 means that we are faster."""
+    a, b = statistics.median(ours), statistics.median(theirs)
+    return {
+        "work": work, "unit": "ms", "ours": round(a, 2), "peer": peer, "theirs": round(b, 2),
+        "ratio": round(b / a, 2), "at_least": first,
+    }  # fmt: skip
+
+
+def costs(work: str, unit: str, used: float, most: float, peer: str = "target") -> dict[str, Any]:
+    """Return one row of what something may cost."""
+    return {
+        "work": work, "unit": unit, "ours": round(used, 1), "peer": peer,
+        "theirs": round(most, 1), "ratio": round(most / used, 2), "at_least": 1,
+    }  # fmt: skip
+
+
+async def cpu(ours: BenchHub, count: int) -> list[dict[str, Any]]:
     """Return the CPU of the hub's process alone for each message."""
     rows = []
     for work, run, first in (
@@ -366,29 +288,51 @@ async def cpu(ours: Ours, count: int) -> list[dict[str, Any]]:
     ):
         before = ours.cpu_s()
         await run(count)
-        used = (ours.cpu_s() - before) * 1e6 / count
-        rows.append(
-            {
-                "work": work,
-                "unit": "us",
-                "ours": round(used, 1),
-                "peer": "target",
-                "theirs": first,
-                "ratio": round(first / used, 2),
-                "at_least": 1,
-            }
-        )
+        rows.append(costs(work, "us", (ours.cpu_s() - before) * 1e6 / count, first))
     return rows
+
+
+async def two_hubs(folder: Path, one: BenchHub, rounds: int, count: int) -> list[dict[str, Any]]:
+    """Return the CPU a fact of two hubs on the same stores, against one that does it all."""
+    used: list[list[float]] = [[], []]
+    async with BenchHub.running(folder, "everysec", beside=one) as two:
+        for number in range(-1, rounds):
+            for into, split in zip(used, ((1.0, 0.0), (0.5, 0.5)), strict=True):
+                before = one.cpu_s() + two.cpu_s()
+                await asyncio.gather(
+                    one.facts(int(count * split[0]), 32),
+                    two.facts(int(count * split[1]), 32, "beside"),
+                )
+                if number >= 0:
+                    into.append((one.cpu_s() + two.cpu_s() - before) * 1e6 / count)
+    alone_us, shared_us = (statistics.median(each) for each in used)
+    work = "CPU a fact, two hubs that share the work"
+    return [
+        costs(work, "us", shared_us, alone_us * 1.1, "two hubs of which one works, and a tenth")
+    ]
+
+
+async def idle(ours: BenchHub, count: int = 200) -> list[dict[str, Any]]:
+    """Return the memory that an idle node takes of the hub."""
+    async with contextlib.AsyncExitStack() as stack:
+        for number in range(20):  # what the first ones bring along is no node's
+            await stack.enter_async_context(ours.connected(f"first{number}"))
+        before = ours.memory_kib()
+        for number in range(count):
+            await stack.enter_async_context(ours.connected(f"idle{number}"))
+        used = (ours.memory_kib() - before) / count
+    return [costs("memory of an idle node on the hub", "KiB", used, 48)]
 
 
 async def always(folder: Path, rounds: int, count: int) -> list[dict[str, Any]]:
     """Return the row where each acknowledgement is on the disk."""
     async with (
-        Ours.running(folder / "ours", "always") as ours,
+        BenchHub.running(folder / "ours", "always") as ours,
         JetStream(folder / "nats", always=True).running() as js,
     ):
-        rates = await interleave(rounds, count, lambda n: ours.facts(n, 32), js.publish)
-        return [row("fact, batches of 32, fsync always", "JetStream, sync always", *rates, 5)]
+        mine, others = await interleave(rounds, count, lambda n: ours.facts(n, 32), js.publish)
+        peer = "JetStream, sync always"
+        return [row("fact, batches of 32, fsync always", peer, mine, others, 5)]
 
 
 async def measure(rounds: int, count: int) -> list[dict[str, Any]]:
@@ -407,14 +351,8 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="a smoke test, under 60 s")
     parser.add_argument("--json", action="store_true", help="print the line of JSON only")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--serve", choices=["everysec", "always"], help=argparse.SUPPRESS)
-    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
-    if args.serve:
-        args.folder.mkdir(parents=True, exist_ok=True)
-        asyncio.run(serve(args.folder, args.serve))
-        return 0
-    rounds, count = (1, 500) if args.quick else (args.rounds, 4_000)
+    rounds, count = (1, 500) if args.quick else (args.rounds, 10_000)
     try:
         rows = asyncio.run(measure(rounds, count))
     except ImportError as error:

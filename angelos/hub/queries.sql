@@ -23,6 +23,9 @@ returning principal, node_role, created_by, replaces
 insert into principal (id, node_role, enrolled_at) values (%(principal)s, %(node_role)s, %(now)s)
 on conflict (id) do update set node_role = excluded.node_role, enrolled_at = excluded.enrolled_at
 
+-- name: enrolled
+select id from principal
+
 -- name: add_certificate
 insert into certificate (serial, principal, not_after)
 values (%(serial)s, %(principal)s, %(not_after)s)

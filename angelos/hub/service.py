@@ -47,6 +47,8 @@ from angelos.hub.store import QUARANTINED
 
 log = logging.getLogger(__name__)
 _RETRY_S = 60.0
+_ENROLMENTS = frozenset({Kind.node_enrolled, Kind.agent_enrolled})
+_IDENTITY_FACTS = _ENROLMENTS | {Kind.principal_quarantined, Kind.principal_released}
 _STORE_S = 1.0
 _SECOND_PERSON_S = 900.0
 
@@ -90,13 +92,14 @@ class Hub:
 
     async def __aenter__(self) -> Self:
         try:
+            self.sessions.enrolled |= await self._identities.enrolled()
             for quarantine in await self._identities.silent_quarantines():
                 await self._announce(quarantine, None)
         except BaseException:
             await self.listeners.close()
             raise
         self.background.start(self._keep_renewed(), "the hub's certificate")
-        self.background.start(self._follow_quarantines(), "quarantines of other hubs")
+        self.background.start(self._follow_identities(), "identities of other hubs")
         log.info("The hub listens at %s, for enrolment at %s", self.url, self.enrol_url)
         return self
 
@@ -203,6 +206,7 @@ class Hub:
         principal, role, by, issued = await self._identities.enrol(
             request.secret, lambda owner: self._pki.issue(request.csr, owner)
         )
+        self.sessions.enrolled.add(principal)
         enrolled: FactPayload = AgentEnrolled(role=role, serial=issued.serial)
         if principal.startswith("node/"):
             node_role = "labs" if role == "labs" else "execution"
@@ -273,12 +277,20 @@ class Hub:
         await self._append(quarantined, record.principal, by, record.fact)
         await self._identities.announced(record.fact)
 
-    async def _follow_quarantines(self) -> None:
-        """Cut off whoever another hub or process has quarantined, and take back who is released."""
-        kinds = (Kind.principal_quarantined, Kind.principal_released)
-        async for fact in self.journal.follow(await self._last(), kinds):
+    async def _follow_identities(self) -> None:
+        """Follow what other hubs and processes do: enrol, quarantine and release."""
+        last = await self._last()
+        while True:
+            try:  # whoever was enrolled before `last`; the facts name the rest
+                self.sessions.enrolled |= await self._identities.enrolled()
+                break
+            except Unavailable:
+                await asyncio.sleep(_STORE_S)
+        async for fact in self.journal.follow(last, _IDENTITY_FACTS):
             principal = PrincipalId(fact.subject)
-            if fact.kind == Kind.principal_released:
+            if fact.kind in _ENROLMENTS:
+                self.sessions.enrolled.add(principal)
+            elif fact.kind == Kind.principal_released:
                 self._refused.discard(principal)
             # Only what PostgreSQL says as well: the fact may be older than a release.
             elif principal not in self._refused and await self._identities.is_quarantined(

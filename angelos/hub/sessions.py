@@ -16,7 +16,7 @@ import secrets
 
 from angelos.adapters.net.link import Link, Wire
 from angelos.core.channel import Machine
-from angelos.core.errors import AngelError, Fenced, Unavailable
+from angelos.core.errors import AngelError, Fenced, NotFound, Unavailable
 from angelos.core.facts import (
     AgentConnected,
     AgentDisconnected,
@@ -174,6 +174,8 @@ class Sessions:
         self._background = background
         self._turns = Turns()
         self._sessions: dict[PrincipalId, Session] = {}
+        self.enrolled: set[PrincipalId] = set()
+        """Every name that was ever enrolled; the hub keeps it up to date."""
 
     def admit(self, peer: Peer, hello: Hello, wire: Wire) -> Session:
         """Return the session that a new connection continues, or start one.
@@ -207,11 +209,17 @@ class Sessions:
         """Return the principal that a post is for.
 
         Raises:
-            NotFound: Nobody connected has these labels.
+            NotFound: Nobody connected has these labels, or nobody was ever enrolled by this name.
             InvalidInput: It is neither a name nor labels.
         """
         # Nothing is awaited: posts of one sender keep their order by the order of these calls.
-        return choose(to, sticky, self.candidates())
+        destination = choose(to, sticky, self.candidates())
+        if destination.startswith(("node/", "agent/")) and destination not in self.enrolled:
+            raise NotFound(
+                f"Nobody was ever enrolled as {destination}.",
+                hint="Names are spelt as `angelos hub peers` lists them.",
+            )
+        return destination
 
     def expiries(self) -> list[float]:
         """Return when the certificate of each connected peer ends (Unix seconds)."""

@@ -58,6 +58,12 @@ class Identities:
         async with self._database.transaction() as connection:
             return await self._live(connection, principal)
 
+    async def enrolled(self) -> set[PrincipalId]:
+        """Return every name that was ever enrolled."""
+        async with self._database.transaction() as connection:
+            rows = await (await connection.execute(_Q["enrolled"])).fetchall()
+        return {PrincipalId(name) for (name,) in rows}
+
     async def add_enrolment(
         self,
         secret: str,

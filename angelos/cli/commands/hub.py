@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.group(cls=NounGroup)
 def hub() -> None:
-    """See connections, routes and dead letters."""
+    """See connections, routes and dead letters; measure."""
 
 
 @hub.command("peers")
@@ -46,6 +46,40 @@ def list_routes(out: Out) -> None:
     routes += [{"to": view.id, "peers": [view.id]} for view in views]
     rows = [(route["to"], ", ".join(route["peers"])) for route in routes]
     out.show({"routes": routes}, table(("to", "peers"), rows))
+
+
+@hub.command("bench")
+@click.option(
+    "--count",
+    type=click.IntRange(100, 1_000_000),
+    default=10_000,
+    show_default=True,
+    help="Messages a round.",
+)
+@click.option(
+    "--durability",
+    type=click.Choice(["everysec", "always"]),
+    default="everysec",
+    show_default=True,
+    help="When the disk is synced: once a second, or before each acknowledgement.",
+)
+@common
+def bench(out: Out, count: int, durability: str) -> None:
+    """Measure what a hub does on this machine, with stores of its own.
+
+    A running system is not touched; it shares the processors, so stop it for figures that count.
+    """
+    import asyncio
+    import os
+
+    from angelos.system.hub_bench import measure
+
+    figures = asyncio.run(measure(count, "always" if durability == "always" else "everysec"))
+    rows = [(figure.work, f"{figure.value:,.4g}", figure.unit) for figure in figures]
+    machine = {"cores": os.cpu_count(), "load": round(os.getloadavg()[0], 2)}
+    text = table(("work", "figure", "unit"), rows)
+    text += f"\n{machine['cores']} cores, load {machine['load']}, {durability}"
+    out.show({"durability": durability, "machine": machine, "figures": figures}, text)
 
 
 @hub.group("dead-letters", cls=NounGroup)

@@ -68,6 +68,7 @@ async def test_messages_come_in_order_whole_and_from_who_sent_them(
         ({"to": "person/owner"}, "forbidden"),
         ({"to": "system/hub"}, "forbidden"),
         ({"to": "gpu"}, "not-found"),
+        ({"to": "agent/nobody"}, "not-found"),
         ({"to": "node/../x"}, "invalid-input"),
         ({"to": ""}, "invalid-input"),
     ],
@@ -78,6 +79,7 @@ async def test_what_may_not_be_sent_is_refused_with_a_fact(
 ):
     async with running_hub(database, journal, queue, tmp_path) as hub:
         ada = await join(hub, "agent", "ada", tmp_path / "ada")
+        await join(hub, "agent", "bob", tmp_path / "bob")
         async with connect(hub, ada) as sender:
             await sender.send([post(1, **wrong), post(2)])
             refused, taken = await received(sender, PostReceipt, 2)
@@ -85,6 +87,7 @@ async def test_what_may_not_be_sent_is_refused_with_a_fact(
         fact = await next_fact(journal, kind=Kind.message_refused, subject=ADA)
         assert fact.read(MessageRefused).code == code
     assert (await queue.depth(NODE)).waiting == {}
+    assert (await queue.depth(PrincipalId("agent/nobody"))).waiting == {}
 
 
 async def test_a_label_finds_who_has_it_and_a_word_sticks(database, journal, queue, tmp_path):
@@ -138,8 +141,9 @@ async def test_a_second_hub_takes_a_destination_over_and_the_first_is_fenced(
         running_hub(database, journal, queue, tmp_path) as one,
         running_hub(database, journal, queue, tmp_path) as two,
     ):
-        bob = await join(one, "agent", "bob", tmp_path / "bob")
+        bob = await join(two, "agent", "bob", tmp_path / "bob")
         ada = await join(one, "agent", "ada", tmp_path / "ada")
+        await eventually(lambda: BOB in one.sessions.enrolled, "the other hub's enrolment")
         context = bob.client_context()
         async with (
             connect_channel(one.url, context, SystemClock()) as old,
