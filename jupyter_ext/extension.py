@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 _KERNELS_END_S = 20.0
+_LAB_EXTENSIONS = Path(__file__).parent / "labextensions"
 
 
 class AngelExtension(ExtensionApp):
@@ -64,6 +65,7 @@ class AngelExtension(ExtensionApp):
         if serverapp.authorizer_class is AllowAllAuthorizer:
             serverapp.authorizer_class = AngelAuthorizer
         serverapp.update_config(jupyter_files(self.angel_settings, serverapp.config))
+        serverapp.update_config(lab_extension(serverapp.config))
         try:
             use_boxes(serverapp)
         except Exception as error:  # Jupyter would go on, with kernels in no box
@@ -174,6 +176,12 @@ def open_server(settings: Settings, binding: Binding) -> AbstractAsyncContextMan
     from angelos.wiring.build import build_server
 
     return build_server(settings, live=binding.live)
+
+
+def lab_extension(present: Config) -> Config:
+    """Return a configuration with which JupyterLab finds the extension in this package."""
+    paths = list(present["LabServerApp"].get("extra_labextensions_path", []))
+    return Config({"LabServerApp": {"extra_labextensions_path": [*paths, str(_LAB_EXTENSIONS)]}})
 
 
 def server_token(token: str, present: Config) -> Config:

@@ -115,6 +115,8 @@ class PendingHunk(msgspec.Struct, frozen=True, kw_only=True):
     """Last line; smaller than `start` where it only inserts."""
     at: int = 0
     """Where line `start` is in the present `dev`; 0 where it is not about lines or is stale."""
+    previous: str = ""
+    """Of a cell that is new or moves: the cell that it comes after; empty where it is first."""
     before: str = ""
     """The text that it replaces, whole; of a blob `sha256:<hex>`, of a move the old path, of a
     mode its name."""
@@ -274,7 +276,7 @@ def hunk_id(hunk: PendingHunk, repeated: int = 0) -> HunkId:
     """Return the id of a hunk: a hash of place and texts, and of nothing that changes later.
 
     Args:
-        hunk: The hunk; its `id`, `at` and `state` do not count.
+        hunk: The hunk; its `id`, `at`, `previous` and `state` do not count.
         repeated: How many hunks that are equal in all this come before it.
     """
     covered = [

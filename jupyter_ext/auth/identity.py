@@ -23,8 +23,8 @@ import hmac
 import json
 import math
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from jupyter_server.auth.decorator import allow_unauthenticated
@@ -188,6 +188,10 @@ class AngelIdentityProvider(PasswordIdentityProvider):
     def _default_updatable_fields(self) -> list[str]:
         """Let people change their colour; the admin gives the names."""
         return ["color"]
+
+    def identity_model(self, user: User) -> dict[str, Any]:
+        """Return a user as `/api/me` shows them: what Jupyter itself knows, as JSON can hold it."""
+        return {field.name: getattr(user, field.name) for field in fields(User)}
 
     async def get_user(self, handler: AuthenticatedHandler) -> User | None:  # type: ignore[override]
         """Return the caller; raise 403 for a write that no authorizer will be asked about."""

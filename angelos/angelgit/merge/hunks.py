@@ -189,11 +189,20 @@ def _notebook_hunks(path: str, before: Json, after: Json) -> list[PendingHunk]:
         if cell_id in moved:
             hunks.append(_hunk(path, ChangeKind.moved, cell_id))
         hunks += _cell_hunks(path, cell_id, old.get(cell_id), new.get(cell_id))
+    hunks = [_with_previous(hunk, list(new)) for hunk in hunks]
     sides = [{key: book[key] for key in book if key != "cells"} for book in (before, after)]
     if not json_equal(*sides):
         texts = [_outline(ChangeKind.metadata, side) for side in sides]
         hunks.append(_hunk(path, ChangeKind.metadata, before=texts[0], after=texts[1]))
     return hunks
+
+
+def _with_previous(hunk: PendingHunk, cells: list[str]) -> PendingHunk:
+    """Return the hunk of a cell that gets a place with the cell before that."""
+    if hunk.kind not in (ChangeKind.created, ChangeKind.moved):
+        return hunk
+    place = cells.index(hunk.cell)
+    return msgspec.structs.replace(hunk, previous=cells[place - 1] if place else "")
 
 
 def _cell_hunks(path: str, cell: str, was: Json | None, now: Json | None) -> list[PendingHunk]:

@@ -28,6 +28,11 @@ async def test_a_route_answers_who_asked(served):
     assert (rosa["by"], rosa["role"]) == ("person/rosa", "researcher")
 
 
+async def test_jupyter_says_who_asked(served):
+    answer = await served.ask("/api/me", "t-researcher")
+    assert json.loads(answer.body)["identity"]["username"] == "rosa"
+
+
 @pytest.mark.parametrize(
     ("path", "method", "token", "code"),
     [
