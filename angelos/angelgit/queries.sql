@@ -127,7 +127,8 @@ update angelgit_proposal set digest = %(digest)s, body = %(body)s
 where id = %(id)s and status = 'proposed'
 
 -- name: drop_candidates
-delete from angelgit_candidate where proposal = %(id)s
+delete from angelgit_candidate
+where revision in (select revision from angelgit_candidate where proposal = %(id)s)
 
 -- name: proposal_merged
 update angelgit_proposal set status = 'merged', merged = %(revision)s
@@ -152,11 +153,14 @@ where c.revision = %(revision)s and c.proposal = p.id and p.status in ('proposed
 returning p.id
 
 -- name: add_candidate
-insert into angelgit_candidate (proposal, main, revision)
-values (%(proposal)s, %(main)s, %(revision)s) on conflict do nothing
+insert into angelgit_candidate (proposal, main, revision, key, position, own)
+values (%(proposal)s, %(main)s, %(revision)s, %(key)s, %(position)s, %(own)s) on conflict do nothing
 
 -- name: candidate
-select revision from angelgit_candidate where proposal = %(proposal)s and main = %(main)s
+select revision, proposal, own from angelgit_candidate where key = %(key)s order by position
+
+-- name: candidate_members
+select proposal, main from angelgit_candidate where revision = %(revision)s
 
 -- name: write_records
 select document, content, intended, edit from angelgit_working_file

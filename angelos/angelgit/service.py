@@ -42,14 +42,17 @@ from angelos.angelgit.worktree.activity import DocumentActivity
 from angelos.angelgit.worktree.files import WorkingFiles
 from angelos.angelgit.worktree.writer import WorktreeWriter
 from angelos.core.branches import BranchName
+from angelos.core.errors import InvalidInput
 from angelos.core.ids import DocumentId, PrincipalId, ProposalId, Revision
-from angelos.core.pending import Part, Pending
+from angelos.core.pending import MAX_BATCH, Part, Pending
 from angelos.core.ports import Clock, Journal, LiveDocuments
 from angelos.core.repository import (
     NEW,
     Branch,
     BranchHead,
     Candidate,
+    CandidateMember,
+    CleanOutputs,
     DocumentAddress,
     PickDraft,
     ProposalOrigin,
@@ -409,25 +412,40 @@ class AngelGit(HistoryQueries):
         """
         return await self._run_to_end(self._proposals.revert(proposal))
 
-    async def candidate(self, proposal: ProposalId) -> Candidate:
-        """Merge a proposal onto the current `main`, and commit the result on no branch.
+    async def candidate(
+        self, *proposals: ProposalId, outputs: CleanOutputs | None = None
+    ) -> Candidate:
+        """Merge proposals onto the current `main`, one upon the other, on no branch.
 
         Args:
-            proposal: the id of an open proposal.
+            proposals: the ids of open proposals of one repository.
+            outputs: of a clean re-run, written into the notebooks.
 
         Raises:
-            Conflict: the proposal is not open.
+            Conflict: the first proposal is not open.
+            InvalidInput: there is no proposal, or the outputs fit no notebook.
             NotFound: there is no such proposal.
-            Stale: the same lines have changed on `main`.
+            Stale: the same lines as the first one's have changed on `main`.
         """
-        candidate = await self._run_to_end(self._mainline.candidate(proposal))
-        commit = await self.commit(candidate.repo, candidate.revision)
-        changes = await self.changed(candidate.repo, candidate.main, candidate.revision)
+        if not 0 < len(proposals) <= MAX_BATCH:
+            raise InvalidInput(f"A candidate is made of 1 to {MAX_BATCH} proposals.")
+        made = await self._run_to_end(self._mainline.candidate(proposals, outputs or {}))
+        commit = await self.commit(made.repo, made.revision)
+        changes = await self.changed(made.repo, made.main, made.revision)
+        members: list[CandidateMember] = []
+        before = made.main
+        for proposal, own in made.members.items():
+            single = len(made.members) == 1 and own == made.revision
+            rows = changes if single else await self.changed(made.repo, before, own)
+            members.append(CandidateMember(proposal=proposal, commit=own, changes=rows))
+            before = own
         return Candidate(
-            revision=candidate.revision,
-            main=candidate.main,
+            revision=made.revision,
+            main=made.main,
             tree=commit.tree,
             changes=changes,
+            members=tuple(members),
+            left_out=tuple(p for p in proposals if p not in made.members),
         )
 
     async def advance(self, repo: str, revision: Revision, expected: Revision) -> None:

@@ -12,19 +12,32 @@ import asyncio
 import hashlib
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from angelos.control.config import ControlConfig
 from angelos.control.projection import Projection
 from angelos.control.state.models import SUPERVISOR
 from angelos.core.envelopes import EnvelopeHeader, Lane, RoutedEnvelope
 from angelos.core.grants import Grant, digest, sign_grant
-from angelos.core.ids import CommandId, PrincipalId, new_command_id, new_grant_id
+from angelos.core.ids import CommandId, PrincipalId, Revision, new_command_id, new_grant_id
 from angelos.core.messages import CancelTask, Command, Payload, RevokeGrants, encode
 from angelos.core.permissions import Principal
 from angelos.core.policy.engine import Decision, Policy, Request
 from angelos.core.ports import Clock, ContentStore, EnvelopeQueue, Repository, Signals
 from angelos.core.signing import SigningKey
+
+
+class LandingCheck(Protocol):
+    """Says from outside this process whether a candidate is what was tested."""
+
+    async def check(self, repo: str, candidate: Revision, main: Revision, tree: str) -> None:
+        """Return if a candidate is signed, made on `main`, and has exactly the tested tree.
+
+        Raises:
+            Tampered: It is not, or anything of it is not as signed.
+            Unavailable: It could not be looked at; nothing moves until it was.
+        """
+        ...
 
 
 def hash_id(*parts: str) -> str:
@@ -46,6 +59,8 @@ class ControlContext:
     key: SigningKey
     clock: Clock
     config: ControlConfig
+    landing: LandingCheck
+    """Looks at a tested candidate from another process, before `main` moves."""
     locks: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     """By repository; held while `main` moves or a proposal is decided on."""
 

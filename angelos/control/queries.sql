@@ -75,7 +75,7 @@ values (%(id)s, %(principal)s, %(generation)s, %(role)s, %(kind)s, %(label)s, %(
         %(secret)s, %(now)s, %(expires_at)s)
 
 -- name: token_by_secret
-select t.id, t.principal, t.generation, t.scopes, t.expires_at, coalesce(p.role, t.role)
+select t.id, t.principal, t.generation, t.scopes, t.expires_at, coalesce(p.role, t.role), t.kind
 from token t
 join standing s on s.principal = t.principal
 left join person p on p.id = t.principal

@@ -46,7 +46,7 @@ class Control:
         self._context = context
         self.tasks = TaskService(self._context)
         self.pipeline = Pipeline(self._context, people)
-        self._tester = CandidateTester(self._context, self.tasks)
+        self._tester = CandidateTester(self._context, self.tasks, self.pipeline)
         self.proposals = ProposalService(self._context, self.pipeline)
         self.rollout = Rollout(self._context, self.pipeline.solo)
         self.started_at = context.clock.time()

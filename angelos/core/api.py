@@ -16,7 +16,7 @@ from angelos.core.facts import (
     TaskReported,
     TaskResult,
 )
-from angelos.core.findings import GateFinding
+from angelos.core.findings import GateFinding, RiskFactor
 from angelos.core.ids import CommandId, Offset, PrincipalId, ProposalId, Revision, TaskId
 from angelos.core.messages import Input, Limits, Message, Tier
 from angelos.core.node_profile import NodeProfile
@@ -166,9 +166,15 @@ class ProposalView(View, frozen=True, kw_only=True):
     steps: tuple[StepResult, ...] = ()
     findings: tuple[GateFinding, ...] = ()
     """What a person has to look at before it may be promoted."""
+    factors: tuple[RiskFactor, ...] = ()
+    """What makes it risky, with points and figures."""
     candidate: Revision | None = None
+    batch: int = 1
+    """How many proposals the candidate holds."""
     revision: Revision | None = None
     """The `main` it became."""
+    commit: Revision | None = None
+    """Of exactly its own edits, in the candidate or in `main`."""
     needs: int = 0
     """How many more people have to approve it."""
     in_dev: bool = False

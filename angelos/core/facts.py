@@ -22,7 +22,7 @@ from typing import Any, ClassVar, Literal, Self, TypedDict, TypeVar, Unpack
 import msgspec
 
 from angelos.core.errors import InvalidInput, TooLarge
-from angelos.core.findings import GateFinding
+from angelos.core.findings import GateFinding, RiskFactor
 from angelos.core.ids import (
     CommandId,
     FactId,
@@ -150,6 +150,8 @@ class CandidateOutcome(StrEnum):
 
     passed = "passed"
     failed = "failed"
+    divided = "divided"
+    """The batch that it was part of failed: it is tested in a smaller one."""
 
 
 class RefusalCause(StrEnum):
@@ -571,6 +573,8 @@ class ProposalReceived(FactPayload, frozen=True, kw_only=True):
     """Of the author."""
     live: bool = False
     """It enters the live documents at once."""
+    kernel: bool = False
+    """Code in the author's kernel proposed it: it is judged as an agent's."""
     part_of: ProposalId | None = None
     """The proposal of which a person took this part."""
     hunks: tuple[HunkId, ...] = ()
@@ -623,9 +627,18 @@ class ProposalTesting(FactPayload, frozen=True, kw_only=True):
     main: Revision
     """The `main` that the candidate was made from."""
     tree: str = ""
+    commit: Revision | None = None
+    """Of exactly this proposal's edits, where the candidate holds several proposals."""
+    batch: int = 1
+    """How many proposals the candidate holds; each has such a fact."""
+    apart: bool = False
+    """It is tested behind the rest: a batch with it, or its author's last proposal, failed."""
     changes: tuple[Change, ...] = ()
     findings: tuple[GateFinding, ...] = ()
     """What a person has to look at, whatever its tests say."""
+    factors: tuple[RiskFactor, ...] = ()
+    fresh: dict[str, tuple[str, ...]] = {}
+    """Cells of notebooks that are re-run first, so that the candidate holds their outputs."""
 
 
 class StepResult(Message, frozen=True, kw_only=True):
@@ -644,6 +657,10 @@ class StepResult(Message, frozen=True, kw_only=True):
     skipped: int = 0
     failed: tuple[str, ...] = ()
     """The first cases that failed."""
+    stage: str = "unit"
+    """One of unit, integration, security and static."""
+    required: bool = True
+    """Whether its failure rejects; if not it is only shown."""
     flaky: tuple[str, ...] = ()
     """The first cases that failed once, and then passed or failed on `main` too."""
 
@@ -656,6 +673,8 @@ class ProposalTested(FactPayload, frozen=True, kw_only=True):
     steps: tuple[StepResult, ...] = ()
     findings: tuple[GateFinding, ...] = ()
     """What a person has to look at, beside what was seen before the tests."""
+    group: str = ""
+    """Those of a batch that failed which are tested together next."""
 
 
 class ProposalWaiting(FactPayload, frozen=True, kw_only=True):
@@ -666,6 +685,7 @@ class ProposalWaiting(FactPayload, frozen=True, kw_only=True):
     """How many people, in all."""
     reason: str = ""
     risk: int = 0
+    factors: tuple[RiskFactor, ...] = ()
     rule: str = ""
     solo: bool = False
     """One person alone reviews (`review.solo`)."""
@@ -685,6 +705,7 @@ class ProposalApproved(FactPayload, frozen=True, kw_only=True):
     comment: str = ""
     reason: str = ""
     risk: int = 0
+    factors: tuple[RiskFactor, ...] = ()
     rule: str = ""
     solo: bool = False
     """One person alone reviews (`review.solo`)."""
@@ -709,6 +730,8 @@ class ProposalPromoted(FactPayload, frozen=True, kw_only=True):
     kind: ClassVar[Kind] = Kind.proposal_promoted
     repo: str
     before: Revision | None = None
+    commit: Revision | None = None
+    """Of exactly this proposal's edits, where the candidate holds several proposals."""
 
 
 class ProposalReverted(FactPayload, frozen=True, kw_only=True):

@@ -42,6 +42,42 @@ class GateRule(StrEnum):
     """`main`'s own version of a test that the patch changed fails on the candidate."""
 
 
+class RiskKind(StrEnum):
+    """What makes a change risky."""
+
+    size = "size"
+    """Files and added lines."""
+    deleted = "deleted"
+    """Files that it removes."""
+    unseen = "unseen"
+    """More than a person is shown."""
+    long_line = "long-line"
+    """A line so long that nobody reads it: encoded payloads have such."""
+    protected = "protected"
+    """Paths of which each change waits for a person."""
+    record = "record"
+    """How the author's earlier proposals ended."""
+    uncovered = "uncovered"
+    """Code that no test imports."""
+    outputs = "outputs"
+    """Cells of notebooks that lose the outputs they had."""
+
+
+class RiskFactor(Message, frozen=True, kw_only=True):
+    """One reason why a change is risky, with its figure."""
+
+    kind: RiskKind
+    points: int
+    """Of 1000."""
+    figure: float
+    """What was counted."""
+    reason: str
+
+    def __str__(self) -> str:
+        """Return it as one phrase, for people to read."""
+        return f"{self.reason} (+{self.points})"
+
+
 class GateFinding(Message, frozen=True, kw_only=True):
     """One reason for which a person is asked."""
 

@@ -71,8 +71,15 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
     """Of its token; None: all that the role may."""
     session: str = ""
     """Id of the token by which it acts, where that is not a person's own."""
+    kernel: bool = False
+    """It acts by the token of a kernel: code that anybody wrote may be what acts."""
     expires_at: float | None = None
     """Unix seconds at which its token ends; None: nothing but its generation ends it."""
+
+    @property
+    def is_program(self) -> bool:
+        """Whether a program acts: an agent, or code in a person's kernel."""
+        return self.kernel or self.id.startswith("agent/")
 
     def may(self, permission: Permission) -> bool:
         """Return whether the policy allows `permission` to role and token.

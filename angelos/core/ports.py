@@ -37,6 +37,7 @@ from angelos.core.repository import (
     BranchHead,
     Candidate,
     Change,
+    CleanOutputs,
     FileEntry,
     PickDraft,
     ProposalOrigin,
@@ -256,6 +257,12 @@ class Repository(Protocol):
         """Return the entries of a revision, sorted by path; raise `NotFound`."""
         ...
 
+    async def entries(
+        self, repo: str, revision: Revision, paths: Collection[str]
+    ) -> dict[str, TreeEntry]:
+        """Return the entries of a revision at some paths, of those that are there."""
+        ...
+
     async def read(self, repo: str, revision: Revision, path: str) -> bytes:
         """Return a file's content at a revision; raise `NotFound`."""
         ...
@@ -298,10 +305,16 @@ class Repository(Protocol):
         """
         ...
 
-    async def candidate(self, proposal: ProposalId) -> Candidate:
-        """Merge a proposal onto the present `main` and commit the result on no branch.
+    async def candidate(
+        self, *proposals: ProposalId, outputs: CleanOutputs | None = None
+    ) -> Candidate:
+        """Merge proposals of one repository onto the present `main`, one upon the other.
 
-        Raises `Stale` when the same lines have changed in `main` since.
+        Nothing is on a branch. `outputs` of a clean re-run are written into the notebooks. The
+        same call again returns the same candidate as long as `main` is where it was.
+
+        Raises `Stale` when the same lines as the first one's have changed in `main` since, and
+        `Conflict` when the first is not open; others that do not fit are left out and named.
         """
         ...
 

@@ -39,6 +39,10 @@ from angelos.core.messages import Message
 MAX_EVENT_BYTES = 64 * 1024
 MAX_REPORT_BYTES = 16 * 1024 * 1024
 MAX_CASES = 100_000
+MAX_PIECE = 8_000
+"""Characters of one piece of a case's output."""
+MAX_CASE_OUTPUT = 2_000_000
+"""Characters of the outputs of all cases of a report."""
 
 Nonce = Annotated[str, msgspec.Meta(pattern=r"^[0-9A-Za-z_-]{16,64}$(?!\n)")]
 """Random, made for one use by whoever asks; 32 hex digits are right."""
@@ -87,6 +91,15 @@ class CaseBegan(Message, frozen=True, kw_only=True, tag="case.began", tag_field=
     nonce: Nonce
 
 
+class CaseOutput(Message, frozen=True, kw_only=True, tag="case.output", tag_field="event"):
+    """A piece of what a case made, where the plan asks for it (`CasePlan.fresh`)."""
+
+    case: CaseName
+    nonce: Nonce
+    """As the judged process gave it back."""
+    piece: Annotated[str, msgspec.Meta(max_length=MAX_PIECE)]
+
+
 class CaseEnded(Message, frozen=True, kw_only=True, tag="case.ended", tag_field="event"):
     """The judged process answered."""
 
@@ -107,7 +120,7 @@ class RunEnded(Message, frozen=True, kw_only=True, tag="run.ended", tag_field="e
     run: Nonce
 
 
-ReportEvent = RunBegan | CasesCollected | CaseBegan | CaseEnded | RunEnded
+ReportEvent = RunBegan | CasesCollected | CaseBegan | CaseOutput | CaseEnded | RunEnded
 
 
 # -- what became of it -----------------------------------------------------------------------
@@ -134,6 +147,8 @@ class ReportProblem(StrEnum):
     """A case that was collected did not begin, or did not end."""
     wrong_nonce = "wrong-nonce"
     """A case ended with another nonce than it began with, or one was used twice."""
+    too_much_output = "too-much-output"
+    """The outputs of all cases together are more than a report holds."""
 
 
 class CaseReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -146,6 +161,8 @@ class CaseReport(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float = 0.0
     output_sha256: str = ""
     detail: str = ""
+    output: str = ""
+    """What it made, where the plan asked for it: JSON of a notebook cell's outputs."""
 
 
 class RunReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -297,6 +314,8 @@ class _Fold:
         self.began: dict[str, str] = {}
         self.nonces: set[str] = set()
         self.current: CaseBegan | None = None
+        self.pieces: list[str] = []
+        self.output_size = 0
         self.problems: dict[ReportProblem, None] = {}
 
     def take(self, event: ReportEvent) -> None:
@@ -310,6 +329,8 @@ class _Fold:
             self.collect(event)
         elif isinstance(event, CaseBegan):
             self.begin_case(event)
+        elif isinstance(event, CaseOutput):
+            self.add_output(event)
         elif isinstance(event, CaseEnded):
             self.end_case(event)
         else:
@@ -348,8 +369,21 @@ class _Fold:
         self.began[event.case] = event.nonce
         self.current = event
 
+    def add_output(self, event: CaseOutput) -> None:
+        current = self.current
+        self.output_size += len(event.piece)
+        if current is None or current.case != event.case:
+            self.problem(ReportProblem.out_of_order)
+        elif current.nonce != event.nonce:
+            self.problem(ReportProblem.wrong_nonce)
+        elif self.output_size > MAX_CASE_OUTPUT:
+            self.problem(ReportProblem.too_much_output)
+        else:
+            self.pieces.append(event.piece)
+
     def end_case(self, event: CaseEnded) -> None:
         current, self.current = self.current, None
+        output, self.pieces = "".join(self.pieces), []
         if current is None or current.case != event.case:
             self.problem(ReportProblem.out_of_order)
         elif current.nonce != event.nonce:
@@ -361,6 +395,7 @@ class _Fold:
                 seconds=event.seconds,
                 output_sha256=event.output_sha256,
                 detail=event.detail,
+                output=output,
             )
 
     def problem(self, problem: ReportProblem) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Literal
 
@@ -223,13 +224,32 @@ class PickDraft(msgspec.Struct, frozen=True, kw_only=True):
     message: str
 
 
+class CandidateMember(msgspec.Struct, frozen=True, kw_only=True):
+    """One proposal in a candidate."""
+
+    proposal: ProposalId
+    commit: Revision
+    """Of exactly its own edits, on top of the members before it."""
+    changes: tuple[Change, ...]
+    """Its own, against the members before it."""
+
+
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """What main would become: a signed commit on no branch, whose parent is `main`."""
+    """What main would become: signed commits on no branch, the first one's parent is `main`."""
 
     revision: Revision
+    """The last commit."""
     main: Revision
     tree: str
     changes: tuple[Change, ...]
+    """Of all together, against `main`."""
+    members: tuple[CandidateMember, ...] = ()
+    """In the order in which they were asked for."""
+    left_out: tuple[ProposalId, ...] = ()
+    """Those that do not fit the members before them, or are no longer open."""
 
+
+CleanOutputs = Mapping[str, Mapping[str, str]]
+"""Path of a notebook -> cell (its id, or `#` and its place from 1) -> JSON of its outputs."""
 
 Branch = Literal["dev", "main"]

@@ -32,6 +32,7 @@ from angelos.angelgit.routes import routes as angelgit_routes
 from angelos.angelgit.service import AngelGit
 from angelos.control.config import ControlConfig
 from angelos.control.context import ControlContext
+from angelos.control.gate.landing import SecondProcess
 from angelos.control.identity.people import PeopleStore
 from angelos.control.identity.refusals import RefusalLog
 from angelos.control.projection import Projection
@@ -299,6 +300,7 @@ def _make_control(
         key=base.keys.grant,
         clock=base.clock,
         config=projection.config,
+        landing=SecondProcess(repository, base.keys.revision.public),
     )
     return Control(context, PeopleStore(base.database, base.journal, base.clock))
 

@@ -36,7 +36,7 @@ def page() -> str:
              "hash of the files in force stands in `angelos status`."),
         table(("rule", "effect", ""), rows),
         *sections,
-        "## Risk", doc(risk.risk),
+        "## Risk", first(risk), doc(risk.change_factors),
         "Paths that are policy in every repository: "
         + ", ".join(f"`{path}`" for path in risk.POLICY_PATHS) + ".",
         "Protected beside what `angelos.toml` names: the programs that its steps and its health "

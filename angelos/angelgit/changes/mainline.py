@@ -1,17 +1,19 @@
 """The branch `main`: candidates for it, its advance to a tested one, and its rollback.
 
-`main` is merged as git merges: a candidate holds what `main` has and a proposal's own edits,
-nothing else, and its only parent is `main`. When `main` has moved, `dev` gets a commit with both
-as parents.
+`main` is merged as git merges: a candidate holds what `main` has and the own edits of proposals,
+nothing else: a commit for each of them, the first one's parent is `main`. When `main` has moved,
+`dev` gets a commit with both as parents.
 
-    candidate = await mainline.candidate(proposal)
+    candidate = await mainline.candidate([proposal], {})
     await mainline.advance("study", candidate.revision, expected=candidate.main)
     await mainline.rollback("study", to=candidate.main, author=author, reason="health check")
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -19,6 +21,8 @@ from angelos.angelgit.changes import sides
 from angelos.angelgit.changes.commits import CommitText, CommitWriter
 from angelos.angelgit.changes.proposals import check_places, commit_text, own_changes
 from angelos.angelgit.changes.transactions import DevChange, Published, Transactions
+from angelos.angelgit.documents.canonical import canonical
+from angelos.angelgit.documents.clean_outputs import with_outputs
 from angelos.angelgit.merge.changes import ChangedFile, MergedFiles, merge_changes, refuse_stale
 from angelos.angelgit.merge.files import FileContent, Resolve
 from angelos.angelgit.storage.live import LiveReplicas
@@ -31,24 +35,26 @@ from angelos.angelgit.storage.models import (
 )
 from angelos.angelgit.storage.store import Store, Stores
 from angelos.angelgit.threads import in_thread
-from angelos.core.errors import Conflict, NotFound
+from angelos.core.errors import Conflict, NotFound, Stale
 from angelos.core.facts import Fact
 from angelos.core.ids import PrincipalId, ProposalId, Revision
+from angelos.core.repository import CleanOutputs
 from angelos.core.revision_v2 import CommitObject, TrailerKey, TreeEntry
 
 _OPEN = (ProposalStatus.proposed, ProposalStatus.merged)
 
 
 class CandidateCommit(msgspec.Struct, frozen=True):
-    """A candidate, and the `main` that it was made on."""
+    """A candidate, the `main` that it was made on, and the commit of each member."""
 
     repo: str
     main: Revision
     revision: Revision
+    members: dict[ProposalId, Revision]
 
 
 _Mark = Callable[[Store], Awaitable[ProposalId | None]]
-"""Records why `main` moves; returns the proposal that it moves for, if any."""
+"""Records why `main` moves; returns the one proposal that it moves for, if it is one."""
 
 
 class Mainline:
@@ -62,29 +68,78 @@ class Mainline:
         self._transactions = transactions
         self._commits = commits
 
-    async def candidate(self, proposal: ProposalId) -> CandidateCommit:
-        """Merge a proposal onto the current `main`, and commit the result on no branch."""
+    async def candidate(
+        self, proposals: Sequence[ProposalId], outputs: CleanOutputs
+    ) -> CandidateCommit:
+        """Merge proposals onto the current `main`, one upon the other, on no branch."""
         async with self._stores.begin() as store:
-            stored = await store.proposal(proposal)
-            record = stored.record
-            if stored.status not in _OPEN:
-                raise Conflict(
-                    f"Proposal {proposal} is {stored.status}; only an open one has candidates."
-                )
-            main = await self._commits.head(store, record.repo, "main")
-            revision = await store.find_candidate(proposal, main.revision)
-            if revision is None:
-                tree = await self._merge_onto(store, stored, main.tree)
-                signed = self._commits.sign(
-                    record.repo, (main.revision,), tree, commit_text(record)
-                )
-                revision = signed.revision
-                await store.add_commit(record.repo, signed)
-                await store.add_candidate(proposal, main.revision, revision)
-        return CandidateCommit(record.repo, main.revision, revision)
+            members = await self._open(store, proposals)
+            repo = members[0].record.repo
+            main = await self._commits.head(store, repo, "main")
+            key = _request_key(main.revision, members, outputs)
+            if (stored := await store.find_candidate(key)) is not None:
+                return CandidateCommit(repo, main.revision, *stored)
+            chain = _Chain(main.revision, main.tree, {})
+            for member in members:
+                try:
+                    tree = await self._merge_onto(store, member, chain.tree)
+                except Stale:
+                    if member is members[0]:
+                        raise
+                    continue
+                text = commit_text(member.record)
+                if outputs and len(proposals) == 1:
+                    tree = await self._with_outputs(store, tree, outputs)
+                chain = await self._commit(store, repo, chain, tree, text, member.record.id)
+            if outputs and len(proposals) > 1:
+                tree = await self._with_outputs(store, chain.tree, outputs)
+                text = CommitText((SYSTEM,), "Write the outputs of a clean re-run")
+                chain = await self._commit(store, repo, chain, tree, text)
+            await store.add_candidate(key, main.revision, chain.revision, chain.members)
+        return CandidateCommit(repo, main.revision, chain.revision, chain.members)
+
+    async def _open(self, store: Store, proposals: Sequence[ProposalId]) -> list[StoredProposal]:
+        """Return those that are open and of the first one's repository; the first one must be."""
+        first = await store.proposal(proposals[0])
+        if first.status not in _OPEN:
+            raise Conflict(
+                f"Proposal {proposals[0]} is {first.status}; only an open one has candidates."
+            )
+        rows = [await store.find_proposal(proposal) for proposal in dict.fromkeys(proposals)]
+        repo = first.record.repo
+        return [row for row in rows if row and row.status in _OPEN and row.record.repo == repo]
+
+    async def _commit(
+        self,
+        store: Store,
+        repo: str,
+        chain: _Chain,
+        tree: str,
+        text: CommitText,
+        proposal: ProposalId | None = None,
+    ) -> _Chain:
+        """Store one more commit of a chain."""
+        signed = self._commits.sign(repo, (chain.revision,), tree, text)
+        await store.add_commit(repo, signed)
+        own = {} if proposal is None else {proposal: signed.revision}
+        return _Chain(signed.revision, tree, chain.members | own)
+
+    async def _with_outputs(self, store: Store, root: str, outputs: CleanOutputs) -> str:
+        """Return a tree whose notebooks hold other outputs."""
+        entries = await store.entries(root, outputs.keys())
+        current = await sides.file_contents(store, entries)
+        if missing := outputs.keys() - current.keys():
+            raise NotFound(f"There is no {', '.join(sorted(missing))} to write outputs into.")
+        files: dict[str, FileContent | None] = {}
+        for path, cells in outputs.items():
+            text = canonical(path, with_outputs(current[path].text, cells))
+            files[path] = current[path]._replace(body=text.encode())
+        return await store.update_tree(
+            root, await self._transactions.store_files(store, files, current)
+        )
 
     async def _merge_onto(self, store: Store, stored: StoredProposal, root: str) -> str:
-        """Return the tree of `main` with a proposal's own edits; raise `Stale`."""
+        """Return a tree with a proposal's own edits; raise `Stale`."""
         changed = await own_changes(store, stored.record, "main")
         paths = {path for c in changed for path in (c.path, c.to) if path}
         entries = await store.entries(root, paths)
@@ -107,7 +162,8 @@ class Mainline:
                 main = await self._commits.head(store, repo, "main")
                 if main.revision == revision:
                     return
-                if main.revision != expected or commit.parents[:1] != (expected,):
+                made_on, members = await store.candidate_members(revision)
+                if main.revision != expected or made_on not in {None, expected}:
                     raise Conflict(
                         f"main of {repo} is at {main.revision[:12]}; {revision[:12]} was not made "
                         "on it.",
@@ -116,16 +172,17 @@ class Mainline:
                 changed = await self._differences(store, main.tree, commit.tree)
 
             async def mark(store: Store) -> ProposalId | None:
-                proposal = await store.mark_promoted(revision)
-                if proposal is None:
+                promoted = await store.mark_promoted(revision)
+                if not members or members != set(promoted):
                     raise Conflict(
-                        f"{revision[:12]} is no candidate of a proposal that is open.",
+                        f"{revision[:12]} is no candidate of proposals that are all open.",
                         hint="main advances only to candidates; make one with `candidate`.",
                     )
-                return proposal
+                return promoted[0] if len(promoted) == 1 else None
 
             move = _MainMove(expected, revision, AdvanceCause.candidate, commit.authors[0])
-            text = CommitText((SYSTEM,), f"Merge main: {commit.message}".rstrip(": "))
+            title = commit.message if len(members) == 1 else f"{len(members)} proposals"
+            text = CommitText((SYSTEM,), f"Merge main: {title}".rstrip(": "))
             published = await self._move(repo, move, changed, text, Resolve.current, mark)
             await self._transactions.publish(published)
 
@@ -233,6 +290,22 @@ def with_moves(
         elif path not in targets:
             changes.append(FileChange(path=path, before=before, after=after))
     return changes
+
+
+class _Chain(NamedTuple):
+    """Commits of proposals, one upon the other: the last one, its tree, and the members."""
+
+    revision: Revision
+    tree: str
+    members: dict[ProposalId, Revision]
+
+
+def _request_key(main: Revision, members: Sequence[StoredProposal], outputs: CleanOutputs) -> bytes:
+    """Return what is equal for the same candidate asked for again."""
+    written = sorted((path, sorted(cells.items())) for path, cells in outputs.items())
+    return hashlib.sha256(
+        msgspec.msgpack.encode([main, [(m.record.id, m.record.digest) for m in members], written])
+    ).digest()
 
 
 class _MainMove(msgspec.Struct, frozen=True):

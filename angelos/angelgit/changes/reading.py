@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from angelos.adapters.stores.postgres import Database
 from angelos.angelgit.changes import sides
@@ -84,6 +84,18 @@ class RevisionQueries:
             commit = await store.commit(repo, revision)
             nodes = await store.nodes(commit.tree)
         return await in_thread(len(nodes) * 1_000, read_tree, commit.tree, nodes.__getitem__)
+
+    async def entries(
+        self, repo: str, revision: Revision, paths: Collection[str]
+    ) -> dict[str, TreeEntry]:
+        """Return the entries of a revision at some paths, of those that are there.
+
+        Raises:
+            NotFound: the repository has no such revision.
+        """
+        async with self._stores.begin() as store:
+            commit = await store.commit(repo, revision)
+            return dict(await store.entries(commit.tree, paths))
 
     async def directory(self, repo: str, digest: str) -> bytes:
         """Return a directory object of any revision by its hash.

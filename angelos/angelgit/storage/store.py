@@ -462,21 +462,51 @@ class Store:
         """Record the commit of `dev` that took a proposal out."""
         await self._sql.run("proposal_reverted", id=proposal, revision=_key(revision))
 
-    async def mark_promoted(self, revision: Revision) -> ProposalId | None:
-        """Record that `main` advances to a candidate; None if no open proposal has it."""
-        row = await self._sql.one("proposal_promoted", revision=_key(revision))
-        return ProposalId(row[0]) if row else None
+    async def mark_promoted(self, revision: Revision) -> list[ProposalId]:
+        """Record that `main` advances to a candidate; return its members that were open."""
+        rows = await self._sql.all("proposal_promoted", revision=_key(revision))
+        return [ProposalId(row[0]) for row in rows]
 
-    async def add_candidate(self, proposal: ProposalId, main: Revision, revision: Revision) -> None:
-        """Record the candidate of a proposal on a given `main`."""
-        await self._sql.run(
-            "add_candidate", proposal=proposal, main=_key(main), revision=_key(revision)
+    async def add_candidate(
+        self,
+        key: bytes,
+        main: Revision,
+        revision: Revision,
+        members: Mapping[ProposalId, Revision],
+    ) -> None:
+        """Record a candidate on a given `main`, with the commit of each member, in order."""
+        await self._sql.many(
+            "add_candidate",
+            [
+                {
+                    "proposal": proposal,
+                    "main": _key(main),
+                    "revision": _key(revision),
+                    "key": key,
+                    "position": position,
+                    "own": _key(own),
+                }
+                for position, (proposal, own) in enumerate(members.items())
+            ],
         )
 
-    async def find_candidate(self, proposal: ProposalId, main: Revision) -> Revision | None:
-        """Return the candidate of a proposal on a given `main`, None if there is none."""
-        row = await self._sql.one("candidate", proposal=proposal, main=_key(main))
-        return Revision(row[0].hex()) if row else None
+    async def find_candidate(
+        self, key: bytes
+    ) -> tuple[Revision, dict[ProposalId, Revision]] | None:
+        """Return the candidate that was made for a request, with its members' commits."""
+        rows = await self._sql.all("candidate", key=key)
+        if not rows:
+            return None
+        members = {ProposalId(row[1]): Revision(row[2].hex()) for row in rows}
+        return Revision(rows[0][0].hex()), members
+
+    async def candidate_members(
+        self, revision: Revision
+    ) -> tuple[Revision | None, frozenset[ProposalId]]:
+        """Return the `main` that a candidate was made on, and its members."""
+        rows = await self._sql.all("candidate_members", revision=_key(revision))
+        main = Revision(rows[0][1].hex()) if rows else None
+        return main, frozenset(ProposalId(row[0]) for row in rows)
 
     # -- facts -------------------------------------------------------------------------------
 

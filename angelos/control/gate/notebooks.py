@@ -192,3 +192,47 @@ def unknown_magics(path: str, before: Counter[str], after: Counter[str]) -> list
         for line in after - before
         if line not in vocabulary.MAGICS
     ]
+
+
+# -- outputs ---------------------------------------------------------------------------------
+
+
+def stale_cells(before: bytes | None, after: bytes) -> tuple[str, ...]:
+    """Return the code cells whose source, or a cell before them, is another than in `before`.
+
+    Their outputs, if they hold any, are of another source. A name is the cell's id, or `#` and its
+    place from 1, as the runner has it.
+    """
+    try:
+        new = _code_cells(cells_of(after))
+        old = _code_cells(cells_of(before)) if before is not None else []
+    except NotANotebook:
+        return ()
+    same = 0
+    while same < min(len(old), len(new)) and old[same] == new[same]:
+        same += 1
+    return tuple(name for name, _ in new[same:])
+
+
+def _code_cells(cells: Cells) -> list[tuple[str, str]]:
+    """Return name and source of the cells that run."""
+    return [
+        (_name(cell, index), source)
+        for index, cell in enumerate(cells)
+        if cell.get("cell_type") == "code" and (source := source_of(cell)).strip()
+    ]
+
+
+def dropped_outputs(before: bytes, after: bytes) -> int:
+    """Return how many code cells lose the outputs that they had."""
+    try:
+        old, new = cells_of(before), cells_of(after)
+    except NotANotebook:
+        return 0
+    holding = {_name(cell, i) for i, cell in enumerate(old) if cell.get("outputs")}
+    bare = {
+        _name(cell, i)
+        for i, cell in enumerate(new)
+        if cell.get("cell_type") == "code" and not cell.get("outputs")
+    }
+    return len(holding & bare)

@@ -148,7 +148,7 @@ class TokenStore:
             row = await (await connection.execute(_Q["token_by_secret"], values)).fetchone()
         if row is None:
             return None
-        id_, principal, generation, scopes, expires_at, role = row
+        id_, principal, generation, scopes, expires_at, role, kind = row
         if role not in set(Role):
             return None
         return Principal(
@@ -158,6 +158,7 @@ class TokenStore:
             # A scope that this version does not know allows nothing.
             scopes=frozenset(Permission(s) for s in scopes if s in set(Permission)),
             session=id_,
+            kernel=kind == SessionKind.kernel,
             expires_at=expires_at,
         )
 

@@ -7,7 +7,7 @@ from typing import Unpack
 from angelos.control.projection import Projection
 from angelos.control.state.models import ProposalRecord
 from angelos.core.api import ProposalState
-from angelos.core.facts import FactHeader, FactPayload
+from angelos.core.facts import Fact, FactHeader, FactPayload
 from angelos.core.ids import ProposalId, Revision
 
 
@@ -27,13 +27,24 @@ def under_test(
     return record if record is not None and record.candidate == candidate else None
 
 
+def fact(
+    projection: Projection,
+    payload: FactPayload,
+    record: ProposalRecord,
+    key: str = "",
+    **header: Unpack[FactHeader],
+) -> Fact:
+    """Return a fact about a proposal, in its trace and on behalf of its author."""
+    header.setdefault("trace", record.trace)
+    header.setdefault("on_behalf_of", record.author)
+    return projection.fact(payload, record.id, key=key, **header)
+
+
 async def append(
     projection: Projection,
     payload: FactPayload,
     record: ProposalRecord,
     **header: Unpack[FactHeader],
 ) -> None:
-    """Append a fact about a proposal, in its trace and on behalf of its author."""
-    header.setdefault("trace", record.trace)
-    header.setdefault("on_behalf_of", record.author)
-    await projection.append(projection.fact(payload, record.id, **header))
+    """Append a fact about a proposal."""
+    await projection.append(fact(projection, payload, record, **header))

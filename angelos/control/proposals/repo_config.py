@@ -6,6 +6,8 @@ r"""A repository's own configuration: `angelos.toml` at its root, always read fr
     steps = [
       { name = "unit", run = ["python", "-m", "unittest", "discover", "-s", "tests"] },
       { name = "notebook", notebook = "analysis.ipynb" },
+      { name = "lint", run = ["ruff", "check", "--output-format", "sarif"], report = "sarif" },
+      { name = "audit", run = ["bandit", "-r", "study"], stage = "security", required = false },
     ]
     [health]
     run = ["python", "-m", "study.health"]
@@ -44,6 +46,22 @@ Argv = Annotated[tuple[Arg, ...], msgspec.Meta(max_length=256)]
 Seconds = Annotated[float, msgspec.Meta(ge=0.05, le=3600)]
 
 
+class Stage(StrEnum):
+    """What a step tests; all stages run at the same time."""
+
+    static = "static"
+    unit = "unit"
+    integration = "integration"
+    security = "security"
+
+
+class ReportForm(StrEnum):
+    """A form in which a program prints its results."""
+
+    junit = "junit"
+    sarif = "sarif"
+
+
 class Step(Input, frozen=True, kw_only=True):
     """One test: a command line (`run`), or a notebook re-run in a clean kernel (`notebook`)."""
 
@@ -53,6 +71,16 @@ class Step(Input, frozen=True, kw_only=True):
     timeout_s: Seconds | None = None
     judge: bool = False
     """Whether the notebook is a test, so that each change of it needs a person."""
+    stage: Stage | None = None
+    """By default `static` for a program that only reads the code, else `unit`."""
+    required: bool = True
+    """Whether its failure rejects; if not it is advice, which is only shown."""
+    report: ReportForm | None = None
+    """What an analyser or a plain command prints: its results are kept one by one."""
+    memory_mb: Annotated[int, msgspec.Meta(ge=16, le=65_536)] | None = None
+    pids: Annotated[int, msgspec.Meta(ge=1, le=4096)] | None = None
+    disk_mb: Annotated[int, msgspec.Meta(ge=1, le=16_384)] | None = None
+    """Limits of its own, in place of the pipeline's."""
 
     def __post_init__(self) -> None:
         """Refuse a step with none or both of its forms."""
@@ -60,8 +88,15 @@ class Step(Input, frozen=True, kw_only=True):
             raise ValueError(f"step {self.name!r} needs either run or notebook")
         if self.judge and not self.notebook:
             raise ValueError(f"step {self.name!r} has judge, which only notebooks have")
+        if self.report and self.kind.cases is not None:
+            raise ValueError(f"step {self.name!r} has report, but our own runner reports on it")
         if self.notebook:
             safe_path(self.notebook)
+
+    @property
+    def staged(self) -> Stage:
+        """The stage that it belongs to."""
+        return self.stage or (Stage.static if self.kind is StepRunner.analyser else Stage.unit)
 
     @property
     def kind(self) -> StepRunner:
@@ -139,9 +174,9 @@ class PipelineConfig(Input, frozen=True, kw_only=True):
         return Limits(
             wall_s=seconds,
             cpu_s=seconds,
-            memory_mb=self.memory_mb,
-            pids=self.pids,
-            disk_mb=self.disk_mb,
+            memory_mb=step.memory_mb or self.memory_mb,
+            pids=step.pids or self.pids,
+            disk_mb=step.disk_mb or self.disk_mb,
         )
 
 

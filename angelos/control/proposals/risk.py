@@ -1,13 +1,19 @@
 """How risky a change is, and which of its paths need people: pure, small, explainable.
 
->>> risk((Change(path="a.py", before="1", after="2", diff="+x = 1"),))
+The risk, 0 to 1000, is the sum of factors, each with its reason and figure.
+
+>>> total(change_factors((Change(path="a.py", before="1", after="2", diff="+x = 1"),)))
 11
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+from angelos.control.state.models import ProposalRecord
+from angelos.core.facts import CandidateOutcome
+from angelos.core.findings import RiskFactor, RiskKind
+from angelos.core.ids import PrincipalId
 from angelos.core.paths import matches
 from angelos.core.repository import Change
 
@@ -16,6 +22,11 @@ MAX_RISK = 1000
 _UNSEEN = 500
 _LONG_LINE = 500
 """Encoded payloads have long lines: this alone set planted base64 and hex apart in our samples."""
+_FILE, _LINE, _DELETED, _UNCOVERED, _OUTPUTS, _PROTECTED = 10, 1, 100, 20, 50, 400
+_RECORD = 200
+"""For an author all of whose last proposals failed."""
+_REMEMBERED, _ENOUGH = 20, 3
+"""Of so many last proposals of an author, at least so many must be decided."""
 
 
 def touched(paths: Sequence[str], patterns: tuple[str, ...]) -> tuple[str, ...]:
@@ -27,21 +38,76 @@ def touched(paths: Sequence[str], patterns: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(path for path in paths if matches(path.lower(), lower))
 
 
-def risk(changes: Sequence[Change]) -> int:
-    """Return 0 to 1000: 10 a file, 1 an added line, 100 a deleted file, 500 for a long line.
+def total(factors: Iterable[RiskFactor]) -> int:
+    """Return the risk, at most `MAX_RISK`."""
+    return min(MAX_RISK, sum(factor.points for factor in factors))
 
-    500 also where `Change.diff`, which is bounded, was cut: nobody sees the rest.
+
+def change_factors(changes: Sequence[Change]) -> list[RiskFactor]:
+    """Return what is risky by size: 10 a file, 1 an added line, 100 a deleted file, 500 unseen.
+
     Notebooks are JSON, in which long lines are normal.
     """
-    points = 0
-    for change in changes:
-        added = _added(change.diff)
-        points += 10 + len(added) + (_UNSEEN if change.cut else 0)
-        if change.after is None:
-            points += 100
-        if not change.path.endswith(".ipynb") and any(len(line) > _LONG_LINE for line in added):
-            points += _UNSEEN
-    return min(MAX_RISK, points)
+    added = {change.path: _added(change.diff) for change in changes}
+    lines = sum(map(len, added.values()))
+    files, gone = len(changes), [c.path for c in changes if c.after is None]
+    size = f"it changes {files} file{'' if files == 1 else 's'} and adds {lines} lines"
+    factors = [_factor(RiskKind.size, _FILE * files + _LINE * lines, lines, size)]
+    if gone:
+        reason = f"it removes {_named(gone)}"
+        factors.append(_factor(RiskKind.deleted, _DELETED * len(gone), len(gone), reason))
+    if cut := [change.path for change in changes if change.cut]:
+        reason = f"a person sees only the beginning of {_named(cut)}"
+        factors.append(_factor(RiskKind.unseen, _UNSEEN * len(cut), len(cut), reason))
+    longest = {p: max(map(len, rows), default=0) for p, rows in added.items()}
+    long = [p for p, size in longest.items() if size > _LONG_LINE and not p.endswith(".ipynb")]
+    if long:
+        reason = f"{_named(long)} has a line of {max(longest[p] for p in long)} characters"
+        factors.append(_factor(RiskKind.long_line, _UNSEEN * len(long), len(long), reason))
+    return factors
+
+
+def dropped_factor(cells: int) -> list[RiskFactor]:
+    """Return that cells lose the outputs that they had, if any do."""
+    reason = f"{cells} cell{' loses its' if cells == 1 else 's lose their'} outputs"
+    return [_factor(RiskKind.outputs, _OUTPUTS * cells, cells, reason)] if cells else []
+
+
+def uncovered_factor(paths: Sequence[str]) -> list[RiskFactor]:
+    """Return that no test imports some changed code, if so."""
+    if not paths:
+        return []
+    reason = f"no test imports {_named(paths)}"
+    return [_factor(RiskKind.uncovered, _UNCOVERED * len(paths), len(paths), reason)]
+
+
+def protected_factor(paths: Sequence[str]) -> list[RiskFactor]:
+    """Return that protected paths are changed, if so."""
+    reason = f"it touches protected {_named(paths)}"
+    return [_factor(RiskKind.protected, _PROTECTED, len(paths), reason)] if paths else []
+
+
+def record_factor(author: PrincipalId, records: Iterable[ProposalRecord]) -> list[RiskFactor]:
+    """Return how the author's last proposals ended, if enough of them are decided."""
+    own = [r for r in records if r.author == author and r.state in _DECIDED]
+    last = own[-_REMEMBERED:]
+    bad = sum(r.outcome is CandidateOutcome.failed or r.state != "promoted" for r in last)
+    if not bad or len(last) < _ENOUGH:
+        return []
+    reason = f"{bad} of the last {len(last)} proposals of {author} did not stay in main"
+    return [_factor(RiskKind.record, round(_RECORD * bad / len(last)), bad / len(last), reason)]
+
+
+_DECIDED = frozenset({"promoted", "rejected", "rolled-back"})
+
+
+def _factor(kind: RiskKind, points: int, figure: float, reason: str) -> RiskFactor:
+    return RiskFactor(kind=kind, points=min(MAX_RISK, points), figure=figure, reason=reason)
+
+
+def _named(paths: Sequence[str]) -> str:
+    more = len(paths) - 3
+    return ", ".join(paths[:3]) + (f" and {more} more" if more > 0 else "")
 
 
 def _added(diff: str) -> list[str]:

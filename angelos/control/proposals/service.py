@@ -121,7 +121,9 @@ class ProposalService:
         if record is None:
             # Only now is it known which paths the edits touch; an edit may name another path.
             await self._allowed(submission, tuple(change.path for change in proposed.changes))
-            received = _received(proposed, principal.generation, live=body.live)
+            received = _received(
+                proposed, principal.generation, live=body.live, kernel=principal.kernel
+            )
             key = hash_id(Kind.proposal_received, proposal)
             await self._projection.append(
                 self._projection.fact(received, proposal, principal.id, key=key, trace=trace)
@@ -411,7 +413,7 @@ class ProposalService:
             return record
         own_id = new_proposal_id(int(self._context.clock.time() * 1000))
         proposed = await self._context.repository.take_part(part, own_id)
-        received = _received(proposed, record.generation, live=False)
+        received = _received(proposed, record.generation, kernel=record.kernel)
         received = msgspec.structs.replace(received, part_of=record.id, hunks=part.hunks)
         key = hash_id(Kind.proposal_received, proposed.id)
         await self._projection.append(
@@ -560,7 +562,9 @@ def _check_digest(record: ProposalRecord, body: Review) -> None:
         )
 
 
-def _received(proposed: Proposed, generation: int, *, live: bool) -> ProposalReceived:
+def _received(
+    proposed: Proposed, generation: int, *, live: bool = False, kernel: bool
+) -> ProposalReceived:
     return ProposalReceived(
         repo=proposed.repo,
         base=proposed.base,
@@ -571,6 +575,7 @@ def _received(proposed: Proposed, generation: int, *, live: bool) -> ProposalRec
         changes=short_diffs(proposed.changes),
         generation=generation,
         live=live,
+        kernel=kernel,
     )
 
 

@@ -20,10 +20,11 @@ from angelos.control.tasks.service import TaskOrigin
 from angelos.core.api import SubmitTask
 from angelos.core.facts import CancelCause, CandidateOutcome, StepResult
 from angelos.core.findings import GateFinding
-from angelos.core.ids import CommandId, PrincipalId, Revision
+from angelos.core.ids import CommandId, PrincipalId, Revision, TaskId
 from angelos.core.messages import Status, encode
-from angelos.core.plans import CasePlan
+from angelos.core.plans import CasePlan, CaseRunner
 from angelos.core.reports import CaseOutcome, RunReport, report_of
+from angelos.core.repository import Change
 from angelos.core.runs import EvidenceSource
 
 _LISTED = 20
@@ -92,6 +93,68 @@ def progress(
     return [reader.progress(step) for step in config.pipeline.steps]
 
 
+def combined(members: Sequence[ProposalRecord]) -> ProposalRecord:
+    """Return the proposals of a candidate as one, which changes what all of them change."""
+    first = members[0]
+    if len(members) == 1:
+        return first
+    changes: dict[str, Change] = {}
+    for change in (change for record in members for change in record.changes):
+        before = changes.get(change.path, change).before
+        changes[change.path] = msgspec.structs.replace(change, before=before, diff="")
+    return msgspec.structs.replace(first, changes=tuple(changes.values()))
+
+
+def refreshes(
+    state: ControlState,
+    record: ProposalRecord,
+    candidate: Revision,
+    main: Revision,
+    config: RepoConfig,
+    attempts: int,
+) -> list[tuple[Step, StepRun]]:
+    """Return the clean re-runs of notebooks whose outputs are to be written into a candidate."""
+    reader = _StepReader(state, record, candidate, main, attempts, {})
+    return [
+        (step, reader.refresh(step, record.fresh[step.notebook]))
+        for step in config.pipeline.steps
+        if step.notebook in record.fresh
+    ]
+
+
+def clean_outputs(runs: Sequence[tuple[Step, StepRun]]) -> dict[str, dict[str, str]] | None:
+    """Return the outputs of cells by notebook, of clean re-runs that went well; None meanwhile."""
+    outputs: dict[str, dict[str, str]] = {}
+    for step, run in runs:
+        if run.cancelled:
+            continue
+        if run.report is None:
+            return None
+        cases = [case for case in run.report.cases if not case.sentinel]
+        if sound(run.report) and all(case.outcome is CaseOutcome.passed for case in cases):
+            named = {case.case.partition("::")[2]: case.output for case in cases if case.output}
+            if named:
+                outputs[step.notebook] = named
+    return outputs
+
+
+def passing(config: RepoConfig) -> tuple[StepResult, ...]:
+    """Return the results of all steps as if they had gone well."""
+    return tuple(
+        StepResult(
+            name=step.name,
+            task=TaskId(""),
+            status=Status.ok,
+            seconds=0.0,
+            output="",
+            witnessed=step.kind.witnessed,
+            stage=step.staged,
+            required=step.required,
+        )
+        for step in config.pipeline.steps
+    )
+
+
 def _by_step(state: ControlState) -> dict[str, TaskRecord]:
     """Return the finished tasks in which every case passed, by what they ran."""
     return {
@@ -140,6 +203,11 @@ class _StepReader:
             if verdict.outcome is not None or len(reports) < len(runs):
                 return StepProgress(step=step, runs=tuple(runs.values()), verdict=verdict)
 
+    def refresh(self, step: Step, cells: tuple[str, ...]) -> StepRun:
+        """Return the run by which a notebook's outputs are made anew."""
+        plan = CasePlan(runner=CaseRunner.notebook, arguments=(step.notebook,), fresh=cells)
+        return self._attempt(step, RunRole.refresh, self.candidate, plan)
+
     def _run(self, step: Step, role: RunRole) -> StepRun:
         on_main = role in {RunRole.main, RunRole.main_again}
         revision = self.main if on_main else self.candidate
@@ -149,6 +217,12 @@ class _StepReader:
             return StepRun(
                 role=role, revision=revision, plan=plan, command=known.command, task=known
             )
+        return self._attempt(step, role, revision, plan)
+
+    def _attempt(
+        self, step: Step, role: RunRole, revision: Revision, plan: CasePlan | None
+    ) -> StepRun:
+        """Return the last attempt at a run, or the one to start."""
         command, task = CommandId(""), None
         for attempt in range(self.attempts):
             # The first digits are the proposal's, so that ids go on sorting by time.
@@ -243,7 +317,7 @@ def origin(record: ProposalRecord, by: PrincipalId, step: Step, run: StepRun) ->
     """Return where a run comes from, and which cases it asks for."""
     return TaskOrigin(
         by=by,
-        on_behalf_of=record.author,
+        on_behalf_of=record.author if record.batch == 1 else None,  # nobody cancels others' tests
         proposal=record.id,
         step=step_key(record.repo, run.revision, step, run.plan) if run.plan is not None else "",
         cases=run.plan,
@@ -285,6 +359,8 @@ def _result(progress: StepProgress, keep: int) -> StepResult:
         seconds=seconds,
         output=output,
         witnessed=progress.step.kind.witnessed,
+        stage=progress.step.staged,
+        required=progress.step.required,
         passed=len(cases_of(report, CaseOutcome.passed)) if report else 0,
         skipped=len(cases_of(report, CaseOutcome.skipped)) if report else 0,
         failed=_first(cases_of(report, CaseOutcome.failed, CaseOutcome.error)) if report else (),
@@ -311,23 +387,37 @@ class StepsVerdict(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.summary}: {self.output}" if self.output else self.summary
 
 
+def _summary(all_steps: Sequence[StepProgress]) -> str:
+    """Return what the steps say together in a sentence or two; none that is required failed."""
+    if not all_steps:
+        return "main has no tests to run."
+    good = [s.step.name for s in all_steps if s.outcome is CandidateOutcome.passed]
+    bad = [s.step.name for s in all_steps if s.outcome is CandidateOutcome.failed]
+    flaky = [case for step in all_steps for case in step.verdict.flaky]
+    words = [f"Tests passed: {', '.join(good)}." if good else "No test passed."]
+    if bad:
+        words.append(f"Failed, and only shown: {', '.join(bad)}.")
+    if flaky:
+        words.append(f"Flaky: {named(flaky)}.")
+    return " ".join(words)
+
+
 def verdict(all_steps: Sequence[StepProgress], keep: int) -> StepsVerdict | None:
     """Return what came of the steps, None while that is open; the first failure decides."""
-    failed = [step for step in all_steps if step.outcome is CandidateOutcome.failed]
+    failed = [
+        step for step in all_steps if step.outcome is CandidateOutcome.failed and step.step.required
+    ]
     if failed:
         result = _result(failed[0], keep)
         summary = f"Step {result.name}: {failed[0].verdict.reason}"
         return StepsVerdict(outcome=CandidateOutcome.failed, summary=summary, output=result.output)
     if any(step.outcome is None for step in all_steps):
         return None
-    names = ", ".join(step.step.name for step in all_steps)
-    summary = f"Tests passed: {names}." if names else "main has no tests to run."
-    flaky = [case for step in all_steps for case in step.verdict.flaky]
-    if flaky:
-        summary += f" Flaky: {named(flaky)}."
+    summary = _summary(all_steps)
     findings = tuple(
         msgspec.structs.replace(finding, path=finding.path or f"step {step.step.name}")
         for step in all_steps
         for finding in step.verdict.findings
+        if step.step.required
     )
     return StepsVerdict(outcome=CandidateOutcome.passed, summary=summary, findings=findings)

@@ -10,13 +10,15 @@ from collections.abc import Sequence
 import msgspec
 
 from angelos.control.proposals.repo_config import RepoConfig
-from angelos.control.proposals.risk import POLICY_PATHS, risk, touched
+from angelos.control.proposals.risk import POLICY_PATHS, protected_factor, total, touched
 from angelos.control.state.models import SUPERVISOR, ProposalRecord
-from angelos.core.findings import GateFinding
+from angelos.core.findings import GateFinding, RiskFactor
 from angelos.core.policy.engine import Policy, Request
 
 MOST_PEOPLE = 5
 _LISTED = 3
+_WORTH_A_WORD = 100
+"""A risk from which on its largest factor is named."""
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,12 +28,18 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
     rules: tuple[str, ...]
     reason: str
     risk: int
+    factors: tuple[RiskFactor, ...]
     solo: bool
     """Whether one person alone decides (`review.solo`)."""
 
 
 def judge(
-    policy: Policy, record: ProposalRecord, config: RepoConfig, *, solo: bool = False
+    policy: Policy,
+    record: ProposalRecord,
+    config: RepoConfig,
+    *,
+    solo: bool = False,
+    standing: Sequence[RiskFactor] = (),
 ) -> Judgement:
     """Return how many people it takes to promote a proposal whose tests have run.
 
@@ -40,10 +48,12 @@ def judge(
         record: The proposal.
         config: The configuration of the `main` by which it was tested.
         solo: Whether one person alone reviews.
+        standing: What is risky about its author.
     """
-    points = risk(record.changes)
-    tests = witnessed(record)
-    cause = _protected_by(record, config) or _risk_of(points, tests)
+    protected = touched(record.paths, (*config.review.protected, *config.judges))
+    factors = (*record.factors, *protected_factor(protected), *standing)
+    points, tests = total(factors), witnessed(record)
+    cause = _protected_by(record, config) or _risk_of(points, tests, factors)
     context = _context(record, config) | {"risk": points, "solo": solo}
     refusal = ""
     for needs in range(MOST_PEOPLE + 1):
@@ -58,9 +68,14 @@ def judge(
         )
         if answer.allowed:
             reason = _reason(needs, cause)
-            return Judgement(needs=needs, rules=answer.rules, reason=reason, risk=points, solo=solo)
+            rules = answer.rules
+            return Judgement(
+                needs=needs, rules=rules, reason=reason, risk=points, factors=factors, solo=solo
+            )
         refusal = answer.reason
-    return Judgement(needs=None, rules=(), reason=f"{cause}; {refusal}", risk=points, solo=solo)
+    return Judgement(
+        needs=None, rules=(), reason=f"{cause}; {refusal}", risk=points, factors=factors, solo=solo
+    )
 
 
 def _context(record: ProposalRecord, config: RepoConfig) -> dict[str, bool | int | str]:
@@ -68,7 +83,7 @@ def _context(record: ProposalRecord, config: RepoConfig) -> dict[str, bool | int
     protected = (*config.review.protected, *config.judges)
     return {
         "tests": witnessed(record),
-        "failed": sum(step.status != "ok" for step in record.steps),
+        "failed": sum(step.status != "ok" and step.required for step in record.steps),
         "touches_policy": bool(touched(record.paths, POLICY_PATHS)),
         "touches_protected": bool(record.findings or touched(record.paths, protected)),
         "held": _held(record, config),
@@ -76,7 +91,7 @@ def _context(record: ProposalRecord, config: RepoConfig) -> dict[str, bool | int
 
 
 def _held(record: ProposalRecord, config: RepoConfig) -> bool:
-    return config.review.hold_agents and record.author.startswith("agent/")
+    return config.review.hold_agents and record.by_program
 
 
 def _protected_by(record: ProposalRecord, config: RepoConfig) -> str:
@@ -89,7 +104,7 @@ def _protected_by(record: ProposalRecord, config: RepoConfig) -> str:
         return f"it changes what it is tested with ({', '.join(paths)})"
     if record.findings:
         return f"it has to be looked at ({_listed(record.findings)})"
-    return "it is an agent's, and review.hold_agents is set" if _held(record, config) else ""
+    return "a program proposed it, and review.hold_agents is set" if _held(record, config) else ""
 
 
 def _listed(findings: Sequence[GateFinding]) -> str:
@@ -101,14 +116,16 @@ def _listed(findings: Sequence[GateFinding]) -> str:
 
 def witnessed(record: ProposalRecord) -> int:
     """Return how many steps ended by the word of somebody other than the judged code."""
-    return sum(step.witnessed for step in record.steps)
+    return sum(step.witnessed and step.required for step in record.steps)
 
 
-def _risk_of(points: int, tests: int) -> str:
+def _risk_of(points: int, tests: int, factors: Sequence[RiskFactor]) -> str:
     if not tests:
         return f"it has no tests but its own word (risk {points} of 1000)"
     passed = f"{tests} test{'' if tests == 1 else 's'} passed"
-    return f"its risk is {points} of 1000 ({passed})"
+    most = max(factors, key=lambda factor: factor.points, default=None)
+    why = "" if most is None or points <= _WORTH_A_WORD else f": {most}"
+    return f"its risk is {points} of 1000 ({passed}){why}"
 
 
 def _reason(needs: int, cause: str) -> str:

@@ -36,6 +36,8 @@ class RunRole(StrEnum):
     judges = "judges"
     again = "again"
     main_again = "main-again"
+    refresh = "refresh"
+    """A notebook's first clean re-run, whose outputs are written into the candidate."""
 
 
 class CaseVerdict(msgspec.Struct, frozen=True, kw_only=True):

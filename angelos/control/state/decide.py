@@ -54,9 +54,9 @@ from angelos.control.state.models import (
     TaskRecord,
     replace,
 )
+from angelos.control.state.queue import turn
 from angelos.core.facts import (
     CancelCause,
-    CandidateOutcome,
     CheckoutFailed,
     CheckoutHealthy,
     CheckoutRequested,
@@ -212,25 +212,6 @@ def _abandoned(state: ControlState, task: TaskRecord) -> AbandonTask | None:
 # -- proposals -------------------------------------------------------------------------------
 
 
-def turn(state: ControlState, repo: str) -> ProposalRecord | None:
-    """Return whose turn it is: the one under test, else the oldest approved, else by author.
-
-    Authors take turns: next is the oldest proposal of whoever was tested longest ago. Whoever's
-    last proposal failed its tests comes behind the rest.
-    """
-    records = [record for record in state.proposals.values() if record.repo == repo]
-    for turn_state in ("testing", "approved"):
-        for record in records:
-            if record.state == turn_state:
-                return record
-    last: dict[PrincipalId, tuple[float, bool]] = {}
-    for record in records:
-        failed = record.outcome is CandidateOutcome.failed
-        last[record.author] = max(last.get(record.author, (0.0, False)), (record.tested_at, failed))
-    pending = [record for record in records if record.state == "pending"]
-    return min(pending, key=lambda r: (last[r.author][1], last[r.author][0]), default=None)
-
-
 def expired(state: ControlState, now: float, after_s: float) -> list[Effect]:
     """Return the effects that reject what has waited for people for too long."""
     days = f"{after_s / 86_400:g} days"
@@ -260,17 +241,17 @@ def _repo_effects(state: ControlState, repo: str) -> Iterator[Effect]:
             continue
         if record.state == "rejected":
             yield Revert(record.id)
-        elif reason := _ends(state, record):
+        elif reason := ends(state, record):
             yield Reject(record.id, reason)
         elif record.state == "received":
             yield Merge(record.id)
-    current = turn(state, repo)
-    held = current is not None and current.state == "approved" and state.log_damage
-    if current is not None and not held and not _ends(state, current):
-        yield _turn_effect(current)
+    batch = turn(state, repo, lambda record: ends(state, record))
+    held = batch and batch[0].state == "approved" and state.log_damage
+    if batch and not held and not any(ends(state, record) for record in batch):
+        yield _turn_effect(batch[0])
 
 
-def _ends(state: ControlState, record: ProposalRecord) -> str:
+def ends(state: ControlState, record: ProposalRecord) -> str:
     """Return why a proposal ends with its author's rights; empty if it does not."""
     if record.author in state.quarantined:
         return f"{record.author} is quarantined."

@@ -19,7 +19,7 @@ from angelos.core.facts import (
     TaskReported,
     TaskResult,
 )
-from angelos.core.findings import GateFinding
+from angelos.core.findings import GateFinding, RiskFactor
 from angelos.core.ids import (
     START,
     CommandId,
@@ -36,7 +36,7 @@ from angelos.core.repository import Change
 
 SUPERVISOR = PrincipalId("system/supervisor")
 KEEP_TASKS = 500
-KEEP_PROPOSALS = 500
+KEEP_PROPOSALS = 2_000
 KEEP_RESULT_BYTES = 64_000_000
 KEEP_MAINS = 100
 
@@ -104,6 +104,16 @@ class ProposalRecord(Message, frozen=True, kw_only=True):
     candidate: Revision | None = None
     candidate_main: Revision | None = None
     """The `main` that the candidate was made from."""
+    tree: str = ""
+    """Of the candidate."""
+    commit: Revision | None = None
+    """Of exactly its own edits, in the candidate."""
+    batch: int = 1
+    """How many proposals the candidate holds."""
+    group: str = ""
+    """Those of a failed batch with which it is tested next."""
+    fresh: dict[str, tuple[str, ...]] = {}
+    """Cells of notebooks that are re-run first, so that the candidate holds their outputs."""
     outcome: CandidateOutcome | None = None
     """Of the candidate's tests; None while they run."""
     steps: tuple[StepResult, ...] = ()
@@ -111,10 +121,14 @@ class ProposalRecord(Message, frozen=True, kw_only=True):
     """When its last candidate went to be tested (Unix seconds)."""
     findings: tuple[GateFinding, ...] = ()
     """What a person has to look at in the candidate."""
+    factors: tuple[RiskFactor, ...] = ()
+    """What makes it risky."""
     needs: int = 0
     """How many people have to approve it in all."""
     generation: int = 0
     """Of its author, when it was received."""
+    kernel: bool = False
+    """Code in its author's kernel proposed it."""
     approvals: tuple[PrincipalId, ...] = ()
     approved_under: dict[PrincipalId, int] = {}
     """The generation of each approver when they approved."""
@@ -124,6 +138,11 @@ class ProposalRecord(Message, frozen=True, kw_only=True):
     trace: str = ""
     part_of: ProposalId | None = None
     """The proposal of which a person took this part."""
+
+    @property
+    def by_program(self) -> bool:
+        """Whether no person wrote it with their own hands, as far as can be told."""
+        return self.kernel or self.author.startswith("agent/")
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -215,6 +234,8 @@ class ControlState(Message, frozen=True, kw_only=True):
     repos: dict[str, RepoRecord] = {}
     quarantined: dict[PrincipalId, FactId] = {}
     """By principal, the fact of its quarantine."""
+    apart: frozenset[str] = frozenset()
+    """The repositories whose last tests were of proposals apart from the rest."""
     restarts: dict[str, RestartRecord] = {}
     """By part of the system."""
     generations: dict[PrincipalId, int] = {}

@@ -44,6 +44,20 @@ KEEP_DIFF = 2_000
 
 _PENDING = "It waits beside dev for its tests."
 
+_UNTESTED: dict[str, Any] = {
+    "state": "pending",
+    "candidate": None,
+    "candidate_main": None,
+    "commit": None,
+    "batch": 1,
+    "fresh": {},
+    "outcome": None,
+    "steps": (),
+}
+"""What becomes of a proposal whose tests ended without a word on it."""
+_LEAVING = frozenset({Kind.proposal_rejected, Kind.proposal_narrowed})
+"""Whoever is in a batch that is tested leaves it by these."""
+
 Step = Callable[[ProposalRecord, Fact, ControlState], dict[str, Any] | None]
 """Returns the fields that change; None when the fact does not fit the state."""
 
@@ -56,12 +70,12 @@ def received(state: ControlState, fact: Fact) -> ControlState:
     if fact.kind == Kind.proposal_refused:
         data = fact.read(ProposalRefused)
         digest, changes, proposal_state, reason = "", (), "refused", data.reason
-        generation, part_of = 0, None
+        generation, part_of, kernel = 0, None, False
     else:
         data = fact.read(ProposalReceived)
         digest, changes, reason = data.digest, data.changes, _PENDING
         proposal_state = "received" if data.live else "pending"
-        generation, part_of = data.generation, data.part_of
+        generation, part_of, kernel = data.generation, data.part_of, data.kernel
         author = data.author if part_of else author  # the actor is who took the part
     record = ProposalRecord(
         id=proposal,
@@ -74,6 +88,7 @@ def received(state: ControlState, fact: Fact) -> ControlState:
         at=fact.at,
         state=proposal_state,
         generation=generation,
+        kernel=kernel,
         reason=reason,
         trace=fact.trace,
         part_of=part_of,
@@ -94,7 +109,28 @@ def moved(state: ControlState, fact: Fact) -> ControlState:
     if not changed.open:
         changed = without_diffs(changed)
     proposals = {**state.proposals, record.id: changed}
+    if fact.kind == Kind.proposal_testing:
+        state = _turned(state, record.repo, apart=fact.read(ProposalTesting).apart)
+    elif fact.kind in _LEAVING and record.state == "testing" and record.batch > 1:
+        # What is tested holds its edits; the others go on without it.
+        proposals |= {
+            other.id: msgspec.structs.replace(other, **_UNTESTED, reason=_PENDING)
+            for other in state.proposals.values()
+            if other.id != record.id and together(other, record)
+        }
     return replace(state, proposals=proposals if changed.open else _kept(proposals))
+
+
+def together(one: ProposalRecord, other: ProposalRecord) -> bool:
+    """Return whether two proposals are in one candidate and equally far with it."""
+    return (one.repo, one.state, one.candidate) == (other.repo, other.state, other.candidate)
+
+
+def _turned(state: ControlState, repo: str, *, apart: bool) -> ControlState:
+    """Record whether the last tests of a repository were of proposals apart from the rest."""
+    if apart == (repo in state.apart):
+        return state
+    return replace(state, apart=state.apart | {repo} if apart else state.apart - {repo})
 
 
 def _merged(record: ProposalRecord, fact: Fact, state: ControlState) -> dict[str, Any] | None:
@@ -129,12 +165,9 @@ def _narrowed(record: ProposalRecord, fact: Fact, __: ControlState) -> dict[str,
     return {
         "digest": data.digest,
         "changes": data.changes,
-        "state": "pending",
+        **_UNTESTED,
+        "group": "",
         "reason": f"{fact.actor} rejected a part of it. {data.reason}".strip(),
-        "candidate": None,
-        "candidate_main": None,
-        "outcome": None,
-        "steps": (),
         "findings": (),
         "needs": 0,
         "approvals": (),
@@ -153,6 +186,12 @@ def _testing(record: ProposalRecord, fact: Fact, __: ControlState) -> dict[str, 
         "state": "testing",
         "candidate": fact.revision,
         "candidate_main": data.main,
+        "tree": data.tree,
+        "commit": data.commit or fact.revision,
+        "batch": data.batch,
+        "group": "",
+        "fresh": data.fresh,
+        "factors": data.factors,
         "outcome": None,
         "steps": (),
         "tested_at": fact.at,
@@ -168,6 +207,8 @@ def _tested(record: ProposalRecord, fact: Fact, __: ControlState) -> dict[str, A
     if fact.outcome not in set(CandidateOutcome):
         return None
     data = fact.read(ProposalTested)
+    if fact.outcome == CandidateOutcome.divided:
+        return {**_UNTESTED, "group": data.group, "reason": data.reason}
     return {
         "outcome": CandidateOutcome(fact.outcome),
         "steps": data.steps,

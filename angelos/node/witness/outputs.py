@@ -24,6 +24,8 @@ from angelos.node.witness.pictures import NotAPicture, distance
 
 WORK = "/work"
 MAX_NOTEBOOK = 64_000_000
+MAX_OUTPUTS = 2_000_000
+"""Characters of the outputs that are reported, of all cells that are made anew."""
 RELATIVE, ABSOLUTE = 1e-6, 1e-9
 PICTURE_BITS = 10
 """So many of the 64 bits of two perceptual hashes may differ."""
@@ -57,6 +59,7 @@ class Cell:
         self.source = _text(cell.get("source", ""))
         self.outputs: list[Output] = cell.get("outputs", [])
         self.may_raise = "raises-exception" in tags
+        self.fresh = fresh
         self.any_output = fresh or "volatile" in tags
 
 
@@ -66,6 +69,7 @@ class Notebook:
     def __init__(self, path: str, sentinels: dict[str, str], fresh: frozenset[str]) -> None:
         """Read the notebook; raise `Broken` if it is none."""
         self._sentinels = sentinels
+        self._room = MAX_OUTPUTS
         self._cells: dict[str, Cell] = {}
         try:
             with Path(WORK, path).open(encoding="utf-8") as file:
@@ -99,7 +103,12 @@ class Notebook:
         problem = "" if cell.any_output else differs(cell.outputs, outputs)
         if problem:
             return {"nonce": answer["nonce"], "outcome": "failed", "detail": problem}
-        return {"nonce": answer["nonce"], "outcome": "passed", "detail": ""}
+        made = json.dumps(outputs) if cell.fresh else ""
+        self._room -= len(made)
+        if self._room < 0:
+            detail = f"its outputs and those before it have over {MAX_OUTPUTS} characters"
+            return {"nonce": answer["nonce"], "outcome": "failed", "detail": detail}
+        return {"nonce": answer["nonce"], "outcome": "passed", "detail": "", "made": made}
 
 
 def _failed(answer: dict[str, Any], error: Any) -> dict[str, Any]:

@@ -27,6 +27,7 @@ MAX_LINE = 16_000_000
 _random = random.SystemRandom()
 MAX_CASES = 50_000
 MAX_NAME = 1_000
+MAX_PIECE = 8_000
 _OUTCOMES = ("passed", "failed", "error", "skipped")
 
 _ASSERTIONS = (
@@ -210,6 +211,10 @@ def run(report: ReportChannel, ask: Ask, cases: list[str], guards: list[str]) ->
         outcome = answer.get("outcome")
         if outcome not in _OUTCOMES:
             raise Broken("an answer has no outcome")
+        made = str(answer.get("made", ""))
+        for start in range(0, len(made), MAX_PIECE):
+            piece = made[start : start + MAX_PIECE]
+            report.write("case.output", case=case, nonce=answer["nonce"], piece=piece)
         report.write(
             "case.ended",
             case=case,

@@ -161,6 +161,9 @@ async def test_what_a_notebook_holds_and_what_it_makes_must_agree(sandbox, check
     )
     folder = checkout({"a.ipynb": notebook})
     _, report, outcomes, _ = await run(sandbox, folder, CaseRunner.notebook, fresh=("fresh",))
+    made = {c.case.partition("::")[2]: json.loads(c.output) for c in report.cases if c.output}
+    assert set(made) == {"fresh"}, "what the plan asks for, and nothing else"
+    assert made["fresh"][0]["output_type"] == "stream"
     assert sound(report)
     bad = {case.removeprefix("a.ipynb::"): outcome for case, outcome in outcomes.items()}
     assert {case for case, outcome in bad.items() if outcome is not CaseOutcome.passed} == {

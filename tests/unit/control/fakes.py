@@ -15,7 +15,7 @@ from angelos.control.context import ControlContext
 from angelos.control.projection import Projection
 from angelos.control.service import Control
 from angelos.core.api import PersonView, SubmitProposal
-from angelos.core.errors import Conflict, NotFound, Stale
+from angelos.core.errors import Conflict, NotFound, Stale, Tampered
 from angelos.core.facts import Kind, TaskResult
 from angelos.core.grants import check_grant
 from angelos.core.ids import CommandId, HunkId, PrincipalId, ProposalId, Revision, fact_of
@@ -42,7 +42,14 @@ from angelos.core.pending import (
 from angelos.core.permissions import OWNER, Principal, Role
 from angelos.core.policy.access import policy_in_force
 from angelos.core.reports import CaseOutcome, CaseReport, RunReport
-from angelos.core.repository import NEW, Candidate, Change, NewText, Proposed
+from angelos.core.repository import (
+    NEW,
+    Candidate,
+    CandidateMember,
+    Change,
+    NewText,
+    Proposed,
+)
 from angelos.core.revision_v2 import TreeEntry
 from angelos.core.signing import SigningKey
 from angelos.testing import (
@@ -84,6 +91,10 @@ class FakeRepository:
         self.journal: MemoryJournal | None = None
         self.calls: list[str] = []
         self.serial = 0
+        self.strict = False
+        """Whether a candidate is refused when its file has changed in main since its base."""
+        self.candidates: dict[Any, Candidate] = {}
+        self.members: dict[Revision, list[ProposalId]] = {}
         first = self._commit(repo, dict(FILES if files is None else files), None)
         self.heads[repo, "main"] = self.heads[repo, "dev"] = first
 
@@ -110,6 +121,11 @@ class FakeRepository:
 
     async def tree(self, repo: str, revision: Revision) -> tuple[TreeEntry, ...]:
         return tuple(sorted(TreeEntry.of(p, c) for p, c in self._at(repo, revision).items()))
+
+    async def entries(self, repo, revision, paths) -> dict[str, TreeEntry]:
+        return {
+            entry.path: entry for entry in await self.tree(repo, revision) if entry.path in paths
+        }
 
     async def read(self, repo: str, revision: Revision, path: str) -> bytes:
         files = self._at(repo, revision)
@@ -207,21 +223,49 @@ class FakeRepository:
         self.proposed[own_id] = (answer, texts)
         return answer
 
-    async def candidate(self, proposal: ProposalId) -> Candidate:
-        answer, texts = self.proposed[proposal]
-        if proposal in self.withdrawn:
-            raise Conflict(f"{proposal} was withdrawn.")
-        main = self.heads[answer.repo, "main"]
-        before = self.files[answer.repo][main]
-        rev = self._commit(answer.repo, before | texts, main)
-        return Candidate(
-            revision=rev, main=main, tree="t", changes=self._changes(before, before | texts)
-        )
+    async def candidate(self, *proposals: ProposalId, outputs=None) -> Candidate:
+        """Whole files: a second proposal that changes a file of the first does not fit."""
+        repo = self.proposed[proposals[0]][0].repo
+        main = self.heads[repo, "main"]
+        digests = tuple(self.proposed[proposal][0].digest for proposal in proposals)
+        asked = (main, proposals, digests, repr(outputs))
+        if asked in self.candidates:
+            return self.candidates[asked]
+        members, files, last, changed = [], self.files[repo][main], main, set()
+        for proposal in proposals:
+            answer, texts = self.proposed[proposal]
+            fits = not changed & texts.keys() and proposal not in self.withdrawn
+            base = self.files[repo][answer.base]
+            stale = [p for p in texts if base.get(p) != self.files[repo][main].get(p)]
+            if proposal == proposals[0]:
+                if proposal in self.withdrawn:
+                    raise Conflict(f"{proposal} was withdrawn.")
+                if stale and self.strict:
+                    raise Stale(f"{stale[0]} has changed.")
+            elif not fits or (stale and self.strict):
+                continue
+            before, files = files, files | texts
+            if outputs:
+                files = files | {p: repr(cells).encode() for p, cells in outputs.items()}
+            changed |= texts.keys()
+            last = self._commit(repo, files, last)
+            rows = self._changes(before, files)
+            members.append(CandidateMember(proposal=proposal, commit=last, changes=rows))
+        changes = self._changes(self.files[repo][main], files)
+        tree = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()
+        self.candidates[asked] = Candidate(
+            revision=last, main=main, tree=tree, changes=changes, members=tuple(members),
+            left_out=tuple(p for p in proposals if p not in [m.proposal for m in members]),
+        )  # fmt: skip
+        self.members[last] = [m.proposal for m in members]
+        return self.candidates[asked]
 
     async def advance(self, repo: str, revision: Revision, expected: Revision) -> None:
         self.calls.append(f"advance {revision}")
         if self.heads[repo, "main"] != expected:
             raise Conflict("main has moved.")
+        if set(self.members[revision]) & set(self.withdrawn):
+            raise Conflict("A member was withdrawn.")
         self.heads[repo, "main"] = revision
         dev = self.heads[repo, "dev"]
         files = self.files[repo][dev] | self.files[repo][revision]
@@ -271,6 +315,22 @@ def _sha(content: bytes | None) -> str | None:
     return None if content is None else hashlib.sha256(content).hexdigest()
 
 
+class FakeLanding:
+    """Looks at candidates as the second process does."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.checked: list[Revision] = []
+        self.problem = ""
+
+    async def check(self, repo: str, candidate: Revision, main: Revision, tree: str) -> None:
+        self.checked.append(candidate)
+        files = self.world.repository.files[repo][candidate]
+        actual = hashlib.sha256(repr(sorted(files.items())).encode()).hexdigest()
+        if self.problem or actual != tree:
+            raise Tampered(self.problem or "Its tree is another.")
+
+
 class FakeSignals:
     """Identities: who is refused."""
 
@@ -316,11 +376,20 @@ class FakeNode:
     `program` returns how a task ends, or None to stay silent about its end.
     """
 
-    def __init__(self, world: World, name: str, role: str = "execution", tier: str = "full"):
+    def __init__(
+        self,
+        world: World,
+        name: str,
+        role: str = "execution",
+        tier: str = "full",
+        program: Program = lambda _: (Status.ok, "fine\n"),
+    ):
         self.world, self.name, self.role, self.tier = world, name, role, tier
         self.id = PrincipalId(f"node/{name}")
-        self.program: Program = lambda _: (Status.ok, "fine\n")
+        self.program = program
         self.health: Health = lambda _: "ok"
+        self.outputs: dict[str, str] = {}
+        """Of the cells that a plan asks for: they are the cases of a run then."""
         self.ran: list[RunTask] = []
         self.baselines: list[RunTask] = []
         """Tests of `main` itself, which all pass."""
@@ -398,10 +467,20 @@ class FakeNode:
         self.ended.add(task.task)
         result = done(self.name, status, out, **evidence)
         if isinstance(task, RunTask) and not evidence:
-            result = msgspec.structs.replace(result, report=reported(task, status))
+            result = msgspec.structs.replace(result, report=self._reported(task, status))
         data = msgspec.to_builtins(result)
         one = fact_of(CommandId(task.task.replace("task-", "cmd-")), Kind.task_finished)
         await self.say(Kind.task_finished, task.task, once=one, outcome=status, data=data)
+
+    def _reported(self, task: RunTask, status: Status) -> RunReport | None:
+        report = reported(task, status)
+        if report is None or task.cases is None or not task.cases.fresh:
+            return report
+        made = [
+            CaseReport(case=case, outcome=CaseOutcome.passed, output=output)
+            for case, output in self.outputs.items()
+        ]
+        return msgspec.structs.replace(report, cases=(*made, *report.cases))
 
     async def report(self, checkout: Checkout, outcome: str) -> None:
         if not outcome:
@@ -454,6 +533,7 @@ class World:
         self.repository, self.signals = FakeRepository(), FakeSignals()
         self.repository.journal = self.journal
         self.contents = MemoryContents()
+        self.landing = FakeLanding(self)
         self.key = SigningKey.generate()
         self.nodes: list[FakeNode] = []
         self.people: Any = FakePeople(PERSON, REVIEWER, REVIEWER2, OPERATOR, VIEWER)
@@ -477,6 +557,7 @@ class World:
             key=self.key,
             clock=self.clock,
             config=self.config,
+            landing=self.landing,
         )
         return Control(context, self.people)
 

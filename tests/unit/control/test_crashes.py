@@ -60,15 +60,15 @@ async def ask(world, control):
 async def live_and_die(world, appends, *, taken):
     """Run until control is dead; tell whether it died at all."""
     mortal = MortalJournal(world.journal, appends, taken=taken)
-    await asyncio.wait_for(_until_dead(world, mortal), 10)
+    await asyncio.wait_for(_until_dead(world, mortal, ask, mortal), 10)
     return mortal.died.is_set()
 
 
-async def _until_dead(world, mortal):
+async def _until_dead(world, mortal, request, journal):
     async def enter():
-        async with world.make(mortal) as control:
+        async with world.make(journal) as control:
             world.control = control
-            asking = asyncio.create_task(ask(world, control))
+            asking = asyncio.create_task(request(world, control))
             try:
                 await eventually(
                     lambda: mortal.died.is_set() or (asking.done() and world.over()), "an end"
@@ -135,6 +135,106 @@ async def test_whenever_it_dies_the_end_is_the_same(ending, taken):
             assert appends > 7, "the scenario says more facts than that"
             return
     pytest.fail("the scenario never ends within the facts tried")
+
+
+BATCH = [ProposalId(f"prop-{number:032x}") for number in range(10, 14)]
+
+
+class MortalRepository:
+    """The repository as control sees it: at its n-th call that writes, control is dead."""
+
+    def __init__(self, real, calls, *, taken):
+        self.real, self.left, self.taken = real, calls, taken
+        self.died = asyncio.Event()
+
+    async def _write(self, call):
+        if self.left == 0 or self.died.is_set():
+            if self.taken and not self.died.is_set():
+                await call()
+            self.died.set()
+            await asyncio.Event().wait()
+        self.left -= 1
+        return await call()
+
+    async def candidate(self, *proposals, outputs=None):
+        return await self._write(lambda: self.real.candidate(*proposals, outputs=outputs))
+
+    async def advance(self, repo, revision, expected):
+        return await self._write(lambda: self.real.advance(repo, revision, expected))
+
+    async def withdraw(self, proposal):
+        return await self._write(lambda: self.real.withdraw(proposal))
+
+    def __getattr__(self, name):
+        return getattr(self.real, name)
+
+
+def batch_world():
+    """Return a world in which four proposals come at once; the third fails its tests."""
+    world = World(ManualClock())
+    world.nodes = [FakeNode(world, "exec1")]
+    world.nodes[0].program = lambda t: (
+        (Status.error, "no")
+        if "n2.txt" in world.repository.files["study"][t.revision] and t.label.endswith("unit")
+        else (Status.ok, "")
+    )
+
+    def over():
+        records = [world.control.projection.state.proposals.get(id_) for id_ in BATCH]
+        return all(r and not r.open for r in records)
+
+    world.over = over
+    return world
+
+
+async def ask_batch(world, control):
+    """Propose the four, again and again, and then connect the node."""
+    for number, proposal in enumerate(BATCH):
+        with contextlib.suppress(AngelError):
+            body = edit(f"n{number}.txt", "x", proposal=proposal)
+            await control.proposals.propose(ADA, "study", body)
+    for node in world.nodes:
+        await node.enrol()
+        await node.connect()
+
+
+@pytest.mark.parametrize("taken", [False, True], ids=["lost", "taken"])
+@pytest.mark.parametrize("part", ["journal", "repository"])
+async def test_a_batch_ends_the_same_whenever_control_dies(part, taken):
+    for step in range(80):
+        world = batch_world()
+        real = world.repository
+        if part == "journal":
+            mortal = MortalJournal(world.journal, step, taken=taken)
+        else:
+            mortal = world.repository = MortalRepository(real, step, taken=taken)
+        journal = mortal if part == "journal" else world.journal
+        await asyncio.wait_for(_until_dead(world, mortal, ask_batch, journal), 30)
+        world.repository = real
+        async with world.running() as control:
+            await ask_batch(world, control)
+            await eventually(world.over, f"the end after a death at step {step}")
+        await check_batch(world)
+        if not mortal.died.is_set():
+            assert step > 4, "there are more steps than that"
+            return
+    pytest.fail("the scenario never ends within the steps tried")
+
+
+async def check_batch(world):
+    """Check that each of the four landed or failed once, and main has exactly what landed."""
+    repository = world.repository
+    files = repository.files["study"][repository.heads["study", "main"]]
+    assert [f"n{n}.txt" in files for n in range(4)] == [True, True, False, True]
+    for number, proposal in enumerate(BATCH):
+        kinds = await world.kinds(proposal)
+        last = Kind.proposal_reverted if number == 2 else Kind.proposal_promoted
+        assert kinds.count(last) == 1, kinds
+        assert kinds[-1] == last, kinds
+    advances = [call for call in repository.calls if call.startswith("advance")]
+    assert len(advances) == len(set(advances))
+    for node in world.nodes:
+        assert len({task.task for task in node.ran}) == len(node.ran)
 
 
 async def check(world, ending):

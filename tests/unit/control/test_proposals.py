@@ -257,20 +257,6 @@ async def test_who_waits_too_long_for_people_is_rejected(world, clock):
         assert "Nobody decided" in record.reason
 
 
-async def test_authors_take_turns(world):
-    async with world.running() as control:
-        views = [
-            await control.proposals.propose(ADA, "study", edit(f"n{n}.py", f"{n}"))
-            for n in range(4)
-        ]
-        other = await control.proposals.propose(PERSON, "study", edit("p.py", "p"))
-        await world.node()
-        for view in (*views, other):
-            await world.reaches(view.id, "promoted")
-        order = [fact.subject for fact in await world.facts(Kind.proposal_promoted)]
-        assert order.index(other.id) == 1, "one test run of the one who came first, then the other"
-
-
 async def test_a_person_rejects_even_while_it_is_tested(world):
     async with world.running() as control:
         node = await world.node()

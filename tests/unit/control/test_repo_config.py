@@ -7,7 +7,7 @@ import json
 import pytest
 
 from angelos.control.proposals.repo_config import MAX_BYTES, RepoConfig, parse
-from angelos.control.proposals.risk import risk, touched
+from angelos.control.proposals.risk import change_factors, total, touched
 from angelos.control.state.proposals import short_diffs
 from angelos.core.errors import InvalidInput
 from angelos.core.repository import Change
@@ -85,6 +85,11 @@ def test_paths_are_compared_whatever_their_case():
 def change(path="a.py", diff="+x\n", after="1"):
     """Return a change."""
     return Change(path=path, before="0", after=after, diff=diff)
+
+
+def risk(changes):
+    """Return the risk of changes alone."""
+    return total(change_factors(changes))
 
 
 def test_risk_grows_with_what_is_odd():

@@ -10,10 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from angelos.control.state import tasks
-from angelos.control.state.decide import KINDS, decide, fold, outstanding, overdue, turn
+from angelos.control.state.decide import KINDS, decide, fold, outstanding, overdue
 from angelos.control.state.effects import EndTask, Promote, RollBack
 from angelos.control.state.models import ControlState, MainRecord, RepoRecord
 from angelos.control.state.nodes import contents
+from angelos.control.state.queue import turn
 from angelos.core.errors import InvalidInput
 from angelos.core.facts import Kind
 from angelos.testing import make_fact
@@ -229,7 +230,7 @@ def test_an_approved_proposal_goes_before_one_that_has_yet_to_be_tested():
         fact(Kind.proposal_tested, second, outcome="passed", revision=REVISIONS[1]),
         fact(Kind.proposal_approved, second),
     ]
-    assert turn(state_of(*history), "study").id == second
+    assert turn(state_of(*history), "study")[0].id == second
 
 
 def test_what_a_rollback_leaves_in_main():

@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import angelos
@@ -120,7 +120,7 @@ def test_deep_nesting_does_not_stop_a_reader() -> None:
     assert FactView.of(deep).data == {}
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=50)
 @given(st.data())
 @pytest.mark.parametrize("kind", [*Kind])
 def test_every_payload_round_trips(kind: Kind, data: st.DataObject) -> None:
