@@ -231,3 +231,41 @@ select b.sha256 from angelgit_blob b where b.size = (
 -- name: all_commits
 select revision, body, signature from angelgit_commit where revision > %(after)s
 order by revision limit %(limit)s
+
+-- name: git_commit
+select git, body from angelgit_git_commit where repo = %(repo)s and revision = %(revision)s
+
+-- name: git_revision
+select revision from angelgit_git_commit where repo = %(repo)s and git = %(git)s limit 1
+
+-- name: add_git_commit
+insert into angelgit_git_commit (repo, revision, git, body) values (%s, %s, %s, %s)
+on conflict do nothing
+
+-- name: git_ids
+select hash, git from angelgit_git_id where hash = any (%(hashes)s)
+
+-- name: add_git_id
+insert into angelgit_git_id (hash, git) values (%s, %s) on conflict do nothing
+
+-- name: git_refs
+select name, git from angelgit_git_ref where repo = %(repo)s order by name
+
+-- name: put_git_ref
+insert into angelgit_git_ref (repo, name, git) values (%(repo)s, %(ref)s, %(git)s)
+on conflict (repo, name) do update set git = excluded.git
+
+-- name: delete_git_ref
+delete from angelgit_git_ref where repo = %(repo)s and name = %(ref)s
+
+-- name: git_packs
+select number, size from angelgit_git_pack where repo = %(repo)s order by number
+
+-- name: add_git_pack
+insert into angelgit_git_pack (repo, size) values (%(repo)s, %(size)s) returning number
+
+-- name: add_git_pack_piece
+insert into angelgit_git_pack_piece (pack, number, body) values (%(pack)s, %(number)s, %(body)s)
+
+-- name: git_pack_piece
+select body from angelgit_git_pack_piece where pack = %(pack)s and number = %(number)s

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from angelos.angelgit.git_routes import git_routes
 from angelos.angelgit.history_routes import history_routes
 from angelos.core.api import (
     CreateRepo,
@@ -34,7 +35,7 @@ _MAX_PENDING = 200
 def routes(service: AngelGit) -> list[Route]:
     """Return the routes of a running AngelGit."""
     api = _Api(service)
-    return [*_repositories(api), *_revisions(api), *history_routes(service)]
+    return [*_repositories(api), *_revisions(api), *history_routes(service), *git_routes(service)]
 
 
 def _repositories(api: _Api) -> list[Route]:

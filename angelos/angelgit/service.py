@@ -35,6 +35,7 @@ from angelos.angelgit.changes.proposals import DevProposals
 from angelos.angelgit.changes.resting import LiveCommits
 from angelos.angelgit.changes.transactions import Transactions
 from angelos.angelgit.documents import crdt
+from angelos.angelgit.git.service import GitSide
 from angelos.angelgit.storage.live import LiveReplicas
 from angelos.angelgit.storage.log import DocumentLog
 from angelos.angelgit.storage.models import AdvanceCause, check_name
@@ -81,6 +82,7 @@ class AngelGit(HistoryQueries):
         live: LiveDocuments | None = None,
         *,
         check_config: CheckConfig = no_check,
+        git_cache: Path | None = None,
     ) -> None:
         """Build the parts; nothing is read or written yet.
 
@@ -94,8 +96,11 @@ class AngelGit(HistoryQueries):
             live: the rooms that are open in the running server.
             check_config: raises `InvalidInput` for an `angelos.toml` with which no proposal could
                 be tested.
+            git_cache: the directory of git objects; by default `git` beside the workspace.
         """
         super().__init__(database)
+        folder = git_cache or workspace.parent / "git"
+        self.git = GitSide(self._stores, revision_key, folder)
         self._check_config = check_config
         self._live = LiveReplicas(self._stores, DocumentLog(valkey))
         self._activity = DocumentActivity(journal, clock)
@@ -129,6 +134,7 @@ class AngelGit(HistoryQueries):
             await self._write_files(repo)
             await self._transactions.remove_deleted_files(repo)
         await self._outbox.flush()
+        self._stack.callback(self.git.close)
         await self._stack.enter_async_context(self._activity)
         self._stack.push_async_callback(self._write_typed_files)
         await self._stack.enter_async_context(self._writer)

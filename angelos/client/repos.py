@@ -42,6 +42,8 @@ from angelos.core.revision import Bundle
 
 _BUNDLE_S = 60.0
 """How much longer than another answer a bundle may take."""
+_EXPORT_S = 600.0
+"""How long a repository may take to become git objects for the first time."""
 _PAGE = 200
 
 
@@ -332,6 +334,23 @@ class Repo:
             return msgspec.msgpack.decode(raw, type=Bundle)
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise Unavailable(f"GET {route} answered with something else: {error}") from error
+
+    async def git_bundle(self) -> bytes:
+        """Return the whole repository as a git bundle, which `git clone` and `git fetch` read.
+
+        Raises:
+            NotFound: There is no such repository.
+            TooLarge: It is too large for one answer; `git clone` takes it.
+        """
+        return await self._transport.fetch("GET", self._path("git-bundle"), patience_s=_EXPORT_S)
+
+    async def allowed_signers(self) -> str:
+        """Return the file by which `git verify-commit` accepts this repository's signatures.
+
+        Raises:
+            NotFound: There is no such repository.
+        """
+        return (await self._transport.fetch("GET", self._path("allowed-signers"))).decode()
 
     async def rollback(self, to: str, reason: str = "") -> Revision:
         """Return `main` to the files of an earlier revision with a new commit.

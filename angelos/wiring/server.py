@@ -284,6 +284,7 @@ def _make_repository(base: _Base, live: LiveDocuments | None) -> AngelGit:
         base.settings.data.workspace,
         live,
         check_config=repo_config.parse,
+        git_cache=base.settings.data.git,
     )
 
 

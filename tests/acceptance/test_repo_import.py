@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shlex
 import shutil
 import subprocess
 import sys
@@ -174,3 +175,16 @@ async def test_history_is_read_and_made_on_the_command_line(system, folder):
     assert names == ["ada/x", "dev", "main"]
     taken_back = ask(system, "revert", proposal["id"], *repo[:0], code=1)
     assert taken_back["code"] == "conflict"  # it waits, so nothing of it is in dev
+
+
+def test_a_repository_is_exported_and_verified_by_git(system, folder):
+    assert cli(system.data.root, "repo", "import", str(folder), "--yes").returncode == 0
+    target = folder.parent / "exported"
+    exported = ask(system, "export", folder.name, str(target))
+    subprocess.run(shlex.split(exported["config"]), check=True)
+    verify = ["git", "-C", str(target), "verify-commit", "main", "dev"]
+    head = subprocess.run(verify, capture_output=True, check=True)
+    assert b'Good "git" signature' in head.stderr
+    assert (target / "angelos.toml").exists()
+    again = ask(system, "export", folder.name, str(target), code=2)
+    assert "exists already" in again["detail"]

@@ -17,6 +17,7 @@ import zstandard
 from angelos.adapters.stores.postgres import Connection, Database
 from angelos.angelgit.documents.canonical import is_text
 from angelos.angelgit.storage import trees
+from angelos.angelgit.storage.git_table import GitTable
 from angelos.angelgit.storage.models import (
     DocumentRow,
     PreparedProposal,
@@ -79,6 +80,7 @@ class Store:
     def __init__(self, conn: Connection, cache: ObjectCache | None = None) -> None:
         self._sql = NamedQueries(conn)
         self.objects = Objects(self._sql, cache or ObjectCache())
+        self.git = GitTable(self._sql)
 
     # -- contents ----------------------------------------------------------------------------
 

@@ -1,0 +1,130 @@
+"""The git side of all repositories: what a git client gets to see of them.
+
+    view = await git_side.view("study")
+    view.refs[b"refs/heads/main"]
+    await git_side.bundle("study")
+
+`main`, `dev` and every branch of people and agents are `refs/heads/...`; tags and branches that
+came from git and are none here stay what they were.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from angelos.angelgit.git.cache import GitCache
+from angelos.angelgit.git.derive import Derivation
+from angelos.angelgit.git.objects import allowed_signers
+from angelos.angelgit.storage.store import Store, Stores
+from angelos.core.errors import TooLarge
+from angelos.core.signing import SigningKey
+
+MAX_BUNDLE_BYTES = 256_000_000
+_BRANCH_PAGE = 500
+
+
+class GitView(NamedTuple):
+    """A repository as git sees it at one moment."""
+
+    cache: GitCache
+    refs: dict[bytes, str]
+    """Full name -> id; all of it is in the cache."""
+
+
+class GitSide:
+    """Derives, caches and hands out git objects."""
+
+    def __init__(self, stores: Stores, key: SigningKey, folder: Path) -> None:
+        """Build it; nothing is read yet.
+
+        Args:
+            stores: where revisions are.
+            key: signs commits.
+            folder: of the caches, which can be deleted at any time that nothing runs.
+        """
+        self._stores = stores
+        self._key = key
+        self._folder = folder
+        self._caches: dict[str, GitCache] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    def close(self) -> None:
+        """Close the files of all caches."""
+        for cache in self._caches.values():
+            cache.close()
+
+    @property
+    def allowed_signers(self) -> str:
+        """The file by which git accepts our signatures."""
+        return allowed_signers(self._key)
+
+    def lock(self, repo: str) -> asyncio.Lock:
+        """Return the lock under which a cache is written and read."""
+        return self._locks.setdefault(repo, asyncio.Lock())
+
+    async def view(self, repo: str) -> GitView:
+        """Return a repository's references, with everything below them in the cache.
+
+        The caller holds the lock.
+
+        Raises:
+            NotFound: there is no such repository.
+            Tampered: a stored object is not what its hash names.
+        """
+        async with self._stores.begin() as store:
+            await store.head(repo, "main")
+            cache = self.cache(repo)
+            await self.restore(store, repo)
+            refs = await store.git.refs(repo)
+            derivation = Derivation(store, cache, self._key, repo)
+            after = ""
+            while page := await store.branches(repo, after, _BRANCH_PAGE):
+                for head in page:
+                    refs[f"refs/heads/{head.name}".encode()] = await derivation.commit(
+                        head.revision
+                    )
+                after = page[-1].name
+            await derivation.flush()
+        return GitView(cache, refs)
+
+    async def bundle(self, repo: str) -> bytes:
+        """Return a git bundle of everything.
+
+        Raises:
+            NotFound: there is no such repository.
+            TooLarge: it has more than `MAX_BUNDLE_BYTES`.
+        """
+        async with self.lock(repo):
+            view = await self.view(repo)
+            return await asyncio.to_thread(_bundle, view)
+
+    def cache(self, repo: str) -> GitCache:
+        """Return the cache of a repository that exists."""
+        if repo not in self._caches:
+            self._caches[repo] = GitCache(self._folder / f"{repo}.git")
+        return self._caches[repo]
+
+    async def restore(self, store: Store, repo: str) -> None:
+        """Put the packs that came from git into the cache, where they are missing."""
+        cache = self.cache(repo)
+        missing = (await store.git.packs(repo)).keys() - cache.packs()
+        for number in sorted(missing):
+            with tempfile.TemporaryFile() as file:
+                async for piece in store.git.pack_pieces(number):
+                    file.write(piece)
+                file.seek(0)
+                await asyncio.to_thread(cache.add_pack, number, file)
+
+
+def _bundle(view: GitView) -> bytes:
+    with tempfile.TemporaryFile() as file:
+        view.cache.write_bundle(file, view.refs)
+        if file.tell() > MAX_BUNDLE_BYTES:
+            raise TooLarge(
+                f"The bundle has over {MAX_BUNDLE_BYTES} bytes.", hint="Use git clone instead."
+            )
+        file.seek(0)
+        return file.read()

@@ -1,0 +1,53 @@
+"""The routes of git: a repository as a bundle, and who signs its commits.
+
+GET /repos/study/git-bundle
+GET /repos/study/allowed-signers
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from angelos.core.permissions import Permission
+from angelos.core.routes import Call, Nothing, Route
+
+if TYPE_CHECKING:
+    from angelos.angelgit.service import AngelGit
+
+
+def git_routes(service: AngelGit) -> list[Route]:
+    """Return the routes of a running AngelGit's git side."""
+    api = _GitApi(service)
+    read = Permission.revisions_read
+    return [
+        Route(
+            "GET",
+            "/repos/{repo}/git-bundle",
+            read,
+            api.bundle,
+            response=bytes,
+            media_type="application/octet-stream",
+            summary="The whole repository as a git bundle",
+        ),
+        Route(
+            "GET",
+            "/repos/{repo}/allowed-signers",
+            read,
+            api.allowed_signers,
+            response=bytes,
+            media_type="text/plain",
+            summary="The file by which git verifies this repository's commits",
+        ),
+    ]
+
+
+class _GitApi:
+    def __init__(self, service: AngelGit) -> None:
+        self._service = service
+
+    async def bundle(self, call: Call[Nothing]) -> bytes:
+        return await self._service.git.bundle(call.params["repo"])
+
+    async def allowed_signers(self, call: Call[Nothing]) -> bytes:
+        await self._service.head(call.params["repo"], "main")
+        return self._service.git.allowed_signers.encode()
