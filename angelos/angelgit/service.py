@@ -94,13 +94,11 @@ class AngelGit(HistoryQueries):
             journal: gets the facts.
             workspace: the directory of the working files.
             live: the rooms that are open in the running server.
-            check_config: raises `InvalidInput` for an `angelos.toml` with which no proposal could
-                be tested.
+            check_config: raises `InvalidInput` for an `angelos.toml` that cannot be used.
             git_cache: the directory of git objects; by default `git` beside the workspace.
         """
         super().__init__(database)
-        folder = git_cache or workspace.parent / "git"
-        self.git = GitSide(self._stores, revision_key, folder)
+        self.git = GitSide(self._stores, revision_key, git_cache or workspace.parent / "git")
         self._check_config = check_config
         self._live = LiveReplicas(self._stores, DocumentLog(valkey))
         self._activity = DocumentActivity(journal, clock)
@@ -122,8 +120,7 @@ class AngelGit(HistoryQueries):
         self._typed_files: set[DocumentId] = set()
         """The documents that rooms have edited since the start."""
         self._creating = asyncio.Lock()
-        self._stack = AsyncExitStack()
-        self._tasks: asyncio.TaskGroup
+        self._stack, self._tasks = AsyncExitStack(), asyncio.TaskGroup()
 
     async def __aenter__(self) -> Self:
         """Recover transactions, replay the logs, and write the working files."""
