@@ -14,6 +14,7 @@ ROOT = Path(angelos.__file__).parents[1]
 NAMES = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
 READERS = {
     "angelos/client/settings.py": "a client's address, token and data directory",
+    "angelos/cli/git.py": "what the git program inherits",
     "angelos/wiring/settings.py": "all other settings, and what children inherit",
     "angelos/node/sandbox/shim.py": "the first process of a box, which gives the program its own",
     "angelos/node/sandbox/display.py": "in a box: where its folder lies",
