@@ -23,6 +23,7 @@ from jupyter_server.auth.identity import PasswordIdentityProvider
 from jupyter_server.extension.application import ExtensionApp
 from traitlets.config import Config
 
+from angelos.adapters.host.logs import jupyter_logging
 from angelos.adapters.net import frame_loop
 from angelos.core.errors import AngelError
 from angelos.core.routes import PREFIX
@@ -64,6 +65,9 @@ class AngelExtension(ExtensionApp):
             serverapp.identity_provider_class = AngelIdentityProvider
         if serverapp.authorizer_class is AllowAllAuthorizer:
             serverapp.authorizer_class = AngelAuthorizer
+        if self.angel_settings.log.format == "json":
+            logging_config = {"logging_config": jupyter_logging("server")}
+            serverapp.update_config(Config({"Application": logging_config}))
         serverapp.update_config(jupyter_files(self.angel_settings, serverapp.config))
         serverapp.update_config(lab_extension(serverapp.config))
         try:

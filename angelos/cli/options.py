@@ -62,6 +62,22 @@ def quiet(command: Callable[..., None]) -> Callable[..., None]:
     )
 
 
+def log_format(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command that starts processes `--log-format`, as `out.log_format`."""
+
+    @click.option(
+        "--log-format",
+        type=click.Choice(["text", "json"]),
+        help="How the logs are written [env: ANGELOS_LOG_FORMAT; text].",
+    )
+    @functools.wraps(command)
+    def wrapped(*args: Any, out: Out, log_format: str | None, **kwargs: Any) -> None:
+        out.log_format = log_format or ""
+        command(*args, out=out, **kwargs)
+
+    return wrapped
+
+
 def wait(purpose: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Return a decorator that gives a command `--wait S`."""
     return click.option(

@@ -36,6 +36,8 @@ class Out:
         self.url = url
         self.token = token
         self.as_json = as_json
+        self.log_format = ""
+        """As the command line says, if it does."""
 
     def ask(self, question: Callable[[Angelos], Awaitable[T]]) -> T:
         """Return the answer of the running system."""

@@ -34,6 +34,7 @@ from angelos.core.errors import (
     from_problem,
 )
 from angelos.core.routes import MAX_BODY_BYTES, PREFIX
+from angelos.core.tracing import traceparent
 
 T = TypeVar("T")
 MAX_ANSWER_BYTES = 512_000_000
@@ -147,6 +148,8 @@ class Transport:
         if self._free is None:
             raise Unavailable("The client is not open.", hint="Use it with `async with`.")
         headers = self.headers
+        if trace := traceparent():
+            headers["traceparent"] = trace
         if body is not None:
             headers["Content-Type"] = "application/json"
         request = HTTPRequest(

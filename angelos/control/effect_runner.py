@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import nullcontext
 from typing import Any
 
 from angelos.control.config import ControlConfig
 from angelos.control.state.effects import Effect
 from angelos.core.errors import AngelError, Busy, Unavailable
+from angelos.core.tracing import current, span
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +67,9 @@ class EffectRunner:
         pause = self._config.retry_s
         while True:
             try:
-                await self._handlers[type(effect)](effect)
+                log.info("%r", effect)
+                with span(type(effect).__name__) if current().span else nullcontext():
+                    await self._handlers[type(effect)](effect)
             except (Unavailable, Busy, OSError) as error:
                 log.info("%r is retried: %s", effect, error)
             except AngelError as error:

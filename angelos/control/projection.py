@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Unpack
 
 from angelos.control.config import ControlConfig
@@ -23,6 +24,7 @@ from angelos.core.errors import AngelError, InvalidInput, Unavailable
 from angelos.core.facts import Fact, FactHeader, FactPayload
 from angelos.core.ids import START, FactId, PrincipalId, offset_key
 from angelos.core.ports import Clock, Journal
+from angelos.core.tracing import began, span_of, traced
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +57,8 @@ class Projection:
                 async for fact in self._journal.follow(self.state.offset, KINDS):
                     pause = self.config.retry_s
                     if self._fold(fact):
-                        on_effects(decide(self.state, fact))
+                        with following(fact):  # the effects are tasks of this context
+                            on_effects(decide(self.state, fact))
                     self._wake(fact.subject)
             except (AngelError, OSError) as error:
                 log.warning("The journal cannot be followed, trying again: %s", error)
@@ -92,6 +95,8 @@ class Projection:
         Raises:
             Unavailable: The journal has them but does not hand them out in time.
         """
+        for fact in facts:
+            began(fact.subject)
         offsets = await self._journal.append(facts)
         last = max(map(offset_key, offsets))
         folded = await self.until(
@@ -153,3 +158,9 @@ class Projection:
             self.state = replace(self.state, offset=fact.offset)
             return False
         return True
+
+
+def following(fact: Fact) -> AbstractContextManager[None]:
+    """Return the context of what a fact brings about: its trace, below its task or proposal."""
+    below = fact.trace and fact.subject.startswith(("task-", "prop-"))
+    return traced(fact.trace, span_of(fact.trace, fact.subject) if below else "")

@@ -36,6 +36,7 @@ from angelos.core.messages import (
 )
 from angelos.core.ports import Channel, Clock, SessionSandbox
 from angelos.core.signing import VerifyKey
+from angelos.core.tracing import traced
 from angelos.node.checkouts.pulls import Pulls
 from angelos.node.checkouts.store import Checkouts, FetchBundle
 from angelos.node.commands import inbox
@@ -209,7 +210,8 @@ class Node:
             case "finished":
                 await self._now.outbox.acknowledge(command.id)
             case "start":
-                self._jobs.start(command, self._work)
+                with traced(command.trace):  # the job is a task of this context
+                    self._jobs.start(command, self._work)
             case "running":
                 log.info("Command %s arrived again while it runs", command.id)
 

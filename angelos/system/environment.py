@@ -33,7 +33,12 @@ Nor a port for metrics, which is one node's: the server shows those of the nodes
 
 
 def server_environment(
-    data: DataDir, token: str, config: Path, identity: str = "", hub: HubSettings | None = None
+    data: DataDir,
+    token: str,
+    config: Path,
+    identity: str = "",
+    hub: HubSettings | None = None,
+    log_format: str = "text",
 ) -> dict[str, str]:
     """Return the server's whole environment; its kernels inherit it (less the token).
 
@@ -43,6 +48,7 @@ def server_environment(
         config: the folder of Jupyter's configuration.
         identity: the id of the data directory.
         hub: where the hub listens.
+        log_format: how it logs.
     """
     hub = hub or HubSettings()
     return _without(_SERVER_WITHOUT) | {
@@ -51,6 +57,7 @@ def server_environment(
         "ANGELOS_HUB_HOST": hub.host,
         "ANGELOS_HUB_NAMES": ",".join(hub.names),
         "ANGELOS_HUB_PORT": str(hub.port),
+        "ANGELOS_LOG_FORMAT": log_format,
         "ANGELOS_SUPERVISED": "1",
         "IPYTHONDIR": str(data.jupyter / "ipython"),
         "JUPYTER_CONFIG_DIR": str(config),
@@ -61,14 +68,21 @@ def server_environment(
     }
 
 
-def node_environment(identity: str = "", notify: str = "") -> dict[str, str]:
+def node_environment(
+    identity: str = "", notify: str = "", log_format: str = "text"
+) -> dict[str, str]:
     """Return the whole environment of a node on this machine.
 
     Args:
         identity: the id of the data directory.
         notify: where it gives its signs of life.
+        log_format: how it logs.
     """
-    return _without(_NODE_WITHOUT) | {IDENTITY: identity, "NOTIFY_SOCKET": notify}
+    return _without(_NODE_WITHOUT) | {
+        IDENTITY: identity,
+        "ANGELOS_LOG_FORMAT": log_format,
+        "NOTIFY_SOCKET": notify,
+    }
 
 
 def _without(prefixes: tuple[str, ...]) -> dict[str, str]:

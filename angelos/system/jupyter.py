@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from angelos.adapters.host.datadir import DataDir, write_private
+from angelos.adapters.host.logs import LogFormat, jupyter_logging
 
 _OVERRIDES = {
     "@jupyterlab/apputils-extension:notification": {
@@ -24,7 +25,7 @@ _OVERRIDES = {
 """JupyterLab's settings: do not ask whether to fetch news."""
 
 
-def configure(data: DataDir) -> Path:
+def configure(data: DataDir, log_format: LogFormat = "text") -> Path:
     """Write Jupyter's configuration into the data directory and return its folder."""
     folder = data.jupyter / "config"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -49,6 +50,8 @@ def configure(data: DataDir) -> Path:
         },
         "YDocExtension": {"document_cleanup_delay": 60},
     }
+    if log_format == "json":
+        config["Application"] = {"logging_config": jupyter_logging("server")}
     for part in _extension_config():
         for section, values in part.items():
             config.setdefault(section, {}).update(values)

@@ -83,5 +83,5 @@ class LocalNode:
             *("--role", role),
             *("--dir", str(self.folder)),
         ]
-        env = node_environment(identity, notify)
+        env = node_environment(identity, notify, self.settings.log.format)
         return Child(name, argv, env, self.settings.data.logs / f"{name}.log")

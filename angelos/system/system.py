@@ -161,8 +161,11 @@ class System:
                 f"Port {self.settings.server.port} is taken.",
                 hint="Leave --port out for a free one.",
             )
-        config = jupyter.configure(data)
-        env = server_environment(data, self._token, config, self._identity, self.settings.hub)
+        log_format = self.settings.log.format
+        config = jupyter.configure(data, log_format)
+        env = server_environment(
+            data, self._token, config, self._identity, self.settings.hub, log_format
+        )
         server = self._add(Child("server", jupyter.argv(port), env, data.logs / "server.log"))
         await self._spawn(server)
         self._file = await self._start_stores(runtime)

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from angelos.adapters.host.clock import SystemClock
+from angelos.adapters.host.logs import configure
 from angelos.adapters.host.notify import give_signs
 from angelos.adapters.identity.enrolment import Identity
 from angelos.adapters.net.websocket import connect_channel
@@ -37,7 +38,8 @@ from angelos.node.sandbox.layout import exposed, system_binds, this_interpreter
 from angelos.node.sandbox.sandbox import BubblewrapSandbox
 from angelos.node.service import Keys, Node
 from angelos.wiring.monitoring.node import NodeListener, NodeMonitor
-from angelos.wiring.settings import load_nodes, notify_socket
+from angelos.wiring.settings import LogSettings, load_log, load_nodes, notify_socket
+from angelos.wiring.tracing.export import exporting
 
 log = logging.getLogger("angelos.node")
 _FLUSH_S = 5.0
@@ -48,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a node until a signal ends it; return the exit code."""
     options = _options(argv)
     try:
-        run_node(_config(options))
+        run_node(_config(options), load_log())
     except InvalidInput as error:
         sys.stderr.write(f"angelos.node: {error}\n")
         return 2
@@ -61,17 +63,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run_node(config: NodeConfig) -> None:
+def run_node(config: NodeConfig, logs: LogSettings) -> None:
     """Run a node until a signal ends it.
+
+    Args:
+        config: The node's.
+        logs: How it logs, and whether it sends traces.
 
     Raises:
         InvalidInput: its directory cannot be used.
         Unauthenticated: the hub refuses it for good.
     """
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
-    asyncio.run(_run(config))
+    configure(logs.format, f"node/{config.name}")
+    asyncio.run(_run(config, logs))
 
 
 def config_of(
@@ -144,7 +148,7 @@ def _slots(text: str) -> int:
     return int(text)
 
 
-async def _run(config: NodeConfig) -> None:
+async def _run(config: NodeConfig, logs: LogSettings) -> None:
     readable = exposed(config.directory, (*system_binds(), *this_interpreter().binds))
     if readable:
         raise InvalidInput(
@@ -169,7 +173,8 @@ async def _run(config: NodeConfig) -> None:
         asyncio.create_task(give_signs(notify_socket()), name="signs of life"),
         asyncio.create_task(stop.wait(), name="stop"),
     )
-    await _first(*tasks)
+    async with exporting("angelos-node", config.name, wanted=logs.traces):
+        await _first(*tasks)
 
 
 async def _work(config: NodeConfig, identity: Identity, keys: Keys, clock: Clock) -> None:

@@ -73,6 +73,8 @@ from angelos.wiring.monitoring.routes import routes as monitoring_routes
 from angelos.wiring.monitoring.service import SystemMonitor, Watched
 from angelos.wiring.settings import Settings, is_wildcard
 from angelos.wiring.stores import PLANES, OpenStores
+from angelos.wiring.tracing.export import exporting
+from angelos.wiring.tracing.roads import RoadTraces
 
 log = logging.getLogger(__name__)
 SYSTEM = PrincipalId("system/server")
@@ -131,6 +133,7 @@ async def serve(
     """Yield every plane, running on these stores."""
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
+        recorder = await enter(exporting("angelos-server", "server", wanted=settings.log.traces))
         base = await _open_base(stack, settings, stores)
         journal, clock = base.journal, base.clock
         config = ControlConfig(allow_unsandboxed=settings.nodes.allow_unsandboxed)
@@ -149,6 +152,8 @@ async def serve(
         monitor = await enter(_make_monitor(base, stores, projection, hub, audit))
         routes += monitoring_routes(monitor)
         serve_hub(hub, routes, root_routes(monitor))
+        if recorder is not None:
+            await enter(RoadTraces(journal, recorder))
         await enter(_recorded(journal, clock))
         _write_server_file(settings, hub)
         yield RunningServer(

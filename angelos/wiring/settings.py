@@ -10,6 +10,9 @@ ANGELOS_ALLOW_UNSANDBOXED  1: run code without a sandbox where none can be made 
 ANGELOS_KERNEL_MEMORY_MB   memory of each of the server's kernels [4096]
 ANGELOS_UNBOXED_KERNELS    names of kernel specs, with commas, that admins may run without a box;
                            python-unboxed is Python
+ANGELOS_LOG_FORMAT         text or json: how server and nodes write their logs [text]
+OTEL_EXPORTER_OTLP_ENDPOINT
+                           send traces to this OpenTelemetry collector (needs angelos[otel])
 ANGELOS_NODE_METRICS       HOST:PORT at which `angelos node run` serves its metrics [nowhere]
 XDG_RUNTIME_DIR            where the sockets of the embedded stores lie, if it is private
 NOTIFY_SOCKET              where a node gives signs of life, as systemd's services do
@@ -38,6 +41,7 @@ from typing import Annotated, Any
 import msgspec
 
 from angelos.adapters.host.datadir import DataDir, absolute
+from angelos.adapters.host.logs import LogFormat
 from angelos.client.settings import find_data_dir
 from angelos.core.errors import InvalidInput
 
@@ -93,6 +97,14 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How many execution nodes `angelos up` runs, and a labs node with them; 0: none at all."""
 
 
+class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What processes say of their work."""
+
+    format: LogFormat = "text"
+    traces: bool = False
+    """Whether spans go to an OpenTelemetry collector."""
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """All settings of a system."""
 
@@ -103,6 +115,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     server: ServerSettings = ServerSettings()
     nodes: NodeSettings = NodeSettings()
     hub: HubSettings = HubSettings()
+    log: LogSettings = LogSettings()
 
     @property
     def data(self) -> DataDir:
@@ -117,6 +130,7 @@ def load(
     port: int = 0,
     local_nodes: int = 1,
     hub: Mapping[str, Any] | None = None,
+    log_format: str = "",
 ) -> Settings:
     """Return the settings of the environment.
 
@@ -126,6 +140,7 @@ def load(
         port: The server's port; 0 for any free one.
         local_nodes: How many execution nodes `angelos up` runs.
         hub: Settings of the hub that go before all others; empty ones do not.
+        log_format: Used instead of that of the environment.
 
     Raises:
         InvalidInput: A variable or the configuration file has an invalid value.
@@ -142,7 +157,29 @@ def load(
         server=ServerSettings(port=port, supervised=_flag(env, "ANGELOS_SUPERVISED")),
         nodes=msgspec.structs.replace(load_nodes(env), local=local_nodes),
         hub=_load_hub(env, root, {key: value for key, value in (hub or {}).items() if value}),
+        log=load_log(env, log_format),
     )
+
+
+def load_log(environ: Mapping[str, str] | None = None, log_format: str = "") -> LogSettings:
+    """Return how a process logs, and whether it sends traces.
+
+    Args:
+        environ: Read instead of `os.environ`.
+        log_format: Used instead of that of the environment.
+
+    Raises:
+        InvalidInput: The format is neither `text` nor `json`.
+    """
+    env = os.environ if environ is None else environ
+    form = (log_format or env.get("ANGELOS_LOG_FORMAT", "")).strip().lower() or "text"
+    if form not in ("text", "json"):
+        raise InvalidInput(f"ANGELOS_LOG_FORMAT must be text or json, not {form[:80]!r}.")
+    endpoint = env.get("OTEL_EXPORTER_OTLP_ENDPOINT", "") or env.get(
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", ""
+    )
+    disabled = env.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    return LogSettings(format=form, traces=bool(endpoint) and not disabled)
 
 
 def _load_hub(env: Mapping[str, str], root: Path, options: dict[str, Any]) -> HubSettings:

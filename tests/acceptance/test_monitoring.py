@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import secrets
 import ssl
 from collections import Counter
 from typing import Any
@@ -17,15 +19,31 @@ from prometheus_client.parser import text_string_to_metric_families
 from angelos.adapters.identity.enrolment import Identity
 from angelos.client import Angelos
 from angelos.core.permissions import Permission
+from angelos.core.repository import NewText
+from angelos.core.tracing import traced
+from tests.acceptance.collector import collecting
 from tests.acceptance.up_process import Up, running
 
 PATIENCE_S = 60.0
 
 
 @pytest.fixture(scope="module")
-def system(tmp_path_factory):
+def collector():
+    with collecting() as collector:
+        yield collector
+
+
+@pytest.fixture(scope="module")
+def system(tmp_path_factory, collector):
     """One running system for all of this file; three tasks have ended in it."""
-    with running(tmp_path_factory.mktemp("watched") / "data") as up:
+    folder = tmp_path_factory.mktemp("watched")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
+        patch.setenv("OTEL_BSP_SCHEDULE_DELAY", "200")
+        running_system = running(folder / "data", "--log-format", "json")
+        up = running_system.__enter__()
+    with contextlib.ExitStack() as stack:
+        stack.push(running_system)
         asyncio.run(_three_tasks(up))
         yield up
 
@@ -174,3 +192,84 @@ def test_no_page_holds_a_secret_or_what_people_wrote(system):
     body += get(f"{file.url}/readyz")[2]
     secrets = [file.token, file.valkey, file.postgres, str(system.data.root), "time.sleep"]
     assert not [secret for secret in secrets if secret in body]
+
+
+def log_lines(up: Up, name: str) -> list[dict[str, Any]]:
+    """Return the lines of a part's log; each has to be a JSON object."""
+    text = (up.data.logs / f"{name}.log").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+async def test_a_task_is_one_trace_from_request_to_result(system, collector):
+    trace, caller = secrets.token_hex(16), secrets.token_hex(8)
+    async with Angelos.connect(system.data.root) as angelos:
+        with traced(trace, caller):
+            assert (await angelos.tasks.run("print(1)")).status == "ok"
+
+    async def spans():
+        return {span.name: span for span in collector.of(trace)}
+
+    names = {
+        "POST /tasks", "PutTask", "task", "task.queued", "task.run",
+        "node.task", "node.run", "box", "node.result",
+    }  # fmt: skip
+    got = await _until(spans, lambda found: found.keys() >= names)
+    parents = {
+        "POST /tasks": caller, "task": got["POST /tasks"].span, "task.run": got["task"].span,
+        "node.task": got["task"].span, "node.run": got["node.task"].span,
+        "box": got["node.run"].span, "node.result": got["node.task"].span,
+    }  # fmt: skip
+    assert {name: got[name].parent for name in parents} == parents
+    assert got["box"].service == "angelos-node"
+    assert got["task"].service == "angelos-server"
+    assert all(got[name].ok for name in names)
+    assert 0 < got["box"].seconds <= got["node.task"].seconds
+    for part, words in (("server", "POST /tasks: 202"), ("exec1", "has ended: ok")):
+        lines = [line for line in log_lines(system, part) if line.get("trace_id") == trace]
+        assert any(words in line["event"] for line in lines), (part, lines)
+        assert {line["level"] for line in lines} == {"info"}
+
+
+async def test_a_patch_is_one_trace_from_its_edit_to_the_nodes(system, collector):
+    steps = '[pipeline]\nsteps = [{name = "text", run = ["python", "-m", "unittest"]}]\n'
+    case = "import unittest\n\nclass A(unittest.TestCase):\n    def test_a(self):\n        pass\n"
+    trace, caller = secrets.token_hex(16), secrets.token_hex(8)
+    async with Angelos.connect(system.data.root) as angelos:
+        files = {"a.txt": "one\n", "angelos.toml": steps, "test_a.py": case}
+        book = await angelos.repos.create("book", files)
+        with traced(trace, caller):
+            edit = NewText(path="a.txt", text="two\n")
+            proposal = await book.propose([edit], base="main", message="second")
+        async with asyncio.timeout(PATIENCE_S):
+            assert (await proposal.settled()).state == "promoted"
+
+    async def spans():
+        return collector.of(trace)
+
+    names = {
+        "POST /repos/{repo}/proposals", "proposal", "proposal.candidate", "proposal.tests",
+        "proposal.promote", "task", "node.task", "box", "checkout",
+    }  # fmt: skip
+
+    def one_tree(found):
+        tree = {span.span for span in found} | {caller}
+        return {span.name for span in found} >= names and {s.parent for s in found} <= tree
+
+    got = await _until(spans, one_tree)
+    one = {span.name: span for span in got}
+    assert one["proposal"].parent == one["POST /repos/{repo}/proposals"].span
+    assert one["POST /repos/{repo}/proposals"].parent == caller
+    for name in ("proposal.candidate", "proposal.tests", "proposal.promote", "checkout"):
+        assert one[name].parent == one["proposal"].span, name
+    tasks = [span for span in got if span.name == "task"]
+    assert {task.parent for task in tasks} == {one["proposal.tests"].span}
+    assert one["node.task"].parent in {task.span for task in tasks}
+    for part in ("server", "exec1"):  # where its tests ran
+        assert any(line.get("trace_id") == trace for line in log_lines(system, part)), part
+
+
+def test_what_is_no_line_of_a_log_becomes_one(system):
+    """Every line of every part is an object with a time, a level, a logger and an event."""
+    for part in ("server", "exec1", "labs1"):
+        for line in log_lines(system, part):
+            assert line.keys() >= {"time", "level", "logger", "event"}, line

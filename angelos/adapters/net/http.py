@@ -49,6 +49,7 @@ from angelos.core.policy.access import require
 from angelos.core.refusals import ANONYMOUS as UNKNOWN
 from angelos.core.refusals import RefusedCall
 from angelos.core.routes import PREFIX, Call, Route, parse_body, parse_query, render
+from angelos.core.tracing import parse_traceparent, span, traced
 
 log = logging.getLogger(__name__)
 PROBLEM = "application/problem+json"
@@ -283,12 +284,15 @@ class ProblemHandler(RequestHandler):
     """A handler that answers errors with problem documents."""
 
     _trace = ""
+    _parent = ""
     refused_by: BaseException | None = None
 
     @property
     def trace(self) -> str:
-        """The id of this request in the log."""
-        self._trace = self._trace or new_trace()
+        """The id of this request in the log: its caller's, if it says one (W3C Trace Context)."""
+        if not self._trace:
+            said = parse_traceparent(self.request.headers.get("traceparent", ""))
+            self._trace, self._parent = said.trace or new_trace(), said.span
         return self._trace
 
     @property
@@ -406,9 +410,13 @@ class RouteHandler(ProblemHandler):
         route, params = self.match
         origin = f"{self.request.protocol}://{self.request.host}"
         body = bytes(self.body)
-        result = await answer(
-            route, self.principal, params, self.query_arguments, body, origin, self.trace
-        )
+        with traced(self.trace, self._parent), span(f"{route.method} {route.path}"):
+            result = await answer(
+                route, self.principal, params, self.query_arguments, body, origin, self.trace
+            )
+            reads = route.method == "GET" and result.status < 400  # noqa: PLR2004 - RFC 9110
+            level = logging.DEBUG if reads else logging.INFO
+            log.log(level, "%s %s: %d", route.method, route.path, result.status)
         self.start(result)
         await send(self, result, self.operation)
 

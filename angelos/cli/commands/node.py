@@ -9,7 +9,7 @@ import click
 
 from angelos.cli.enrolment import join, quarantine, release, show_token, ttl
 from angelos.cli.groups import NounGroup
-from angelos.cli.options import common
+from angelos.cli.options import common, log_format
 from angelos.cli.output import Out, table
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ def join_node(out: Out, source: str, folder: str) -> None:
     help="Serve /metrics, /healthz and /readyz there [env: ANGELOS_NODE_METRICS].",
 )
 @common
+@log_format
 def run_node(
     out: Out,
     *,
@@ -87,10 +88,10 @@ def run_node(
 
     It waits for the hub as long as it takes. Exit code 1 when the hub refuses it.
     """
-    del out
     from angelos.core.errors import InvalidInput
     from angelos.core.node_profile import MAX_LABELS, is_label
     from angelos.wiring import node as wiring
+    from angelos.wiring.settings import load_log
 
     if len(labels) > MAX_LABELS or not all(map(is_label, labels)):
         raise InvalidInput(f"At most {MAX_LABELS} labels are allowed, each name or name=value.")
@@ -102,7 +103,8 @@ def run_node(
             once=once,
             allow_unsandboxed=allow_unsandboxed,
             metrics=metrics or "",
-        )
+        ),
+        load_log(log_format=out.log_format),
     )
 
 

@@ -13,7 +13,7 @@ import click
 
 from angelos.cli.endings import ending_signals
 from angelos.cli.extras import require
-from angelos.cli.options import common
+from angelos.cli.options import common, log_format
 from angelos.cli.output import FAILED, Out
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 )
 @click.option("--lab/--no-browser", default=False, help="Open JupyterLab in a browser.")
 @common
+@log_format
 def up(
     out: Out,
     *,
@@ -64,6 +65,7 @@ def up(
 
     With --json each step is one line {"event", "seconds", ...}; `ready` comes when everything runs.
     """
+    from angelos.adapters.host.logs import configure
     from angelos.wiring.settings import load
 
     require("server")
@@ -72,7 +74,10 @@ def up(
         port=port or 0,
         local_nodes=nodes,
         hub={"host": hub_host, "port": hub_port, "names": hub_names},
+        log_format=out.log_format,
     )
+    if settings.log.format == "json":
+        configure(settings.log.format, "up")
     sys.exit(asyncio.run(_up(settings, _Teller(out), lab=lab)))
 
 

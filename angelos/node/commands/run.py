@@ -12,6 +12,7 @@ from angelos.core.ids import TaskId
 from angelos.core.messages import RunTask, Status
 from angelos.core.ports import Clock
 from angelos.core.runs import EvidenceSource
+from angelos.core.tracing import span, span_of, traced
 from angelos.node.commands.attempts import Attempts
 from angelos.node.commands.facts import FactOrigin, code_of
 from angelos.node.commands.jobs import Job, Jobs, StopReason
@@ -47,9 +48,14 @@ class RunHandler:
         if job.refusal is not None and self._jobs.of_task(task.task):
             raise job.refusal  # reported as the task's end, it would end another command's task
         job.task = task.task
-        result = await self._result(job, task)
-        job.finished = True
-        await self._finish(self._outbox.origin(job.command), task.task, result)
+        log.info("Task %s has arrived", task.task)
+        trace = job.command.trace
+        with traced(trace, span_of(trace, task.task)), span("node.task", task=task.task):
+            result = await self._result(job, task)
+            job.finished = True
+            with span("node.result", status=result.status):
+                await self._finish(self._outbox.origin(job.command), task.task, result)
+        log.info("Task %s has ended: %s", task.task, result.status)
 
     async def report_unseen(self, origin: FactOrigin, task: TaskId, reason: StopReason) -> None:
         """Report the end of a task whose command was cancelled before it arrived."""
@@ -72,7 +78,8 @@ class RunHandler:
         try:
             job.allowed()
             async with self._slots.hold(job.command.deadline):
-                return await self._runner.run(task, started, report, output)
+                with span("node.run", tier=self._runner.tier):
+                    return await self._runner.run(task, started, report, output)
         except asyncio.CancelledError:
             reason = job.take_stop()
             if reason is None:

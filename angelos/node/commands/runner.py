@@ -26,6 +26,7 @@ from angelos.core.ports import SessionSandbox
 from angelos.core.run_session import run_session
 from angelos.core.runs import EvidenceSource, Exit, Output, RunSpec
 from angelos.core.task_files import INPUTS
+from angelos.core.tracing import span
 from angelos.node.checkouts.store import Checkouts
 from angelos.node.commands.output import OutputBuffer
 from angelos.node.files.inputs import Inputs
@@ -171,21 +172,22 @@ class Runner:
         news, room, over = asyncio.Event(), asyncio.Event(), asyncio.Event()
         end: Exit | None = None
         try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(_report_output(output, report, news, room, over))
-                async with aclosing(cast("Any", run)) as events:
-                    async for event in events:
-                        if isinstance(event, Exit):
-                            end = event
-                            continue
-                        output.add(event.stream, event.data)
-                        news.set()
-                        if output.full:  # a slow hub slows the program down, not the node's memory
-                            room.clear()
-                            await room.wait()
-                output.end()
-                over.set()
-                news.set()
+            with span("box"):
+                async with asyncio.TaskGroup() as group:
+                    group.create_task(_report_output(output, report, news, room, over))
+                    async with aclosing(cast("Any", run)) as events:
+                        async for event in events:
+                            if isinstance(event, Exit):
+                                end = event
+                                continue
+                            output.add(event.stream, event.data)
+                            news.set()
+                            if output.full:  # a slow hub slows the program down
+                                room.clear()
+                                await room.wait()
+                    output.end()
+                    over.set()
+                    news.set()
         except ExceptionGroup as group:
             if (error := first_of(group)) is None:
                 raise
