@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Callable
 from enum import StrEnum
 
 import msgspec
@@ -165,22 +166,39 @@ def check_envelope(envelope: RoutedEnvelope) -> None:
         InvalidInput: A field of the header has the wrong form; `extra["field"]` names it.
         TooLarge: The body has more than `MAX_BODY_BYTES`.
     """
-    header = envelope.header
-    deadline = header.deadline
-    rules = {
-        "id": bool(_ID.fullmatch(header.id)),
-        "source": is_principal(header.source),
-        "destination": is_principal(header.destination),
-        "sequence": 0 < header.sequence < 2**53,
-        "codec": bool(_CODEC.fullmatch(header.codec)),
-        "deadline": deadline is None or (math.isfinite(deadline) and deadline > 0),
-        "trace": len(header.trace.encode(errors="replace")) <= MAX_TRACE_BYTES
-        and header.trace.isprintable(),
-    }
-    if broken := next((name for name, holds in rules.items() if not holds), ""):
+    if broken := _broken_field(envelope.header):
         raise InvalidInput(f"An envelope's {broken} has the wrong form.", field=broken)
     if len(envelope.body) > MAX_BODY_BYTES:
         raise TooLarge(
             f"A body has at most {MAX_BODY_BYTES} bytes, not {len(envelope.body)}.",
             hint="Put large content into a repository and send its hash.",
         )
+
+
+def _broken_field(header: EnvelopeHeader) -> str:
+    """Return the name of a field that has the wrong form, empty if there is none."""
+    for name, holds in _RULES.items():
+        if not holds(header):
+            return name
+    return ""
+
+
+def _is_deadline(deadline: float | None) -> bool:
+    return deadline is None or (math.isfinite(deadline) and deadline > 0)
+
+
+def _is_trace(trace: str) -> bool:
+    return not trace or (
+        len(trace.encode(errors="replace")) <= MAX_TRACE_BYTES and trace.isprintable()
+    )
+
+
+_RULES: dict[str, Callable[[EnvelopeHeader], object]] = {
+    "id": lambda header: _ID.fullmatch(header.id),
+    "source": lambda header: is_principal(header.source),
+    "destination": lambda header: is_principal(header.destination),
+    "sequence": lambda header: 0 < header.sequence < 2**53,
+    "codec": lambda header: _CODEC.fullmatch(header.codec),
+    "deadline": lambda header: _is_deadline(header.deadline),
+    "trace": lambda header: _is_trace(header.trace),
+}

@@ -68,7 +68,7 @@ class QueueConsumer:
 
     async def _send(self, dispatch: Dispatch) -> None:
         try:
-            await self._link.send([dispatch])
+            await self._link.send((dispatch,), more=True)
         except TooLarge as error:  # `put` refuses what no frame holds: another writer put it
             assert self._token is not None  # noqa: S101 - claimed by `run`
             self._open.discard(Offset(dispatch.position))

@@ -218,7 +218,7 @@ class BenchHub:
 
         async def put() -> None:
             for start in range(0, count, _TOGETHER):
-                await asyncio.gather(*map(queue.put, envelopes[start : start + _TOGETHER]))
+                await asyncio.gather(*map(queue.submit, envelopes[start : start + _TOGETHER]))
 
         async def work() -> None:
             done = 0

@@ -63,14 +63,18 @@ class Link:
         self._taken: tuple[int, int] | None = None
         self._news = asyncio.Event()
         self._room = asyncio.Event()
-        self._flushing: asyncio.TimerHandle | None = None
+        self._flushing: asyncio.Handle | None = None
 
     # -- core.ports.Channel ------------------------------------------------------------------
 
-    async def send(self, batch: Sequence[Item]) -> None:
+    async def send(self, batch: Sequence[Item], *, more: bool = False) -> None:
         """Queue items; waits while a whole window is unacknowledged.
 
         They survive lost connections.
+
+        Args:
+            batch: The items.
+            more: Others may follow in this turn of the event loop, and leave with them.
 
         Raises:
             TooLarge: no frame can hold an item.
@@ -83,14 +87,18 @@ class Link:
                 self._room.clear()
                 await self._room.wait()
                 self._check()
-        self._flush_soon()
+        self._flush_soon(more=more)
 
-    def _flush_soon(self) -> None:
+    def _flush_soon(self, *, more: bool) -> None:
         """Transmit at once if nothing is on its way, else with what comes within a millisecond."""
-        if not self.machine.in_flight:
-            self._flush()
-        elif self._flushing is None:
+        if self._flushing is not None:
+            return
+        if self.machine.in_flight:
             self._flushing = asyncio.get_running_loop().call_later(_FLUSH_S, self._flush)
+        elif more:
+            self._flushing = asyncio.get_running_loop().call_soon(self._flush)
+        else:
+            self._flush()
 
     def _flush(self) -> None:
         if self._flushing is not None:

@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from angelos.core.envelopes import Lane, RoutedEnvelope
 from angelos.core.ids import Offset, PrincipalId, offset_key
 
@@ -25,8 +27,7 @@ Sender = tuple[PrincipalId, Lane]
 """Within one, order is kept."""
 
 
-@dataclass(frozen=True)
-class Row:
+class Row(msgspec.Struct, frozen=True):
     """One envelope of the store."""
 
     position: Offset

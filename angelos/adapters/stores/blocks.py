@@ -5,7 +5,8 @@ appended together share entries. The entry `<ms>-<s>` holds up to `MOST` facts i
 index i has the offset `<ms>-<512 * s + i>`, so the entry of an offset needs no look-up.
 
     b    the facts, as one MessagePack array
-    c    its CRC-32
+    k    their kinds, so that whoever wants none of them need not decode them
+    c    the CRC-32 of both
     e    the offset of the last fact before it that does not last
     n    how many facts were appended before it
 
@@ -49,18 +50,19 @@ def split(facts: Sequence[Fact]) -> Iterator[Sequence[Fact]]:
     yield bare[start:]
 
 
-def write_block(facts: Sequence[Fact]) -> tuple[bytes, int, int]:
-    """Return the body of an entry, its checksum, and the index of the last that does not last.
+def write_block(facts: Sequence[Fact]) -> tuple[bytes, bytes, int, int]:
+    """Return the body of an entry, kinds, checksum, and the index of the last that does not last.
 
     The index is -1 if all last. None of the facts has an offset.
     """
     body = _encode(facts)
+    names = [fact.kind for fact in facts]
+    different = {*names}
+    kinds = " ".join(sorted(different)).encode()
     ephemeral = -1
-    for index in range(len(facts) - 1, -1, -1):
-        if facts[index].kind in EPHEMERAL:
-            ephemeral = index
-            break
-    return body, checksum(body), ephemeral
+    if not different.isdisjoint(EPHEMERAL):
+        ephemeral = max(index for index, kind in enumerate(names) if kind in EPHEMERAL)
+    return body, kinds, checksum(body, kinds), ephemeral
 
 
 def read_block(entry: bytes, words: Sequence[bytes]) -> list[Fact]:
@@ -70,11 +72,10 @@ def read_block(entry: bytes, words: Sequence[bytes]) -> list[Fact]:
         InvalidInput: It is damaged, or of another writer.
     """
     fields = fields_of(words)
-    body = fields.get(b"b", b"")
-    if fields.get(b"c") != b"%d" % checksum(body):
+    if not _is_whole(fields):
         raise InvalidInput("Its checksum does not fit: it is damaged, or of another writer.")
     try:
-        facts = _decode(body)
+        facts = _decode(fields[b"b"])
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise InvalidInput(f"It holds no facts: {error}") from error
     if not 0 < len(facts) <= NUMBERS:
@@ -82,6 +83,19 @@ def read_block(entry: bytes, words: Sequence[bytes]) -> list[Fact]:
     for fact, offset in zip(facts, offsets_in(entry, len(facts)), strict=True):
         msgspec.structs.force_setattr(fact, "offset", offset)  # just decoded, nobody else's yet
     return facts
+
+
+def kinds_of(words: Sequence[bytes]) -> frozenset[str] | None:
+    """Return the kinds of the facts of an entry; None if it is damaged or of another writer."""
+    fields = fields_of(words)
+    if not _is_whole(fields):
+        return None
+    return frozenset(fields[b"k"].decode(errors="replace").split(" "))
+
+
+def _is_whole(fields: dict[bytes, bytes]) -> bool:
+    body, kinds = fields.get(b"b", b""), fields.get(b"k")
+    return kinds is not None and fields.get(b"c") == b"%d" % checksum(body, kinds)
 
 
 def number_of(words: Sequence[bytes]) -> int | None:

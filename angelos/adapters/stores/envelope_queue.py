@@ -58,6 +58,7 @@ _PAGE = 128
 _PAGE_BYTES = 1024 * 1024
 _PUT_BYTES = _PAGE_BYTES // 128
 """What an empty envelope weighs, so that at most 128 are put at once."""
+_NAMES = (b"h", b"b", b"c")
 _encode_header = msgspec.msgpack.Encoder().encode
 _decode_header = msgspec.msgpack.Decoder(EnvelopeHeader).decode
 
@@ -76,9 +77,7 @@ class _Put:
             checksum(encoded, envelope.body),
         )
         self.size = _PUT_BYTES + len(envelope.body)
-        self.answer: asyncio.Future[tuple[bytes, int, int]] = (
-            asyncio.get_running_loop().create_future()
-        )
+        self.receipt: asyncio.Future[PutReceipt] = asyncio.get_running_loop().create_future()
 
 
 class ValkeyEnvelopeQueue:
@@ -112,6 +111,10 @@ class ValkeyEnvelopeQueue:
 
     async def put(self, envelope: RoutedEnvelope) -> PutReceipt:
         """Take an envelope durably."""
+        return await self.submit(envelope)
+
+    def submit(self, envelope: RoutedEnvelope) -> asyncio.Future[PutReceipt]:
+        """Take an envelope in the order of these calls; the result is done when it is durable."""
         check_envelope(envelope)
         put = _Put(envelope)
         route = (envelope.header.destination, envelope.header.lane)
@@ -121,15 +124,7 @@ class ValkeyEnvelopeQueue:
                 self._put, lambda one: one.size, _PAGE_BYTES, 1, lambda: self._puts.pop(route, None)
             )
         puts.add(put)
-        position, duplicate, dropped = await put.answer
-        if not position:
-            raise _busy(envelope.header, self._capacity)
-        return PutReceipt(
-            id=envelope.header.id,
-            position=Offset(position.decode()),
-            duplicate=bool(duplicate),
-            dropped=dropped,
-        )
+        return put.receipt
 
     async def _put(self, puts: list[_Put]) -> None:
         """Put envelopes of one destination and lane in one script."""
@@ -153,12 +148,22 @@ class ValkeyEnvelopeQueue:
             )
         except Exception as error:  # noqa: BLE001 - every caller gets it
             for put in puts:
-                if not put.answer.done():
-                    put.answer.set_exception(error)
+                if not put.receipt.done():
+                    put.receipt.set_exception(error)
             return
-        for put, answer in zip(puts, answers, strict=True):
-            if not put.answer.done():
-                put.answer.set_result(answer)
+        for put, (position, duplicate, dropped) in zip(puts, answers, strict=True):
+            if put.receipt.done():
+                continue
+            if position:
+                receipt = PutReceipt(
+                    id=put.envelope.header.id,
+                    position=Offset(position.decode()),
+                    duplicate=bool(duplicate),
+                    dropped=dropped,
+                )
+                put.receipt.set_result(receipt)
+            else:
+                put.receipt.set_exception(_busy(put.envelope.header, self._capacity))
 
     async def remove(
         self, destination: PrincipalId, source: PrincipalId, ids: Collection[str]
@@ -536,9 +541,12 @@ def _unique(source: PrincipalId, id: str) -> str:  # noqa: A002 - the header's o
 
 
 def _envelope(words: Sequence[bytes], lane: Lane, destination: str) -> RoutedEnvelope:
-    fields = fields_of(words)
-    header, body = fields.get(b"h", b""), fields.get(b"b", b"")
-    if fields.get(b"c") != b"%d" % checksum(header, body):
+    if len(words) == len(_NAMES) * 2 and tuple(words[::2]) == _NAMES:
+        header, body, stated = words[1::2]
+    else:
+        fields = fields_of(words)
+        header, body, stated = (fields.get(name, b"") for name in _NAMES)
+    if stated != b"%d" % checksum(header, body):
         raise InvalidInput("Its checksum does not fit: it is damaged, or of another writer.")
     try:
         decoded = _decode_header(header)

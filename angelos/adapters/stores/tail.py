@@ -1,7 +1,8 @@
 """The end of the journal, read once in a process for all who follow it.
 
-One connection waits for new entries; a bounded ring keeps the newest, decoded once. A follower
-that is within the ring costs no command at all; one that is behind it reads pages until it is.
+One connection waits for new entries; a bounded ring keeps the newest, each decoded once and only
+if a follower wants one of its kinds. A follower that is within the ring costs no command at all;
+one that is behind it reads pages until it is.
 
     tail = Tail(client, "{journal}", decode)
     async with tail.joined(kinds, subject) as follower:
@@ -19,7 +20,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
-from angelos.adapters.stores.blocks import Key, behind, entry_key, offset_in
+from angelos.adapters.stores.blocks import Key, behind, entry_key, kinds_of, offset_in
 from angelos.adapters.stores.pipeline import CommandPipeline, StoreError
 from angelos.adapters.stores.streams import BACKOFF_S, PAGE, Client, matches
 from angelos.core.errors import Unavailable
@@ -28,8 +29,8 @@ from angelos.core.ids import START, Offset, offset_key
 
 log = logging.getLogger(__name__)
 RING = 8_192
-"""How many facts the ring keeps."""
-RING_BYTES = 32 * 1024 * 1024
+"""How many blocks the ring keeps."""
+RING_BYTES = 8 * 1024 * 1024
 _BLOCK_MS = 5_000
 _PATIENCE_S = 15.0
 _BUSY_S, _GATHER_S = 0.005, 0.001
@@ -38,8 +39,37 @@ Rows = list[tuple[bytes, list[bytes]]]
 Decode = Callable[[Rows], Awaitable[list[Fact]]]
 
 
+class Block:
+    """An entry of the journal, decoded when the first reader wants one of its kinds.
+
+    Args:
+        entry: Its id.
+        words: Its fields.
+        decode: Returns the facts of rows, and sets aside what cannot be read.
+    """
+
+    def __init__(self, entry: bytes, words: list[bytes], decode: Decode) -> None:
+        self.entry = entry
+        self.size = sum(map(len, words))
+        self._words = words
+        self._decode = decode
+        self._kinds = kinds_of(words)
+        self._facts: list[Fact] | None = None
+
+    def concerns(self, kinds: Collection[str]) -> bool:
+        """Return whether it may hold a fact of these kinds, all if empty; damage is everybody's."""
+        return not kinds or self._kinds is None or not self._kinds.isdisjoint(kinds)
+
+    async def facts(self) -> list[Fact]:
+        """Return its facts, which all readers share."""
+        if self._facts is None:
+            self._facts = await self._decode([(self.entry, self._words)])
+            self._words = []
+        return self._facts
+
+
 class Ring:
-    """The newest facts by number; what is taken out at its beginning keeps its number.
+    """The newest blocks by number; what is taken out at its beginning keeps its number.
 
     >>> ring = Ring((0, 0), most=2)
     >>> ring.end
@@ -48,45 +78,47 @@ class Ring:
 
     def __init__(self, floor: Key, most: int = RING, most_bytes: int = RING_BYTES) -> None:
         self.floor = floor
-        """The offset before the first fact: every later fact is in the ring, or not read yet."""
+        """The offset before the first block: every later fact is in the ring, or not read yet."""
         self.first = 0
         self._most, self._most_bytes = most, most_bytes
-        self._facts: list[Fact] = []
+        self._blocks: list[Block] = []
         self._bytes = 0
 
     @property
     def end(self) -> int:
-        """The number of the next fact."""
-        return self.first + len(self._facts)
+        """The number of the next block."""
+        return self.first + len(self._blocks)
 
-    def add(self, facts: list[Fact]) -> None:
-        """Put facts at the end and drop the oldest over the bounds."""
-        self._facts += facts
-        self._bytes += sum(len(fact.data) for fact in facts)
-        over = max(0, len(self._facts) - self._most)
-        size = self._bytes - sum(len(fact.data) for fact in self._facts[:over])
-        while size > self._most_bytes and over < len(self._facts):
-            size -= len(self._facts[over].data)
+    def add(self, blocks: list[Block]) -> None:
+        """Put blocks at the end and drop the oldest over the bounds."""
+        self._blocks += blocks
+        self._bytes += sum(block.size for block in blocks)
+        over = max(0, len(self._blocks) - self._most)
+        size = self._bytes - sum(block.size for block in self._blocks[:over])
+        while size > self._most_bytes and over < len(self._blocks):
+            size -= self._blocks[over].size
             over += 1
         if over:
-            self.floor = offset_key(self._facts[over - 1].offset)
+            self.floor = offset_key(behind(self._blocks[over - 1].entry))
             self.first += over
-            del self._facts[:over]
+            del self._blocks[:over]
         self._bytes = size
 
     def restart(self, floor: Key) -> None:
-        """Forget every fact: some behind them are missing."""
+        """Forget every block: some behind them are missing."""
         self.first = self.end
-        self._facts.clear()
+        self._blocks.clear()
         self._bytes, self.floor = 0, floor
 
     def number_after(self, key: Key) -> int:
-        """Return the number of the first fact after an offset that the ring covers."""
-        return self.first + bisect_right(self._facts, key, key=lambda f: offset_key(f.offset))
+        """Return the number of the first block with a fact after an offset that is covered."""
+        return self.first + bisect_right(
+            self._blocks, key, key=lambda block: offset_key(behind(block.entry))
+        )
 
-    def since(self, number: int) -> list[Fact]:
-        """Return the facts from this number on."""
-        return self._facts[number - self.first :]
+    def since(self, number: int) -> list[Block]:
+        """Return the blocks from this number on."""
+        return self._blocks[number - self.first :]
 
 
 class Follower:
@@ -96,18 +128,20 @@ class Follower:
         self._ring = ring
         self._kinds, self._subject = kinds, subject
         self._number = -1
+        self._after: Key = (0, 0)
         self._news = asyncio.Event()
 
     def start(self, after: Offset) -> None:
         """Begin behind an offset that the ring covers."""
-        self._number = self._ring.number_after(offset_key(after))
+        self._after = offset_key(after)
+        self._number = self._ring.number_after(self._after)
         self._news.set()
 
-    def notice(self, fresh: list[Fact]) -> None:
-        """Wake up if one of the newest facts passes the filters, else go past them."""
+    def notice(self, fresh: list[Block]) -> None:
+        """Wake up if one of the newest blocks concerns this reader, else go past them."""
         if self._number < 0 or self._news.is_set():
             return
-        if any(matches(fact, self._kinds, self._subject) for fact in fresh):
+        if any(block.concerns(self._kinds) for block in fresh):
             self._news.set()
         else:
             self._number = self._ring.end
@@ -123,9 +157,16 @@ class Follower:
             self._news.clear()
             if self._number < self._ring.first:
                 return None
-            facts = self._ring.since(self._number)
+            blocks = self._ring.since(self._number)
             self._number = self._ring.end
-            chosen = [fact for fact in facts if matches(fact, self._kinds, self._subject)]
+            chosen: list[Fact] = []
+            for block in blocks:
+                if block.concerns(self._kinds):
+                    facts = await block.facts()
+                    chosen += [fact for fact in facts if matches(fact, self._kinds, self._subject)]
+            if self._after != (0, 0):  # the first block may begin before it
+                chosen = [fact for fact in chosen if offset_key(fact.offset) > self._after]
+                self._after = (0, 0)
             if chosen:
                 return chosen
 
@@ -197,7 +238,7 @@ class Tail:
                     for follower in self._followers:
                         follower.wake()
                 position = rows[-1][0].decode()
-                fresh = await self._decode(rows)
+                fresh = [Block(entry, words, self._decode) for entry, words in rows]
                 self._ring.add(fresh)
                 for follower in self._followers:
                     follower.notice(fresh)

@@ -72,39 +72,39 @@ IDS_REMEMBERED = 65_536
 """At least this many of the newest ids are kept, at most twice as many."""
 
 # KEYS: stream, ids, older ids, meta. ARGV: ids remembered, how many blocks; then for each block how
-# many facts, body, checksum, index of the last that does not last (or -1), and the ids. Returns {0,
-# the entry of each block}; or, if some were appended before, {1, for each fact its offset or ''},
-# and appends nothing.
+# many facts, body, kinds, checksum, index of the last that does not last (or -1), and the ids.
+# Returns {0, the entry of each block}; or, if some were appended before, {1, for each fact its
+# offset or ''}, and appends nothing.
 _APPEND = Script("""
 local at, repeats, offsets = 3, 0, {}
 for _ = 1, tonumber(ARGV[2]) do
   local count = tonumber(ARGV[at])
-  local new = redis.call('HMGET', KEYS[2], unpack(ARGV, at + 4, at + 3 + count))
-  local old = redis.call('HMGET', KEYS[3], unpack(ARGV, at + 4, at + 3 + count))
+  local new = redis.call('HMGET', KEYS[2], unpack(ARGV, at + 5, at + 4 + count))
+  local old = redis.call('HMGET', KEYS[3], unpack(ARGV, at + 5, at + 4 + count))
   for i = 1, count do
     local offset = new[i] or old[i] or ''
     if offset ~= '' then repeats = 1 end
     offsets[#offsets + 1] = offset
   end
-  at = at + 4 + count
+  at = at + 5 + count
 end
 if repeats == 1 then return {1, offsets} end
 local meta = redis.call('HMGET', KEYS[4], 'ephemeral', 'count')
 local last, total, newest, entries = meta[1] or '0-0', tonumber(meta[2] or '0'), '', {}
 at = 3
 for block = 1, tonumber(ARGV[2]) do
-  local count, ephemeral = tonumber(ARGV[at]), tonumber(ARGV[at + 3])
-  local entry = redis.call('XADD', KEYS[1], '*', 'b', ARGV[at + 1], 'c', ARGV[at + 2], 'e', last,
-    'n', string.format('%.0f', total))
+  local count, ephemeral = tonumber(ARGV[at]), tonumber(ARGV[at + 4])
+  local entry = redis.call('XADD', KEYS[1], '*', 'b', ARGV[at + 1], 'k', ARGV[at + 2],
+    'c', ARGV[at + 3], 'e', last, 'n', string.format('%.0f', total))
   local ms, number = string.match(entry, '^(%d+%-)(%d+)$')
   local first, fresh = tonumber(number) * 512, {}
   for i = 0, count - 1 do
     newest = ms .. string.format('%d', first + i)
-    fresh[2 * i + 1], fresh[2 * i + 2] = ARGV[at + 4 + i], newest
+    fresh[2 * i + 1], fresh[2 * i + 2] = ARGV[at + 5 + i], newest
   end
   redis.call('HSET', KEYS[2], unpack(fresh))
   if ephemeral >= 0 then last = ms .. string.format('%d', first + ephemeral) end
-  entries[block], total, at = entry, total + count, at + 4 + count
+  entries[block], total, at = entry, total + count, at + 5 + count
 end
 redis.call('HSET', KEYS[4], 'ephemeral', last, 'count', string.format('%.0f', total),
   'newest', newest)

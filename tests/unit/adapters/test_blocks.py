@@ -11,6 +11,7 @@ from angelos.adapters.stores.blocks import (
     NUMBERS,
     behind,
     entry_of,
+    kinds_of,
     last_of,
     number_of,
     offset_in,
@@ -26,8 +27,8 @@ from angelos.testing import make_fact
 
 
 def words(facts, **others):
-    body, sum_, _ = write_block(facts)
-    fields = {"b": body, "c": b"%d" % sum_, "e": b"0-0", "n": b"12"} | others
+    body, kinds, sum_, _ = write_block(facts)
+    fields = {"b": body, "k": kinds, "c": b"%d" % sum_, "e": b"0-0", "n": b"12"} | others
     return [word for name, value in fields.items() for word in (name.encode(), value)]
 
 
@@ -68,8 +69,8 @@ def test_an_offset_of_elsewhere_is_no_part_of_a_block():
 
 def test_the_last_that_does_not_last_is_named():
     lasting, passing = some(1), some(1, "task.output")
-    assert write_block(lasting + passing + lasting)[2] == 1
-    assert write_block(lasting)[2] == -1
+    assert write_block(lasting + passing + lasting)[3] == 1
+    assert write_block(lasting)[3] == -1
 
 
 @pytest.mark.parametrize(
@@ -80,12 +81,19 @@ def test_the_last_that_does_not_last_is_named():
         {"b": b"\x90", "c": b"1"},
         {"b": b""},
         {"c": b""},
+        {"k": b"task.accepted"},
     ],
 )
 def test_what_is_no_block_is_refused(others):
     with pytest.raises(InvalidInput):
         read_block(b"1-0", words(some(2), **others))
     assert last_of(b"1-0", words(some(2), **others)) == behind(b"1-0")
+
+
+def test_a_block_names_its_kinds_and_damage_has_none():
+    facts = some(2) + some(1, "task.output")
+    assert kinds_of(words(facts)) == {"task.finished", "task.output"}
+    assert kinds_of(words(facts, k=b"task.finished")) is None
 
 
 @pytest.mark.parametrize("number", [b"", b"-1", b"1.5", b"\x81\xa2id\x01"])
