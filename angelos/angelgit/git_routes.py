@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from angelos.angelgit.git.service import MAX_BUNDLE_BYTES
+from angelos.core.history import GitImported
 from angelos.core.permissions import Permission
 from angelos.core.routes import Call, Nothing, Route
 
@@ -38,6 +40,18 @@ def git_routes(service: AngelGit) -> list[Route]:
             media_type="text/plain",
             summary="The file by which git verifies this repository's commits",
         ),
+        Route(
+            "POST",
+            "/git-imports",
+            Permission.repositories_create,
+            api.import_history,
+            request=bytes,
+            response=GitImported,
+            status=201,
+            query=("name",),
+            max_body=MAX_BUNDLE_BYTES,
+            summary="Import a git bundle, with its history, as a new repository",
+        ),
     ]
 
 
@@ -48,6 +62,22 @@ class _GitApi:
     async def bundle(self, call: Call[Nothing]) -> bytes:
         return await self._service.git.bundle(call.params["repo"])
 
+    async def import_history(self, call: Call[bytes]) -> GitImported:
+        name = call.query.get("name", "")
+        imported = await self._service.import_history(name, call.body, call.principal.id)
+        return GitImported(
+            name=name,
+            dev=await self._service.head(name, "dev"),
+            main=await self._service.head(name, "main"),
+            head=imported.head,
+            references=len(imported.refs),
+            renamed=tuple((_text(old), _text(new)) for old, new in imported.renamed.items()),
+        )
+
     async def allowed_signers(self, call: Call[Nothing]) -> bytes:
         await self._service.head(call.params["repo"], "main")
         return self._service.git.allowed_signers.encode()
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "backslashreplace")

@@ -21,6 +21,7 @@ from redis.asyncio import Redis
 from angelos.adapters.stores.postgres import Database
 from angelos.angelgit.changes.branches import OwnBranches
 from angelos.angelgit.changes.commits import CommitText, CommitWriter
+from angelos.angelgit.changes.graph import CommitGraph
 from angelos.angelgit.changes.history import HistoryQueries
 from angelos.angelgit.changes.importing import (
     CheckConfig,
@@ -35,10 +36,12 @@ from angelos.angelgit.changes.proposals import DevProposals
 from angelos.angelgit.changes.resting import LiveCommits
 from angelos.angelgit.changes.transactions import Transactions
 from angelos.angelgit.documents import crdt
+from angelos.angelgit.git.importing import ImportedHistory, store_files
 from angelos.angelgit.git.service import GitSide
 from angelos.angelgit.storage.live import LiveReplicas
 from angelos.angelgit.storage.log import DocumentLog
-from angelos.angelgit.storage.models import AdvanceCause, check_name
+from angelos.angelgit.storage.models import AdvanceCause, DocumentRow, check_name
+from angelos.angelgit.storage.store import Store
 from angelos.angelgit.worktree.activity import DocumentActivity
 from angelos.angelgit.worktree.files import WorkingFiles
 from angelos.angelgit.worktree.writer import WorktreeWriter
@@ -261,6 +264,80 @@ class AngelGit(HistoryQueries):
             await store.check_free(check_name(repo))
         imported = await asyncio.to_thread(import_files, repo, files, self._check_config)
         return await self._run_to_end(self._create(repo, imported, author, message))
+
+    async def import_history(
+        self, repo: str, bundle: bytes, author: PrincipalId
+    ) -> ImportedHistory:
+        """Import a git repository with its whole history; its head is `main` and `dev`.
+
+        Args:
+            repo: the name of the new repository.
+            bundle: a whole git bundle.
+            author: the principal who imports it.
+
+        Raises:
+            Conflict: the name is taken.
+            InvalidInput: it is no bundle, or is broken, or its configuration is wrong.
+            Refused: something cannot be kept; the message names it, and nothing was imported.
+            TooLarge: it is over a bound.
+        """
+        async with self._stores.begin() as store:
+            await store.check_free(check_name(repo))
+        imported = await self.git.read_bundle(repo, bundle, self._check_config)
+        await self._run_to_end(self._create_from_git(repo, imported, author))
+        return imported
+
+    async def _create_from_git(
+        self, repo: str, imported: ImportedHistory, author: PrincipalId
+    ) -> None:
+        tree = imported.tree
+        async with (
+            self._creating,
+            self._transactions.branch_lock(repo),
+            self._stores.begin() as store,
+        ):
+            await store.add_repo(repo)
+            await store.git.add_pack(repo, imported.pack)
+            for name, identifier in imported.refs.items():
+                await store.git.put_ref(repo, name, identifier)
+            root = await store_files(store, tree)
+            text = CommitText((author,), imported.commit.message)
+            signed = self._commits.sign(repo, (), root, text, imported.head)
+            await store.add_commit(repo, signed)
+            await store.git.add_commits(repo, [(signed.revision, imported.head, None)])
+            if tree.changed:
+                await store.add_to_main(repo, signed.revision)
+                root = await store.update_tree(root, tree.changed)
+                text = CommitText((author,), "Write notebooks in the form in which they are kept")
+                signed = self._commits.sign(repo, (signed.revision,), root, text)
+                await store.add_commit(repo, signed)
+            await self._add_first(store, repo, signed.revision, tree.rows, author)
+        self._live.index.update(repo, [row for row, _ in tree.rows])
+        await self._write_files(repo)
+        await self._outbox.flush()
+
+    async def _add_first(
+        self,
+        store: Store,
+        repo: str,
+        revision: Revision,
+        rows: Sequence[tuple[DocumentRow, bytes]],
+        author: PrincipalId,
+    ) -> None:
+        """Add the documents and branches of a new repository."""
+        await store.add_documents(rows)
+        await store.add_writers(
+            (row.id, client, author) for row, state in rows for client in crdt.clients_of(state)
+        )
+        await store.add_to_main(repo, revision)
+        for branch in _BRANCHES:
+            await store.set_branch(repo, branch, revision)
+            cause = AdvanceCause.created
+            fact = self._commits.branch_fact(repo, branch, None, revision, cause, author)
+            await store.add_facts([fact])
+
+    async def _graph(self, store: Store, repo: str) -> CommitGraph:
+        return CommitGraph(store, repo, await self.git.history(store, repo))
 
     async def propose(
         self,
@@ -585,18 +662,7 @@ class AngelGit(HistoryQueries):
             signed = self._commits.sign(repo, (), tree, CommitText((author,), message))
             revision = signed.revision
             await store.add_commit(repo, signed)
-            await store.add_documents(imported.rows)
-            await store.add_writers(
-                (row.id, client, author)
-                for row, state in imported.rows
-                for client in crdt.clients_of(state)
-            )
-            await store.add_to_main(repo, revision)
-            for branch in _BRANCHES:
-                await store.set_branch(repo, branch, revision)
-                cause = AdvanceCause.created
-                fact = self._commits.branch_fact(repo, branch, None, revision, cause, author)
-                await store.add_facts([fact])
+            await self._add_first(store, repo, revision, imported.rows, author)
         self._live.index.update(repo, [row for row, _ in imported.rows])
         await self._write_files(repo)
         await self._outbox.flush()

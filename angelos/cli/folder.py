@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 
-from angelos.core.errors import InvalidInput, TooLarge
+from angelos.core.errors import InvalidInput, Refused, TooLarge
 
 MAX_FILES = 2_000
 MAX_BYTES = 12_000_000
@@ -19,7 +19,7 @@ _SKIPPED = frozenset({"__pycache__", "node_modules"})
 def read_files(root: Path) -> tuple[dict[str, str], list[str]]:
     """Return path -> text of a folder's files, and the paths of those that are not UTF-8 text.
 
-    Links and special files are neither. Raises `InvalidInput` and `TooLarge`.
+    Links are among these. Raises `InvalidInput` and `TooLarge`.
     """
     if not root.is_dir():
         raise InvalidInput(f"{root} is not a folder.")
@@ -28,8 +28,11 @@ def read_files(root: Path) -> tuple[dict[str, str], list[str]]:
     size = 0
     for path in sorted(_paths(root)):
         file = root / path
-        if file.is_symlink() or not file.is_file():
+        if file.is_symlink():
+            binary.append(path)
             continue
+        if not file.is_file():
+            continue  # git lists it, and it is deleted
         text = _text(file)
         if text is None:
             binary.append(path)
@@ -57,12 +60,12 @@ def _text(file: Path) -> str | None:
         return None
 
 
-def not_text(paths: list[str]) -> InvalidInput:
+def not_text(paths: list[str]) -> Refused:
     """Return the error that names the files that cannot be imported."""
     are = "is" if len(paths) == 1 else "are"
-    return InvalidInput(
+    return Refused(
         f"{some_of(paths)} {are} not text in UTF-8; nothing was imported.",
-        hint="Leave such files out with --text-only, or by .gitignore.",
+        hint="Leave such files out with --text-only, or import a git repository with --history.",
     )
 
 

@@ -31,6 +31,7 @@ from angelos.core.history import (
     CreateBranch,
     DiffPage,
     FileDiff,
+    GitImported,
     HistoryPage,
     MoveBranch,
     PickRevision,
@@ -482,3 +483,25 @@ class RepoCollection:
         body = api.CreateRepo(name=name, files=dict(files), message=message)
         view = await self._transport.call("POST", "/repos", api.RepoView, body=body)
         return self[view.name]
+
+    async def import_git(self, name: str, bundle: bytes) -> GitImported:
+        """Import a git repository with its history; its head becomes `main` and `dev`.
+
+        Args:
+            name: The repository's name.
+            bundle: What `git bundle create FILE --all` writes.
+
+        Returns:
+            What came in.
+
+        Raises:
+            Conflict: A repository has that name already.
+            InvalidInput: The name is no good one, or the bundle is broken.
+            Refused: Something in it cannot be kept; the message names it.
+            TooLarge: The bundle, or what is in it, is over a bound.
+            Forbidden: The caller may not create repositories.
+        """
+        query: dict[str, object] = {"name": name}
+        return await self._transport.call(
+            "POST", "/git-imports", GitImported, body=bundle, query=query, patience_s=_EXPORT_S
+        )

@@ -151,7 +151,8 @@ class Transport:
         if trace := traceparent():
             headers["traceparent"] = trace
         if body is not None:
-            headers["Content-Type"] = "application/json"
+            raw = isinstance(body, bytes)
+            headers["Content-Type"] = "application/octet-stream" if raw else "application/json"
         request = HTTPRequest(
             self.address(path, query),
             method=method,
@@ -208,7 +209,9 @@ def problem_of(status: int, raw: bytes, request: str) -> AngelError:
 
 
 def _encoded(body: Any) -> bytes:
-    """Return the JSON of a body; raise `TooLarge` for one that no route accepts."""
+    """Return the JSON of a body, or itself; raise `TooLarge` for one that no route accepts."""
+    if isinstance(body, bytes):
+        return body
     with _unicode():
         raw = msgspec.json.encode(body)
     if len(raw) > MAX_BODY_BYTES:

@@ -152,6 +152,20 @@ class CherryPick(Input, frozen=True, kw_only=True):
     branch: str
 
 
+class GitImported(Message, frozen=True, kw_only=True):
+    """A repository that came from git with its history."""
+
+    name: str
+    dev: Revision
+    main: Revision
+    head: str
+    """Id of the git commit with which it begins."""
+    references: int
+    """How many tags, and branches other than its head, were kept."""
+    renamed: tuple[tuple[str, str], ...] = ()
+    """References whose name means something of its own here: old and new name."""
+
+
 class CommitMade(Message, frozen=True, kw_only=True):
     """A new head of a branch."""
 

@@ -119,7 +119,7 @@ def _operation(route: Route, schema_of: dict[Any, Any]) -> dict[str, Any]:
     if route.request is not Nothing:
         operation["requestBody"] = {
             "required": True,
-            "content": {"application/json": {"schema": schema_of[route.request]}},
+            "content": {_media_type(route): {"schema": schema_of[route.request]}},
             "x-max-bytes": route.max_body,
         }
     return operation
@@ -149,3 +149,8 @@ def _problem(schema: dict[str, Any]) -> dict[str, Any]:
         "description": f"Refused or failed. Codes: {codes}.",
         "content": {"application/problem+json": {"schema": schema}},
     }
+
+
+def _media_type(route: Route) -> str:
+    """Return how a route's request is sent."""
+    return "application/octet-stream" if route.request is bytes else "application/json"

@@ -54,6 +54,7 @@ class Route(msgspec.Struct, frozen=True):
     permission: Permission
     handler: Callable[[Call[Any]], Awaitable[Any]]
     request: Any = Nothing
+    """A struct, sent as JSON, or `bytes`."""
     response: Any = Nothing
     status: int = 200
     summary: str = ""
@@ -74,6 +75,8 @@ def parse_body(route: Route, body: bytes) -> Any:
     """
     if len(body) > route.max_body:
         raise TooLarge(f"The body has {len(body)} bytes; {route.max_body} are allowed.")
+    if route.request is bytes:
+        return body
     try:
         return msgspec.json.decode(body or b"{}", type=route.request)
     except (msgspec.DecodeError, ValueError, RecursionError) as error:

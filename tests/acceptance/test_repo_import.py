@@ -188,3 +188,39 @@ def test_a_repository_is_exported_and_verified_by_git(system, folder):
     assert (target / "angelos.toml").exists()
     again = ask(system, "export", folder.name, str(target), code=2)
     assert "exists already" in again["detail"]
+
+
+def test_a_history_is_imported_and_exported_the_same(system, tmp_path):
+    source, target = tmp_path / "old.git", tmp_path / "new"
+    source.mkdir()
+    git(source, "init", "-q", "-b", "master")
+    (source / "picture").write_bytes(b"\x89PNG\0")
+    (source / "link").symlink_to("picture")
+    git(source, "add", "-A")
+    git(source, "commit", "-q", "-m", "first")
+    git(source, "tag", "-a", "v1", "-m", "one")
+    imported = ask(system, "import", str(source), "--history", "--name", tmp_path.name)
+    assert imported["head"] == git(source, "rev-parse", "HEAD")
+    assert imported["references"] == 1
+    ask(system, "export", tmp_path.name, str(target))
+    for name in ("v1", "HEAD^{tree}", "HEAD"):
+        assert git(target, "rev-parse", name) == git(source, "rev-parse", name)
+    assert (target / "link").readlink() == Path("picture")
+    git(source, "update-index", "--add", "--cacheinfo", f"160000,{imported['head']},sub")
+    git(source, "commit", "-q", "-m", "a submodule")
+    refused = ask(system, "import", str(source), "--history", "--name", "other", code=1)
+    assert (refused["code"], refused["extra"]["names"]) == ("refused", ["sub (a submodule)"])
+    missing = ask(system, "import", str(tmp_path / "nothing"), "--history", code=2)
+    assert missing["code"] == "invalid-input"
+
+
+def git(folder: Path, *arguments: str) -> str:
+    """Return what git says, with a home of its own."""
+    identity = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org"]
+    done = subprocess.run(
+        ["git", "-C", str(folder), *identity, *arguments],
+        env={"PATH": os.environ["PATH"], "HOME": str(folder.parent)},
+        capture_output=True,
+        check=True,
+    )
+    return done.stdout.decode().strip()

@@ -104,8 +104,8 @@ def _route(route: Route, operation: dict[str, Any], door: str) -> str:
     rows += [(parameter["in"], code(parameter["name"])) for parameter in operation["parameters"]]
     problems = ["not-found"] if "{" in route.path else []
     if body := operation.get("requestBody"):
-        schema = body["content"]["application/json"]["schema"]
-        rows.append(("body", f"{_text(schema)}, at most {body['x-max-bytes']:,} bytes"))
+        [sent] = body["content"].values()
+        rows.append(("body", f"{_text(sent['schema'])}, at most {body['x-max-bytes']:,} bytes"))
         problems.append("too-large")
     rows.append(("answer", f"{status}, {code(media)} {kind}"))
     if problems:

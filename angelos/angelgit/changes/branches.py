@@ -29,6 +29,7 @@ from angelos.core.ids import PrincipalId, Revision
 from angelos.core.repository import BranchHead, PickDraft, TreeEdit
 from angelos.core.revision_v2 import TrailerKey
 
+_HEADS = b"refs/heads/"
 MAX_BRANCHES = 2_000
 """Of one repository."""
 
@@ -63,6 +64,10 @@ class OwnBranches:
                     return head
                 raise Conflict(f"There is a branch {name} of {repo} already.")
             names = await store.branch_names(repo)
+            heads = [n for n in await store.git.refs(repo) if n.startswith(_HEADS)]
+            names += [n.removeprefix(_HEADS).decode(errors="replace") for n in heads]
+            if name in names:
+                raise Conflict(f"{name} is a branch that came from git.")
             if (clash := branch_clash(names, name)) is not None:
                 raise Conflict(f"{name} cannot be beside the branch {clash}.")
             if len(names) >= MAX_BRANCHES:

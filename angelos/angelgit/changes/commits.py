@@ -61,9 +61,9 @@ class CommitWriter:
         self._key = key
 
     def sign(
-        self, repo: str, parents: Sequence[Revision], tree: str, text: CommitText
+        self, repo: str, parents: Sequence[Revision], tree: str, text: CommitText, git: str = ""
     ) -> SignedCommitObject:
-        """Return a signed commit of a stored tree."""
+        """Return a signed commit of a stored tree; `git` is the commit from which it comes."""
         message = text.message.replace("\0", "")
         message = message.encode()[:MAX_MESSAGE_BYTES].decode(errors="ignore")
         commit = CommitObject(
@@ -73,6 +73,7 @@ class CommitWriter:
             authors=tuple(dict.fromkeys(text.authors))[:MAX_AUTHORS],
             message=message,
             at=int(self._clock.time() * 1000),
+            git=git,
             trailers=text.trailers,
         )
         return sign_commit_object(self._key, commit)

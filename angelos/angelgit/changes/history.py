@@ -7,10 +7,10 @@ page = await repository.log("study", "main", after=page.next)
 from __future__ import annotations
 
 import re
+from abc import abstractmethod
 from collections.abc import Sequence
 from contextlib import suppress
 
-from angelos.angelgit.changes import sides
 from angelos.angelgit.changes.blame import Blame
 from angelos.angelgit.changes.graph import CommitGraph
 from angelos.angelgit.changes.proposals import diff_of
@@ -37,6 +37,7 @@ _MAX_DIFFED = 8_000_000
 """Above this many bytes, all files of a page together, changes have no diffs."""
 _MAX_CELL_HUNKS = 500
 _PREFIX = re.compile(r"[0-9a-f]{4,64}")
+_GIT_ID = re.compile(r"[0-9a-f]{40}")
 _NAME = re.compile(r"(.+?)(?:~([0-9]{1,4}))?", re.DOTALL)
 
 
@@ -55,7 +56,7 @@ class HistoryQueries(RevisionQueries):
             NotFound: there is no such repository, branch or revision.
         """
         async with self._stores.begin() as store:
-            return await _resolved(store, repo, name)
+            return await self._resolved(store, repo, name)
 
     async def log(
         self, repo: str, start: str, *, after: str = "", path: str = "", limit: int = 50
@@ -73,8 +74,8 @@ class HistoryQueries(RevisionQueries):
             NotFound: there is no such repository, branch or revision.
         """
         async with self._stores.begin() as store:
-            graph = CommitGraph(store, repo)
-            current: str = await _resolved(store, repo, after or start)
+            graph = await self._graph(store, repo)
+            current: str = await self._resolved(store, repo, after or start)
             if after:
                 current = _parent(await graph.commit(current))
             commits: list[CommitSummary] = []
@@ -112,13 +113,14 @@ class HistoryQueries(RevisionQueries):
             NotFound: there is no such repository, branch or revision.
         """
         async with self._stores.begin() as store:
-            old = await _resolved(store, repo, before) if before else None
-            new = await _resolved(store, repo, after)
-            changes = await CommitGraph(store, repo).changes(old, new)
+            old = await self._resolved(store, repo, before) if before else None
+            new = await self._resolved(store, repo, after)
+            graph = await self._graph(store, repo)
+            changes = await graph.changes(old, new)
             rows = [c for c in changes if c.path > beyond and (not path or _is_below(c, path))]
             page = rows[:limit]
             size = sum(e.size for c in page for e in (c.before, c.after) if e)
-            files = await sides.changed_files(store, page) if size <= _MAX_DIFFED else None
+            files = await graph.changed_files(page) if size <= _MAX_DIFFED else None
         diffs = await in_thread(size, _file_diffs, page, files)
         return DiffPage(
             before=old or "",
@@ -145,8 +147,8 @@ class HistoryQueries(RevisionQueries):
             TooLarge: it is too long.
         """
         async with self._stores.begin() as store:
-            start = await _resolved(store, repo, revision)
-            blamed = await Blame(CommitGraph(store, repo)).of(start, path)
+            start = await self._resolved(store, repo, revision)
+            blamed = await Blame(await self._graph(store, repo)).of(start, path)
         groups = blamed.groups[after : after + limit]
         end = after + len(groups)
         named = dict.fromkeys(group.commit for group in groups)
@@ -158,6 +160,24 @@ class HistoryQueries(RevisionQueries):
             next=str(end) if end < len(blamed.groups) else "",
         )
 
+    @abstractmethod
+    async def _graph(self, store: Store, repo: str) -> CommitGraph:
+        """Return the commits of a repository, those among them that only git has."""
+
+    async def _resolved(self, store: Store, repo: str, name: str) -> Revision:
+        match = _NAME.fullmatch(name)
+        if match is None:
+            raise NotFound(f"{name[:80]!r} is not a revision.")
+        revision: str = await _named(store, repo, match.group(1))
+        if not (back := int(match.group(2) or 0)):
+            return Revision(revision)
+        graph = await self._graph(store, repo)
+        for step in range(back):
+            revision = _parent(await graph.commit(revision))
+            if not revision:
+                raise NotFound(f"{match.group(1)[:80]} has only {step} revisions below it.")
+        return Revision(revision)
+
     async def list_branches(self, repo: str, after: str = "", limit: int = 100) -> list[BranchHead]:
         """Return branches in the order of their names; see `core.ports.Branches`."""
         async with self._stores.begin() as store:
@@ -168,38 +188,6 @@ class HistoryQueries(RevisionQueries):
         """Return one branch; raise `NotFound`."""
         async with self._stores.begin() as store:
             return await store.branch(repo, name)
-
-
-async def _resolved(store: Store, repo: str, name: str) -> Revision:
-    match = _NAME.fullmatch(name)
-    if match is None:
-        raise NotFound(f"{name[:80]!r} is not a revision.")
-    beginning, back = match.group(1), int(match.group(2) or 0)
-    revision = await _named(store, repo, beginning)
-    if not back:
-        return revision
-    line = await store.history(repo, revision, back + 1)
-    if len(line) <= back:
-        raise NotFound(f"{beginning[:80]} has only {len(line) - 1} revisions below it.")
-    return line[back]
-
-
-async def _named(store: Store, repo: str, name: str) -> Revision:
-    if is_branch_name(name) and (head := await store.find_branch(repo, name)):
-        return head.revision
-    await store.head(repo, "main")
-    if is_revision(name):
-        await store.signed(repo, Revision(name))
-        return Revision(name)
-    candidates = await store.beginning_with(repo, name) if _PREFIX.fullmatch(name) else []
-    if len(candidates) > 1:
-        raise InvalidInput(f"{name} is the beginning of several revisions.", hint="Type more.")
-    if not candidates:
-        raise NotFound(
-            f"{name[:80]!r} is not a revision or branch of {repo}.",
-            hint="A revision has 64 hex digits, of which the first few are enough.",
-        )
-    return candidates[0]
 
 
 def _parent(commit: CommitSummary) -> str:
@@ -250,3 +238,35 @@ def _shown(change: FileChange, file: ChangedFile) -> tuple[str, tuple[PendingHun
             cells = hunks_of(change.target, *texts)
             return cell_diff(change.target, *texts), cells
     return diff_of(change.target, *sides), ()
+
+
+async def _named(store: Store, repo: str, name: str) -> Revision:
+    if is_branch_name(name) and (head := await store.find_branch(repo, name)):
+        return head.revision
+    await store.head(repo, "main")
+    if is_revision(name):
+        await store.signed(repo, Revision(name))
+        return Revision(name)
+    if git := await _git_id(store, repo, name):
+        return await store.git.revision(repo, git) or Revision(git)
+    candidates = await store.beginning_with(repo, name) if _PREFIX.fullmatch(name) else []
+    if len(candidates) > 1:
+        raise InvalidInput(f"{name} is the beginning of several revisions.", hint="Type more.")
+    if not candidates:
+        raise NotFound(
+            f"{name[:80]!r} is not a revision or branch of {repo}.",
+            hint="A revision has 64 hex digits, of which the first few are enough.",
+        )
+    return candidates[0]
+
+
+async def _git_id(store: Store, repo: str, name: str) -> str:
+    """Return the git commit that a name is, or that is a branch or tag of this name in git."""
+    if _GIT_ID.fullmatch(name):
+        return name
+    refs = await store.git.refs(repo)
+    encoded = name.encode(errors="surrogateescape")
+    for prefix in (b"refs/heads/", b"refs/tags/", b"refs/", b""):
+        if prefix + encoded in refs:
+            return refs[prefix + encoded]
+    return ""

@@ -108,6 +108,18 @@ class GitCache:
         text = "\n".join([_FORMAT, *map(str, sorted(numbers))])
         (self.path / _PACKS).write_text(text, encoding="ascii")
 
+    def check_whole(self, wants: set[str]) -> None:
+        """Raise `Tampered` unless objects are there with all that they need."""
+        ids = [ObjectID(want.encode()) for want in sorted(wants)]
+        store = self.repo.object_store
+        try:
+            needed = [sha for sha, _ in MissingObjectFinder(store, haves=[], wants=ids)]
+            missing = next((sha for sha in needed if sha not in store), None)
+        except Exception as error:  # dulwich raises whatever its parser met
+            raise Tampered(f"{error!r:.200} is missing or broken.") from error
+        if missing is not None:
+            raise Tampered(f"The object {missing.decode()[:12]} is missing.")
+
     def packs(self) -> set[int]:
         """Return the numbers of the packs that were added."""
         with contextlib.suppress(OSError, ValueError):

@@ -15,9 +15,12 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
+from angelos.angelgit.changes.importing import CheckConfig
 from angelos.angelgit.git.cache import GitCache
 from angelos.angelgit.git.derive import Derivation
+from angelos.angelgit.git.importing import ImportedHistory, read_history
 from angelos.angelgit.git.objects import allowed_signers
+from angelos.angelgit.git.raw import CachedHistory
 from angelos.angelgit.storage.store import Store, Stores
 from angelos.core.errors import TooLarge
 from angelos.core.signing import SigningKey
@@ -50,6 +53,8 @@ class GitSide:
         self._folder = folder
         self._caches: dict[str, GitCache] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+        self._reading = asyncio.Lock()
+        """Imports take much memory: one at a time."""
 
     def close(self) -> None:
         """Close the files of all caches."""
@@ -100,6 +105,20 @@ class GitSide:
         async with self.lock(repo):
             view = await self.view(repo)
             return await asyncio.to_thread(_bundle, view)
+
+    async def history(self, store: Store, repo: str) -> CachedHistory:
+        """Return the commits of a repository that only git has."""
+        if (await store.git.packs(repo)).keys() - self.cache(repo).packs():
+            async with self.lock(repo):
+                await self.restore(store, repo)
+        return CachedHistory(self.cache(repo))
+
+    async def read_bundle(
+        self, repo: str, bundle: bytes, check_config: CheckConfig
+    ) -> ImportedHistory:
+        """Return what a bundle holds, checked; see `git.importing`."""
+        async with self._reading:
+            return await read_history(repo, bundle, self._folder, check_config)
 
     def cache(self, repo: str) -> GitCache:
         """Return the cache of a repository that exists."""

@@ -32,9 +32,10 @@ for _command in (*history.COMMANDS, exchange.export):
 
 
 @repo.command("import")
-@click.argument("folder", metavar="DIR")
+@click.argument("folder", metavar="DIR|URL")
 @click.option("--name", metavar="NAME", help="Name of the repository [the folder's].")
 @click.option("-m", "--message", metavar="TEXT", default="import", help="The commit's message.")
+@click.option("--history", "with_history", is_flag=True, help="Take all of git's history along.")
 @click.option("--text-only", is_flag=True, help="Leave out files that are not text in UTF-8.")
 @click.option(
     "--config",
@@ -50,12 +51,17 @@ def import_folder(  # noqa: PLR0913 - click passes each option
     folder: str,
     name: str | None,
     message: str,
+    with_history: bool,
     text_only: bool,
     config: Config | None,
     yes: bool,
     solo: bool,
 ) -> None:
-    """Create a repository from the folder DIR.
+    """Create a repository from the folder DIR, or with --history from a git repository.
+
+    With --history all branches, tags, authors, dates and signatures are kept, and every commit
+    keeps its hash: `angelos repo export` gives them back. What cannot be kept is named, and then
+    nothing is imported.
 
     It holds the files that git tracks there or, without git, all that are not hidden.
 
@@ -65,34 +71,15 @@ def import_folder(  # noqa: PLR0913 - click passes each option
     --solo: then you may approve your own and your agents' proposals, until a second person may
     review.
     """
-    from angelos.cli.folder import not_text, read_files, some_of
-    from angelos.core.errors import InvalidInput
-
-    root = Path(folder)
-    name = name or root.resolve().name
-    files, left_out = read_files(root)
-    if left_out and not text_only:
-        raise not_text(left_out)
-    if not files:
-        raise InvalidInput(f"{root} holds no text files.")
+    name = name or exchange.default_name(folder)
     if config == "none" and (yes or solo):
         raise click.UsageError("--config none contradicts --yes and --solo.")
+    if with_history or exchange.is_url(folder):
+        plain = not (text_only or config or yes or solo)
+        exchange.import_history(out, folder, name, asked=with_history, plain=plain)
+        return
     choice = "generate" if yes or solo else config
-    generated = _config(root, files, choice, solo=solo, ask=not out.as_json)
-    if generated is not None:
-        files[starter.FILE] = generated
-
-    async def create(angelos: Angelos) -> RepoView:
-        handle = await angelos.repos.create(name, files, message)
-        return await handle.view()
-
-    view = out.ask(create)
-    if generated is not None:
-        _write(root / starter.FILE, generated)
-    if left_out:
-        click.echo(f"angelos: left out, because not text: {some_of(left_out)}.", err=True)
-    count = "1 file is" if len(files) == 1 else f"{len(files)} files are"
-    out.show(view, f"{count} the repository {view.name}; main is {view.main}.")
+    _import_files(out, Path(folder), (name, message), choice, text_only=text_only, solo=solo)
 
 
 @repo.command("list")
@@ -151,6 +138,42 @@ def rollback(out: Out, revision: str, repo: str | None, reason: str) -> None:
 
     done = out.ask(back)
     out.show(done, f"main of {done['repo']} is now {done['revision']}, as it was at {done['to']}.")
+
+
+def _import_files(
+    out: Out,
+    root: Path,
+    names: tuple[str, str],
+    config: Config | None,
+    *,
+    text_only: bool,
+    solo: bool,
+) -> None:
+    """Import the text files of a folder; `names` are the repository's and the commit's message."""
+    from angelos.cli.folder import not_text, read_files, some_of
+    from angelos.core.errors import InvalidInput
+
+    name, message = names
+    files, left_out = read_files(root)
+    if left_out and not text_only:
+        raise not_text(left_out)
+    if not files:
+        raise InvalidInput(f"{root} holds no text files.")
+    generated = _config(root, files, config, solo=solo, ask=not out.as_json)
+    if generated is not None:
+        files[starter.FILE] = generated
+
+    async def create(angelos: Angelos) -> RepoView:
+        handle = await angelos.repos.create(name, files, message)
+        return await handle.view()
+
+    view = out.ask(create)
+    if generated is not None:
+        _write(root / starter.FILE, generated)
+    if left_out:
+        click.echo(f"angelos: left out, because not text: {some_of(left_out)}.", err=True)
+    count = "1 file is" if len(files) == 1 else f"{len(files)} files are"
+    out.show(view, f"{count} the repository {view.name}; main is {view.main}.")
 
 
 def _config(
