@@ -23,6 +23,7 @@ SECTIONS: dict[str, dict[str, Subcommand]] = {
         "up": Subcommand("up", "Start the system and keep it running."),
         "demo": Subcommand("demo", "Show the main job from end to end in a temporary directory."),
         "status": Subcommand("status", "Show the system at a glance."),
+        "top": Subcommand("top", "Show nodes, tasks and queues, live."),
         "whoami": Subcommand("policy:whoami", "Show who you are here, and what you may do."),
         "backup": Subcommand("backup", "Write a running or stopped system into one file."),
         "restore": Subcommand("backup:restore", "Make a system from its backup, and verify it."),

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 import secrets
+import signal
 import ssl
 from collections import Counter
 from typing import Any
@@ -22,7 +24,8 @@ from angelos.core.permissions import Permission
 from angelos.core.repository import NewText
 from angelos.core.tracing import traced
 from tests.acceptance.collector import collecting
-from tests.acceptance.up_process import Up, running
+from tests.acceptance.pty_process import on_terminal
+from tests.acceptance.up_process import Up, cli, running
 
 PATIENCE_S = 60.0
 
@@ -197,7 +200,7 @@ def test_no_page_holds_a_secret_or_what_people_wrote(system):
 def log_lines(up: Up, name: str) -> list[dict[str, Any]]:
     """Return the lines of a part's log; each has to be a JSON object."""
     text = (up.data.logs / f"{name}.log").read_text()
-    return [json.loads(line) for line in text.splitlines()]
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
 async def test_a_task_is_one_trace_from_request_to_result(system, collector):
@@ -225,9 +228,12 @@ async def test_a_task_is_one_trace_from_request_to_result(system, collector):
     assert all(got[name].ok for name in names)
     assert 0 < got["box"].seconds <= got["node.task"].seconds
     for part, words in (("server", "POST /tasks: 202"), ("exec1", "has ended: ok")):
-        lines = [line for line in log_lines(system, part) if line.get("trace_id") == trace]
-        assert any(words in line["event"] for line in lines), (part, lines)
-        assert {line["level"] for line in lines} == {"info"}
+
+        async def lines(part=part):
+            return [line for line in log_lines(system, part) if line.get("trace_id") == trace]
+
+        said = await _until(lines, lambda ls, words=words: any(words in x["event"] for x in ls))
+        assert {line["level"] for line in said} == {"info"}
 
 
 async def test_a_patch_is_one_trace_from_its_edit_to_the_nodes(system, collector):
@@ -273,3 +279,59 @@ def test_what_is_no_line_of_a_log_becomes_one(system):
     for part in ("server", "exec1", "labs1"):
         for line in log_lines(system, part):
             assert line.keys() >= {"time", "level", "logger", "event"}, line
+
+
+def test_top_is_a_table_an_object_or_an_error(system):
+    once = cli(system.data.root, "top", "--once")
+    assert once.returncode == 0, once.stderr
+    assert re.search(r"exec1 +connected +[#.]{10} +[0-9]+%", once.stdout), once.stdout
+    view = json.loads(cli(system.data.root, "top", "--once", "--json").stdout)
+    assert {node["id"] for node in view["nodes"]} == {"node/exec1", "node/labs1"}
+    assert view["load"]["tasks"]["running"] == 0
+    piped = cli(system.data.root, "top")
+    assert piped.returncode == 2
+    assert "needs a terminal" in piped.stderr
+
+
+async def test_top_shows_looks_cancels_and_leaves_the_terminal_clean(system):
+    code = "import time\nprint('hello' + chr(27) + '[2Jfrom the box', flush=True)\ntime.sleep(600)"
+    where = ("--data-dir", str(system.data.root), "--interval", "0.5")
+    async with Angelos.connect(system.data.root) as angelos:
+        task = await angelos.tasks.start(code, label="slow")
+        await _until(task.view, lambda view: view.state == "running")
+        with on_terminal("top", *where) as top:
+            await asyncio.to_thread(_drive, top, str(task.id))
+            assert top.ended() == 0
+            assert top.clean
+        view = await _until(task.view, lambda view: view.state == "finished")
+        assert view.result.status == "killed"
+
+
+def _drive(top, task: str) -> None:
+    """Choose the task, look at it, cancel it, and leave."""
+    top.until(f"{task} +running")
+    top.press("\x1b[B")
+    top.until(rf"\x1b\[7m{task}")
+    top.press("\r")
+    top.until(r"hello\\x1b\[2Jfrom the box")  # shown, not obeyed
+    top.press("x")
+    top.until("AngelOS")
+    top.press("c")
+    top.until(f"Cancel {task}")
+    top.press("n")
+    top.until("Not cancelled")
+    top.press("cy")
+    top.until("no open task")
+    top.press("q")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_top_leaves_the_terminal_clean_when_it_is_interrupted(system, number):
+    with on_terminal("top", "--data-dir", str(system.data.root)) as top:
+        top.until("labs1")
+        if number == signal.SIGINT:
+            top.press("\x03")  # as a person does
+        else:
+            top.process.send_signal(number)
+        assert top.ended() == 0
+        assert top.clean, top.raw[-200:]
