@@ -301,10 +301,12 @@ class PeerView(View, frozen=True, kw_only=True):
     """By which messages find it: `role=...` is enrolled, the rest is what it reports."""
     load: int = 0
     """How many envelopes are with it, not settled."""
+    hub: str = ""
+    """The address of the hub that it is connected to."""
     subprotocol: str = ""
     """How its frames are written."""
     items: int = 0
-    """What it has sent since this hub was started: facts, posts, settlements and frames."""
+    """What it has sent to this hub since that was started: facts, posts, settlements, frames."""
     bytes: int = 0
     cpu_s: float = 0.0
     """What reading that took."""

@@ -738,6 +738,28 @@ class Leases(Protocol):
 # -- channel and sandbox ---------------------------------------------------------------------
 
 
+class Announcements(Protocol):
+    """What each of several processes says of itself, for as long as it lives."""
+
+    async def announce(self, holder: str, body: bytes) -> dict[str, bytes]:
+        """Say that `holder` lives, and what it is; return what the others say, by holder.
+
+        Whoever does not announce for some seconds is not there any more.
+
+        Raises:
+            Unavailable: The store does not answer.
+        """
+        ...
+
+    async def withdraw(self, holder: str) -> None:
+        """Say that `holder` is not there any more.
+
+        Raises:
+            Unavailable: The store does not answer.
+        """
+        ...
+
+
 class Channel(Protocol):
     """An authenticated, ordered, flow-controlled link between the hub and one peer."""
 

@@ -42,7 +42,7 @@ def traffic_routes(hub: Hub) -> list[Route]:
             Permission.nodes_read,
             peers,
             response=PeerList,
-            summary="Who is connected to this hub, with labels and load",
+            summary="Who is connected to the hubs, with labels and load",
         ),
         *_letter_routes(hub),
     ]
@@ -54,6 +54,7 @@ def _peer(hub: Hub, row: ConnectedPeer) -> PeerView:
         id=row.principal,
         labels=tuple(sorted(row.labels)),
         load=row.load,
+        hub=row.hub or hub.url,
         subprotocol=row.subprotocol,
         items=spending.items,
         bytes=spending.bytes,

@@ -10,7 +10,7 @@ from angelos.adapters.identity.authority import Pki
 from angelos.core.facts import Fact
 from angelos.core.ids import PrincipalId
 from angelos.core.permissions import Principal
-from angelos.core.ports import Admission, Clock, EnvelopeQueue, Journal
+from angelos.core.ports import Admission, Announcements, Clock, EnvelopeQueue, Journal
 from angelos.core.refusals import Refusals, Unrecorded
 from angelos.hub.config import HubConfig
 from angelos.hub.letters import DeadLetters
@@ -48,6 +48,8 @@ class HubParts:
     """Takes what is refused."""
     owns: Callable[[PrincipalId], bool] = never
     """Whether a node is the system's own, which its owner may enrol again while it is live."""
+    announcements: Announcements | None = None
+    """What the hubs on the same stores say of their peers; without, labels find this hub's."""
     letters: DeadLetters | None = None
     """What could not be delivered, where the stores keep it."""
     config: HubConfig = field(default_factory=HubConfig)

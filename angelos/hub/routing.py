@@ -36,6 +36,8 @@ class ConnectedPeer:
     """How many envelopes are with it, not settled."""
     subprotocol: str = ""
     """How its frames are written."""
+    hub: str = ""
+    """The hub that it is connected to; this one if empty."""
 
 
 def parse_labels(text: str) -> frozenset[str]:

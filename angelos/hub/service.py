@@ -100,6 +100,7 @@ class Hub:
             raise
         self.background.start(self._keep_renewed(), "the hub's certificate")
         self.background.start(self._follow_identities(), "identities of other hubs")
+        self.sessions.start()
         log.info("The hub listens at %s, for enrolment at %s", self.url, self.enrol_url)
         return self
 

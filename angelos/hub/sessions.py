@@ -13,6 +13,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections import Counter
+from dataclasses import replace
 
 from angelos.adapters.net.link import Link, Wire
 from angelos.core.channel import Machine
@@ -36,6 +38,7 @@ from angelos.hub.consumer import QueueConsumer
 from angelos.hub.fairness import SLICE, Turns
 from angelos.hub.journal_writer import JournalWriter
 from angelos.hub.models import Peer
+from angelos.hub.neighbours import EVERY_S, Neighbours
 from angelos.hub.parts import HubParts
 from angelos.hub.posts import Posts
 from angelos.hub.routing import ConnectedPeer, choose, labels_of
@@ -176,6 +179,16 @@ class Sessions:
         self._sessions: dict[PrincipalId, Session] = {}
         self.enrolled: set[PrincipalId] = set()
         """Every name that was ever enrolled; the hub keeps it up to date."""
+        self._neighbours: Neighbours | None = None
+        self._sent: Counter[PrincipalId] = Counter()
+        self._sent_since = 0.0
+
+    def start(self) -> None:
+        """Begin to share with the other hubs who is connected."""
+        if self._parts.announcements is not None:
+            url = self._parts.listeners.peers.url
+            self._neighbours = Neighbours(self._parts.announcements, url, self.local)
+            self._background.start(self._neighbours.run(), "peers of other hubs")
 
     def admit(self, peer: Peer, hello: Hello, wire: Wire) -> Session:
         """Return the session that a new connection continues, or start one.
@@ -213,20 +226,42 @@ class Sessions:
             InvalidInput: It is neither a name nor labels.
         """
         # Nothing is awaited: posts of one sender keep their order by the order of these calls.
+        if "/" in to:
+            destination = choose(to, sticky, [])
+            self._check_enrolled(destination)
+            return destination
         destination = choose(to, sticky, self.candidates())
+        self._sent[destination] += 1
+        return destination
+
+    def _check_enrolled(self, destination: PrincipalId) -> None:
+        """Raise `NotFound` for a node or agent whose name never was one's."""
         if destination.startswith(("node/", "agent/")) and destination not in self.enrolled:
             raise NotFound(
                 f"Nobody was ever enrolled as {destination}.",
                 hint="Names are spelt as `angelos hub peers` lists them.",
             )
-        return destination
 
     def expiries(self) -> list[float]:
         """Return when the certificate of each connected peer ends (Unix seconds)."""
         return [s.peer.not_after for s in self._sessions.values() if s.link.wire is not None]
 
     def candidates(self) -> list[ConnectedPeer]:
-        """Return who is connected."""
+        """Return who is connected, to this hub or, about a second ago, to another."""
+        # What was sent a moment ago is not with its peer yet, and a part of its load all the same.
+        now = self._parts.clock.monotonic()
+        if now - self._sent_since > EVERY_S:
+            self._sent.clear()
+            self._sent_since = now
+        peers = {peer.principal: peer for peer in self.local()}
+        if self._neighbours is not None:
+            peers = {peer.principal: peer for peer in self._neighbours.peers()} | peers
+        return [
+            replace(peer, load=peer.load + self._sent[peer.principal]) for peer in peers.values()
+        ]
+
+    def local(self) -> list[ConnectedPeer]:
+        """Return who is connected to this hub."""
         return [
             ConnectedPeer(
                 session.id,

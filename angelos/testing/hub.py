@@ -23,7 +23,7 @@ from angelos.adapters.stores.postgres import Database
 from angelos.core.api import CreateEnrolment
 from angelos.core.facts import Fact
 from angelos.core.ids import PrincipalId
-from angelos.core.ports import Admission, Clock, EnvelopeQueue, Journal
+from angelos.core.ports import Admission, Announcements, Clock, EnvelopeQueue, Journal
 from angelos.core.routes import Route
 from angelos.hub.app import bind, serve
 from angelos.hub.config import HubConfig
@@ -53,6 +53,7 @@ async def running_hub(  # noqa: PLR0913 - what a hub is made of
     config: HubConfig | None = None,
     clock: Clock | None = None,
     admission: Admission | None = None,
+    announcements: Announcements | None = None,
 ) -> AsyncIterator[Hub]:
     """Run a hub whose CA lives in `folder`; a second one there has the same CA.
 
@@ -70,6 +71,7 @@ async def running_hub(  # noqa: PLR0913 - what a hub is made of
         listeners=bind(pki, config),
         admission=admission or AcceptAll(),
         config=config,
+        announcements=announcements,
     )
     async with Hub(parts) as hub:
         serve(hub, routes)

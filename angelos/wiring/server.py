@@ -25,6 +25,7 @@ from angelos.adapters.host.datadir import DataDir, ServerFile, SystemFile, write
 from angelos.adapters.identity.authority import Pki
 from angelos.adapters.identity.keys import load_or_create
 from angelos.adapters.net.sockets import LOOPBACK, free_port
+from angelos.adapters.stores.announcements import ValkeyAnnouncements
 from angelos.adapters.stores.envelope_queue import ValkeyEnvelopeQueue
 from angelos.adapters.stores.postgres import Database
 from angelos.adapters.stores.valkey import Client, ValkeyJournal, check_server, connect
@@ -247,6 +248,7 @@ def _make_hub(
             clock=base.clock,
             listeners=listeners,
             letters=DeadLetters(base.queue, base.journal),
+            announcements=ValkeyAnnouncements(base.valkey, "hub"),
             admission=projection,
             same_hands=one_person,
             refusals=refusals,

@@ -153,7 +153,7 @@ class FrameLoop(WebSocketProtocol13):
     async def _receive_frame_loop(self) -> None:
         try:
             await self._receive()
-        except StreamClosedError:
+        except OSError:  # closed; a TLS record that was spoilt on its way raises an SSLError
             self._abort()
         except _Violation as violation:
             await self._fail(violation)
@@ -291,7 +291,7 @@ class FrameLoop(WebSocketProtocol13):
             async with asyncio.timeout(_LINGER_S):
                 while count < _LINGER_BYTES:
                     count += await self.stream.read_into(chunk, partial=True)
-        except (TimeoutError, StreamClosedError):
+        except OSError:  # closed, or the time is over
             pass
         finally:
             self._abort()

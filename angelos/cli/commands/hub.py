@@ -36,16 +36,20 @@ def list_peers(out: Out) -> None:
 @hub.command("routes")
 @common
 def list_routes(out: Out) -> None:
-    """List the labels by which messages find a peer, and who has each."""
+    """List the labels and names by which messages find a peer: the least busy of each comes first.
+
+    A message to several labels goes to the least busy peer that has all of them.
+    """
     views = out.ask(lambda angelos: angelos.hub.peers())
+    by_load = sorted(views, key=lambda view: (view.load, view.id))
     labels = sorted({label for view in views for label in view.labels})
     routes = [
-        {"to": label, "peers": [view.id for view in views if label in view.labels]}
+        {"to": label, "peers": [view.id for view in by_load if label in view.labels]}
         for label in labels
     ]
-    routes += [{"to": view.id, "peers": [view.id]} for view in views]
-    rows = [(route["to"], ", ".join(route["peers"])) for route in routes]
-    out.show({"routes": routes}, table(("to", "peers"), rows))
+    routes += [{"to": view.id, "peers": [view.id], "hub": view.hub} for view in views]
+    rows = [(route["to"], ", ".join(route["peers"]), route.get("hub", "")) for route in routes]
+    out.show({"routes": routes}, table(("to", "peers", "hub"), rows))
 
 
 @hub.command("bench")

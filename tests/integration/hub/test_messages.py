@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 
 import pytest
 
 from angelos.adapters.host.clock import SystemClock
 from angelos.adapters.net.websocket import connect_channel
+from angelos.adapters.stores.announcements import ValkeyAnnouncements
 from angelos.adapters.stores.envelope_queue import ValkeyEnvelopeQueue
 from angelos.core.envelopes import DeadReason, Lane
 from angelos.core.facts import Kind, MessageRefused
@@ -176,6 +178,8 @@ async def test_a_flooder_is_read_slowly_loses_nothing_and_holds_nobody_up(
     async with running_hub(database, journal, queue, tmp_path, config=config) as hub:
         loud = await join(hub, "agent", "loud", tmp_path / "loud")
         calm = await join(hub, "agent", "calm", tmp_path / "calm")
+        await join(hub, "agent", "bob", tmp_path / "bob")
+        await join(hub, "node", "exec1", tmp_path / "exec1")
         async with connect(hub, loud) as flood, connect(hub, calm) as other:
             sending = asyncio.create_task(flood.send([post(n) for n in range(1, 3001)]))
             await eventually(lambda: hub.ledger.of(loud.id).paused_s > 0)
@@ -196,6 +200,7 @@ async def test_a_full_lane_is_busy_for_a_time_and_a_lossy_one_says_what_it_dropp
     queue = ValkeyEnvelopeQueue(valkey, capacity=3)
     async with running_hub(database, journal, queue, tmp_path) as hub:
         ada = await join(hub, "agent", "ada", tmp_path / "ada")
+        await join(hub, "agent", "bob", tmp_path / "bob")
         async with connect(hub, ada) as sender:
             await sender.send([post(n) for n in range(1, 6)])
             receipts = await received(sender, PostReceipt, 5)
@@ -211,3 +216,51 @@ async def test_a_full_lane_is_busy_for_a_time_and_a_lossy_one_says_what_it_dropp
             Lane.message: 3, Lane.log: 3, Lane.heartbeat: 3, Lane.dashboard: 3,
         }  # fmt: skip
         assert depth.dropped == {Lane.log: 2, Lane.heartbeat: 2, Lane.dashboard: 2}
+
+
+async def test_a_label_finds_peers_of_all_hubs_and_work_is_spread_over_them(
+    database, journal, queue, valkey, tmp_path
+):
+    hubs = [
+        running_hub(
+            database, journal, queue, tmp_path, announcements=ValkeyAnnouncements(valkey, "hub")
+        )
+        for _ in range(2)
+    ]
+    async with hubs[0] as one, hubs[1] as two, AsyncExitStack() as stack:
+        workers, senders = {}, []
+        for hub, name in ((one, "one"), (two, "two"), (two, "three")):
+            identity = await join(hub, "node", name, tmp_path / name)
+            link = connect_channel(
+                hub.url, identity.client_context(), SystemClock(), info={"labels": "gpu"}
+            )
+            workers[identity.id] = await stack.enter_async_context(link)
+        for hub, name in ((one, "ada"), (two, "bob")):
+            await eventually(
+                lambda hub=hub: {*workers} <= {p.principal for p in hub.sessions.candidates()}
+            )
+            identity = await join(hub, "agent", name, tmp_path / name)
+            link = connect_channel(hub.url, identity.client_context(), SystemClock())
+            senders.append(await stack.enter_async_context(link))
+        ada, bob = senders
+        await ada.send([post(n, "gpu") for n in range(1, 31)])
+        receipts = await received(ada, PostReceipt, 30)
+        assert {r.code for r in receipts} == {""}
+        assert {r.to for r in receipts} == {*workers}
+        for principal, link in workers.items():
+            share = sum(r.to == principal for r in receipts)
+            assert len(await received(link, Dispatch, share)) == share
+        await ada.send([post(n, "gpu", sticky="w") for n in range(31, 41)])
+        (chosen,) = {r.to for r in await received(ada, PostReceipt, 10)}
+        await bob.send([post(1, "gpu", sticky="w")])
+        assert [r.to for r in await received(bob, PostReceipt, 1)] == [chosen], "on every hub"
+        await valkey.execute_command("FLUSHDB")  # what the store forgot is announced again
+        await valkey.execute_command("HSET", "{announced:hub}:bodies", "stranger", b"no rows")
+        await valkey.execute_command("HSET", "{announced:hub}:seen", "stranger", 2**40)
+        neighbours = one.sessions._neighbours
+        for _ in range(2):
+            await two.sessions._neighbours.refresh()
+            await neighbours.refresh()
+        assert {"node/two", "node/three"} <= {p.principal for p in neighbours.peers()}
+    left = await valkey.execute_command("HKEYS", "{announced:hub}:seen")
+    assert left == [b"stranger"], "who has ended has withdrawn"
