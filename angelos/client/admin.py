@@ -120,6 +120,30 @@ class AgentCollection:
         """
         await _release(self._transport, "agent", name)
 
+    async def pause(self, name: str = "", reason: str = "") -> None:
+        """Stop what runs for an agent where it is, within a second; nothing of it starts.
+
+        Args:
+            name: The agent's name; empty for every agent.
+            reason: Why; kept in the audit log.
+
+        Raises:
+            Forbidden: The caller may not pause.
+        """
+        await _switch(self._transport, name, "pause", reason)
+
+    async def resume(self, name: str = "", reason: str = "") -> None:
+        """Let an agent go on; what it has used of its budget is forgotten.
+
+        Args:
+            name: The agent's name; empty for every agent that is not paused by itself.
+            reason: Why; kept in the audit log.
+
+        Raises:
+            Forbidden: The caller may not resume.
+        """
+        await _switch(self._transport, name, "resume", reason)
+
 
 class PersonCollection:
     """The people who may sign in: `angelos.people`."""
@@ -312,6 +336,11 @@ class AuditLog:
             Unavailable: The answer broke off.
         """
         return download(self._transport, "/audit/export")
+
+
+async def _switch(transport: Transport, name: str, word: str, reason: str) -> None:
+    path = "/agents" + (segments(name, word) if name else segments(word))
+    await transport.call("POST", path, api.Ok, body=api.Reason(reason=reason))
 
 
 async def _quarantine(transport: Transport, kind: str, name: str, reason: str) -> None:

@@ -20,11 +20,14 @@ from angelos.control.state.models import SUPERVISOR
 from angelos.core.envelopes import EnvelopeHeader, Lane, RoutedEnvelope
 from angelos.core.grants import Grant, digest, sign_grant
 from angelos.core.ids import CommandId, PrincipalId, Revision, new_command_id, new_grant_id
-from angelos.core.messages import CancelTask, Command, Payload, RevokeGrants, encode
+from angelos.core.messages import CancelTask, Command, PauseTasks, Payload, RevokeGrants, encode
 from angelos.core.permissions import Principal
 from angelos.core.policy.engine import Decision, Policy, Request
 from angelos.core.ports import Clock, ContentStore, EnvelopeQueue, Repository, Signals
 from angelos.core.signing import SigningKey
+
+_URGENT = CancelTask | RevokeGrants | PauseTasks
+"""Commands that pass what waits in a node's queue."""
 
 
 class LandingCheck(Protocol):
@@ -108,7 +111,7 @@ class ControlContext:
         command = self.command(
             decision, SUPERVISOR, to, payload, ttl_s=self.config.order_ttl_s, **fields
         )
-        lane = Lane.control if isinstance(payload, CancelTask | RevokeGrants) else Lane.command
+        lane = Lane.control if isinstance(payload, _URGENT) else Lane.command
         await self.put(command, lane)
 
     async def put(self, command: Command, lane: Lane = Lane.command) -> None:

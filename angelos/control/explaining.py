@@ -10,10 +10,14 @@ For example:
 from __future__ import annotations
 
 import asyncio
+from typing import Literal
 
 from angelos.control.service import Control
+from angelos.control.state.models import ControlState
+from angelos.control.state.pauses import paused
 from angelos.core.api import CheckPolicy, Explanation, PolicyCheck, RuleView, WhoamiView
 from angelos.core.errors import InvalidInput, NotFound, Refused
+from angelos.core.ids import PrincipalId
 from angelos.core.permissions import Permission, Principal, Role, granted
 from angelos.core.policy.access import decision, permissions_of
 from angelos.core.policy.engine import Policy, files_in
@@ -66,13 +70,21 @@ async def whoami(control: Control, principal: Principal) -> WhoamiView:
         id=principal.id,
         role=principal.role,
         generation=principal.generation,
-        state="quarantined" if principal.id in state.quarantined else "active",
+        state=_standing(state, principal.id),
         session=principal.session,
         expires_at=principal.expires_at,
         permissions=tuple(sorted(granted(principal))),
         tasks_open=sum(t.open and t.by == principal.id for t in state.tasks.values()),
         proposals_open=sum(p.open and p.author == principal.id for p in state.proposals.values()),
     )
+
+
+def _standing(
+    state: ControlState, principal: PrincipalId
+) -> Literal["active", "paused", "quarantined"]:
+    if principal in state.quarantined:
+        return "quarantined"
+    return "paused" if paused(state, principal) else "active"
 
 
 def explanation(policy: Policy, action: str, role: Role) -> Explanation:

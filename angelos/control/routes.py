@@ -14,11 +14,14 @@ from angelos.control.service import Control
 from angelos.control.tasks import routes as tasks
 from angelos.core.api import (
     NodeList,
+    Ok,
+    Reason,
     Rollback,
     RolledBack,
     StatusView,
 )
-from angelos.core.permissions import Permission
+from angelos.core.ids import PrincipalId
+from angelos.core.permissions import ALL_AGENTS, Permission
 from angelos.core.routes import Call, Nothing, Route
 
 
@@ -26,10 +29,36 @@ def routes(control: Control) -> list[Route]:
     """Return the routes of the control plane."""
     return [
         *_system(control),
+        *_pausing(control),
         *tasks.routes(control),
         *proposals.routes(control),
         *people.routes(control),
         *explaining.routes(control),
+    ]
+
+
+def _pausing(control: Control) -> list[Route]:
+    def agent(call: Call[Reason]) -> PrincipalId:
+        name = call.params.get("name")
+        return ALL_AGENTS if name is None else PrincipalId(f"agent/{name}")
+
+    async def pause(call: Call[Reason]) -> Ok:
+        await control.pauses.pause(call.principal, agent(call), call.body.reason, call.trace)
+        return Ok()
+
+    async def resume(call: Call[Reason]) -> Ok:
+        await control.pauses.resume(call.principal, agent(call), call.body.reason, call.trace)
+        return Ok()
+
+    may = Permission.principals_quarantine
+    return [
+        Route("POST", path, may, handler, request=Reason, response=Ok, summary=summary)
+        for path, handler, summary in (
+            ("/agents/{name}/pause", pause, "Stop what runs for an agent where it is"),
+            ("/agents/{name}/resume", resume, "Let an agent go on; its budget begins anew"),
+            ("/agents/pause", pause, "Stop what runs for every agent where it is"),
+            ("/agents/resume", resume, "Let the agents go on that are not paused by themselves"),
+        )
     ]
 
 

@@ -17,12 +17,14 @@ from angelos import __version__
 from angelos.control.context import ControlContext
 from angelos.control.effect_runner import EffectRunner, Handler
 from angelos.control.identity.people import PeopleStore
+from angelos.control.pauses import Pauses
 from angelos.control.proposals.pipeline import Pipeline
 from angelos.control.proposals.service import ProposalService
 from angelos.control.proposals.testing import CandidateTester
 from angelos.control.rollout import Rollout
 from angelos.control.state import effects
 from angelos.control.state.decide import expired, outstanding, overdue
+from angelos.control.state.pauses import exhausted
 from angelos.control.tasks.dispatch import TaskDispatcher
 from angelos.control.tasks.service import TaskService
 from angelos.control.views import banner, node_view, restart_views, weakest
@@ -45,6 +47,7 @@ class Control:
         self.people = people
         self._context = context
         self.tasks = TaskService(self._context)
+        self.pauses = Pauses(self._context)
         self.pipeline = Pipeline(self._context, people)
         self._tester = CandidateTester(self._context, self.tasks, self.pipeline)
         self.proposals = ProposalService(self._context, self.pipeline)
@@ -112,6 +115,10 @@ class Control:
         if self._runner is not None:
             now = self._context.clock.time()
             state = self.projection.state
+            self._runner.start(
+                effects.PauseAgent(agent, reason)
+                for agent, reason in exhausted(state, now, self.config.agent_budget)
+            )
             self._runner.start(expired(state, now, self.config.waiting_expires_s))
             self._runner.start(
                 overdue(self.projection.state, now, self.config.grace_s, self.config.node_gone_s)
@@ -153,4 +160,6 @@ class Control:
             effects.PutCheckout: self.rollout.put,
             effects.RollBack: self.rollout.roll_back,
             effects.Revoke: self.rollout.revoke,
+            effects.SetPause: self.pauses.tell,
+            effects.PauseAgent: self.pauses.ask,
         }

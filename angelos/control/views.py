@@ -10,11 +10,19 @@ import msgspec
 
 from angelos import __version__
 from angelos.control.state.decide import awaited
-from angelos.control.state.models import ControlState, NodeRecord, ProposalRecord, TaskRecord
+from angelos.control.state.models import (
+    ControlState,
+    NodeRecord,
+    PauseRecord,
+    ProposalRecord,
+    RepoRecord,
+    TaskRecord,
+)
 from angelos.control.state.tasks import state_of, waits_for
 from angelos.core.api import NodeView, ProposalView, RestartView, TaskView
 from angelos.core.ids import PrincipalId
 from angelos.core.messages import Tier
+from angelos.core.permissions import ALL_AGENTS
 
 _STRENGTH = (Tier.none, Tier.landlock, Tier.reduced, Tier.full)
 
@@ -127,16 +135,26 @@ def banner(state: ControlState) -> str:
             "The audit log was tampered with, and nothing is promoted until that is accepted: "
             f"{state.log_damage}",
         )
+    notes += [_pause_note(agent, record) for agent, record in state.pauses.items() if record.paused]
     if not connected:
         notes.append("No node is connected: nothing can run.")
-    for repo in state.repos.values():
-        if repo.main.failed:
-            notes.append(f"main of {repo.name} is not healthy.")
-        away = [node for node in awaited(state, repo) if not node.connected]
-        if away and not repo.main.failed:
-            names = ", ".join(short(node.id) for node in away)
-            notes.append(f"main of {repo.name} waits for its canary {names} to come back.")
+    notes += [note for repo in state.repos.values() for note in _repo_notes(state, repo)]
     return " ".join(notes)
+
+
+def _repo_notes(state: ControlState, repo: RepoRecord) -> list[str]:
+    """Return the warnings about a repository."""
+    if repo.main.failed:
+        return [f"main of {repo.name} is not healthy."]
+    away = [node for node in awaited(state, repo) if not node.connected]
+    names = ", ".join(short(node.id) for node in away)
+    return [f"main of {repo.name} waits for its canary {names} to come back."] if away else []
+
+
+def _pause_note(agent: PrincipalId, record: PauseRecord) -> str:
+    name = "Every agent" if agent == ALL_AGENTS else short(agent)
+    option = "--all" if agent == ALL_AGENTS else short(agent)
+    return f"{name} is paused: {record.reason}. `angelos agent resume {option}` lets it go on."
 
 
 def _node_notes(node: NodeRecord) -> list[str]:

@@ -535,7 +535,7 @@ class WhoamiView(View, frozen=True, kw_only=True):
     role: Role
     generation: int
     """Under which it acts; what was done under an older one no longer counts."""
-    state: Literal["active", "quarantined"]
+    state: Literal["active", "paused", "quarantined"]
     session: str
     """Id of the token by which it acts, where that is not its own."""
     expires_at: float | None

@@ -73,6 +73,8 @@ class Kind(StrEnum):
     agent_disconnected = "agent.disconnected"
     principal_quarantined = "principal.quarantined"  # subject: the principal
     principal_released = "principal.released"
+    principal_paused = "principal.paused"  # subject: the agent, or system/agents for all
+    principal_resumed = "principal.resumed"
     principal_flagged = "principal.flagged"  # suspicious, not stopped
     access_refused = "access.refused"  # outcome: the error's code
     principal_ended = "principal.ended"  # outcome: EndCause
@@ -133,6 +135,17 @@ class CancelCause(StrEnum):
     """The generation is over under which it was asked for (`core.principals`)."""
     other_step_failed = "other-step-failed"
     """Another step of the same proposal failed first."""
+
+
+class PauseCause(StrEnum):
+    """Why an agent is paused."""
+
+    request = "request"
+    """A person asked for it."""
+    budget = "budget"
+    """It has used up its budget; a person is asked."""
+    suspicion = "suspicion"
+    """A statistical sign of it is odd; a person is asked."""
 
 
 class RestartCause(StrEnum):
@@ -380,6 +393,21 @@ class PrincipalReleased(FactPayload, frozen=True, kw_only=True):
     """A quarantine has ended."""
 
     kind: ClassVar[Kind] = Kind.principal_released
+
+
+class PrincipalPaused(FactPayload, frozen=True, kw_only=True):
+    """What runs for an agent stands still, and nothing of it starts, until it is resumed."""
+
+    kind: ClassVar[Kind] = Kind.principal_paused
+    reason: str = ""
+    cause: PauseCause = PauseCause.request
+
+
+class PrincipalResumed(FactPayload, frozen=True, kw_only=True):
+    """What was paused goes on; its budget begins anew."""
+
+    kind: ClassVar[Kind] = Kind.principal_resumed
+    reason: str = ""
 
 
 class PrincipalFlagged(FactPayload, frozen=True, kw_only=True):
@@ -822,6 +850,8 @@ PAYLOADS: dict[str, type[FactPayload]] = {
         AgentDisconnected,
         PrincipalQuarantined,
         PrincipalReleased,
+        PrincipalPaused,
+        PrincipalResumed,
         PrincipalFlagged,
         AccessRefused,
         PrincipalEnded,

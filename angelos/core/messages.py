@@ -163,7 +163,18 @@ class RevokeGrants(Message, frozen=True, kw_only=True, tag="revoke_grants", tag_
     reason: str = ""
 
 
-Payload = RunTask | CancelTask | Checkout | RevokeGrants
+class PauseTasks(Message, frozen=True, kw_only=True, tag="pause_tasks", tag_field="kind"):
+    """Stop every process that runs for a principal where it is, or let all of them go on.
+
+    What has not started does not start before. Certificates and grants stay as they are.
+    """
+
+    principal: PrincipalId
+    """An agent, or `ALL_AGENTS`."""
+    paused: bool
+
+
+Payload = RunTask | CancelTask | Checkout | RevokeGrants | PauseTasks
 COMMANDS: dict[str, type[Payload]] = {
     str(payload.__struct_config__.tag): payload for payload in get_args(Payload)
 }

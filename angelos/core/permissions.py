@@ -98,6 +98,9 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True):
         return cls(id=PrincipalId(f"{kind}/example"), role=role)
 
 
+ALL_AGENTS = PrincipalId("system/agents")
+"""Stands for every agent, where all of them are paused at once."""
+
 OWNER = Principal(id=PrincipalId("person/owner"), role=Role.admin)
 """Who has the server's own token; the name is reserved."""
 

@@ -29,6 +29,7 @@ from angelos.core.messages import (
     CancelTask,
     Checkout,
     Command,
+    PauseTasks,
     RevokeGrants,
     RunTask,
     decode,
@@ -45,6 +46,7 @@ from angelos.node.commands.check_out import CheckOutHandler
 from angelos.node.commands.facts import FactOrigin
 from angelos.node.commands.jobs import Job, Jobs, StopCode, StopReason
 from angelos.node.commands.outbox import Outbox
+from angelos.node.commands.pauses import PausedPrincipals
 from angelos.node.commands.run import RunHandler
 from angelos.node.commands.runner import Runner
 from angelos.node.commands.slots import Slots
@@ -171,6 +173,7 @@ class Node:
     def _build(self, channel: Channel, memory: inbox.Inbox) -> _Connected:
         config = self._config
         outbox = Outbox(self.id, channel, self._clock)
+        paused = PausedPrincipals()
         slots = Slots(config.slots, config.waiting, self._clock)
         run = RunHandler(
             Runner(config.name, self._sandbox, self.checkouts, self._inputs, self._files),
@@ -179,6 +182,7 @@ class Node:
             self._jobs,
             outbox,
             self._clock,
+            paused,
         )
         return _Connected(
             channel=channel,
@@ -187,7 +191,9 @@ class Node:
             slots=slots,
             run=run,
             check_out=CheckOutHandler(self.id, Pulls(self._sandbox, self.checkouts), outbox),
-            stop=StopHandler(memory, config.directory / "revoked.json", self._jobs, run, outbox),
+            stop=StopHandler(
+                memory, config.directory / "revoked.json", self._jobs, run, outbox, paused
+            ),
         )
 
     @property
@@ -251,6 +257,8 @@ class Node:
                 await self._now.stop.cancel(job, payload)
             case RevokeGrants():
                 await self._now.stop.revoke(job, payload)
+            case PauseTasks():
+                await self._now.stop.pause(job, payload)
 
     def _verified(self, command: Command) -> Grant:
         """Return the grant if it allows the command here and now; raise `Forbidden`."""

@@ -1,4 +1,4 @@
-"""`angelos agent`: programs with an identity of their own; add one, join as one, shut one out."""
+"""`angelos agent`: programs with an identity of their own; add, join, pause, shut out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from angelos.cli.output import Out
 
 @click.group(cls=NounGroup)
 def agent() -> None:
-    """Add agents, and shut them out."""
+    """Add agents, pause them, and shut them out."""
 
 
 @agent.command("add")
@@ -60,3 +60,42 @@ def release_agent(out: Out, name: str) -> None:
     It has to join again with a new token.
     """
     release(out, "agent", name)
+
+
+every = click.option("--all", "every", is_flag=True, help="Every agent.")
+
+
+def _chosen(name: str | None, *, every: bool) -> str:
+    if every == (name is not None):
+        raise click.UsageError("Give NAME or --all.")
+    return name or ""
+
+
+@agent.command("pause")
+@click.argument("name", required=False)
+@every
+@click.option("--reason", default="", help="Why; kept in the audit log.")
+@common
+def pause_agent(out: Out, *, name: str | None, every: bool, reason: str) -> None:
+    """Stop what runs for agent NAME where it is, within a second.
+
+    Nothing of it starts until it is resumed. Its certificate stays valid.
+    """
+    chosen = _chosen(name, every=every)
+    out.ask(lambda angelos: angelos.agents.pause(chosen, reason))
+    out.show({"agent": chosen, "paused": True}, f"{chosen or 'Every agent'} is paused.")
+
+
+@agent.command("resume")
+@click.argument("name", required=False)
+@every
+@click.option("--reason", default="", help="Why; kept in the audit log.")
+@common
+def resume_agent(out: Out, *, name: str | None, every: bool, reason: str) -> None:
+    """Let agent NAME go on where it stopped.
+
+    If it was paused for its budget, that begins anew.
+    """
+    chosen = _chosen(name, every=every)
+    out.ask(lambda angelos: angelos.agents.resume(chosen, reason))
+    out.show({"agent": chosen, "paused": False}, f"{chosen or 'Every agent'} goes on.")

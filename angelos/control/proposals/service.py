@@ -22,6 +22,7 @@ from angelos.control.proposals.pipeline import Pipeline
 from angelos.control.proposals.risk import POLICY_PATHS, touched
 from angelos.control.state.hands import same_hands
 from angelos.control.state.models import ProposalRecord
+from angelos.control.state.pauses import paused
 from angelos.control.state.proposals import short_diffs, without_diffs
 from angelos.control.views import proposal_view
 from angelos.core.api import (
@@ -215,6 +216,7 @@ class ProposalService:
                 submission.principal,
                 "propose",
                 ("Repo", submission.repo),
+                paused=paused(self._projection.state, submission.principal.id) is not None,
                 touches_policy=bool(policy_paths),
                 touches_protected=bool(protected),
                 paths=len(paths),

@@ -14,12 +14,13 @@ nothing is lost when the process dies between a fact and its effects.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from angelos.control.state import (
     audit,
     generations,
     hands,
+    pauses,
     proposals,
     tasks,
 )
@@ -42,6 +43,7 @@ from angelos.control.state.effects import (
     Revoke,
     RollBack,
     RunSteps,
+    SetPause,
     StopTask,
 )
 from angelos.control.state.models import (
@@ -79,12 +81,14 @@ _FOLDS: dict[str, tuple[Fold, ...]] = {
     Kind.node_disconnected: (node_state.node_left,),
     Kind.principal_quarantined: (node_state.quarantined,),
     Kind.principal_released: (node_state.quarantined,),
+    Kind.principal_paused: (pauses.pause,),
+    Kind.principal_resumed: (pauses.resume,),
     Kind.audit_damaged: (audit.damaged,),
     Kind.audit_accepted: (audit.accepted,),
     Kind.task_accepted: (tasks.accepted,),
     Kind.task_refused: (),
     Kind.task_started: (tasks.started,),
-    Kind.task_finished: (tasks.finished,),
+    Kind.task_finished: (pauses.counted, tasks.finished),
     Kind.task_reported: (tasks.reported,),
     Kind.task_cancelled: (tasks.cancelled,),
     Kind.proposal_received: (proposals.received,),
@@ -137,15 +141,14 @@ def decide(state: ControlState, fact: Fact) -> list[Effect]:
         effects += _after_proposal(state, fact)
     elif kind in (Kind.node_connected, Kind.node_enrolled):
         effects += _revocations(state, PrincipalId(subject))
+        effects += _pauses(state, PrincipalId(subject))
         effects += _all_checkouts(state)
     elif kind.startswith("checkout."):
         effects += _checkout_effects(state, _checked_out(state, fact))
     elif kind in (Kind.branch_advanced, Kind.rollback_done):
         effects += _checkout_effects(state, state.repos.get(node_state.repo_of(subject)))
-    elif kind == Kind.principal_quarantined:
-        effects += _quarantine_effects(state, PrincipalId(subject))
-    elif kind == Kind.principal_ended:
-        effects += _ended_effects(state, PrincipalId(subject))
+    elif kind in _ABOUT_PRINCIPALS:
+        effects += _ABOUT_PRINCIPALS[kind](state, PrincipalId(subject))
     elif kind == Kind.audit_accepted:
         for repo in {record.repo for record in state.proposals.values()}:
             effects += _repo_effects(state, repo)
@@ -163,6 +166,8 @@ def outstanding(state: ControlState) -> list[Effect]:
     effects += _all_checkouts(state)
     for principal in state.quarantined:
         effects += _quarantine_effects(state, principal)
+    for principal in state.pauses:
+        effects += _all_pauses(state, principal)
     for principal in state.generations:
         effects += _ended_effects(state, principal)
     return list(dict.fromkeys(effects))
@@ -173,7 +178,9 @@ def overdue(state: ControlState, now: float, grace_s: float, gone_s: float) -> l
     return [
         EndTask(task.id)
         for task in state.tasks.values()
-        if task.open and now > tasks.last_moment(state, task, gone_s) + grace_s
+        if task.open
+        and not pauses.holds(state, task)
+        and now > tasks.last_moment(state, task, gone_s) + grace_s
     ]
 
 
@@ -379,3 +386,30 @@ def _revocations(state: ControlState, node: PrincipalId) -> list[Effect]:
     if node in state.quarantined:
         return []  # it is refused, and its commands with it
     return [Revoke(principal, node) for principal in state.quarantined]
+
+
+def _pauses(state: ControlState, node: PrincipalId) -> list[Effect]:
+    """Return what a node that has connected has to hear of all pauses that are or were."""
+    if node in state.quarantined:
+        return []
+    return [SetPause(p, node, record.paused, record.fact) for p, record in state.pauses.items()]
+
+
+def _all_pauses(state: ControlState, principal: PrincipalId) -> list[Effect]:
+    """Return what every node has to hear of one pause or its end."""
+    record = state.pauses.get(principal)
+    if record is None:
+        return []
+    return [
+        SetPause(principal, node.id, record.paused, record.fact)
+        for node in state.nodes.values()
+        if not node.quarantined
+    ]
+
+
+_ABOUT_PRINCIPALS: dict[str, Callable[[ControlState, PrincipalId], Iterable[Effect]]] = {
+    Kind.principal_quarantined: _quarantine_effects,
+    Kind.principal_paused: _all_pauses,
+    Kind.principal_resumed: _all_pauses,
+    Kind.principal_ended: _ended_effects,
+}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import msgspec
 
 from angelos.core.facts import CancelCause
-from angelos.core.ids import PrincipalId, ProposalId, Revision, TaskId
+from angelos.core.ids import FactId, PrincipalId, ProposalId, Revision, TaskId
 
 
 class _Effect(msgspec.Struct, frozen=True):
@@ -122,6 +122,22 @@ class Revoke(_Effect, frozen=True):
     node: PrincipalId
 
 
+class SetPause(_Effect, frozen=True):
+    """Have a node stop what runs for a principal, or let it go on."""
+
+    principal: PrincipalId
+    node: PrincipalId
+    paused: bool
+    fact: FactId
+
+
+class PauseAgent(_Effect, frozen=True):
+    """Pause an agent that has used up its budget, and ask a person."""
+
+    agent: PrincipalId
+    reason: str
+
+
 Effect = (
     PutTask
     | StopTask
@@ -138,4 +154,6 @@ Effect = (
     | PutCheckout
     | RollBack
     | Revoke
+    | SetPause
+    | PauseAgent
 )

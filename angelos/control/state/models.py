@@ -14,6 +14,7 @@ from angelos.core.api import ProposalState
 from angelos.core.facts import (
     CancelCause,
     CandidateOutcome,
+    PauseCause,
     RestartCause,
     StepResult,
     TaskReported,
@@ -222,6 +223,27 @@ class RestartRecord(Message, frozen=True, kw_only=True):
     exit_code: int | None = None
 
 
+class PauseRecord(Message, frozen=True, kw_only=True):
+    """Whether an agent, or all of them, are paused, and since when."""
+
+    fact: FactId
+    """By which it became so."""
+    paused: bool
+    at: float
+    reason: str = ""
+    cause: PauseCause = PauseCause.request
+
+
+class AgentUsage(Message, frozen=True, kw_only=True):
+    """What the runs of an agent that ended in one minute have used."""
+
+    at: float
+    tasks: int = 0
+    wall_s: float = 0.0
+    cpu_s: float = 0.0
+    memory_gb_s: float = 0.0
+
+
 class ControlState(Message, frozen=True, kw_only=True):
     """The whole state of control; `offset` is that of the last fact folded."""
 
@@ -236,6 +258,10 @@ class ControlState(Message, frozen=True, kw_only=True):
     """By principal, the fact of its quarantine."""
     apart: frozenset[str] = frozenset()
     """The repositories whose last tests were of proposals apart from the rest."""
+    pauses: dict[PrincipalId, PauseRecord] = {}
+    """Agents (`ALL_AGENTS` for all of them) that are or were paused."""
+    usage: dict[PrincipalId, tuple[AgentUsage, ...]] = {}
+    """By agent and minute, of the last hour."""
     restarts: dict[str, RestartRecord] = {}
     """By part of the system."""
     generations: dict[PrincipalId, int] = {}

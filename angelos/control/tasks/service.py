@@ -14,6 +14,7 @@ import msgspec
 
 from angelos.control.context import ControlContext, hash_id
 from angelos.control.state.models import NodeRecord, TaskRecord
+from angelos.control.state.pauses import paused
 from angelos.control.state.tasks import state_of, task_for
 from angelos.control.tasks.files import TaskFileService
 from angelos.control.tasks.reading import OutputReaders, without_output
@@ -288,7 +289,12 @@ class TaskService:
                 role=principal.role,
                 action="run",
                 resource=("Node", node.id),
-                context=context | {"pipeline": False, "quarantined": quarantined},
+                context=context
+                | {
+                    "pipeline": False,
+                    "quarantined": quarantined,
+                    "paused": paused(self._projection.state, principal.id) is not None,
+                },
             )
         )
 

@@ -18,6 +18,7 @@ from angelos.node.commands.facts import FactOrigin, code_of
 from angelos.node.commands.jobs import Job, Jobs, StopReason
 from angelos.node.commands.outbox import Outbox
 from angelos.node.commands.output import OutputBuffer
+from angelos.node.commands.pauses import PausedPrincipals
 from angelos.node.commands.runner import Runner
 from angelos.node.commands.slots import Slots
 
@@ -35,7 +36,9 @@ class RunHandler:
         jobs: Jobs,
         outbox: Outbox,
         clock: Clock,
+        paused: PausedPrincipals | None = None,
     ) -> None:
+        self._paused = paused or PausedPrincipals()
         self._runner = runner
         self._slots = slots
         self._attempts = attempts
@@ -77,9 +80,12 @@ class RunHandler:
         begin = self._clock.monotonic()
         try:
             job.allowed()
+            assert job.principal is not None  # noqa: S101 - its grant was verified
+            await self._paused.until_free(job.principal)
             async with self._slots.hold(job.command.deadline):
                 with span("node.run", tier=self._runner.tier):
-                    return await self._runner.run(task, started, report, output)
+                    sandbox = self._runner.held(self._paused, job.principal)
+                    return await self._runner.run(task, started, report, output, sandbox)
         except asyncio.CancelledError:
             reason = job.take_stop()
             if reason is None:

@@ -20,6 +20,7 @@ from angelos.core.errors import (
     first_of,
 )
 from angelos.core.facts import FactPayload, TaskOutput, TaskResult
+from angelos.core.ids import PrincipalId
 from angelos.core.messages import MAX_OUTPUT_BYTES, RunTask, Status, Tier
 from angelos.core.plans import CasePlan
 from angelos.core.ports import SessionSandbox
@@ -29,6 +30,7 @@ from angelos.core.task_files import INPUTS
 from angelos.core.tracing import span
 from angelos.node.checkouts.store import Checkouts
 from angelos.node.commands.output import OutputBuffer
+from angelos.node.commands.pauses import HeldSandbox, PausedPrincipals
 from angelos.node.files.inputs import Inputs
 from angelos.node.files.models import TaskFiles
 from angelos.node.files.outputs import OutputCollector, Outputs
@@ -70,12 +72,17 @@ class Runner:
         """The isolation in force."""
         return self._sandbox.tier
 
+    def held(self, paused: PausedPrincipals, principal: PrincipalId) -> SessionSandbox:
+        """Return the sandbox for what runs for a principal, which may be paused."""
+        return HeldSandbox(self._sandbox, paused, principal)
+
     async def run(
         self,
         task: RunTask,
         started: Callable[[], Awaitable[None]],
         report: ReportFact,
         output: OutputBuffer,
+        sandbox: SessionSandbox | None = None,
     ) -> TaskResult:
         """Run a task and return its result.
 
@@ -84,9 +91,10 @@ class Runner:
             started: called once, right before the sandbox starts.
             report: takes `task.output` facts as the task prints.
             output: empty; holds what was printed, also when this raises.
+            sandbox: where to run it, in place of the node's own.
         """
         try:
-            return await self._run(task, started, report, output)
+            return await self._run(task, started, report, output, sandbox or self._sandbox)
         except AngelError as error:
             # What fails for the node or the hub may succeed elsewhere; a bad task will not.
             lost = isinstance(error, Unavailable | DeadlineExceeded)
@@ -100,9 +108,10 @@ class Runner:
         started: Callable[[], Awaitable[None]],
         report: ReportFact,
         output: OutputBuffer,
+        sandbox: SessionSandbox,
     ) -> TaskResult:
         if task.cases is not None:
-            return await self._run_cases(task, task.cases, started, report, output)
+            return await self._run_cases(task, task.cases, started, report, output, sandbox)
         runtime = RUNTIMES[task.language]
         finding = await runtime.refused(task)
         if finding is not None:
@@ -125,7 +134,7 @@ class Runner:
                 spec = msgspec.structs.replace(spec, read_only=read_only)
             await started()
             collector = OutputCollector(task, self._files)
-            run = run_session(self._sandbox, spec, collector.ended)
+            run = run_session(sandbox, spec, collector.ended)
             end = await self._follow(run, output, report)
         return _with_outputs(self._ended(end, output), collector.outputs)
 
@@ -136,6 +145,7 @@ class Runner:
         started: Callable[[], Awaitable[None]],
         report: ReportFact,
         output: OutputBuffer,
+        sandbox: SessionSandbox,
     ) -> TaskResult:
         """Have a runner ask for the cases of a plan; the result holds its report."""
         if task.revision is None:
@@ -149,7 +159,7 @@ class Runner:
                 folder = await asyncio.to_thread(copy.__enter__)
                 stack.push_async_callback(asyncio.to_thread, copy.__exit__, None, None, None)
             await started()
-            run = WitnessedRun(self._sandbox, plan, folder, task.limits)
+            run = WitnessedRun(sandbox, plan, folder, task.limits)
             end = await self._follow(run.events(), output, report)
         return msgspec.structs.replace(self._ended(end, output), report=run.report)
 

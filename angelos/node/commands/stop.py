@@ -9,10 +9,11 @@ from pathlib import Path
 from angelos.adapters.host.datadir import write_private
 from angelos.core.errors import AngelError
 from angelos.core.grants import read_grant
-from angelos.core.messages import CancelTask, RevokeGrants
+from angelos.core.messages import CancelTask, PauseTasks, RevokeGrants
 from angelos.node.commands.inbox import Inbox
 from angelos.node.commands.jobs import Job, Jobs, StopCode, StopReason, workers_of
 from angelos.node.commands.outbox import Outbox
+from angelos.node.commands.pauses import PausedPrincipals
 from angelos.node.commands.run import RunHandler
 
 
@@ -24,9 +25,16 @@ class StopHandler:
     """Carries out `CancelTask` and `RevokeGrants`."""
 
     def __init__(
-        self, inbox: Inbox, revoked_file: Path, jobs: Jobs, runs: RunHandler, outbox: Outbox
+        self,
+        inbox: Inbox,
+        revoked_file: Path,
+        jobs: Jobs,
+        runs: RunHandler,
+        outbox: Outbox,
+        paused: PausedPrincipals,
     ) -> None:
         """Build the handler; revocations are stored in `revoked_file`."""
+        self._paused = paused
         self._inbox = inbox
         self._file = revoked_file
         self._jobs = jobs
@@ -64,6 +72,11 @@ class StopHandler:
             raise NotStored(
                 f"The revocation is in force, but {self._file} cannot be written: {error}"
             ) from error
+
+    async def pause(self, job: Job, change: PauseTasks) -> None:
+        """Pause or resume what runs for a principal; certificates and grants stay as they are."""
+        job.allowed()
+        await self._paused.set(change.principal, paused=change.paused)
 
     @staticmethod
     def _stop(jobs: Iterable[Job], current: Job, reason: StopReason) -> list[Job]:

@@ -23,6 +23,7 @@ from angelos.core.messages import (
     CancelTask,
     Checkout,
     Command,
+    PauseTasks,
     RevokeGrants,
     RunTask,
     Status,
@@ -396,6 +397,7 @@ class FakeNode:
         self.checkouts: list[Checkout] = []
         self.cancelled: list[CancelTask] = []
         self.revoked: list[RevokeGrants] = []
+        self.pauses: list[PauseTasks] = []
         self.seen: set[str] = set()
         self.ended: set[str] = set()
         self.task: asyncio.Task[None] | None = None
@@ -460,6 +462,8 @@ class FakeNode:
                     await self.finish(payload, Status.killed, "stopped" if ran else "")
             case RevokeGrants():
                 self.revoked.append(payload)
+            case PauseTasks():
+                self.pauses.append(payload)
 
     async def finish(
         self, task: RunTask | CancelTask, status: Status, out: str = "", **evidence: Any
