@@ -132,7 +132,7 @@ class Machine:
         # Outgoing. `_flight` was transmitted on the present connection, `_queue` was not yet.
         # Both keep an item until it is acknowledged, and `_queue` follows `_flight`: so when
         # a connection is lost, `_down` joins them and the next connection sends all again.
-        self._flight: deque[tuple[Item, int]] = deque()
+        self._flight: list[tuple[Item, int]] = []
         self._queue: deque[tuple[Item, int]] = deque()
         self._flight_bytes = self._queue_bytes = 0
         self._acked = 0  # sequence number before the first of `_flight`
@@ -142,7 +142,7 @@ class Machine:
         # `_epoch` counts the pairs of sessions; sequence numbers start anew with each, so a late
         # `done` for an earlier pair must not acknowledge anything in this one.
         self._epoch = self._delivered = self._done = 0
-        self._undone: deque[int] = deque()
+        self._undone: list[int] = []
         self._undone_bytes = 0
 
     @property
@@ -288,8 +288,9 @@ class Machine:
         """
         if epoch != self._epoch or not self._done < upto <= self._delivered:
             return []
-        for _ in range(upto - self._done):
-            self._undone_bytes -= self._undone.popleft()
+        count = upto - self._done
+        self._undone_bytes -= sum(self._undone[:count])
+        del self._undone[:count]
         self._done = upto
         return [Transmit(self.codec.write(Ack(upto)))] if self.phase == "up" else []
 
@@ -386,16 +387,17 @@ class Machine:
 
     def _forget(self, upto: int) -> None:
         """Drop the items that the other end has processed."""
-        for _ in range(upto - self._acked):
-            if self._flight:
-                self._flight_bytes -= self._flight.popleft()[1]
-            else:  # acknowledged in a handshake, before anything went out on this connection
-                self._queue_bytes -= self._queue.popleft()[1]
+        count = upto - self._acked
+        self._flight_bytes -= sum(size for _, size in self._flight[:count])
+        early = count - len(self._flight)
+        del self._flight[:count]
+        for _ in range(early):  # acknowledged in a handshake, before it went out again
+            self._queue_bytes -= self._queue.popleft()[1]
         self._acked = upto
 
     def _down(self) -> None:
         self.phase = "down"
         self._flight.extend(self._queue)
-        self._queue, self._flight = self._flight, deque()
+        self._queue, self._flight = deque(self._flight), []
         self._queue_bytes += self._flight_bytes
         self._flight_bytes = 0

@@ -98,6 +98,7 @@ class Hub:
         except BaseException:
             await self.listeners.close()
             raise
+        self.background.start(self.sessions.tick(), "connections")
         self.background.start(self._keep_renewed(), "the hub's certificate")
         self.background.start(self._follow_identities(), "identities of other hubs")
         self.sessions.start()

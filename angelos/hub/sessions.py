@@ -16,6 +16,7 @@ import secrets
 from collections import Counter
 from dataclasses import replace
 
+from angelos.adapters.net.flag import Flag
 from angelos.adapters.net.link import Link, Wire
 from angelos.core.channel import Machine
 from angelos.core.errors import AngelError, Fenced, NotFound, Unavailable
@@ -57,8 +58,8 @@ class Session:
         self.id = peer.principal.id
         self.link = Link(self.id, Machine(secrets.token_hex(16), parts.config.channel), parts.clock)
         self.info: dict[str, str] = {}
-        self.over = asyncio.Event()
-        self._announced = asyncio.Event()  # the journal has the fact that the peer connected
+        self.over = Flag()
+        self._announced = Flag()  # the journal has the fact that the peer connected
         self._parts = parts
         self.consumer = QueueConsumer(parts.queue, self.link, self.link.machine.session)
         self._writer = JournalWriter(
@@ -78,10 +79,9 @@ class Session:
                 await before.over.wait()  # its facts come first, and it still holds the queue
             async with asyncio.TaskGroup() as group:
                 presence = group.create_task(self._record_presence())
-                helpers = [group.create_task(self.consumer.run()), group.create_task(self._tick())]
+                consuming = group.create_task(self.consumer.run())
                 await self._receive()
-                for helper in helpers:
-                    helper.cancel()
+                consuming.cancel()
                 await presence
         except* AngelError as errors:
             error = errors.exceptions[0]
@@ -141,12 +141,11 @@ class Session:
             await self._append(disconnected(code=end.code if end else EndCode.lost))
         self._announced.set()
 
-    async def _tick(self) -> None:
-        while True:
-            await asyncio.sleep(self._parts.config.tick_s)
-            self.link.tick()
-            if self._parts.clock.time() > self.peer.not_after:
-                self.link.drop(EndCode.expired, "The certificate has expired; renew it.")
+    def tick(self) -> None:
+        """Look after the connection: ping, give up, or end it with its certificate."""
+        self.link.tick()
+        if self._parts.clock.time() > self.peer.not_after:
+            self.link.drop(EndCode.expired, "The certificate has expired; renew it.")
 
     def _connected(self, role: Role) -> NodeConnected | AgentConnected:
         serial, tier = self.peer.principal.serial, self.info.get("tier", "")
@@ -189,6 +188,13 @@ class Sessions:
             url = self._parts.listeners.peers.url
             self._neighbours = Neighbours(self._parts.announcements, url, self.local)
             self._background.start(self._neighbours.run(), "peers of other hubs")
+
+    async def tick(self) -> None:
+        """Look after all connections, for ever."""
+        while True:
+            await asyncio.sleep(self._parts.config.tick_s)
+            for session in list(self._sessions.values()):
+                session.tick()
 
     def admit(self, peer: Peer, hello: Hello, wire: Wire) -> Session:
         """Return the session that a new connection continues, or start one.

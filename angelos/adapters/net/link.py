@@ -10,11 +10,11 @@ the other end has not processed is sent again.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
+from angelos.adapters.net.flag import Flag
 from angelos.core.channel import Deliver, Effect, End, Established, Machine, Transmit
 from angelos.core.errors import Unavailable
 from angelos.core.frame_codecs import FrameCodec
@@ -53,16 +53,16 @@ class Link:
         self.wire: Wire | None = None
         self.ended: End | None = None
         """Why there will be no further connection; None while there may be one."""
-        self.down = asyncio.Event()
+        self.down = Flag()
         """Set while there is no connection."""
         self.down.set()
-        self.up = asyncio.Event()
+        self.up = Flag()
         """Set while the handshake is done, and when the link has ended."""
         self.last_end: End | None = None
-        self._inbox: deque[Deliver] = deque()
+        self._inbox: list[Deliver] = []
         self._taken: tuple[int, int] | None = None
-        self._news = asyncio.Event()
-        self._room = asyncio.Event()
+        self._news = Flag()
+        self._room = Flag()
         self._flushing: asyncio.Handle | None = None
 
     # -- core.ports.Channel ------------------------------------------------------------------
@@ -145,10 +145,10 @@ class Link:
             await self._news.wait()
         items: list[Item] = []
         while self._inbox and (not most or len(items) < most):
-            delivery = self._inbox.popleft()
+            delivery = self._inbox.pop(0)
             rest = len(items) + len(delivery.items) - most
             if most and rest > 0:
-                self._inbox.appendleft(replace(delivery, items=delivery.items[-rest:]))
+                self._inbox.insert(0, replace(delivery, items=delivery.items[-rest:]))
                 items_now = delivery.items[:-rest]
                 delivery = replace(delivery, upto=delivery.upto - rest, items=items_now)
             items += delivery.items

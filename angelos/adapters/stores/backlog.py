@@ -56,9 +56,13 @@ class _Retry:
     out: bool = False
 
 
-@dataclass
+_NO_ROWS: deque[Row] = deque()
+
+
+@dataclass(slots=True)
 class _LaneRows:
-    rows: deque[Row] = field(default_factory=deque[Row])
+    rows: deque[Row] = field(default_factory=lambda: _NO_ROWS)
+    """Shared and empty until there are some: most lanes of most consumers never have any."""
     start: str = "-"
     """From where the store is read next: a position, `(` before it if that was read already."""
     more: bool = True
@@ -114,6 +118,8 @@ class Backlog:
             if row.nacks:
                 self._retries[row.position] = _Retry(row.sender, row.key, row.nacks, row.due)
             else:
+                if state.rows is _NO_ROWS:
+                    state.rows = deque()
                 state.rows.append(row)
         state.more = more
         if last:

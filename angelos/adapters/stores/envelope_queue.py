@@ -24,6 +24,7 @@ from typing import Any
 
 import msgspec
 
+from angelos.adapters.net.flag import Flag
 from angelos.adapters.stores import queue_scripts as scripts
 from angelos.adapters.stores.backlog import LANES, Backlog, Row
 from angelos.adapters.stores.bell import Bell
@@ -415,7 +416,7 @@ class _Consumer:
         self.token = token
         self.backlog = Backlog()
         self._queue = queue
-        self._news = asyncio.Event()
+        self._news = Flag()
         self._highest = token.epoch
         self._store_ms = 0
         self._rung: set[Lane] = set()
