@@ -175,8 +175,8 @@ async def main():
     try:
         async with aclosing(queue.take(token)) as deliveries:
             async for delivery in deliveries:
-                print(delivery.envelope.header.id, flush=True)
                 await queue.ack(token, [delivery.position])
+                print(delivery.envelope.header.id, flush=True)
     except Fenced:
         print("fenced", flush=True)
 
