@@ -19,6 +19,7 @@ What is relied upon of Tornado (`tests/unit/adapters/test_frame_loop.py` fails w
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import struct
 from collections.abc import Awaitable
@@ -43,7 +44,7 @@ _TOGETHER = 64 * 1024
 """So many bytes leave at once, whatever else this turn of the event loop sends."""
 _QUIET_S = 0.0003
 """After so long without a message the next leaves at once."""
-_LINGER_S = 1.0
+_LINGER_S, _CLOSE_S = 1.0, 5.0
 _LINGER_BYTES = 4 * 1024 * 1024
 _SMALL, _WIDE = 126, 65536
 _CONTROL, _FIN, _RSV, _RSV1 = 0x8, 0x80, 0x70, 0x40
@@ -110,7 +111,10 @@ class FrameLoop(WebSocketProtocol13):
         data = message.encode() if isinstance(message, str) else message
         self.send(data, text=not binary)
         if self._written is not None and not self._written.done():
-            return asyncio.ensure_future(self.drain())
+            draining = asyncio.ensure_future(self.drain())
+            # Who does not wait for it learns of a lost connection by its end, not by a log entry.
+            draining.add_done_callback(lambda done: done.cancelled() or done.exception())
+            return draining
         return _done()
 
     async def drain(self) -> None:
@@ -280,8 +284,18 @@ class FrameLoop(WebSocketProtocol13):
         code, reason = goodbye(payload)
         self.client_terminated = True
         self.close_code, self.close_reason = code, reason
+        self._flush()
+        if self.stream.writing():
+            return self._close_when_written(code)
         self.close(code)  # RFC 6455, section 5.5.1: the code is echoed
         return None
+
+    async def _close_when_written(self, code: int | None) -> None:
+        """Close once the other end has what was sent before; within bounds, for it may not read."""
+        with contextlib.suppress(OSError):  # closed, or the time is over
+            async with asyncio.timeout(_CLOSE_S):
+                await self.stream.write(b"")  # done when all before it is
+        self.close(code)
 
     async def _fail(self, violation: _Violation) -> None:
         """Say why, and read on for a moment: closing over unread data would reset the line."""

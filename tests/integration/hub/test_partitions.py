@@ -194,6 +194,11 @@ async def test_a_hub_that_was_paused_delivers_nothing_once_another_has_its_peer(
         await queue.put(command(1))
         async with asyncio.timeout(60):
             assert await process.stdout.readline() == b"c1\n"
+
+        async def acknowledged() -> bool:
+            return not (await queue.depth(NODE)).waiting
+
+        await eventually(acknowledged)
         process.send_signal(signal.SIGSTOP)
         token = await queue.claim(NODE, "awake")
         for number in range(2, 12):

@@ -7,9 +7,12 @@ import json
 from contextlib import asynccontextmanager
 
 import pytest
+from jupyter_server.services.events.handlers import SubscribeWebsocket
+from jupyter_server.services.kernels.websocket import KernelWebsocketHandler
+from jupyter_server_ydoc.handlers import YDocWebSocketHandler
 from pycrdt import Doc, Map, create_sync_message, create_update_message
 from tornado.httpclient import HTTPRequest
-from tornado.websocket import websocket_connect
+from tornado.websocket import WebSocketHandler, websocket_connect
 
 from angelos.client.rooms import RoomClient
 from angelos.testing import eventually
@@ -86,6 +89,51 @@ async def test_bytes_that_are_no_message_end_the_connection_and_say_so(
             assert await ended(link) == (1007, "This is no message of the room's protocol.")
         await other.insert(0, "x")
     assert served.said().count("Traceback") == before
+
+
+MASK = bytes(4)
+FORBIDDEN = {
+    "unmasked": (b"\x81\x02hi", 1002),
+    "16 bits for 2 bytes": (b"\x81\xfe\x00\x02" + MASK + b"hi", 1002),
+    "64 bits for 2 bytes": (b"\x82\xff" + bytes(7) + b"\x02" + MASK + b"hi", 1002),
+    "not UTF-8": (b"\x81\x82" + MASK + b"\xff\xfe", 1007),
+    "close code 999": (b"\x88\x82" + MASK + b"\x03\xe7", 1002),
+    "close code 1006": (b"\x88\x82" + MASK + b"\x03\xee", 1002),
+    "close reason": (b"\x88\x83" + MASK + b"\x03\xe8\xff", 1007),
+    "reserved bit": (b"\xc1\x82" + MASK + b"hi", 1002),
+}
+
+
+async def test_every_websocket_of_the_server_ends_with_the_code_of_what_was_forbidden(served, path):
+    """Jupyter's own and ours; that of kernels has no protocol of its own either (below)."""
+    host, port = served.url.removeprefix("http://").partition("/")[0].split(":")
+    targets = ["/angelos/api/events", "/api/events/subscribe", await room_of(served, path)]
+    for target in targets:
+        for name, (data, code) in FORBIDDEN.items():
+            reader, writer = await asyncio.open_connection(host, int(port))
+            fields = {"Host": f"{host}:{port}", "Authorization": "token t-owner", **UPGRADE}
+            head = "".join(f"{field}: {value}\r\n" for field, value in fields.items())
+            writer.write(f"GET {target} HTTP/1.1\r\n{head}\r\n".encode())
+            async with asyncio.timeout(20):
+                assert b" 101 " in await reader.readuntil(b"\r\n\r\n"), target
+                writer.write(data)
+                first, size = 0, 0
+                while first & 15 != 8:
+                    first, size = await reader.readexactly(2)
+                    if size > 125:
+                        size = int.from_bytes(
+                            await reader.readexactly(2 if size == 126 else 8), "big"
+                        )
+                    payload = await reader.readexactly(size)
+            assert int.from_bytes(payload[:2], "big") == code, (target, name)
+            writer.close()
+            await writer.wait_closed()
+
+
+def test_no_websocket_of_jupyter_has_a_protocol_of_its_own():
+    for handler in (KernelWebsocketHandler, SubscribeWebsocket, YDocWebSocketHandler):
+        owner = next(cls for cls in handler.__mro__ if "get_websocket_protocol" in vars(cls))
+        assert owner is WebSocketHandler
 
 
 async def test_an_edit_that_cannot_be_applied_is_told_to_its_author_and_nobody_else(served, path):
