@@ -7,6 +7,7 @@ A revision in a path may also be a branch, or the unique beginning of a revision
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from angelos.angelgit.git_routes import git_routes
@@ -27,6 +28,7 @@ from angelos.core.revision_v2 import decode_commit
 from angelos.core.routes import Call, Nothing, Route, whole_number
 
 if TYPE_CHECKING:
+    from angelos.angelgit.changes.reading import RevisionQueries
     from angelos.angelgit.service import AngelGit
 
 _MAX_PENDING = 200
@@ -97,17 +99,32 @@ def _revisions(api: _Api) -> list[Route]:
             media_type="application/octet-stream",
             summary="A file of a revision",
         ),
-        Route(
-            "GET",
-            f"{one}/bundle",
-            read,
-            api.bundle,
-            response=Bundle,
-            query=("have",),
-            media_type="application/msgpack",
-            summary="A signed revision, or what it has beyond the revision `have`",
-        ),
+        _bundle_route(one, api.bundle),
     ]
+
+
+def _bundle_route(one: str, handle: Callable[[Call[Nothing]], Awaitable[Bundle]]) -> Route:
+    return Route(
+        "GET",
+        f"{one}/bundle",
+        Permission.revisions_read,
+        handle,
+        response=Bundle,
+        query=("have",),
+        media_type="application/msgpack",
+        summary="A signed revision, or what it has beyond the revision `have`",
+    )
+
+
+def bundle_routes(queries: RevisionQueries) -> list[Route]:
+    """Return the one operation that nodes need, from the database alone."""
+
+    async def bundle(call: Call[Nothing]) -> Bundle:
+        have = call.query.get("have")
+        repo, revision = call.params["repo"], Revision(call.params["revision"])
+        return await queries.bundle(repo, revision, Revision(have) if have else None)
+
+    return [_bundle_route("/repos/{repo}/revisions/{revision}", bundle)]
 
 
 class _Api:

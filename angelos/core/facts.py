@@ -314,6 +314,8 @@ class NodeConnected(FactPayload, frozen=True, kw_only=True):
     """As the node reports it; never trusted."""
     profile: NodeProfile = NodeProfile()
     """Likewise."""
+    hub: str = ""
+    """To which hub: empty for control's own, else the gateway's name."""
 
 
 class NodeDisconnected(FactPayload, frozen=True, kw_only=True):
@@ -321,6 +323,8 @@ class NodeDisconnected(FactPayload, frozen=True, kw_only=True):
 
     kind: ClassVar[Kind] = Kind.node_disconnected
     code: str = ""
+    hub: str = ""
+    """From which hub."""
 
 
 class NodeLoad(FactPayload, frozen=True, kw_only=True):

@@ -182,7 +182,9 @@ class Hub:
         expires_at = await self._identities.add_enrolment(
             secret, principal, role, by, request.ttl_s, replaces=replaces
         )
-        token = Token(url=self.enrol_url, ca=self._pki.ca_pem, secret=secret)
+        token = Token(
+            url=self.config.enrol_at or self.enrol_url, ca=self._pki.ca_pem, secret=secret
+        )
         return EnrolmentView(token=encode_token(token), expires_at=expires_at)
 
     async def _may_replace(self, principal: PrincipalId, by: PrincipalId) -> bool:

@@ -137,8 +137,7 @@ class Session:
             self._announced.set()
             await self.link.down.wait()
             end = self.link.last_end
-            disconnected = NodeDisconnected if role is Role.node else AgentDisconnected
-            await self._append(disconnected(code=end.code if end else EndCode.lost))
+            await self._append(self._disconnected(role, end.code if end else EndCode.lost))
         self._announced.set()
 
     def tick(self) -> None:
@@ -146,6 +145,11 @@ class Session:
         self.link.tick()
         if self._parts.clock.time() > self.peer.not_after:
             self.link.drop(EndCode.expired, "The certificate has expired; renew it.")
+
+    def _disconnected(self, role: Role, code: str) -> NodeDisconnected | AgentDisconnected:
+        if role is Role.node:
+            return NodeDisconnected(code=code, hub=self._parts.config.name)
+        return AgentDisconnected(code=code)
 
     def _connected(self, role: Role) -> NodeConnected | AgentConnected:
         serial, tier = self.peer.principal.serial, self.info.get("tier", "")
@@ -159,6 +163,7 @@ class Session:
             serial=serial,
             pid=pid,
             profile=read_profile(self.info),
+            hub=self._parts.config.name,
         )
 
     async def _append(self, payload: FactPayload) -> None:

@@ -55,6 +55,7 @@ def server_environment(
         IDENTITY: identity,
         "ANGELOS_DATA_DIR": str(data.root),
         "ANGELOS_HUB_HOST": hub.host,
+        "ANGELOS_HUB_GATEWAY": hub.gateway,
         "ANGELOS_HUB_NAMES": ",".join(hub.names),
         "ANGELOS_HUB_PORT": str(hub.port),
         "ANGELOS_LOG_FORMAT": log_format,

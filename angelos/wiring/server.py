@@ -72,7 +72,7 @@ from angelos.hub.store import Identities
 from angelos.wiring.monitoring.routes import root_routes
 from angelos.wiring.monitoring.routes import routes as monitoring_routes
 from angelos.wiring.monitoring.service import SystemMonitor, Watched
-from angelos.wiring.settings import Settings, is_wildcard
+from angelos.wiring.settings import Settings, enrol_address, is_wildcard
 from angelos.wiring.stores import PLANES, OpenStores
 from angelos.wiring.tracing.export import exporting
 from angelos.wiring.tracing.roads import RoadTraces
@@ -276,6 +276,7 @@ def _hub_config(base: _Base) -> HubConfig:
         enrol_port=enrol_port,
         fixed=bool(hub.port),
         public=hub.names[0] if hub.names else "",
+        enrol_at=enrol_address(hub.gateway) if hub.gateway else "",
         grant_key=base.keys.grant.public.raw,
         revision_key=base.keys.revision.public.raw,
     )

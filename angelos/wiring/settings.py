@@ -6,6 +6,7 @@ ANGELOS_HUB_HOST           address on which the hub listens for nodes and agents
 ANGELOS_HUB_PORT           its port, and the next one for enrolment [free ones, kept]
 ANGELOS_HUB_NAMES          names and addresses by which other machines reach it, with commas;
                            the first is written into tokens
+ANGELOS_HUB_GATEWAY        host:port of the gateway to which tokens send new nodes and agents
 ANGELOS_ALLOW_UNSANDBOXED  1: run code without a sandbox where none can be made (a banner says so)
 ANGELOS_KERNEL_MEMORY_MB   memory of each of the server's kernels [4096]
 ANGELOS_UNBOXED_KERNELS    names of kernel specs, with commas, that admins may run without a box;
@@ -77,6 +78,8 @@ class HubSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """0: free ones, which are kept from start to start."""
     names: tuple[str, ...] = ()
     """Host names and addresses; they stand in the hub's certificate."""
+    gateway: str = ""
+    """`host:port` of the gateway that tokens send new nodes and agents to, if not this hub."""
 
 
 class _ConfigFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -196,6 +199,8 @@ def _load_hub(env: Mapping[str, str], root: Path, options: dict[str, Any]) -> Hu
         changes["host"] = host
     if port := env.get("ANGELOS_HUB_PORT", "").strip():
         changes["port"] = int(port) if port.isascii() and port.isdecimal() else -1
+    if gateway := env.get("ANGELOS_HUB_GATEWAY", "").strip():
+        changes["gateway"] = gateway
     if names := env.get("ANGELOS_HUB_NAMES", ""):
         changes["names"] = tuple(name.strip() for name in names.split(",") if name.strip())
     return check_hub(msgspec.structs.replace(hub, **(changes | options)))
@@ -214,12 +219,31 @@ def check_hub(hub: HubSettings) -> HubSettings:
                 f"{name!r} is neither a host name nor an address.",
                 hint="See ANGELOS_HUB_HOST and ANGELOS_HUB_NAMES.",
             )
+    if hub.gateway:
+        enrol_address(hub.gateway)
     if is_wildcard(hub.host) and not hub.names:
         raise InvalidInput(
             f"The hub listens on {hub.host}, but no name is set by which others reach it.",
             hint="Set ANGELOS_HUB_NAMES to this machine's name or address.",
         )
     return hub
+
+
+def enrol_address(gateway: str) -> str:
+    """Return where a gateway enrols: on the port after its own; raise `InvalidInput`.
+
+    >>> enrol_address("gw.example.org:7443")
+    'https://gw.example.org:7444'
+    """
+    host, _, port = gateway.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    if not _is_host(bare) or not port.isascii() or not port.isdecimal():
+        port = ""
+    if not port or not 1 <= int(port[:6]) <= _LAST_PORT:
+        raise InvalidInput(
+            f"{gateway[:100]!r} is not host:port of a gateway.", hint="See ANGELOS_HUB_GATEWAY."
+        )
+    return f"https://{host}:{int(port) + 1}"
 
 
 def is_wildcard(host: str) -> bool:

@@ -42,6 +42,7 @@ create table if not exists schema_migration (
     applied_at timestamptz not null default now(),
     primary key (plane, number)
 )"""
+_APPLIED = "select plane, number, name, sha256 from schema_migration"
 _IS_OLDER = """
 select to_regclass('schema_migration') is not null and not exists (
     select from pg_attribute
@@ -181,6 +182,20 @@ class Database:
                 hint="Make the user of the DSN the owner of its database.",
             ) from error
 
+    async def missing(self, packages: Sequence[str]) -> list[str]:
+        """Return the migrations that somebody else has yet to apply.
+
+        Raises:
+            Conflict: The database was made by a newer version.
+        """
+        async with self.transaction() as connection:
+            rows = await connection.execute("select to_regclass('schema_migration') is not null")
+            applied: list[tuple[Any, ...]] = []
+            if (await rows.fetchone()) == (True,):
+                cursor = await connection.execute(_APPLIED)
+                applied = await cursor.fetchall()
+        return [f"{m.plane}/{m.name}" for m in pending(migrations(packages), applied)]
+
     async def _migrate(self, available: list[Migration]) -> list[str]:
         async with self.transaction() as connection:
             if connection.info.server_version < _OLDEST * 10_000:
@@ -196,9 +211,7 @@ class Database:
                     hint="Name another database in ANGELOS_POSTGRES_DSN.",
                 )
             await connection.execute(_CREATE_TABLE)
-            rows = await connection.execute(
-                "select plane, number, name, sha256 from schema_migration"
-            )
+            rows = await connection.execute(_APPLIED)
             missing = pending(available, await rows.fetchall())
             for migration in missing:
                 await connection.execute(migration.text)

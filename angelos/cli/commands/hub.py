@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -14,11 +16,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from angelos.core.api import DeadLetterView
+    from angelos.wiring.gateway import GatewayKey
+    from angelos.wiring.settings import Settings
 
 
 @click.group(cls=NounGroup)
 def hub() -> None:
-    """See connections, routes and dead letters; measure."""
+    """See connections, routes and dead letters; measure; run a gateway."""
 
 
 @hub.command("peers")
@@ -73,7 +77,6 @@ def bench(out: Out, count: int, durability: str) -> None:
 
     A running system is not touched; it shares the processors, so stop it for figures that count.
     """
-    import asyncio
     import os
 
     from angelos.system.hub_bench import measure
@@ -84,6 +87,94 @@ def bench(out: Out, count: int, durability: str) -> None:
     text = table(("work", "figure", "unit"), rows)
     text += f"\n{machine['cores']} cores, load {machine['load']}, {durability}"
     out.show({"durability": durability, "machine": machine, "figures": figures}, text)
+
+
+@hub.command("key")
+@common
+def print_key(out: Out) -> None:
+    """Print the file that a gateway of this system needs. It is a secret.
+
+    It holds the certificate authority of nodes and agents, not the keys that sign grants and
+    commits. Run it where control's data directory is.
+    """
+    from angelos.adapters.host.datadir import DataDir
+    from angelos.cli.extras import require
+    from angelos.client.settings import find_data_dir
+
+    require("server")
+    from angelos.wiring.gateway import gateway_key
+
+    data = DataDir(out.data_dir or find_data_dir())
+    click.echo(gateway_key(data).decode(), nl=False)
+
+
+@hub.command("run")
+@click.option("--key", "key_file", required=True, metavar="FILE", help="Of `angelos hub key`.")
+@click.option("--host", metavar="HOST", help="Where it listens [env: ANGELOS_HUB_HOST].")
+@click.option(
+    "--port",
+    type=click.IntRange(1, 65_534),
+    metavar="PORT",
+    help="Its port, and the next one for enrolment [env: ANGELOS_HUB_PORT].",
+)
+@click.option(
+    "--name",
+    "names",
+    multiple=True,
+    metavar="NAME",
+    help="How others reach it; may be repeated [env: ANGELOS_HUB_NAMES].",
+)
+@common
+def run_hub(
+    out: Out, *, key_file: str, host: str | None, port: int | None, names: tuple[str, ...]
+) -> None:
+    """Run a hub alone, a gateway, until Ctrl-C or SIGTERM.
+
+    It shares the stores of control, which ANGELOS_POSTGRES_DSN and ANGELOS_VALKEY_URL name, and
+    waits for them. With --json the line {"event": "ready", ...} comes when it serves.
+    """
+    from angelos.cli.extras import require
+    from angelos.cli.reading import read_text
+
+    require("server")
+    from angelos.wiring.gateway import read_gateway_key
+    from angelos.wiring.settings import load
+
+    key = read_gateway_key(read_text(key_file, stdin=True).encode())
+    settings = load(data_dir=out.data_dir, hub={"host": host, "port": port, "names": names})
+    asyncio.run(_serve_gateway(out, settings, key))
+
+
+async def _serve_gateway(out: Out, settings: Settings, key: GatewayKey) -> None:
+    import logging
+
+    from angelos.adapters.host.notify import give_signs
+    from angelos.cli.endings import ending_signals
+    from angelos.wiring.gateway import serve_gateway
+    from angelos.wiring.settings import notify_socket
+
+    logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("tornado").setLevel(logging.CRITICAL)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    async def serve() -> None:
+        async with serve_gateway(settings, key) as running:
+            event = {"event": "ready", "hub_url": running.url, "enrol_url": running.enrol_url}
+            out.show(event, f"ready: {running.url}, for enrolment {running.enrol_url}")
+            sys.stdout.flush()
+            await give_signs(notify_socket())
+
+    serving = asyncio.create_task(serve(), name="gateway")
+    stopping = asyncio.create_task(stop.wait(), name="stop")
+    for number in ending_signals():
+        loop.add_signal_handler(number, stop.set)
+    await asyncio.wait({serving, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    serving.cancel()
+    await asyncio.wait({serving, stopping})
+    if not serving.cancelled() and (error := serving.exception()) is not None:
+        raise error
 
 
 @hub.group("dead-letters", cls=NounGroup)

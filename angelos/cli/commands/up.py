@@ -48,6 +48,11 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="How other machines reach it; may be repeated [env: ANGELOS_HUB_NAMES].",
 )
+@click.option(
+    "--hub-gateway",
+    metavar="HOST:PORT",
+    help="The gateway to which tokens send new nodes and agents [env: ANGELOS_HUB_GATEWAY].",
+)
 @click.option("--lab/--no-browser", default=False, help="Open JupyterLab in a browser.")
 @common
 @log_format
@@ -57,9 +62,7 @@ def up(
     port: int | None,
     lab: bool,
     nodes: int,
-    hub_host: str | None,
-    hub_port: int | None,
-    hub_names: tuple[str, ...],
+    **hub: Any,
 ) -> None:
     """Start stores, server and nodes, and keep them running until Ctrl-C or SIGTERM.
 
@@ -73,7 +76,7 @@ def up(
         data_dir=out.data_dir,
         port=port or 0,
         local_nodes=nodes,
-        hub={"host": hub_host, "port": hub_port, "names": hub_names},
+        hub={name.removeprefix("hub_"): value for name, value in hub.items()},
         log_format=out.log_format,
     )
     if settings.log.format == "json":
@@ -132,6 +135,9 @@ async def _up(settings: Settings, say: _Teller, *, lab: bool) -> int:
 
 
 async def _serve(system: System, say: _Teller, *, lab: bool) -> int:
+    from angelos.adapters.host.notify import give_signs
+    from angelos.wiring.settings import notify_socket
+
     async with system:
         data_dir = str(system.settings.data_dir)
         say("ready", url=system.url, lab=system.lab_url, data_dir=data_dir)
@@ -139,7 +145,9 @@ async def _serve(system: System, say: _Teller, *, lab: bool) -> int:
             import webbrowser
 
             await asyncio.to_thread(webbrowser.open, system.lab_url)
-        await system.watch()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(system.watch(), name="watch")
+            group.create_task(give_signs(notify_socket()), name="signs of life")
     return 0
 
 

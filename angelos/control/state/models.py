@@ -187,6 +187,8 @@ class NodeRecord(Message, frozen=True, kw_only=True):
     since: float = 0.0
     gone_at: float | None = None
     """When its connection was lost; None if it is connected or never was."""
+    hub: str = ""
+    """The hub that it is connected to; empty for control's own."""
     quarantined: bool = False
     profile: NodeProfile = NodeProfile()
     checkouts: dict[str, CheckoutRecord] = {}

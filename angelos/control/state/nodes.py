@@ -28,12 +28,15 @@ from angelos.core.facts import (
     Fact,
     Kind,
     NodeConnected,
+    NodeDisconnected,
     NodeEnrolled,
     PartRestarted,
     ProposalPromoted,
     RollbackDone,
 )
 from angelos.core.ids import PrincipalId, Revision
+
+_GATEWAYS = "system/gateway/"
 
 
 def repo_of(subject: str) -> str:
@@ -63,6 +66,7 @@ def node_known(state: ControlState, fact: Fact) -> ControlState:
         since=fact.at,
         gone_at=None,
         profile=data.profile,
+        hub=data.hub,
         checkouts={
             # An attempt that failed on the node's side may succeed now.
             repo: msgspec.structs.replace(checkout, attempt=0)
@@ -77,16 +81,23 @@ def node_known(state: ControlState, fact: Fact) -> ControlState:
 def node_left(state: ControlState, fact: Fact) -> ControlState:
     """Record that a node has disconnected."""
     record = state.nodes.get(PrincipalId(fact.subject))
-    if record is None:
-        return state
+    if record is None or record.hub != fact.read(NodeDisconnected).hub:
+        return state  # it has connected to another hub meanwhile
     return _with_node(state, _disconnected(record, fact.at))
 
 
 def server_started(state: ControlState, fact: Fact) -> ControlState:
-    """Record that no node is connected: a server that died could not report it."""
-    if fact.subject != "system/control":
+    """Record that no node is connected to the hub that starts: one that died could not report it.
+
+    Control's own hub starts with control; a gateway is a hub of its own.
+    """
+    if fact.subject != "system/control" and not fact.subject.startswith(_GATEWAYS):
         return state
-    nodes = {node: _disconnected(record, fact.at) for node, record in state.nodes.items()}
+    hub = fact.subject if fact.subject.startswith(_GATEWAYS) else ""
+    nodes = {
+        node: _disconnected(record, fact.at) if record.hub == hub else record
+        for node, record in state.nodes.items()
+    }
     return replace(state, nodes=nodes)
 
 

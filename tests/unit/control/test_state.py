@@ -203,6 +203,33 @@ def test_finished_tasks_are_kept_up_to_bounds(monkeypatch):
     assert list(state_of(*history).tasks) == ["task-0", "task-4", "task-5"]
 
 
+def test_a_hub_that_starts_loses_its_own_nodes_and_no_others():
+    def connected(node, hub):
+        data = {"role": "execution", "tier": "full", "hub": hub}
+        return make_fact(Kind.node_connected, node, actor="system/hub", data=data)
+
+    def started(subject):
+        return make_fact(Kind.system_started, subject, actor="system/x", data={})
+
+    def gone(node, hub):
+        data = {"code": "lost", "hub": hub}
+        return make_fact(Kind.node_disconnected, node, actor="system/hub", data=data)
+
+    gateway = "system/gateway/gw.example.org"
+    both = [connected("node/near", ""), connected("node/far", gateway)]
+
+    def present(*history):
+        nodes = state_of(*history).nodes
+        return {name for name, node in nodes.items() if node.connected}
+
+    assert present(*both, started("system/control")) == {"node/far"}
+    assert present(*both, started(gateway)) == {"node/near"}
+    assert present(*both, started("system/gateway/other")) == {"node/near", "node/far"}
+    moved = [connected("node/far", gateway), connected("node/far", "")]
+    assert present(*moved, gone("node/far", gateway)) == {"node/far"}, "it has moved meanwhile"
+    assert present(*moved, gone("node/far", "")) == set()
+
+
 def test_large_results_are_kept_up_to_a_bound(monkeypatch):
     monkeypatch.setattr(tasks, "KEEP_RESULT_BYTES", 10)
     history = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from angelos.core.errors import InvalidInput
-from angelos.wiring.settings import HubSettings, load
+from angelos.wiring.settings import HubSettings, enrol_address, load
 
 FILE = '[hub]\nhost = "0.0.0.0"\nport = 7443\nnames = ["angelos.example.org", "10.0.0.7"]\n'
 
@@ -41,11 +41,20 @@ def test_options_go_before_the_environment_and_that_before_the_file(tmp_path):
         {"ANGELOS_HUB_NAMES": "ok.example,https://no.example"},
         {"ANGELOS_HUB_NAMES": "-no.example"},
         {"ANGELOS_HUB_NAMES": "a" * 300},
+        {"ANGELOS_HUB_GATEWAY": "gw.example"},
+        {"ANGELOS_HUB_GATEWAY": "gw.example:0"},
+        {"ANGELOS_HUB_GATEWAY": "gw.example:65535"},
+        {"ANGELOS_HUB_GATEWAY": "https://gw.example:7443"},
     ],
 )
 def test_what_cannot_be_is_refused(tmp_path, env):
     with pytest.raises(InvalidInput):
         load(env, data_dir=tmp_path)
+
+
+def test_tokens_name_the_port_after_that_of_the_gateway(tmp_path):
+    hub = load({"ANGELOS_HUB_GATEWAY": " [::1]:7443 "}, data_dir=tmp_path).hub
+    assert enrol_address(hub.gateway) == "https://[::1]:7444"
 
 
 @pytest.mark.parametrize(
