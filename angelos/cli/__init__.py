@@ -33,9 +33,7 @@ SECTIONS: dict[str, dict[str, Subcommand]] = {
         "task": Subcommand("task", "Run code in a sandbox; see and stop what runs."),
         "proposal": Subcommand("proposal", "Propose changes, look at them, decide on them."),
         "repo": Subcommand("repo", "Import repositories, read their history, roll them back."),
-        "hub": Subcommand(
-            "hub", "See connections, routes and dead letters; measure; run a gateway."
-        ),
+        "hub": Subcommand("hub", "See connections, routes, dead letters; run a gateway."),
         "node": Subcommand("node", "Add, list and shut out the machines that run code."),
         "agent": Subcommand("agent", "Add agents, and shut them out."),
         "person": Subcommand("person", "Add, list, change and remove people."),
