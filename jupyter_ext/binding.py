@@ -25,6 +25,7 @@ from jupyter_ext.presence import Presence
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from angelos.angelgit.git_server import GitServer
     from angelos.core.facts import Fact
     from angelos.core.permissions import Principal
     from angelos.core.refusals import Refusals
@@ -69,6 +70,11 @@ class Backend(Protocol):
     @property
     def repository(self) -> Documents:
         """Return AngelGit."""
+        ...
+
+    @property
+    def git(self) -> GitServer | None:
+        """Return what serves git clients; None: another server does."""
         ...
 
     def shown(self, fact: Fact, principal: Principal, /) -> Fact:

@@ -29,6 +29,7 @@ from angelos.core.errors import AngelError
 from angelos.core.routes import PREFIX
 from angelos.wiring.settings import Settings, load, take_jupyter_token
 from jupyter_ext.api.events import EventsHandler
+from jupyter_ext.api.git import GitHandler
 from jupyter_ext.api.handlers import ApiHandler, HealthHandler, RootHandler
 from jupyter_ext.auth.authorizer import AngelAuthorizer
 from jupyter_ext.auth.identity import AngelIdentityProvider
@@ -99,6 +100,7 @@ class AngelExtension(ExtensionApp):
             [
                 (rf"{PREFIX}/events", EventsHandler),
                 (rf"{PREFIX}((?:/.*)?)", ApiHandler),
+                (r"/angelgit/([A-Za-z0-9._-]+)\.git/(.+)", GitHandler),
                 (r"/(healthz)", HealthHandler),
                 (r"/(readyz|metrics)", RootHandler),  # in the place of Jupyter's own metrics
                 # Extensions load in alphabetical order: jupyter_server_ydoc comes later, so this

@@ -269,3 +269,21 @@ insert into angelgit_git_pack_piece (pack, number, body) values (%(pack)s, %(num
 
 -- name: git_pack_piece
 select body from angelgit_git_pack_piece where pack = %(pack)s and number = %(number)s
+
+-- name: git_known
+select git, revision from angelgit_git_commit where repo = %(repo)s
+
+-- name: git_mains
+select g.git, g.revision from angelgit_git_commit g
+join angelgit_mainline m on m.revision = g.revision and m.repo = g.repo
+where g.repo = %(repo)s
+
+-- name: git_push
+select proposal, digest from angelgit_git_push
+where repo = %(repo)s and principal = %(principal)s and topic = %(topic)s
+
+-- name: put_git_push
+insert into angelgit_git_push (repo, principal, topic, proposal, digest)
+values (%(repo)s, %(principal)s, %(topic)s, %(proposal)s, %(digest)s)
+on conflict (repo, principal, topic)
+do update set proposal = excluded.proposal, digest = excluded.digest

@@ -36,6 +36,7 @@ from angelos.angelgit.changes.proposals import DevProposals
 from angelos.angelgit.changes.resting import LiveCommits
 from angelos.angelgit.changes.transactions import Transactions
 from angelos.angelgit.documents import crdt
+from angelos.angelgit.git.adoption import PushedCommits
 from angelos.angelgit.git.importing import ImportedHistory, store_files
 from angelos.angelgit.git.service import GitSide
 from angelos.angelgit.storage.live import LiveReplicas
@@ -98,7 +99,7 @@ class AngelGit(HistoryQueries):
             workspace: the directory of the working files.
             live: the rooms that are open in the running server.
             check_config: raises `InvalidInput` for an `angelos.toml` that cannot be used.
-            git_cache: the directory of git objects; by default `git` beside the workspace.
+            git_cache: of git objects; by default `git` beside the workspace.
         """
         super().__init__(database)
         self.git = GitSide(self._stores, revision_key, git_cache or workspace.parent / "git")
@@ -119,9 +120,9 @@ class AngelGit(HistoryQueries):
         )
         self._mainline = Mainline(self._stores, self._live, self._transactions, self._commits)
         self._own = OwnBranches(self._stores, self._transactions, self._commits)
+        self._pushed = PushedCommits(self._stores, self.git, self._commits)
         self._resting = LiveCommits(self._transactions, clock)
-        self._typed_files: set[DocumentId] = set()
-        """The documents that rooms have edited since the start."""
+        self._typed_files: set[DocumentId] = set()  # that rooms have edited since the start
         self._creating = asyncio.Lock()
         self._stack, self._tasks = AsyncExitStack(), asyncio.TaskGroup()
 
@@ -640,6 +641,31 @@ class AngelGit(HistoryQueries):
             Stale: the same lines have changed there.
         """
         return await self._own.pick_draft(repo, revision)
+
+    async def check_owner(self, repo: str, name: BranchName, by: PrincipalId) -> None:
+        """Raise `Forbidden` unless somebody owns a branch, `NotFound` if there is none."""
+        await self._own.check_owner(repo, name, by)
+
+    async def adopt(self, repo: str, commit: str, author: PrincipalId) -> Revision:
+        """Return the revision of a pushed git commit, made if it has none.
+
+        Raises:
+            InvalidInput: it is no commit.
+            Refused: something in it cannot be kept; the message names it.
+            TooLarge: it is over a bound.
+        """
+        return await self._run_to_end(self._pushed.revision(repo, commit, author))
+
+    async def pushed_draft(self, repo: str, commit: str) -> PickDraft:
+        """Return the edits of `main` that a pushed git commit makes.
+
+        Raises:
+            Conflict: it changes nothing.
+            InvalidInput: it does not come from `main`.
+            Refused: something in it cannot be kept; the message names it.
+            TooLarge: it changes too much.
+        """
+        return await self._run_to_end(self._pushed.draft(repo, commit))
 
     async def _moved(self, work: Coroutine[object, None, T]) -> T:
         """Run a move of a branch to its end, and publish its fact."""

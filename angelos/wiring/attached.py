@@ -119,6 +119,8 @@ class Attached:
         self.repository = NoDocuments(angelos.url)
         self.people = NoPeople()
 
+    git = None
+    """Git clients ask the running system."""
     at_root: tuple[Route, ...] = ()
     """The running system is monitored at its own address."""
     refusals = Unrecorded()

@@ -15,6 +15,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -29,6 +30,7 @@ from angelos.adapters.stores.announcements import ValkeyAnnouncements
 from angelos.adapters.stores.envelope_queue import ValkeyEnvelopeQueue
 from angelos.adapters.stores.postgres import Database
 from angelos.adapters.stores.valkey import Client, ValkeyJournal, check_server, connect
+from angelos.angelgit.git_server import GitServer
 from angelos.angelgit.routes import routes as angelgit_routes
 from angelos.angelgit.service import AngelGit
 from angelos.control.config import ControlConfig
@@ -38,6 +40,7 @@ from angelos.control.identity.people import PeopleStore
 from angelos.control.identity.refusals import RefusalLog
 from angelos.control.projection import Projection
 from angelos.control.proposals import repo_config
+from angelos.control.proposals.intake import PrincipalIntake
 from angelos.control.routes import routes as control_routes
 from angelos.control.service import Control
 from angelos.control.state.hands import same_hands
@@ -90,6 +93,7 @@ class RunningServer:
     journal: ValkeyJournal
     queue: ValkeyEnvelopeQueue
     repository: AngelGit
+    git: GitServer
     hub: Hub
     control: Control
     audit: LogService
@@ -157,11 +161,13 @@ async def serve(
             await enter(RoadTraces(journal, recorder))
         await enter(_recorded(journal, clock))
         _write_server_file(settings, hub)
+        git = GitServer(repository, partial(PrincipalIntake, control.proposals))
         yield RunningServer(
             routes=[*routes, *hub_routes(hub)],
             journal=journal,
             queue=base.queue,
             repository=repository,
+            git=git,
             hub=hub,
             control=control,
             audit=audit,

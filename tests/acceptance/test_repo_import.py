@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import pty
+import re
 import shlex
 import shutil
 import subprocess
 import sys
+import urllib.error
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -224,3 +228,117 @@ def git(folder: Path, *arguments: str) -> str:
         check=True,
     )
     return done.stdout.decode().strip()
+
+
+@pytest.fixture
+def remote(system, folder):
+    """Import the folder; return the URL from which its owner clones it, and its name."""
+    assert cli(system.data.root, "repo", "import", str(folder), "--yes").returncode == 0
+    running = json.loads((system.data.root / "system.json").read_text())
+    base = running["url"].rstrip("/").replace("://", f"://x:{running['token']}@")
+    return f"{base}/angelgit/{folder.name}.git", folder.name
+
+
+def pushed(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Return how git pushes."""
+    return subprocess.run(
+        ["git", "-C", str(folder), "push", *arguments],
+        env={"PATH": os.environ["PATH"], "HOME": str(folder.parent)},
+        capture_output=True,
+        check=False,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_git_clones_fetches_and_pushes(system, remote, tmp_path):
+    url, name = remote
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "-q", url, str(clone))
+    assert (clone / "angelos.toml").exists()
+    assert git(clone, "fsck", "--strict") == ""
+    main = git(clone, "rev-parse", "HEAD")
+
+    (clone / "new.py").write_text("x = 1\n")
+    (clone / "data.bin").write_bytes(b"\0\xff")
+    git(clone, "add", "-A")
+    git(clone, "commit", "-q", "-m", "Add two files")
+    own = pushed(clone, "origin", "HEAD:refs/heads/ada/x")
+    assert own.returncode == 0, own.stderr
+    assert "ada/x is at" in own.stderr
+    head = git(clone, "rev-parse", "HEAD")
+    (commit, *_) = ask(system, "log", "--branch", "ada/x", "--repo", name)["commits"]
+    assert (commit["git"], commit["message"]) == (head, "Add two files\n")
+    (change,) = ask(system, "diff", "main", "ada/x", "--path", "new.py", "--repo", name)["changes"]
+    assert "+x = 1" in change["diff"]
+
+    # Rewritten, it is moved by force alone.
+    git(clone, "commit", "-q", "--amend", "-m", "Add two files, amended")
+    assert pushed(clone, "origin", "HEAD:refs/heads/ada/x").returncode == 1
+    assert pushed(clone, "-f", "origin", "HEAD:refs/heads/ada/x").returncode == 0
+    for ref in ("main", "dev", "proposals/x"):
+        refused = pushed(clone, "-f", "origin", f"HEAD:refs/heads/{ref}")
+        assert refused.returncode == 1
+        assert "push to refs/for/main instead" in refused.stderr
+
+    proposal = proposed(clone)
+    assert proposed(clone, "It had been pushed before") == proposal
+    (clone / "new.py").write_text("x = 2\n")
+    git(clone, "commit", "-q", "-a", "--amend", "-m", "Add two files, again")
+    second = proposed(clone, f"It replaces {proposal}")
+    shown = json.loads(cli(system.data.root, "proposal", "show", proposal, "--json").stdout)
+    assert (shown["state"], shown["reason"]) == ("rejected", f"Replaced by {second}")
+    shown = json.loads(cli(system.data.root, "proposal", "show", second, "--json").stdout)
+    assert {c["path"] for c in shown["changes"]} == {"new.py", "data.bin"}
+
+    assert git(clone, "ls-remote", "origin", "refs/heads/main").split()[0] == main
+    assert pushed(clone, "origin", ":refs/heads/ada/x").returncode == 0
+    assert git(clone, "ls-remote", "origin", "refs/heads/ada/x") == ""
+
+
+def proposed(clone: Path, words: str = "Proposal prop-") -> str:
+    """Push to `refs/for/main`; return the id of the proposal."""
+    done = pushed(clone, "origin", "HEAD:refs/for/main")
+    assert done.returncode == 0, done.stderr
+    assert words in done.stderr
+    return re.search(r"Proposal (prop-[0-9a-f]{32})", done.stderr)[1]
+
+
+def test_strangers_and_bad_requests_are_refused(remote, tmp_path):
+    url, _ = remote
+    wrong = re.sub(r"://x:[^@]+@", "://x:wrong@", url)
+    for address in (wrong, url.replace(".git", "-none.git")):
+        done = subprocess.run(
+            ["git", "clone", "-q", address, str(tmp_path / "no")],
+            env={"PATH": os.environ["PATH"], "HOME": str(tmp_path), "GIT_TERMINAL_PROMPT": "0"},
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode
+    for path, body, kind, status in (
+        ("info/refs?service=git-upload-pack", None, "", 200),
+        ("info/refs?service=git-shell", None, "", 404),
+        ("info/refs", None, "", 404),
+        ("HEAD", None, "", 404),
+        ("git-upload-pack", b"0032want " + b"f" * 40 + b"\n00000009done\n", "upload", 400),
+        ("git-upload-pack", b"junk", "upload", 400),
+        ("git-receive-pack", b"junk", "receive", 400),
+        ("git-receive-pack", b"0000", "text", 404),
+    ):
+        assert status_of(f"{url}/{path}", body, kind) == status, path
+
+
+def status_of(url: str, body: bytes | None, kind: str) -> int:
+    """Return how a request is answered."""
+    password, address = re.search(r"x:([^@]+)@(.*)", url).groups()
+    token = base64.b64encode(f"x:{password}".encode()).decode()
+    request = urllib.request.Request(f"http://{address}", data=body)
+    request.add_header("Authorization", f"Basic {token}")
+    request.add_header("Content-Type", f"application/x-git-{kind}-pack-request")
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return answer.status
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code

@@ -52,6 +52,11 @@ class OwnBranches:
         self._transactions = transactions
         self._commits = commits
 
+    async def check_owner(self, repo: str, name: BranchName, by: PrincipalId) -> None:
+        """Raise `Forbidden` unless somebody owns a branch, `NotFound` if there is none."""
+        async with self._stores.begin() as store:
+            await self._own(store, repo, name, by)
+
     async def create(
         self, repo: str, name: BranchName, at: Revision, owner: PrincipalId
     ) -> BranchHead:

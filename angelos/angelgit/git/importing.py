@@ -134,6 +134,21 @@ def _head(refs: Mapping[bytes, str], branches: Mapping[bytes, str]) -> str:
 
 def head_tree(cache: GitCache, files: Sequence[GitFile]) -> HeadTree:
     """Return files of a commit with their contents, and how notebooks are kept."""
+    tree = exact_tree(cache, files)
+    for entry in tree.entries:
+        body = tree.contents.get(entry.sha256)
+        if body is None or entry.mode is EntryMode.symlink or not is_notebook(entry.path):
+            continue
+        text = _notebook(entry.path, body).encode()
+        if text != body:
+            kept = TreeEntry.of(entry.path, text, entry.mode)
+            tree.changed[entry.path] = kept
+            tree.contents[kept.sha256] = text
+    return tree
+
+
+def exact_tree(cache: GitCache, files: Sequence[GitFile]) -> HeadTree:
+    """Return files of a commit with their contents, as they are in git."""
     tree = HeadTree((), {}, {}, {})
     entries: list[TreeEntry] = []
     size = 0
@@ -146,12 +161,6 @@ def head_tree(cache: GitCache, files: Sequence[GitFile]) -> HeadTree:
         entries.append(entry)
         is_link = file.mode is EntryMode.symlink
         (tree.contents if is_link or is_text(body) else tree.blobs)[entry.sha256] = body
-        if is_notebook(file.path) and not is_link and is_text(body):
-            text = _notebook(file.path, body).encode()
-            if text != body:
-                kept = TreeEntry.of(file.path, text, file.mode)
-                tree.changed[file.path] = kept
-                tree.contents[kept.sha256] = text
     return tree._replace(entries=tuple(entries))
 
 

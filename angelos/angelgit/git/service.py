@@ -21,8 +21,10 @@ from angelos.angelgit.git.derive import Derivation
 from angelos.angelgit.git.importing import ImportedHistory, read_history
 from angelos.angelgit.git.objects import allowed_signers
 from angelos.angelgit.git.raw import CachedHistory
+from angelos.angelgit.storage.git_table import LastPush
 from angelos.angelgit.storage.store import Store, Stores
 from angelos.core.errors import TooLarge
+from angelos.core.ids import PrincipalId
 from angelos.core.signing import SigningKey
 
 MAX_BUNDLE_BYTES = 256_000_000
@@ -50,7 +52,7 @@ class GitSide:
         """
         self._stores = stores
         self._key = key
-        self._folder = folder
+        self.folder = folder
         self._caches: dict[str, GitCache] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._reading = asyncio.Lock()
@@ -113,17 +115,34 @@ class GitSide:
                 await self.restore(store, repo)
         return CachedHistory(self.cache(repo))
 
+    async def store_pack(self, repo: str, pack: bytes) -> None:
+        """Keep a checked pack; the caller holds the lock."""
+        async with self._stores.begin() as store:
+            await store.git.add_pack(repo, memoryview(pack))
+        async with self._stores.begin() as store:
+            await self.restore(store, repo)
+
+    async def last_push(self, repo: str, by: PrincipalId, topic: str) -> LastPush | None:
+        """Return what somebody's last push for review made, None if there was none."""
+        async with self._stores.begin() as store:
+            return await store.git.last_push(repo, by, topic)
+
+    async def put_last_push(self, repo: str, by: PrincipalId, topic: str, last: LastPush) -> None:
+        """Record what somebody's last push for review made."""
+        async with self._stores.begin() as store:
+            await store.git.put_last_push(repo, by, topic, last)
+
     async def read_bundle(
         self, repo: str, bundle: bytes, check_config: CheckConfig
     ) -> ImportedHistory:
         """Return what a bundle holds, checked; see `git.importing`."""
         async with self._reading:
-            return await read_history(repo, bundle, self._folder, check_config)
+            return await read_history(repo, bundle, self.folder, check_config)
 
     def cache(self, repo: str) -> GitCache:
         """Return the cache of a repository that exists."""
         if repo not in self._caches:
-            self._caches[repo] = GitCache(self._folder / f"{repo}.git")
+            self._caches[repo] = GitCache(self.folder / f"{repo}.git")
         return self._caches[repo]
 
     async def restore(self, store: Store, repo: str) -> None:

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Collection, Iterable, Mapping
 from typing import NamedTuple
 
 from angelos.angelgit.storage.sql import NamedQueries
-from angelos.core.ids import Revision
+from angelos.core.ids import PrincipalId, ProposalId, Revision
 
 PIECE_BYTES = 1_000_000
 
@@ -17,6 +17,13 @@ class GitCommit(NamedTuple):
     id: str
     body: bytes | None
     """None: it came from git, in a pack."""
+
+
+class LastPush(NamedTuple):
+    """The proposal that a push for review made or replaced."""
+
+    proposal: ProposalId
+    digest: str
 
 
 class GitTable:
@@ -67,6 +74,32 @@ class GitTable:
     async def delete_ref(self, repo: str, name: bytes) -> None:
         """Delete a reference, if it is there."""
         await self._sql.run("delete_git_ref", repo=repo, ref=name)
+
+    async def known(self, repo: str) -> dict[str, Revision]:
+        """Return git id -> revision of all commits that have both."""
+        rows = await self._sql.all("git_known", repo=repo)
+        return {row[0].hex(): Revision(row[1].hex()) for row in rows}
+
+    async def known_mains(self, repo: str) -> dict[str, Revision]:
+        """Return the same of the commits that are or were `main`."""
+        rows = await self._sql.all("git_mains", repo=repo)
+        return {row[0].hex(): Revision(row[1].hex()) for row in rows}
+
+    async def last_push(self, repo: str, by: PrincipalId, topic: str) -> LastPush | None:
+        """Return what somebody's last push for review made, None if there was none."""
+        row = await self._sql.one("git_push", repo=repo, principal=by, topic=topic)
+        return LastPush(ProposalId(row[0]), row[1]) if row else None
+
+    async def put_last_push(self, repo: str, by: PrincipalId, topic: str, last: LastPush) -> None:
+        """Record what somebody's last push for review made."""
+        await self._sql.run(
+            "put_git_push",
+            repo=repo,
+            principal=by,
+            topic=topic,
+            proposal=last.proposal,
+            digest=last.digest,
+        )
 
     async def packs(self, repo: str) -> dict[int, int]:
         """Return number -> size of the packs that came from git."""

@@ -138,6 +138,32 @@ class ProposalService:
         )
         return proposal_view(self._record(proposal))
 
+    def may_replace(self, principal: Principal, proposal: ProposalId) -> bool:
+        """Return whether a proposal is somebody's own and not decided."""
+        record = self._projection.state.proposals.get(proposal)
+        return record is not None and record.author == principal.id and record.undecided
+
+    async def supersede(
+        self, principal: Principal, proposal: ProposalId, newer: ProposalId, trace: str = ""
+    ) -> None:
+        """Close a proposal of one's own that a newer one replaces; what is decided stays."""
+        record = self._record(proposal)
+        if record.author != principal.id:
+            raise Forbidden(f"{proposal} is somebody else's.")
+        async with self._context.locks[record.repo]:
+            record = self._record(proposal)
+            if not record.undecided or await self._pipeline.is_main(record):
+                return
+            reason = f"Replaced by {newer}"
+            await self._projection.append(
+                self._projection.fact(
+                    ProposalRejected(digest=record.digest, reason=reason),
+                    proposal,
+                    principal.id,
+                    trace=trace,
+                )
+            )
+
     async def revert(
         self, principal: Principal, proposal: ProposalId, body: Reason, trace: str = ""
     ) -> ProposalView:
