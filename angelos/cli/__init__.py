@@ -40,6 +40,7 @@ SECTIONS: dict[str, dict[str, Subcommand]] = {
         "token": Subcommand("token", "Make, list and revoke tokens of your own."),
         "policy": Subcommand("policy", "Check rules, and explain what they decide."),
         "audit": Subcommand("audit", "Verify, read and export the audit log."),
+        "provenance": Subcommand("provenance", "Verify where a state of main comes from."),
     },
     "Short for": {
         "run": Subcommand("task:run", "angelos task run"),

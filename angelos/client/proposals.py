@@ -221,9 +221,29 @@ class ProposalCollection:
             InvalidInput: There is no such state, or the limit is out of bounds.
             Forbidden: The caller may not read proposals.
         """
+        return (await self.page(state, repo, limit)).proposals
+
+    async def page(
+        self, state: str = "", repo: str = "", limit: int = 50, *, author: str = "", after: str = ""
+    ) -> api.ProposalList:
+        """Return a page of proposals, newest first, and how many there are in all.
+
+        Args:
+            state: Only those in this state, such as `waiting` (`api.ProposalState`).
+            repo: Only those of this repository.
+            limit: At most so many.
+            author: Only those of this principal, such as `agent/ada`.
+            after: `next` of the page before.
+
+        Raises:
+            InvalidInput: There is no such state, or the limit is out of bounds.
+            NotFound: There is no such proposal as `after`.
+            Forbidden: The caller may not read proposals.
+        """
         query: dict[str, object] = {"state": state, "repo": repo, "limit": limit}
-        answer = await self._transport.call("GET", "/proposals", api.ProposalList, query=query)
-        return answer.proposals
+        query |= {"author": author, "after": after}
+        given = {name: value for name, value in query.items() if value}
+        return await self._transport.call("GET", "/proposals", api.ProposalList, query=given)
 
     async def create(
         self,

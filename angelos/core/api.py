@@ -23,6 +23,7 @@ from angelos.core.node_profile import NodeProfile
 from angelos.core.pending import PartChoice, Pending
 from angelos.core.permissions import Permission, Role
 from angelos.core.principals import SessionKind
+from angelos.core.reports import CaseOutcome
 from angelos.core.repository import Change, TreeEdit
 from angelos.core.revision_v2 import Trailer, TreeEntry
 from angelos.core.task_files import FILE_BYTES, MAX_FILES, MAX_PATTERNS, InputFile
@@ -186,9 +187,34 @@ class ProposalView(View, frozen=True, kw_only=True):
 
 
 class ProposalList(View, frozen=True, kw_only=True):
-    """Proposals, newest first."""
+    """Proposals, newest first: a page of all that a query names."""
 
     proposals: tuple[ProposalView, ...]
+    total: int = 0
+    """How many the query names in all."""
+    next: str = ""
+    """What to give as `after` for the next page; empty on the last one."""
+
+
+class CaseView(View, frozen=True, kw_only=True):
+    """One test, how it ended for a proposal, and before that for whichever."""
+
+    case: str
+    step: str = ""
+    """Of the pipeline; empty in the history of a repository."""
+    outcome: CaseOutcome | None = None
+    seconds: float = 0.0
+    detail: str = ""
+    history: tuple[CaseOutcome, ...] = ()
+    """Its last outcomes in the repository, the newest first."""
+
+
+class CaseList(View, frozen=True, kw_only=True):
+    """Tests, in the order in which they ran."""
+
+    cases: tuple[CaseView, ...]
+    missing: tuple[str, ...] = ()
+    """Steps whose single results control no longer holds; they are in the audit log."""
 
 
 class PendingList(View, frozen=True, kw_only=True):

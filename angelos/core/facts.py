@@ -16,6 +16,7 @@ Data that cannot be decoded never stop a reader: `payload` then returns `Unknown
 
 from __future__ import annotations
 
+import hashlib
 from enum import StrEnum
 from typing import Any, ClassVar, Literal, Self, TypedDict, TypeVar, Unpack
 
@@ -687,6 +688,14 @@ class StepResult(Message, frozen=True, kw_only=True):
     passed: int = 0
     """Cases that passed, where a runner asked for cases."""
     skipped: int = 0
+    node: str = ""
+    """Who ran it."""
+    tier: Tier = Tier.none
+    """The isolation that was in force."""
+    runner: str = ""
+    """What asked for its cases."""
+    digest: str = ""
+    """SHA-256 of what its node reported (`result_digest`)."""
     failed: tuple[str, ...] = ()
     """The first cases that failed."""
     stage: str = "unit"
@@ -695,6 +704,12 @@ class StepResult(Message, frozen=True, kw_only=True):
     """Whether its failure rejects; if not it is only shown."""
     flaky: tuple[str, ...] = ()
     """The first cases that failed once, and then passed or failed on `main` too."""
+
+
+def result_digest(result: TaskResult) -> str:
+    """Return the SHA-256 of how a task ended and what its runner reported."""
+    rows = (result.status, result.exit_code, result.stdout, result.stderr, result.report)
+    return hashlib.sha256(encode(rows)).hexdigest()
 
 
 class ProposalTested(FactPayload, frozen=True, kw_only=True):
@@ -764,6 +779,8 @@ class ProposalPromoted(FactPayload, frozen=True, kw_only=True):
     before: Revision | None = None
     commit: Revision | None = None
     """Of exactly this proposal's edits, where the candidate holds several proposals."""
+    provenance: str = ""
+    """A DSSE envelope of an in-toto statement (SLSA provenance v1), JSON."""
 
 
 class ProposalReverted(FactPayload, frozen=True, kw_only=True):

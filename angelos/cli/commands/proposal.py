@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -98,18 +98,23 @@ def _create_live(
 @proposal.command("list")
 @click.option("--state", default="", help="Only those in this state, such as waiting.")
 @click.option("--repo", default="", help="Only those of this repository.")
+@click.option("--author", default="", help="Only those of this principal, such as agent/ada.")
+@click.option("--after", default="", metavar="ID", help="Only those older than proposal ID.")
 @click.option("--limit", type=click.IntRange(1, MANY), default=50, show_default=True)
 @quiet
 @common
-def list_proposals(out: Out, *, state: str, repo: str, limit: int, quiet: bool) -> None:
-    """List proposals, newest first."""
-    views = out.ask(lambda angelos: angelos.proposals.list(state=state, repo=repo, limit=limit))
+def list_proposals(out: Out, *, quiet: bool, **query: Any) -> None:
+    """List proposals, newest first, and say how many there are in all."""
+    page = out.ask(lambda angelos: angelos.proposals.page(**query))
+    views = page.proposals
     if quiet:
         out.ids(view.id for view in views)
         return
     rows = [(v.id, v.state, v.author, v.repo, v.message[:48], v.reason[:60]) for v in views]
     text = table(("proposal", "state", "author", "repository", "message", "reason"), rows)
-    out.show({"proposals": views}, text if rows else "There are no such proposals.")
+    if page.next:
+        text += f"\n{len(rows)} of {page.total}; more with --after {page.next}"
+    out.show(page, text if rows else "There are no such proposals.")
 
 
 @proposal.command()

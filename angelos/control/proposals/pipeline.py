@@ -21,6 +21,7 @@ from angelos.control.identity.people import PeopleStore
 from angelos.control.projection import Projection
 from angelos.control.proposals import records, repo_config
 from angelos.control.proposals.inspection import CandidateReader, Inspection
+from angelos.control.proposals.provenance import envelope, statement
 from angelos.control.proposals.repo_config import RepoConfig
 from angelos.control.proposals.risk import POLICY_PATHS, record_factor, touched
 from angelos.control.proposals.solo import alone
@@ -354,7 +355,10 @@ class Pipeline:
             records.fact(
                 self._projection,
                 ProposalPromoted(
-                    repo=record.repo, before=record.candidate_main, commit=record.commit
+                    repo=record.repo,
+                    before=record.candidate_main,
+                    commit=record.commit,
+                    provenance=self._provenance(record),
                 ),
                 record,
                 key=hash_id(Kind.proposal_promoted, record.id, str(record.candidate)),
@@ -363,6 +367,12 @@ class Pipeline:
             for record in members
         ]
         await self._projection.append(*facts)
+
+    def _provenance(self, record: ProposalRecord) -> str:
+        """Return the signed statement of where what `main` becomes comes from."""
+        assert record.candidate is not None  # noqa: S101 - main has it
+        made = statement(self._projection.state, record, record.candidate)
+        return envelope(self._context.key, made)
 
     async def _still_approved(self, record: ProposalRecord) -> bool:
         """Return whether it is approved by whoever counts now; else let it wait for people.

@@ -7,6 +7,7 @@ from typing import cast
 from angelos.control.proposals.service import ProposalService
 from angelos.control.service import Control
 from angelos.core.api import (
+    CaseList,
     PartReview,
     ProposalList,
     ProposalState,
@@ -24,7 +25,64 @@ from angelos.core.routes import Call, Nothing, Route, choice, limit, wait_second
 def routes(control: Control) -> list[Route]:
     """Return the routes of proposals and their review."""
     proposals = control.proposals
-    return [*_proposing(proposals), *_reverting(proposals), *_reviewing(proposals)]
+    return [
+        *_proposing(proposals),
+        *_results(proposals),
+        *_reverting(proposals),
+        *_reviewing(proposals),
+    ]
+
+
+def _results(proposals: ProposalService) -> list[Route]:
+    async def cases(call: Call[Nothing]) -> CaseList:
+        return proposals.cases(ProposalId(call.params["proposal"]))
+
+    async def history(call: Call[Nothing]) -> CaseList:
+        return proposals.history(call.params["repo"])
+
+    async def junit(call: Call[Nothing]) -> bytes:
+        return proposals.junit(ProposalId(call.params["proposal"]))
+
+    async def sarif(call: Call[Nothing]) -> bytes:
+        return proposals.sarif(ProposalId(call.params["proposal"]))
+
+    read = Permission.proposals_read
+    return [
+        Route(
+            "GET",
+            "/proposals/{proposal}/tests",
+            read,
+            cases,
+            response=CaseList,
+            summary="Each test of a proposal, with its history",
+        ),
+        Route(
+            "GET",
+            "/repos/{repo}/tests",
+            read,
+            history,
+            response=CaseList,
+            summary="Each test of a repository, with how it ended lately",
+        ),
+        Route(
+            "GET",
+            "/proposals/{proposal}/junit",
+            read,
+            junit,
+            response=bytes,
+            media_type="application/xml",
+            summary="The tests of a proposal as JUnit XML",
+        ),
+        Route(
+            "GET",
+            "/proposals/{proposal}/sarif",
+            read,
+            sarif,
+            response=bytes,
+            media_type="application/sarif+json",
+            summary="What is to be looked at in a proposal, as SARIF 2.1.0",
+        ),
+    ]
 
 
 def _reverting(proposals: ProposalService) -> list[Route]:
@@ -67,7 +125,8 @@ def _proposing(proposals: ProposalService) -> list[Route]:
     async def list_proposals(call: Call[Nothing]) -> ProposalList:
         state = cast("ProposalState | None", choice(call.query, "state", ProposalState))
         repo = call.query.get("repo", "")
-        return ProposalList(proposals=proposals.list(state, repo, limit(call)))
+        author, after = call.query.get("author", ""), call.query.get("after", "")
+        return proposals.list(state, repo, limit(call), author=author, after=after)
 
     async def show(call: Call[Nothing]) -> ProposalView:
         return await proposals.view(ProposalId(call.params["proposal"]), wait_seconds(call))
@@ -89,8 +148,8 @@ def _proposing(proposals: ProposalService) -> list[Route]:
             Permission.proposals_read,
             list_proposals,
             response=ProposalList,
-            query=("state", "repo", "limit"),
-            summary="The newest proposals",
+            query=("state", "repo", "author", "after", "limit"),
+            summary="Proposals, newest first, by state, repository and author",
         ),
         Route(
             "GET",

@@ -16,10 +16,11 @@ from typing import Any
 import msgspec
 
 from angelos.control.context import ControlContext, hash_id
-from angelos.control.proposals import repo_config
+from angelos.control.proposals import repo_config, result_files
 from angelos.control.proposals.limits import room_for
 from angelos.control.proposals.pipeline import Pipeline
 from angelos.control.proposals.risk import POLICY_PATHS, touched
+from angelos.control.state.case_history import recorded
 from angelos.control.state.hands import same_hands
 from angelos.control.state.models import ProposalRecord
 from angelos.control.state.pauses import paused
@@ -27,7 +28,10 @@ from angelos.control.state.proposals import short_diffs, without_diffs
 from angelos.control.views import proposal_view
 from angelos.core.api import (
     SETTLED,
+    CaseList,
+    CaseView,
     PartReview,
+    ProposalList,
     ProposalState,
     ProposalView,
     Reason,
@@ -51,6 +55,8 @@ from angelos.core.facts import (
     ProposalRefused,
     ProposalRejected,
     RefusalCause,
+    StepResult,
+    TaskResult,
 )
 from angelos.core.ids import ProposalId, Revision, is_id, is_revision, new_proposal_id
 from angelos.core.paths import safe_path
@@ -58,6 +64,7 @@ from angelos.core.pending import PartChoice, is_all_that_is_open, open_part, par
 from angelos.core.permissions import Permission, Principal
 from angelos.core.policy.access import require
 from angelos.core.policy.engine import Decision
+from angelos.core.reports import CaseOutcome, CaseReport
 from angelos.core.repository import NEW, ProposalOrigin, Proposed
 
 log = logging.getLogger(__name__)
@@ -342,16 +349,93 @@ class ProposalService:
         return proposal_view(self._record(proposal))
 
     def list(
-        self, state: ProposalState | None = None, repo: str = "", limit: int = 50
-    ) -> tuple[ProposalView, ...]:
-        """Return the newest proposals, newest first, with the beginnings of their diffs."""
-        newest = reversed(self._projection.state.proposals.values())
-        chosen = [
-            record
-            for record in newest
-            if (state is None or record.state == state) and (not repo or record.repo == repo)
+        self,
+        state: ProposalState | None = None,
+        repo: str = "",
+        limit: int = 50,
+        *,
+        author: str = "",
+        after: str = "",
+    ) -> ProposalList:
+        """Return a page of proposals, newest first, with the beginnings of their diffs.
+
+        Args:
+            state: Only those in this state.
+            repo: Only those of this repository.
+            limit: The most that the page holds.
+            author: Only those of this principal.
+            after: The last one of the page before.
+
+        Raises:
+            NotFound: There is no such proposal as `after`.
+        """
+        records = self._projection.state.proposals
+        if after and after not in records:
+            raise NotFound(f"There is no proposal {after[:80]!r} to go on from.")
+        rows = [r for r in reversed(records.values()) if not state or r.state == state]
+        chosen = [r for r in rows if repo in {"", r.repo} and author in {"", r.author}]
+        older = chosen
+        if after:
+            order = {proposal: place for place, proposal in enumerate(records)}
+            older = [record for record in chosen if order[record.id] < order[ProposalId(after)]]
+        page = tuple(proposal_view(without_diffs(record)) for record in older[:limit])
+        return ProposalList(
+            proposals=page,
+            total=len(chosen),
+            next=page[-1].id if len(older) > limit else "",
+        )
+
+    def cases(self, proposal: ProposalId) -> CaseList:
+        """Return how each test of a proposal ended, with its history; raise `NotFound`."""
+        record = self._record(proposal)
+        history = recorded(self._projection.state, record.repo)
+        suites, missing = self._suites(record)
+        views = [
+            CaseView(
+                case=case.case,
+                step=step,
+                outcome=case.outcome,
+                seconds=case.seconds,
+                detail=case.detail,
+                history=tuple(run.outcome for run in history.get(case.case, ())),
+            )
+            for step, cases in suites
+            for case in cases
         ]
-        return tuple(proposal_view(without_diffs(record)) for record in chosen[:limit])
+        return CaseList(cases=tuple(views), missing=missing)
+
+    def history(self, repo: str) -> CaseList:
+        """Return the tests of a repository with how they ended lately."""
+        views = [
+            CaseView(case=case, history=tuple(run.outcome for run in runs))
+            for case, runs in recorded(self._projection.state, repo).items()
+        ]
+        return CaseList(cases=tuple(views))
+
+    def junit(self, proposal: ProposalId) -> bytes:
+        """Return a proposal's tests as JUnit XML; raise `NotFound`."""
+        return result_files.junit(self._suites(self._record(proposal))[0])
+
+    def sarif(self, proposal: ProposalId) -> bytes:
+        """Return what is to be looked at in a proposal as SARIF; raise `NotFound`."""
+        record = self._record(proposal)
+        suites, _ = self._suites(record)
+        cases = [(step, case) for step, rows in suites for case in rows]
+        return result_files.sarif(record.findings, cases)
+
+    def _suites(
+        self, record: ProposalRecord
+    ) -> tuple[list[tuple[str, tuple[CaseReport, ...]]], tuple[str, ...]]:
+        """Return the single results of each step, and the steps of which there are none here."""
+        suites: list[tuple[str, tuple[CaseReport, ...]]] = []
+        missing: list[str] = []
+        for step in record.steps:
+            task = self._projection.state.tasks.get(step.task)
+            if task is None or task.result is None:
+                missing.append(step.name)
+            else:
+                suites.append((step.name, single_results(step, task.result)))
+        return suites, tuple(missing)
 
     # -- review -----------------------------------------------------------------------------
 
@@ -579,6 +663,20 @@ class ProposalService:
                 hint="`angelos proposal list` lists them; older ones are in the audit log.",
             )
         return record
+
+
+def single_results(step: StepResult, result: TaskResult) -> tuple[CaseReport, ...]:
+    """Return the single results of a step: its runner's, or what its program printed of them."""
+    if result.report is not None:
+        return tuple(case for case in result.report.cases if not case.sentinel)
+    for read in (result_files.read_sarif, result_files.read_junit):
+        try:
+            return read(result.stdout)
+        except InvalidInput:
+            continue
+    good = result.status == "ok"
+    outcome = CaseOutcome.passed if good else CaseOutcome.failed
+    return (CaseReport(case=step.name, outcome=outcome, seconds=result.duration_s),)
 
 
 def _check_digest(record: ProposalRecord, body: Review) -> None:

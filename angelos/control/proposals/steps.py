@@ -7,6 +7,7 @@ made of proposal, candidate, step, role and number, so that a restart finds it a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -18,7 +19,7 @@ from angelos.control.state.models import SUPERVISOR, ControlState, ProposalRecor
 from angelos.control.state.tasks import task_for
 from angelos.control.tasks.service import TaskOrigin
 from angelos.core.api import SubmitTask
-from angelos.core.facts import CancelCause, CandidateOutcome, StepResult
+from angelos.core.facts import CancelCause, CandidateOutcome, StepResult, result_digest
 from angelos.core.findings import GateFinding
 from angelos.core.ids import CommandId, PrincipalId, Revision, TaskId
 from angelos.core.messages import Status, encode
@@ -361,11 +362,25 @@ def _result(progress: StepProgress, keep: int) -> StepResult:
         witnessed=progress.step.kind.witnessed,
         stage=progress.step.staged,
         required=progress.step.required,
+        **_witness(task),
         passed=len(cases_of(report, CaseOutcome.passed)) if report else 0,
         skipped=len(cases_of(report, CaseOutcome.skipped)) if report else 0,
         failed=_first(cases_of(report, CaseOutcome.failed, CaseOutcome.error)) if report else (),
         flaky=_first(progress.verdict.flaky),
     )
+
+
+def _witness(task: TaskRecord | None) -> dict[str, Any]:
+    """Return who ran a step, how isolated, and the digest of what was reported."""
+    if task is None or task.result is None:
+        return {}
+    report = task.result.report
+    return {
+        "node": task.node,
+        "tier": task.result.tier,
+        "runner": report.runner if report is not None else "",
+        "digest": result_digest(task.result),
+    }
 
 
 def _first(cases: Sequence[str]) -> tuple[str, ...]:

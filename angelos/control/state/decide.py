@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from angelos.control.state import (
     audit,
+    case_history,
     generations,
     hands,
     pauses,
@@ -88,7 +89,7 @@ _FOLDS: dict[str, tuple[Fold, ...]] = {
     Kind.task_accepted: (tasks.accepted,),
     Kind.task_refused: (),
     Kind.task_started: (tasks.started,),
-    Kind.task_finished: (pauses.counted, tasks.finished),
+    Kind.task_finished: (pauses.counted, case_history.counted, tasks.finished),
     Kind.task_reported: (tasks.reported,),
     Kind.task_cancelled: (tasks.cancelled,),
     Kind.proposal_received: (proposals.received,),

@@ -33,6 +33,7 @@ from angelos.core.ids import (
 )
 from angelos.core.messages import Message, Status, Tier
 from angelos.core.node_profile import NodeProfile
+from angelos.core.reports import CaseOutcome
 from angelos.core.repository import Change
 
 SUPERVISOR = PrincipalId("system/supervisor")
@@ -131,6 +132,10 @@ class ProposalRecord(Message, frozen=True, kw_only=True):
     kernel: bool = False
     """Code in its author's kernel proposed it."""
     approvals: tuple[PrincipalId, ...] = ()
+    rule: str = ""
+    """By which the policy lets it become `main`."""
+    solo: bool = False
+    """One person alone reviews."""
     approved_under: dict[PrincipalId, int] = {}
     """The generation of each approver when they approved."""
     accepted_by: tuple[PrincipalId, ...] = ()
@@ -246,6 +251,15 @@ class AgentUsage(Message, frozen=True, kw_only=True):
     memory_gb_s: float = 0.0
 
 
+class CaseRun(Message, frozen=True, kw_only=True):
+    """How one test ended once, for whichever proposal."""
+
+    at: float
+    outcome: CaseOutcome
+    seconds: float
+    proposal: ProposalId
+
+
 class ControlState(Message, frozen=True, kw_only=True):
     """The whole state of control; `offset` is that of the last fact folded."""
 
@@ -264,6 +278,8 @@ class ControlState(Message, frozen=True, kw_only=True):
     """Agents (`ALL_AGENTS` for all of them) that are or were paused."""
     usage: dict[PrincipalId, tuple[AgentUsage, ...]] = {}
     """By agent and minute, of the last hour."""
+    case_runs: dict[str, dict[str, tuple[CaseRun, ...]]] = {}
+    """By repository and test, the newest run first."""
     restarts: dict[str, RestartRecord] = {}
     """By part of the system."""
     generations: dict[PrincipalId, int] = {}

@@ -238,6 +238,8 @@ def _waiting(record: ProposalRecord, fact: Fact, state: ControlState) -> dict[st
     return {
         "state": "waiting",
         "needs": data.needs,
+        "rule": data.rule,
+        "solo": data.solo,
         "approvals": distinct(state.makers, approvals, record.author, solo=data.solo),
         "reason": data.reason,
     }
@@ -250,7 +252,7 @@ def _approved(record: ProposalRecord, fact: Fact, state: ControlState) -> dict[s
     if fact.actor.startswith("system/"):
         if record.state != "testing" or record.outcome is not CandidateOutcome.passed:
             return None
-        return {"state": "approved", "reason": data.reason}
+        return {"state": "approved", "reason": data.reason, "rule": data.rule, "solo": data.solo}
     person = fact.actor.startswith("person/") and not over(state, fact.actor, data.generation)
     if record.state != "waiting" or not person or fact.actor in record.approvals:
         return None

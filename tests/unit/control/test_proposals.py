@@ -123,7 +123,7 @@ async def test_an_agent_never_changes_the_policy(world):
             with pytest.raises(Forbidden, match="leave-policy-alone"):
                 await control.proposals.propose(ADA, "study", edit(path))
         assert world.repository.merged == []
-        assert {p.state for p in control.proposals.list()} == {"refused"}
+        assert {p.state for p in control.proposals.list().proposals} == {"refused"}
     facts = await world.facts(Kind.proposal_refused)
     assert [(f.outcome, f.actor) for f in facts] == [("policy", ADA.id)] * 3
     assert facts[0].plain()["policy_paths"] == ["angelos.toml"]
