@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from angelos.angelgit.git.service import MAX_BUNDLE_BYTES
+from angelos.core.errors import InvalidInput
 from angelos.core.history import GitImported
 from angelos.core.permissions import Permission
 from angelos.core.routes import Call, Nothing, Route
@@ -28,8 +29,9 @@ def git_routes(service: AngelGit) -> list[Route]:
             read,
             api.bundle,
             response=bytes,
+            query=("notes",),
             media_type="application/octet-stream",
-            summary="The whole repository as a git bundle",
+            summary="The whole repository as a git bundle; notes=ai adds who wrote each line",
         ),
         Route(
             "GET",
@@ -60,7 +62,10 @@ class _GitApi:
         self._service = service
 
     async def bundle(self, call: Call[Nothing]) -> bytes:
-        return await self._service.git.bundle(call.params["repo"])
+        notes = call.query.get("notes", "")
+        if notes not in {"", "ai"}:
+            raise InvalidInput("`notes` is `ai` or left out.")
+        return await self._service.git.bundle(call.params["repo"], notes=bool(notes))
 
     async def import_history(self, call: Call[bytes]) -> GitImported:
         name = call.query.get("name", "")

@@ -336,14 +336,19 @@ class Repo:
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise Unavailable(f"GET {route} answered with something else: {error}") from error
 
-    async def git_bundle(self) -> bytes:
+    async def git_bundle(self, *, notes: bool = False) -> bytes:
         """Return the whole repository as a git bundle, which `git clone` and `git fetch` read.
+
+        Args:
+            notes: With who wrote each line, as `refs/notes/ai` that git-ai reads.
 
         Raises:
             NotFound: There is no such repository.
             TooLarge: It is too large for one answer; `git clone` takes it.
         """
-        return await self._transport.fetch("GET", self._path("git-bundle"), patience_s=_EXPORT_S)
+        query: dict[str, object] = {"notes": "ai" if notes else ""}
+        route = self._path("git-bundle")
+        return await self._transport.fetch("GET", route, query=query, patience_s=_EXPORT_S)
 
     async def allowed_signers(self) -> str:
         """Return the file by which `git verify-commit` accepts this repository's signatures.

@@ -342,3 +342,25 @@ def status_of(url: str, body: bytes | None, kind: str) -> int:
     except urllib.error.HTTPError as error:
         with error:
             return error.code
+
+
+async def test_bisect_names_the_commit_that_broke_it(system, folder):
+    assert cli(system.data.root, "repo", "import", str(folder), "--yes").returncode == 0
+    async with Angelos.connect(system.data.root) as owner:
+        study = owner.repos[folder.name]
+        head = (await study.create_branch("ada/b")).revision
+        made = []
+        for name in ("one", "broken", "two", "three"):
+            edit = NewText(path=f"{name}.txt", text=f"{name}\n")
+            commit = await study.commit("ada/b", [edit], expected=head, message=name)
+            made.append(head := commit.revision)
+    check = "import os, sys; sys.exit(os.path.exists('broken.txt'))"
+    repo = ("--repo", folder.name, "--good", "main", "--bad", "ada/b", "--json")
+    repo += ("--data-dir", str(system.data.root))  # what comes last belongs to the command
+    done = cli(system.data.root, "repo", "bisect", *repo, "--", "python", "-c", check)
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert (answer["first"]["id"], answer["tried"]) == (made[1], 4)
+    done = cli(system.data.root, "repo", "bisect", *repo, "--", "python", "-c", "1")
+    assert done.returncode == 2
+    assert "does not fail" in done.stderr

@@ -16,9 +16,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from angelos.angelgit.changes.importing import CheckConfig
+from angelos.angelgit.git import annotate
 from angelos.angelgit.git.cache import GitCache
 from angelos.angelgit.git.derive import Derivation
 from angelos.angelgit.git.importing import ImportedHistory, read_history
+from angelos.angelgit.git.notes import REF
 from angelos.angelgit.git.objects import allowed_signers
 from angelos.angelgit.git.raw import CachedHistory
 from angelos.angelgit.storage.git_table import LastPush
@@ -97,8 +99,12 @@ class GitSide:
             await derivation.flush()
         return GitView(cache, refs)
 
-    async def bundle(self, repo: str) -> bytes:
+    async def bundle(self, repo: str, *, notes: bool = False) -> bytes:
         """Return a git bundle of everything.
+
+        Args:
+            repo: the repository's name.
+            notes: with who wrote each line, as notes that git-ai reads.
 
         Raises:
             NotFound: there is no such repository.
@@ -106,7 +112,18 @@ class GitSide:
         """
         async with self.lock(repo):
             view = await self.view(repo)
+            if notes:
+                await self._annotate(repo, view)
             return await asyncio.to_thread(_bundle, view)
+
+    async def _annotate(self, repo: str, view: GitView) -> None:
+        """Add notes to a view; git's own, if it came with some, are left as they are."""
+        async with self._stores.begin() as store:
+            pairs = await store.git.known(repo)
+            commits = {revision: identifier for identifier, revision in pairs.items()}
+            objects, head = await annotate.notes(store, repo, commits)
+        await asyncio.to_thread(view.cache.add, objects)
+        view.refs.setdefault(REF, head)
 
     async def history(self, store: Store, repo: str) -> CachedHistory:
         """Return the commits of a repository that only git has."""

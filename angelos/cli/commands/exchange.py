@@ -25,8 +25,9 @@ _SIGNERS = "angelos-allowed-signers"
 @click.command()
 @click.argument("name", metavar="NAME")
 @click.argument("folder", metavar="DIR")
+@click.option("--notes", is_flag=True, help="Add who wrote each line, as notes for git-ai.")
 @common
-def export(out: Out, name: str, folder: str) -> None:
+def export(out: Out, *, name: str, folder: str, notes: bool) -> None:
     """Write repository NAME with its whole history as a git repository into the new folder DIR.
 
     Every commit is signed; the one git config line that is printed lets git verify them. What was
@@ -41,7 +42,7 @@ def export(out: Out, name: str, folder: str) -> None:
 
     async def fetch(angelos: Angelos) -> tuple[bytes, str]:
         repository = angelos.repos[await only_repo(angelos, name)]
-        return await repository.git_bundle(), await repository.allowed_signers()
+        return await repository.git_bundle(notes=notes), await repository.allowed_signers()
 
     bundle, signers = out.ask(fetch)
     target.mkdir(parents=True, exist_ok=True)

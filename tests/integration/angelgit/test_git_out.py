@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -130,3 +131,26 @@ async def test_typed_by_several_has_all_as_authors(git, base, rooms, clone):
     program = await clone()
     shown = program.text("log", "-1", "--format=%an|%(trailers:key=Co-authored-by)", "dev")
     assert shown == "ann|Co-authored-by: eve <person/eve@angelos>"
+
+
+async def test_notes_name_who_wrote_the_lines_of_each_commit(git, base, put, tmp_path):
+    proposal = await put(base, "a.txt", FILE.replace("line 5\n", "five\nmore\n"))
+    file = tmp_path / "notes.bundle"
+    file.write_bytes(await git.git.bundle("study", notes=True))
+    Git(tmp_path, tmp_path / "home")("clone", "-q", "--mirror", str(file), "noted")
+    program = Git(tmp_path / "noted", tmp_path / "home")
+    assert program("fsck", "--strict") == b""
+    text = program.text("notes", "--ref=ai", "show", "dev")
+    attested, _, body = text.partition("\n---\n")
+    path, row = attested.splitlines()
+    author, ranges = row.split()
+    assert (path, ranges) == ("a.txt", "5-6")
+    prompt = json.loads(body)["prompts"][author]
+    assert prompt["agent_id"] == {"tool": "angelos", "id": proposal, "model": ""}
+    assert (prompt["total_additions"], prompt["total_deletions"]) == (2, 1)
+    text = program.text("notes", "--ref=ai", "show", "main")
+    assert json.loads(text.partition("\n---\n")[2])["humans"].popitem()[1] == {
+        "author": "person/eve"
+    }
+    again = await git.git.bundle("study")
+    assert b"refs/notes/ai" not in again.partition(b"\n\n")[0]
