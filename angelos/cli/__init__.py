@@ -28,6 +28,7 @@ SECTIONS: dict[str, dict[str, Subcommand]] = {
         "backup": Subcommand("backup", "Write a running or stopped system into one file."),
         "restore": Subcommand("backup:restore", "Make a system from its backup, and verify it."),
         "doctor": Subcommand("doctor", "Check what this machine can do, with a real sandbox."),
+        "support-bundle": Subcommand("support_bundle", "Write one file for who helps, no secrets."),
     },
     "What is in it": {
         "task": Subcommand("task", "Run code in a sandbox; see and stop what runs."),

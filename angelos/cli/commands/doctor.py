@@ -43,18 +43,18 @@ def doctor(out: Out) -> None:
     Exit code 1 if something that is needed does not work, and always where plain code would be
     refused by the policy and the isolation in force. A check that fails does not stop the rest.
     """
-    checks, tier = asyncio.run(_checks(out))
+    rows, tier = asyncio.run(checks(out))
     lines = [
         f"{c.state:<4} {c.name:<15} {c.detail}" + (f"\n    {c.hint}" if c.hint else "")
-        for c in checks
+        for c in rows
     ]
-    ok = all(check.state != "FAIL" for check in checks)
-    report = {"ok": ok, "tier": tier, "checks": [check._asdict() for check in checks]}
+    ok = all(check.state != "FAIL" for check in rows)
+    report = {"ok": ok, "tier": tier, "checks": [check._asdict() for check in rows]}
     out.show(report, "\n".join(lines))
     sys.exit(0 if ok else FAILED)
 
 
-async def _checks(out: Out) -> tuple[list[Diagnosis], str]:
+async def checks(out: Out) -> tuple[list[Diagnosis], str]:
     """Return the report's lines, and the isolation that a sandbox has here."""
     tier: list[str] = []
 
