@@ -188,7 +188,7 @@ def logs(data: DataDir) -> Iterator[tuple[str, bytes]]:
             yield path.name, str(error).encode()
 
 
-class Bundle:
+class SupportArchive:
     """A tar archive under construction.
 
     Args:

@@ -16,7 +16,7 @@ from angelos.cli.output import Out
 
 if TYPE_CHECKING:
     from angelos.adapters.host.datadir import DataDir
-    from angelos.cli.bundle import Bundle
+    from angelos.cli.bundle import SupportArchive
 
 _ANSWER_S = 30.0
 
@@ -32,14 +32,14 @@ def support_bundle(out: Out, *, file: Path | None, no_doctor: bool) -> None:
     at it before you give it away all the same: names of people, nodes and repositories are in it.
     """
     from angelos.adapters.host.datadir import DataDir
-    from angelos.cli.bundle import Bundle, secrets_of
+    from angelos.cli.bundle import SupportArchive, secrets_of
     from angelos.cli.scrub import Scrubber
     from angelos.client.settings import find_data_dir
 
     data = DataDir(out.data_dir or find_data_dir())
     target = file or Path(time.strftime("angelos-support-%Y%m%d-%H%M%S.tar.gz"))
     environ = dict(os.environ)
-    bundle = Bundle(Scrubber([*secrets_of(data, environ), *filter(None, [out.token])]))
+    bundle = SupportArchive(Scrubber([*secrets_of(data, environ), *filter(None, [out.token])]))
     asyncio.run(_fill(bundle, out, data, doctor=not no_doctor))
     body = bundle.finish()
     _write(target, body)
@@ -48,7 +48,7 @@ def support_bundle(out: Out, *, file: Path | None, no_doctor: bool) -> None:
     sys.stdout.flush()
 
 
-async def _fill(bundle: Bundle, out: Out, data: DataDir, *, doctor: bool) -> None:
+async def _fill(bundle: SupportArchive, out: Out, data: DataDir, *, doctor: bool) -> None:
     from angelos.cli import bundle as content
 
     parts: dict[str, Any] = {
@@ -70,7 +70,7 @@ async def _fill(bundle: Bundle, out: Out, data: DataDir, *, doctor: bool) -> Non
         bundle.add("doctor.json", {"tier": tier, "checks": [row._asdict() for row in rows]})
 
 
-async def _ask(bundle: Bundle, out: Out) -> None:
+async def _ask(bundle: SupportArchive, out: Out) -> None:
     """Add what the running system says; what it does not say is said why."""
     from angelos.cli.bundle import QUESTIONS
     from angelos.core.errors import AngelError

@@ -43,7 +43,8 @@ _CLONE_TREE, _AT_NOFOLLOW, _AT_EMPTY_PATH, _FROM_EMPTY = 0x80001, 0x100, 0x1000,
 _AT_FDCWD = -100
 _ATTR_NOSUID, _ATTR_NODEV, _ATTR_IDMAP = 2, 4, 0x100000
 _MOUNT_ATTR = struct.Struct("4Q")  # struct mount_attr
-_STAGES, _STAGE = "/tmp", "angelos-stage-"  # noqa: S108
+STAGES, _STAGE = "/tmp", "angelos-stage-"  # noqa: S108
+"""Where boxes are prepared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +243,7 @@ class Launcher:
         if self._stage is None:
             _sweep()
             name = f"{_STAGE}{os.getpid()}-{start_ticks(os.getpid())}-"
-            stage = Path(tempfile.mkdtemp(prefix=name, dir=_STAGES))
+            stage = Path(tempfile.mkdtemp(prefix=name, dir=STAGES))
             stage.chmod(0o755)
             try:
                 if _libc.unshare(_CLONE_NEWNS):
@@ -324,7 +325,7 @@ def _fail(action: str) -> None:
 
 def _sweep() -> None:
     """Remove the empty folders of launchers that were killed."""
-    for path in Path(_STAGES).glob(f"{_STAGE}*-*-*"):
+    for path in Path(STAGES).glob(f"{_STAGE}*-*-*"):
         pid, ticks = path.name.removeprefix(_STAGE).split("-")[:2]
         if pid.isdigit() and str(start_ticks(int(pid))) != ticks:
             with contextlib.suppress(OSError):

@@ -10,8 +10,10 @@ refuses what it has to refuse, or it does not.
 
 from __future__ import annotations
 
+import os
 import platform
 import subprocess
+import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,11 +23,15 @@ from angelos.core.run_session import run_session
 from angelos.core.runs import Exit, Output, RunSpec
 from angelos.node.config import SandboxConfig
 from angelos.node.sandbox import cgroup, seccomp
-from angelos.node.sandbox.launch import find_bwrap
+from angelos.node.sandbox.launch import STAGES, find_bwrap
 from angelos.node.sandbox.sandbox import BubblewrapSandbox
 from angelos.node.sandbox.unsandboxed import landlock_abi
 
 _USERNS = Path("/proc/sys/user/max_user_namespaces")
+_UID_MAP = Path("/proc/self/uid_map")
+PROFILES = Path(__file__).parent / "data"
+"""Where the profiles for containers and for AppArmor lie."""
+_SYSCTL = "Switch them on: sysctl user.max_user_namespaces=15000."
 _APPARMOR = Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
 _NETWORK = "import socket\nsocket.socket()\n"
 _REFUSED = {"call": "socket", "argument": "AF_INET", "count": 1}
@@ -52,11 +58,14 @@ class ProbeReport:
 
 async def probe(config: SandboxConfig | None = None) -> ProbeReport:
     """Launch a sandbox, run allowed and forbidden code in it, and report."""
-    checks = [_kernel(), _bwrap(), _user_namespaces(), _landlock(), _seccomp(), _cgroups()]
+    needed = [_bwrap(), _user_namespaces(), _mapped_users(), _stage()]
+    checks = [_kernel(), *needed, _landlock(), _seccomp(), _cgroups()]
     async with BubblewrapSandbox(config or SandboxConfig(ready_boxes=0)) as sandbox:
         boxed = sandbox.tier in {Tier.full, Tier.reduced}
         detail = "a program ran in a box" if boxed else "; ".join(sandbox.reasons)
-        checks.append(ProbeCheck("sandbox", boxed, detail, "" if boxed else _hint()))
+        # A check that failed says what to do; if none did, somebody forbids what a box needs.
+        hint = "" if boxed or not all(check.ok for check in needed) else container_hint()
+        checks.append(ProbeCheck("sandbox", boxed, detail, hint))
         if boxed:
             checks.append(await _forbidden(sandbox))
         return ProbeReport(sandbox.tier, list(sandbox.reasons), checks)
@@ -99,11 +108,41 @@ def _bwrap() -> ProbeCheck:
 
 def _user_namespaces() -> ProbeCheck:
     if not _USERNS.exists() or int(_USERNS.read_text()) == 0:
-        return ProbeCheck("user namespaces", ok=False, detail="switched off", hint=_hint())
+        return ProbeCheck("user namespaces", ok=False, detail="switched off", hint=_SYSCTL)
     if _APPARMOR.exists() and _APPARMOR.read_text().strip() == "1":
         detail = "AppArmor restricts them (kernel.apparmor_restrict_unprivileged_userns = 1)"
-        return ProbeCheck("user namespaces", ok=False, detail=detail, hint=_hint())
+        hint = f"Load the AppArmor profile {PROFILES / 'angelos.apparmor'}; its head says how."
+        return ProbeCheck("user namespaces", ok=False, detail=detail, hint=hint)
     return ProbeCheck("user namespaces", ok=True, detail=f"up to {_USERNS.read_text().strip()}")
+
+
+def _mapped_users(path: Path = _UID_MAP, uid: int | None = None) -> ProbeCheck:
+    """Check that root may become somebody else: boxes never run as the node's own user."""
+    try:
+        count = sum(int(line.split()[2]) for line in path.read_text().splitlines())
+    except (OSError, ValueError, IndexError):
+        return ProbeCheck("mapped users", ok=True, detail="not said here")
+    alone = count == 1 and (os.geteuid() if uid is None else uid) == 0
+    if not alone:
+        return ProbeCheck("mapped users", ok=True, detail=f"{count}")
+    detail = "one alone: root here is an ordinary user outside, and no other exists"
+    hint = (
+        "Run it as that ordinary user outside of the namespace, or map a range of users"
+        " (subuid(5); `unshare --map-auto`, `podman run --userns=auto`)."
+    )
+    return ProbeCheck("mapped users", ok=False, detail=detail, hint=hint)
+
+
+def _stage() -> ProbeCheck:
+    """Check that boxes can be prepared: a folder can be made and removed where they are."""
+    try:
+        with tempfile.TemporaryDirectory(dir=STAGES):
+            pass
+    except OSError as error:
+        detail = f"{STAGES} cannot be written: {error.strerror or error}"
+        hint = f"Mount {STAGES} writable: `--tmpfs {STAGES}` for Docker, PrivateTmp= for systemd."
+        return ProbeCheck("temporary folder", ok=False, detail=detail, hint=hint)
+    return ProbeCheck("temporary folder", ok=True, detail=STAGES)
 
 
 def _landlock() -> ProbeCheck:
@@ -129,9 +168,11 @@ def _cgroups() -> ProbeCheck:
     )
 
 
-def _hint() -> str:
+def container_hint() -> str:
+    """Return how a container has to be started so that boxes can be made in it."""
     return (
-        "In a container, allow user namespaces (for Docker: --security-opt seccomp=unconfined"
-        " --security-opt apparmor=unconfined); on Ubuntu 23.10 or later:"
-        " sysctl kernel.apparmor_restrict_unprivileged_userns=0."
+        "In a container, allow what makes boxes and no more: docker run"
+        f" --security-opt seccomp={PROFILES / 'container-seccomp.json'}"
+        " --security-opt apparmor=angelos_container --security-opt systempaths=unconfined"
+        f" (the AppArmor profile is in {PROFILES / 'angelos.apparmor'})."
     )
