@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -64,6 +65,8 @@ class ControlContext:
     config: ControlConfig
     landing: LandingCheck
     """Looks at a tested candidate from another process, before `main` moves."""
+    away: Callable[[], str] = str
+    """Says which store does not answer, for everybody to see; an empty text if all do."""
     locks: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     """By repository; held while `main` moves or a proposal is decided on."""
 

@@ -29,7 +29,7 @@ from angelos.control.tasks.dispatch import TaskDispatcher
 from angelos.control.tasks.service import TaskService
 from angelos.control.views import banner, node_view, restart_views, weakest
 from angelos.core.api import NodeView, RepoView, StatusView
-from angelos.core.errors import AngelError
+from angelos.core.errors import AngelError, Unavailable
 from angelos.core.facts import PolicyLoaded, SystemStarted
 from angelos.core.signing import VerifyKey
 
@@ -81,29 +81,45 @@ class Control:
         await self._stack.aclose()
 
     async def status(self) -> StatusView:
-        """Return the system at a glance."""
-        state, repository = self.projection.state, self._context.repository
-        repos = [
-            RepoView(
-                name=name,
-                dev=await repository.head(name, "dev"),
-                main=await repository.head(name, "main"),
-            )
-            for name in await repository.repos()
-        ]
+        """Return the system at a glance; what a store holds that is away is left out."""
+        state = self.projection.state
+        repos = await self._repos()
         return StatusView(
             version=__version__,
             started_at=self.started_at,
             tier=weakest(state),
             nodes=self.nodes(),
-            repos=tuple(repos),
+            repos=repos,
             tasks_running=sum(task.open for task in state.tasks.values()),
             waiting=sum(p.state == "waiting" for p in state.proposals.values()),
             journal=state.offset,
             policy=self.policy.hash,
-            banner=banner(state),
+            banner=" ".join(filter(None, (self.away(), banner(state)))),
             restarts=restart_views(state),
         )
+
+    def away(self) -> str:
+        """Return which store does not answer, in a sentence; an empty text if all do."""
+        return self._context.away()
+
+    async def _repos(self) -> tuple[RepoView, ...]:
+        if self.away():
+            return ()
+        repository = self._context.repository
+        try:
+            return tuple(
+                [
+                    RepoView(
+                        name=name,
+                        dev=await repository.head(name, "dev"),
+                        main=await repository.head(name, "main"),
+                    )
+                    for name in await repository.repos()
+                ]
+            )
+        except Unavailable as error:
+            log.warning("The repositories cannot be listed: %s", error)
+            return ()
 
     def nodes(self) -> tuple[NodeView, ...]:
         """Return all enrolled nodes."""

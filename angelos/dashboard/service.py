@@ -43,6 +43,7 @@ Word = Literal["approve", "reject"]
 MIN_PAUSE_S = 0.2
 """Between two views that are published."""
 RETRY_S = 2.0
+STATUS_S = 10.0
 CLOSE_S = 5.0
 
 
@@ -153,11 +154,18 @@ class DashboardFeed:
             self._refresh.set()
 
     async def _refresh_items(self, angelos: Angelos) -> None:
-        """Ask for what became stale; many facts about one thing are one question."""
+        """Ask for what became stale; many facts about one thing are one question.
+
+        The system is asked now and then all the same: a store that is away makes no facts.
+        """
         while True:
-            await self._refresh.wait()
-            self._refresh.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(STATUS_S):
+                    await self._refresh.wait()
             stale, self._stale = self._stale, StaleItems()
+            if not self._refresh.is_set():
+                stale |= StaleItems(system=True)
+            self._refresh.clear()
             for task in tasks_to_request(stale):
                 with contextlib.suppress(NotFound):  # it ended long ago
                     self._set(with_task(self._state, await angelos.tasks[task].view()))

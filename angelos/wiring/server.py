@@ -75,6 +75,7 @@ from angelos.hub.store import Identities
 from angelos.wiring.monitoring.routes import root_routes
 from angelos.wiring.monitoring.routes import routes as monitoring_routes
 from angelos.wiring.monitoring.service import SystemMonitor, Watched
+from angelos.wiring.monitoring.stores import StoreWatch, WatchedStore
 from angelos.wiring.settings import Settings, enrol_address, is_wildcard
 from angelos.wiring.stores import PLANES, OpenStores
 from angelos.wiring.tracing.export import exporting
@@ -103,6 +104,7 @@ class RunningServer:
     """Returns a fact as somebody may read it."""
     refusals: Refusals
     """Takes what is refused at Jupyter's door."""
+    monitor: SystemMonitor
     at_root: Sequence[Route]
     """What monitoring reads (`/metrics`, `/healthz`, `/readyz`)."""
     publish: Callable[[str, str], None]
@@ -150,11 +152,12 @@ async def serve(
         hub = _make_hub(stack, base, projection, policy, refusals)
         governance = await enter(Governance(journal, clock, hub))
         repository = await enter(_make_repository(base, live))
-        control = await enter(_make_control(base, projection, policy, repository, hub))
+        watch = await enter(_watch_stores(base))
+        control = await enter(_make_control(base, projection, policy, repository, hub, watch))
         await enter(hub)
         routes = [*control_routes(control), *angelgit_routes(repository)]
         routes += governance_routes(audit)
-        monitor = await enter(_make_monitor(base, stores, projection, hub, audit))
+        monitor = await enter(_make_monitor(base, stores, projection, hub, audit, watch))
         routes += monitoring_routes(monitor)
         serve_hub(hub, routes, root_routes(monitor))
         if recorder is not None:
@@ -175,6 +178,7 @@ async def serve(
             people=control.people,
             shown=hub.shown,
             refusals=hub.refusals,
+            monitor=monitor,
             at_root=root_routes(monitor),
             publish=lambda url, token: _publish(settings, stores, stack, url, token),
         )
@@ -303,7 +307,12 @@ def _make_repository(base: _Base, live: LiveDocuments | None) -> AngelGit:
 
 
 def _make_control(
-    base: _Base, projection: Projection, policy: Policy, repository: AngelGit, hub: Hub
+    base: _Base,
+    projection: Projection,
+    policy: Policy,
+    repository: AngelGit,
+    hub: Hub,
+    stores: StoreWatch,
 ) -> Control:
     context = ControlContext(
         projection=projection,
@@ -316,12 +325,36 @@ def _make_control(
         clock=base.clock,
         config=projection.config,
         landing=SecondProcess(repository, base.keys.revision.public),
+        away=stores.away,
     )
     return Control(context, PeopleStore(base.database, base.journal, base.clock))
 
 
+def _watch_stores(base: _Base) -> StoreWatch:
+    settings = base.settings.stores
+
+    async def select() -> None:
+        async with base.database.transaction() as connection:
+            await connection.execute("select 1")
+
+    return StoreWatch(
+        {
+            "PostgreSQL": WatchedStore(select, own=not settings.postgres_dsn),
+            "Valkey": WatchedStore(
+                lambda: base.valkey.reader.call("PING"), own=not settings.valkey_url
+            ),
+        },
+        base.clock,
+    )
+
+
 def _make_monitor(
-    base: _Base, stores: OpenStores, projection: Projection, hub: Hub, audit: LogService
+    base: _Base,
+    stores: OpenStores,
+    projection: Projection,
+    hub: Hub,
+    audit: LogService,
+    watch: StoreWatch,
 ) -> SystemMonitor:
     return SystemMonitor(
         Watched(
@@ -334,6 +367,7 @@ def _make_monitor(
             projection=projection,
             hub=hub,
             audit=audit,
+            away=watch.away,
         )
     )
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from angelos.testing import need
+
 DOCTOR = """
 import sys
 from angelos.cli.commands import doctor
@@ -22,7 +24,6 @@ doctor._stores = fine  # they are tested elsewhere and take seconds
 sys.argv[0] = "angelos doctor"
 doctor.doctor()
 """
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root makes such machines")
 
 
 def diagnosed(data_dir: Path, *machine: str) -> tuple[int, dict[str, dict[str, str]], str]:
@@ -45,6 +46,7 @@ def mounted(script: str) -> tuple[str, ...]:
 @pytest.fixture(scope="module")
 def outside():
     """A folder that is not below /tmp, which some of these machines lose."""
+    need(os.geteuid() == 0, "root, to make such machines")
     folder = Path("/var/tmp") / f"angelos-doctor-{os.getpid()}"
     folder.mkdir()
     yield folder

@@ -35,10 +35,11 @@ def support_bundle(out: Out, *, file: Path | None, no_doctor: bool) -> None:
     from angelos.cli.bundle import SupportArchive, secrets_of
     from angelos.cli.scrub import Scrubber
     from angelos.client.settings import find_data_dir
+    from angelos.wiring.settings import inherited
 
     data = DataDir(out.data_dir or find_data_dir())
     target = file or Path(time.strftime("angelos-support-%Y%m%d-%H%M%S.tar.gz"))
-    environ = dict(os.environ)
+    environ = inherited()
     bundle = SupportArchive(Scrubber([*secrets_of(data, environ), *filter(None, [out.token])]))
     asyncio.run(_fill(bundle, out, data, doctor=not no_doctor))
     body = bundle.finish()
@@ -50,10 +51,11 @@ def support_bundle(out: Out, *, file: Path | None, no_doctor: bool) -> None:
 
 async def _fill(bundle: SupportArchive, out: Out, data: DataDir, *, doctor: bool) -> None:
     from angelos.cli import bundle as content
+    from angelos.wiring.settings import inherited
 
     parts: dict[str, Any] = {
         "about.json": lambda: content.about(data),
-        "environment.json": lambda: content.environment(os.environ),
+        "environment.json": lambda: content.environment(inherited()),
         "packages.json": content.packages,
         "processes.json": lambda: content.processes(data),
         "disk.json": lambda: content.disk(data),

@@ -16,7 +16,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,6 +71,8 @@ class Watched:
     projection: Projection
     hub: Hub
     audit: LogService
+    away: Callable[[], str]
+    """Says which store does not answer."""
 
 
 class SystemMonitor:
@@ -152,7 +154,7 @@ class SystemMonitor:
             ),
             server_cpu=self._cpu_share,
             server_resident_bytes=resident_bytes(),
-            banner=banner(seen.state),
+            banner=" ".join(filter(None, (self._parts.away(), banner(seen.state)))),
             restarts=restart_views(seen.state),
         )
 
