@@ -27,7 +27,7 @@ from angelos.adapters.identity.authority import Pki
 from angelos.adapters.identity.keys import load_or_create
 from angelos.adapters.stores.envelope_queue import ValkeyEnvelopeQueue
 from angelos.adapters.stores.postgres import Database
-from angelos.adapters.stores.valkey import ValkeyJournal, check_server, connect
+from angelos.adapters.stores.valkey import Client, ValkeyJournal, check_server, connect
 from angelos.angelgit.changes.reading import RevisionQueries
 from angelos.angelgit.routes import bundle_routes
 from angelos.control.config import ControlConfig
@@ -45,6 +45,8 @@ from angelos.hub.config import HubConfig
 from angelos.hub.parts import HubParts
 from angelos.hub.service import Hub
 from angelos.hub.store import Identities
+from angelos.wiring.monitoring.routes import root_routes
+from angelos.wiring.monitoring.service import SystemMonitor, Watched
 from angelos.wiring.settings import Settings, is_wildcard
 from angelos.wiring.stores import PLANES
 
@@ -68,6 +70,7 @@ class _Stores(NamedTuple):
     """The shared stores, open."""
 
     database: Database
+    valkey: Client
     journal: ValkeyJournal
     queue: ValkeyEnvelopeQueue
     clock: Clock
@@ -149,8 +152,26 @@ async def serve_gateway(settings: Settings, key: GatewayKey) -> AsyncIterator[Hu
         started = SystemStarted(version=__version__, pid=os.getpid())
         fact = Fact.of(started, at=stores.clock.time(), actor=GATEWAY, subject=config.name)
         await stores.journal.append([fact])
-        serve_hub(hub, bundle_routes(RevisionQueries(stores.database)))
+        monitor = await stack.enter_async_context(_monitor(settings, stores, projection, hub))
+        serve_hub(hub, bundle_routes(RevisionQueries(stores.database)), root_routes(monitor))
         yield hub
+
+
+def _monitor(
+    settings: Settings, stores: _Stores, projection: Projection, hub: Hub
+) -> SystemMonitor:
+    return SystemMonitor(
+        Watched(
+            clock=stores.clock,
+            journal=stores.journal,
+            queue=stores.queue,
+            database=stores.database,
+            valkey=stores.valkey,
+            valkey_url=settings.stores.valkey_url,
+            projection=projection,
+            hub=hub,
+        )
+    )
 
 
 class _Following:
@@ -197,7 +218,8 @@ async def _open(stack: AsyncExitStack, settings: Settings) -> _Stores:
     stack.push_async_callback(client.aclose)
     await check_server(client)
     journal = ValkeyJournal(client, database)
-    return _Stores(database, journal, ValkeyEnvelopeQueue(client, journal=journal), SystemClock())
+    queue = ValkeyEnvelopeQueue(client, journal=journal)
+    return _Stores(database, client, journal, queue, SystemClock())
 
 
 def _authority(settings: Settings, key: GatewayKey, clock: Clock) -> Pki:

@@ -14,7 +14,7 @@ from angelos.adapters.stores.postgres import PoolStats
 from angelos.control.state.models import ControlState, NodeRecord
 from angelos.core.envelopes import QueueDepth
 from angelos.core.facts import NodeLoad
-from angelos.core.ids import START, Offset, PrincipalId
+from angelos.core.ids import Offset, PrincipalId
 from angelos.wiring.monitoring.counters import FactCounters
 from angelos.wiring.monitoring.families import Sample
 
@@ -48,7 +48,8 @@ class Observation:
     stores: Mapping[str, bool]
     """Which answer."""
     journal: JournalReport = field(default_factory=JournalReport)
-    audit_position: Offset = START
+    audit_position: Offset | None = None
+    """How far the audit log has come; None where there is none."""
     pool: PoolStats = field(default_factory=PoolStats)
 
 
@@ -157,12 +158,12 @@ def _loads(loads: Mapping[PrincipalId, NodeLoad]) -> Samples:
 
 def _stores(seen: Observation) -> Samples:
     counters, now, pool = seen.counters, seen.monotonic, seen.pool
+    lags = {"control": counters.control.behind(seen.state.offset, now)}
+    if seen.audit_position is not None:
+        lags["audit"] = counters.lasting.behind(seen.audit_position, now)
     return {
         "angelos_store_up": [Sample((n,), int(up)) for n, up in sorted(seen.stores.items())],
-        "angelos_journal_lag_seconds": [
-            Sample(("audit",), counters.lasting.behind(seen.audit_position, now)),
-            Sample(("control",), counters.control.behind(seen.state.offset, now)),
-        ],
+        "angelos_journal_lag_seconds": [Sample((n,), lag) for n, lag in sorted(lags.items())],
         "angelos_journal_entries": [Sample((), seen.journal.entries)],
         "angelos_journal_fsync_age_seconds": [Sample((), seen.journal.fsync_age_s)],
         "angelos_journal_aof_ok": [Sample((), seen.journal.aof_ok)],

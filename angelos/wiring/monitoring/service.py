@@ -70,8 +70,9 @@ class Watched:
     valkey_url: str
     projection: Projection
     hub: Hub
-    audit: LogService
-    away: Callable[[], str]
+    audit: LogService | None = None
+    """None in a gateway, which has none."""
+    away: Callable[[], str] = str
     """Says which store does not answer."""
 
 
@@ -190,7 +191,7 @@ class SystemMonitor:
             depths=depths,
             stores={POSTGRES: postgres, VALKEY: journal is not None},
             journal=journal or JournalReport(),
-            audit_position=parts.audit.position,
+            audit_position=parts.audit.position if parts.audit is not None else None,
             pool=parts.database.pool,
         )
 
