@@ -174,7 +174,7 @@ async def propose(data: Path, count: int) -> None:
         files = {f"src/part{n}.py": f"value = {n}\n" * 50 for n in range(20)}
         await angelos.repos.create("growth", files, "import")
         for number in range(count):
-            edit = NewText(path=f"src/part{number % 20}.py", text=f"value = {number}\n" * 50)
+            edit = NewText(path=f"src/part{number % 20}.py", text=f"value = -{number + 1}\n" * 50)
             made = await angelos.proposals.create(
                 "growth", [edit], base="main", message=f"change {number}"
             )
@@ -262,7 +262,7 @@ async def gateway(
 def grown(up: Up, tasks: int) -> list[Row]:
     """Run tasks and proposals; return what that costs on disk and in memory."""
     data = up.data.root
-    asyncio.run(run_tasks(data, 200))  # what is allocated once
+    asyncio.run(run_tasks(data, min(200, tasks)))  # what is allocated once
     parts = ("server", "exec1")
     memory = {name: resident(up.parts()[name][0]) for name in parts}
     size, began = disk(data), time.perf_counter()
@@ -281,25 +281,25 @@ def grown(up: Up, tasks: int) -> list[Row]:
     return rows
 
 
-def measure(folder: Path, options: argparse.Namespace) -> list[Row]:
-    """Return all rows."""
+def measure(folder: Path, options: argparse.Namespace) -> Iterator[Row]:
+    """Yield all rows, each as soon as it is measured."""
     data = folder / "data"
     with running(data) as up:
-        rows = [row("start, fresh", "s", up.seconds, 10.0)]
-        rows += idle(up, 5 if options.quick else 20)
+        yield row("start, fresh", "s", up.seconds, 10.0)
+        yield from idle(up, 5 if options.quick else 20)
         for at_once in (1, 8):
             median = from_cli(data, at_once, 3 if options.quick else 9)
-            rows.append(row(f"run from the command line, {at_once} at once", "s", median))
-        rows += grown(up, options.tasks)
-        rows += asyncio.run(gateway(start_gateway(data, folder), data, folder, options.connections))
+            yield row(f"run from the command line, {at_once} at once", "s", median)
+        yield from grown(up, options.tasks)
+        hub = start_gateway(data, folder)
+        yield from asyncio.run(gateway(hub, data, folder, options.connections))
     with running(data) as up:
-        rows.append(row(f"start after {options.tasks} tasks", "s", up.seconds, 10.0))
+        yield row(f"start after {options.tasks} tasks", "s", up.seconds, 10.0)
     asyncio.run(append_facts(data, options.facts))
     with running(data) as up:
-        rows.append(row(f"start after {options.facts} facts", "s", up.seconds, 10.0))
+        yield row(f"start after {options.facts} facts", "s", up.seconds, 10.0)
     with running(data) as up:
-        rows.append(row(f"the next start after {options.facts} facts", "s", up.seconds, 10.0))
-    return rows
+        yield row(f"the next start after {options.facts} facts", "s", up.seconds, 10.0)
 
 
 def main() -> None:
@@ -314,12 +314,13 @@ def main() -> None:
     options.tasks = options.tasks or (100 if options.quick else 10_000)
     options.facts = options.facts or (10_000 if options.quick else 1_000_000)
     options.connections = options.connections or (20 if options.quick else 1_000)
+    rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="angelos-bench-") as folder:
-        rows = measure(Path(folder), options)
-    if not options.json:
-        for r in rows:
-            bound = f" (at most {r['theirs']})" if r["theirs"] else ""
-            print(f"{r['work']}: {r['ours']} {r['unit']}{bound}")
+        for r in measure(Path(folder), options):
+            rows.append(r)
+            if not options.json:
+                bound = f" (at most {r['theirs']})" if r["theirs"] else ""
+                print(f"{r['work']}: {r['ours']} {r['unit']}{bound}", flush=True)
     machine = {
         "cpus": os.cpu_count(), "system": platform.platform(), "load": os.getloadavg()[0],
         "python": platform.python_version(),
