@@ -264,8 +264,11 @@ async def _git_id(store: Store, repo: str, name: str) -> str:
     """Return the git commit that a name is, or that is a branch or tag of this name in git."""
     if _GIT_ID.fullmatch(name):
         return name
+    try:
+        encoded = name.encode(errors="surrogateescape")
+    except UnicodeEncodeError:
+        return ""
     refs = await store.git.refs(repo)
-    encoded = name.encode(errors="surrogateescape")
     for prefix in (b"refs/heads/", b"refs/tags/", b"refs/", b""):
         if prefix + encoded in refs:
             return refs[prefix + encoded]
