@@ -178,7 +178,8 @@ async def propose(data: Path, count: int) -> None:
             made = await angelos.proposals.create(
                 "growth", [edit], base="main", message=f"change {number}"
             )
-            await made.view(wait=30)
+            view = await made.view(wait=30)
+            await made.reject(view.digest)  # one person may have 50 open ones
 
 
 async def append_facts(data: Path, count: int) -> None:
@@ -225,7 +226,9 @@ def start_gateway(data: Path, folder: Path) -> subprocess.Popen[str]:
     }  # fmt: skip
     argv = [sys.executable, "-m", "angelos", "hub", "run", "--json"]
     argv += ["--key", str(folder / "gateway.key"), "--data-dir", str(folder / "gateway")]
-    return subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, text=True)
+    return subprocess.Popen(
+        argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    )
 
 
 async def gateway(
