@@ -4,7 +4,7 @@ One hub over mutual TLS, in a process of its own, on the bundled stores; calm no
 each 20 ms and wait for its acknowledgement. The flooder and the storm run in processes of their
 own, at full speed.
 
-    python benchmarks/fairness.py [--quick] [--json] [--rounds N] [--many N]
+    python benchmarks/fairness.py [--quick] [--json] [--rounds N] [--many N] [--only PART]
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from tornado.httpclient import HTTPRequest
 
@@ -47,6 +47,7 @@ from angelos.core.messages import Status, Tier, encode
 from angelos.testing.hub import OPERATOR, running_hub
 from angelos.wiring.stores import PLANES
 
+T = TypeVar("T")
 CALM, STORM, READERS = 10, 300, 32
 EVERY_S = 0.02
 AT_ONCE = 20
@@ -70,13 +71,26 @@ async def serve(folder: Path, many: int) -> None:
                 wish = CreateEnrolment(kind=kind, name=name, ttl_s=86_400)
                 return (await hub.create_enrolment(wish, OPERATOR)).token
 
-            nodes = [await token("node", f"n{n}") for n in range(many)]
-            agents = [await token("agent", f"a{n}") for n in range(-(-many // READERS))]
+            nodes = await few_at_a_time(token("node", f"n{n}") for n in range(many))
+            agents = await few_at_a_time(
+                token("agent", f"a{n}") for n in range(-(-many // READERS))
+            )
             where = {"url": hub.url, "valkey": valkey.url, "nodes": nodes, "agents": agents}
             (folder / "where.json").write_text(json.dumps(where))
             print("ready", flush=True)
             await asyncio.to_thread(sys.stdin.read)
         await client.aclose()
+
+
+async def few_at_a_time(works: Iterable[Awaitable[T]]) -> list[T]:
+    """Do so many things, a few of them at the same time, and return what they give, in order."""
+    gate = asyncio.Semaphore(AT_ONCE)
+
+    async def one(work: Awaitable[T]) -> T:
+        async with gate:
+            return await work
+
+    return list(await asyncio.gather(*map(one, works)))
 
 
 class Hub:
@@ -89,17 +103,10 @@ class Hub:
         self.tokens: dict[str, list[str]] = {"node": where["nodes"], "agent": where["agents"]}
 
     async def identities(self, kind: str, numbers: range) -> list[Identity]:
-        """Enrol so many, a few at a time."""
-        gate = asyncio.Semaphore(AT_ONCE)
-
-        async def one(number: int) -> Identity:
-            folder = self.folder / f"{kind}{number}"
-            if (folder / "enrolled.json").exists():
-                return Identity.load(folder)
-            async with gate:
-                return await enrol(self.tokens[kind][number], folder)
-
-        return list(await asyncio.gather(*(one(number) for number in numbers)))
+        """Enrol so many."""
+        return await few_at_a_time(
+            enrol(self.tokens[kind][n], self.folder / f"{kind}{n}") for n in numbers
+        )
 
     def memory_kib(self) -> int:
         """Return the resident memory of the hub's process."""
@@ -239,9 +246,11 @@ async def crowded(many: int) -> list[dict[str, Any]]:
         nodes = await hub.identities("node", range(many))
         agents = await hub.identities("agent", range(-(-many // READERS)))
         empty = hub.memory_kib()
-        links = await at_a_time([channel(one, Config(window=16)) for one in nodes], stack)
+        links = await few_at_a_time(
+            stack.enter_async_context(channel(one, Config(window=16))) for one in nodes
+        )
         idle = (hub.memory_kib() - empty) / many
-        readers = [await reader(agents[n // READERS]) for n in range(many)]
+        readers = await few_at_a_time(reader(agents[n // READERS]) for n in range(many))
         for each in readers:
             stack.callback(hang_up, each)
         began = time.perf_counter()
@@ -255,18 +264,6 @@ async def crowded(many: int) -> list[dict[str, Any]]:
              "unit": "ms", "ours": round(took), "peer": "none", "theirs": 0, "ratio": 1,
              "at_least": 1},
         ]  # fmt: skip
-
-
-async def at_a_time(
-    links: list[ClientChannel], stack: contextlib.AsyncExitStack
-) -> list[ClientChannel]:
-    """Connect channels, a few at a time."""
-    for start in range(0, len(links), AT_ONCE):
-        group = links[start : start + AT_ONCE]
-        await asyncio.gather(*(link.__aenter__() for link in group))
-        for link in group:
-            stack.push_async_callback(link.close)
-    return links
 
 
 async def reader(identity: Identity) -> ClientConnection:
@@ -310,6 +307,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print the line of JSON only")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--many", type=int, default=2_000, help="nodes, and as many readers")
+    parser.add_argument("--only", choices=["disturbed", "crowded"], default="")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--disturb", choices=["flood", "storm"], help=argparse.SUPPRESS)
     parser.add_argument("folders", type=Path, nargs="*", help=argparse.SUPPRESS)
@@ -323,12 +321,17 @@ def main() -> int:
         asyncio.run((flood if args.disturb == "flood" else storm)(args.folders))
         return 0
     rounds, seconds, many = (1, 2.0, 50) if args.quick else (args.rounds, 8.0, args.many)
-    rows = asyncio.run(disturbed(rounds, seconds)) + asyncio.run(crowded(many))
-    if not args.json:
-        for each in rows:
-            print(f"{each['work']:62s} {each['ours']:>8} {each['unit']:4s} "
-                  f"({each['peer']} {each['theirs']}), ratio {each['ratio']}, "
-                  f"at least {each['at_least']}")  # fmt: skip
+    rows: list[dict[str, Any]] = []
+    for name, work in (("disturbed", disturbed(rounds, seconds)), ("crowded", crowded(many))):
+        if args.only not in {"", name}:
+            work.close()
+            continue
+        for each in asyncio.run(work):
+            rows.append(each)
+            if not args.json:
+                print(f"{each['work']:62s} {each['ours']:>8} {each['unit']:4s} "
+                      f"({each['peer']} {each['theirs']}), ratio {each['ratio']}, "
+                      f"at least {each['at_least']}", flush=True)  # fmt: skip
     machine = {"cpu": platform.machine(), "cores": os.cpu_count(), "load": os.getloadavg()[0]}
     print(json.dumps({"benchmark": "fairness", "machine": machine, "rows": rows}))
     return 0

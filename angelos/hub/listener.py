@@ -9,10 +9,12 @@ For example:
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import socket
 import ssl
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakSet
@@ -30,6 +32,9 @@ log = logging.getLogger(__name__)
 _HEADER_BYTES = 32_768
 _IDLE_S = 60.0
 _BODY_S = 120.0
+_BACKLOG = 1024
+_ACCEPTS, _ACCEPT_PAUSE_S = 4, 0.01
+"""So many connections at once, and after that so long none: at most 400 in a second."""
 
 
 class _Server(HTTPServer):
@@ -39,9 +44,53 @@ class _Server(HTTPServer):
         self.streams: WeakSet[IOStream] = WeakSet()
         super().initialize(*args, **kwargs)
 
+    def add_sockets(self, sockets: Iterable[socket.socket]) -> None:
+        """Accept connections on these sockets, a few in each turn of the event loop."""
+        for listening in sockets:
+            number = listening.fileno()
+            self._sockets[number] = listening
+            self._handlers[number] = accept_paced(listening, self._handle_connection)
+
     def handle_stream(self, stream: IOStream, address: tuple) -> None:  # type: ignore[type-arg]
         self.streams.add(stream)
         super().handle_stream(stream, address)
+
+
+def accept_paced(
+    listening: socket.socket, accepted: Callable[[socket.socket, Any], None]
+) -> Callable[[], None]:
+    """Accept a few connections in each turn of the event loop; return what ends that.
+
+    A handshake takes milliseconds. In a storm of reconnects the established peers would wait for
+    hundreds of them; so the rest waits in the backlog of the socket instead.
+    """
+    loop, number = asyncio.get_running_loop(), listening.fileno()
+    pause: list[asyncio.TimerHandle] = []
+
+    def ready() -> None:
+        loop.remove_reader(number)
+        pause[:] = [loop.call_later(_ACCEPT_PAUSE_S, listen)]
+        for _ in range(_ACCEPTS):
+            try:
+                connection, address = listening.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:  # aborted meanwhile, or no descriptor is left
+                log.warning("A connection was not accepted: %s", error)
+                return
+            accepted(connection, address)
+
+    def listen() -> None:
+        pause.clear()
+        loop.add_reader(number, ready)
+
+    def end() -> None:
+        loop.remove_reader(number)
+        for timer in pause:
+            timer.cancel()
+
+    listen()
+    return end
 
 
 class Listener:
@@ -139,11 +188,11 @@ def address(host: str, port: int) -> str:
 
 def _bind(host: str, port: int, *, fixed: bool) -> list[socket.socket]:
     try:
-        return bind_sockets(port, host)
+        return bind_sockets(port, host, backlog=_BACKLOG)
     except OSError:
         if fixed or not port:
             raise
-        return bind_sockets(0, host)
+        return bind_sockets(0, host, backlog=_BACKLOG)
 
 
 @dataclass(frozen=True)
