@@ -7,7 +7,7 @@ SERVER := $(VENV)/.server
 DEV := $(VENV)/.dev
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab test check bench-setup bench docs dist clean
+.PHONY: help demo lab test check languages bench-setup bench docs dist clean
 
 help: ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,11 @@ check: $(DEV) ## lint, format, types, import contracts, vocabulary
 	$(BIN)/basedpyright
 	$(BIN)/lint-imports
 	$(BIN)/python -m tools.vocabulary
+
+languages: $(DEV) ## the compilers and interpreters that pip brings (400 MB; some minutes the first time)
+	@for language in javascript typescript go; do \
+	  $(BIN)/angelos runtime check $$language >/dev/null 2>&1 || $(BIN)/angelos runtime install $$language || exit 1; \
+	done
 
 bench-setup: $(DEV) ## what the benchmarks and their peers need
 	@echo "== Installing torch and the benchmarks' peers (2 GB on disk; several minutes the first time)"

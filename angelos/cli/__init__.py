@@ -36,6 +36,7 @@ SECTIONS: dict[str, dict[str, Subcommand]] = {
         "repo": Subcommand("repo", "Import repositories, read their history, roll them back."),
         "hub": Subcommand("hub", "See connections, routes, dead letters; run a gateway."),
         "node": Subcommand("node", "Add, list and shut out the machines that run code."),
+        "runtime": Subcommand("runtime", "See and bring the languages of this machine."),
         "agent": Subcommand("agent", "Add agents, and shut them out."),
         "person": Subcommand("person", "Add, list, change and remove people."),
         "token": Subcommand("token", "Make, list and revoke tokens of your own."),

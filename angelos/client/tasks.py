@@ -34,7 +34,7 @@ from angelos.core import api
 from angelos.core.errors import AngelError, TooLarge
 from angelos.core.facts import Kind, TaskOutput, TaskResult, TaskStarted
 from angelos.core.ids import CommandId, Offset, Revision, TaskId, new_command_id
-from angelos.core.messages import Limits
+from angelos.core.messages import Language, Limits, TaskAction
 from angelos.core.runs import Output
 from angelos.core.task_files import FILE_BYTES, InputFile, check_inputs
 
@@ -55,6 +55,11 @@ class Restarted(msgspec.Struct, frozen=True):
 class TaskOptions(TypedDict, total=False):
     """The options of a task besides its code."""
 
+    language: Language
+    """Of the code; by default Python. Beside it, `argv` without code names a file or folder among
+    the inputs, or in the checkout."""
+    action: TaskAction
+    """`check` or `test` instead of `run`, for the languages beside Python."""
     argv: Sequence[str]
     """The arguments of the code; without code, a program and its arguments."""
     stdin: str

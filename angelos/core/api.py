@@ -18,7 +18,7 @@ from angelos.core.facts import (
 )
 from angelos.core.findings import GateFinding, RiskFactor
 from angelos.core.ids import CommandId, Offset, PrincipalId, ProposalId, Revision, TaskId
-from angelos.core.messages import Input, Limits, Message, Tier
+from angelos.core.messages import Input, Language, Limits, Message, TaskAction, Tier
 from angelos.core.node_profile import NodeProfile
 from angelos.core.pending import PartChoice, Pending
 from angelos.core.permissions import Permission, Role
@@ -53,7 +53,9 @@ class SubmitTask(Input, frozen=True, kw_only=True):
     With `repo` and `revision`, in that checkout.
     """
 
-    language: Literal["python"] = "python"
+    language: Language = "python"
+    action: TaskAction = "run"
+    """`check` and `test` are for the languages beside Python."""
     code: Code = ""
     argv: Annotated[tuple[Text, ...], msgspec.Meta(max_length=256)] = ()
     stdin: Annotated[str, msgspec.Meta(max_length=1_000_000)] = ""

@@ -101,6 +101,11 @@ class Limits(Input, frozen=True, kw_only=True):
                 raise ValueError(msg)
 
 
+Language = Literal["python", "javascript", "typescript", "rust", "go", "csharp", "swift"]
+TaskAction = Literal["run", "check", "test"]
+"""Run it, only check it as a compiler does, or run its tests."""
+
+
 class RunTask(Message, frozen=True, kw_only=True, tag="run_task", tag_field="kind"):
     """Run this code in a sandbox.
 
@@ -111,7 +116,8 @@ class RunTask(Message, frozen=True, kw_only=True, tag="run_task", tag_field="kin
     """
 
     task: TaskId
-    language: Literal["python"] = "python"
+    language: Language = "python"
+    action: TaskAction = "run"
     code: str = ""
     argv: tuple[str, ...] = ()
     stdin: bytes = b""

@@ -45,3 +45,5 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     keep_checkouts: int = 4
     """Old revisions kept beside the current one, so that a rollback is quick."""
     sandbox: SandboxConfig = SandboxConfig()
+    runtimes: Path = Path("/usr/local/share/angelos/runtimes")
+    """Where `angelos runtime install` has put compilers and interpreters."""

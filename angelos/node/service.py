@@ -55,6 +55,8 @@ from angelos.node.config import NodeConfig
 from angelos.node.files.inputs import Inputs
 from angelos.node.files.models import NoFiles, TaskFiles
 from angelos.node.load import SlotUsage
+from angelos.node.runtimes.builder import Builder
+from angelos.node.runtimes.program import Programs
 
 log = logging.getLogger(__name__)
 Connect = Callable[[dict[str, str]], AbstractAsyncContextManager[Channel]]
@@ -98,6 +100,7 @@ class Node:
         """Build a node that is not connected yet; `sandbox` is already entered."""
         self._files = files or NoFiles()
         self._inputs = Inputs(config.directory, self._files)
+        self._builder = Builder(sandbox, config.directory)
         self.id = PrincipalId(f"node/{config.name}")
         self._config = config
         self._connect = connect
@@ -117,6 +120,7 @@ class Node:
         self._config.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         await asyncio.to_thread(self.checkouts.sweep)
         await asyncio.to_thread(self._inputs.sweep)
+        await asyncio.to_thread(self._builder.sweep)
         memory = await asyncio.to_thread(inbox.load, self._config.directory / "revoked.json")
         info = {"tier": self._sandbox.tier, "role": self._config.role, **self._config.about}
         channel = await self._stack.enter_async_context(self._connect(info))
@@ -176,7 +180,14 @@ class Node:
         paused = PausedPrincipals()
         slots = Slots(config.slots, config.waiting, self._clock)
         run = RunHandler(
-            Runner(config.name, self._sandbox, self.checkouts, self._inputs, self._files),
+            Runner(
+                config.name,
+                self._sandbox,
+                self.checkouts,
+                self._inputs,
+                self._files,
+                Programs(self._builder, config.runtimes),
+            ),
             slots,
             self._attempts,
             self._jobs,

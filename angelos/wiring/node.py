@@ -102,7 +102,8 @@ def config_of(
         role="labs" if identity.enrolled.node_role == "labs" else "execution",
         directory=folder,
         slots=slots or os.cpu_count() or 1,
-        about=describe(labels).texts(),
+        about=describe(load_nodes().runtimes, labels).texts(),
+        runtimes=load_nodes().runtimes,
         once=once,
         metrics=metrics or load_nodes().metrics,
         sandbox=SandboxConfig(
@@ -118,7 +119,8 @@ def _config(options: argparse.Namespace) -> NodeConfig:
         role=options.role,
         directory=options.dir,
         slots=options.slots,
-        about=describe().texts(),
+        about=describe(load_nodes().runtimes).texts(),
+        runtimes=load_nodes().runtimes,
         sandbox=SandboxConfig(
             allow_unsandboxed=options.allow_unsandboxed or load_nodes().allow_unsandboxed,
             scratch=options.dir / "scratch",

@@ -15,6 +15,8 @@ ANGELOS_LOG_FORMAT         text or json: how server and nodes write their logs [
 OTEL_EXPORTER_OTLP_ENDPOINT
                            send traces to this OpenTelemetry collector (needs angelos[otel])
 ANGELOS_NODE_METRICS       HOST:PORT at which `angelos node run` serves its metrics [nowhere]
+ANGELOS_RUNTIMES           where `angelos runtime install` puts compilers and interpreters
+                           [~/.local/share/angelos/runtimes]
 XDG_RUNTIME_DIR            where the sockets of the embedded stores lie, if it is private
 NOTIFY_SOCKET              where a node gives signs of life, as systemd's services do
 ANGELOS_SUPERVISED         1: set by `angelos up` for its server; it waits for up's stores
@@ -96,6 +98,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Memory of each of the server's kernels."""
     metrics: str = ""
     """Where a node that runs on its own serves its metrics."""
+    runtimes: Path = Path("runtimes")
+    """Where `angelos runtime install` puts compilers and interpreters."""
     local: int = 1
     """How many execution nodes `angelos up` runs, and a labs node with them; 0: none at all."""
 
@@ -275,7 +279,17 @@ def load_nodes(environ: Mapping[str, str] | None = None) -> NodeSettings:
         unboxed_kernels=tuple(name.strip() for name in names if name.strip()),
         kernel_memory_mb=_number(env, "ANGELOS_KERNEL_MEMORY_MB", 4096),
         metrics=env.get("ANGELOS_NODE_METRICS", "").strip(),
+        runtimes=runtimes_folder(env),
     )
+
+
+def runtimes_folder(environ: Mapping[str, str] | None = None) -> Path:
+    """Return the folder of what `angelos runtime install` brings: one for all nodes of a user."""
+    env = os.environ if environ is None else environ
+    if folder := env.get("ANGELOS_RUNTIMES", "").strip():
+        return Path(folder).absolute()
+    base = env.get("XDG_DATA_HOME", "").strip() or f"{Path.home()}/.local/share"
+    return Path(base) / "angelos" / "runtimes"
 
 
 def take_jupyter_token() -> str:

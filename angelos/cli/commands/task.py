@@ -8,7 +8,7 @@ import functools
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from angelos.client.tasks import Task, TaskOptions
     from angelos.core.api import TaskView
     from angelos.core.facts import TaskResult
-    from angelos.core.messages import Limits
+    from angelos.core.messages import Language, Limits, TaskAction
     from angelos.core.runs import Output
 
 _CANCEL_S = 10.0
@@ -41,11 +41,19 @@ class _Files:
         from angelos.core.sessions import check_patterns
 
         self._here, self._there = read_inputs(inputs)
+        self._taken = inputs
         self._patterns = check_patterns(outputs) if outputs else ()
         self._folder = folder
         self._checkout = checkout
         self.stdin: str | None = None
         """Where its standard input comes from; None: ours, if it is piped."""
+
+    def add(self, path: str) -> None:
+        """Take one more file or folder of here."""
+        from angelos.cli.task_files import read_inputs
+
+        self._taken = (*self._taken, path)
+        self._here, self._there = read_inputs(self._taken)
 
     async def options(self, angelos: Angelos) -> TaskOptions:
         """Return the options that name files; branches are resolved now."""
@@ -78,6 +86,72 @@ class _Files:
             click.echo(f"angelos: {shown} {text}", err=True)
         for left in result.left_out:
             click.echo(f"angelos: {printable(left.path)} was not taken: {left.reason}", err=True)
+
+
+_EXTENSIONS = {
+    ".js": "javascript",
+    ".mjs": "javascript",
+    ".cjs": "javascript",
+    ".ts": "typescript",
+    ".mts": "typescript",
+    ".rs": "rust",
+    ".go": "go",
+    ".cs": "csharp",
+    ".swift": "swift",
+}
+_LANGUAGES = ("python", *sorted(set(_EXTENSIONS.values())))
+
+
+class _Language:
+    """In which language a program is, and what is done with it."""
+
+    def __init__(self, language: str | None, action: str) -> None:
+        self._language = language
+        self._action = action
+
+    def of(self, file: str | None) -> Language:
+        """Return the language of a file: the one that was named, else by its extension."""
+        by_name = _EXTENSIONS.get(Path(file or "").suffix, "python")
+        return cast("Language", self._language or by_name)
+
+    def folder(self, file: str | None) -> bool:
+        """Return whether a program is a folder."""
+        return file not in {None, "-"} and Path(file or "").is_dir()
+
+    def read(self, file: str) -> str:
+        """Return the text of a program; empty for a folder."""
+        if self.folder(file):
+            if self.of(file) == "python":
+                raise click.UsageError(
+                    f"{file} is a folder: name its --language, or give it by --in."
+                )
+            return ""
+        return read_source(file) if self.of(file) == "python" else read_text(file, stdin=True)
+
+    def options(self, file: str | None, args: tuple[str, ...], files: _Files) -> TaskOptions:
+        """Return the options that say what is run."""
+        action = cast("TaskAction", self._action)
+        if self.folder(file):
+            files.add(file or "")
+            args = (Path(file or "").resolve().name, *args)
+        return {"language": self.of(file), "action": action, "argv": args}
+
+
+def _language_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of languages, and pass them as `program`."""
+
+    @click.option(
+        "--language", type=click.Choice(_LANGUAGES), help="By default that of FILE's extension."
+    )
+    @click.option(
+        "--check", "action", flag_value="check", help="Only check it, as a compiler does."
+    )
+    @click.option("--test", "action", flag_value="test", help="Run its tests.")
+    @functools.wraps(command)
+    def wrapped(*args: Any, language: str | None, action: str | None, **kwargs: Any) -> None:
+        command(*args, program=_Language(language, action or "run"), **kwargs)
+
+    return wrapped
 
 
 def _file_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -138,7 +212,7 @@ def task() -> None:
 @task.command(context_settings={"allow_interspersed_args": False})
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[FILE] [ARGS]...")
 @click.option("-c", "--code", metavar="CODE", help="The program itself.")
-@click.option("--language", type=click.Choice(["python"]), default="python", show_default=True)
+@_language_options
 @click.option("--timeout", type=float, metavar="S", help="Seconds it may take.")
 @click.option("--cpu", type=float, metavar="S", help="Processor seconds of all its processes.")
 @click.option("--memory", type=int, metavar="MB", help="Memory it may use.")
@@ -154,13 +228,15 @@ def run(
     *,
     words: tuple[str, ...],
     code: str | None,
-    language: str,
+    program: _Language,
     node: str | None,
     files: _Files,
     exit_code: bool,
     **limited: float | None,
 ) -> None:
     """Run FILE (- for standard input) or CODE in a sandbox on a node, with ARGS as its arguments.
+
+    The language is the one of FILE's extension, else Python. FILE may be a folder, as a project.
 
     Options for angelos come before FILE: what follows it is the program's, as in python FILE ARGS.
     Its standard input is ours where that is a file or a pipe, up to its end.
@@ -174,17 +250,15 @@ def run(
     on standard error says so. With --json, one last line says how it ended and holds the output of
     the last attempt alone: status is ok, error, timeout, cpu, oom, pids, output, denied or killed.
     """
-    assert language == "python"  # noqa: S101 - the only choice so far
     file, args = (None, words) if code is not None else (words[0] if words else None, words[1:])
     with interruptible():  # standard input may never end
-        text, given = _read(file, code, files.stdin)
-    label = "-c" if code is not None else Path(file or "-").name
+        text, given = _read(file, code, files.stdin, program)
     options: TaskOptions = {
-        "argv": args,
+        **program.options(file, args, files),
         "stdin": given,
         "limits": _limits(limited.pop("timeout"), **limited),
         "node": node,
-        "label": label,
+        "label": "-c" if code is not None else Path(file or "-").name,
     }
 
     async def start(angelos: Angelos) -> Task:
@@ -276,14 +350,16 @@ def _conclude(out: Out, result: TaskResult, printer: _Printer) -> None:
         click.echo(f"angelos: {_why(result)}", err=True)
 
 
-def _read(file: str | None, code: str | None, stdin: str | None) -> tuple[str, str]:
-    """Return a program and its input."""
+def _read(
+    file: str | None, code: str | None, stdin: str | None, program: _Language
+) -> tuple[str, str]:
+    """Return a program and its input; of a folder the program is empty."""
     if file is None and code is None:
         raise click.UsageError("Give FILE or -c CODE.")
     if file == stdin == "-":
         raise click.UsageError("The program and its input cannot both be standard input.")
-    text = code if code is not None else read_source(file or "")
-    if not text.strip():
+    text = code if code is not None else program.read(file or "")
+    if not text.strip() and not program.folder(file):
         raise click.UsageError("The program is empty.")
     if stdin is None and file != "-" and is_piped():
         stdin = "-"

@@ -92,7 +92,7 @@ class TaskService:
         command = body.command or new_command_id(int(self._context.clock.time() * 1000))
         request = _request(principal.id, body)
         if task_for(command) not in self._projection.state.tasks:
-            node = self._node(body.node)
+            node = self._node(body.node, body.language)
             try:
                 decision = await self._decide(principal, body, node)
             except Forbidden as error:
@@ -225,8 +225,11 @@ class TaskService:
                 retry_after_s=config.full_retry_s,
             )
 
-    def least_busy(self) -> NodeRecord | None:
-        """Return the connected execution node with the fewest open tasks, if there is one."""
+    def least_busy(self, language: str = "python") -> NodeRecord | None:
+        """Return the connected execution node with the fewest open tasks, if there is one.
+
+        Nodes that say that they have the language come first; the one that runs it finds out.
+        """
         state = self._projection.state
         load: dict[PrincipalId, int] = {
             node.id: 0
@@ -236,7 +239,8 @@ class TaskService:
         for task in state.tasks.values():
             if task.open and task.node in load:
                 load[task.node] += 1
-        return state.nodes[min(load, key=lambda node: load[node])] if load else None
+        ready = [node for node in load if language in state.nodes[node].profile.languages]
+        return state.nodes[min(ready or load, key=lambda node: load[node])] if load else None
 
     def policy_context(self, body: SubmitTask, node: NodeRecord) -> dict[str, bool | int | str]:
         """Return the context of a run in which the policy decides."""
@@ -247,6 +251,8 @@ class TaskService:
     async def _check(self, body: SubmitTask) -> None:
         if not body.code and not body.argv:
             raise InvalidInput("A task needs code or argv.")
+        if body.language == "python" and body.action != "run":
+            raise InvalidInput("Python has no `check` and `test`: run `python -m pytest` by argv.")
         if bool(body.repo) != bool(body.revision):
             raise InvalidInput("A task in a checkout needs both repo and revision.")
         if body.outputs:
@@ -260,10 +266,10 @@ class TaskService:
                 raise InvalidInput(f"{body.revision[:80]!r} is no revision.")
             await self._context.repository.tree(body.repo, body.revision)
 
-    def _node(self, name: str | None) -> NodeRecord:
+    def _node(self, name: str | None, language: str) -> NodeRecord:
         nodes = self._projection.state.nodes
         if name is None:
-            node = self.least_busy()
+            node = self.least_busy(language)
             if node is None:
                 raise Unavailable(
                     "No execution node is connected; the task was not accepted.",
@@ -344,6 +350,7 @@ def _payload(task: TaskId, body: SubmitTask, cases: CasePlan | None) -> RunTask:
     return RunTask(
         task=task,
         language=body.language,
+        action=body.action,
         code=body.code,
         argv=body.argv,
         stdin=body.stdin.encode(),

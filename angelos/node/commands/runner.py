@@ -34,7 +34,10 @@ from angelos.node.commands.pauses import HeldSandbox, PausedPrincipals
 from angelos.node.files.inputs import Inputs
 from angelos.node.files.models import TaskFiles
 from angelos.node.files.outputs import OutputCollector, Outputs
-from angelos.node.runtimes import RUNTIMES
+from angelos.node.runtimes.builder import BuildFailure
+from angelos.node.runtimes.definitions import definitions
+from angelos.node.runtimes.program import Programs, main_file
+from angelos.node.runtimes.python import runtime as python
 from angelos.node.witness.overlay import overlaid
 from angelos.node.witness.service import WitnessedRun
 
@@ -60,12 +63,14 @@ class Runner:
         checkouts: Checkouts,
         inputs: Inputs,
         files: TaskFiles,
+        programs: Programs,
     ) -> None:
         self.node = node
         self._sandbox = sandbox
         self._checkouts = checkouts
         self._inputs = inputs
         self._files = files
+        self._programs = programs
 
     @property
     def tier(self) -> Tier:
@@ -112,8 +117,11 @@ class Runner:
     ) -> TaskResult:
         if task.cases is not None:
             return await self._run_cases(task, task.cases, started, report, output, sandbox)
-        runtime = RUNTIMES[task.language]
-        finding = await runtime.refused(task)
+        if task.language != "python":
+            return await self._run_program(task, started, report, output, sandbox)
+        if task.action != "run":
+            raise InvalidInput("Python is checked by the guard and tested by argv, not by action.")
+        finding = await python.refused(task)
         if finding is not None:
             evidence = {
                 "source": EvidenceSource.guard,
@@ -127,7 +135,7 @@ class Runner:
                 folder = await stack.enter_async_context(
                     self._checkouts.use(task.repo, task.revision)
                 )
-            spec = patient(runtime.spec_for(task, folder))
+            spec = patient(python.spec_for(task, folder))
             if task.inputs:
                 inputs = await stack.enter_async_context(self._inputs.use(task.task, task.inputs))
                 read_only = {**spec.read_only, INPUTS: str(inputs)}
@@ -137,6 +145,54 @@ class Runner:
             run = run_session(sandbox, spec, collector.ended)
             end = await self._follow(run, output, report)
         return _with_outputs(self._ended(end, output), collector.outputs)
+
+    async def _run_program(
+        self,
+        task: RunTask,
+        started: Callable[[], Awaitable[None]],
+        report: ReportFact,
+        output: OutputBuffer,
+        sandbox: SessionSandbox,
+    ) -> TaskResult:
+        """Build a program of a language beside Python, if it is not there yet, and run it."""
+        definition = definitions()[task.language]
+        async with contextlib.AsyncExitStack() as stack:
+            checkout = inputs = None
+            if task.revision is not None:
+                use = self._checkouts.use(task.repo, task.revision)
+                checkout = await stack.enter_async_context(use)
+            if task.inputs or task.code:
+                code = main_file(definition, task)
+                use = self._inputs.use(task.task, task.inputs, code)
+                inputs = await stack.enter_async_context(use)
+            program = await asyncio.to_thread(self._programs.locate, task, inputs, checkout)
+            await started()
+            spec = await self._programs.spec(program, task)
+            if isinstance(spec, BuildFailure):
+                return await self._not_built(spec, report, output)
+            if inputs is not None:
+                read_only = {**spec.read_only, INPUTS: str(inputs)}
+                spec = msgspec.structs.replace(spec, read_only=read_only)
+            collector = OutputCollector(task, self._files)
+            run = run_session(sandbox, patient(spec), collector.ended)
+            end = await self._follow(run, output, report)
+        return _with_outputs(self._ended(end, output), collector.outputs)
+
+    async def _not_built(
+        self, failure: BuildFailure, report: ReportFact, output: OutputBuffer
+    ) -> TaskResult:
+        """Report what a compiler wrote, as the task's own standard error."""
+
+        async def events() -> AsyncIterator[Output | Exit]:
+            if failure.output:
+                yield Output("stderr", failure.output)
+            yield failure.end
+
+        result = self._ended(await self._follow(events(), output, report), output)
+        evidence = {**result.evidence, "stage": "compile"}
+        if failure.diagnostics:
+            evidence["diagnostics"] = msgspec.to_builtins(failure.diagnostics)
+        return msgspec.structs.replace(result, evidence=evidence)
 
     async def _run_cases(
         self,

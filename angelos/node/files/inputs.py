@@ -14,8 +14,9 @@ import hashlib
 import os
 import secrets
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from angelos.adapters.host.trees import remove_tree
 from angelos.core.errors import Tampered, TooLarge
@@ -42,8 +43,13 @@ class Inputs:
             remove_tree(path) if path.is_dir() else path.unlink(missing_ok=True)
 
     @contextlib.asynccontextmanager
-    async def use(self, task: TaskId, inputs: tuple[InputFile, ...]) -> AsyncIterator[Path]:
-        """Yield a folder that holds the inputs of a task.
+    async def use(
+        self,
+        task: TaskId,
+        inputs: tuple[InputFile, ...],
+        code: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> AsyncIterator[Path]:
+        """Yield a folder that holds the inputs of a task, and its code as a file.
 
         Raises:
             Tampered: What came has another hash.
@@ -56,6 +62,10 @@ class Inputs:
         folder = Path(await asyncio.to_thread(tempfile.mkdtemp, None, _TASK, self._root))
         try:
             total = 0
+            for name, content in code.items():
+                main = InputFile(path=name, sha256="0" * 64)
+                check_inputs((*inputs, main))
+                await asyncio.to_thread(_write, folder, main, content)
             for file in inputs:
                 content = await self._content(task, file.sha256)
                 total += len(content)

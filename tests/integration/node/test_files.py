@@ -18,6 +18,8 @@ from angelos.node.commands.output import OutputBuffer
 from angelos.node.commands.runner import Runner
 from angelos.node.config import SandboxConfig
 from angelos.node.files.inputs import Inputs
+from angelos.node.runtimes.builder import Builder
+from angelos.node.runtimes.program import Programs
 from angelos.node.sandbox.sandbox import BubblewrapSandbox
 from angelos.testing import MemoryContents, need
 
@@ -51,7 +53,8 @@ async def system(tmp_path: Path) -> AsyncIterator[tuple[Runner, Server, Path]]:
         directory.mkdir(mode=0o700)
         checkouts = Checkouts(directory, None, None)  # type: ignore[arg-type]
         inputs = Inputs(directory, server)
-        yield Runner("exec1", sandbox, checkouts, inputs, server), server, directory
+        programs = Programs(Builder(sandbox, directory), tmp_path)
+        yield Runner("exec1", sandbox, checkouts, inputs, server, programs), server, directory
 
 
 async def run(runner: Runner, task: RunTask):
