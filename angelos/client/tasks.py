@@ -294,9 +294,9 @@ class TaskCollection:
         A caller that is cancelled meanwhile leaves no task behind.
 
         Args:
-            code: Python source; empty where `argv` is given.
-            **options: `argv`, `stdin`, `repo`, `revision`, `limits`, `guard`, `node`, `inputs`,
-                `outputs`, `label`, `command`; see `TaskOptions`.
+            code: The source of a program; empty where `argv` is given.
+            **options: `language`, `action`, `argv`, `stdin`, `repo`, `revision`, `limits`, `guard`,
+                `node`, `inputs`, `outputs`, `label`, `command`; see `TaskOptions`.
 
         Returns:
             A handle; as a context manager it cancels a task that is left before its end.
@@ -328,12 +328,12 @@ class TaskCollection:
         A caller that is cancelled cancels the task. A restart of the server is survived.
 
         Args:
-            code: Python source; empty where `argv` is given.
+            code: The source of a program; empty where `argv` is given.
             on_output: Called with each piece of output as it comes.
             on_restart: Called when the task begins anew because its node died; what
                 `on_output` was given before is void.
-            **options: `argv`, `stdin`, `repo`, `revision`, `limits`, `guard`, `node`, `inputs`,
-                `outputs`, `label`, `command`; see `TaskOptions`.
+            **options: `language`, `action`, `argv`, `stdin`, `repo`, `revision`, `limits`, `guard`,
+                `node`, `inputs`, `outputs`, `label`, `command`; see `TaskOptions`.
 
         Returns:
             Status, exit code, whole output and evidence. A program that fails is a result, not
