@@ -56,8 +56,10 @@ class TaskOptions(TypedDict, total=False):
     """The options of a task besides its code."""
 
     language: Language
-    """Of the code; by default Python. Beside it, `argv` without code names a file or folder among
-    the inputs, or in the checkout."""
+    """Of the code; by default Python.
+
+    Beside Python, `argv` without code names a file or folder among the inputs, or in the checkout.
+    """
     action: TaskAction
     """`check` or `test` instead of `run`, for the languages beside Python."""
     argv: Sequence[str]

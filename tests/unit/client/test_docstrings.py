@@ -60,5 +60,5 @@ def test_the_options_of_a_task_are_named_where_it_is_started(method):
     text = inspect.getdoc(method) or ""
     options = text.partition("**options: ")[2].partition("; see")[0]
     assert set(re.findall(r"`(\w+)`", options)) == TaskOptions.__optional_keys__
-    fields = set(SubmitTask.__struct_fields__) - {"code", "language"}
+    fields = set(SubmitTask.__struct_fields__) - {"code"}
     assert fields == TaskOptions.__optional_keys__
