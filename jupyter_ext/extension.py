@@ -37,6 +37,7 @@ from jupyter_ext.auth.pages import PageConfig
 from jupyter_ext.auth.refusals import recording
 from jupyter_ext.binding import Backend, Binding
 from jupyter_ext.kernels.handlers import OwnKernelsHandler, OwnSessionsHandler
+from jupyter_ext.kernels.managed import ManagedContents
 from jupyter_ext.kernels.wiring import attach_boxes, use_boxes
 from jupyter_ext.rooms.handler import RoomHandler
 from jupyter_ext.rooms.room import ManagedRoom
@@ -85,6 +86,9 @@ class AngelExtension(ExtensionApp):
             workspace=self.angel_settings.data.workspace, root_dir=Path(self.serverapp.root_dir)
         )
         self.settings["angelos_binding"] = self.binding
+        contents = self.serverapp.contents_manager
+        if isinstance(contents, ManagedContents):
+            contents.binding = self.binding
         self.kernels = attach_boxes(self.serverapp, self.angel_settings, self.binding)
         if self.kernels is not None:
             self.settings["angelos_kernels"] = self.kernels

@@ -11,11 +11,11 @@ already, and the people in the room see it at once.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from typing import Protocol
 
-from angelos.core.ids import DocumentId, PrincipalId
-from angelos.core.repository import DocumentAddress
+from angelos.core.ids import DocumentId, PrincipalId, Revision
+from angelos.core.repository import BlobRef, DocumentAddress, TreeEdit
 
 
 class Documents(Protocol):
@@ -42,6 +42,24 @@ class Documents(Protocol):
 
         None while another program is writing the file; then it is done later.
         """
+        ...
+
+    async def repos(self) -> list[str]:
+        """Return the names of all repositories."""
+        ...
+
+    async def files_below(self, repo: str, path: str, /) -> list[str]:
+        """Return the files of `dev` at a path and below it."""
+        ...
+
+    async def edit_dev(
+        self, repo: str, edits: Sequence[TreeEdit], author: PrincipalId, message: str, /
+    ) -> Revision:
+        """Make, move or delete files of `dev`."""
+        ...
+
+    async def put_blob(self, repo: str, content: AsyncIterator[bytes], /) -> BlobRef:
+        """Store content that is no document."""
         ...
 
 

@@ -11,7 +11,7 @@ at a time works on a database: it is the only writer of `dev`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Self, TypeVar
@@ -21,6 +21,7 @@ from redis.asyncio import Redis
 from angelos.adapters.stores.postgres import Database
 from angelos.angelgit.changes.branches import OwnBranches
 from angelos.angelgit.changes.commits import CommitText, CommitWriter
+from angelos.angelgit.changes.dev_edits import DevEdits
 from angelos.angelgit.changes.graph import CommitGraph
 from angelos.angelgit.changes.history import HistoryQueries
 from angelos.angelgit.changes.importing import (
@@ -39,6 +40,7 @@ from angelos.angelgit.documents import crdt
 from angelos.angelgit.git.adoption import PushedCommits
 from angelos.angelgit.git.importing import ImportedHistory, store_files
 from angelos.angelgit.git.service import GitSide
+from angelos.angelgit.storage.blobs import BlobStore
 from angelos.angelgit.storage.live import LiveReplicas
 from angelos.angelgit.storage.log import DocumentLog
 from angelos.angelgit.storage.models import AdvanceCause, DocumentRow, check_name
@@ -53,6 +55,7 @@ from angelos.core.pending import MAX_BATCH, Part, Pending
 from angelos.core.ports import Clock, Journal, LiveDocuments
 from angelos.core.repository import (
     NEW,
+    BlobRef,
     Branch,
     BranchHead,
     Candidate,
@@ -69,6 +72,7 @@ from angelos.core.signing import SigningKey
 
 T = TypeVar("T")
 _PAGE = 200
+MAX_BLOB_BYTES = 256 * 1024 * 1024
 _BRANCHES: tuple[Branch, ...] = ("dev", "main")
 
 
@@ -87,6 +91,7 @@ class AngelGit(HistoryQueries):
         *,
         check_config: CheckConfig = no_check,
         git_cache: Path | None = None,
+        max_blob_bytes: int = MAX_BLOB_BYTES,
     ) -> None:
         """Build the parts; nothing is read or written yet.
 
@@ -100,24 +105,24 @@ class AngelGit(HistoryQueries):
             live: the rooms that are open in the running server.
             check_config: raises `InvalidInput` for an `angelos.toml` that cannot be used.
             git_cache: of git objects; by default `git` beside the workspace.
+            max_blob_bytes: the most that a blob may have.
         """
         super().__init__(database)
         self.git = GitSide(self._stores, revision_key, git_cache or workspace.parent / "git")
         self._check_config = check_config
         self._live = LiveReplicas(self._stores, DocumentLog(valkey))
         self._activity = DocumentActivity(journal, clock)
-        self._writer = WorktreeWriter(
-            database, self._live, WorkingFiles(workspace), live, self._activity, clock
-        )
+        files = WorkingFiles(workspace)
+        self._writer = WorktreeWriter(database, self._live, files, live, self._activity, clock)
         self._commits = CommitWriter(self._live, clock, revision_key)
         self._outbox = FactOutbox(self._stores, journal)
         self._transactions = Transactions(
             self._stores, self._live, self._commits, self._outbox, self._writer, live
         )
         self._proposals = DevProposals(self._stores, self._live, self._transactions)
-        self._parts = ProposalParts(
-            self._stores, self._live, self._transactions, self._proposals, self._outbox, clock
-        )
+        self._parts = ProposalParts(self._proposals, self._outbox, clock)
+        self._dev_edits = DevEdits(self._stores, self._live, self._transactions)
+        self._blobs = BlobStore(self._stores, max_blob_bytes)
         self._mainline = Mainline(self._stores, self._live, self._transactions, self._commits)
         self._own = OwnBranches(self._stores, self._transactions, self._commits)
         self._pushed = PushedCommits(self._stores, self.git, self._commits)
@@ -237,6 +242,53 @@ class AngelGit(HistoryQueries):
             Unavailable: a store does not answer.
         """
         return (await self._live.text(repo, path)).encode()
+
+    async def edit_dev(
+        self, repo: str, edits: Sequence[TreeEdit], author: PrincipalId, message: str
+    ) -> Revision:
+        """Make, move or delete files of `dev`, as a person does beside typing into them.
+
+        Args:
+            repo: the repository's name.
+            edits: at most one for each path; a file is only made where none is.
+            author: the person.
+            message: the message of the commit.
+
+        Returns:
+            The commit of `dev`.
+
+        Raises:
+            Conflict: a path is taken, or cannot be beside another file.
+            InvalidInput: an edit does not fit what is there, or they change nothing.
+            NotFound: there is no such repository.
+        """
+        return await self._run_to_end(self._dev_edits.apply(repo, edits, author, message))
+
+    async def files_below(self, repo: str, path: str) -> list[str]:
+        """Return the files of `dev` at a path and below it, sorted.
+
+        Args:
+            repo: the repository's name.
+            path: of a file or folder.
+
+        Raises:
+            NotFound: there is no such repository.
+        """
+        return await self._dev_edits.files_below(repo, path)
+
+    async def put_blob(self, repo: str, content: AsyncIterator[bytes]) -> BlobRef:
+        """Store content that is no document, for an edit to name.
+
+        Args:
+            repo: the repository's name.
+            content: its pieces; if they raise, nothing is stored.
+
+        Raises:
+            NotFound: there is no such repository.
+            TooLarge: there is more than the configured limit; nothing is stored.
+        """
+        await self.head(repo, "dev")
+        return await self._blobs.put(content)
 
     # -- changes -----------------------------------------------------------------------------
 

@@ -9,7 +9,14 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Sequence,
+)
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
@@ -24,6 +31,7 @@ from angelos.core.ids import START, DocumentId, Offset, PrincipalId
 from angelos.core.permissions import OWNER, Permission, Principal, Role
 from angelos.core.ports import JournalPosition
 from angelos.core.refusals import Unrecorded
+from angelos.core.repository import TreeEdit
 from angelos.core.routes import PREFIX, Call, Route
 from angelos.wiring.settings import Settings
 
@@ -76,6 +84,28 @@ class NoDocuments:
     ) -> NoReturn:
         """Refuse."""
         self.locate(document)
+
+    async def repos(self) -> NoReturn:
+        """Refuse."""
+        self.locate("This")
+
+    async def files_below(self, repo: str, path: str) -> NoReturn:
+        """Refuse."""
+        self.locate(f"{repo}/{path}")
+
+    async def edit_dev(
+        self,
+        repo: str,
+        edits: Sequence[TreeEdit],  # noqa: ARG002
+        author: PrincipalId,  # noqa: ARG002
+        message: str,  # noqa: ARG002
+    ) -> NoReturn:
+        """Refuse."""
+        self.locate(repo)
+
+    async def put_blob(self, repo: str, content: AsyncIterator[bytes]) -> NoReturn:  # noqa: ARG002
+        """Refuse."""
+        self.locate(repo)
 
     async def write_file(self, document: DocumentId) -> NoReturn:
         """Refuse."""

@@ -51,6 +51,7 @@ from angelos.core.permissions import Permission
 from angelos.core.policy.access import require
 from jupyter_ext.auth.identity import principal_of
 from jupyter_ext.kernels.handlers import refuse_foreign
+from jupyter_ext.kernels.managed import ManagedContents
 from jupyter_ext.kernels.service import caller
 
 if TYPE_CHECKING:
@@ -178,12 +179,24 @@ async def _refuse_bypass(handler: JupyterHandler) -> None:
     if binding is None:
         return
     for path in written_paths(handler):
+        if path == asked_path(handler) and edits_dev(handler, binding):
+            continue
         try:
             managed = await _managed(binding, path)
         except AngelError as error:
             raise HTTPError(error.status, str(error)) from error
         if managed:
             raise HTTPError(409, f"{path} is managed by AngelOS. {_HINT}")
+
+
+def edits_dev(handler: JupyterHandler, binding: Binding) -> bool:
+    """Return whether a request renames or deletes in a repository, as `ManagedContents` does it."""
+    if handler.request.method not in {"PATCH", "DELETE"} or not isinstance(
+        handler, ContentsHandler
+    ):
+        return False
+    inside = binding.workspace_path(asked_path(handler)) or ""
+    return "/" in inside and isinstance(handler.contents_manager, ManagedContents)
 
 
 async def _managed(binding: Binding, path: str) -> bool:

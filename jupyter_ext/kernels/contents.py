@@ -15,8 +15,10 @@ import secrets
 import shutil
 import stat
 from base64 import decodebytes
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from anyio.to_thread import run_sync
 from jupyter_core.paths import is_hidden
@@ -129,6 +131,35 @@ class LinklessFiles(FileManagerMixin):
         await run_sync(self._copy_file, src, dest)
 
 
+def to_trash(place: Path, folder: int) -> bool:
+    """Move a file or folder into the trash of this user (freedesktop.org's Trash specification).
+
+    Args:
+        place: Where it is.
+        folder: The descriptor of the folder that it is in; no other path of it is used.
+
+    Returns:
+        Whether it is there; False where the trash is on another file system.
+    """
+    home = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "Trash"
+    for name in ("files", "info"):
+        (home / name).mkdir(mode=0o700, parents=True, exist_ok=True)
+    name = f"{place.stem[:150]}.{secrets.token_hex(4)}{place.suffix[:50]}"
+    info = home / "info" / f"{name}.trashinfo"
+    now = datetime.now(UTC).astimezone()
+    text = f"[Trash Info]\nPath={quote(str(place))}\nDeletionDate={now:%Y-%m-%dT%H:%M:%S}\n"
+    with info.open("x") as file:
+        file.write(text)
+    try:
+        os.rename(place.name, home / "files" / name, src_dir_fd=folder)
+    except OSError as error:
+        info.unlink()
+        if error.errno != errno.EXDEV:
+            raise
+        return False
+    return True
+
+
 def _keep_mode(name: str, folder: int, descriptor: int) -> None:
     """Give a new file the mode and owner of the one that it replaces, if there is one.
 
@@ -224,6 +255,57 @@ class LinklessContents(LinklessFiles, AsyncLargeFileManager):
                 os.rename(source.name, target.name, src_dir_fd=before, dst_dir_fd=after)
             except FileNotFoundError as error:
                 raise HTTPError(404, f"{source.name} does not exist.") from error
+
+    async def delete_file(self, path: str) -> None:
+        """Delete a file or folder, or put it into the trash, by its own folder's descriptor."""
+        os_path = self._get_os_path(path.strip("/"))
+        if not self.allow_hidden and is_hidden(os_path, self.root_dir):
+            raise HTTPError(400, f"{path} is hidden, and is not deleted.")
+        await run_sync(self._delete, os_path)
+
+    def _delete(self, os_path: str) -> None:
+        place = self._placed(os_path)
+        with self.perm_to_403(os_path), self._folder(str(place.parent)) as folder:
+            try:
+                info = os.stat(place.name, dir_fd=folder, follow_symlinks=False)
+            except FileNotFoundError as error:
+                raise HTTPError(404, f"{place.name} does not exist.") from error
+            is_folder = stat.S_ISDIR(info.st_mode)
+            if self.delete_to_trash and to_trash(place, folder):
+                return
+            if is_folder and not self.always_delete_dir and self._entries(os_path):
+                raise HTTPError(400, f"{place.name} is not empty.")
+            if is_folder:
+                shutil.rmtree(place.name, dir_fd=folder)  # which follows no links either
+            else:
+                os.unlink(place.name, dir_fd=folder)
+
+    def _remove(self, os_path: str) -> None:
+        """Remove a file for good, if it is there."""
+        place = self._placed(os_path)
+        with self._folder(str(place.parent)) as folder, contextlib.suppress(FileNotFoundError):
+            os.unlink(place.name, dir_fd=folder)
+
+    def _entries(self, os_path: str) -> set[str]:
+        """Return what is in a folder beside checkpoints."""
+        descriptor = self._open(os_path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            names = os.listdir(descriptor)  # noqa: PTH208 - a descriptor has no path
+            return set(names) - {".ipynb_checkpoints"}
+        finally:
+            os.close(descriptor)
+
+    def _prune(self, os_path: str) -> None:
+        """Remove a folder in which, and below which, there are only checkpoints."""
+        for name in self._entries(os_path):
+            below = Path(os_path, name)
+            if below.is_symlink() or not below.is_dir():
+                return
+            self._prune(str(below))
+        if not self._entries(os_path):
+            place = self._placed(os_path)
+            with self._folder(str(place.parent)) as folder:
+                shutil.rmtree(place.name, dir_fd=folder)
 
     async def _save_directory(self, os_path: str, model: Any, path: str = "") -> None:
         """Make a folder."""

@@ -9,7 +9,7 @@ from jupyter_server.gateway.gateway_client import GatewayClient
 from jupyter_server.services.contents.largefilemanager import AsyncLargeFileManager
 from traitlets.config import Config
 
-from jupyter_ext.kernels.contents import LinklessContents
+from jupyter_ext.kernels.managed import ManagedContents
 from jupyter_ext.kernels.manager import (
     BoxedKernelManager,
     BoxedKernelSpecManager,
@@ -38,7 +38,7 @@ def use_boxes(serverapp: ServerApp) -> None:
         )
     )
     if serverapp.contents_manager_class is AsyncLargeFileManager:
-        serverapp.contents_manager_class = LinklessContents
+        serverapp.contents_manager_class = ManagedContents
     if GatewayClient.instance(parent=serverapp).gateway_enabled:
         return
     serverapp.allow_external_kernels = False  # others' connection files lead to kernels without box

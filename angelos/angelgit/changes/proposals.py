@@ -389,7 +389,7 @@ async def changed_by(
     nodes = await store.nodes(commit.tree, paths)
     entries = await store.entries(commit.tree, paths)
     files = await sides.file_contents(store, entries)
-    blobs = await _named_blobs(store, edits)
+    blobs = await named_blobs(store, edits)
     size = sum(len(file.body) for file in files.values()) + len(repr(edits))
     edited = await in_thread(size, editing.apply_edits, files, edits, blobs)
     created = {p for p, file in edited.files.items() if file and p not in files}
@@ -432,7 +432,7 @@ async def check_places(
             merged.conflicts.append(blocked(path, blocker))
 
 
-async def _named_blobs(store: Store, edits: Sequence[TreeEdit]) -> dict[str, FileContent]:
+async def named_blobs(store: Store, edits: Sequence[TreeEdit]) -> dict[str, FileContent]:
     """Return hash -> content of the blobs that edits put, of those that are stored."""
     named = {edit.sha256: edit.size for edit in edits if isinstance(edit, PutBlob)}
     if not named:

@@ -48,6 +48,9 @@ class FileLog:
     def __init__(self, workspace: Path, log: Path, live) -> None:
         self.workspace, self.log, self.live = workspace, log, live
 
+    async def repos(self):
+        return []
+
     def locate(self, path):
         repo, _, rest = path.partition("/")
         known = repo == "study" and rest and not rest.startswith("scratch")

@@ -144,8 +144,6 @@ async def test_jupyters_own_resources_follow_the_roles(served, method, path, vie
     ("method", "below", "body"),
     [
         ("PUT", "/{}", {"type": "file", "format": "text", "content": "gone"}),
-        ("PATCH", "/{}", {"path": "study/elsewhere.md"}),
-        ("DELETE", "/{}", None),
         ("DELETE", "/study", None),
         ("PATCH", "/study", {"path": "other"}),
         ("PATCH", "/scratch.txt", {"path": "{}"}),

@@ -84,8 +84,34 @@ def test_a_folder_that_becomes_a_link_takes_no_file_along(tmp_path):
     places = [str(tmp_path / "root" / name) for name in ("x", "d/x", "d/made")]
     (tmp_path / "root" / "d").rmdir()
     (tmp_path / "root" / "d").symlink_to(outside)
-    for act in (lambda: files._rename(*places[:2]), lambda: files._make(places[2])):
+    (outside / "x").write_text("outside")
+    acts = (
+        lambda: files._rename(*places[:2]), lambda: files._make(places[2]),
+        lambda: files._delete(places[1]), lambda: files._remove(places[1]),
+    )  # fmt: skip
+    for act in acts:
         with pytest.raises(HTTPError) as refused:
             act()
         assert refused.value.status_code == 404
-    assert list(outside.iterdir()) == []
+    assert (outside / "x").read_text() == "outside"
+    assert list(outside.iterdir()) == [outside / "x"]
+
+
+def test_what_is_deleted_is_in_the_trash_of_this_user(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
+    (tmp_path / "root" / "d").mkdir(parents=True)
+    (tmp_path / "root" / "d" / "x y.txt").write_text("x")
+    files = LinklessContents(root_dir=str(tmp_path / "root"))
+    files._delete(str(tmp_path / "root" / "d" / "x y.txt"))
+    trash = tmp_path / "home" / "Trash"
+    (deleted,), (info,) = (list((trash / name).iterdir()) for name in ("files", "info"))
+    assert deleted.read_text() == "x"
+    assert info.name == f"{deleted.name}.trashinfo"
+    assert f"Path={tmp_path}/root/d/x%20y.txt\n" in info.read_text()
+    files.delete_to_trash = False
+    (tmp_path / "root" / "d" / "y").write_text("y")
+    with pytest.raises(HTTPError, match="not empty"):
+        files._delete(str(tmp_path / "root" / "d"))
+    files._delete(str(tmp_path / "root" / "d" / "y"))
+    files._delete(str(tmp_path / "root" / "d"))
+    assert list((tmp_path / "root").iterdir()) == []

@@ -7,15 +7,19 @@ import json
 import os
 import signal
 import sys
+from base64 import b64encode
 from contextlib import asynccontextmanager
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from tornado.httpclient import AsyncHTTPClient
 
 from angelos.adapters.host.datadir import DataDir
 from angelos.client import Angelos
 from angelos.client.rooms import RoomClient
 from angelos.core.errors import Unavailable
+from angelos.core.permissions import Role
 from angelos.core.repository import NewText
 from angelos.testing import eventually
 
@@ -150,3 +154,67 @@ async def test_a_file_changed_on_disk_is_an_edit_and_never_overwritten(tmp_path)
         both = both.replace("line 8\n", "line 8, proposed\n")
         await eventually(lambda: notes.read_text() == both, within_s=30)
         assert await live(angelos, "notes.md") == both
+
+
+async def test_files_made_moved_and_deleted_in_the_browser_are_edits_of_dev(tmp_path):
+    async with system(tmp_path / "data") as (angelos, _):
+        study = await angelos.repos.create("study", {"notes.md": "one\n", "d/x.py": "x = 1\n"})
+        running = DataDir(tmp_path / "data").system()
+        rosa = await angelos.people.add("rosa", Role.researcher)
+
+        async def ask(method, path, code, /, token=rosa.token, **body):
+            answer = await AsyncHTTPClient().fetch(
+                f"{running.url}/api/contents/{path}", method=method, raise_error=False,
+                headers={"Authorization": f"token {token}"}, allow_nonstandard_methods=True,
+                body=json.dumps(body) if body else None,
+            )  # fmt: skip
+            assert answer.code == code, (method, path, answer.body)
+            return json.loads(answer.body) if answer.body else {}
+
+        async def dev():
+            view = await study.revision("dev")
+            return {entry.path for entry in view.files}
+
+        made = await ask("POST", "study", 201, type="notebook")
+        assert made["path"] == "study/Untitled.ipynb"
+        text = {"type": "file", "format": "base64", "content": b64encode(b"typed\n").decode()}
+        await ask("PUT", "study/new.txt", 201, **text)
+        assert await dev() == {"notes.md", "d/x.py", "Untitled.ipynb", "new.txt"}
+        head = await study.revision("dev")
+        assert (head.author, head.message) == (rosa.id, "Add new.txt")
+        async with room(tmp_path / "data", "study/new.txt") as person:
+            assert person.text == "typed\n"
+            await person.insert(0, "more ")
+            await ask("PATCH", "study/new.txt", 200, path="study/d/moved.txt")
+            assert await live(angelos, "d/moved.txt") == "more typed\n"
+        workspace = tmp_path / "data" / "workspace" / "study"
+        await eventually(lambda: (workspace / "d/moved.txt").read_text() == "more typed\n")
+        assert not (workspace / "new.txt").exists()
+        await ask("PATCH", "study/d", 200, path="study/e")
+        assert await dev() == {"notes.md", "Untitled.ipynb", "e/moved.txt", "e/x.py"}
+        assert not (workspace / "d").exists()
+        # Binary content is a blob, in pieces as it was uploaded.
+        body = bytes(range(256)) * 8
+        for chunk, part in ((1, body[:1000]), (-1, body[1000:])):
+            upload = {**text, "content": b64encode(part).decode(), "chunk": chunk}
+            await ask("PUT", "study/pic.png", 201 if chunk == 1 else 200, **upload)
+        entry = next(e for e in (await study.revision("dev")).files if e.path == "pic.png")
+        assert (entry.size, entry.sha256) == (len(body), sha256(body).hexdigest())
+        assert await study.read("pic.png", "dev") == body
+        await ask("PATCH", "study/pic.png", 200, path="study/pic2.png")
+        assert (workspace / "pic2.png").read_bytes() == body
+        assert not (workspace / "pic.png").exists()
+        for path in ("pic2.png", "Untitled.ipynb", "e"):
+            await ask("DELETE", f"study/{path}", 204)
+            assert not (workspace / path).exists()
+        assert await dev() == {"notes.md"}
+        # What cannot be part of dev is refused, and nothing stays behind.
+        await ask("PUT", "study/bad.ipynb", 400, **text)
+        assert not (workspace / "bad.ipynb").exists()
+        await ask("PATCH", "study/notes.md", 409, path="other.md")
+        vera = await angelos.people.add("vera", Role.viewer)
+        await ask("PUT", "study/hers.txt", 403, token=vera.token, **text)
+        assert await dev() == {"notes.md"}
+        # Hidden files and those outside of repositories are as before.
+        await ask("PUT", "plain.txt", 201, **text)
+        await ask("DELETE", "plain.txt", 204)
