@@ -14,13 +14,11 @@ from msgspec import structs
 from angelos.angelgit.changes import sides
 from angelos.angelgit.changes.outbox import FactOutbox
 from angelos.angelgit.changes.proposals import DevProposals, proposed
-from angelos.angelgit.changes.transactions import Transactions
 from angelos.angelgit.merge.changes import ChangedFile, refuse_stale
 from angelos.angelgit.merge.files import Resolve
 from angelos.angelgit.merge.parts import part_of_changes
-from angelos.angelgit.storage.live import LiveReplicas
 from angelos.angelgit.storage.models import ProposalStatus, StoredProposal
-from angelos.angelgit.storage.store import Store, Stores
+from angelos.angelgit.storage.store import Store
 from angelos.angelgit.threads import in_thread
 from angelos.core.errors import Conflict, InvalidInput
 from angelos.core.facts import Fact, ProposalNarrowed
@@ -33,19 +31,11 @@ from angelos.core.repository import Proposed
 class ProposalParts:
     """Takes parts of proposals, and withdraws them."""
 
-    def __init__(
-        self,
-        stores: Stores,
-        live: LiveReplicas,
-        transactions: Transactions,
-        proposals: DevProposals,
-        outbox: FactOutbox,
-        clock: Clock,
-    ) -> None:
-        self._stores = stores
-        self._live = live
-        self._transactions = transactions
+    def __init__(self, proposals: DevProposals, outbox: FactOutbox, clock: Clock) -> None:
         self._proposals = proposals
+        self._stores = proposals.stores
+        self._live = proposals.live
+        self._transactions = proposals.transactions
         self._outbox = outbox
         self._clock = clock
 

@@ -63,9 +63,9 @@ class DevProposals:
     """The proposals of all repositories."""
 
     def __init__(self, stores: Stores, live: LiveReplicas, transactions: Transactions) -> None:
-        self._stores = stores
-        self._live = live
-        self._transactions = transactions
+        self.stores = stores
+        self.live = live
+        self.transactions = transactions
 
     # -- propose -----------------------------------------------------------------------------
 
@@ -84,7 +84,7 @@ class DevProposals:
         digest = proposal_digest(repo, base, author, edits)
         if (stored := await self._find(proposal, digest)) is not None:
             return stored
-        async with self._stores.begin() as store:
+        async with self.stores.begin() as store:
             changed = await changed_by(store, repo, base, edits)
             if not changed and not await store.was_main(repo, base):
                 # The text is what `dev` has; what `main` lacks of it is proposed.
@@ -93,13 +93,13 @@ class DevProposals:
         if not changed:
             raise InvalidInput("These edits change nothing in their base revision.")
         paths = _touched(changed)
-        documents = self._live.index.paths(repo)
+        documents = self.live.index.paths(repo)
         locked = {documents[path] for path in paths if path in documents}
-        async with self._live.lock(locked), self._stores.begin() as store:
-            current = await self._transactions.dev_files(store, repo, paths)
+        async with self.live.lock(locked), self.stores.begin() as store:
+            current = await self.transactions.dev_files(store, repo, paths)
             merged = await self.merged_with_dev(store, repo, changed, current, Resolve.refuse)
         refuse_stale(merged.conflicts, "dev", base, changed, current)
-        async with self._stores.begin() as store:
+        async with self.stores.begin() as store:
             record = PreparedProposal(
                 id=proposal,
                 repo=repo,
@@ -120,7 +120,7 @@ class DevProposals:
 
     async def _find(self, proposal: ProposalId, digest: str) -> Proposed | None:
         """Return a stored proposal; raise `Conflict` if its edits are others."""
-        async with self._stores.begin() as store:
+        async with self.stores.begin() as store:
             stored = await store.find_proposal(proposal)
             if stored is None:
                 return None
@@ -135,8 +135,8 @@ class DevProposals:
         """Store the proposed contents, and return the changes by their hashes."""
         before = {c.path: c.before for c in changed if c.before}
         after = {c.path: c.after for c in changed if c.after}
-        old = await self._transactions.store_files(store, before, {})
-        new = await self._transactions.store_files(store, after, before)
+        old = await self.transactions.store_files(store, before, {})
+        new = await self.transactions.store_files(store, after, before)
         rows = []
         for change in changed:
             entry = new.get(change.path)
@@ -169,12 +169,12 @@ class DevProposals:
         """Merge a proposal into the live documents of `dev`; a second time does nothing."""
         stored = await self._proposal(proposal)
         record = stored.record
-        async with self._transactions.branch_lock(record.repo):
-            await self._transactions.recover(record.repo)
+        async with self.transactions.branch_lock(record.repo):
+            await self.transactions.recover(record.repo)
             paths = _touched_by(record.changes)
-            locked = self._transactions.documents_to_lock(record.repo, paths)
-            async with self._live.lock(locked):
-                async with self._stores.begin() as store:
+            locked = self.transactions.documents_to_lock(record.repo, paths)
+            async with self.live.lock(locked):
+                async with self.stores.begin() as store:
                     stored = await store.proposal(proposal)
                     if stored.status in (ProposalStatus.reverted, ProposalStatus.withdrawn):
                         raise Conflict(
@@ -185,7 +185,7 @@ class DevProposals:
                     if stored.merged is not None:
                         return stored.merged
                     changed = await own_changes(store, record)
-                    current = await self._transactions.dev_files(store, record.repo, paths)
+                    current = await self.transactions.dev_files(store, record.repo, paths)
                     merged = await self.merged_with_dev(
                         store, record.repo, changed, current, Resolve.refuse
                     )
@@ -198,10 +198,10 @@ class DevProposals:
                 change = DevChange(
                     AdvanceCause.proposal, commit_text(record), merged, proposal=proposal
                 )
-                revision, published = await self._transactions.commit(
+                revision, published = await self.transactions.commit(
                     record.repo, change, current, locked, mark
                 )
-            await self._transactions.publish(published)
+            await self.transactions.publish(published)
         return revision
 
     # -- revert ------------------------------------------------------------------------------
@@ -210,12 +210,12 @@ class DevProposals:
         """Take a merged proposal's edits out of `dev`, and leave everybody else's."""
         stored = await self._proposal(proposal)
         record = stored.record
-        async with self._transactions.branch_lock(record.repo):
-            await self._transactions.recover(record.repo)
+        async with self.transactions.branch_lock(record.repo):
+            await self.transactions.recover(record.repo)
             paths = _touched_by(record.changes)
-            locked = self._transactions.documents_to_lock(record.repo, paths)
-            async with self._live.lock(locked):
-                async with self._stores.begin() as store:
+            locked = self.transactions.documents_to_lock(record.repo, paths)
+            async with self.live.lock(locked):
+                async with self.stores.begin() as store:
                     stored = await store.proposal(proposal)
                     if stored.reverted is not None:
                         return stored.reverted
@@ -225,7 +225,7 @@ class DevProposals:
                             hint="What is on main is taken back by a proposal that reverts it.",
                         )
                     changed = inverted(await own_changes(store, record))
-                    current = await self._transactions.dev_files(store, record.repo, paths)
+                    current = await self.transactions.dev_files(store, record.repo, paths)
                     merged = await self.merged_with_dev(
                         store, record.repo, changed, current, Resolve.weave
                     )
@@ -238,10 +238,10 @@ class DevProposals:
                 trailers: dict[TrailerKey, str | None] = {TrailerKey.reverts: proposal}
                 text = CommitText.of(record.author, f"Revert: {record.message}", trailers)
                 change = DevChange(AdvanceCause.revert, text, merged, proposal=proposal)
-                revision, published = await self._transactions.commit(
+                revision, published = await self.transactions.commit(
                     record.repo, change, current, locked, mark
                 )
-            await self._transactions.publish(published)
+            await self.transactions.publish(published)
         return revision
 
     async def revert_draft(self, proposal: ProposalId) -> RevertDraft:
@@ -255,10 +255,10 @@ class DevProposals:
                 hint="A proposal that waits is rejected instead.",
             )
         if not on_main:
-            await self._transactions.commit_typed(record.repo)
+            await self.transactions.commit_typed(record.repo)
         paths = _touched_by(record.changes)
         branch = "main" if on_main else "dev"
-        async with self._stores.begin() as store:
+        async with self.stores.begin() as store:
             base = await store.head(record.repo, branch)
             changed = inverted(await own_changes(store, record))
             current = await sides.revision_files(store, record.repo, base, paths)
@@ -279,9 +279,9 @@ class DevProposals:
     async def withdraw(self, proposal: ProposalId) -> None:
         """Close a proposal that is not in `dev`; a second time does nothing."""
         repo = (await self._proposal(proposal)).record.repo
-        async with self._transactions.branch_lock(repo):
-            await self._transactions.recover(repo)
-            async with self._stores.begin() as store:
+        async with self.transactions.branch_lock(repo):
+            await self.transactions.recover(repo)
+            async with self.stores.begin() as store:
                 if await store.mark_withdrawn(proposal):
                     return
             status = (await self._proposal(proposal)).status
@@ -298,7 +298,7 @@ class DevProposals:
         pending: list[Pending] = []
         cursor = after or ProposalId("")
         while len(pending) < limit:
-            async with self._stores.begin() as store:
+            async with self.stores.begin() as store:
                 page = await store.pending(repo, cursor, _PAGE)
             for stored in page:
                 cursor = stored.record.id
@@ -314,15 +314,15 @@ class DevProposals:
         record = stored.record
         paths = _touched_by(record.changes)
         is_open = stored.status is ProposalStatus.proposed
-        documents = self._live.index.paths(record.repo)
+        documents = self.live.index.paths(record.repo)
         locked = {documents[path] for path in paths if path in documents} if is_open else set()
-        async with self._live.lock(locked), self._stores.begin() as store:
+        async with self.live.lock(locked), self.stores.begin() as store:
             changed = await sides.changed_files(store, record.whole or record.changes)
             accepted = await accepted_hunks(store, record.id)
             head = await store.head(record.repo, "dev")
             current, conflicts = {}, []
             if is_open:
-                current = await self._transactions.dev_files(store, record.repo, paths)
+                current = await self.transactions.dev_files(store, record.repo, paths)
                 left = await own_changes(store, record)
                 merged = await self.merged_with_dev(
                     store, record.repo, left, current, Resolve.refuse
@@ -333,7 +333,7 @@ class DevProposals:
         return await in_thread(size, overlay.pending_of, stored, tried, head)
 
     async def _proposal(self, proposal: ProposalId) -> StoredProposal:
-        async with self._stores.begin() as store:
+        async with self.stores.begin() as store:
             return await store.proposal(proposal)
 
 
