@@ -121,8 +121,7 @@ class AngelGit(HistoryQueries):
         )
         self._proposals = DevProposals(self._stores, self._live, self._transactions)
         self._parts = ProposalParts(self._proposals, self._outbox, clock)
-        self._dev_edits = DevEdits(self._stores, self._live, self._transactions)
-        self._blobs = BlobStore(self._stores, max_blob_bytes)
+        self._dev_edits = DevEdits(self._proposals, BlobStore(self._stores, max_blob_bytes))
         self._mainline = Mainline(self._stores, self._live, self._transactions, self._commits)
         self._own = OwnBranches(self._stores, self._transactions, self._commits)
         self._pushed = PushedCommits(self._stores, self.git, self._commits)
@@ -288,7 +287,7 @@ class AngelGit(HistoryQueries):
             TooLarge: there is more than the configured limit; nothing is stored.
         """
         await self.head(repo, "dev")
-        return await self._blobs.put(content)
+        return await self._dev_edits.blobs.put(content)
 
     # -- changes -----------------------------------------------------------------------------
 

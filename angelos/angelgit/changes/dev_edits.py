@@ -11,13 +11,13 @@ from collections.abc import Collection, Sequence
 
 from angelos.angelgit.changes import editing
 from angelos.angelgit.changes.commits import CommitText
-from angelos.angelgit.changes.proposals import check_places, named_blobs
-from angelos.angelgit.changes.transactions import DevChange, Transactions
+from angelos.angelgit.changes.proposals import DevProposals, check_places, named_blobs
+from angelos.angelgit.changes.transactions import DevChange
 from angelos.angelgit.merge.changes import MergedFiles
 from angelos.angelgit.merge.conflicts import describe
-from angelos.angelgit.storage.live import LiveReplicas
+from angelos.angelgit.storage.blobs import BlobStore
 from angelos.angelgit.storage.models import AdvanceCause
-from angelos.angelgit.storage.store import Store, Stores
+from angelos.angelgit.storage.store import Store
 from angelos.angelgit.threads import in_thread
 from angelos.core.errors import Conflict, InvalidInput
 from angelos.core.facts import Fact
@@ -30,10 +30,11 @@ _CREATING = (NewText, PutBlob, PutLink)
 class DevEdits:
     """What people do to the files of `dev` as a whole."""
 
-    def __init__(self, stores: Stores, live: LiveReplicas, transactions: Transactions) -> None:
-        self._stores = stores
-        self._live = live
-        self._transactions = transactions
+    def __init__(self, proposals: DevProposals, blobs: BlobStore) -> None:
+        self.blobs = blobs
+        self._stores = proposals.stores
+        self._live = proposals.live
+        self._transactions = proposals.transactions
 
     async def apply(
         self, repo: str, edits: Sequence[TreeEdit], author: PrincipalId, message: str
