@@ -21,6 +21,7 @@ READERS = {
     "angelos/node/witness/runner.py": "in a box: the number of its report channel",
     "angelos/node/witness/harness.py": "in a box: where its interpreter lies",
     "angelos/node/witness/kernel.py": "in a box: the folders of the kernel that it starts",
+    "jupyter_ext/kernels/contents.py": "where this user's trash lies (XDG_DATA_HOME)",
     "angelos/testing/fixtures.py": "whether a missing part fails the test (CI)",
 }
 
