@@ -33,6 +33,7 @@ from angelos.client.admin import (
 from angelos.client.download import download
 from angelos.client.events import PATIENCE_S, follow
 from angelos.client.hub import HubTraffic
+from angelos.client.memories import MemoryCollection
 from angelos.client.proposals import ProposalCollection
 from angelos.client.repos import RepoCollection
 from angelos.client.settings import load
@@ -61,6 +62,7 @@ class Angelos:
         agents: The agents that work here.
         people: The people who may sign in.
         audit: The log of everything that happened.
+        memories: What agents and people have said once.
         hub: Who is connected to the hub, and what could not be delivered.
     """
 
@@ -96,6 +98,7 @@ class Angelos:
         self.audit = AuditLog(self._transport)
         self.hub = HubTraffic(self._transport)
         self.policy = PolicyRules(self._transport)
+        self.memories = MemoryCollection(self._transport)
 
     @classmethod
     def connect(

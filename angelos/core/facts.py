@@ -113,6 +113,11 @@ class Kind(StrEnum):
     checkout_failed = "checkout.failed"  # outcome: Status or error code
     rollback_done = "rollback.done"  # subject: <repo>:main; revision: its new head
 
+    memory_remembered = "memory.remembered"  # subject: memory id; never its text
+    memory_superseded = "memory.superseded"  # subject: the old one; outcome: SupersedeCause
+    memory_forgotten = "memory.forgotten"  # subject: the namespace; outcome: ForgetCause
+    memory_refused = "memory.refused"  # subject: the namespace; outcome: JunkCause
+
 
 EPHEMERAL: frozenset[str] = frozenset({Kind.task_output, Kind.document_edited, Kind.node_load})
 """Kinds that the audit log does not keep; every other kind, known or not, lasts."""
@@ -849,6 +854,38 @@ class RollbackDone(FactPayload, frozen=True, kw_only=True, rename={"origin": "fr
     reason: str = ""
 
 
+class MemoryRemembered(FactPayload, frozen=True, kw_only=True):
+    """A text is kept; what it says is in no fact, so that it can be forgotten."""
+
+    kind: ClassVar[Kind] = Kind.memory_remembered
+    namespace: str
+    task: TaskId | None = None
+    repo: str = ""
+    expires_at: float | None = None
+
+
+class MemorySuperseded(FactPayload, frozen=True, kw_only=True):
+    """A memory is not recalled any more: another stands for it."""
+
+    kind: ClassVar[Kind] = Kind.memory_superseded
+    namespace: str
+    by: str
+    """Id of the memory that stands for it."""
+
+
+class MemoryForgotten(FactPayload, frozen=True, kw_only=True):
+    """The tombstone of memories; whoever replays the log deletes them again."""
+
+    kind: ClassVar[Kind] = Kind.memory_forgotten
+    ids: tuple[str, ...]
+
+
+class MemoryRefused(FactPayload, frozen=True, kw_only=True):
+    """A text was not worth remembering."""
+
+    kind: ClassVar[Kind] = Kind.memory_refused
+
+
 PAYLOADS: dict[str, type[FactPayload]] = {
     payload.kind: payload
     for payload in (
@@ -905,6 +942,10 @@ PAYLOADS: dict[str, type[FactPayload]] = {
         CheckoutHealthy,
         CheckoutFailed,
         RollbackDone,
+        MemoryRemembered,
+        MemorySuperseded,
+        MemoryForgotten,
+        MemoryRefused,
     )
 }
 """The payload of each kind; a kind that is not here is unknown."""

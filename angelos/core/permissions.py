@@ -41,6 +41,8 @@ class Permission(StrEnum):
     people_manage = "people:manage"
     policy_read = "policy:read"  # check, explain and simulate
     tokens_manage = "tokens:manage"  # one's own
+    memory_read = "memory:read"  # one's own, and what is shared
+    memory_write = "memory:write"
     messages_send = "messages:send"  # to other nodes and agents
     jupyter_use = "jupyter:use"  # kernels, terminals, files that are not managed
     anyone = "anyone"  # held by all, signed in or not; only for enrolment and OpenAPI

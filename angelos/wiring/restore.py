@@ -44,7 +44,7 @@ from angelos.wiring.backup import (
     journal_extent,
     lasting_keys,
 )
-from angelos.wiring.stores import PLANES
+from angelos.wiring.stores import planes_for
 
 RESTORER = PrincipalId("system/restore")
 _EXPORT_PAGE = 500
@@ -127,7 +127,7 @@ class _Restoration:
             valkey = await enter(EmbeddedValkey(data.valkey, self._runtime))
             await pg_tools.restore(postgres.url, self._staging / POSTGRES_FILE)
             database = await enter(Database(postgres.url, max_connections=2))
-            await database.migrate(PLANES)
+            await database.migrate(await planes_for(database))
             report = await self._check_audit(database, manifest)
             contents = await check_contents(database)
             client = connect(valkey.url)

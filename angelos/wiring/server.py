@@ -72,12 +72,15 @@ from angelos.hub.parts import HubParts
 from angelos.hub.routes import hub_routes
 from angelos.hub.service import Hub
 from angelos.hub.store import Identities
+from angelos.memory.embedding import MiniLmEmbedder
+from angelos.memory.routes import routes as memory_routes
+from angelos.memory.service import MemoryService
 from angelos.wiring.monitoring.routes import root_routes
 from angelos.wiring.monitoring.routes import routes as monitoring_routes
 from angelos.wiring.monitoring.service import SystemMonitor, Watched
 from angelos.wiring.monitoring.stores import StoreWatch, WatchedStore
 from angelos.wiring.settings import Settings, enrol_address, is_wildcard
-from angelos.wiring.stores import PLANES, OpenStores
+from angelos.wiring.stores import MEMORY, OpenStores, planes_for
 from angelos.wiring.tracing.export import exporting
 from angelos.wiring.tracing.roads import RoadTraces
 
@@ -131,6 +134,8 @@ class _Base(NamedTuple):
     journal: ValkeyJournal
     queue: ValkeyEnvelopeQueue
     keys: _Keys
+    has_memory: bool
+    """PostgreSQL has pgvector."""
 
 
 @asynccontextmanager
@@ -157,6 +162,7 @@ async def serve(
         await enter(hub)
         routes = [*control_routes(control), *angelgit_routes(repository)]
         routes += governance_routes(audit)
+        routes += memory_routes(await _open_memory(stack, base, policy))
         monitor = await enter(_make_monitor(base, stores, projection, hub, audit, watch))
         routes += monitoring_routes(monitor)
         serve_hub(hub, routes, root_routes(monitor))
@@ -187,7 +193,8 @@ async def serve(
 async def _open_base(stack: AsyncExitStack, settings: Settings, stores: OpenStores) -> _Base:
     settings.data.create()
     database = await stack.enter_async_context(Database(stores.postgres))
-    applied = await database.migrate(PLANES)
+    planes = await planes_for(database)
+    applied = await database.migrate(planes)
     if applied:
         log.info("applied migrations: %s", ", ".join(applied))
     client = connect(stores.valkey)
@@ -201,6 +208,7 @@ async def _open_base(stack: AsyncExitStack, settings: Settings, stores: OpenStor
         valkey=client,
         journal=journal,
         queue=ValkeyEnvelopeQueue(client, journal=journal),
+        has_memory=MEMORY in planes,
         keys=_Keys(*(load_or_create(settings.data.keys / f"{name}.key") for name in _Keys._fields)),
     )
 
@@ -228,6 +236,17 @@ async def _open_audit(stack: AsyncExitStack, base: _Base) -> LogService:
                 keep_keys=lambda epochs: write_private(data.log_vkeys, vkey_lines(epochs)),
             ),
         )
+    )
+
+
+async def _open_memory(stack: AsyncExitStack, base: _Base, policy: Policy) -> MemoryService | None:
+    """Return the service of memory, with its model in a process of its own."""
+    if not base.has_memory:
+        log.info("PostgreSQL has no pgvector: there is no memory")
+        return None
+    embedder = await stack.enter_async_context(MiniLmEmbedder())
+    return await stack.enter_async_context(
+        MemoryService(base.database, base.journal, base.clock, policy, embedder)
     )
 
 

@@ -17,15 +17,24 @@ from typing import NamedTuple
 
 from angelos.adapters.host.embedded import EmbeddedPostgres, EmbeddedValkey
 from angelos.adapters.host.supervision import Failure, Restart, SupervisedPart, keep
+from angelos.adapters.stores.postgres import Database
 from angelos.core.errors import Conflict, Unavailable
+from angelos.memory.store import has_pgvector
 from angelos.wiring.restarts import RestartFacts
 from angelos.wiring.settings import Settings
 
 log = logging.getLogger(__name__)
 PLANES = ("angelos.governance", "angelos.hub", "angelos.angelgit", "angelos.control")
 """The packages that keep tables, in the order of their migrations."""
+MEMORY = "angelos.memory"
+"""Keeps tables too, where the server has pgvector."""
 _WAIT_S = 60.0
 _POLL_S = 0.02
+
+
+async def planes_for(database: Database) -> tuple[str, ...]:
+    """Return the packages that keep tables in a database."""
+    return (*PLANES, MEMORY) if await has_pgvector(database) else PLANES
 
 
 class OpenStores(NamedTuple):

@@ -1,0 +1,1 @@
+"""ARMISAEL: what agents and people remember, by meaning and by word."""

