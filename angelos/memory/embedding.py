@@ -84,10 +84,9 @@ def encode(texts: list[str]) -> list[list[float]]:
 
 
 def _load() -> Any:
-    import os
     from importlib import resources
 
-    os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched, whatever a cache holds
     from sentence_transformers import SentenceTransformer
 
-    return SentenceTransformer(str(resources.files(_WHEEL) / "model"), device="cpu")
+    folder = str(resources.files(_WHEEL) / "model")
+    return SentenceTransformer(folder, device="cpu", local_files_only=True)

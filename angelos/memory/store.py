@@ -192,12 +192,13 @@ class MemoryStore:
 
 
 async def has_pgvector(database: Database) -> bool:
-    """Return whether the server can make the extension `vector`, or has it."""
+    """Return whether the database has the extension `vector`, or we may make it."""
     async with database.transaction() as connection:
         cursor = await connection.execute(
-            "select from pg_available_extensions where name = 'vector'"
+            "select from pg_available_extension_versions where name = 'vector' and (installed"
+            " or trusted or (select rolsuper from pg_roles where rolname = current_user))"
         )
-        return await cursor.fetchone() is not None
+        return bool(await cursor.fetchall())
 
 
 def literal(vector: Sequence[float]) -> str:

@@ -48,7 +48,7 @@ from angelos.hub.store import Identities
 from angelos.wiring.monitoring.routes import root_routes
 from angelos.wiring.monitoring.service import SystemMonitor, Watched
 from angelos.wiring.settings import Settings, is_wildcard
-from angelos.wiring.stores import PLANES
+from angelos.wiring.stores import planes_for
 
 log = logging.getLogger(__name__)
 GATEWAY = PrincipalId("system/gateway")
@@ -211,7 +211,7 @@ async def _open_patiently(stack: AsyncExitStack, settings: Settings) -> _Stores:
 
 async def _open(stack: AsyncExitStack, settings: Settings) -> _Stores:
     database = await stack.enter_async_context(Database(settings.stores.postgres_dsn))
-    missing = await database.missing(PLANES)
+    missing = await database.missing(await planes_for(database))
     if missing:
         raise Unavailable(f"control has not made its tables yet ({missing[0]} is missing).")
     client = connect(settings.stores.valkey_url)

@@ -23,7 +23,7 @@ _namespace = click.option(
 
 @click.group(cls=NounGroup)
 def memory() -> None:
-    """Remember, find, correct and forget what was said."""
+    """What agents and people remember."""
 
 
 @memory.command()
