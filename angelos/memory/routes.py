@@ -32,36 +32,69 @@ def routes(memory: MemoryService | None) -> list[Route]:
     read, write = Permission.memory_read, Permission.memory_write
     return [
         Route(
-            "POST", "/memories", write, handlers.remember, request=Remember, response=Remembered,
-            status=201, summary="Remember a text",
+            "POST",
+            "/memories",
+            write,
+            handlers.remember,
+            request=Remember,
+            response=Remembered,
+            status=201,
+            summary="Remember a text",
         ),
         Route(
-            "GET", "/memories", read, handlers.page, response=MemoryPage,
+            "GET",
+            "/memories",
+            read,
+            handlers.page,
+            response=MemoryPage,
             query=("namespace", "cursor", "limit", "superseded"),
             summary="Memories of a namespace, newest first",
         ),
         Route(
-            "POST", "/memories/recall", read, handlers.recall, request=Recall, response=Recalled,
+            "POST",
+            "/memories/recall",
+            read,
+            handlers.recall,
+            request=Recall,
+            response=Recalled,
             summary="Memories that fit a question",
         ),
         Route(
-            "POST", "/memories/consolidate", write, handlers.consolidate, request=Consolidate,
-            response=Consolidated, summary="Merge memories that say the same",
+            "POST",
+            "/memories/consolidate",
+            write,
+            handlers.consolidate,
+            request=Consolidate,
+            response=Consolidated,
+            summary="Merge memories that say the same",
         ),
         Route(
-            "GET", "/memories/stats", read, handlers.stats, response=MemoryStats,
+            "GET",
+            "/memories/stats",
+            read,
+            handlers.stats,
+            response=MemoryStats,
             summary="How much of what was offered was junk",
         ),
         Route("GET", "/memories/{id}", read, handlers.get, response=MemoryView, summary="A memory"),
         Route(
-            "POST", "/memories/{id}/correct", write, handlers.correct, request=Correct,
-            response=MemoryView, summary="Say what is right instead",
+            "POST",
+            "/memories/{id}/correct",
+            write,
+            handlers.correct,
+            request=Correct,
+            response=MemoryView,
+            summary="Say what is right instead",
         ),
         Route(
-            "DELETE", "/memories/{id}", write, handlers.forget, response=Forgotten,
+            "DELETE",
+            "/memories/{id}",
+            write,
+            handlers.forget,
+            response=Forgotten,
             summary="Forget a memory and its earlier versions, for ever",
         ),
-    ]  # fmt: skip
+    ]
 
 
 class MemoryRoutes:
@@ -98,9 +131,12 @@ class MemoryRoutes:
         if cursor and not is_memory_id(cursor):
             raise InvalidInput("The cursor is none that a page of memories gave.")
         return await self._service.page(
-            call.principal, call.query.get("namespace", ""), cursor, limit(call),
+            call.principal,
+            call.query.get("namespace", ""),
+            cursor,
+            limit(call),
             superseded=superseded,
-        )  # fmt: skip
+        )
 
     async def correct(self, call: Call[Correct]) -> MemoryView:
         """Say what is right instead."""

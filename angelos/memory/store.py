@@ -19,9 +19,21 @@ from angelos.memory.config import MemoryConfig
 
 _Q = load_queries("angelos.memory")
 _FIELDS = (
-    "id", "namespace", "text", "by", "at", "confirmed_at", "confirmations", "task", "repo",
-    "revision", "expires_at", "superseded_by", "superseded_at", "superseded_cause",
-)  # fmt: skip
+    "id",
+    "namespace",
+    "text",
+    "by",
+    "at",
+    "confirmed_at",
+    "confirmations",
+    "task",
+    "repo",
+    "revision",
+    "expires_at",
+    "superseded_by",
+    "superseded_at",
+    "superseded_cause",
+)
 
 
 class Draft(NamedTuple):

@@ -56,9 +56,12 @@ def add(
 @memory.command()
 @click.argument("query")
 @click.option(
-    "--namespace", "namespaces", multiple=True, metavar="NAME",
+    "--namespace",
+    "namespaces",
+    multiple=True,
+    metavar="NAME",
     help="Look here; by default in your own and in shared.",
-)  # fmt: skip
+)
 @click.option("--limit", type=click.IntRange(1, 50), default=10, show_default=True)
 @click.option("--mode", type=click.Choice(_MODES), default="hybrid", show_default=True)
 @common

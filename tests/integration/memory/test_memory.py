@@ -121,8 +121,11 @@ async def test_a_correction_keeps_the_old_text_with_its_dates(memory, journal, c
     assert await _texts(memory, ADA, "sensor") == [new.text]
     kept = await memory.get(ADA, old.id)
     assert (kept.text, kept.superseded_by, kept.superseded_at, kept.superseded_cause) == (
-        SENSOR, new.id, clock.time(), SupersedeCause.corrected,
-    )  # fmt: skip
+        SENSOR,
+        new.id,
+        clock.time(),
+        SupersedeCause.corrected,
+    )
     with pytest.raises(Conflict):
         await memory.correct(ADA, old.id, Correct(text="Sensor 4 was repaired in July."))
     (fact,) = await _facts(journal, Kind.memory_superseded)
@@ -232,8 +235,11 @@ async def test_junk_is_refused_recorded_and_counted(memory, journal):
     await memory.remember(ADA, Remember(text=SENSOR))
     stats = await memory.stats()
     assert (stats.memories, stats.added, stats.refused, stats.junk_rate) == (
-        1, 1, {"chatter": 1}, 0.5,
-    )  # fmt: skip
+        1,
+        1,
+        {"chatter": 1},
+        0.5,
+    )
     (fact,) = await _facts(journal, Kind.memory_refused)
     assert (fact.actor, fact.subject, fact.outcome) == (ADA.id, ADA.id, "chatter")
 

@@ -82,8 +82,16 @@ def test_no_memory_closes_the_fence_of_recalled_data():
 
 @pytest.mark.parametrize(
     ("text", "answer"),
-    [("shared", True), ("agent/ada", True), ("person/bob~2", True), ("node/n1", False),
-     ("agent/", False), ("shared\n", False), ("agent/ada\n", False), ("", False)],
-)  # fmt: skip
+    [
+        ("shared", True),
+        ("agent/ada", True),
+        ("person/bob~2", True),
+        ("node/n1", False),
+        ("agent/", False),
+        ("shared\n", False),
+        ("agent/ada\n", False),
+        ("", False),
+    ],
+)
 def test_a_namespace_is_shared_or_somebodys(text, answer):
     assert is_namespace(text) is answer

@@ -176,5 +176,5 @@ def test_everything_that_is_imported_is_declared():
         missing = imported & set(blocked(allowed).split(","))
         # Testing, a generator, and what extras of their own have: without `otel` there are no
         # traces, without `memory` no embedding model.
-        extra = {"opentelemetry", "sentence_transformers"}
-        assert missing <= {"pytest", "pytest_asyncio", "pyseccomp"} | extra
+        optional = {"opentelemetry", "sentence_transformers"}
+        assert missing <= {"pytest", "pytest_asyncio", "pyseccomp"} | optional
