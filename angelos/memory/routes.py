@@ -29,18 +29,12 @@ _YesNo = Literal["yes", "no"]
 def routes(memory: MemoryService | None) -> list[Route]:
     """Return the routes of memory; without a service, each answers that there is none."""
     handlers = MemoryRoutes(memory)
-    read, write = Permission.memory_read, Permission.memory_write
+    return [*_reading(handlers), *_writing(handlers)]
+
+
+def _reading(handlers: MemoryRoutes) -> list[Route]:
+    read = Permission.memory_read
     return [
-        Route(
-            "POST",
-            "/memories",
-            write,
-            handlers.remember,
-            request=Remember,
-            response=Remembered,
-            status=201,
-            summary="Remember a text",
-        ),
         Route(
             "GET",
             "/memories",
@@ -60,15 +54,6 @@ def routes(memory: MemoryService | None) -> list[Route]:
             summary="Memories that fit a question",
         ),
         Route(
-            "POST",
-            "/memories/consolidate",
-            write,
-            handlers.consolidate,
-            request=Consolidate,
-            response=Consolidated,
-            summary="Merge memories that say the same",
-        ),
-        Route(
             "GET",
             "/memories/stats",
             read,
@@ -77,6 +62,31 @@ def routes(memory: MemoryService | None) -> list[Route]:
             summary="How much of what was offered was junk",
         ),
         Route("GET", "/memories/{id}", read, handlers.get, response=MemoryView, summary="A memory"),
+    ]
+
+
+def _writing(handlers: MemoryRoutes) -> list[Route]:
+    write = Permission.memory_write
+    return [
+        Route(
+            "POST",
+            "/memories",
+            write,
+            handlers.remember,
+            request=Remember,
+            response=Remembered,
+            status=201,
+            summary="Remember a text",
+        ),
+        Route(
+            "POST",
+            "/memories/consolidate",
+            write,
+            handlers.consolidate,
+            request=Consolidate,
+            response=Consolidated,
+            summary="Merge memories that say the same",
+        ),
         Route(
             "POST",
             "/memories/{id}/correct",
