@@ -101,7 +101,7 @@ class MemoryService:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    async def remember(self, who: Principal, body: Remember) -> Remembered:
+    async def remember(self, caller: Principal, body: Remember) -> Remembered:
         """Keep a text, unless it is junk; what is there already is confirmed.
 
         Raises:
@@ -109,16 +109,16 @@ class MemoryService:
             Forbidden: The namespace is not the caller's.
             Conflict: A memory of this id was forgotten, or says something else.
         """
-        namespace = _namespace(who, body.namespace)
-        self._allow("remember", who, namespace)
-        await self._gate(who, namespace, body.text)
+        namespace = _namespace(caller, body.namespace)
+        self._allow("remember", caller, namespace)
+        await self._gate(caller, namespace, body.text)
         now = self._clock.time()
         expires_at = None if body.ttl_s is None else now + body.ttl_s
         view = MemoryView(
             id=MemoryId(body.memory) if body.memory else new_memory_id(int(now * 1000)),
             namespace=namespace,
             text=body.text,
-            by=who.id,
+            by=caller.id,
             at=now,
             confirmed_at=now,
             task=body.task,
@@ -130,28 +130,28 @@ class MemoryService:
             return earlier
         draft = await self._draft(view)
         near = await self._store.near(draft, now, _NEAR)
-        for other, similarity in near:
-            if similarity >= self._config.same and figures(other.text) == figures(view.text):
-                return await self._confirm(who, other.id, view)
+        for neighbour, similarity in near:
+            if similarity >= self._config.same and figures(neighbour.text) == figures(view.text):
+                return await self._confirm(caller, neighbour.id, view)
         if not await self._store.add(draft):  # somebody says the same just now
             same = await self._store.same(namespace, draft.normal)
             if same is None:
                 raise Conflict(f"{view.id} is another memory already.")
-            return await self._confirm(who, same, view)
+            return await self._confirm(caller, same, view)
         self._outcomes["added"] += 1
-        await self._record_added(who, view)
-        similar = tuple(other for other, value in near if value >= self._config.similar)
+        await self._record_added(caller, view)
+        similar = tuple(view for view, value in near if value >= self._config.similar)
         return Remembered(memory=view, outcome="added", similar=similar)
 
-    async def recall(self, who: Principal, body: Recall) -> Recalled:
+    async def recall(self, caller: Principal, body: Recall) -> Recalled:
         """Return the memories that fit a question, best first.
 
         Raises:
             Forbidden: A namespace is not the caller's to read.
         """
-        namespaces = [_namespace(who, n) for n in body.namespaces] or [who.id, SHARED]
+        namespaces = [_namespace(caller, n) for n in body.namespaces] or [caller.id, SHARED]
         for namespace in namespaces:
-            self._allow("recall", who, namespace)
+            self._allow("recall", caller, namespace)
         now = self._clock.time()
         by_vector: list[MemoryView] = []
         by_text: list[MemoryView] = []
@@ -162,33 +162,33 @@ class MemoryService:
             by_text = await self._store.by_text(namespaces, body.query, now)
         return Recalled(hits=self._fuse(by_vector, by_text, now, body.limit))
 
-    async def get(self, who: Principal, memory: str) -> MemoryView:
+    async def get(self, caller: Principal, memory: str) -> MemoryView:
         """Return one memory, also a superseded one.
 
         Raises:
             NotFound: There is none of this id that the caller may read.
         """
         view = await self._store.get(MemoryId(memory), self._clock.time())
-        if view is None or not self._may("recall", who, view.namespace):
+        if view is None or not self._may("recall", caller, view.namespace):
             raise NotFound(f"There is no memory {memory[:64]} that you may read.")
         return view
 
     async def page(
-        self, who: Principal, namespace: str, cursor: str, limit: int, *, superseded: bool
+        self, caller: Principal, namespace: str, cursor: str, limit: int, *, superseded: bool
     ) -> MemoryPage:
         """Return a namespace's memories, newest first.
 
         Raises:
             Forbidden: The namespace is not the caller's to read.
         """
-        namespace = _namespace(who, namespace)
-        self._allow("recall", who, namespace)
+        namespace = _namespace(caller, namespace)
+        self._allow("recall", caller, namespace)
         now = self._clock.time()
         views = await self._store.page(namespace, cursor, limit + 1, now, superseded=superseded)
         more = len(views) > limit
         return MemoryPage(memories=tuple(views[:limit]), cursor=views[limit - 1].id if more else "")
 
-    async def correct(self, who: Principal, memory: str, body: Correct) -> MemoryView:
+    async def correct(self, caller: Principal, memory: str, body: Correct) -> MemoryView:
         """Say what is right instead of a memory.
 
         Raises:
@@ -196,15 +196,15 @@ class MemoryService:
             Conflict: It was corrected or merged before.
             Refused: The new text is junk.
         """
-        old = await self.get(who, memory)
-        self._allow("remember", who, old.namespace)
-        await self._gate(who, old.namespace, body.text)
+        old = await self.get(caller, memory)
+        self._allow("remember", caller, old.namespace)
+        await self._gate(caller, old.namespace, body.text)
         now = self._clock.time()
         view = msgspec.structs.replace(
             old,
             id=new_memory_id(int(now * 1000)),
             text=body.text,
-            by=who.id,
+            by=caller.id,
             at=now,
             confirmed_at=now,
             confirmations=1,
@@ -219,48 +219,48 @@ class MemoryService:
                 hint=f"It became {old.superseded_by}." if old.superseded_by else "",
             )
         self._outcomes["added"] += 1
-        await self._record_added(who, view)
-        await self._record_superseded(who.id, old.id, view, SupersedeCause.corrected)
+        await self._record_added(caller, view)
+        await self._record_superseded(caller.id, old.id, view, SupersedeCause.corrected)
         return view
 
-    async def forget(self, who: Principal, memory: str) -> Forgotten:
+    async def forget(self, caller: Principal, memory: str) -> Forgotten:
         """Remove a memory and everything that it supersedes, for ever.
 
         Raises:
             NotFound: There is no such memory.
             Forbidden: It is not the caller's to forget.
         """
-        view = await self.get(who, memory)
+        view = await self.get(caller, memory)
         versions = await self._store.versions([view.id])
         for version in versions:
-            self._allow("forget", who, version.namespace, author=version.by == who.id)
-        await self._forget(who.id, view.namespace, versions, ForgetCause.request)
+            self._allow("forget", caller, version.namespace, author=version.by == caller.id)
+        await self._forget(caller.id, view.namespace, versions, ForgetCause.request)
         return Forgotten(ids=tuple(version.id for version in versions))
 
-    async def consolidate(self, who: Principal, body: Consolidate) -> Consolidated:
+    async def consolidate(self, caller: Principal, body: Consolidate) -> Consolidated:
         """Merge memories of a namespace that say the same into the newest of them.
 
         Raises:
             Forbidden: The namespace is not the caller's to change.
         """
-        namespace = _namespace(who, body.namespace)
-        self._allow("forget", who, namespace, author=False)
+        namespace = _namespace(caller, body.namespace)
+        self._allow("forget", caller, namespace, author=False)
         merged: list[tuple[MemoryId, MemoryId]] = []
         removed: set[MemoryId] = set()
         now = self._clock.time()
         async for draft in self._drafts(namespace):
             if draft.view.id in removed:
                 continue
-            for other, similarity in await self._store.near(draft, now, _NEAR):
-                same = figures(other.text) == figures(draft.view.text)
-                if similarity < body.similarity or not same or other.id in removed:
+            for neighbour, similarity in await self._store.near(draft, now, _NEAR):
+                same = figures(neighbour.text) == figures(draft.view.text)
+                if similarity < body.similarity or not same or neighbour.id in removed:
                     continue
-                into, old = max(draft.view.id, other.id), min(draft.view.id, other.id)
+                into, old = max(draft.view.id, neighbour.id), min(draft.view.id, neighbour.id)
                 if not body.dry_run:
                     if not await self._store.merge(old, into, now):
                         continue
-                    stays = other if into == other.id else draft.view
-                    await self._record_superseded(who.id, old, stays, SupersedeCause.merged)
+                    stays = neighbour if into == neighbour.id else draft.view
+                    await self._record_superseded(caller.id, old, stays, SupersedeCause.merged)
                 removed.add(old)
                 merged.append((into, old))
                 if old == draft.view.id:
@@ -282,12 +282,12 @@ class MemoryService:
 
     # -- pieces ------------------------------------------------------------------------------
 
-    async def _gate(self, who: Principal, namespace: str, text: str) -> None:
+    async def _gate(self, caller: Principal, namespace: str, text: str) -> None:
         cause = junk(text)
         if cause is None:
             return
         self._outcomes[f"-{cause}"] += 1
-        await self._append(MemoryRefused(), who.id, namespace, outcome=cause)
+        await self._append(MemoryRefused(), caller.id, namespace, outcome=cause)
         raise Refused(
             f"This is not remembered: {cause}.",
             hint="A memory is a sentence that will still mean something in a month.",
@@ -308,11 +308,11 @@ class MemoryService:
         )
         return Remembered(memory=earlier, outcome="added")
 
-    async def _confirm(self, who: Principal, memory: MemoryId, view: MemoryView) -> Remembered:
+    async def _confirm(self, caller: Principal, memory: MemoryId, view: MemoryView) -> Remembered:
         if not await self._store.confirm(memory, view.at, view.expires_at):
             raise Conflict(f"{memory} has just been replaced; ask again.")
         self._outcomes["confirmed"] += 1
-        return Remembered(memory=await self.get(who, memory), outcome="confirmed")
+        return Remembered(memory=await self.get(caller, memory), outcome="confirmed")
 
     async def _draft(self, view: MemoryView) -> Draft:
         (vector,) = await self._embedder.embed([view.text])
@@ -359,29 +359,31 @@ class MemoryService:
 
     # -- policy ------------------------------------------------------------------------------
 
-    def _request(self, action: str, who: Principal, namespace: str, *, author: bool) -> Request:
+    def _request(self, action: str, caller: Principal, namespace: str, *, author: bool) -> Request:
         return Request(
-            principal=who.id,
-            role=who.role,
+            principal=caller.id,
+            role=caller.role,
             action=action,
             resource=("Service", "memory"),
             context={
-                "own": namespace == who.id,
+                "own": namespace == caller.id,
                 "shared": namespace == SHARED,
                 "agents": namespace.startswith("agent/"),
                 "author": author,
             },
         )
 
-    def _may(self, action: str, who: Principal, namespace: str) -> bool:
-        return self._policy.ask(self._request(action, who, namespace, author=False)).allowed
+    def _may(self, action: str, caller: Principal, namespace: str) -> bool:
+        return self._policy.ask(self._request(action, caller, namespace, author=False)).allowed
 
-    def _allow(self, action: str, who: Principal, namespace: str, *, author: bool = False) -> None:
-        request = self._request(action, who, namespace, author=author)
+    def _allow(
+        self, action: str, caller: Principal, namespace: str, *, author: bool = False
+    ) -> None:
+        request = self._request(action, caller, namespace, author=author)
         answer = self._policy.ask(request)
         if not answer.allowed:
             raise Forbidden(
-                f"{who.id} may not {action} in the memory of {namespace}: {answer.reason}. "
+                f"{caller.id} may not {action} in the memory of {namespace}: {answer.reason}. "
                 "Nothing was done.",
                 hint=self._policy.hint(answer)
                 or f"`angelos policy explain {action}` names the rules about it.",
@@ -391,9 +393,9 @@ class MemoryService:
 
     # -- facts -------------------------------------------------------------------------------
 
-    async def _record_added(self, who: Principal, view: MemoryView) -> None:
+    async def _record_added(self, caller: Principal, view: MemoryView) -> None:
         await self._append(
-            _added(view), who.id, view.id, id=fact_of(CommandId(view.id), "remembered")
+            _added(view), caller.id, view.id, id=fact_of(CommandId(view.id), "remembered")
         )
 
     async def _record_superseded(
@@ -458,9 +460,9 @@ class MemoryService:
         return count
 
 
-def _namespace(who: Principal, text: str) -> str:
+def _namespace(caller: Principal, text: str) -> str:
     """Return the namespace that a request names, by default the caller's own."""
-    namespace = text or who.id
+    namespace = text or caller.id
     if not is_namespace(namespace):
         raise InvalidInput(
             f"{text[:40]!r} is no namespace.",

@@ -39,11 +39,11 @@ def add(
     """Remember TEXT (- for standard input), unless it is junk or there already."""
     from angelos.core.ids import TaskId
 
-    said = read_text("-", stdin=True).strip() if text == "-" else text
+    sentence = read_text("-", stdin=True).strip() if text == "-" else text
     task_id = TaskId(task) if task else None
     answer = out.ask(
         lambda angelos: angelos.memories.remember(
-            said, namespace, task=task_id, repo=repo, ttl_s=ttl
+            sentence, namespace, task=task_id, repo=repo, ttl_s=ttl
         )
     )
     lines = [f"{answer.memory.id}  {answer.outcome} in {answer.memory.namespace}"]
@@ -74,8 +74,8 @@ def search(out: Out, *, query: str, namespaces: tuple[str, ...], limit: int, mod
         lambda angelos: angelos.memories.recall(query, namespaces, limit=limit, mode=mode)  # type: ignore[arg-type]
     )
     rows = [(h.memory.id, f"{h.score:.4f}", h.memory.by, _line(h.memory.text)) for h in hits]
-    found = table(("memory", "score", "by", "text"), rows)
-    out.show({"hits": hits}, found if rows else "Nothing fits.")
+    listing = table(("memory", "score", "by", "text"), rows)
+    out.show({"hits": hits}, listing if rows else "Nothing fits.")
 
 
 @memory.command("list")
@@ -127,7 +127,7 @@ def correct(out: Out, memory: str, text: str) -> None:
 def forget(out: Out, memory: str) -> None:
     """Remove memory ID and its earlier versions for ever; the log keeps their ids alone."""
     ids = out.ask(lambda angelos: angelos.memories.forget(memory))
-    out.show({"ids": ids}, "\n".join(f"{gone}  forgotten" for gone in ids))
+    out.show({"ids": ids}, "\n".join(f"{each}  forgotten" for each in ids))
 
 
 @memory.command()

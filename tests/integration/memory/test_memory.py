@@ -214,11 +214,12 @@ async def test_who_may_forget_what_is_shared(memory):
     assert (await memory.forget(RITA, view.id)).ids == (view.id,)
 
 
-async def test_consolidation_merges_what_says_the_same_and_forgetting_takes_it_along(
-    memory, journal
-):
+async def test_consolidation_merges_what_says_the_same_and_forgetting_takes_it_along(memory, clock):
     texts = ["the plots use viridis maps everywhere", "maps everywhere: the plots use viridis now"]
-    views = [(await memory.remember(ADA, Remember(text=text))).memory for text in texts]
+    views = []
+    for text in texts:
+        clock.advance(1)
+        views.append((await memory.remember(ADA, Remember(text=text))).memory)
     plan = await memory.consolidate(ADA, Consolidate(similarity=0.9, dry_run=True))
     assert plan.merged == ((views[1].id, views[0].id),)
     assert len(await _texts(memory, ADA, "viridis")) == 2
