@@ -10,6 +10,7 @@ client that does not read is disconnected.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from jupyter_server_ydoc.utils import (
     decode_file_path,
     room_id_from_encoded_path,
 )
-from tornado.iostream import IOStream, StreamBufferFullError
+from tornado.iostream import IOStream
 from tornado.web import HTTPError
 from tornado.websocket import WebSocketClosedError
 
@@ -152,15 +153,12 @@ class RoomHandler(YDocWebSocketHandler):
         await super().open(room_id)
 
     async def send(self, message: bytes) -> None:
-        """Send a message, or end the connection: a client that misses one would diverge."""
-        try:
+        """Send a message; the connection of a client that does not read ends (`frame_loop`).
+
+        One that missed a message would diverge.
+        """
+        with contextlib.suppress(WebSocketClosedError):
             self.write_message(message, binary=True)
-        except WebSocketClosedError:
-            return
-        except StreamBufferFullError:
-            self.log.warning("A client of room %s does not read and is disconnected", self._room_id)
-            if (stream := self._stream()) is not None:
-                stream.close()
 
     def _stream(self) -> IOStream | None:
         return getattr(self.ws_connection, "stream", None)

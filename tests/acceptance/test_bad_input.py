@@ -162,7 +162,7 @@ def test_a_huge_chunked_body_is_refused_while_it_comes(call, system):
         ("/repos/study/revisions/main/file?path=/etc/passwd", "invalid-input"),
         ("/repos/study/revisions/main/file?path=%00", "invalid-input"),
         ("/repos/study/live?path=../../keys/log.key", "not-found"),
-        ("/repos/study/diff?before=main", "invalid-input"),
+        ("/repos/study/diff?before=main&after=nowhere", "not-found"),
         ("/audit/entries?limit=1_0", "invalid-input"),
         (f"/audit/entries?after={LONG}", "invalid-input"),
     ],

@@ -125,7 +125,7 @@ def test_a_node_on_another_host_joins_works_and_survives_a_cut_link(system, host
         assert profile["labels"] == ["big", "rack=7"]
         assert profile["cores"] >= 1
         assert profile["memory_bytes"] > 2**20
-        assert profile["languages"] == ["python"]
+        assert "python" in profile["languages"]  # and what else this machine has
         assert cli(system.data.root, "run", "-c", "print('far')").stdout == "far\n"
         _ip("link", "set", f"{host}a", "down")
         body = [sys.executable, "-m", "angelos", "run", "-c", "print('later')"]

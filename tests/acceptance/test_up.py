@@ -71,6 +71,9 @@ def test_the_last_line_of_json_tells_how_it_ended(system):
     assert list(result) == [
         "status", "exit_code", "stdout", "stderr", "duration_s", "node", "tier", "evidence",
         "report",
+        "files",
+        "left_out",
+        "displays",
     ]  # fmt: skip
     assert (result["status"], result["exit_code"]) == ("error", 3)
     assert (result["stdout"], result["stderr"]) == ("out", "err\n")

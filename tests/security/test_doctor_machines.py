@@ -76,7 +76,7 @@ def test_with_one_mapped_user(outside):
 
 
 def test_with_a_temporary_folder_that_cannot_be_written(outside):
-    machine = mounted("mount -t tmpfs -o ro none /tmp")
+    machine = mounted("mount --bind /tmp /tmp && mount -o remount,bind,ro /tmp")
     code, checks, _ = diagnosed(outside / "data", *machine)
     assert code == 1
     assert "Read-only file system" in checks["temporary folder"]["detail"]

@@ -22,6 +22,9 @@ REVIEW = {"own": False, "again": False, "solo": False, "quarantined": False}
 PROPOSE = {"quarantined": False, "touches_policy": False, "touches_protected": False, "paths": 1}
 
 
+RULES = sorted(path.name for path in POLICY_DIR.glob("*.cedar"))
+
+
 def files():
     """Return the shipped policy's files."""
     paths = [*POLICY_DIR.glob("*.cedar"), POLICY_DIR / SCHEMA]
@@ -221,8 +224,8 @@ def test_what_it_takes_to_become_main(policy, context, allowed):
         {SCHEMA: b"entity {"},
         {SCHEMA: b"\xff"},
         {"tasks.cedar": b"permit (principal"},
-        {"tasks.cedar": None, "proposals.cedar": None, "roles.cedar": None},
-        {"tasks.cedar": b"// nothing\n", "proposals.cedar": b"", "roles.cedar": b""},
+        dict.fromkeys(RULES),
+        dict.fromkeys(RULES, b"// nothing\n"),
         {"more.cedar": b"permit (principal, action, resource);"},
         {"more.cedar": b'@id("run.people") permit (principal, action == Action::"run", resource);'},
         {"more.cedar": b'@id("x") forbid (principal, action, resource) when { context.nope };'},

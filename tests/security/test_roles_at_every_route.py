@@ -20,11 +20,13 @@ from angelos.core.policy.engine import POLICY_DIR, SCHEMA, Policy
 from angelos.core.routes import Route
 from angelos.governance.routes import routes as governance_routes
 from angelos.hub.routes import enrol_routes, hub_routes, peer_routes
+from angelos.memory.routes import routes as memory_routes
 
 READ = {"status:read", "events:read", "documents:read", "tasks:read", "proposals:read",
-        "revisions:read", "nodes:read", "policy:read", "anyone"}  # fmt: skip
+        "revisions:read", "nodes:read", "policy:read", "memory:read", "anyone"}  # fmt: skip
 VIEW = READ | {"tokens:manage"}
-WORK = VIEW | {"documents:edit", "tasks:run", "tasks:cancel", "proposals:create", "jupyter:use"}
+WORK = VIEW | {"documents:edit", "tasks:run", "tasks:cancel", "proposals:create", "jupyter:use",
+               "memory:write"}  # fmt: skip
 REVIEW = WORK | {"proposals:review", "audit:read"}
 OPERATE = REVIEW | {"revisions:rollback", "principals:enrol", "principals:quarantine",
                     "repositories:create"}  # fmt: skip
@@ -34,7 +36,8 @@ MAY = {
     Role.reviewer: REVIEW,
     Role.operator: OPERATE,
     Role.admin: OPERATE | {"people:manage"},
-    Role.agent: READ | {"tasks:run", "tasks:cancel", "proposals:create", "messages:send"},
+    Role.agent: READ
+    | {"tasks:run", "tasks:cancel", "proposals:create", "messages:send", "memory:write"},
     Role.node: {"anyone", "revisions:read", "messages:send", "tasks:serve"},
 }
 """What stands in the policy, written a second time: a change of it is a change here."""
@@ -62,6 +65,7 @@ def every_route() -> list[Route]:
         angelgit_routes,
         governance_routes,
         hub_routes,
+        memory_routes,
         peer_routes,
         enrol_routes,
     )

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import struct
 from collections.abc import Awaitable
@@ -38,6 +39,7 @@ from tornado.websocket import (
     _DecompressTooLargeError,
 )
 
+log = logging.getLogger(__name__)
 PROTOCOL_ERROR, UNSUPPORTED, NOT_UTF8, TOO_BIG = 1002, 1003, 1007, 1009
 _SMALLEST, _LARGEST = 1024, 128 * 1024
 _TOGETHER = 64 * 1024
@@ -145,7 +147,11 @@ class FrameLoop(WebSocketProtocol13):
             return
         try:
             self._written = cast("asyncio.Future[None]", self.stream.write(b"".join(pending)))
-        except (StreamClosedError, StreamBufferFullError):
+        except StreamClosedError:
+            self._abort()
+        except StreamBufferFullError:
+            path = getattr(getattr(self.handler, "request", None), "path", "the other end")
+            log.warning("A client of %s does not read and is disconnected", path)
             self._abort()
 
     def _write_frame(self, fin: bool, opcode: int, data: bytes, flags: int = 0) -> Any:  # noqa: FBT001 - Tornado's signature

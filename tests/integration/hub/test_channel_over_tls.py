@@ -77,7 +77,8 @@ async def test_a_command_goes_down_and_its_facts_come_up(database, journal, queu
     assert kinds == ["node.enrolled", "node.connected", "task.started", "node.disconnected"]
     assert facts[0].on_behalf_of == "person/operator"
     assert facts[1].plain() == {
-        "role": "execution", "tier": "full", "pid": "7", "serial": facts[0].plain()["serial"],
+        "role": "execution", "tier": "full", "pid": "7", "hub": "",
+        "serial": facts[0].plain()["serial"],
         "profile": {
             "version": "1.2", "cores": 4, "memory_bytes": 8, "gpus": [], "languages": ["python"],
             "labels": [],
@@ -156,7 +157,7 @@ async def test_a_second_connection_fences_the_first(database, journal, queue, tm
             facts = await facts_until(journal, lambda f: f.kind == Kind.task_started)
     kinds = [f.kind for f in facts]
     assert kinds[1:] == ["node.connected", "node.disconnected", "node.connected", "task.started"]
-    assert facts[2].plain() == {"code": "fenced"}
+    assert facts[2].plain() == {"code": "fenced", "hub": ""}
 
 
 async def test_a_fact_that_is_not_accepted_is_left_out_and_the_channel_goes_on(
@@ -252,7 +253,7 @@ async def test_a_connection_ends_with_its_certificate_and_goes_on_with_the_next(
             session = hub.sessions._sessions[NODE]
             session.peer = msgspec.structs.replace(session.peer, not_after=1.0)
             gone = await next_fact(journal, kind=Kind.node_disconnected)
-            assert gone.plain() == {"code": "expired"}
+            assert gone.plain() == {"code": "expired", "hub": ""}
             back = await next_fact(journal, kind=Kind.node_connected, after=gone.offset)
             first = await next_fact(journal, kind=Kind.node_connected)
             assert back.plain()["serial"] != first.plain()["serial"]

@@ -44,7 +44,9 @@ Deno.exit(3);
     "rust": """
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    println!("{} {}", args.join(" "), std::io::read_to_string(std::io::stdin()).unwrap().trim());
+    let mut text = String::new();
+    std::io::Read::read_to_string(&mut std::io::stdin(), &mut text).unwrap();
+    println!("{} {}", args.join(" "), text.trim());
     std::process::exit(3);
 }
 """,

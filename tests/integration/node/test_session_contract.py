@@ -610,8 +610,8 @@ async def test_files_are_collected_after_the_end_and_before_the_box_is_gone(sand
     async with started(sandbox) as session:
         await all_of(session)
         await session.wait()
-        with pytest.raises(Conflict):  # it has no folder
-            await session.collect(("**",))
+        rest = await session.collect(("**",))  # of /tmp, without a folder of its own
+        assert {file.path for file in rest.files} <= {"main.py"}
 
 
 async def test_a_report_comes_over_its_own_channel(sandbox):
