@@ -182,8 +182,11 @@ def logs(data: DataDir) -> Iterator[tuple[str, bytes]]:
             continue
         try:
             with path.open("rb") as file:
-                file.seek(max(0, path.stat().st_size - LOG_BYTES))
-                yield path.name, file.read(LOG_BYTES)
+                start = max(0, path.stat().st_size - LOG_BYTES)
+                file.seek(start)
+                end = file.read(LOG_BYTES)
+                # A line that is cut may begin within a secret, where nothing recognises it.
+                yield path.name, end.partition(b"\n")[2] if start else end
         except OSError as error:
             yield path.name, str(error).encode()
 

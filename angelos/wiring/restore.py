@@ -39,6 +39,7 @@ from angelos.governance.log.verify import Report, Trust, verify
 from angelos.wiring.backup import (
     DATA_FOLDER,
     FORMATS,
+    LEFT_OUT,
     POSTGRES_FILE,
     VALKEY_FILE,
     journal_extent,
@@ -108,6 +109,18 @@ def _check_paths(backup: Path, target: Path) -> None:
         )
 
 
+def _check_links(backup: Path, data: DataDir) -> None:
+    """Refuse an archive that would have us write keys or stores in another place."""
+    ours = (data.postgres, data.valkey, data.keys, data.policy, data.nodes, data.logs, data.jupyter)
+    below = data.keys.rglob("*") if data.keys.is_dir() else ()
+    for path in (*ours, *below):
+        if path.is_symlink():
+            raise InvalidInput(
+                f"{backup} is damaged: it has a link at {path.relative_to(data.root)}. "
+                "Nothing was restored."
+            )
+
+
 class _Restoration:
     """One restoration in a folder of its own."""
 
@@ -117,7 +130,10 @@ class _Restoration:
         self._data = DataDir(staging / DATA_FOLDER)
 
     async def run(self, backup: Path, target: Path) -> RestoreInfo:
-        header, manifest = await asyncio.to_thread(extract, backup, self._staging, FORMATS)
+        header, manifest = await asyncio.to_thread(
+            extract, backup, self._staging, FORMATS, LEFT_OUT
+        )
+        _check_links(backup, self._data)
         data = self._data
         data.create()
         _place_rdb(self._staging / VALKEY_FILE, data.valkey)

@@ -14,11 +14,12 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
+import shutil
 import stat
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
@@ -167,7 +168,7 @@ def new_archive(path: Path, header: ArchiveHeader) -> Iterator[ArchiveWriter]:
 
 
 def extract(
-    path: Path, folder: Path, formats: tuple[int, int]
+    path: Path, folder: Path, formats: tuple[int, int], left_out: Collection[str] = ()
 ) -> tuple[ArchiveHeader, BackupManifest]:
     """Unpack an archive into an empty folder and check every file.
 
@@ -175,9 +176,11 @@ def extract(
         path: The archive.
         folder: Where its members come to lie.
         formats: The formats of archive and data directory that can be read.
+        left_out: What no backup holds, by path below its trees; an archive with it is refused.
 
     Raises:
-        InvalidInput: It is no backup, of another format, cut off or damaged.
+        InvalidInput: It is no backup, of another format, cut off or damaged, or larger than the
+            room on the disk.
     """
     try:
         with (
@@ -185,7 +188,7 @@ def extract(
             gzip.GzipFile(fileobj=file, mode="rb") as packed,
             tarfile.open(fileobj=packed, mode="r|") as tar,
         ):
-            extracted = _Extraction(path, folder, tar).run(formats)
+            extracted = _Extraction(path, folder, tar, left_out).run(formats)
             while packed.read(_PIECE):  # the checksum comes after the last block
                 pass
             return extracted
@@ -194,7 +197,11 @@ def extract(
 
 
 class _Extraction:
-    def __init__(self, path: Path, folder: Path, tar: tarfile.TarFile) -> None:
+    def __init__(
+        self, path: Path, folder: Path, tar: tarfile.TarFile, left_out: Collection[str]
+    ) -> None:
+        self._left_out = left_out
+        self._total, self._room = 0, shutil.disk_usage(folder.parent).free
         self._path = path
         self._folder = folder
         self._tar = tar
@@ -237,6 +244,7 @@ class _Extraction:
         if not parts or member.name.startswith("/") or ".." in parts:
             raise _damaged(self._path, "a name in it leads out of it")
         place = self._folder.joinpath(*parts)
+        self._check_place(member, parts)
         try:
             place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if member.isdir():
@@ -249,6 +257,15 @@ class _Extraction:
                 raise _damaged(self._path, f"{member.name} is neither file, folder nor link")
         except (FileExistsError, NotADirectoryError) as error:
             raise _damaged(self._path, f"{member.name} is in it twice") from error
+
+    def _check_place(self, member: tarfile.TarInfo, parts: tuple[str, ...]) -> None:
+        """Refuse what no backup holds: whoever restores writes keys and stores in those places."""
+        below = "/".join(parts[1:])
+        if any(below == name or below.startswith(f"{name}/") for name in self._left_out):
+            raise _damaged(self._path, f"{member.name[:80]} does not belong in a backup")
+        self._total += member.size
+        if self._total > self._room:
+            raise _damaged(self._path, "it holds more than the disk has room for")
 
     def _write(self, member: tarfile.TarInfo, place: Path) -> None:
         source = self._tar.extractfile(member)

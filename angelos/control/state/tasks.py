@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import msgspec
 
 from angelos.control.state.models import (
@@ -25,7 +27,7 @@ from angelos.core.facts import (
     TaskResult,
     TaskStarted,
 )
-from angelos.core.ids import CommandId, TaskId, fact_of, offset_key
+from angelos.core.ids import CommandId, FactId, TaskId, fact_of, offset_key
 
 _CASE_BYTES = 300
 
@@ -160,16 +162,25 @@ def admitted(state: ControlState, fact: Fact) -> Fact | None:
     The end of a task that control has given up becomes the fact that says so.
     """
     if not fact.kind.startswith("task."):
-        return fact
+        return _bound(fact)
     record = state.tasks.get(TaskId(fact.subject))
     if record is None or record.node != fact.actor:
         return None
     if record.open:
-        return fact
+        return fact if fact.id == fact_of(record.command, fact.kind) else _bound(fact)
     if fact.kind != Kind.task_finished or not record.given_up or record.reported is not None:
         return None
     one = fact_of(record.command, Kind.task_reported)
     return msgspec.structs.replace(fact, kind=Kind.task_reported, id=one)
+
+
+def _bound(fact: Fact) -> Fact:
+    """Return a fact whose id is its author's alone, whatever id it came with; repeated, the same.
+
+    The journal keeps the first fact of an id, so nobody may take the id of another's.
+    """
+    digest = hashlib.sha256(f"{fact.actor}\0{fact.id}".encode()).hexdigest()
+    return msgspec.structs.replace(fact, id=FactId(f"fact-{digest[:32]}"))
 
 
 def is_cut_off(state: ControlState, task: TaskRecord) -> bool:

@@ -7,13 +7,17 @@ HeldSandbox(sandbox, pauses, ada)        # starts sessions that belong to ada
 from __future__ import annotations
 
 import asyncio
+import logging
 import weakref
 
+from angelos.core.errors import AngelError
 from angelos.core.ids import PrincipalId
 from angelos.core.messages import Tier
 from angelos.core.permissions import ALL_AGENTS
 from angelos.core.ports import SandboxSession, SessionSandbox
-from angelos.core.sessions import SessionSpec
+from angelos.core.sessions import SessionSignal, SessionSpec
+
+log = logging.getLogger(__name__)
 
 
 class PausedPrincipals:
@@ -34,7 +38,7 @@ class PausedPrincipals:
         (self._paused.add if paused else self._paused.discard)(principal)
         for owner, sessions in self._sessions.items():
             for session in list(sessions):
-                await (session.pause() if self.holds(owner) else session.resume())
+                await self._hold(session, pause=self.holds(owner))
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -47,7 +51,15 @@ class PausedPrincipals:
         """Remember a session that has started, and stop it if its principal is paused by now."""
         self._sessions.setdefault(principal, weakref.WeakSet()).add(session)
         if self.holds(principal):
-            await session.pause()
+            await self._hold(session, pause=True)
+
+    async def _hold(self, session: SandboxSession, *, pause: bool) -> None:
+        """Pause or resume a session; one that cannot be stopped is ended, and holds up no other."""
+        try:
+            await (session.pause() if pause else session.resume())
+        except AngelError as error:
+            log.warning("A session that cannot be paused or resumed is ended: %s", error)
+            await session.signal(SessionSignal.kill)
 
 
 class HeldSandbox:

@@ -76,7 +76,8 @@ class Inputs:
             yield folder
         finally:
             await asyncio.to_thread(remove_tree, folder)
-            await asyncio.to_thread(self._forget)
+            with contextlib.suppress(OSError):  # tidying takes no result away
+                await asyncio.to_thread(self._forget)
 
     async def _content(self, task: TaskId, digest: str) -> bytes:
         path = self._root / digest
@@ -90,7 +91,11 @@ class Inputs:
 
     def _forget(self) -> None:
         """Remove the contents that were not used for the longest time."""
-        infos = [(path.stat(), path) for path in self._root.iterdir() if path.is_file()]
+        infos = []
+        for path in self._root.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # another task's, just renamed or removed
+                if not path.name.startswith(".") and path.is_file():
+                    infos.append((path.stat(), path))
         total = sum(info.st_size for info, _ in infos)
         for info, path in sorted(infos, key=lambda pair: pair[0].st_mtime):
             if total <= self._keep:

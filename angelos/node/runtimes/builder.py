@@ -10,6 +10,7 @@ with its content, so another toolchain or another byte is another build.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import tempfile
@@ -150,11 +151,16 @@ class Builder:
             remove_tree(fresh)
             if not path.is_dir():  # else another task has built the same meanwhile
                 raise
-        self._forget()
+        with contextlib.suppress(OSError):  # what was built is there
+            self._forget()
 
     def _forget(self) -> None:
         """Remove what was not used for the longest time."""
-        rows = [(path.stat().st_mtime, _size(path), path) for path in self._root.iterdir()]
+        rows = []
+        for path in self._root.iterdir():
+            with contextlib.suppress(FileNotFoundError):  # another build's, just removed
+                if not path.name.startswith(_NEW):
+                    rows.append((path.stat().st_mtime, _size(path), path))
         total = sum(size for _, size, _ in rows)
         for _, size, path in sorted(rows):
             if total <= self._keep:

@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import os
+import shutil
 import tarfile
 
 import msgspec
@@ -158,3 +159,20 @@ def test_other_files_are_refused(tmp_path):
         (tmp_path / "b").write_bytes(body)
         with pytest.raises(InvalidInput, match="cannot be restored"):
             extract(tmp_path / "b", tmp_path / f"new{number}", FORMATS)
+
+
+def test_what_a_backup_leaves_out_is_refused_in_one(tmp_path, root):
+    (root / "run").mkdir()
+    (root / "run" / "hub.pem").write_text("a key that somebody else knows")
+    made(tmp_path / "b", root)
+    with pytest.raises(InvalidInput, match="does not belong in a backup"):
+        extract(tmp_path / "b", tmp_path / "new", FORMATS, frozenset({"run/hub.pem"}))
+    with pytest.raises(InvalidInput, match="does not belong in a backup"):
+        extract(tmp_path / "b", tmp_path / "other", FORMATS, frozenset({"run"}))
+
+
+def test_an_archive_that_is_larger_than_the_disk_is_refused(tmp_path, root, monkeypatch):
+    made(tmp_path / "b", root)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(9, 8, 1))
+    with pytest.raises(InvalidInput, match="more than the disk has room for"):
+        extract(tmp_path / "b", tmp_path / "new", FORMATS)

@@ -122,9 +122,9 @@ def test_only_the_end_of_a_long_log_is_taken(tmp_path, monkeypatch):
     monkeypatch.setattr(bundle, "LOG_BYTES", 10)
     data = DataDir(tmp_path)
     data.logs.mkdir(parents=True)
-    (data.logs / "a.log").write_text("beginning" * 100 + "the end.")
+    (data.logs / "a.log").write_text("beginning" * 100 + "\nthe end.")
     ((name, body),) = bundle.logs(data)
-    assert (name, body) == ("a.log", b"ngthe end.")
+    assert (name, body) == ("a.log", b"the end.")
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from angelos.core.api import SubmitTask
 from angelos.core.errors import Forbidden, NotFound
 from angelos.core.facts import Kind
-from angelos.core.ids import TaskId
+from angelos.core.ids import TaskId, fact_of
 from angelos.core.messages import CancelTask, Limits, Status, decode_payload
 from angelos.testing import make_fact
 from tests.unit.control.fakes import (
@@ -146,6 +147,30 @@ async def test_what_a_node_says_of_a_task_that_has_ended_is_not_expected(world):
         await node.finish(node.ran[0], Status.ok)
         await control.tasks.view(view.id, wait_s=10)
         assert not control.projection.admitted(output)
+
+
+async def test_no_node_takes_the_id_of_another_fact(world):
+    async with world.running() as control:
+        node, other = await world.node("one"), await world.node("two")
+        node.program = lambda _: None
+        view = await control.tasks.submit(PERSON, SubmitTask(code="1", node="one"))
+        await world.settled(lambda s: s.tasks[view.id].state == "running")
+        command = control.projection.state.tasks[view.id].command
+        taken = fact_of(command, Kind.task_finished)
+        admitted = control.projection.admitted
+
+        def taking(kind, subject, sender):
+            fact = make_fact(kind, subject, actor=sender.id)
+            return msgspec.structs.replace(fact, id=taken)
+
+        for sender in (node, other):
+            fact = taking(Kind.checkout_healthy, sender.id, sender)
+            assert admitted(fact).id not in (taken, fact.id)
+            assert admitted(fact) == admitted(fact), "told twice, kept once"
+        output = taking(Kind.task_output, view.id, node)
+        assert admitted(output).id != taken
+        end = taking(Kind.task_finished, view.id, node)
+        assert admitted(end).id == taken, "control and node report the one end"
 
 
 async def test_a_node_that_was_cut_off_too_long_tells_the_truth_beside_killed(world):

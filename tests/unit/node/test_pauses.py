@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 
+from angelos.core.errors import Unavailable
 from angelos.core.ids import PrincipalId
 from angelos.core.messages import Tier
 from angelos.core.permissions import ALL_AGENTS
+from angelos.core.sessions import SessionSignal
 from angelos.node.commands.pauses import HeldSandbox, PausedPrincipals
 
 ADA, EVE, PAT = (PrincipalId(name) for name in ("agent/ada", "agent/eve", "person/pat"))
@@ -57,3 +59,25 @@ async def test_all_agents_at_once_and_one_that_stays_paused():
     await paused.set(EVE, paused=True)
     await paused.set(ALL_AGENTS, paused=False)
     assert [s.still for s in running] == [False, True, False]
+
+
+async def test_a_session_that_cannot_be_stopped_is_ended_and_holds_up_no_other():
+    class Slippery(Session):
+        def __init__(self):
+            super().__init__()
+            self.signals = []
+
+        async def pause(self):
+            raise Unavailable("New processes came faster than they were stopped.")
+
+        async def signal(self, signal):
+            self.signals.append(signal)
+
+    paused, slippery = PausedPrincipals(), Slippery()
+    await paused.add(ADA, slippery)
+    before = await sessions(paused)
+    await paused.set(ALL_AGENTS, paused=True)
+    assert [s.still for s in before] == [True, True, False]
+    assert slippery.signals == [SessionSignal.kill]
+    await paused.add(EVE, slippery)  # one that starts meanwhile
+    assert slippery.signals == [SessionSignal.kill] * 2
