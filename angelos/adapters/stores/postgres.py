@@ -11,6 +11,7 @@ Migrations go forwards only. A plane keeps its own in `migrations/NNNN_name.sql`
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 from collections.abc import AsyncIterator, Sequence
@@ -148,10 +149,19 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        """Yield a connection (rows are tuples); commit at the end, roll back on any error."""
+        """Yield a connection (rows are tuples); commit at the end, roll back on any error.
+
+        A cancellation is never lost here: the pool waits with `asyncio.wait_for`, which until
+        Python 3.12 returns the result, and forgets the cancellation, where both come together.
+        """
+        task = asyncio.current_task()
+        before = task.cancelling() if task is not None else 0
         try:
             async with self._pool.connection() as connection:
+                _raise_if_cancelled(task, before)
                 yield connection
+                _raise_if_cancelled(task, before)
+            _raise_if_cancelled(task, before)
         except psycopg_pool.PoolTimeout as error:
             raise Unavailable("No connection to PostgreSQL was free or could be made.") from error
         except psycopg.OperationalError as error:
@@ -221,6 +231,11 @@ class Database:
                     migration[:4],
                 )
         return [f"{migration.plane}/{migration.name}" for migration in missing]
+
+
+def _raise_if_cancelled(task: asyncio.Task[Any] | None, before: int) -> None:
+    if task is not None and task.cancelling() > before:
+        raise asyncio.CancelledError
 
 
 def migrations(packages: Sequence[str]) -> list[Migration]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import psycopg
 import pytest
@@ -121,3 +122,45 @@ async def test_a_server_that_is_not_there(tmp_path):
     with pytest.raises(Unavailable, match="did not answer"):
         async with Database(dsn, timeout_s=0.2):
             pass
+
+
+async def test_a_cancellation_that_comes_with_a_connection_is_not_lost(database):
+    """The pool waits with asyncio.wait_for, which loses it until Python 3.12."""
+    async with Database(database.dsn, max_connections=1) as pool:
+
+        async def ask():
+            while True:
+                async with pool.transaction():
+                    pass
+
+        for number in range(100):
+            async with pool.transaction():  # so that it waits for this one
+                task = asyncio.create_task(ask())
+                await asyncio.sleep(0.0005)
+            for _ in range(number % 10):  # while the connection is handed over
+                await asyncio.sleep(0)
+            task.cancel()
+            done, _ = await asyncio.wait([task], timeout=20)
+            assert done, f"the cancellation of number {number} is lost"
+            assert task.cancelled()
+
+
+async def test_a_cancelled_transaction_changes_nothing(database):
+    async with database.transaction() as connection:
+        await connection.execute("create table kept (n integer)")
+    task = asyncio.current_task()
+    assert task is not None
+
+    async def change():
+        async with database.transaction() as connection:
+            await connection.execute("insert into kept values (1)")
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):  # what wait_for does
+                await asyncio.sleep(0)
+
+    with pytest.raises(asyncio.CancelledError):
+        await change()
+    task.uncancel()
+    async with database.transaction() as connection:
+        rows = await connection.execute("select count(*) from kept")
+        assert await rows.fetchone() == (0,)
