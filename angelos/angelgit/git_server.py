@@ -28,8 +28,8 @@ from angelos.angelgit.git.serving import ServiceName, advertisement, report, upl
 from angelos.angelgit.storage.git_table import LastPush
 from angelos.angelgit.storage.models import proposal_digest
 from angelos.core.branches import MAIN, PROPOSALS, RESERVED, BranchName, branch_name
-from angelos.core.errors import AngelError, Conflict, Refused
-from angelos.core.ids import new_proposal_id
+from angelos.core.errors import AngelError, Conflict, NotFound, Refused
+from angelos.core.ids import Revision, new_proposal_id
 from angelos.core.intake import IntakeNext, IntakeReceipt, IntakeSource, Submission, refusal_of
 from angelos.core.permissions import Principal
 from angelos.core.ports import ProposalIntake
@@ -154,8 +154,7 @@ class GitServer:
             raise Conflict(f"{name} has moved since; fetch first.")
         repository, by = self._repository, principal.id
         if command.after == ZERO:
-            head = await repository.branch(repo, name)
-            await repository.delete_branch(repo, name, head.revision, by)
+            await repository.delete_branch(repo, name, _expected(view, command), by)
             return f"{name} is deleted."
         if command.before != ZERO:
             await repository.check_owner(repo, name, by)
@@ -163,8 +162,7 @@ class GitServer:
         if command.before == ZERO:
             await repository.create_branch(repo, name, revision, by)
         else:
-            head = await repository.branch(repo, name)
-            await repository.move_branch(repo, name, revision, head.revision, by)
+            await repository.move_branch(repo, name, revision, _expected(view, command), by)
         return f"{name} is at {revision[:12]}; to propose it: git push ... HEAD:refs/for/main"
 
     async def _propose(
@@ -210,6 +208,17 @@ def _words(receipt: IntakeReceipt, before: str) -> str:
         lines.append(f"It replaces {before}, whose approvals no longer count.")
     lines.append(f"See it: angelos proposal show {receipt.id}")
     return "\n".join(lines)
+
+
+def _expected(view: GitView, command: PushCommand) -> Revision:
+    """Return where a branch was when the push was compared with it.
+
+    Raises:
+        NotFound: it is no branch of ours.
+    """
+    if command.ref not in view.heads:
+        raise NotFound(f"There is no branch {command.ref.removeprefix(_HEADS.encode())!r:.200}.")
+    return view.heads[command.ref]
 
 
 def _refused(command: PushCommand) -> _Outcome | None:

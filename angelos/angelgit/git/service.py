@@ -26,7 +26,7 @@ from angelos.angelgit.git.raw import CachedHistory
 from angelos.angelgit.storage.git_table import LastPush
 from angelos.angelgit.storage.store import Store, Stores
 from angelos.core.errors import TooLarge
-from angelos.core.ids import PrincipalId
+from angelos.core.ids import PrincipalId, Revision
 from angelos.core.signing import SigningKey
 
 MAX_BUNDLE_BYTES = 256_000_000
@@ -39,6 +39,8 @@ class GitView(NamedTuple):
     cache: GitCache
     refs: dict[bytes, str]
     """Full name -> id; all of it is in the cache."""
+    heads: dict[bytes, Revision]
+    """Full name -> the revision at which a branch of ours is."""
 
 
 class GitSide:
@@ -88,16 +90,17 @@ class GitSide:
             cache = self.cache(repo)
             await self.restore(store, repo)
             refs = await store.git.refs(repo)
+            heads: dict[bytes, Revision] = {}
             derivation = Derivation(store, cache, self._key, repo)
             after = ""
             while page := await store.branches(repo, after, _BRANCH_PAGE):
                 for head in page:
-                    refs[f"refs/heads/{head.name}".encode()] = await derivation.commit(
-                        head.revision
-                    )
+                    ref = f"refs/heads/{head.name}".encode()
+                    heads[ref] = head.revision
+                    refs[ref] = await derivation.commit(head.revision)
                 after = page[-1].name
             await derivation.flush()
-        return GitView(cache, refs)
+        return GitView(cache, refs, heads)
 
     async def bundle(self, repo: str, *, notes: bool = False) -> bytes:
         """Return a git bundle of everything.

@@ -9,8 +9,11 @@ import zlib
 import pytest
 
 from angelos.angelgit.git import packs
+from angelos.angelgit.git.serving import pkt_line
+from angelos.angelgit.git_server import GitServer
 from angelos.core.branches import branch_name
 from angelos.core.errors import Conflict, InvalidInput, NotFound, Refused, TooLarge
+from angelos.core.permissions import Principal, Role
 from angelos.core.repository import NewText
 
 from .conftest import ADA, EVE
@@ -222,3 +225,27 @@ def test_a_small_pack_that_becomes_large_is_refused(monkeypatch):
     lying = pack.replace(head, bytes([0x30 | 1]), 1)
     with pytest.raises(InvalidInput):
         packs.check_pack(memoryview(lying))
+
+
+async def test_a_branch_that_moves_while_it_is_pushed_is_not_written_over(git, source, monkeypatch):
+    """What the push was compared with is what it may replace, not what is there a moment later."""
+    tip = commit(source, "first", a=b"one\n")
+    await git.import_history("pushed", bundle(source), ADA)
+    name, ref = branch_name("ada/x"), b"refs/heads/ada/x"
+    main = await git.head("pushed", "main")
+    await git.create_branch("pushed", name, main, ADA)
+    server = GitServer(git, lambda _: pytest.fail("nothing is proposed"))
+    adopt = git.adopt
+
+    async def slow_adopt(*args):
+        moved = [NewText(path="b", text="meanwhile\n")]
+        await git.commit_edits("pushed", name, main, moved, ADA, "meanwhile")
+        return await adopt(*args)
+
+    monkeypatch.setattr(git, "adopt", slow_adopt)
+    async with git.git.lock("pushed"):
+        before = (await git.git.view("pushed")).refs[ref]
+    push = pkt_line(b"%s %s %s\0" % (before.encode(), tip.encode(), ref)) + b"0000"
+    answer = await server.receive("pushed", push, Principal(id=ADA, role=Role.researcher))
+    assert b"ng " + ref in answer
+    assert (await git.branch("pushed", name)).revision != main
