@@ -58,3 +58,7 @@ class ControlConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Characters of a step's output that the proposal keeps."""
     page: int = 1_000
     """Facts read at once when the state is rebuilt."""
+    snapshot_facts: int = 5_000
+    """The state is saved when so many facts were folded; at an end after a fifth of them."""
+    snapshot_wait_s: float = 20.0
+    """How long an end waits for its snapshot."""

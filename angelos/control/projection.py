@@ -19,35 +19,70 @@ from angelos.control.config import ControlConfig
 from angelos.control.state.decide import KINDS, decide, fold
 from angelos.control.state.effects import Effect
 from angelos.control.state.models import SUPERVISOR, ControlState, replace
+from angelos.control.state.snapshot import packed, unpacked, version_of_fold
 from angelos.control.state.tasks import admitted
 from angelos.core.errors import AngelError, InvalidInput, Unavailable
 from angelos.core.facts import Fact, FactHeader, FactPayload
 from angelos.core.ids import START, FactId, PrincipalId, offset_key
 from angelos.core.ports import Clock, Journal
+from angelos.core.snapshots import FoldSnapshots, SavedFold
 from angelos.core.tracing import began, span_of, traced
 
 log = logging.getLogger(__name__)
+_NAME = "control"
 
 
 class Projection:
     """Holds the state of control; one task keeps it current from the journal."""
 
-    def __init__(self, journal: Journal, clock: Clock, config: ControlConfig) -> None:
+    def __init__(
+        self,
+        journal: Journal,
+        clock: Clock,
+        config: ControlConfig,
+        snapshots: FoldSnapshots | None = None,
+    ) -> None:
         """Start empty; `load` reads what is there."""
         self.state = ControlState(offset=START)
         self.clock = clock
         self._journal = journal
         self.config = config
+        self._snapshots = snapshots
         self._waiters: dict[str, set[asyncio.Future[None]]] = {}
+        self.unsaved = 0
+        """How many facts were folded since the last snapshot."""
 
     async def load(self) -> None:
-        """Fold everything in the journal, a page at a time."""
+        """Fold everything in the journal, a page at a time, from the last snapshot on."""
+        await self._load_snapshot()
         while True:
             facts = await self._journal.read(self.state.offset, self.config.page, KINDS)
             for fact in facts:
                 self._fold(fact)
             if not facts:
                 return
+
+    async def save(self) -> None:
+        """Save a snapshot of the state as it is now, for the next start.
+
+        Raises:
+            Tampered: The audit log was tampered with; nothing is saved.
+            Unavailable: A store does not answer.
+        """
+        if self._snapshots is None or self.state.offset == START:
+            return
+        state, unsaved = self.state, self.unsaved
+        body, version = await asyncio.to_thread(lambda: (packed(state), version_of_fold()))
+        await self._snapshots.save(_NAME, version, SavedFold(state.offset, body))
+        self.unsaved -= unsaved
+
+    async def _load_snapshot(self) -> None:
+        if self._snapshots is None:
+            return
+        saved = await self._snapshots.load(_NAME, await asyncio.to_thread(version_of_fold))
+        state = saved and await asyncio.to_thread(unpacked, saved.body)
+        if state is not None:
+            self.state = state
 
     async def follow(self, on_effects: Callable[[list[Effect]], None]) -> None:
         """Fold new facts, for ever, and hand on the effects that they make necessary."""
@@ -151,6 +186,7 @@ class Projection:
 
     def _fold(self, fact: Fact) -> bool:
         """Fold one fact; skip a malformed one and name it in the log."""
+        self.unsaved += 1
         try:
             self.state = fold(self.state, fact)
         except InvalidInput as error:

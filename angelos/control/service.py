@@ -65,6 +65,7 @@ class Control:
         services = [
             group.create_task(self.projection.follow(runner.start), name="control.follow"),
             group.create_task(self._watch(), name="control.watch"),
+            group.create_task(self._save_often(), name="control.snapshots"),
         ]
         self._stack.callback(lambda: [task.cancel() for task in services])
         self._stack.callback(runner.stop)
@@ -79,6 +80,12 @@ class Control:
 
     async def __aexit__(self, *exc: object) -> None:
         await self._stack.aclose()
+        if self.projection.unsaved >= self.config.snapshot_facts / 5:
+            try:
+                async with asyncio.timeout(self.config.snapshot_wait_s):
+                    await self.projection.save()
+            except (AngelError, TimeoutError) as error:
+                log.warning("The state is not saved, the next start folds it: %s", error)
 
     async def status(self) -> StatusView:
         """Return the system at a glance; what a store holds that is away is left out."""
@@ -148,6 +155,17 @@ class Control:
                 await self.people.generations.announce_owed()
             except AngelError as error:
                 log.warning("Ends of generations wait for their facts: %s", error)
+
+    async def _save_often(self) -> None:
+        """Save the state whenever many facts were folded, so that a start is short after a kill."""
+        while True:
+            await asyncio.sleep(self.config.tick_s)
+            if self.projection.unsaved >= self.config.snapshot_facts:
+                try:
+                    await self.projection.save()
+                except AngelError as error:
+                    log.warning("The state is not saved: %s", error)
+                    await asyncio.sleep(self.config.retry_max_s)
 
     async def _announce(self) -> None:
         """Append that control has started and, if it changed, which policy is in force."""

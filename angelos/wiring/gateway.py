@@ -27,6 +27,7 @@ from angelos.adapters.identity.authority import Pki
 from angelos.adapters.identity.keys import load_or_create
 from angelos.adapters.stores.envelope_queue import ValkeyEnvelopeQueue
 from angelos.adapters.stores.postgres import Database
+from angelos.adapters.stores.snapshots import SnapshotReader
 from angelos.adapters.stores.valkey import Client, ValkeyJournal, check_server, connect
 from angelos.angelgit.changes.reading import RevisionQueries
 from angelos.angelgit.routes import bundle_routes
@@ -39,6 +40,8 @@ from angelos.core.facts import Fact, SystemStarted
 from angelos.core.ids import PrincipalId
 from angelos.core.policy.access import policy_in_force
 from angelos.core.ports import Clock
+from angelos.core.signing import VerifyKey
+from angelos.governance.log.store import AuditStore
 from angelos.hub.app import bind
 from angelos.hub.app import serve as serve_hub
 from angelos.hub.config import HubConfig
@@ -125,7 +128,9 @@ async def serve_gateway(settings: Settings, key: GatewayKey) -> AsyncIterator[Hu
         settings.data.create()
         stack.enter_context(settings.data.locked())
         stores = await _open_patiently(stack, settings)
-        projection = Projection(stores.journal, stores.clock, ControlConfig())
+        log_store, public = AuditStore(stores.database), VerifyKey(key.grant_key)
+        snapshots = SnapshotReader(stores.database, stores.journal, log_store, public)
+        projection = Projection(stores.journal, stores.clock, ControlConfig(), snapshots)
         await projection.load()
         refusals = await stack.enter_async_context(RefusalLog(stores.journal, stores.clock))
         pki = _authority(settings, key, stores.clock)

@@ -29,6 +29,7 @@ from angelos.adapters.net.sockets import LOOPBACK, free_port
 from angelos.adapters.stores.announcements import ValkeyAnnouncements
 from angelos.adapters.stores.envelope_queue import ValkeyEnvelopeQueue
 from angelos.adapters.stores.postgres import Database
+from angelos.adapters.stores.snapshots import SignedSnapshots
 from angelos.adapters.stores.valkey import Client, ValkeyJournal, check_server, connect
 from angelos.angelgit.git_server import GitServer
 from angelos.angelgit.routes import routes as angelgit_routes
@@ -149,10 +150,11 @@ async def serve(
         base = await _open_base(stack, settings, stores)
         journal, clock = base.journal, base.clock
         config = ControlConfig(allow_unsandboxed=settings.nodes.allow_unsandboxed)
-        projection = Projection(journal, clock, config)
         policy = policy_in_force()
         # Entered before whatever appends facts, so that it ends after them and has their last.
         audit = await _open_audit(stack, base)
+        snapshots = SignedSnapshots(base.database, journal, audit, base.keys.grant)
+        projection = Projection(journal, clock, config, snapshots)
         refusals = await enter(RefusalLog(journal, clock))
         hub = _make_hub(stack, base, projection, policy, refusals)
         governance = await enter(Governance(journal, clock, hub))

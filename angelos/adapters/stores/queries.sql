@@ -37,3 +37,14 @@ update lease set holder = null where resource = %(resource)s and epoch = %(epoch
 
 -- name: lease_epoch
 select epoch, holder is not null from lease where resource = %(resource)s;
+
+-- Snapshots of folds (adapters/stores/snapshots.py).
+
+-- name: snapshot
+select statement, signature, body from fold_snapshot where name = %(name)s;
+
+-- name: save_snapshot
+insert into fold_snapshot (name, statement, signature, body)
+values (%(name)s, %(statement)s, %(signature)s, %(body)s)
+on conflict (name) do update
+set statement = excluded.statement, signature = excluded.signature, body = excluded.body;

@@ -24,6 +24,7 @@ from angelos.core.errors import AngelError, Tampered, Unavailable
 from angelos.core.facts import AuditAccepted, AuditDamaged, AuditKey, Fact
 from angelos.core.ids import START, FactId, Offset, PrincipalId, offset_key
 from angelos.core.ports import Clock, Journal
+from angelos.core.snapshots import LogPoint
 from angelos.governance.config import GovernanceConfig
 from angelos.governance.log.checkpoint import Checkpoint, KeyEpoch
 from angelos.governance.log.models import EntryRow, NewEntry, Signed, new_entry
@@ -176,6 +177,15 @@ class LogService:
         """Return a checkpoint that covers everything in the journal now."""
         await self.settled(await self._journal.last())
         return await self._sign()
+
+    async def point(self, offset: Offset) -> LogPoint:
+        """Return a signed point of the log that covers every lasting fact up to `offset`."""
+        await self.settled(offset)
+        return LogPoint(*(await self._sign()).checkpoint)
+
+    async def holds(self, point: LogPoint) -> bool:
+        """Return whether the log still has, and signs for, a point."""
+        return self._ended is None and await self._store.holds(point)
 
     async def entries(self, after: int, limit: int) -> list[EntryRow]:
         """Return at most `limit` entries whose index is over `after`."""

@@ -13,6 +13,7 @@ from angelos.adapters.stores.postgres import Connection, Database, load_queries
 from angelos.core.errors import InvalidInput, Tampered
 from angelos.core.facts import Fact
 from angelos.core.ids import Offset, offset_key
+from angelos.core.snapshots import LogPoint
 from angelos.governance.log.acceptance import AcceptedDamage, acceptance_of
 from angelos.governance.log.checkpoint import Checkpoint, KeyEpoch, open_checkpoint
 from angelos.governance.log.merkle import Frontier, leaf_hash
@@ -153,6 +154,22 @@ class AuditStore:
         """Return the last checkpoint, with the witnesses' signatures that came."""
         async with self._database.transaction() as connection:
             return await _last(connection, await _epochs(connection))
+
+    async def holds(self, point: LogPoint) -> bool:
+        """Return whether this log has entries up to a point, and a checkpoint that signs for it."""
+        async with self._database.transaction() as connection:
+            head = await _head(connection, "head")
+            if head.origin != point.origin or head.tree.size < point.size:
+                return False
+            bounds = {"origin": point.origin, "after": point.size - 1, "upto": point.size}
+            result = await connection.execute(_QUERIES["checkpoints"], bounds | {"limit": 1})
+            row = await result.fetchone()
+            epochs = await _epochs(connection)
+        try:
+            stated = Checkpoint(point.origin, point.size, point.root)
+            return row is not None and open_checkpoint(row[1], epochs) == stated
+        except Tampered:
+            return False
 
     async def check(self) -> Signed | None:
         """Return the last checkpoint after checking its signature and every entry since.

@@ -15,6 +15,7 @@ from angelos.control.state.effects import EndTask, Promote, RollBack
 from angelos.control.state.models import ControlState, MainRecord, RepoRecord
 from angelos.control.state.nodes import contents
 from angelos.control.state.queue import turn
+from angelos.control.state.snapshot import packed, unpacked
 from angelos.core.errors import InvalidInput
 from angelos.core.facts import Kind
 from angelos.testing import make_fact
@@ -115,6 +116,23 @@ def test_promises_hold_in_every_state(history):
         assert len({e.proposal for e in effects if isinstance(e, Promote)}) <= 1
         sick = {e.bad for e in effects if isinstance(e, RollBack)}
         assert sick <= {m.revision for r in state.repos.values() for m in r.mains if m.failed}
+
+
+@given(st.lists(facts(), max_size=60))
+def test_a_snapshot_is_the_state(history):
+    state = ControlState()
+    for state, _ in play(history):  # noqa: B007
+        pass
+    again = unpacked(packed(state))
+    assert again == state
+    # Their order decides whose turn it is.
+    assert list(again.proposals) == list(state.proposals)
+    assert outstanding(again) == outstanding(state)
+
+
+def test_what_is_no_snapshot_is_none(caplog):
+    assert unpacked(b"\x81") is None
+    assert "cannot be read" in caplog.text
 
 
 @given(st.lists(facts(), max_size=40))
