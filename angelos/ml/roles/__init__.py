@@ -1,0 +1,1 @@
+"""The jobs that tiny models do: `sentinel`, `completer`, `router`, `titler`."""
