@@ -25,7 +25,7 @@ MAX_CHARACTERS = 20_000
 """Of a text; what follows is not read."""
 
 
-class Sentinel:
+class PatchSentinel:
     """Says how unlike approved history a patch is."""
 
     name = "sentinel"

@@ -14,7 +14,7 @@ from torch.nn import functional  # noqa: E402
 from angelos.core.errors import InvalidInput  # noqa: E402
 from angelos.ml.language import character_losses, to_decoder  # noqa: E402
 from angelos.ml.roles.base import Example, TrainedModel, hash_examples, make_card  # noqa: E402
-from angelos.ml.roles.sentinel import Sentinel, score_texts  # noqa: E402
+from angelos.ml.roles.sentinel import PatchSentinel, score_texts  # noqa: E402
 
 SMALL = {"block_size": 16, "n_layers": 1, "n_heads": 2, "d_model": 16, "max_steps": 40}
 APPROVED = [Example(text=f"def f{i}(x):\n    return x + {i}") for i in range(20)]
@@ -24,11 +24,11 @@ ATTACKS = [Example(text="QWzJk%9!" * (i + 1), label="noise") for i in range(10)]
 
 @pytest.fixture(scope="module")
 def model() -> TrainedModel:
-    return Sentinel().train(APPROVED, SMALL, seed=1)
+    return PatchSentinel().train(APPROVED, SMALL, seed=1)
 
 
 def test_what_is_unlike_history_scores_higher(model: TrainedModel):
-    metrics = Sentinel().evaluate(model, [*HONEST, *ATTACKS])
+    metrics = PatchSentinel().evaluate(model, [*HONEST, *ATTACKS])
 
     assert {metric.peer for metric in metrics} == {"entropy", "zlib ratio", "longest line"}
     assert all(metric.name == "auc, noise" for metric in metrics)
@@ -37,7 +37,7 @@ def test_what_is_unlike_history_scores_higher(model: TrainedModel):
 
 
 def test_the_same_seed_gives_the_same_model(model: TrainedModel):
-    again, other = (Sentinel().train(APPROVED, SMALL, seed=seed) for seed in (1, 2))
+    again, other = (PatchSentinel().train(APPROVED, SMALL, seed=seed) for seed in (1, 2))
 
     assert model.hash == again.hash != other.hash
     assert model.data_hash == hash_examples(APPROVED) != hash_examples(HONEST)
@@ -64,8 +64,8 @@ def test_a_texts_loss_does_not_depend_on_its_neighbours(model: TrainedModel):
 
 
 def test_the_card_says_what_it_is_bad_at(model: TrainedModel):
-    metrics = Sentinel().evaluate(model, [*HONEST, *ATTACKS])
-    page = make_card(Sentinel(), model, "twenty functions", metrics).to_markdown()
+    metrics = PatchSentinel().evaluate(model, [*HONEST, *ATTACKS])
+    page = make_card(PatchSentinel(), model, "twenty functions", metrics).to_markdown()
 
     assert "readable malicious line" in page
     assert "auc, noise" in page
@@ -74,8 +74,8 @@ def test_the_card_says_what_it_is_bad_at(model: TrainedModel):
 
 def test_what_cannot_work_is_refused(model: TrainedModel):
     with pytest.raises(InvalidInput, match="empty"):
-        Sentinel().train([], SMALL, seed=1)
+        PatchSentinel().train([], SMALL, seed=1)
     with pytest.raises(InvalidInput, match="spam"):
-        Sentinel().train(APPROVED, {"spam": 1}, seed=1)
+        PatchSentinel().train(APPROVED, {"spam": 1}, seed=1)
     with pytest.raises(InvalidInput, match="honest"):
-        Sentinel().evaluate(model, HONEST)
+        PatchSentinel().evaluate(model, HONEST)
