@@ -47,7 +47,7 @@ class Lane(StrEnum):
         return self in {Lane.log, Lane.heartbeat, Lane.dashboard}
 
 
-class EnvelopeHeader(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
+class EnvelopeHeader(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """All that the hub knows of an envelope."""
 
     id: str
@@ -66,14 +66,14 @@ class EnvelopeHeader(msgspec.Struct, frozen=True, kw_only=True, array_like=True)
     trace: str = ""
 
 
-class RoutedEnvelope(msgspec.Struct, frozen=True):
+class RoutedEnvelope(msgspec.Struct, frozen=True, gc=False):
     """A header and bytes."""
 
     header: EnvelopeHeader
     body: bytes
 
 
-class PutReceipt(msgspec.Struct, frozen=True, kw_only=True):
+class PutReceipt(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An envelope was taken durably."""
 
     id: str
@@ -84,7 +84,7 @@ class PutReceipt(msgspec.Struct, frozen=True, kw_only=True):
     """How many older envelopes a lossy lane dropped to make room for it."""
 
 
-class QueueDelivery(msgspec.Struct, frozen=True, kw_only=True):
+class QueueDelivery(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An envelope handed out, to be acknowledged or given back by its position."""
 
     envelope: RoutedEnvelope

@@ -988,7 +988,7 @@ class FactHeader(TypedDict, total=False):
     sequence: FactSequence | None
 
 
-class Fact(Message, frozen=True, kw_only=True):
+class Fact(Message, frozen=True, kw_only=True, gc=False):
     """Something that happened. `offset` is empty until the journal has it."""
 
     id: FactId

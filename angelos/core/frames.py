@@ -65,7 +65,7 @@ class EndCode(StrEnum):
     """The certificate has expired."""
 
 
-class FactReport(msgspec.Struct, frozen=True, array_like=True, tag="fact"):
+class FactReport(msgspec.Struct, frozen=True, array_like=True, tag="fact", gc=False):
     """Peer to hub: a fact, to be appended to the journal."""
 
     id: Name
@@ -80,7 +80,7 @@ class FactReport(msgspec.Struct, frozen=True, array_like=True, tag="fact"):
         return len(self.id) + len(self.body) + OVERHEAD
 
 
-class Post(msgspec.Struct, frozen=True, array_like=True, tag="post"):
+class Post(msgspec.Struct, frozen=True, array_like=True, tag="post", gc=False):
     """Peer to hub: an envelope for somebody else; a `Receipt` answers it."""
 
     id: Name
@@ -103,7 +103,7 @@ class Post(msgspec.Struct, frozen=True, array_like=True, tag="post"):
         return len(self.id) + len(self.body) + OVERHEAD
 
 
-class Dispatch(msgspec.Struct, frozen=True, array_like=True, tag="dispatch"):
+class Dispatch(msgspec.Struct, frozen=True, array_like=True, tag="dispatch", gc=False):
     """Hub to peer: an envelope from the peer's queue, to be settled by its position."""
 
     position: Name
@@ -117,7 +117,7 @@ class Dispatch(msgspec.Struct, frozen=True, array_like=True, tag="dispatch"):
         return len(self.header.id) + len(self.body) + OVERHEAD
 
 
-class Settle(msgspec.Struct, frozen=True, array_like=True, tag="settle"):
+class Settle(msgspec.Struct, frozen=True, array_like=True, tag="settle", gc=False):
     """Peer to hub: what became of dispatched envelopes."""
 
     positions: Annotated[tuple[Name, ...], msgspec.Meta(min_length=1, max_length=1024)]
@@ -131,7 +131,7 @@ class Settle(msgspec.Struct, frozen=True, array_like=True, tag="settle"):
         return sum(map(len, self.positions)) + OVERHEAD
 
 
-class PostReceipt(msgspec.Struct, frozen=True, array_like=True, tag="receipt"):
+class PostReceipt(msgspec.Struct, frozen=True, array_like=True, tag="receipt", gc=False):
     """Hub to peer: a post was taken durably, or why it was not."""
 
     id: Name

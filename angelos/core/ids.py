@@ -38,7 +38,8 @@ START: Offset = Offset("0-0")
 """Before the first entry of every journal."""
 
 _ID = re.compile(r"(task|prop|cmd|fact|grant)-[0-9a-f]{32}")
-_FACT_ID = re.compile(r"fact-[0-9a-f]{32}")
+_HEX = "0123456789abcdef"
+_FACT_ID_LENGTH = len("fact-") + 32
 _PRINCIPAL = re.compile(
     r"(person|agent|node|system)/[A-Za-z0-9][A-Za-z0-9._@-]{0,63}|"
     r"person/[A-Za-z0-9][A-Za-z0-9._@-]{0,63}~[1-9][0-9]{0,8}"
@@ -98,7 +99,8 @@ def is_id(text: str) -> bool:
 
 def is_fact_id(text: str) -> bool:
     """Return whether `text` has the form of a fact's id."""
-    return bool(_FACT_ID.fullmatch(text))
+    # Asked for every fact: a third of what a regular expression costs.
+    return len(text) == _FACT_ID_LENGTH and text.startswith("fact-") and not text[5:].strip(_HEX)
 
 
 def is_principal(text: str) -> bool:

@@ -29,7 +29,7 @@ from angelos.core.ids import PrincipalId, is_principal
 MAX_NUMBER = 2**53 - 1
 
 
-class FactSequence(msgspec.Struct, frozen=True, kw_only=True):
+class FactSequence(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """Which of its writer's facts one is; it stands in the fact's header.
 
     The hub checks that `writer` is the identity of the connection that it came by. It need not be

@@ -41,6 +41,8 @@ class _Sorted:
     settlements: list[Settle] = field(default_factory=list[Settle])
     posts: list[Post] = field(default_factory=list[Post])
     refusal: AngelError | None = None
+    size: int = 0
+    """Bytes of all bodies."""
 
 
 class JournalWriter:
@@ -65,9 +67,8 @@ class JournalWriter:
     async def write(self, peer: Peer, batch: Sequence[Item]) -> AngelError | None:
         """Make a batch durable; return the refusal of the first item that breaks the rules."""
         who, weight = peer.principal.id, _WEIGHTS.get(peer.principal.role, 1.0)
-        cost = max(len(batch), sum(item.size for item in batch) / 1024)
-        async with self._turns.turn(who, cost, weight):
-            content = _sort(peer, batch)
+        content = _sort(peer, batch)
+        async with self._turns.turn(who, max(len(batch), content.size / 1024), weight):
             receipts = await self._store(peer, content)
         if receipts:  # not in its turn: a peer that does not read keeps nobody waiting
             await self._link.send(receipts)
@@ -87,6 +88,8 @@ class JournalWriter:
             await self._journal.append(facts)
         if content.settlements:  # only now that their facts are durable
             await self._consumer.settle(content.settlements)
+        if not content.posts:
+            return []
         return await asyncio.gather(
             *(self._posts.put(peer.principal, post) for post in content.posts)
         )
@@ -96,18 +99,18 @@ def _sort(peer: Peer, batch: Sequence[Item]) -> _Sorted:
     content = _Sorted()
     for item in batch:
         try:
-            match item:
-                case FactReport():
-                    content.facts.append(_fact(peer, item))
-                case Settle():
-                    content.settlements.append(item)
-                case Post():
-                    content.posts.append(item)
-                case _:
-                    content.refusal = Forbidden(
-                        f"{peer.principal.id} may not send a {type(item).__name__}."
-                    )
-                    break
+            if isinstance(item, FactReport):
+                content.facts.append(_fact(peer, item))
+                content.size += len(item.body)
+            elif isinstance(item, Settle):
+                content.settlements.append(item)
+            elif isinstance(item, Post):
+                content.posts.append(item)
+                content.size += len(item.body)
+            else:
+                name = type(item).__name__
+                content.refusal = Forbidden(f"{peer.principal.id} may not send a {name}.")
+                break
         except (Forbidden, InvalidInput, TooLarge) as error:
             content.refusal = error
             break

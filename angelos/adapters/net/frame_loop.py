@@ -1,7 +1,8 @@
 """Tornado's WebSocket with a lean and strict frame loop; the one file that uses its private parts.
 
 Tornado reads each frame in up to four awaits and answers most violations of RFC 6455 by cutting
-the connection. Here one read fills a buffer, all frames in it are parsed in place, what is written
+the connection. Here the callback of the socket reads, all frames are parsed in place and handled
+there unless a handler has to be waited for, what is written
 within one turn of the event loop leaves in one write (the first after a pause at once), and a
 violation is answered by its close code: 1002 (protocol), 1003 (data of a kind that is not read),
 1007 (not UTF-8), 1009 (too big).
@@ -13,7 +14,8 @@ violation is answered by its close code: 1002 (protocol), 1003 (data of a kind t
 
 What is relied upon of Tornado (`tests/unit/adapters/test_frame_loop.py` fails when it changes):
 `WebSocketProtocol13._receive_frame_loop`, `_run_callback`, `_abort`, `_send_pong`, `_compressor`,
-`_decompressor`, `_write_frame`, and `get_websocket_protocol` of handler and client.
+`_decompressor`, `_write_frame`, `get_websocket_protocol` of handler and client, and of the stream
+`_handle_read`, `_read_future`, `_read_buffer_size`, `_add_io_state`, `_check_closed`.
 """
 
 from __future__ import annotations
@@ -41,7 +43,11 @@ from tornado.websocket import (
 
 log = logging.getLogger(__name__)
 PROTOCOL_ERROR, UNSUPPORTED, NOT_UTF8, TOO_BIG = 1002, 1003, 1007, 1009
-_SMALLEST, _LARGEST = 1024, 128 * 1024
+_LARGEST = 128 * 1024
+_READS = 8
+"""So many reads follow each other before others have their turn."""
+_RECORD = 16_000
+"""Less than a full TLS record: there is no more."""
 _TOGETHER = 64 * 1024
 """So many bytes leave at once, whatever else this turn of the event loop sends."""
 _QUIET_S = 0.0003
@@ -72,6 +78,9 @@ class FrameLoop(WebSocketProtocol13):
     _pending_bytes = 0
     _sent_at = float("-inf")
     _written: asyncio.Future[None] | None = None
+    _paused: asyncio.Future[Awaitable[None] | None]
+    _rest: bytearray
+    """The beginning of a frame."""
 
     # -- writing ------------------------------------------------------------------------------
 
@@ -171,29 +180,81 @@ class FrameLoop(WebSocketProtocol13):
             self.handler.on_ws_connection_close(self.close_code, self.close_reason)
 
     async def _receive(self) -> None:
-        chunk, rest = bytearray(_SMALLEST), bytearray()
+        self._rest = bytearray()
         while not self.client_terminated:
-            reading = cast("asyncio.Future[int]", self.stream.read_into(chunk, partial=True))
-            if reading.done():
-                await asyncio.sleep(0)  # a peer that always has more must not hold the event loop
-            count = await reading
-            if rest:
-                rest += memoryview(chunk)[:count]
-                used = await self._consume(rest, len(rest))
-                del rest[:used]
+            size: int = self.stream._read_buffer_size  # noqa: SLF001
+            if size:  # Tornado has read it, while a message was being handled
+                chunk = bytearray(size)
+                count = await cast("Any", self.stream.read_into(chunk, partial=True))
+                handling = self._feed(chunk, count)
             else:
-                used = await self._consume(chunk, count)
-                if used < count:
-                    rest += memoryview(chunk)[used:count]
-            if count == len(chunk) < _LARGEST:
-                chunk = bytearray(min(_LARGEST, len(chunk) * 8))
-            elif count < len(chunk) // 16:
-                chunk = bytearray(max(_SMALLEST, len(chunk) // 8))
+                handling = await self._reading()
+            while handling is not None:
+                await handling
+                handling = self._feed(_chunk, 0)
 
-    async def _consume(self, data: bytearray, end: int) -> int:
-        """Handle every whole frame of `data[:end]` and return how many bytes they had."""
-        position = 0
-        while end - position >= 2 and not self.client_terminated:  # noqa: PLR2004 - a frame's head
+    async def _reading(self) -> Awaitable[None] | None:
+        """Handle frames in the callback of the socket, until one is to be waited for."""
+        stream = cast("Any", self.stream)
+        stream._check_closed()  # noqa: SLF001
+        self._paused = paused = asyncio.get_running_loop().create_future()
+        stream._read_future = paused  # noqa: SLF001 - ended by Tornado when it closes
+        stream._handle_read = self._readable  # noqa: SLF001
+        try:
+            stream._add_io_state(stream.io_loop.READ)  # noqa: SLF001
+            return await paused
+        finally:
+            del stream._handle_read  # noqa: SLF001
+            if stream._read_future is paused:  # noqa: SLF001
+                stream._read_future = None  # noqa: SLF001
+
+    def _readable(self) -> None:
+        """Read and handle what is there: no task has to wake up for it."""
+        for _ in range(_READS):
+            if self._paused.done() or self._read() < _RECORD:
+                return
+
+    def _read(self) -> int:
+        """Read once, handle the frames that came, and return how many bytes there were."""
+        try:
+            count = self.stream.read_from_fd(_chunk)
+        except OSError as error:
+            self.stream.close(exc_info=error)
+            return 0
+        if count is None:
+            return 0
+        if not count:
+            self.stream.close()
+            return 0
+        try:
+            handling = self._feed(_chunk, count)
+        except _Violation as violation:
+            if not self._paused.done():  # it is, if the connection was closed meanwhile
+                self._paused.set_exception(violation)
+            return 0
+        if (handling is not None or self.client_terminated) and not self._paused.done():
+            self._paused.set_result(handling)
+        return count
+
+    def _feed(self, data: bytearray, count: int) -> Awaitable[None] | None:
+        """Handle the frames in `data[:count]`; return what to wait for before the others."""
+        if self._rest:
+            self._rest += memoryview(data)[:count]
+            used, handling = self._consume(self._rest, len(self._rest))
+            del self._rest[:used]
+        else:
+            used, handling = self._consume(data, count)
+            if used < count:
+                self._rest += memoryview(data)[used:count]
+        return handling
+
+    def _consume(self, data: bytearray, end: int) -> tuple[int, Awaitable[None] | None]:
+        """Handle whole frames of `data[:end]`, as far as none is to be waited for.
+
+        Returns how many bytes they had, and what to wait for.
+        """
+        position, handling = 0, None
+        while handling is None and end - position >= 2 and not self.client_terminated:  # noqa: PLR2004 - a frame's head
             first, second = data[position], data[position + 1]
             size, start = second & 0x7F, position + 2
             if size >= _SMALL:
@@ -213,9 +274,7 @@ class FrameLoop(WebSocketProtocol13):
                 payload = _websocket_mask(bytes(data[start - 4 : start]), payload)
             position = start + size
             handling = self._take(first, payload)
-            if handling is not None:
-                await handling
-        return position
+        return position, handling
 
     def _check_size(self, size: int, width: int) -> None:
         if size < (_SMALL if width == 2 else _WIDE) or size >= 2**63:  # noqa: PLR2004
@@ -349,6 +408,8 @@ def _random_mask() -> bytes:
 
 
 _masks, _mask_at = b"", 0
+_chunk = bytearray(_LARGEST)
+"""What all connections are read into: none keeps it, for nothing is awaited meanwhile."""
 
 
 class FrameLoopHandler:

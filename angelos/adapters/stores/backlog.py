@@ -27,7 +27,7 @@ Sender = tuple[PrincipalId, Lane]
 """Within one, order is kept."""
 
 
-class Row(msgspec.Struct, frozen=True):
+class Row(msgspec.Struct, frozen=True, gc=False):
     """One envelope of the store."""
 
     position: Offset

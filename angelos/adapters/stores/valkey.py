@@ -187,6 +187,10 @@ class ValkeyJournal:
                     facts.setdefault(fact.id, fact)
             offsets = await self._write(list(facts.values()))
         except Exception as error:  # noqa: BLE001 - every caller gets it
+            if len(batch) > 1 and not isinstance(error, Unavailable):
+                for call in batch:  # one of them is to blame, and the others did nothing wrong
+                    await self._send([call])
+                return
             for call in batch:
                 if not call.offsets.done():
                     call.offsets.set_exception(error)

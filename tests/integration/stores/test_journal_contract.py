@@ -121,6 +121,17 @@ async def test_many_writers_at_once_lose_and_double_nothing(any_journal):
         assert mine == list(range(20))
 
 
+async def test_a_call_that_cannot_be_stored_fails_alone(valkey):
+    journal = ValkeyJournal(valkey)
+    good = [make_fact("task.output", f"task-{n}") for n in range(4)]
+    bad = msgspec.structs.replace(good[0], id="fact-" + "b" * 32, data=object())
+    calls = [journal.append([fact]) for fact in (good[0], good[1], bad, good[2], good[3])]
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert isinstance(answers.pop(2), TypeError)
+    assert [fact.offset for fact in await journal.read(START)] == [o for (o,) in answers]
+    assert [fact.id for fact in await journal.read(START)] == [fact.id for fact in good]
+
+
 async def test_a_cancelled_follower_leaves_the_journal_usable(any_journal):
     follower = asyncio.create_task(take(any_journal, 1))
     await asyncio.sleep(0)  # let it begin to wait

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import os
 import struct
 
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from tornado import speedups
 from tornado.httpclient import HTTPRequest
 from tornado.httpserver import HTTPServer
+from tornado.iostream import BaseIOStream
 from tornado.netutil import bind_sockets
 from tornado.util import _websocket_mask
 from tornado.web import Application
@@ -43,6 +45,11 @@ def test_what_is_relied_upon_of_tornado_is_there():
     }  # fmt: skip
     present = vars(WebSocketProtocol13(None, mask_outgoing=False, params=_Params()))
     assert fields <= present.keys()
+    for name in ("_handle_read", "_add_io_state", "_check_closed", "_signal_closed"):
+        assert name in vars(BaseIOStream), name
+    stream = inspect.getsource(BaseIOStream)
+    for name in ("_read_future", "_read_buffer_size", "self._handle_read()"):
+        assert name in stream, name
     assert speedups.websocket_mask is _websocket_mask, "masks are made in C, or cost 50 times"
 
 
@@ -264,6 +271,30 @@ async def test_what_one_turn_sends_arrives_in_order(port):
     link.close()
     with pytest.raises(WebSocketClosedError):
         protocol.send(b"late")
+
+
+async def test_what_comes_while_a_message_is_handled_waits_and_keeps_its_order(line):
+    """In one piece or byte by byte: what is behind a slow message is not handled before it."""
+    words = [b"slow", b"a", b"slow", b"x" * 70_000, b"slow", b"z"]
+    data = b"".join(frame(1, word) for word in words)
+    line.writer.write(data)
+    assert [(await line.next())[1] for _ in words] == words
+    for start in range(0, 40, 3):
+        line.writer.write(data[start : start + 3])
+        await asyncio.sleep(0)
+    line.writer.write(data[42:])
+    assert [(await line.next())[1] for _ in words] == words
+
+
+async def test_a_peer_that_hangs_up_while_a_message_is_handled(port):
+    line = await Line.open(port)
+    line.writer.write(frame(1, b"slow") * 3 + frame(1, b"half")[:-2])
+    await line.next()
+    await line.leave()
+    again = await Line.open(port)
+    again.writer.write(frame(1, b"still there"))
+    assert (await again.next())[1] == b"still there"
+    await again.leave()
 
 
 async def test_installed_it_serves_every_handler(monkeypatch):
