@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from angelos.control.proposals.limits import AuthorLimits
-from angelos.control.state.pauses import AgentBudget
+from angelos.control.state.pauses import BudgetConfig
 
 
 class ControlConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,8 +48,8 @@ class ControlConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What a full node's `Retry-After` says."""
     author_limits: AuthorLimits = AuthorLimits()
     """How many proposals one author, and one repository, may have under way."""
-    agent_budget: AgentBudget = AgentBudget()
-    """What each agent may use within an hour before it is paused and a person is asked."""
+    budgets: BudgetConfig = BudgetConfig()
+    """What agents may use within an hour before they are paused and a person is asked."""
     waiting_expires_s: float = 14 * 86_400.0
     """A proposal that waits for people so long after it was made is rejected."""
     step_attempts: int = 3

@@ -10,12 +10,22 @@ For example:
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import Literal
+
+import msgspec
 
 from angelos.control.service import Control
 from angelos.control.state.models import ControlState
-from angelos.control.state.pauses import paused
-from angelos.core.api import CheckPolicy, Explanation, PolicyCheck, RuleView, WhoamiView
+from angelos.control.state.pauses import figures, is_agent, paused
+from angelos.core.api import (
+    BudgetFigure,
+    CheckPolicy,
+    Explanation,
+    PolicyCheck,
+    RuleView,
+    WhoamiView,
+)
 from angelos.core.errors import InvalidInput, NotFound, Refused
 from angelos.core.ids import PrincipalId
 from angelos.core.permissions import Permission, Principal, Role, granted
@@ -76,7 +86,20 @@ async def whoami(control: Control, principal: Principal) -> WhoamiView:
         permissions=tuple(sorted(granted(principal))),
         tasks_open=sum(t.open and t.by == principal.id for t in state.tasks.values()),
         proposals_open=sum(p.open and p.author == principal.id for p in state.proposals.values()),
+        budget=_budget(control, principal.id),
+        limits=msgspec.structs.asdict(control.config.author_limits),
     )
+
+
+def _budget(control: Control, principal: PrincipalId) -> dict[str, BudgetFigure]:
+    if not is_agent(principal):
+        return {}
+    most = msgspec.structs.asdict(control.config.budgets.of(principal))
+    spent = figures(control.projection.state, principal, control.now())
+    return {
+        name: BudgetFigure(used=used, most=most[name] if math.isfinite(most[name]) else None)
+        for name, used in spent.items()
+    }
 
 
 def _standing(

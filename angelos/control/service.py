@@ -105,6 +105,10 @@ class Control:
             restarts=restart_views(state),
         )
 
+    def now(self) -> float:
+        """Return Unix seconds, by the clock of control."""
+        return self._context.clock.time()
+
     def away(self) -> str:
         """Return which store does not answer, in a sentence; an empty text if all do."""
         return self._context.away()
@@ -140,7 +144,7 @@ class Control:
             state = self.projection.state
             self._runner.start(
                 effects.PauseAgent(agent, reason)
-                for agent, reason in exhausted(state, now, self.config.agent_budget)
+                for agent, reason in exhausted(state, now, self.config.budgets)
             )
             self._runner.start(expired(state, now, self.config.waiting_expires_s))
             self._runner.start(

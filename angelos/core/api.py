@@ -556,6 +556,14 @@ class TokenList(View, frozen=True, kw_only=True):
 # -- policy ----------------------------------------------------------------------------------
 
 
+class BudgetFigure(View, frozen=True, kw_only=True):
+    """One figure of an agent's budget, of the last hour."""
+
+    used: float
+    most: float | None
+    """None: as much as it likes."""
+
+
 class WhoamiView(View, frozen=True, kw_only=True):
     """The caller, as the server has established it."""
 
@@ -572,6 +580,10 @@ class WhoamiView(View, frozen=True, kw_only=True):
     """What role and token allow."""
     tasks_open: int
     proposals_open: int
+    budget: dict[str, BudgetFigure]
+    """Of an agent; people have none."""
+    limits: dict[str, float]
+    """How many proposals may be under way and be made in an hour; beyond, they are refused."""
 
 
 class RuleView(View, frozen=True, kw_only=True):

@@ -76,7 +76,7 @@ class Kind(StrEnum):
     principal_released = "principal.released"
     principal_paused = "principal.paused"  # subject: the agent, or system/agents for all
     principal_resumed = "principal.resumed"
-    principal_flagged = "principal.flagged"  # suspicious, not stopped
+    principal_flagged = "principal.flagged"  # an alarm; outcome: AlarmResponse
     access_refused = "access.refused"  # outcome: the error's code
     principal_ended = "principal.ended"  # outcome: EndCause
     person_added = "person.added"  # subject: person/<name>
@@ -152,6 +152,39 @@ class PauseCause(StrEnum):
     """It has used up its budget; a person is asked."""
     suspicion = "suspicion"
     """A statistical sign of it is odd; a person is asked."""
+
+
+class AlarmSignal(StrEnum):
+    """What about a principal raised an alarm."""
+
+    commits = "commits"
+    """Far more proposals than it usually makes."""
+    system_calls = "system-calls"
+    """Refused system calls that others of its role do not make."""
+    cpu = "cpu"
+    """Far more processor time than it usually takes."""
+    self_change = "self-change"
+    """A change to the policy, supervisor, hooks or sandbox, or to its own manifest or tests."""
+    probing = "probing"
+    """Refused system calls and routes, by weight."""
+    egress = "egress"
+    """A burst of attempts to reach a network."""
+    canary = "canary"
+    """A canary token, which opens nothing, was read or used."""
+    budget = "budget"
+    """Its budget is used up."""
+    sequence = "sequence"
+    """Facts that it counted are missing."""
+
+
+class AlarmResponse(StrEnum):
+    """What was done about an alarm."""
+
+    observed = "observed"
+    """It was reported; nothing was stopped."""
+    paused = "paused"
+    """What runs for it stands still, and a person is asked."""
+    quarantined = "quarantined"
 
 
 class RestartCause(StrEnum):
@@ -421,11 +454,18 @@ class PrincipalResumed(FactPayload, frozen=True, kw_only=True):
 
 
 class PrincipalFlagged(FactPayload, frozen=True, kw_only=True):
-    """A principal is suspicious; nothing was stopped."""
+    """An alarm about a principal: what was seen, and what is done."""
 
     kind: ClassVar[Kind] = Kind.principal_flagged
     reason: str = ""
     evidence: dict[str, Any] = {}
+    """Its figures."""
+    signal: AlarmSignal | None = None
+    severity: str = ""
+    """notice, statistical or certain."""
+    response: AlarmResponse = AlarmResponse.observed
+    acts: tuple[FactId, ...] = ()
+    """The facts that it rests on, the last ones."""
 
 
 class AccessRefused(FactPayload, frozen=True, kw_only=True):
@@ -479,6 +519,8 @@ class TokenCreated(FactPayload, frozen=True, kw_only=True):
     """One of `SessionKind`."""
     scopes: tuple[str, ...] = ()
     expires_at: float = 0.0
+    canary: str = ""
+    """SHA-256 of a canary's text, hex: it opens nothing, and is looked for in what agents say."""
 
 
 class TokenRevoked(FactPayload, frozen=True, kw_only=True):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
+from angelos.governance.detection.models import DetectionConfig
+
 
 class GovernanceConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How often checkpoints are signed, and what is suspicious."""
@@ -17,8 +19,5 @@ class GovernanceConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The most entries (or checkpoints) that an export holds at once; one may have a megabyte."""
     settle_s: float = 5.0
     """How long a shutdown waits until the journal's last facts are in the log and signed."""
-    denied_to_flag: int = 3
-    """A principal is flagged after so many runs, denied or attacking, within `denied_window_s`."""
-    denied_window_s: float = 600.0
-    refused_to_flag: int = 10
-    """An agent is flagged after this many refused calls within `denied_window_s`."""
+    detection: DetectionConfig = DetectionConfig()
+    """What is a sign of misbehaviour, and what follows from it."""

@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import logging
 from typing import Self
 
-from angelos.core.facts import Fact, PrincipalFlagged
-from angelos.core.ids import START, PrincipalId, offset_key
+from angelos.core.facts import (
+    AlarmResponse,
+    Fact,
+    FactPayload,
+    PauseCause,
+    PrincipalFlagged,
+    PrincipalPaused,
+)
+from angelos.core.ids import START, FactId, PrincipalId, offset_key
 from angelos.core.ports import Clock, Journal, Signals
 from angelos.governance.config import GovernanceConfig
+from angelos.governance.detection.models import Alarm
 from angelos.governance.retry import RETRY_S, retried
-from angelos.governance.state import (
-    WATCHED,
-    Effect,
-    FlagRequest,
-    QuarantineRequest,
-    WatchState,
-    owed,
-    step,
-)
+from angelos.governance.state import WATCHED, WatchState, owed, step
 
 log = logging.getLogger(__name__)
 
@@ -70,36 +71,51 @@ class Governance:
                 await asyncio.sleep(RETRY_S[-1])
 
     async def _watch(self) -> None:
-        watch, effects, after = WatchState(), [], START
+        watch, after = WatchState(), START
         last = await retried(self._journal.last)
         # The past is folded first: most of what it asks for was settled long ago.
         while page := await retried(
             lambda after=after: self._journal.read(after, _PAGE, kinds=WATCHED)
         ):
             for fact in page:
-                watch, more = step(watch, fact, self._config)
-                effects += more
+                watch, _ = step(watch, fact, self._config)
             after = page[-1].offset
-        await self._carry_out(owed(watch, effects))
-        async for fact in self._journal.follow(max(after, last, key=offset_key), kinds=WATCHED):
-            watch, effects = step(watch, fact, self._config)
-            await self._carry_out(effects)
+        await self._carry_out(owed(watch))
+        async for fact in self._journal.follow(max(after, last, key=offset_key)):
+            watch, alarms = step(watch, fact, self._config)
+            await self._carry_out(alarms)
 
-    async def _carry_out(self, effects: list[Effect]) -> None:
-        for effect in effects:
-            if isinstance(effect, QuarantineRequest):
-                log.warning("quarantine of %s: it %s", effect.principal, effect.reason)
-                await retried(
-                    lambda e=effect: self._signals.quarantine(e.principal, f"It {e.reason}.")
-                )
-            else:
-                await retried(lambda e=effect: self._journal.append([self._flag(e)]))
+    async def _carry_out(self, alarms: list[Alarm]) -> None:
+        """Report each alarm, and then stop whom it is about, where that is to be done."""
+        for alarm in alarms:
+            log.warning("%s: %s (%s)", alarm.principal, alarm.sighting.reason, alarm.response)
+            await retried(lambda a=alarm: self._journal.append([self._report(a)]))
+            if alarm.response is AlarmResponse.quarantined:
+                reason = f"Detected ({alarm.sighting.signal}): {alarm.sighting.reason}."
+                await retried(lambda a=alarm, r=reason: self._signals.quarantine(a.principal, r))
+            elif alarm.response is AlarmResponse.paused:
+                await retried(lambda a=alarm: self._journal.append([self._pause(a)]))
 
-    def _flag(self, flag: FlagRequest) -> Fact:
+    def _report(self, alarm: Alarm) -> Fact:
+        sighting = alarm.sighting
+        flagged = PrincipalFlagged(
+            reason=sighting.reason,
+            evidence=sighting.figures,
+            signal=sighting.signal,
+            severity=sighting.severity,
+            response=alarm.response,
+            acts=sighting.acts,
+        )
+        return self._fact(flagged, alarm.id, alarm.principal, alarm.response)
+
+    def _pause(self, alarm: Alarm) -> Fact:
+        paused = PrincipalPaused(reason=alarm.sighting.reason, cause=PauseCause.suspicion)
+        digest = hashlib.sha256(f"pause {alarm.id}".encode()).hexdigest()
+        return self._fact(paused, FactId(f"fact-{digest[:32]}"), alarm.principal)
+
+    def _fact(
+        self, payload: FactPayload, id_: FactId, subject: PrincipalId, outcome: str = ""
+    ) -> Fact:
         return Fact.of(
-            PrincipalFlagged(reason=flag.reason, evidence=flag.evidence),
-            id=flag.id,
-            at=self._clock.time(),
-            actor=ME,
-            subject=flag.principal,
+            payload, id=id_, at=self._clock.time(), actor=ME, subject=subject, outcome=outcome
         )

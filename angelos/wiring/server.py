@@ -57,6 +57,7 @@ from angelos.core.ports import Clock, Journal, LiveDocuments
 from angelos.core.refusals import Refusals
 from angelos.core.routes import Route
 from angelos.core.signing import SigningKey
+from angelos.governance.config import GovernanceConfig
 from angelos.governance.log.notes import vkey_lines
 from angelos.governance.log.service import LogHooks, LogService
 from angelos.governance.log.store import AuditStore
@@ -149,7 +150,7 @@ async def serve(
         recorder = await enter(exporting("angelos-server", "server", wanted=settings.log.traces))
         base = await _open_base(stack, settings, stores)
         journal, clock = base.journal, base.clock
-        config = ControlConfig(allow_unsandboxed=settings.nodes.allow_unsandboxed)
+        config = _control_config(settings)
         policy = policy_in_force()
         # Entered before whatever appends facts, so that it ends after them and has their last.
         audit = await _open_audit(stack, base)
@@ -157,7 +158,7 @@ async def serve(
         projection = Projection(journal, clock, config, snapshots)
         refusals = await enter(RefusalLog(journal, clock))
         hub = _make_hub(stack, base, projection, policy, refusals)
-        governance = await enter(Governance(journal, clock, hub))
+        governance = await enter(_make_governance(base, hub))
         repository = await enter(_make_repository(base, live))
         watch = await enter(_watch_stores(base))
         control = await enter(_make_control(base, projection, policy, repository, hub, watch))
@@ -213,6 +214,17 @@ async def _open_base(stack: AsyncExitStack, settings: Settings, stores: OpenStor
         has_memory=MEMORY in planes,
         keys=_Keys(*(load_or_create(settings.data.keys / f"{name}.key") for name in _Keys._fields)),
     )
+
+
+def _control_config(settings: Settings) -> ControlConfig:
+    return ControlConfig(
+        allow_unsandboxed=settings.nodes.allow_unsandboxed, budgets=settings.budgets
+    )
+
+
+def _make_governance(base: _Base, hub: Hub) -> Governance:
+    config = GovernanceConfig(detection=base.settings.detection)
+    return Governance(base.journal, base.clock, hub, config)
 
 
 def _witnesses(data: DataDir) -> WitnessClient | None:

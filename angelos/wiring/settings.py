@@ -21,12 +21,23 @@ XDG_RUNTIME_DIR            where the sockets of the embedded stores lie, if it i
 NOTIFY_SOCKET              where a node gives signs of life, as systemd's services do
 ANGELOS_SUPERVISED         1: set by `angelos up` for its server; it waits for up's stores
 
-The hub's settings may also stand in `angelos.toml` in the data directory; the environment wins:
+The hub's settings may also stand in `angelos.toml` in the data directory (the environment wins),
+and those of detection and budgets stand there only:
 
     [hub]
     host = "0.0.0.0"
     port = 7443
     names = ["angelos.example.org"]
+
+    [detection]
+    certain = "enforce"
+    statistical = "observe"
+
+    [budgets.every]
+    tasks = 2000
+
+    [budgets.agents.ada]
+    cpu_s = 600
 
 >>> load({"ANGELOS_DATA_DIR": "/srv/a"}).data.root
 PosixPath('/srv/a')
@@ -46,7 +57,9 @@ import msgspec
 from angelos.adapters.host.datadir import DataDir, absolute
 from angelos.adapters.host.logs import LogFormat
 from angelos.client.settings import find_data_dir
+from angelos.control.state.pauses import BudgetConfig
 from angelos.core.errors import InvalidInput
+from angelos.governance.detection.models import DetectionConfig
 
 CONFIG_FILE = "angelos.toml"
 _LAST_PORT = 65_534
@@ -86,6 +99,8 @@ class HubSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 class _ConfigFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hub: HubSettings = HubSettings()
+    detection: DetectionConfig = DetectionConfig()
+    budgets: BudgetConfig = BudgetConfig()
 
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +138,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     nodes: NodeSettings = NodeSettings()
     hub: HubSettings = HubSettings()
     log: LogSettings = LogSettings()
+    detection: DetectionConfig = DetectionConfig()
+    """When agents are suspected, and what follows."""
+    budgets: BudgetConfig = BudgetConfig()
+    """What agents may use within an hour."""
 
     @property
     def data(self) -> DataDir:
@@ -154,6 +173,7 @@ def load(
     """
     env = os.environ if environ is None else environ
     root = absolute(data_dir) if data_dir else find_data_dir(env)
+    file = _read_file(root)
     return Settings(
         data_dir=root,
         runtime_base=env.get("XDG_RUNTIME_DIR", ""),
@@ -163,7 +183,9 @@ def load(
         ),
         server=ServerSettings(port=port, supervised=_flag(env, "ANGELOS_SUPERVISED")),
         nodes=msgspec.structs.replace(load_nodes(env), local=local_nodes),
-        hub=_load_hub(env, root, {key: value for key, value in (hub or {}).items() if value}),
+        hub=_load_hub(env, file.hub, {key: value for key, value in (hub or {}).items() if value}),
+        detection=file.detection,
+        budgets=file.budgets,
         log=load_log(env, log_format),
     )
 
@@ -189,15 +211,18 @@ def load_log(environ: Mapping[str, str] | None = None, log_format: str = "") -> 
     return LogSettings(format=form, traces=bool(endpoint) and not disabled)
 
 
-def _load_hub(env: Mapping[str, str], root: Path, options: dict[str, Any]) -> HubSettings:
-    """Return the hub's settings: options before the environment before the file."""
+def _read_file(root: Path) -> _ConfigFile:
     path = root / CONFIG_FILE
     try:
-        hub = msgspec.toml.decode(path.read_bytes(), type=_ConfigFile).hub
+        return msgspec.toml.decode(path.read_bytes(), type=_ConfigFile)
     except (FileNotFoundError, NotADirectoryError):
-        hub = HubSettings()
+        return _ConfigFile()
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise InvalidInput(f"{path} cannot be read: {error}") from error
+
+
+def _load_hub(env: Mapping[str, str], hub: HubSettings, options: dict[str, Any]) -> HubSettings:
+    """Return the hub's settings: options before the environment before the file."""
     changes: dict[str, Any] = {}
     if host := env.get("ANGELOS_HUB_HOST", "").strip():
         changes["host"] = host

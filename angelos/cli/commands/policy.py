@@ -73,6 +73,10 @@ def whoami(out: Out) -> None:
     view = out.ask(lambda angelos: angelos.whoami())
     text = f"{view.id}, {view.role}, {view.state}, generation {view.generation}\n"
     text += f"open: {view.tasks_open} tasks, {view.proposals_open} proposals\n"
+    for name, figure in view.budget.items():
+        most = "no limit" if figure.most is None else f"of {figure.most:g}"
+        text += f"budget: {figure.used:g} {most} {name} within an hour\n"
+    text += f"limits: {', '.join(f'{name} {most:g}' for name, most in view.limits.items())}\n"
     out.show(view, text + f"may: {' '.join(view.permissions)}")
 
 

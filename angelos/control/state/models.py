@@ -249,6 +249,9 @@ class AgentUsage(Message, frozen=True, kw_only=True):
     wall_s: float = 0.0
     cpu_s: float = 0.0
     memory_gb_s: float = 0.0
+    tokens: float = 0.0
+    """Of models, where the run reported them."""
+    money: float = 0.0
 
 
 class CaseRun(Message, frozen=True, kw_only=True):

@@ -6,7 +6,9 @@ True
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from typing import Annotated
 
 import msgspec
 
@@ -23,21 +25,61 @@ from angelos.core.permissions import ALL_AGENTS
 
 HOUR_S = 3600.0
 _MINUTE_S = 60.0
+Amount = Annotated[float, msgspec.Meta(ge=0)]
 
 
-class AgentBudget(msgspec.Struct, frozen=True, kw_only=True):
-    """What each agent may use within an hour; None: as much as it likes.
+class AgentBudget(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What an agent may use within an hour; infinite (`inf`): as much as it likes.
 
     What one task may use are its limits.
     """
 
-    cpu_s: float | None = 4 * HOUR_S
-    wall_s: float | None = 16 * HOUR_S
-    memory_gb_s: float | None = 16 * HOUR_S
+    cpu_s: Amount = 4 * HOUR_S
+    wall_s: Amount = 16 * HOUR_S
+    memory_gb_s: Amount = 16 * HOUR_S
     """Peak memory of each run times its time."""
-    tasks: int | None = 2_000
-    proposals: int | None = None
+    tasks: Amount = 2_000
+    proposals: Amount = math.inf
     """Beside `AuthorLimits`, which only refuse."""
+    tokens: Amount = math.inf
+    """Of models, where a run's evidence names them."""
+    money: Amount = math.inf
+    """Likewise, in the unit that is reported."""
+
+
+class BudgetConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The budgets of agents; `[budgets]` of `angelos.toml` in the data directory.
+
+    >>> config = BudgetConfig(agents={"ada": {"tasks": 5}})
+    >>> config.of(PrincipalId("agent/ada")).tasks, config.of(PrincipalId("agent/eve")).tasks
+    (5.0, 2000)
+    """
+
+    every: AgentBudget = AgentBudget()
+    agents: dict[str, dict[str, Amount]] = {}
+    """By name, what is different for one agent."""
+
+    def __post_init__(self) -> None:
+        unknown = {key for row in self.agents.values() for key in row} - set(_FIGURES)
+        if unknown:
+            raise ValueError(f"a budget has no {', '.join(sorted(unknown))}")
+
+    def of(self, agent: PrincipalId) -> AgentBudget:
+        """Return the budget of an agent."""
+        own = self.agents.get(agent.partition("/")[2], {})
+        return msgspec.structs.replace(self.every, **{k: float(v) for k, v in own.items()})
+
+
+_FIGURES = {
+    "cpu_s": "CPU-seconds",
+    "wall_s": "seconds of running",
+    "memory_gb_s": "gigabyte-seconds of memory",
+    "tasks": "tasks",
+    "proposals": "proposals",
+    "tokens": "tokens of models",
+    "money": "of money for models",
+}
+"""The figures of a budget, and their names."""
 
 
 def is_agent(principal: PrincipalId) -> bool:
@@ -116,6 +158,8 @@ def counted(state: ControlState, fact: Fact) -> ControlState:
         wall_s=result.duration_s,
         cpu_s=_number(evidence.get("cpu_s")),
         memory_gb_s=_number(evidence.get("memory_bytes")) / 1e9 * result.duration_s,
+        tokens=_number(evidence.get("tokens")),
+        money=_number(evidence.get("money")),
     )
     rows = [row for row in state.usage.get(task.by, ()) if row.at > fact.at - HOUR_S - _MINUTE_S]
     if rows and rows[-1].at == used.at:
@@ -129,38 +173,31 @@ def used(state: ControlState, agent: PrincipalId, now: float) -> AgentUsage:
 
 
 def exhausted(
-    state: ControlState, now: float, budget: AgentBudget
+    state: ControlState, now: float, budgets: BudgetConfig
 ) -> Iterator[tuple[PrincipalId, str]]:
     """Yield the agents that have used up their budget and are not paused, each with the reason."""
-    agents = dict.fromkeys([*state.usage, *_proposers(state, now, budget)])
-    for agent in agents:
-        if paused(state, agent) is None and (reason := _reason(state, agent, now, budget)):
+    recent = [p.author for p in state.proposals.values() if p.at > now - HOUR_S]
+    for agent in dict.fromkeys([*state.usage, *filter(is_agent, recent)]):
+        if paused(state, agent) is None and (reason := _reason(state, agent, now, budgets)):
             yield agent, reason
 
 
-def _reason(state: ControlState, agent: PrincipalId, now: float, budget: AgentBudget) -> str:
+def figures(state: ControlState, agent: PrincipalId, now: float) -> dict[str, float]:
+    """Return what an agent has used of each figure of its budget."""
     row = used(state, agent, now)
     resumed = state.pauses[agent].at if agent in state.pauses else 0.0
     since = max(now - HOUR_S, resumed)
     proposals = sum(p.author == agent and p.at > since for p in state.proposals.values())
-    figures = (
-        (row.cpu_s, budget.cpu_s, "CPU-seconds"),
-        (row.wall_s, budget.wall_s, "seconds of running"),
-        (row.memory_gb_s, budget.memory_gb_s, "gigabyte-seconds of memory"),
-        (row.tasks, budget.tasks, "tasks"),
-        (proposals, budget.proposals, "proposals"),
-    )
-    for figure, most, name in figures:
-        if most is not None and figure >= most:
-            return f"it has used {figure:g} of {most:g} {name} within an hour"
+    spent = msgspec.structs.asdict(row) | {"proposals": proposals}
+    return {name: spent[name] for name in _FIGURES}
+
+
+def _reason(state: ControlState, agent: PrincipalId, now: float, budgets: BudgetConfig) -> str:
+    most = msgspec.structs.asdict(budgets.of(agent))
+    for name, figure in figures(state, agent, now).items():
+        if figure >= most[name]:
+            return f"it has used {figure:g} of {most[name]:g} {_FIGURES[name]} within an hour"
     return ""
-
-
-def _proposers(state: ControlState, now: float, budget: AgentBudget) -> list[PrincipalId]:
-    if budget.proposals is None:
-        return []
-    recent = [p.author for p in state.proposals.values() if p.at > now - HOUR_S]
-    return [author for author in recent if is_agent(author)]
 
 
 def _sum(rows: list[AgentUsage]) -> AgentUsage:
@@ -170,6 +207,8 @@ def _sum(rows: list[AgentUsage]) -> AgentUsage:
         wall_s=sum(row.wall_s for row in rows),
         cpu_s=sum(row.cpu_s for row in rows),
         memory_gb_s=sum(row.memory_gb_s for row in rows),
+        tokens=sum(row.tokens for row in rows),
+        money=sum(row.money for row in rows),
     )
 
 

@@ -63,7 +63,7 @@ async def test_repeated_denials_are_flagged_in_the_journal_once(watch, journal, 
     async with watch():
         await journal.append(denials(EVE))
         fact = await next_fact(journal, kind=Kind.principal_flagged, subject=EVE)
-        assert fact.plain()["evidence"]["denied"] == 3
+        assert fact.plain()["evidence"]["score"] == 12
     async with watch():
         await journal.append(denials(MALLORY))
         await next_fact(journal, kind=Kind.principal_flagged, subject=MALLORY)

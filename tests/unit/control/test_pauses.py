@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from angelos.control.state.pauses import AgentBudget
+from angelos.control.state.pauses import AgentBudget, BudgetConfig
 from angelos.core.api import SubmitTask
 from angelos.core.errors import Forbidden, InvalidInput
 from angelos.core.facts import Kind
@@ -82,7 +82,7 @@ async def test_a_restart_tells_the_nodes_again(world):
     ids=["tasks", "cpu", "memory", "wall", "proposals"],
 )
 async def test_a_spent_budget_pauses_and_asks_and_begins_anew(clock, budget, word):
-    world = World(clock, agent_budget=budget)
+    world = World(clock, budgets=BudgetConfig(every=budget))
     async with world.running() as control:
         node = await world.node(program=lambda _: None)
         control.sweep()
@@ -107,7 +107,7 @@ async def test_a_spent_budget_pauses_and_asks_and_begins_anew(clock, budget, wor
 
 
 async def test_a_budget_is_of_the_last_hour(clock):
-    world = World(clock, agent_budget=AgentBudget(tasks=2))
+    world = World(clock, budgets=BudgetConfig(every=AgentBudget(tasks=2)))
     async with world.running() as control:
         await world.node()
         for _ in range(2):

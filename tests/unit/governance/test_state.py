@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from angelos.core.facts import Kind
+from angelos.core.facts import AlarmResponse, Kind
 from angelos.core.ids import PrincipalId, is_id
 from angelos.governance.config import GovernanceConfig
-from angelos.governance.state import FlagRequest, QuarantineRequest, WatchState, owed, step
+from angelos.governance.state import WatchState, owed, step
 from angelos.testing import ManualClock, make_fact
 
 CONFIG = GovernanceConfig()
@@ -35,12 +35,11 @@ def fold(facts, watch=None):
 
 def test_an_agent_that_proposes_a_change_to_the_policy_is_quarantined():
     trigger = policy_refusal()
-    _, effects = fold([trigger])
-    (effect,) = effects
-    assert isinstance(effect, QuarantineRequest)
-    assert effect.principal == EVE
-    assert effect.because == trigger.id
-    assert "angelos.toml" in effect.reason
+    _, alarms = fold([trigger])
+    (alarm,) = alarms
+    assert (alarm.principal, alarm.response) == (EVE, AlarmResponse.quarantined)
+    assert alarm.sighting.acts == (trigger.id,)
+    assert "angelos.toml" in alarm.sighting.reason
 
 
 def test_so_is_one_on_whose_behalf_the_server_refused_it():
@@ -59,36 +58,40 @@ def test_people_stale_proposals_and_refusals_without_policy_paths_are_left_alone
     assert effects == []
 
 
+def reported(alarm):
+    fact = make_fact(Kind.principal_flagged, alarm.principal)
+    return type(fact)(**{**_fields(fact), "id": alarm.id})
+
+
 def test_it_is_asked_for_once_until_it_is_settled_and_again_after_a_release():
     quarantined = make_fact(Kind.principal_quarantined, EVE)
     released = make_fact(Kind.principal_released, EVE)
-    watch, effects = fold([policy_refusal(), policy_refusal()])
-    assert len(effects) == 1
-    assert owed(watch, effects) == effects
-    watch, _ = fold([quarantined], watch)
-    assert owed(watch, effects) == []
+    watch, alarms = fold([policy_refusal(), policy_refusal()])
+    assert len(alarms) == 1
+    assert owed(watch) == alarms
+    watch, _ = fold([reported(alarms[0])], watch)
+    assert owed(watch) == alarms, "reported, and not quarantined yet"
+    watch, more = fold([quarantined, policy_refusal()], watch)
+    assert (owed(watch), more) == ([], [])
     _, again = fold([released, policy_refusal()], watch)
     assert len(again) == 1
 
 
-def test_runs_denied_again_and_again_flag_and_stop_nobody():
+def test_runs_denied_again_and_again_are_reported_and_stop_nobody():
     accepted = [make_fact(Kind.task_accepted, f"task-{i}", actor="agent/eve") for i in range(3)]
     finished = [denied(f"task-{i}") for i in range(3)]
-    watch, effects = fold([*accepted, *finished])
-    (flag,) = effects
-    assert isinstance(flag, FlagRequest)
-    assert flag.principal == EVE
-    assert is_id(flag.id)
-    assert flag.evidence["denied"] == 3
+    watch, alarms = fold([*accepted, *finished])
+    (alarm,) = alarms
+    assert (alarm.principal, alarm.response) == (EVE, AlarmResponse.observed)
+    assert is_id(alarm.id)
+    assert alarm.sighting.figures["score"] == 12
     assert not watch.tasks
     settled, _ = fold([make_fact(Kind.principal_flagged, EVE)], watch)
-    assert owed(settled, effects) == effects  # another flag settles nothing
-    mine = make_fact(Kind.principal_flagged, EVE)
-    settled, _ = step(watch, type(mine)(**{**_fields(mine), "id": flag.id}), CONFIG)
-    assert owed(settled, effects) == []
+    assert owed(settled) == alarms, "another report settles nothing"
+    assert owed(fold([reported(alarm)], watch)[0]) == []
 
 
-def test_runs_that_end_well_are_counted_by_what_they_attempted():
+def test_runs_that_end_well_are_weighed_by_what_they_attempted():
     def ran(*calls):
         rows = [{"call": call, "count": 1} for call in calls]
         result = {"status": "ok", "exit_code": 0, "stdout": "", "stderr": "", "duration_s": 0.1,
@@ -99,8 +102,10 @@ def test_runs_that_end_well_are_counted_by_what_they_attempted():
         )  # fmt: skip
 
     assert fold([ran("mbind", "personality")] * 9)[1] == []
-    _, effects = fold([ran("mount"), ran("ptrace", "bpf"), ran("keyctl")])
-    assert [effect.principal for effect in effects] == [EVE]
+    _, (alarm,) = fold([ran("mount")])
+    assert alarm.response is AlarmResponse.observed
+    _, (alarm,) = fold([ran("mount", "ptrace", "bpf")])
+    assert alarm.response is AlarmResponse.quarantined
 
 
 def _fields(fact):
@@ -136,15 +141,21 @@ makers = st.sampled_from([
 def test_a_restart_at_any_point_owes_what_was_not_settled(story, cut):
     facts = [make(n) for make, n in story]
     watch, _ = fold(facts[:cut])
-    all_at_once = fold(facts)
-    assert fold(facts[cut:], watch)[0] == all_at_once[0]
-    triggers = {e.principal for e in owed(*all_at_once) if isinstance(e, QuarantineRequest)}
+    whole, _ = fold(facts)
+    assert fold(facts[cut:], watch)[0] == whole
+    policy = {a.id for a in fold(facts)[1] if "policy" in a.sighting.reason}
+    triggers = {a.principal for a in whole.stops.values() if a.id in policy}
     expected = set()
+    away = set()
     for fact in facts:  # the simplest model: triggered, and not settled since
-        if fact.kind == Kind.proposal_refused:
+        if fact.kind == Kind.proposal_refused and fact.actor not in away:
             expected.add(fact.actor)
         if fact.kind in {Kind.principal_quarantined, Kind.principal_released}:
             expected.discard(fact.subject)
+        if fact.kind == Kind.principal_quarantined:
+            away.add(fact.subject)
+        if fact.kind == Kind.principal_released:
+            away.discard(fact.subject)
     assert triggers == expected
 
 
@@ -154,15 +165,14 @@ def refused(who="agent/eve", count=1, at=1_700_000_000.0):
     return type(fact)(**{**_fields(fact), "at": at})
 
 
-def test_an_agent_whose_calls_are_refused_again_and_again_is_flagged():
+def test_an_agent_whose_calls_are_refused_again_and_again_is_reported_once():
     assert fold([refused(count=9)])[1] == []
-    watch, (flag,) = fold([refused(count=9), refused()])
-    assert isinstance(flag, FlagRequest)
-    assert (flag.principal, flag.evidence["refused"]) == (EVE, 10)
-    assert not watch.refused, "counted from the start again"
+    _, (alarm,) = fold([refused(count=9), refused(), refused()])
+    assert (alarm.principal, alarm.sighting.figures["score"]) == (EVE, 10)
+    assert fold([refused(count=1_000)] * 9)[1][0].response is AlarmResponse.observed
 
 
 def test_refused_people_and_calls_of_long_ago_are_no_flag():
     assert fold([refused("person/vic", count=1_000)])[1] == []
-    old = 1_700_000_000.0 - CONFIG.denied_window_s - 1
+    old = 1_700_000_000.0 - CONFIG.detection.window_s - 1
     assert fold([refused(count=9, at=old), refused(count=9)])[1] == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from angelos.core.errors import InvalidInput
+from angelos.core.ids import PrincipalId
 from angelos.wiring.settings import HubSettings, enrol_address, load
 
 FILE = '[hub]\nhost = "0.0.0.0"\nport = 7443\nnames = ["angelos.example.org", "10.0.0.7"]\n'
@@ -73,3 +74,26 @@ def test_a_file_that_is_none_is_named(tmp_path, text):
     (tmp_path / "angelos.toml").write_bytes(body)
     with pytest.raises(InvalidInput, match=r"angelos\.toml"):
         load({}, data_dir=tmp_path)
+
+
+def test_detection_and_budgets_stand_in_the_file_and_mistakes_in_them_are_named(tmp_path):
+    file = tmp_path / "angelos.toml"
+    file.write_text(
+        '[detection]\nstatistical = "enforce"\n[budgets.every]\ntasks = 9\n'
+        "[budgets.agents.ada]\ncpu_s = 5\n"
+    )
+    settings = load({}, data_dir=tmp_path)
+    assert settings.detection.statistical == "enforce"
+    ada, eve = (settings.budgets.of(PrincipalId(f"agent/{name}")) for name in ("ada", "eve"))
+    assert (ada.cpu_s, ada.tasks, eve.tasks) == (5, 9, 9)
+    assert eve.cpu_s == 14_400
+    for wrong in (
+        "[detection]\ncertain = 'perhaps'",
+        "[detection]\nwindow_s = -1",
+        "[budgets.every]\ntasks = -1",
+        "[budgets.agents.ada]\nbananas = 3",
+        "[detecton]",
+    ):
+        file.write_text(wrong)
+        with pytest.raises(InvalidInput):
+            load({}, data_dir=tmp_path)
