@@ -34,7 +34,7 @@ from angelos.core import api
 from angelos.core.errors import AngelError, TooLarge
 from angelos.core.facts import Kind, TaskOutput, TaskResult, TaskStarted
 from angelos.core.ids import CommandId, Offset, Revision, TaskId, new_command_id
-from angelos.core.messages import Language, Limits, TaskAction
+from angelos.core.messages import Language, Limits, Priority, TaskAction, limits_for
 from angelos.core.runs import Output
 from angelos.core.task_files import FILE_BYTES, InputFile, check_inputs
 
@@ -71,7 +71,7 @@ class TaskOptions(TypedDict, total=False):
     revision: Revision
     """The revision that is checked out."""
     limits: Limits
-    """What it may use; by default what `Limits()` says."""
+    """What it may use; by default what `limits_for(language)` says. A compiler has the same."""
     guard: bool
     """Apply the language's guard to the code before anything starts; by default it is applied."""
     node: str | None
@@ -84,6 +84,8 @@ class TaskOptions(TypedDict, total=False):
     """Patterns of files in `/tmp` that are kept when it has ended; see `Task.read`."""
     label: str
     """A name by which people recognise it."""
+    priority: Priority
+    """`background` waits while others do; by default it is `normal`."""
     command: CommandId
     """The id of the request; by default a new one.
 
@@ -385,6 +387,7 @@ def _body(code: str, options: TaskOptions, inputs: tuple[InputFile, ...]) -> api
     outputs = tuple(options.get("outputs", ()))
     fields: dict[str, Any] = {"command": new_command_id(), **options, "argv": argv}
     fields |= {"inputs": inputs, "outputs": outputs}
+    fields.setdefault("limits", limits_for(fields.get("language", "python")))
     return api.SubmitTask(code=code, **fields)
 
 

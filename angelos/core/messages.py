@@ -101,7 +101,21 @@ class Limits(Input, frozen=True, kw_only=True):
                 raise ValueError(msg)
 
 
+_COMPILER = Limits(wall_s=120, cpu_s=240, memory_mb=2048, pids=128, disk_mb=512)
+
+
+def limits_for(language: str) -> Limits:
+    """Return the limits of a task for which none were named: a compiler needs more than Python.
+
+    >>> limits_for("python").memory_mb, limits_for("rust").memory_mb
+    (512, 2048)
+    """
+    return Limits() if language == "python" else _COMPILER
+
+
 Language = Literal["python", "javascript", "typescript", "rust", "go", "csharp", "swift"]
+Priority = Literal["normal", "background"]
+"""Whether it waits for its turn like others, or until no other waits."""
 TaskAction = Literal["run", "check", "test"]
 """Run it, only check it as a compiler does, or run its tests."""
 
@@ -133,6 +147,7 @@ class RunTask(Message, frozen=True, kw_only=True, tag="run_task", tag_field="kin
     """Files that stand read-only at `/in`, with links to them in `/tmp`."""
     outputs: tuple[str, ...] = ()
     """Patterns of files in `/tmp` that are kept when it has ended (`core.paths.matches`)."""
+    priority: Priority = "normal"
 
 
 class CancelTask(Message, frozen=True, kw_only=True, tag="cancel_task", tag_field="kind"):

@@ -36,6 +36,8 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Tasks that run at the same time."""
     waiting: int = 256
     """Tasks that may wait for a slot; the next ends as `killed` with the code `busy`."""
+    paused_mb: int = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4 // (1 << 20)
+    """What tasks of paused principals may keep; by default a quarter of the machine's memory."""
     about: dict[str, str] = {}
     """What the node says of its machine when it connects (`core/node_profile.py`)."""
     once: bool = False

@@ -100,7 +100,7 @@ class Node:
         """Build a node that is not connected yet; `sandbox` is already entered."""
         self._files = files or NoFiles()
         self._inputs = Inputs(config.directory, self._files)
-        self._builder = Builder(sandbox, config.directory)
+        self._builder = Builder(config.directory)
         self.id = PrincipalId(f"node/{config.name}")
         self._config = config
         self._connect = connect
@@ -177,7 +177,7 @@ class Node:
     def _build(self, channel: Channel, memory: inbox.Inbox) -> _Connected:
         config = self._config
         outbox = Outbox(self.id, channel, self._clock)
-        paused = PausedPrincipals()
+        paused = PausedPrincipals(config.paused_mb)
         slots = Slots(config.slots, config.waiting, self._clock)
         run = RunHandler(
             Runner(

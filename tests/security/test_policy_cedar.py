@@ -15,6 +15,7 @@ from angelos.core.policy.engine import POLICY_DIR, SCHEMA, Policy, Request
 
 RUN = {
     "quarantined": False, "pipeline": False, "code": True, "guard": True, "labs": False,
+    "readable": True,
     "tier": "full", "unsandboxed": False, "wall_ms": 1, "cpu_ms": 1, "memory_mb": 1, "pids": 1,
     "output_bytes": 1, "disk_mb": 1,
 }  # fmt: skip
@@ -276,7 +277,8 @@ def test_a_refusal_names_the_rule_or_its_absence(policy):
 
 VALUES = {
     "quarantined": [True, False], "pipeline": [True, False], "code": [True, False],
-    "guard": [True, False], "labs": [True, False], "tier": ["full", "none"],
+    "guard": [True, False], "readable": [True, False], "labs": [True, False],
+    "tier": ["full", "none"],
     "unsandboxed": [True, False], "wall_ms": [1, 10**9], "cpu_ms": [1], "memory_mb": [1, 10**6],
     "pids": [1], "output_bytes": [1], "disk_mb": [1], "own": [True, False], "again": [True, False],
     "solo": [True, False], "touches_policy": [True, False], "touches_protected": [True, False],

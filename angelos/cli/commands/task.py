@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from angelos.client.tasks import Task, TaskOptions
     from angelos.core.api import TaskView
     from angelos.core.facts import TaskResult
-    from angelos.core.messages import Language, Limits, TaskAction
+    from angelos.core.messages import Language, Limits, Priority, TaskAction
     from angelos.core.runs import Output
 
 _CANCEL_S = 10.0
@@ -103,9 +103,10 @@ _LANGUAGES = ("python", *sorted(set(_EXTENSIONS.values())))
 
 
 class _Language:
-    """In which language a program is, and what is done with it."""
+    """In which language a program is, what is done with it, and when."""
 
-    def __init__(self, language: str | None, action: str) -> None:
+    def __init__(self, language: str | None, action: str, *, background: bool) -> None:
+        self._priority: Priority = "background" if background else "normal"
         self._language = language
         self._action = action
 
@@ -134,7 +135,12 @@ class _Language:
         if self.folder(file):
             files.add(file or "")
             args = (Path(file or "").resolve().name, *args)
-        return {"language": self.of(file), "action": action, "argv": args}
+        return {
+            "language": self.of(file),
+            "action": action,
+            "argv": args,
+            "priority": self._priority,
+        }
 
 
 def _language_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -147,9 +153,13 @@ def _language_options(command: Callable[..., None]) -> Callable[..., None]:
         "--check", "action", flag_value="check", help="Only check it, as a compiler does."
     )
     @click.option("--test", "action", flag_value="test", help="Run its tests.")
+    @click.option("--background", is_flag=True, help="Wait while other tasks of the node do.")
     @functools.wraps(command)
-    def wrapped(*args: Any, language: str | None, action: str | None, **kwargs: Any) -> None:
-        command(*args, program=_Language(language, action or "run"), **kwargs)
+    def wrapped(
+        *args: Any, language: str | None, action: str | None, background: bool, **kwargs: Any
+    ) -> None:
+        program = _Language(language, action or "run", background=background)
+        command(*args, program=program, **kwargs)
 
     return wrapped
 
@@ -256,7 +266,7 @@ def run(
     options: TaskOptions = {
         **program.options(file, args, files),
         "stdin": given,
-        "limits": _limits(limited.pop("timeout"), **limited),
+        "limits": _limits(program.of(file), limited.pop("timeout"), **limited),
         "node": node,
         "label": "-c" if code is not None else Path(file or "-").name,
     }
@@ -470,14 +480,14 @@ _OPTION_OF = {
 }  # fmt: skip
 
 
-def _limits(timeout: float | None, **limited: float | None) -> Limits:
+def _limits(language: str, timeout: float | None, **limited: float | None) -> Limits:
     """Return limits; without `cpu` a program may compute for as long as it may run."""
     import msgspec
 
     from angelos.core.errors import InvalidInput
-    from angelos.core.messages import Limits
+    from angelos.core.messages import limits_for
 
-    default = Limits()
+    default = limits_for(language)
     fields = {"wall_s": timeout}
     for field, option in _OPTION_OF.items():
         fields.setdefault(field, limited.get(option.strip("-")))

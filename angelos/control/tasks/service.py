@@ -38,10 +38,11 @@ from angelos.core.ids import (
     is_revision,
     new_command_id,
 )
-from angelos.core.messages import RunTask, encode
+from angelos.core.messages import Priority, RunTask, encode
 from angelos.core.permissions import Principal
 from angelos.core.plans import CasePlan
 from angelos.core.policy.engine import Decision, Request
+from angelos.core.python_argv import readable
 from angelos.core.sessions import check_patterns
 
 KEEP_OUTPUT = 2_000
@@ -86,7 +87,7 @@ class TaskService:
             Busy: Too many tasks are open, of all or of its node.
             Conflict: The command id belongs to another request.
         """
-        await self._check(body)
+        paths = await self._check(body)
         inputs = await self.files.resolved(body.inputs)
         body = msgspec.structs.replace(body, inputs=inputs)
         command = body.command or new_command_id(int(self._context.clock.time() * 1000))
@@ -94,11 +95,11 @@ class TaskService:
         if task_for(command) not in self._projection.state.tasks:
             node = self._node(body.node, body.language)
             try:
-                decision = await self._decide(principal, body, node)
+                decision = await self._decide(principal, body, node, paths)
             except Forbidden as error:
                 await self._refused(principal, command, error, trace)
                 raise
-            self._check_node(node.id)
+            self._check_node(node.id, body.priority)
             origin = TaskOrigin(by=principal.id, generation=principal.generation, trace=trace)
             await self.accept(origin, command, body, node.id, decision)
         return self._view(self._same(command, request))
@@ -214,13 +215,17 @@ class TaskService:
                 hint="Try again when some have ended, or cancel some.",
             )
 
-    def _check_node(self, node: PrincipalId) -> None:
-        """Refuse at the door what a full node would have to end later."""
+    def _check_node(self, node: PrincipalId, priority: Priority) -> None:
+        """Refuse at the door what a full node would have to end later.
+
+        For what waits in the background it is full when half of its places are taken.
+        """
         config = self._context.config
         tasks = self._projection.state.tasks.values()
-        if sum(task.open and task.node == node for task in tasks) >= config.max_open_per_node:
+        most = config.max_open_per_node // (2 if priority == "background" else 1)
+        if sum(task.open and task.node == node for task in tasks) >= most:
             raise Busy(
-                f"{node} has {config.max_open_per_node} open tasks; this one was not accepted.",
+                f"{node} has {most} open tasks or more; this one was not accepted.",
                 hint="Try again when some have ended, or name another node.",
                 retry_after_s=config.full_retry_s,
             )
@@ -248,7 +253,8 @@ class TaskService:
 
     # -- helpers -----------------------------------------------------------------------------
 
-    async def _check(self, body: SubmitTask) -> None:
+    async def _check(self, body: SubmitTask) -> frozenset[str] | None:
+        """Refuse a request of the wrong form; return the paths of its checkout, if it has one."""
         if not body.code and not body.argv:
             raise InvalidInput("A task needs code or argv.")
         if body.language == "python" and body.action != "run":
@@ -264,7 +270,9 @@ class TaskService:
         if body.revision is not None:
             if not is_revision(body.revision):
                 raise InvalidInput(f"{body.revision[:80]!r} is no revision.")
-            await self._context.repository.tree(body.repo, body.revision)
+            tree = await self._context.repository.tree(body.repo, body.revision)
+            return frozenset(entry.path for entry in tree)
+        return None
 
     def _node(self, name: str | None, language: str) -> NodeRecord:
         nodes = self._projection.state.nodes
@@ -286,8 +294,17 @@ class TaskService:
             )
         return node
 
-    async def _decide(self, principal: Principal, body: SubmitTask, node: NodeRecord) -> Decision:
+    async def _decide(
+        self,
+        principal: Principal,
+        body: SubmitTask,
+        node: NodeRecord,
+        checkout: frozenset[str] | None,
+    ) -> Decision:
         context = self.policy_context(body, node)
+        if not body.code and body.language == "python":
+            inputs = [file.path for file in body.inputs]
+            context["readable"] = readable(body.argv, inputs, checkout)
         quarantined = await self._context.quarantined(principal.id, node.id)
         return self._context.policy.decide(
             Request(
@@ -362,6 +379,7 @@ def _payload(task: TaskId, body: SubmitTask, cases: CasePlan | None) -> RunTask:
         cases=cases,
         inputs=body.inputs,
         outputs=body.outputs,
+        priority=body.priority,
     )
 
 
@@ -379,6 +397,7 @@ def run_context(
     return {
         "code": bool(body.code),
         "guard": body.guard,
+        "readable": True,
         "labs": node.role == "labs",
         "tier": node.tier.value,
         "unsandboxed": unsandboxed,

@@ -26,6 +26,8 @@ class StopCode(StrEnum):
     cancelled = "cancelled"
     revoked = "revoked"
     """The grants of the principal who had asked for it are void."""
+    paused = "paused"
+    """Its principal is paused, and the node cannot keep what stands still."""
     shutdown = "shutdown"
     """The node itself stops."""
 

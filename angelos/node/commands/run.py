@@ -15,7 +15,7 @@ from angelos.core.runs import EvidenceSource
 from angelos.core.tracing import span, span_of, traced
 from angelos.node.commands.attempts import Attempts
 from angelos.node.commands.facts import FactOrigin, code_of
-from angelos.node.commands.jobs import Job, Jobs, StopReason
+from angelos.node.commands.jobs import Job, Jobs, StopCode, StopReason
 from angelos.node.commands.outbox import Outbox
 from angelos.node.commands.output import OutputBuffer
 from angelos.node.commands.pauses import PausedPrincipals
@@ -36,9 +36,9 @@ class RunHandler:
         jobs: Jobs,
         outbox: Outbox,
         clock: Clock,
-        paused: PausedPrincipals | None = None,
+        paused: PausedPrincipals,
     ) -> None:
-        self._paused = paused or PausedPrincipals()
+        self._paused = paused
         self._runner = runner
         self._slots = slots
         self._attempts = attempts
@@ -77,14 +77,20 @@ class RunHandler:
         async def report(payload: FactPayload) -> None:
             await self._outbox.report(origin, payload, task.task)
 
+        def end(reason: str) -> None:
+            job.stop(StopReason(StopCode.paused, reason))
+
         begin = self._clock.monotonic()
         try:
             job.allowed()
             assert job.principal is not None  # noqa: S101 - its grant was verified
             await self._paused.until_free(job.principal)
-            async with self._slots.hold(job.command.deadline):
+            async with (
+                self._slots.hold(job.command.deadline, task.priority) as slot,
+                self._paused.run(job.principal, slot, memory_of(task), end) as held,
+            ):
                 with span("node.run", tier=self._runner.tier):
-                    sandbox = self._runner.held(self._paused, job.principal)
+                    sandbox = self._runner.held(held)
                     return await self._runner.run(task, started, report, output, sandbox)
         except asyncio.CancelledError:
             reason = job.take_stop()
@@ -105,6 +111,11 @@ class RunHandler:
 
     async def _finish(self, origin: FactOrigin, task: TaskId, result: TaskResult) -> None:
         await self._outbox.report(origin, result, task, outcome=result.status, once=True)
+
+
+def memory_of(task: RunTask) -> int:
+    """Return the megabytes that a task's boxes may use at the same time. Pure."""
+    return task.limits.memory_mb * (2 if task.cases is not None else 1)
 
 
 def failure(error: Exception) -> tuple[Status, dict[str, Any]]:

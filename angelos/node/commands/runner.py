@@ -7,7 +7,6 @@ import base64
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
-from pathlib import Path
 from typing import Any, Protocol, cast
 
 import msgspec
@@ -20,7 +19,6 @@ from angelos.core.errors import (
     first_of,
 )
 from angelos.core.facts import FactPayload, TaskOutput, TaskResult
-from angelos.core.ids import PrincipalId
 from angelos.core.messages import MAX_OUTPUT_BYTES, RunTask, Status, Tier
 from angelos.core.plans import CasePlan
 from angelos.core.ports import SessionSandbox
@@ -30,7 +28,7 @@ from angelos.core.task_files import INPUTS
 from angelos.core.tracing import span
 from angelos.node.checkouts.store import Checkouts
 from angelos.node.commands.output import OutputBuffer
-from angelos.node.commands.pauses import HeldSandbox, PausedPrincipals
+from angelos.node.commands.pauses import HeldRun, HeldSandbox
 from angelos.node.files.inputs import Inputs
 from angelos.node.files.models import TaskFiles
 from angelos.node.files.outputs import OutputCollector, Outputs
@@ -38,6 +36,7 @@ from angelos.node.runtimes.builder import BuildFailure
 from angelos.node.runtimes.definitions import definitions
 from angelos.node.runtimes.program import Programs, main_file
 from angelos.node.runtimes.python import runtime as python
+from angelos.node.runtimes.python.guard import Finding
 from angelos.node.witness.overlay import overlaid
 from angelos.node.witness.service import WitnessedRun
 
@@ -77,9 +76,9 @@ class Runner:
         """The isolation in force."""
         return self._sandbox.tier
 
-    def held(self, paused: PausedPrincipals, principal: PrincipalId) -> SessionSandbox:
-        """Return the sandbox for what runs for a principal, which may be paused."""
-        return HeldSandbox(self._sandbox, paused, principal)
+    def held(self, run: HeldRun) -> SessionSandbox:
+        """Return the sandbox for a run whose principal may be paused."""
+        return HeldSandbox(self._sandbox, run)
 
     async def run(
         self,
@@ -121,23 +120,18 @@ class Runner:
             return await self._run_program(task, started, report, output, sandbox)
         if task.action != "run":
             raise InvalidInput("Python is checked by the guard and tested by argv, not by action.")
-        finding = await python.refused(task)
-        if finding is not None:
-            evidence = {
-                "source": EvidenceSource.guard,
-                "line": finding.line,
-                "reason": finding.reason,
-            }
-            return self.result(Status.denied, output, evidence=evidence)
         async with contextlib.AsyncExitStack() as stack:
-            folder: Path | None = None
+            folder = inputs = None
             if task.revision is not None:
-                folder = await stack.enter_async_context(
-                    self._checkouts.use(task.repo, task.revision)
-                )
-            spec = patient(python.spec_for(task, folder))
+                use = self._checkouts.use(task.repo, task.revision)
+                folder = await stack.enter_async_context(use)
             if task.inputs:
                 inputs = await stack.enter_async_context(self._inputs.use(task.task, task.inputs))
+            finding = await python.refused(task, folder, inputs)
+            if finding is not None:
+                return self._refused(finding, output)
+            spec = patient(python.spec_for(task, folder))
+            if inputs is not None:
                 read_only = {**spec.read_only, INPUTS: str(inputs)}
                 spec = msgspec.structs.replace(spec, read_only=read_only)
             await started()
@@ -145,6 +139,15 @@ class Runner:
             run = run_session(sandbox, spec, collector.ended)
             end = await self._follow(run, output, report)
         return _with_outputs(self._ended(end, output), collector.outputs)
+
+    def _refused(self, finding: Finding, output: OutputBuffer) -> TaskResult:
+        """Return the result of a program that the guard has refused."""
+        evidence = {
+            "source": EvidenceSource.guard,
+            "line": finding.line,
+            "reason": finding.reason,
+        }
+        return self.result(Status.denied, output, evidence=evidence)
 
     async def _run_program(
         self,
@@ -167,7 +170,7 @@ class Runner:
                 inputs = await stack.enter_async_context(use)
             program = await asyncio.to_thread(self._programs.locate, task, inputs, checkout)
             await started()
-            spec = await self._programs.spec(program, task)
+            spec = await self._programs.spec(program, task, sandbox)
             if isinstance(spec, BuildFailure):
                 return await self._not_built(spec, report, output)
             if inputs is not None:

@@ -22,18 +22,19 @@ import msgspec
 
 from angelos.adapters.host.trees import remove_tree
 from angelos.core.errors import Unavailable
-from angelos.core.messages import Status
+from angelos.core.messages import Limits, Status
 from angelos.core.ports import SandboxSession, SessionSandbox
 from angelos.core.run_session import run_session
 from angelos.core.runs import Exit, Output, RunSpec
 from angelos.core.sessions import Collected, CollectLimits, SessionSpec
 from angelos.node.runtimes.commands import SEEDED, ProgramPaths, diagnostics, filled
-from angelos.node.runtimes.models import BUILD_LIMITS, Diagnostic, Toolchain
+from angelos.node.runtimes.models import Diagnostic, Toolchain
 from angelos.node.sandbox.layout import OUT, TMP
 
 _KEEP_BYTES = 2_000_000_000
 _BUILT_FILES = CollectLimits(files=10_000, file_bytes=64_000_000, total_bytes=256_000_000)
 _NEW = ".new-"
+_MAX_OUTPUT = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +64,10 @@ class BuildFailure:
 
 
 class Builder:
-    """Builds programs in boxes of a sandbox and keeps them in `directory`."""
+    """Builds programs in boxes and keeps them in `directory`."""
 
-    def __init__(
-        self, sandbox: SessionSandbox, directory: Path, keep_bytes: int = _KEEP_BYTES
-    ) -> None:
+    def __init__(self, directory: Path, keep_bytes: int = _KEEP_BYTES) -> None:
         """Keep about `keep_bytes` of what was built, by last use."""
-        self._sandbox = sandbox
         self._root = directory / "built"
         self._keep = keep_bytes
 
@@ -78,8 +76,10 @@ class Builder:
         for path in self._root.glob(f"{_NEW}*"):
             remove_tree(path)
 
-    async def build(self, toolchain: Toolchain, source: Source) -> Path | BuildFailure:
-        """Return the folder of what was built of a program, now or before.
+    async def build(
+        self, toolchain: Toolchain, source: Source, sandbox: SessionSandbox, limits: Limits
+    ) -> Path | BuildFailure:
+        """Return the folder of what was built of a program, now in a box with `limits` or before.
 
         Raises:
             Unavailable: What was built cannot be stored.
@@ -100,7 +100,14 @@ class Builder:
         async def ended(session: SandboxSession) -> None:
             collected.append(await session.collect(("**",), _BUILT_FILES))
 
-        end, output = await self._run(toolchain, source, words, ended)
+        run = RunSpec(
+            argv=words,
+            limits=msgspec.structs.replace(limits, output_bytes=_MAX_OUTPUT),
+            env=environment(toolchain, source.places),
+            read_only=bound(toolchain, source),
+            chdir=source.work,
+        )
+        end, output = await _outcome(sandbox, SessionSpec(run=run, writable=OUT), ended)
         if end.status is not Status.ok:
             text = output.decode(errors="replace")
             rows = diagnostics(definition.diagnostic, text, source.places.project)
@@ -110,28 +117,6 @@ class Builder:
         except OSError as error:
             raise Unavailable(f"What was built cannot be stored: {error}") from error
         return path
-
-    async def _run(
-        self,
-        toolchain: Toolchain,
-        source: Source,
-        words: tuple[str, ...],
-        ended: Callable[[SandboxSession], Awaitable[None]],
-    ) -> tuple[Exit, bytes]:
-        run = RunSpec(
-            argv=words,
-            limits=BUILD_LIMITS,
-            env=environment(toolchain, source.places),
-            read_only=bound(toolchain, source),
-            chdir=source.work,
-        )
-        output = bytearray()
-        async for event in run_session(self._sandbox, SessionSpec(run=run, writable=OUT), ended):
-            if isinstance(event, Output):
-                output += event.data
-            else:
-                return event, bytes(output)
-        raise Unavailable("The sandbox ended without reporting how.")
 
     def _store(self, path: Path, collected: Collected) -> None:
         self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -167,6 +152,20 @@ class Builder:
                 return
             remove_tree(path)
             total -= size
+
+
+async def _outcome(
+    sandbox: SessionSandbox,
+    spec: SessionSpec,
+    ended: Callable[[SandboxSession], Awaitable[None]],
+) -> tuple[Exit, bytes]:
+    output = bytearray()
+    async for event in run_session(sandbox, spec, ended):
+        if isinstance(event, Output):
+            output += event.data
+        else:
+            return event, bytes(output)
+    raise Unavailable("The sandbox ended without reporting how.")
 
 
 def bound(toolchain: Toolchain, source: Source) -> dict[str, str]:

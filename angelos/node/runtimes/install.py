@@ -83,7 +83,7 @@ async def check(
     if not report.ready:
         return report
     with tempfile.TemporaryDirectory(prefix="angelos-check-") as place:
-        programs = Programs(Builder(sandbox, Path(place)), folder)
+        programs = Programs(Builder(Path(place)), folder)
         task = RunTask(
             task=TaskId("task-check"),
             language=definition.language,  # type: ignore[arg-type]
@@ -94,7 +94,7 @@ async def check(
         inputs.chmod(0o755)
         for name, content in main_file(definition, task).items():
             (inputs / name).write_bytes(content)
-        spec = await programs.spec(programs.locate(task, inputs, None), task)
+        spec = await programs.spec(programs.locate(task, inputs, None), task, sandbox)
         if isinstance(spec, BuildFailure):
             said = spec.output.decode(errors="replace").strip()[-500:]
             return _not_ready(report, f"It does not build: {spec.end.status}. {said}")

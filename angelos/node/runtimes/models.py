@@ -96,4 +96,4 @@ class Diagnostic(msgspec.Struct, frozen=True, kw_only=True):
 BUILD_LIMITS = Limits(
     wall_s=300, cpu_s=600, memory_mb=3072, pids=256, output_bytes=1_000_000, disk_mb=2048
 )
-"""Of a compiler's box, whatever the program itself may use."""
+"""Of a compiler's box when a runtime is installed; a task's compiler has the task's own."""

@@ -1,8 +1,7 @@
 """A program in one of the languages beside Python: found, built and made a run.
 
-async with programs.prepare(task, inputs, checkout) as prepared:
-prepared.spec           # a RunSpec, or
-prepared.failure        # what the compiler said
+program = programs.locate(task, inputs, checkout)
+await programs.spec(program, task, sandbox)     # a RunSpec, or what the compiler said
 """
 
 from __future__ import annotations
@@ -14,6 +13,7 @@ from pathlib import Path
 from angelos.core.errors import InvalidInput, Unavailable
 from angelos.core.messages import RunTask
 from angelos.core.paths import safe_path
+from angelos.core.ports import SessionSandbox
 from angelos.core.runs import RunSpec
 from angelos.core.task_files import INPUTS
 from angelos.node.runtimes.builder import (
@@ -63,14 +63,19 @@ class Programs:
             raise Unavailable(toolchain.reason, hint=toolchain.hint)
         return Program(definition, toolchain, _source(definition, task, inputs, checkout))
 
-    async def spec(self, program: Program, task: RunTask) -> RunSpec | BuildFailure:
-        """Return the run of a program; it is built first where its language is compiled."""
+    async def spec(
+        self, program: Program, task: RunTask, sandbox: SessionSandbox
+    ) -> RunSpec | BuildFailure:
+        """Return the run of a program; where its language is compiled it is built in `sandbox`.
+
+        The compiler has the limits of the task: it runs for whoever has asked for that.
+        """
         toolchain, source = program.toolchain, program.source
         definition, action = toolchain.definition, Action(task.action)
         read_only = bound(toolchain, source)
         compiled = bool(definition.compile) or (definition.checked and action is Action.run)
         if action is not Action.test and (compiled or action is Action.check):
-            built = await self._builder.build(toolchain, source)
+            built = await self._builder.build(toolchain, source, sandbox, task.limits)
             if isinstance(built, BuildFailure):
                 return built
             read_only[BUILT] = str(built)

@@ -53,7 +53,7 @@ async def system(tmp_path: Path) -> AsyncIterator[tuple[Runner, Server, Path]]:
         directory.mkdir(mode=0o700)
         checkouts = Checkouts(directory, None, None)  # type: ignore[arg-type]
         inputs = Inputs(directory, server)
-        programs = Programs(Builder(sandbox, directory), tmp_path)
+        programs = Programs(Builder(directory), tmp_path)
         yield Runner("exec1", sandbox, checkouts, inputs, server, programs), server, directory
 
 

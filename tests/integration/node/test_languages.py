@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from angelos.core.ids import TaskId
-from angelos.core.messages import Limits, RunTask, Status, Tier
+from angelos.core.messages import Limits, RunTask, Status, Tier, limits_for
 from angelos.core.task_files import InputFile
 from angelos.node.checkouts.store import Checkouts
 from angelos.node.commands.output import OutputBuffer
@@ -26,8 +26,6 @@ from angelos.node.sandbox.sandbox import BubblewrapSandbox
 from angelos.testing import MemoryContents, need
 from angelos.wiring.settings import runtimes_folder
 from tests.absent import skip_absent
-
-LIMITS = Limits(wall_s=60, cpu_s=60)
 
 # Each program prints its arguments and its input and ends with exit code 3.
 PROGRAMS = {
@@ -126,7 +124,7 @@ class System:
 
     def __init__(self, sandbox: BubblewrapSandbox, directory: Path) -> None:
         self.contents = MemoryContents()
-        programs = Programs(Builder(sandbox, directory), runtimes_folder())
+        programs = Programs(Builder(directory), runtimes_folder())
         checkouts = Checkouts(directory, None, None)  # type: ignore[arg-type]
         inputs = Inputs(directory, self)
         self.runner = Runner("exec1", sandbox, checkouts, inputs, self, programs)
@@ -141,7 +139,11 @@ class System:
         async def nothing(*_: object) -> None:
             return None
 
-        values: dict = {"task": TaskId("task-1"), "language": language, "limits": LIMITS}
+        values: dict = {
+            "task": TaskId("task-1"),
+            "language": language,
+            "limits": limits_for(language),
+        }
         task = RunTask(**{**values, **fields})
         return await self.runner.run(task, nothing, nothing, OutputBuffer())
 
@@ -177,6 +179,10 @@ async def test_a_program_runs_and_a_wrong_one_says_where(system: System, languag
     assert first["column"] == column, first
     assert first["message"]
     assert result.stderr
+    if language in {"csharp", "go", "rust", "swift"}:  # the compiler has the task's limits
+        limits = Limits(memory_mb=16)
+        result = await system.run(language, code=PROGRAMS[language] + "\n", limits=limits)
+        assert (result.status, result.evidence["stage"]) == (Status.oom, "compile"), result
 
 
 @pytest.mark.timeout(300)

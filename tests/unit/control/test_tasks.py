@@ -154,6 +154,29 @@ async def test_a_full_node_refuses_at_the_door_and_another_takes_it(clock):
         await control.tasks.submit(PERSON, HELLO)
 
 
+async def test_what_waits_in_the_background_has_half_of_a_nodes_places(clock):
+    world = World(clock, max_open_per_node=4)
+    async with world.running() as control:
+        node = await world.node("one")
+        node.program = lambda _: None
+        later = msgspec.structs.replace(HELLO, priority="background")
+        for _ in range(2):
+            await control.tasks.submit(PERSON, later)
+        with pytest.raises(Busy):
+            await control.tasks.submit(PERSON, later)
+        await control.tasks.submit(PERSON, HELLO)
+
+
+@pytest.mark.parametrize("argv", [("sh", "-c", "python"), ("python", "-m", "timeit", "1")])
+async def test_an_agents_command_line_is_one_that_the_guard_can_read(world, argv):
+    async with world.running() as control:
+        (await world.node()).program = lambda _: None
+        with pytest.raises(Forbidden, match=r"run\.agents-keep-the-guard"):
+            await control.tasks.submit(ADA, SubmitTask(argv=argv))
+        await control.tasks.submit(ADA, SubmitTask(argv=("python", "-c", "print(1)")))
+        await control.tasks.submit(PERSON, SubmitTask(argv=argv))
+
+
 async def test_another_node_cannot_speak_for_a_task(world):
     async with world.running() as control:
         node, liar = await world.node("one"), await world.node("two")

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from angelos.core.python_argv import readable
 from angelos.node.runtimes.python import guard
 from angelos.node.runtimes.python.guard import GuardPolicy, check
 from angelos.node.runtimes.python.runtime import INLINE, refused
@@ -101,3 +102,60 @@ async def test_a_cancelled_check_leaves_no_process() -> None:
     job.cancel()
     await asyncio.gather(job, return_exceptions=True)
     assert not {*tree(os.getpid())} - before
+
+
+@pytest.mark.parametrize(
+    ("argv", "stdin"),
+    [
+        (("python", "-c", "import socket"), b""),
+        (("python3", "-u", "-B", "-c", "import socket", "-c"), b""),
+        (("python", "-"), b"import socket"),
+        (("python",), b"import socket"),
+        (("python",), b"# coding: utf-7\nimport +AHM-ocket"),
+        (("python", "main.py"), b""),
+        (("python", "./lib/main.py"), b""),
+        (("python", "/in/main.py"), b""),
+        (("python", "-m", "main"), b""),
+        (("python", "-m", "lib"), b""),
+        (("python", "-"), b"x = 1\n" * INLINE + b"import socket"),
+    ],
+)
+async def test_a_command_line_of_python_is_read_as_code_is(
+    argv: tuple[str, ...], stdin: bytes, tmp_path: Path
+) -> None:
+    (tmp_path / "lib").mkdir()
+    for name in ("main.py", "lib/main.py", "lib/__main__.py"):
+        (tmp_path / name).write_text("import socket")
+    finding = await refused(run("task-1", "", argv=argv, stdin=stdin), inputs=tmp_path)
+    assert finding is not None
+    assert "import of socket" in finding.reason
+    assert await refused(run("task-1", "", argv=argv, stdin=stdin, guard=False)) is None
+
+
+@pytest.mark.parametrize(
+    ("argv", "answer"),
+    [
+        (("python", "-c", "1"), True),
+        (("python", "-m", "pytest", "-q"), True),
+        (("python", "-m", "study.check"), True),
+        (("python", "-m", "study"), True),
+        (("python", "tests/test_x.py"), True),
+        (("python", "/work/tests/test_x.py"), True),
+        (("python", "/in/data.py"), True),
+        (("python", "data.py"), False),
+        (("python", "-m", "timeit", "import socket"), False),
+        (("python", "-m", "code"), False),
+        (("python", "-i", "tests/test_x.py"), False),
+        (("python", "-cimport socket"), False),
+        (("python", "-Ic", "import socket"), False),
+        (("python", "-W", "x", "-c", "1"), False),
+        (("python", "/tmp/../usr/lib/python3.11/timeit.py"), False),
+        (("python", "tests"), False),
+        (("/usr/bin/python3", "-c", "1"), False),
+        (("sh", "-c", "python -c 1"), False),
+        ((), False),
+    ],
+)
+def test_what_can_be_read_of_a_command_line(argv: tuple[str, ...], *, answer: bool) -> None:
+    tree = {"study/check.py", "study/__main__.py", "tests/test_x.py"}
+    assert readable(argv, {"data.py"}, tree) is answer

@@ -74,16 +74,18 @@ class GuardPolicy:
 _DEFAULT = GuardPolicy()
 
 
-def check(code: str, policy: GuardPolicy = _DEFAULT) -> Finding | None:
+def check(code: str | bytes, policy: GuardPolicy = _DEFAULT) -> Finding | None:
     """Return the first line of `code` that is refused, with the reason, or None.
 
     Code that does not parse is allowed: the interpreter's own message explains it better. Code
     that no parser should have to read (null bytes, too long, nested too deeply) is refused.
+    Bytes are read by the encoding that they name, as the interpreter reads a file.
     """
     if len(code) > MAX_BYTES:
         return Finding(0, f"the code has more than {MAX_BYTES} characters")
-    if "\0" in code:
-        return Finding(code[: code.index("\0")].count("\n") + 1, "the code holds a null byte")
+    text = code if isinstance(code, str) else code.decode("latin-1")
+    if "\0" in text:
+        return Finding(text[: text.index("\0")].count("\n") + 1, "the code holds a null byte")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -157,7 +159,8 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU_S, MAX_CPU_S))
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
-    finding = check(sys.stdin.buffer.read().decode("utf-8", "surrogatepass"))
+    code = sys.stdin.buffer.read()
+    finding = check(code if sys.argv[1] == "bytes" else code.decode("utf-8", "surrogatepass"))
     sys.stdout.write(json.dumps(asdict(finding) if finding else None))
 
 

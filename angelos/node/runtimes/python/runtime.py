@@ -17,6 +17,7 @@ import msgspec
 
 from angelos.core.errors import InvalidInput
 from angelos.core.messages import RunTask
+from angelos.core.python_argv import read_argv, sources
 from angelos.core.runs import RunSpec
 from angelos.node.runtimes.python import guard
 from angelos.node.runtimes.python.guard import Finding, check
@@ -26,22 +27,49 @@ INLINE = 16_384
 """Longer code is checked in a process of its own; this much takes some hundredths of a second."""
 
 
-async def refused(task: RunTask) -> Finding | None:
-    """Return why the guard refuses a task's code, or None."""
-    if not (task.guard and task.code):
+async def refused(
+    task: RunTask, checkout: Path | None = None, inputs: Path | None = None
+) -> Finding | None:
+    """Return why the guard refuses a task's program, or None.
+
+    It reads code, and what a plain command line of python runs: code again, standard input, or a
+    file of the task. What the policy has let through in another form runs unread.
+    """
+    if not task.guard:
         return None
-    if len(task.code) <= INLINE:
-        return check(task.code)
-    return await _check_in_child(task.code)
+    source = task.code or await asyncio.to_thread(_source, task, checkout, inputs)
+    if not source:
+        return None
+    if len(source) <= INLINE:
+        return check(source)
+    return await _check_in_child(source)
 
 
-async def _check_in_child(code: str) -> Finding | None:
+def _source(task: RunTask, checkout: Path | None, inputs: Path | None) -> str | bytes:
+    """Return the source of the program that a command line runs; empty if there is none."""
+    program = read_argv(task.argv)
+    if program is None or program.kind == "code":
+        return program.text if program is not None else ""
+    if program.kind == "stdin":
+        return task.stdin
+    for inside, path in sources(program, checkout=checkout is not None):
+        folder = checkout if inside else inputs
+        if folder is not None and (folder / path).is_file():
+            with (folder / path).open("rb") as file:
+                return file.read(guard.MAX_BYTES + 1)
+    return ""
+
+
+async def _check_in_child(code: str | bytes) -> Finding | None:
     """Check long code in a process of its own; refuse code that cannot be checked within limits."""
+    command = (sys.executable, "-I", guard.__file__, type(code).__name__)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-I", guard.__file__, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, cwd="/"
+        *command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, cwd="/"
     )
     try:
-        output, _ = await process.communicate(code.encode("utf-8", "surrogatepass"))
+        output, _ = await process.communicate(
+            code.encode("utf-8", "surrogatepass") if isinstance(code, str) else code
+        )
     finally:
         if process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
