@@ -300,7 +300,8 @@ class TaskCollection:
         Args:
             code: The source of a program; empty where `argv` is given.
             **options: `language`, `action`, `argv`, `stdin`, `repo`, `revision`, `limits`, `guard`,
-                `node`, `inputs`, `outputs`, `label`, `command`; see `TaskOptions`.
+                `node`, `inputs`, `outputs`, `priority`,
+                `label`, `command`; see `TaskOptions`.
 
         Returns:
             A handle; as a context manager it cancels a task that is left before its end.
@@ -337,7 +338,8 @@ class TaskCollection:
             on_restart: Called when the task begins anew because its node died; what
                 `on_output` was given before is void.
             **options: `language`, `action`, `argv`, `stdin`, `repo`, `revision`, `limits`, `guard`,
-                `node`, `inputs`, `outputs`, `label`, `command`; see `TaskOptions`.
+                `node`, `inputs`, `outputs`, `priority`,
+                `label`, `command`; see `TaskOptions`.
 
         Returns:
             Status, exit code, whole output and evidence. A program that fails is a result, not

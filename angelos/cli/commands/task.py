@@ -266,7 +266,7 @@ def run(
     options: TaskOptions = {
         **program.options(file, args, files),
         "stdin": given,
-        "limits": _limits(program.of(file), limited.pop("timeout"), **limited),
+        "limits": _limits(limited.pop("timeout"), program.of(file), **limited),
         "node": node,
         "label": "-c" if code is not None else Path(file or "-").name,
     }
@@ -480,7 +480,7 @@ _OPTION_OF = {
 }  # fmt: skip
 
 
-def _limits(language: str, timeout: float | None, **limited: float | None) -> Limits:
+def _limits(timeout: float | None, language: str = "python", **limited: float | None) -> Limits:
     """Return limits; without `cpu` a program may compute for as long as it may run."""
     import msgspec
 
