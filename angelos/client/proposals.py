@@ -12,7 +12,7 @@ For example:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 
 from angelos.client.events import PATIENCE_S
 from angelos.client.transport import Transport, segments
@@ -90,12 +90,35 @@ class Proposal:
                 return view
             lost_at = None
 
-    async def approve(self, digest: str, comment: str = "") -> api.ProposalView:
+    async def diff(self) -> AsyncIterator[api.ProposalDiff]:
+        """Yield the whole change, as it would become `main`, a page at a time.
+
+        The last page has `shown`, which `approve` needs where the view is `long`.
+
+        Raises:
+            Conflict: It has no candidate: it is not tested yet.
+            NotFound: There is no such proposal.
+        """
+        after = ""
+        while True:
+            page = await self._transport.call(
+                "GET",
+                "/proposals" + segments(self.id, "diff"),
+                api.ProposalDiff,
+                query={"after": after or None},
+            )
+            yield page
+            if not page.next:
+                return
+            after = page.next
+
+    async def approve(self, digest: str, comment: str = "", *, shown: str = "") -> api.ProposalView:
         """Approve exactly the edits that `digest` names.
 
         Args:
             digest: The `digest` of the view that was read.
             comment: A comment on it; kept in the audit log.
+            shown: What the last page of `diff` gave; needed where the view is `long`.
 
         Returns:
             The proposal after it.
@@ -103,9 +126,10 @@ class Proposal:
         Raises:
             Conflict: The proposal has another digest, or is decided already.
             Forbidden: The caller may not approve it; nobody approves their own.
+            NotShown: It is `long`, and `shown` is not what the last page of `diff` gave.
             NotFound: There is no such proposal.
         """
-        return await self._review("approve", digest, comment)
+        return await self._review("approve", digest, comment, shown=shown)
 
     async def pending(self) -> Pending:
         """Return the proposal in hunks, tried against the live text of this moment.
@@ -184,10 +208,15 @@ class Proposal:
         return await self._review("reject", digest, comment, part)
 
     async def _review(
-        self, verdict: str, digest: str, comment: str, part: PartChoice | None = None
+        self,
+        verdict: str,
+        digest: str,
+        comment: str,
+        part: PartChoice | None = None,
+        shown: str = "",
     ) -> api.ProposalView:
         path = "/proposals" + segments(self.id, verdict)
-        body = api.Review(digest=digest, comment=comment)
+        body = api.Review(digest=digest, comment=comment, shown=shown)
         if part is not None:
             body = api.PartReview(digest=digest, comment=comment, part=part)
         return await self._transport.call("POST", path, api.ProposalView, body=body)

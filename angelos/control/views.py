@@ -18,6 +18,7 @@ from angelos.control.state.models import (
     RepoRecord,
     TaskRecord,
 )
+from angelos.control.state.proposals import is_long
 from angelos.control.state.tasks import state_of, waits_for
 from angelos.core.api import NodeView, ProposalView, RestartView, TaskView
 from angelos.core.ids import PrincipalId
@@ -80,6 +81,7 @@ def proposal_view(proposal: ProposalRecord) -> ProposalView:
         revision=proposal.revision,
         needs=proposal.needs - len(proposal.approvals) if waiting else 0,
         approvals=proposal.approvals,
+        long=is_long(proposal.changes),
         part_of=proposal.part_of,
         in_dev=proposal.merged or proposal.state == "promoted",
         at=proposal.at,

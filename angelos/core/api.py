@@ -185,9 +185,25 @@ class ProposalView(View, frozen=True, kw_only=True):
     in_dev: bool = False
     """It was accepted into the live documents, or is part of `main`."""
     approvals: tuple[PrincipalId, ...] = ()
+    long: bool = False
+    """It is approved only by who fetched the whole of it (`GET /proposals/{id}/diff`)."""
     part_of: ProposalId | None = None
     """The proposal of which a person took this part; the author is the same."""
     at: float = 0.0
+
+
+class ProposalDiff(View, frozen=True, kw_only=True):
+    """A page of the whole change of a proposal, exactly as it would become `main`."""
+
+    proposal: ProposalId
+    digest: str
+    changes: tuple[Change, ...]
+    """Whole diffs, or pieces of them: a diff that goes on has `cut`, and the next page begins with
+    the rest of it."""
+    next: str = ""
+    """What to give as `after` for the next page; empty on the last one."""
+    shown: str = ""
+    """On the last page, what an approval shows that the caller was given every page."""
 
 
 class ProposalList(View, frozen=True, kw_only=True):
@@ -232,6 +248,9 @@ class Review(Input, frozen=True, kw_only=True):
 
     digest: str
     comment: Text = ""
+    shown: Annotated[str, msgspec.Meta(max_length=64)] = ""
+    """What the last page of the whole change gave (`ProposalDiff.shown`); needed where a list of
+    proposals shows less than the whole."""
 
 
 class PartReview(Review, frozen=True, kw_only=True):

@@ -103,6 +103,12 @@ class Conflict(AngelError):
     code, status = "conflict", 409
 
 
+class NotShown(AngelError):
+    """What is to be approved was not shown whole to whoever approves it; nothing was counted."""
+
+    code, status = "not-shown", 409
+
+
 class Fenced(AngelError):
     """Another process owns this now; nothing was written."""
 

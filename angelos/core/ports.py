@@ -279,6 +279,10 @@ class Repository(Protocol):
         """Return the paths that differ between two revisions."""
         ...
 
+    async def own_changes(self, repo: str, commit: Revision) -> tuple[Change, ...]:
+        """Return what a commit changed against its first parent, with whole diffs."""
+        ...
+
     async def propose(
         self,
         proposal: ProposalId,

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import threading
 from collections.abc import Callable
@@ -44,6 +45,7 @@ MIN_PAUSE_S = 0.2
 """Between two views that are published."""
 RETRY_S = 2.0
 STATUS_S = 10.0
+BEAT_S = 2.0
 CLOSE_S = 5.0
 
 
@@ -115,6 +117,7 @@ class DashboardFeed:
         """Follow for ever."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._show())
+            group.create_task(self._beat())
             while True:
                 try:
                     await self._follow()
@@ -131,7 +134,8 @@ class DashboardFeed:
             status = await angelos.status()
             tasks = await angelos.tasks.list(limit=MAX_TASKS)
             proposals = await angelos.proposals.list(limit=MAX_PROPOSALS)
-            self._set(loaded(self._state, status, tasks, proposals))
+            waiting = await angelos.proposals.list(state="waiting", limit=MAX_PROPOSALS)
+            self._set(loaded(self._state, status, tasks, [*proposals, *waiting]))
             self._angelos = angelos
             try:
                 async with asyncio.TaskGroup() as group:
@@ -193,11 +197,17 @@ class DashboardFeed:
         return self._angelos
 
     async def _show(self) -> None:
-        while True:
-            self._publish(view(self._state))
+        for beat in itertools.count(1):
+            self._publish(view(self._state) | {"beat": beat})
             await self._changed.wait()
             self._changed.clear()
             await asyncio.sleep(MIN_PAUSE_S)
+
+    async def _beat(self) -> None:
+        """Say now and then that the kernel lives; a page without beats turns grey."""
+        while True:
+            await asyncio.sleep(BEAT_S)
+            self._changed.set()
 
     def _set(self, state: DashboardState) -> None:
         self._state = state

@@ -255,6 +255,8 @@ def _approval(proposal: ProposalView, notice: str, failures: int) -> dict[str, A
         "author": visible(proposal.author),
         "message": visible(proposal.message),
         "reason": visible(proposal.reason),
+        "long": proposal.long,
+        "commit": proposal.commit or "",
         "needs": proposal.needs,
         "approvals": [visible(person) for person in proposal.approvals],
         "notice": visible(notice),
@@ -264,7 +266,7 @@ def _approval(proposal: ProposalView, notice: str, failures: int) -> dict[str, A
             {
                 "path": visible(change.path),
                 "diff": visible(change.diff[:MAX_DIFF]),
-                "cut": len(change.diff) > MAX_DIFF,
+                "cut": change.cut or len(change.diff) > MAX_DIFF,
             }
             for change in proposal.changes[:MAX_CHANGES]
         ],

@@ -40,6 +40,8 @@ class Dashboard(anywidget.AnyWidget):
     approvals = traitlets.List().tag(sync=True)
     recent = traitlets.List().tag(sync=True)
     tasks = traitlets.List().tag(sync=True)
+    beat = traitlets.Int().tag(sync=True)
+    """Counts up while the kernel lives."""
 
     def __init__(
         self, connect: Callable[[], AbstractAsyncContextManager[Angelos]] | None = None

@@ -132,6 +132,43 @@ async def test_the_keyboard_alone_approves_exactly_what_is_shown(page):
     assert await page.get_by_role("alert").filter(has_text="You may not.").count() == 1
 
 
+async def test_what_is_not_shown_whole_cannot_be_approved(page):
+    approve = page.get_by_role("button", name="Approve: first")
+    assert not await approve.is_disabled()
+    (item,) = VIEW["approvals"]
+    part = [{**item["changes"][0], "cut": True}]
+    for more in ({"long": True}, {"hidden": 3}, {"changes": part}):
+        await page.evaluate("items => window.model.set('approvals', items)", [item | more])
+        assert await approve.is_disabled()
+        assert await page.get_by_text("angelos proposal approve --whole prop-1").count() == 1
+    await page.evaluate("items => window.model.set('approvals', items)", [item])
+    assert not await approve.is_disabled()
+
+
+async def test_a_kernel_that_ends_leaves_a_grey_face_that_says_what_to_do(page):
+    await page.evaluate("window.model.set('beat', 1)")
+    assert await page.locator(".ad-root.ad-old").count() == 0
+    await page.get_by_text("Run its cell again").wait_for(timeout=60_000)
+    assert await page.locator(".ad-root.ad-old").count() == 1
+    await page.evaluate("window.model.set('beat', 2)")
+    assert await page.locator(".ad-root.ad-old").count() == 0
+    await page.evaluate(
+        "window.model.set('system', { connected: false, detail: 'Not connected.', repos: [] })"
+    )
+    assert await page.locator(".ad-root.ad-old").count() == 1
+
+
+async def test_no_key_is_a_command_of_lab(page):
+    button = page.get_by_role("button", name="Reject: first")
+    assert await button.evaluate("b => b.closest('[data-lm-suppress-shortcuts]') !== null")
+
+
+async def test_a_narrow_page_fits(page):
+    await page.set_viewport_size({"width": 320, "height": 800})
+    wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert await page.evaluate(wide) <= 0
+
+
 async def test_an_update_keeps_focus_and_what_was_typed(page):
     comment = page.get_by_role("textbox", name="Comment on first")
     await comment.fill("half a tho")

@@ -192,6 +192,7 @@ def test_every_route_names_its_permission(world):
         ("POST", "/repos/{repo}/cherry-pick"): Permission.proposals_create,
         ("GET", "/repos/{repo}/tests"): Permission.proposals_read,
         ("GET", "/proposals/{proposal}/tests"): Permission.proposals_read,
+        ("GET", "/proposals/{proposal}/diff"): Permission.proposals_read,
         ("GET", "/proposals/{proposal}/junit"): Permission.proposals_read,
         ("GET", "/proposals/{proposal}/sarif"): Permission.proposals_read,
         ("POST", "/agents/pause"): Permission.principals_quarantine,

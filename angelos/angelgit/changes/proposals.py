@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from angelos.angelgit.changes import editing, overlay, sides
 from angelos.angelgit.changes.commits import CommitText
 from angelos.angelgit.changes.transactions import DevChange, Transactions
-from angelos.angelgit.documents.edits import is_cut, unified_diff
+from angelos.angelgit.documents.edits import is_cut, unified_diff, whole_diff
 from angelos.angelgit.merge.changes import (
     ChangedFile,
     MergedFiles,
@@ -490,11 +490,17 @@ def _diffs(changed: Sequence[ChangedFile]) -> list[str]:
     return [diff_of(change.to or change.path, change.before, change.after) for change in changed]
 
 
-def diff_of(path: str, before: FileContent | None, after: FileContent | None) -> str:
-    """Return the unified diff of two versions of a file, bounded; "" where one is no text."""
+def diff_of(
+    path: str, before: FileContent | None, after: FileContent | None, *, whole: bool = False
+) -> str:
+    """Return the unified diff of two versions of a file; "" where one is no text.
+
+    It is bounded unless it is to be `whole`.
+    """
     if (before and not before.live) or (after and not after.live):
         return ""
-    return unified_diff(before and before.text, after and after.text, path)
+    differ = whole_diff if whole else unified_diff
+    return differ(before and before.text, after and after.text, path)
 
 
 def _touched(changed: Sequence[ChangedFile]) -> set[str]:

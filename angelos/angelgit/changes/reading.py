@@ -193,6 +193,31 @@ class RevisionQueries:
             for (path, a, b), diff in zip(rows, diffs, strict=True)
         )
 
+    async def own_changes(self, repo: str, commit: Revision) -> tuple[Change, ...]:
+        """Return what a commit changed against its first parent, with whole diffs.
+
+        Args:
+            repo: the repository's name.
+            commit: a commit on any branch, or on none.
+
+        Raises:
+            NotFound: the repository does not have it, or it is the first one.
+        """
+        async with self._stores.begin() as store:
+            new = await store.commit(repo, commit)
+            if not new.parents:
+                raise NotFound(f"{commit} has no parent.")
+            before = (await store.commit(repo, new.parents[0])).tree
+            rows = await store.differences(before, new.tree)
+            size = sum(entry.size for _, *pair in rows for entry in pair if entry)
+            changes = [FileChange(path=path, before=a, after=b) for path, a, b in rows]
+            files = await sides.changed_files(store, changes)
+        diffs = await in_thread(size, _whole_diffs, files)
+        return tuple(
+            Change(path=path, before=a and a.sha256, after=b and b.sha256, diff=diff)
+            for (path, a, b), diff in zip(rows, diffs, strict=True)
+        )
+
     async def history(self, repo: str, branch: Branch, limit: int = 50) -> list[Revision]:
         """Return the first-parent history of a branch, the newest revision first.
 
@@ -206,6 +231,10 @@ class RevisionQueries:
         """
         async with self._stores.begin() as store:
             return await store.history(repo, await store.head(repo, branch), limit)
+
+
+def _whole_diffs(files: Sequence[ChangedFile]) -> list[str]:
+    return [diff_of(f.to or f.path, f.before, f.after, whole=True) for f in files]
 
 
 def _diffs(files: Sequence[ChangedFile]) -> list[str]:

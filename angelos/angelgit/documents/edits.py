@@ -113,10 +113,15 @@ def text_edits(before: str, after: str) -> list[TextEdit]:
 
 def unified_diff(before: str | None, after: str | None, path: str) -> str:
     """Return a unified diff for people to read, cut at `MAX_DIFF_CHARS`; "" if nothing differs."""
+    return bounded_diff(whole_diff(before, after, path))
+
+
+def whole_diff(before: str | None, after: str | None, path: str) -> str:
+    """Return a unified diff however long it is; "" if nothing differs."""
     if before == after:
         return ""
     old, new = (before or "").encode(), (after or "").encode()
-    return bounded_diff(_patch(old, new, context=3, path=path).text or "")
+    return _patch(old, new, context=3, path=path).text or ""
 
 
 def bounded_diff(text: str) -> str:

@@ -121,21 +121,42 @@ def list_proposals(out: Out, *, quiet: bool, **query: Any) -> None:
 @click.argument("proposal", metavar="ID")
 @common
 def show(out: Out, proposal: str) -> None:
-    """Show proposal ID: its changes line by line, and its tests.
+    """Show proposal ID: its changes line by line, however long they are, and its tests.
 
-    A unique prefix of the ID is enough.
+    The last line of a long one is what `approve --shown` takes. A unique prefix of the ID is
+    enough.
     """
 
-    async def look(angelos: Angelos) -> ProposalView:
-        return await (await find_proposal(angelos, proposal)).view()
+    async def look(angelos: Angelos) -> tuple[ProposalView, str]:
+        handle = await find_proposal(angelos, proposal)
+        view = await handle.view()
+        return await _whole(handle, view) if view.long and view.commit else (view, "")
 
-    view = out.ask(look)
+    view, shown = out.ask(look)
     parts = [describe(view), *(change.diff.rstrip("\n") for change in view.changes)]
     for step in view.steps:
         parts.append(f"step {step.name}: {step.status}, {step.seconds:.2f} s")
         if step.status != "ok" and step.output:
             parts.append(step.output.rstrip("\n"))
+    if shown:
+        parts.append(f"shown: {shown}")
     out.show(view, "\n".join(map(printable, "\n".join(parts).splitlines())))
+
+
+async def _whole(handle: Proposal, view: ProposalView) -> tuple[ProposalView, str]:
+    """Return a proposal with its whole change, and what an approval of it needs."""
+    import msgspec
+
+    from angelos.core.repository import Change
+
+    texts: dict[str, Change] = {}
+    shown = ""
+    async for page in handle.diff():
+        for change in page.changes:
+            before = texts[change.path].diff if change.path in texts else ""
+            texts[change.path] = msgspec.structs.replace(change, diff=before + change.diff)
+        shown = page.shown
+    return msgspec.structs.replace(view, changes=tuple(texts.values())), shown
 
 
 _CELLS = click.option("--cell", "cells", multiple=True, metavar="CELL", help="Only this cell.")
@@ -208,17 +229,26 @@ def revert(out: Out, proposal: str, reason: str) -> None:
 @proposal.command()
 @click.argument("proposal", metavar="ID")
 @click.option("--comment", default="", help="A comment on it; kept in the audit log.")
+@click.option("--whole", is_flag=True, help="Show the whole change first, however long it is.")
+@click.option("--shown", default="", metavar="WORD", help="What `show` of a long one ended with.")
 @wait("until it is part of main")
 @common
-def approve(out: Out, proposal: str, comment: str, wait: float) -> None:
+def approve(out: Out, *, proposal: str, comment: str, whole: bool, shown: str, wait: float) -> None:
     """Approve proposal ID, exactly as it is now.
 
-    A unique prefix of the ID is enough.
+    One that is longer than what lists show is approved only by who was shown the whole of it: with
+    --whole, or with the word that `angelos proposal show ID` ends with. A unique prefix of the ID
+    is enough.
     """
 
     async def approve(angelos: Angelos) -> ProposalView:
-        handle = await find_proposal(angelos, proposal)
-        view = await handle.approve((await handle.view()).digest, comment)
+        handle, word = await find_proposal(angelos, proposal), shown
+        view = await handle.view()
+        if whole and view.state == "waiting":
+            read, word = await _whole(handle, view)
+            text = "\n".join(change.diff.rstrip("\n") for change in read.changes)
+            click.echo("\n".join(map(printable, text.splitlines())), err=True)
+        view = await handle.approve(view.digest, comment, shown=word)
         return await _settled(handle, wait) if wait and view.state == "approved" else view
 
     view = out.ask(approve)

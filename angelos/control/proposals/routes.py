@@ -9,6 +9,7 @@ from angelos.control.service import Control
 from angelos.core.api import (
     CaseList,
     PartReview,
+    ProposalDiff,
     ProposalList,
     ProposalState,
     ProposalView,
@@ -28,6 +29,7 @@ def routes(control: Control) -> list[Route]:
     return [
         *_proposing(proposals),
         *_results(proposals),
+        *_whole(proposals),
         *_reverting(proposals),
         *_reviewing(proposals),
     ]
@@ -81,6 +83,25 @@ def _results(proposals: ProposalService) -> list[Route]:
             response=bytes,
             media_type="application/sarif+json",
             summary="What is to be looked at in a proposal, as SARIF 2.1.0",
+        ),
+    ]
+
+
+def _whole(proposals: ProposalService) -> list[Route]:
+    async def diff(call: Call[Nothing]) -> ProposalDiff:
+        proposal = ProposalId(call.params["proposal"])
+        return await proposals.diff(call.principal, proposal, call.query.get("after", ""))
+
+    return [
+        Route(
+            "GET",
+            "/proposals/{proposal}/diff",
+            Permission.proposals_read,
+            diff,
+            response=ProposalDiff,
+            query=("after",),
+            summary="The whole change as it would become main, in pages; approving a long one "
+            "needs what the last page gives",
         ),
     ]
 

@@ -20,6 +20,7 @@ from angelos.control.proposals import repo_config, result_files
 from angelos.control.proposals.limits import room_for
 from angelos.control.proposals.pipeline import Pipeline
 from angelos.control.proposals.risk import POLICY_PATHS, touched
+from angelos.control.proposals.showing import Showing
 from angelos.control.state.case_history import recorded
 from angelos.control.state.hands import same_hands
 from angelos.control.state.models import ProposalRecord
@@ -31,6 +32,7 @@ from angelos.core.api import (
     CaseList,
     CaseView,
     PartReview,
+    ProposalDiff,
     ProposalList,
     ProposalState,
     ProposalView,
@@ -45,6 +47,7 @@ from angelos.core.errors import (
     Forbidden,
     InvalidInput,
     NotFound,
+    NotShown,
     Stale,
 )
 from angelos.core.facts import (
@@ -91,6 +94,7 @@ class ProposalService:
         self._context = context
         self._projection = context.projection
         self._pipeline = pipeline
+        self._showing = Showing(context)
 
     # -- propose -----------------------------------------------------------------------------
 
@@ -348,6 +352,18 @@ class ProposalService:
             )
         return proposal_view(self._record(proposal))
 
+    async def diff(
+        self, principal: Principal, proposal: ProposalId, after: str = ""
+    ) -> ProposalDiff:
+        """Return a page of the whole change that somebody is to approve.
+
+        Raises:
+            Conflict: It has no candidate.
+            InvalidInput: `after` is not what the page before gave.
+            NotFound: There is no such proposal.
+        """
+        return await self._showing.page(principal, self._record(proposal), after)
+
     def list(
         self,
         state: ProposalState | None = None,
@@ -446,6 +462,8 @@ class ProposalService:
 
         Raises:
             Conflict: The digest is not the proposal's, or it does not wait for approval.
+            NotShown: It is longer than what lists show, and `body.shown` is not what the last page
+                of `diff` gave this person.
             Forbidden: For agents, for the author and whoever counts as one with them unless they
                 work alone (`review.solo`), and for people who have approved it already.
         """
@@ -455,6 +473,7 @@ class ProposalService:
                 f"{proposal} does not wait for approval, it is {record.state}: {record.reason}",
                 hint="Nothing was counted.",
             )
+        self._showing.check(principal, record, body.shown)
         # People who joined or left since the tests may have changed how many it takes.
         judgement = await self._pipeline.judgement(record, record.candidate_main, principal.id)
         approved = ProposalApproved(
@@ -504,12 +523,13 @@ class ProposalService:
             if body.part is not None:
                 record = await self._taken(principal, record, body.part, trace)
             proposal = record.id
-            await self._enter(principal, record, trace)
+            review = Review(digest=record.digest, comment=body.comment, shown=body.shown)
+            await self._enter(principal, record, review, trace)
         if self._record(proposal).state == "waiting":
             try:
                 require(principal, Permission.proposals_review)  # a kernel's token has it not
                 return await self.approve(principal, proposal, body, trace)
-            except (Forbidden, Conflict) as error:
+            except (Forbidden, Conflict, NotShown) as error:
                 log.info(
                     "%s accepted %s and does not approve it: %s", principal.id, proposal, error
                 )
@@ -540,9 +560,11 @@ class ProposalService:
         )
         return self._record(proposed.id)
 
-    async def _enter(self, principal: Principal, record: ProposalRecord, trace: str) -> None:
+    async def _enter(
+        self, principal: Principal, record: ProposalRecord, body: Review, trace: str
+    ) -> None:
         """Merge a proposal into `dev` in a person's name; the repository's lock is held."""
-        merged = await self._merged_by(principal, record)
+        merged = await self._merged_by(principal, record, body)
         try:
             dev = await self._context.repository.merge(record.id)
         except Stale as error:
@@ -568,15 +590,17 @@ class ProposalService:
             )
         )
 
-    async def _merged_by(self, principal: Principal, record: ProposalRecord) -> ProposalMerged:
+    async def _merged_by(
+        self, principal: Principal, record: ProposalRecord, body: Review
+    ) -> ProposalMerged:
         """Return the fact of an acceptance, which is an approval where the person may approve."""
         if record.state == "waiting":
             return ProposalMerged()  # they approve what its tests said as well
         try:
             require(principal, Permission.proposals_review)  # a kernel's token has it not
-            review = Review(digest=record.digest)
-            _, solo = await self._reviewed(principal, "approve", record.id, review)
-        except Forbidden as error:
+            self._showing.check(principal, record, body.shown)
+            _, solo = await self._reviewed(principal, "approve", record.id, body)
+        except (Forbidden, NotShown) as error:
             log.info("%s accepts %s and does not approve it: %s", principal.id, record.id, error)
             return ProposalMerged()
         generation = principal.generation

@@ -299,6 +299,11 @@ def without_diffs(record: ProposalRecord) -> ProposalRecord:
     return msgspec.structs.replace(record, changes=changes)
 
 
+def is_long(changes: Sequence[Change]) -> bool:
+    """Return whether lists show less than the whole of these changes."""
+    return any(change.cut or len(change.diff) > KEEP_DIFF for change in changes)
+
+
 def short_diffs(changes: Sequence[Change], keep: int = KEEP_DIFFS) -> tuple[Change, ...]:
     """Return changes with at most `keep` characters of diffs in all, as a fact holds them."""
     short: list[Change] = []

@@ -56,6 +56,7 @@ const setState = (element, word) => {
 
 const SUBPROTOCOL = "angelos.v1.json";
 const TASKS = 20, PROPOSALS = 50, RECENT = 8, CHANGES = 30, OUTPUT = 8_000, DIFF = 20_000;
+const ALIVE_MS = 2_000, PATIENCE_MS = 2_500, GONE_MS = 5_000;
 const REFRESH_MS = 500, FIRST_PAUSE_MS = 500, LAST_PAUSE_MS = 5_000;
 const HIDDEN = /[\p{Cc}\p{Cf}\p{Cn}\p{Co}\p{Cs}\p{Zl}\p{Zp}]/gu;
 
@@ -67,11 +68,12 @@ const apiOf = () => {
   return new URL("angelos/api/", base);
 };
 
-const call = async (base, path, body) => {
+const call = async (base, path, body, patience = 0) => {
   const xsrf = /(?:^|; )_xsrf=([^;]*)/.exec(document.cookie)?.[1] ?? "";
   const headers = { "X-XSRFToken": decodeURIComponent(xsrf) };
   if (body) headers["Content-Type"] = "application/json";
   const options = body ? { method: "POST", headers, body: JSON.stringify(body) } : { headers };
+  if (patience) options.signal = AbortSignal.timeout(patience);
   const answer = await fetch(new URL(path, base), options);
   const content = await answer.json().catch(() => ({}));
   if (answer.ok) return content;
@@ -91,11 +93,12 @@ const newest = (items) => [...items].sort((a, b) => (a.id < b.id ? 1 : -1));
 const approvalOf = (item) => ({
   id: item.id, digest: item.digest, repo: visible(item.repo), base: short(item.base),
   author: visible(item.author), message: visible(item.message), reason: visible(item.reason),
+  long: item.long ?? false, commit: item.commit ?? "",
   needs: item.needs ?? 1, approvals: (item.approvals ?? []).map(visible), notice: "", failures: 0,
   hidden: Math.max((item.changes ?? []).length - CHANGES, 0),
   changes: (item.changes ?? []).slice(0, CHANGES).map((change) => ({
     path: visible(change.path), diff: visible(change.diff.slice(0, DIFF)),
-    cut: change.diff.length > DIFF,
+    cut: Boolean(change.cut) || change.diff.length > DIFF,
   })),
   steps: (item.steps ?? []).map((step) => ({
     name: visible(step.name), status: visible(step.status), seconds: Number(step.seconds.toFixed(2)),
@@ -142,7 +145,9 @@ class PageSource {
     this.handlers = new Map();
     this.values = {};
     this.output = new Map();
+    this.pages = 1;
     this.follow();
+    this.alive = setInterval(() => this.check(), ALIVE_MS);
   }
 
   get(name) { return this.loaded ? this.values[name] : this.model.get(name); }
@@ -157,7 +162,46 @@ class PageSource {
   }
   close() {
     this.closed = true;
+    clearInterval(this.alive);
     this.socket?.close();
+  }
+
+  // A server that hangs closes no socket: it is asked now and then whether it is still there.
+  async check() {
+    if (!this.loaded || this.checking || !this.values.system.connected) return;
+    this.checking = true;
+    try {
+      await call(this.base, "whoami", null, PATIENCE_MS);
+    } catch (error) {
+      if (!this.closed) this.lost(error);
+      this.socket?.close();
+    }
+    this.checking = false;
+  }
+
+  lost(error) {
+    const detail = visible(`Not connected: ${error.message} What is shown is old; trying again.`);
+    this.set({ system: { ...this.values.system, connected: false, detail } });
+  }
+
+  // Every waiting proposal can be reached: a page more each time.
+  async waiting() {
+    const rows = [];
+    let after = "", total = 0;
+    for (let page = 0; page < this.pages; page += 1) {
+      const path = `proposals?state=waiting&limit=${PROPOSALS}${after && `&after=${encodeURIComponent(after)}`}`;
+      const answer = await call(this.base, path);
+      rows.push(...(answer.proposals ?? []));
+      total = answer.total ?? rows.length;
+      after = answer.next ?? "";
+      if (!after) break;
+    }
+    return { rows, total };
+  }
+
+  more() {
+    this.pages += 1;
+    return this.load(["proposals"]);
   }
 
   set(values) {
@@ -173,10 +217,7 @@ class PageSource {
         this.set(this.values);
         await this.events(after, () => { pause = FIRST_PAUSE_MS; });
       } catch (error) {
-        if (this.loaded && !this.closed) {
-          const detail = visible(`Not connected: ${error.message} Trying again.`);
-          this.set({ system: { ...this.values.system, connected: false, detail } });
-        }
+        if (this.loaded && !this.closed) this.lost(error);
       }
       await new Promise((resolve) => { setTimeout(resolve, pause); });
     }
@@ -184,7 +225,10 @@ class PageSource {
 
   async load(names) {
     const paths = { status: "status", tasks: `tasks?limit=${TASKS}`, proposals: `proposals?limit=${PROPOSALS}` };
-    const answers = await Promise.all(names.map((name) => call(this.base, paths[name])));
+    const [inbox, ...answers] = await Promise.all([
+      names.includes("proposals") ? this.waiting() : null,
+      ...names.map((name) => call(this.base, paths[name])),
+    ]);
     let after = "";
     answers.forEach((answer, index) => {
       if (names[index] === "status") {
@@ -198,7 +242,8 @@ class PageSource {
         const proposals = newest(answer.proposals ?? []);
         const waits = (item) => item.state === "waiting";
         this.set({
-          approvals: proposals.filter(waits).map(approvalOf),
+          approvals: newest(inbox.rows).map(approvalOf),
+          waiting: inbox.total,
           recent: proposals.filter((item) => !waits(item)).slice(0, RECENT).map(recentOf),
         });
       }
@@ -350,10 +395,29 @@ const updateStep = (element, step) => {
 
 // A review is given by the person at this page, with the session of the page; the kernel could only
 // give it in the name of whose kernel it is. A page that is not Jupyter's leaves it to the kernel.
-const review = async (model, { word, proposal, digest, comment }) => {
+const review = async (model, { word, proposal, digest, comment, shown }) => {
   const base = apiOf();
-  if (base) await call(base, `proposals/${encodeURIComponent(proposal)}/${word}`, { digest, comment });
+  const body = shown ? { digest, comment, shown } : { digest, comment };
+  if (base) await call(base, `proposals/${encodeURIComponent(proposal)}/${word}`, body);
   else model.send({ word, proposal, digest, comment });
+};
+
+// The whole change as it would become main, page by page. The last page gives the word with which
+// this person, and nobody else, may approve it.
+const wholeOf = async (base, item) => {
+  const texts = new Map();
+  let after = "";
+  for (;;) {
+    const query = after ? `?after=${encodeURIComponent(after)}` : "";
+    const page = await call(base, `proposals/${encodeURIComponent(item.id)}/diff${query}`);
+    if (page.digest !== item.digest) throw new Error("It has changed; look at it again.");
+    for (const { path, diff } of page.changes) texts.set(path, (texts.get(path) ?? "") + diff);
+    if (!page.next) {
+      const changes = [...texts].map(([path, diff]) => ({ path: visible(path), diff: visible(diff), cut: false }));
+      return { digest: item.digest, commit: item.commit, shown: page.shown, changes };
+    }
+    after = page.next;
+  }
 };
 
 const createApproval = (model) => (item) => {
@@ -363,6 +427,7 @@ const createApproval = (model) => (item) => {
   });
   const approve = make("button", { class: "ad-button ad-primary", type: "button" }, "Approve");
   const reject = make("button", { class: "ad-button", type: "button" }, "Reject");
+  const all = make("button", { class: "ad-button", type: "button" }, "Show the whole change");
   const card = make(
     "article",
     { class: "ad-card" },
@@ -376,6 +441,7 @@ const createApproval = (model) => (item) => {
     slot("div", "steps", { class: "ad-steps" }),
     slot("div", "changes"),
     slot("p", "hidden", { class: "ad-muted" }),
+    all,
     make("div", { class: "ad-actions" }, comment, approve, reject),
     slot("p", "notice", { class: "ad-notice", role: "alert" }),
   );
@@ -384,22 +450,40 @@ const createApproval = (model) => (item) => {
     const sent = { word };
     [card.sent, card.failure] = [sent, ""];
     card.show();
-    review(model, { word, proposal: id, digest, comment: comment.value }).catch((error) => {
+    const { shown = "" } = card.whole ?? {};
+    review(model, { word, proposal: id, digest, comment: comment.value, shown }).catch((error) => {
       if (card.sent === sent) [card.sent, card.failure] = [null, error.message];
       card.show();
     });
   };
   card.show = () => {
     say(part(card, "notice"), card.failure || card.item.notice);
-    approve.disabled = reject.disabled = Boolean(card.sent);
+    reject.disabled = Boolean(card.sent);
+    approve.disabled = Boolean(card.sent) || !(card.whole || isWhole(card.item));
+    approve.title = approve.disabled && !card.sent ? "Enabled when the whole change is shown." : "";
+    all.hidden = Boolean(card.whole) || isWhole(card.item) || !apiOf();
     say(approve, card.sent?.word === "approve" ? "Approving…" : "Approve");
     say(reject, card.sent?.word === "reject" ? "Rejecting…" : "Reject");
   };
+  all.addEventListener("click", async () => {
+    all.disabled = true;
+    try {
+      card.whole = await wholeOf(apiOf(), card.item);
+      card.failure = "";
+    } catch (error) {
+      card.failure = error.message;
+    }
+    all.disabled = false;
+    updateApproval(card, card.item);
+    if (card.whole) part(card, "changes").querySelector("summary")?.focus();
+  });
   approve.addEventListener("click", () => send("approve"));
   reject.addEventListener("click", () => send("reject"));
   card.buttons = { approve, reject };
   return card;
 };
+
+const isWhole = (item) => !item.long && !item.hidden && !item.changes.some((change) => change.cut);
 
 const updateApproval = (card, item) => {
   // What was asked is answered when the text of the proposal or its approvals change, or when it
@@ -411,6 +495,9 @@ const updateApproval = (card, item) => {
       before.digest !== item.digest ||
       before.approvals.length !== item.approvals.length);
   if (answered) card.sent = null;
+  if (card.whole && (card.whole.digest !== item.digest || card.whole.commit !== item.commit)) {
+    card.whole = null; // it is another change now
+  }
   card.item = item;
   card.setAttribute("aria-label", `Proposal: ${item.message}`);
   say(part(card, "message"), item.message);
@@ -419,8 +506,13 @@ const updateApproval = (card, item) => {
   const given = item.approvals.length ? ` Approved by ${item.approvals.join(", ")}.` : "";
   say(part(card, "reason"), item.reason + more + given);
   reconcile(part(card, "steps"), item.steps, (step) => step.name, createStep, updateStep);
-  reconcile(part(card, "changes"), item.changes, (c) => c.path, createChange, updateChange);
-  say(part(card, "hidden"), item.hidden ? `${item.hidden} more files are not shown here.` : "");
+  const changes = card.whole?.changes ?? item.changes;
+  reconcile(part(card, "changes"), changes, (c) => c.path, createChange, updateChange);
+  const hidden = card.whole ? 0 : item.hidden;
+  const files = hidden ? `${hidden} more files are not shown here. ` : "";
+  const elsewhere = "Look at all of it and approve it with: angelos proposal approve --whole " + item.id;
+  const aside = card.whole || isWhole(item) || apiOf() ? "" : elsewhere;
+  say(part(card, "hidden"), files + aside);
   for (const [word, button] of Object.entries(card.buttons)) {
     button.setAttribute("aria-label", `${word === "approve" ? "Approve" : "Reject"}: ${item.message}`);
   }
@@ -489,17 +581,24 @@ export default {
     const announce = make("p", { class: "ad-unseen", role: "status", "aria-live": "polite" });
     const nodes = section("Nodes");
     const approvals = section("Waiting for approval");
+    const more = make("button", { class: "ad-button", type: "button", hidden: "" });
+    more.addEventListener("click", () => model.more());
+    approvals.root.append(more);
     const recent = section("Changes");
     const tasks = section("Tasks");
     nodes.body.setAttribute("role", "list");
     recent.body.setAttribute("role", "list");
     const root = make(
       "div",
-      { class: "ad-root", role: "region", "aria-label": "AngelOS dashboard" },
+      {
+        class: "ad-root", role: "region", "aria-label": "AngelOS dashboard",
+        "data-lm-suppress-shortcuts": "true", // no key pressed here is a command of Lab's
+      },
       make("header", { class: "ad-head" }, make("h2", {}, "AngelOS"), light, connection, repos),
       banner, announce, approvals.root, nodes.root, recent.root, tasks.root,
     );
 
+    let beat;
     const showSystem = () => {
       const system = model.get("system");
       light.className = `ad-light ad-${system.connected ? "good" : "bad"}`;
@@ -507,6 +606,18 @@ export default {
       say(repos, (system.repos ?? []).map((repo) => `${repo.name} main ${repo.main}`).join("  "));
       say(banner, system.banner);
       banner.hidden = !system.banner;
+      root.classList.toggle("ad-old", !system.connected);
+    };
+    // Without a page of its own it lives by its kernel, which sends a beat.
+    const hear = () => {
+      clearTimeout(beat);
+      if (base || !model.get("beat")) return;
+      beat = setTimeout(() => {
+        light.className = "ad-light ad-bad";
+        root.classList.add("ad-old");
+        say(connection, "The kernel of this dashboard does not answer. Run its cell again.");
+      }, GONE_MS);
+      showSystem();
     };
     const showNodes = () => {
       const items = model.get("nodes");
@@ -517,6 +628,10 @@ export default {
     const showApprovals = () => {
       const items = model.get("approvals");
       fill(approvals, items, "Nothing waits for you.");
+      const total = Math.max(model.get("waiting") ?? 0, items.length);
+      if (total) say(approvals.count, total);
+      more.hidden = total <= items.length || !base;
+      say(more, `Show more (${total - items.length} more wait)`);
       reconcile(approvals.body, items, (item) => item.id, createApproval(model), updateApproval);
       if (items.length > waiting) say(announce, `${items.length} changes wait for approval.`);
       waiting = items.length;
@@ -534,7 +649,7 @@ export default {
 
     const watched = {
       system: showSystem, nodes: showNodes, approvals: showApprovals, recent: showRecent,
-      tasks: showTasks,
+      tasks: showTasks, waiting: showApprovals, beat: hear,
     };
     for (const [name, show] of Object.entries(watched)) {
       show();
@@ -543,6 +658,7 @@ export default {
     el.append(root);
     return () => {
       for (const [name, show] of Object.entries(watched)) model.off(`change:${name}`, show);
+      clearTimeout(beat);
       if (base) model.close();
     };
   },

@@ -81,6 +81,20 @@ async def test_a_batch_of_which_one_was_withdrawn_does_not_land(git, base, put):
     await git.advance("study", again.revision, base)
 
 
+async def test_own_changes_are_whole_however_long_they_are(git, base, put):
+    text = "".join(f"{n} {'x' * 50}\n" for n in range(20_000))
+    long = await put(base, "long.txt", text)
+    other = await put(base, "new.txt", "new\n", BOB)
+    candidate = await git.candidate(long, other)
+    assert candidate.members[0].changes[0].cut
+    (change,) = await git.own_changes("study", candidate.members[0].commit)
+    assert not change.cut
+    assert change.diff.count("\n+") >= 20_000
+    assert change.diff.endswith(f"+19999 {'x' * 50}\n")
+    (change,) = await git.own_changes("study", candidate.members[1].commit)
+    assert (change.path, change.diff.splitlines()[-1]) == ("new.txt", "+new")
+
+
 async def test_outputs_of_a_clean_rerun_are_in_the_candidate_and_then_in_dev(git, base, put):
     cell = {"cell_type": "code", "id": "one", "metadata": {}, "source": "1 + 1",
             "execution_count": 7, "outputs": []}  # fmt: skip

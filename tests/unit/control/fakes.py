@@ -261,6 +261,10 @@ class FakeRepository:
         self.members[last] = [m.proposal for m in members]
         return self.candidates[asked]
 
+    async def own_changes(self, repo: str, commit: Revision) -> tuple[Change, ...]:
+        self.calls.append(f"own_changes {commit}")
+        return self._changes(self.files[repo][self.parents[commit]], self.files[repo][commit])
+
     async def advance(self, repo: str, revision: Revision, expected: Revision) -> None:
         self.calls.append(f"advance {revision}")
         if self.heads[repo, "main"] != expected:
