@@ -96,7 +96,7 @@ async def test_a_review_is_bound_to_a_digest(world, angelos, verdict):
     proposal = angelos.proposals["prop-1"]
     review = proposal.approve if verdict == "approve" else proposal.reject
     assert (await review("d" * 64, "good")).state == "approved"
-    assert world.body() == {"digest": "d" * 64, "comment": "good"}
+    assert world.body() == {"digest": "d" * 64, "comment": "good", "shown": ""}
 
 
 async def test_proposals_are_listed_by_state_and_repository(world, angelos):
@@ -115,5 +115,6 @@ async def test_a_part_is_named_by_its_hunks(world, angelos):
         assert world.body() == {
             "digest": "d" * 64,
             "comment": "",
+            "shown": "",
             "part": {"paths": [], "cells": [["a.ipynb", "one"]], "hunks": ["f" * 16]},
         }
