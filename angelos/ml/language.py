@@ -71,11 +71,11 @@ def to_decoder(model: TrainedModel) -> GPTDecoder:
     return decoder.eval()
 
 
-def character_losses(decoder: GPTDecoder, texts: Sequence[str]) -> list[float]:
-    """Return the mean loss of each text, in nats a character.
+def character_losses(decoder: GPTDecoder, texts: Sequence[str]) -> list[list[float]]:
+    """Return the loss of each character of each text, in nats.
 
     Each text is read from a line end, in windows that overlap by half a block, so every character
-    past the first half block is predicted from at least half a block. An empty text has loss 0.
+    past the first block is predicted from at least half a block.
     """
     import torch
     from torch.nn import functional
@@ -86,21 +86,25 @@ def character_losses(decoder: GPTDecoder, texts: Sequence[str]) -> list[float]:
     rows: list[tuple[int, list[int], int]] = []  # (text, ids, how many of them were counted before)
     for number, text in enumerate(texts):
         ids = tokenizer.encode("\n" + text)
-        for start in range(0, max(1, len(ids) - 1), block // 2):
-            old = block // 2 if start else 0
+        for start in range(0, max(1, len(ids) - 1), max(1, block // 2)):
+            old = block - block // 2 if start else 0
             if len(ids) - 1 - start > old:
                 rows.append((number, ids[start : start + block + 1], old))
-    sums, counts = [0.0] * len(texts), [0] * len(texts)
+    losses: list[list[float]] = [[] for _ in texts]
     with torch.inference_mode():
         for first in range(0, len(rows), _BATCH):
             batch = rows[first : first + _BATCH]
             width = max(len(ids) for _, ids, _ in batch)
             padded = torch.tensor([ids + [0] * (width - len(ids)) for _, ids, _ in batch])
             logits = decoder(padded[:, :-1])
-            losses = functional.cross_entropy(
+            values = functional.cross_entropy(
                 logits.flatten(0, 1), padded[:, 1:].flatten(), reduction="none"
             ).view(len(batch), -1)
-            for (number, ids, old), row in zip(batch, losses, strict=True):
-                sums[number] += float(row[old : len(ids) - 1].sum())
-                counts[number] += len(ids) - 1 - old
-    return [total / count if count else 0.0 for total, count in zip(sums, counts, strict=True)]
+            for (number, ids, old), row in zip(batch, values.tolist(), strict=True):
+                losses[number] += row[old : len(ids) - 1]
+    return losses
+
+
+def mean_losses(decoder: GPTDecoder, texts: Sequence[str]) -> list[float]:
+    """Return the mean loss of each text, in nats a character; an empty text has 0."""
+    return [sum(row) / len(row) if row else 0.0 for row in character_losses(decoder, texts)]

@@ -10,6 +10,7 @@ import math
 import zlib
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from angelos.core.errors import InvalidInput
@@ -23,13 +24,15 @@ if TYPE_CHECKING:
 
 MAX_CHARACTERS = 20_000
 """Of a text; what follows is not read."""
+WINDOW = 40
+"""Characters: about one line. Chosen on patches other than those of the benchmark."""
 
 
 class PatchSentinel:
     """Says how unlike approved history a patch is."""
 
     name = "sentinel"
-    describes = "Says how unlike approved history a patch is: loss a character, one weak signal."
+    describes = "Says how unlike approved history a patch is: one weak signal."
     limits = (
         "It reads the added lines as characters; it knows nothing of what code does.",
         f"It reads the first {MAX_CHARACTERS:,} characters.",
@@ -89,8 +92,21 @@ class PatchSentinel:
 
 
 def score_texts(decoder: GPTDecoder, texts: Sequence[str]) -> list[float]:
-    """Return how unlike its history each text is: the mean loss, in nats a character."""
-    return character_losses(decoder, [text[:MAX_CHARACTERS] for text in texts])
+    """Return how unlike its history each text is: the loss, in nats, of its worst window.
+
+    A mean over the whole text would hide one bad line in a long patch.
+    """
+    losses = character_losses(decoder, [text[:MAX_CHARACTERS] for text in texts])
+    return [_worst(row) for row in losses]
+
+
+def _worst(losses: Sequence[float]) -> float:
+    """Return the greatest mean of `WINDOW` in a row; of fewer, their mean."""
+    if not losses:
+        return 0.0
+    sums = [0.0, *accumulate(losses)]
+    width = min(WINDOW, len(losses))
+    return max(b - a for a, b in zip(sums, sums[width:], strict=False)) / width
 
 
 def entropy(text: str) -> float:

@@ -52,7 +52,9 @@ def test_the_loss_of_a_text_is_that_of_each_character_counted_once(model: Traine
         logits = decoder(ids[None, start:at])[0, -1].detach()
         losses.append(float(functional.cross_entropy(logits, ids[at])))
 
-    assert character_losses(decoder, [text]) == pytest.approx([sum(losses) / len(losses)], abs=1e-4)
+    assert character_losses(decoder, [text]) == [pytest.approx(losses, abs=1e-4)]
+    worst = max(sum(losses[i : i + 40]) / 40 for i in range(len(losses) - 39))
+    assert score_texts(decoder, [text])[0] == pytest.approx(worst, abs=1e-4)
 
 
 def test_a_texts_loss_does_not_depend_on_its_neighbours(model: TrainedModel):
