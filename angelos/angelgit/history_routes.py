@@ -20,6 +20,7 @@ from angelos.core.history import (
     DiffPage,
     HistoryPage,
     MoveBranch,
+    VerifyPage,
 )
 from angelos.core.ids import Revision, is_revision
 from angelos.core.permissions import Permission
@@ -77,6 +78,15 @@ def _reading(api: _HistoryApi) -> list[Route]:
             response=BranchPage,
             query=("after", "limit"),
             summary="All branches, by name",
+        ),
+        Route(
+            "GET",
+            "/repos/{repo}/verify",
+            read,
+            api.verify,
+            response=VerifyPage,
+            query=("after",),
+            summary="Read a page of the repository back, and say what is damaged",
         ),
     ]
 
@@ -182,6 +192,9 @@ class _HistoryApi:
         after = call.query.get("after", "")
         page = await self._git.list_branches(call.params["repo"], after, limit)
         return BranchPage(branches=tuple(page), next=page[-1].name if len(page) == limit else "")
+
+    async def verify(self, call: Call[Nothing]) -> VerifyPage:
+        return await self._git.verify(call.params["repo"], call.query.get("after", ""))
 
     async def create_branch(self, call: Call[CreateBranch]) -> BranchHead:
         repo, body = call.params["repo"], call.body

@@ -232,6 +232,10 @@ select b.sha256 from angelgit_blob b where b.size = (
 select revision, body, signature from angelgit_commit where revision > %(after)s
 order by revision limit %(limit)s
 
+-- name: repo_commits
+select revision, body, signature from angelgit_commit
+where repo = %(repo)s and revision > %(after)s order by revision limit %(limit)s
+
 -- name: git_commit
 select git, body from angelgit_git_commit where repo = %(repo)s and revision = %(revision)s
 

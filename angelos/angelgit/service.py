@@ -45,11 +45,13 @@ from angelos.angelgit.storage.live import LiveReplicas
 from angelos.angelgit.storage.log import DocumentLog
 from angelos.angelgit.storage.models import AdvanceCause, DocumentRow, check_name
 from angelos.angelgit.storage.store import Store
+from angelos.angelgit.storage.verifying import verify_page
 from angelos.angelgit.worktree.activity import DocumentActivity
 from angelos.angelgit.worktree.files import WorkingFiles
 from angelos.angelgit.worktree.writer import WorktreeWriter
 from angelos.core.branches import BranchName
 from angelos.core.errors import InvalidInput
+from angelos.core.history import VerifyPage
 from angelos.core.ids import DocumentId, PrincipalId, ProposalId, Revision
 from angelos.core.pending import MAX_BATCH, Part, Pending
 from angelos.core.ports import Clock, Journal, LiveDocuments
@@ -717,6 +719,19 @@ class AngelGit(HistoryQueries):
             TooLarge: it changes too much.
         """
         return await self._run_to_end(self._pushed.draft(repo, commit))
+
+    async def verify(self, repo: str, after: str = "") -> VerifyPage:
+        """Read a page of a repository back from the store, and say what is damaged.
+
+        Args:
+            repo: the repository's name.
+            after: `next` of the page before; empty: from the beginning.
+
+        Raises:
+            InvalidInput: `after` is of no page.
+            NotFound: there is no such repository.
+        """
+        return await verify_page(self._stores, self.git.public_key, repo, after)
 
     async def _moved(self, work: Coroutine[object, None, T]) -> T:
         """Run a move of a branch to its end, and publish its fact."""

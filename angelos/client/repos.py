@@ -35,6 +35,7 @@ from angelos.core.history import (
     HistoryPage,
     MoveBranch,
     PickRevision,
+    VerifyPage,
 )
 from angelos.core.ids import Revision
 from angelos.core.pending import Pending
@@ -181,6 +182,27 @@ class Repo:
                     page, groups=tuple(groups), commits=tuple(commits.values())
                 )
             query |= {"after": page.next, "revision": page.revision}
+
+    async def verify(self) -> AsyncIterator[VerifyPage]:
+        """Read the whole repository back from the store; yield what was read, page by page.
+
+        Each page names the damage that was met: what is missing, or is not what its hash names.
+
+        Raises:
+            NotFound: There is no such repository.
+        """
+        after = ""
+        while True:
+            page = await self._transport.call(
+                "GET",
+                self._path("verify"),
+                VerifyPage,
+                query={"after": after},
+                patience_s=_BUNDLE_S,
+            )
+            yield page
+            if not (after := page.next):
+                return
 
     # -- branches ----------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ what was imported with its history.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Annotated
 
 import msgspec
@@ -173,3 +174,36 @@ class CommitMade(Message, frozen=True, kw_only=True):
     branch: str
     revision: Revision
     author: PrincipalId
+
+
+class DamageKind(StrEnum):
+    """What of a repository is not what it should be."""
+
+    commit = "commit"
+    tree = "tree"
+    content = "content"
+    blob = "blob"
+    document = "document"
+
+
+class Damage(Message, frozen=True, kw_only=True):
+    """Something stored that is missing, or that is not what its hash names."""
+
+    kind: DamageKind
+    hash: str
+    """Under which it is stored; of a document its id."""
+    revision: str = ""
+    """One that has it; of a live document none."""
+    path: str = ""
+    """Where it is in that revision."""
+    detail: str
+
+
+class VerifyPage(Message, frozen=True, kw_only=True):
+    """What was read back of a repository, and what of it is damaged."""
+
+    commits: int = 0
+    contents: int = 0
+    documents: int = 0
+    damage: tuple[Damage, ...] = ()
+    next: str = ""

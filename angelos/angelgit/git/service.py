@@ -27,7 +27,7 @@ from angelos.angelgit.storage.git_table import LastPush
 from angelos.angelgit.storage.store import Store, Stores
 from angelos.core.errors import TooLarge
 from angelos.core.ids import PrincipalId, Revision
-from angelos.core.signing import SigningKey
+from angelos.core.signing import SigningKey, VerifyKey
 
 MAX_BUNDLE_BYTES = 256_000_000
 _BRANCH_PAGE = 500
@@ -71,6 +71,11 @@ class GitSide:
     def allowed_signers(self) -> str:
         """The file by which git accepts our signatures."""
         return allowed_signers(self._key)
+
+    @property
+    def public_key(self) -> VerifyKey:
+        """The key of the signatures of commits."""
+        return self._key.public
 
     def lock(self, repo: str) -> asyncio.Lock:
         """Return the lock under which a cache is written and read."""

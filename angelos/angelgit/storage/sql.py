@@ -16,6 +16,11 @@ class NamedQueries:
     def __init__(self, conn: Connection) -> None:
         self._conn = conn
 
+    @property
+    def connection(self) -> Connection:
+        """Where they run."""
+        return self._conn
+
     async def run(self, name: str, **params: object) -> None:
         """Run a query that returns no rows."""
         await self._conn.execute(QUERIES[name], params)

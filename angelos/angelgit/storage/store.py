@@ -82,6 +82,10 @@ class Store:
         self.objects = Objects(self._sql, cache or ObjectCache())
         self.git = GitTable(self._sql)
 
+    def with_cache(self, cache: ObjectCache) -> Store:
+        """Return the same transaction with another memory of objects."""
+        return Store(self._sql.connection, cache)
+
     # -- contents ----------------------------------------------------------------------------
 
     async def add_contents(
@@ -245,6 +249,19 @@ class Store:
         """Return a commit; raise `NotFound`."""
         return decode_commit((await self.signed(repo, revision)).body)
 
+    async def commits_after(
+        self, repo: str, after: str, limit: int
+    ) -> list[tuple[Revision, SignedCommitObject]]:
+        """Return commits in the order of their hashes, unchecked.
+
+        Args:
+            repo: the repository's name.
+            after: the hash behind which they begin; empty for all.
+            limit: at most so many.
+        """
+        rows = await self._sql.all("repo_commits", repo=repo, after=_key(after), limit=limit)
+        return [(Revision(r[0].hex()), SignedCommitObject(body=r[1], signature=r[2])) for r in rows]
+
     async def history(self, repo: str, revision: Revision, limit: int) -> list[Revision]:
         """Return the first-parent history from `revision` back, newest first."""
         rows = await self._sql.all("history", repo=repo, revision=_key(revision), limit=limit)
@@ -384,8 +401,7 @@ class Store:
     async def snapshots(self, documents: Collection[str]) -> dict[str, Snapshot]:
         """Return the snapshots of documents, of those that are stored."""
         rows = await self._sql.all("states", documents=list(documents))
-        decompress = zstandard.ZstdDecompressor().decompress
-        return {row[0]: Snapshot(decompress(row[3]), row[1], row[2].hex()) for row in rows}
+        return {row[0]: Snapshot(_state(row[0], row[3]), row[1], row[2].hex()) for row in rows}
 
     async def add_writers(self, rows: Iterable[tuple[str, int, PrincipalId]]) -> None:
         """Store (document, client, writer); an id that has an owner keeps it."""
@@ -554,6 +570,13 @@ def _key(revision: str) -> bytes:
         return bytes.fromhex(revision)
     except ValueError:
         return b""
+
+
+def _state(document: str, compressed: bytes) -> bytes:
+    try:
+        return zstandard.ZstdDecompressor().decompress(compressed)
+    except zstandard.ZstdError as error:
+        raise Tampered(f"The stored snapshot of document {document} cannot be read.") from error
 
 
 def _snapshot_params(snapshot: Snapshot) -> dict[str, object]:
