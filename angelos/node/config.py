@@ -17,7 +17,9 @@ class SandboxConfig(msgspec.Struct, frozen=True, kw_only=True):
     allow_unsandboxed: bool = False
     """Run trusted code where no box can be made; every result then says tier `landlock|none`."""
     ready_boxes: int = 2
-    """Boxes started ahead for plain Python code; each holds about 12 MB."""
+    """Boxes that at least wait for plain Python code; each holds about 12 MB. 0: none ever."""
+    ready_mb: int = 192
+    """What boxes that wait may hold: there are more of them while many programs come."""
     boxes: int = 256
     """Boxes that may be open at once, those started ahead left out; one more is `Busy`."""
     use_cgroups: bool = True

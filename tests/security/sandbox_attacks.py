@@ -52,6 +52,24 @@ def hidden(name: str, code: str, says: str) -> Attack:
 
 SOCKET = "import socket\nsocket.socket({}, {})\n"
 
+PRIVILEGED = (
+    (155, "pivot_root"),
+    (167, "swapon"),
+    (169, "reboot"),
+    (175, "init_module"),
+    (246, "kexec_load"),
+    (304, "open_by_handle_at"),
+    (308, "setns"),
+    (163, "acct"),
+    (164, "settimeofday"),
+    (248, "add_key"),
+    (310, "process_vm_readv"),
+    (161, "chroot"),
+    (172, "iopl"),
+    (300, "fanotify_init"),
+    (179, "quotactl"),
+)
+
 ATTACKS = (
     hidden("shadow", "open('/etc/shadow')", "FileNotFoundError"),
     hidden("home", "import os; os.listdir('/home')", "FileNotFoundError"),
@@ -61,6 +79,21 @@ ATTACKS = (
     hidden("write usr", "open('/usr/evil', 'w')", "Error"),
     hidden("write root", "open('/evil', 'w')", "Error"),
     hidden("write dev", "open('/dev/evil', 'w')", "Error"),
+    hidden("memory of the kernel", "open('/proc/kcore', 'rb').read(1)", "Error"),
+    hidden("log of the kernel", "open('/proc/kmsg').read(1)", "Error"),
+    hidden("memory of the machine", "open('/dev/mem', 'rb')", "FileNotFoundError"),
+    hidden("disks", "import glob\nopen((glob.glob('/dev/[sv]d*') or ['/dev/sda'])[0])", "Error"),
+    hidden("the machine's identity", "open('/etc/machine-id')", "FileNotFoundError"),
+    hidden("control groups", "import os; os.listdir('/sys/fs/cgroup')", "FileNotFoundError"),
+    hidden("sockets of the machine", "import socket\n"
+           "socket.socket(socket.AF_UNIX).connect('/run/docker.sock')", "FileNotFoundError"),
+    hidden("magic keys", "open('/proc/sysrq-trigger', 'w').write('b')", "Error"),
+    hidden("is killed last", "open('/proc/self/oom_score_adj', 'w').write('-999')", "Error"),
+    hidden("the interpreter", "import sys; open(sys.executable, 'ab')", "Error"),
+    hidden("the shim", "open('/run/angelos/shim.py', 'a')", "Error"),
+    hidden("a link to what is hidden", "import os\nos.symlink('/etc/shadow', '/tmp/s')\n"
+           "open('/tmp/s')", "FileNotFoundError"),
+    hidden("up and out", "open('/tmp/../../../../etc/shadow')", "FileNotFoundError"),
     Attack("prints that it was refused",
            "import sys\nsys.exit(\"PermissionError: [Errno 13] Permission denied: '/etc/shadow'\")",
            "error", {"source": "exit"}, exit_code=1),
@@ -224,4 +257,8 @@ ATTACKS = (
            refused("ioctl", "TIOCSTI"), "tiocsti -1 EPERM"),
     Attack("terminal injection, disguised", syscall(16, 0, 0x1_0000_5412, 0, call="tiocsti"),
            "denied", refused("ioctl", "TIOCSTI"), "tiocsti -1 EPERM"),
+    reported("counters of the processor", syscall(298, 0, 0, 0, call="perf"),
+             refused("perf_event_open", "", "exit"), "perf -1 EPERM"),
+    *(Attack(f"calls {call}", syscall(number, 0, 0, 0, call=call), "denied", refused(call))
+      for number, call in PRIVILEGED),
 )  # fmt: skip

@@ -27,7 +27,7 @@ from angelos.node.kernels.folder import check_mounted, identities
 from angelos.node.kernels.models import KernelExit, KernelLimits, KernelOrder
 from angelos.node.kernels.sockets import clear, take_all
 from angelos.node.sandbox import seccomp
-from angelos.node.sandbox.box import Box, BoxInput, ExecRequest, LandlockRules
+from angelos.node.sandbox.box import Box, BoxInput, BoxRules, ExecRequest, LandlockRules
 from angelos.node.sandbox.launch import NOBODY, Launcher
 from angelos.node.sandbox.layout import (
     BASE_ENV,
@@ -87,7 +87,8 @@ class KernelHost(BubblewrapSandbox):
             if not box.scratch:
                 check_mounted(box.task, expected)
             paths = visible((*self._binds, *own))
-            await box.begin(self._kernel_request(order, box, paths), limits, BoxInput())
+            await box.seal(self._kernel_rules(order, box, paths), limits)
+            await box.begin(self._kernel_request(order, box), limits, BoxInput())
         except BaseException:
             await self._discard(box)
             raise
@@ -101,27 +102,31 @@ class KernelHost(BubblewrapSandbox):
         """Close a box and free what it had."""
         await self._discard(box)
 
-    def _kernel_request(self, order: KernelOrder, box: Box, paths: tuple[str, ...]) -> ExecRequest:
-        apart, counted = not box.scratch, self._groups is not None
+    def _kernel_request(self, order: KernelOrder, box: Box) -> ExecRequest:
         home = box.scratch or TMP
         env = {name: home if value == TMP else value for name, value in BASE_ENV.items()}
-        notify, refuse = _filters(apart=apart, counted=counted)
-        base = b"" if apart else seccomp.base_filter(platform.machine(), counted=counted)
-        rlimits = self._rlimits(order.limits, unsandboxed=not apart)
+        rlimits = self._rlimits(order.limits, unsandboxed=bool(box.scratch))
         rlimits["RLIMIT_NOFILE"] = _OPEN_FILES
         for name in ("RLIMIT_CPU", "RLIMIT_FSIZE"):
             rlimits.pop(name, None)
-        rules = self._kernel_paths(order, home, paths, apart=apart)
         return ExecRequest(
             argv=order.argv,
             code=None,
             env={**env, "IPYTHONDIR": f"{home}/.ipython", **order.env},
             chdir=order.chdir or str(order.folder or home),
             rlimits=rlimits,
+        )
+
+    def _kernel_rules(self, order: KernelOrder, box: Box, paths: tuple[str, ...]) -> BoxRules:
+        apart, counted = not box.scratch, self._groups is not None
+        notify, refuse = _filters(apart=apart, counted=counted)
+        base = b"" if apart else seccomp.base_filter(platform.machine(), counted=counted)
+        rules = self._kernel_paths(order, box.scratch or TMP, paths, apart=apart)
+        return BoxRules(
             landlock=rules if self._landlock else None,
-            notify_filter=notify.hex(),
-            refuse_filter=refuse.hex(),
-            base_filter=base.hex(),
+            notify_filter=notify,
+            refuse_filter=refuse,
+            base_filter=base,
             unsandboxed=not apart,
         )
 
@@ -133,7 +138,10 @@ class KernelHost(BubblewrapSandbox):
         sockets = SOCKETS if apart else str(order.sockets)
         if apart:
             # Python looks for modules by listing folders, and here is nothing but what is bound.
-            names, read = ("/",), tuple(path for path in paths if path not in {*write, sockets})
+            names, read = (
+                ("/",),
+                tuple(path for path in paths if path not in {*write, sockets}),
+            )
         else:  # nothing is bound: the host's own paths
             names = tuple({str(path.parent) for path in order.read_only})
             bound = (bind.source for bind in self._binds)
@@ -211,7 +219,9 @@ class RunningKernel:
             status, evidence = judge(ending, self._limits)
             code = ending.exit_code if ending.exit_code is not None else -signal.SIGKILL
             self.ended = KernelExit(
-                code=code, status=status, words=words_for(status, code, self._limits, evidence)
+                code=code,
+                status=status,
+                words=words_for(status, code, self._limits, evidence),
             )
         finally:
             self._linking.cancel()

@@ -12,6 +12,7 @@ import array
 import asyncio
 import contextlib
 import fcntl
+import marshal
 import os
 import platform
 import signal
@@ -21,6 +22,7 @@ import struct
 import termios
 import time
 from collections.abc import AsyncIterator
+from enum import StrEnum
 
 import msgspec
 
@@ -41,7 +43,7 @@ from angelos.node.sandbox.proc import (
     stop_descendants,
 )
 from angelos.node.sandbox.seccomp_notify import SeccompListener
-from angelos.node.sandbox.shim import START, Reply
+from angelos.node.sandbox.shim import FAILED, READY, SEALED, UNREPORTED
 from angelos.node.sandbox.streams import InputWriter, OutputReader, ReportReader
 from angelos.node.sandbox.verdict import MAX_PROBES, MAX_REFUSALS, must_stop
 
@@ -51,6 +53,7 @@ _TICK_RATIO = 9
 """A tick is followed by nine times its own duration: one box takes a tenth of the node at most."""
 _MESSAGE = 4096
 _MAX_FDS = 8
+_HEAD = 8
 _CREDENTIALS = struct.Struct("3i")
 _TIOCSIG = 0x40045436
 """Send a signal to the foreground of a terminal, from its master side (ioctl_tty(2))."""
@@ -69,28 +72,31 @@ class LandlockRules(msgspec.Struct, frozen=True, kw_only=True):
     """TCP is left to the network namespace."""
 
 
-class ExecRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """What `shim.py` has to run, and the restrictions that it installs before."""
+class BoxRules(msgspec.Struct, frozen=True, kw_only=True):
+    """The restrictions that `shim.py` installs before it waits for what it has to run."""
 
-    argv: tuple[str, ...]
-    code: str | None
-    env: dict[str, str]
-    chdir: str
-    rlimits: dict[str, int]
     landlock: LandlockRules | None
-    notify_filter: str
-    refuse_filter: str
-    base_filter: str = ""
+    notify_filter: bytes
+    refuse_filter: bytes
+    base_filter: bytes = b""
     unsandboxed: bool = False
     """There is no process namespace: the shim stays behind as the parent of the task's orphans."""
     terminal: tuple[int, int] | None = None
     """Rows and columns of a terminal that replaces the three standard streams."""
     writable: str = ""
     """The folder of which the node wants a descriptor."""
-    report: bool = False
-    """A descriptor comes with START; its number goes into ANGELOS_REPORT_FD."""
     links: tuple[str, str] | None = None
     """A folder, and another in which links to each of its entries are made."""
+
+
+class ExecRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What `shim.py` has to run, and the limits of each process."""
+
+    argv: tuple[str, ...]
+    code: str | None
+    env: dict[str, str]
+    chdir: str
+    rlimits: dict[str, int]
 
 
 class BoxInput(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +105,19 @@ class BoxInput(msgspec.Struct, frozen=True, kw_only=True):
     stdin: bytes = b""
     interactive: bool = False
     report: bool = False
+
+
+class Reply(StrEnum):
+    """What the shim reports to the node."""
+
+    ready = READY
+    """It waits for its rules."""
+    sealed = SEALED
+    """All restrictions are in force; refused system calls are reported to the listener."""
+    unreported = UNREPORTED
+    """All restrictions are in force, but the kernel gave no listener."""
+    failed = FAILED
+    """A restriction could not be installed, so the task does not run."""
 
 
 class _Reply(msgspec.Struct, frozen=True):
@@ -111,7 +130,7 @@ class _Reply(msgspec.Struct, frozen=True):
 
 
 class Box:
-    """A started box: `ready()`, then at most one `begin()` and `output()`, then `close()`."""
+    """A started box: `ready()`, `seal()`, at most one `begin()` and `output()`, `close()`."""
 
     def __init__(
         self, launched: LaunchedBox, meter: Meter, backstop: Backstop | None = None
@@ -149,6 +168,8 @@ class Box:
         self._ending: Ending | None = None
         self.stop: Stop | None = None
         self.reason = ""
+        self.reported = False
+        """Refused system calls are reported; settled by `seal`."""
         self.patient = False
         """Many refused calls do not end it: after a while they are no longer reported."""
         self._watch_process(self._process.pid)
@@ -215,30 +236,43 @@ class Box:
         except (TimeoutError, OSError) as error:
             raise Unavailable(f"The box did not start: {error or 'no answer'}") from error
 
-    async def begin(self, request: ExecRequest, limits: Limits, given: BoxInput) -> bool:
-        """Send the request and start the clock; return whether refused calls are reported."""
-        self._limits = limits
+    async def seal(self, rules: BoxRules, limits: Limits) -> None:
+        """Set the limits and have the box restrict itself; raise `Unavailable` if it cannot.
+
+        What then waits in it for its request can neither see nor do more than the program will.
+        """
         try:
-            self._meter.limit(limits)
-            body = msgspec.json.encode(request)
+            self._limit(limits)
             async with asyncio.timeout(_START_S):
-                head = len(body).to_bytes(8, "big")
-                await self._loop.sock_sendall(self._link, head + body)
+                await self._loop.sock_sendall(self._link, _message(rules))
                 reply, fds, _ = await self._receive()
                 if reply is None or reply.code not in {Reply.sealed, Reply.unreported}:
                     detail = reply.detail if reply is not None else self._bwrap_error()
                     raise Unavailable(f"The box could not be closed: {detail}")
                 self._adopt(dict(zip(reply.fds, fds, strict=True)))
-                self._read_streams()
-                self._arm(limits.wall_s)
-                self._send_start(report=given.report)
         except (TimeoutError, OSError) as error:
             raise Unavailable(f"The box could not be closed: {error or 'no answer'}") from error
+        self.reported = reply.code is Reply.sealed
+
+    async def begin(self, request: ExecRequest, limits: Limits, given: BoxInput) -> None:
+        """Set the limits, send the request to a sealed box and start the clock."""
+        try:
+            if limits != self._limits:
+                self._limit(limits)
+            self._read_streams()
+            self._arm(limits.wall_s)
+            async with asyncio.timeout(_START_S):
+                await self._send(_message(request), report=given.report)
+        except (TimeoutError, OSError) as error:
+            raise Unavailable(f"The box could not be started: {error or 'no answer'}") from error
         self._link.close()
         self._started_at = time.monotonic()
         self._write_stdin(given)
         self._tick()
-        return reply.code is Reply.sealed
+
+    def _limit(self, limits: Limits) -> None:
+        self._meter.limit(limits)
+        self._limits = limits
 
     def _arm(self, seconds: float) -> None:
         if self._backstop is not None:
@@ -266,21 +300,21 @@ class Box:
         self._memory_folders = [fds[name] for name in ("tmp", "shm", "writable") if name in fds]
         self._meter.watch_folders(self._memory_folders)
 
-    def _send_start(self, *, report: bool) -> None:
+    async def _send(self, message: bytes, *, report: bool) -> None:
         """Let the program begin; the shim holds the other end of the report channel then.
 
         A socket and not a pipe: a pipe could be opened again through /proc/PID/fd by any process
         of the same user.
         """
-        if not report:
-            self._link.sendall(START)
-            return
-        ours, theirs = socket.socketpair()
-        with theirs:
-            ours.shutdown(socket.SHUT_WR)
-            self._report = ReportReader(ours.detach())
-            rights = array.array("i", [theirs.fileno()])
-            self._link.sendmsg([START], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+        if report:
+            ours, theirs = socket.socketpair()
+            with theirs:
+                ours.shutdown(socket.SHUT_WR)
+                self._report = ReportReader(ours.detach())
+                rights = array.array("i", [theirs.fileno()])
+                passed = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)]
+                message = message[self._link.sendmsg([message[:_HEAD]], passed) :]
+        await self._loop.sock_sendall(self._link, message)
 
     async def _receive(self) -> tuple[_Reply | None, list[int], int]:
         """Return one message of the shim with its descriptors and the sender's process id.
@@ -427,7 +461,12 @@ class Box:
             self._loop.remove_reader(fd)
             os.close(fd)
         self._pidfds.clear()
-        for fd in {self._program, self._folder, *self._memory_folders, *self._terminal} - {-1}:
+        for fd in {
+            self._program,
+            self._folder,
+            *self._memory_folders,
+            *self._terminal,
+        } - {-1}:
             os.close(fd)
         self._program, self._folder, self._terminal = -1, -1, ()
         self._memory_folders.clear()
@@ -469,7 +508,10 @@ class Box:
         try:
             self._usage = self._meter.read()
         except (OSError, ValueError) as error:
-            self.stop, self.reason = Status.killed, f"what it used could not be measured: {error}"
+            self.stop, self.reason = (
+                Status.killed,
+                f"what it used could not be measured: {error}",
+            )
         duration_s = max(self._ended_at - self._started_at - self._paused_s, 0.0)
         if self.stop is None and self._process.returncode == -signal.SIGKILL:
             # Nobody here has killed it: the backstop has, while this process was stopped.
@@ -496,7 +538,10 @@ class Box:
         begin = time.monotonic()
         try:
             usage = self._usage = self._meter.read()
-        except (OSError, ValueError) as error:  # what cannot be measured cannot be limited
+        except (
+            OSError,
+            ValueError,
+        ) as error:  # what cannot be measured cannot be limited
             self.kill(Status.killed, f"what it uses could not be measured: {error}")
             return
         now = time.monotonic()
@@ -534,8 +579,17 @@ class Box:
         fd = os.dup(self._terminal[0] if self._terminal else pipe.fileno())
         pipe.close()
         self._input = InputWriter(
-            fd, given.stdin, interactive=given.interactive, terminal=bool(self._terminal)
+            fd,
+            given.stdin,
+            interactive=given.interactive,
+            terminal=bool(self._terminal),
         )
+
+
+def _message(content: BoxRules | ExecRequest) -> bytes:
+    """Return a message to the shim, which is the same Python: it need not import a parser."""
+    body = marshal.dumps(msgspec.to_builtins(content, builtin_types=(bytes,)))
+    return len(body).to_bytes(_HEAD, "big") + body
 
 
 def _signal(pidfd: int, number: int) -> None:

@@ -35,8 +35,8 @@ import logging
 import math
 import platform
 import sys
+import time
 from collections import deque
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -49,8 +49,9 @@ from angelos.core.sessions import SessionSpec
 from angelos.core.task_files import INPUTS
 from angelos.node.config import SandboxConfig
 from angelos.node.sandbox import cgroup, seccomp
-from angelos.node.sandbox.box import Box, BoxInput, ExecRequest, LandlockRules
+from angelos.node.sandbox.box import Box, BoxInput, BoxRules, ExecRequest, LandlockRules
 from angelos.node.sandbox.deadlines import Backstop
+from angelos.node.sandbox.demand import Demand
 from angelos.node.sandbox.launch import Launcher, find_bwrap
 from angelos.node.sandbox.layout import (
     BASE_ENV,
@@ -78,18 +79,9 @@ _SELF_TEST = "print('in the box')"
 _REFILL_DELAY_S = 0.1
 _RETRY_S = 1.0
 _ADDRESS_SPACE = 64 << 30
-
-
-@dataclass(frozen=True, slots=True)
-class _Places:
-    """Where a program may read, where it may write, and where it starts."""
-
-    read: tuple[str, ...]
-    write: tuple[str, ...]
-    chdir: str
-
-    def landlock(self, *, tcp: bool) -> LandlockRules:
-        return LandlockRules(read=self.read, write=self.write, tcp=tcp)
+_PLAIN = SessionSpec(run=RunSpec(argv=(), code="", limits=Limits()))
+"""What the boxes that are started ahead are sealed for."""
+_READY_MB = 12
 
 
 def _links(run: RunSpec, box: Box) -> tuple[str, str] | None:
@@ -122,6 +114,7 @@ class BubblewrapSandbox:
         self._open: set[Box] = set()
         self._ends: dict[Box, asyncio.Task[None]] = {}
         self._sessions = 0
+        self._demand = Demand()
         self._refill = asyncio.Event()
         self._refiller: asyncio.Task[None] | None = None
 
@@ -236,18 +229,19 @@ class BubblewrapSandbox:
             raise
 
     async def _begin(self, spec: SessionSpec, shape: BoxShape) -> BoxSession:
-        box = await self._take(shape)
+        run = spec.run
+        box = await self._take(spec, shape)
         try:
-            paths = visible((*self._binds, *shape.own), spec.writable)
-            run = spec.run
             given = BoxInput(
-                stdin=run.stdin, interactive=spec.interactive, report=spec.report is not None
+                stdin=run.stdin,
+                interactive=spec.interactive,
+                report=spec.report is not None,
             )
-            reported = await box.begin(self._request(spec, box, paths), run.limits, given)
+            await box.begin(self._request(spec, box), run.limits, given)
         except BaseException:
             await self._discard(box)
             raise
-        return BoxSession(box, spec, self.tier, self._leave, reported=reported)
+        return BoxSession(box, spec, self.tier, self._leave)
 
     async def _leave(self, box: Box) -> None:
         """Close the box of a session."""
@@ -255,7 +249,7 @@ class BubblewrapSandbox:
             self._sessions -= 1
         await self._discard(box)
 
-    def _request(self, spec: SessionSpec, box: Box, paths: tuple[str, ...]) -> ExecRequest:
+    def _request(self, spec: SessionSpec, box: Box) -> ExecRequest:
         run = spec.run
         program = sys.executable if box.scratch else self._python.executable
         argv = run.argv
@@ -264,41 +258,50 @@ class BubblewrapSandbox:
         env = {**BASE_ENV, "PATH": f"{Path(program).parent}:{_PATH}", **run.env}
         if spec.terminal is not None:
             env.setdefault("TERM", "xterm-256color")
-        places = self._places(spec, box, paths)
+        chdir = run.chdir
         if box.scratch:  # nothing is bound to another path, so name the paths on the host
             env = {k: v.replace(TMP, box.scratch) if v == TMP else v for k, v in env.items()}
-        machine, size = platform.machine(), spec.terminal
-        base = seccomp.base_filter(machine, counted=self._groups is not None).hex()
+            chdir = {TMP: box.scratch, **run.read_only}.get(chdir, chdir)
         return ExecRequest(
             argv=argv,
             code=run.code,
             env=env,
-            chdir=places.chdir,
+            chdir=chdir,
             rlimits=self._rlimits(run.limits, unsandboxed=bool(box.scratch)),
-            landlock=places.landlock(tcp=spec.loopback) if self._landlock else None,
+        )
+
+    def _rules(self, spec: SessionSpec, box: Box, shape: BoxShape) -> BoxRules:
+        machine, size = platform.machine(), spec.terminal
+        counted = self._groups is not None
+        base = seccomp.base_filter(machine, counted=counted) if box.scratch else b""
+        return BoxRules(
+            landlock=self._places(spec, box, shape) if self._landlock else None,
             notify_filter=seccomp.watch_filter(
-                machine, action="notify", forks=self._groups is None, inet=spec.loopback
-            ).hex(),
-            refuse_filter=seccomp.watch_filter(machine, action="refuse", inet=spec.loopback).hex(),
-            base_filter=base if box.scratch else "",
+                machine, action="notify", forks=not counted, inet=spec.loopback
+            ),
+            refuse_filter=seccomp.watch_filter(machine, action="refuse", inet=spec.loopback),
+            base_filter=base,
             unsandboxed=bool(box.scratch),
             terminal=(size.rows, size.columns) if size is not None else None,
             writable=spec.writable,
-            report=spec.report is not None,
-            links=_links(run, box),
+            links=_links(spec.run, box),
         )
 
-    def _places(self, spec: SessionSpec, box: Box, paths: tuple[str, ...]) -> _Places:
-        """Return the folders that a program may read and write, and where it starts."""
-        run = spec.run
+    def _places(self, spec: SessionSpec, box: Box, shape: BoxShape) -> LandlockRules:
+        """Return the folders that a program may read and write."""
         if not box.scratch:
-            write = {TMP, "/dev", *spec.shared, *([spec.writable] if spec.writable else [])}
+            paths = visible((*self._binds, *shape.own), spec.writable)
+            write = {
+                TMP,
+                "/dev",
+                *spec.shared,
+                *([spec.writable] if spec.writable else []),
+            }
             read = tuple(path for path in paths if path not in write)
-            return _Places(read, tuple(sorted(write)), run.chdir)
-        read = (*(bind.source for bind in self._binds), *run.read_only.values())
-        chdir = {TMP: box.scratch, **run.read_only}.get(run.chdir, run.chdir)
+            return LandlockRules(read=read, write=tuple(sorted(write)), tcp=spec.loopback)
+        read = (*(bind.source for bind in self._binds), *spec.run.read_only.values())
         read = (*read, "/bin", "/lib", "/lib64", "/proc")
-        return _Places(read, (box.scratch, "/dev"), chdir)
+        return LandlockRules(read=read, write=(box.scratch, "/dev"))
 
     def _rlimits(self, limits: Limits, *, unsandboxed: bool) -> dict[str, int]:
         """Return the limits that the kernel enforces for each process (getrlimit(2)).
@@ -336,15 +339,26 @@ class BubblewrapSandbox:
         """How many boxes hold a program."""
         return self._sessions
 
-    async def _take(self, shape: BoxShape) -> Box:
-        if BoxShape().serves(shape):
+    async def _take(self, spec: SessionSpec, shape: BoxShape) -> Box:
+        """Return a sealed box, one that waits if it suits."""
+        if BoxShape().serves(shape) and spec.terminal is None and not spec.loopback:
+            self._demand.note(time.monotonic())
             while self._ready:
                 box = self._ready.popleft()
                 self._refill.set()
                 if box.alive:
                     return box
                 await self._discard(box)
-        return await self._start(shape)
+        return await self._start_sealed(spec, shape)
+
+    async def _start_sealed(self, spec: SessionSpec, shape: BoxShape) -> Box:
+        box = await self._start(shape)
+        try:
+            await box.seal(self._rules(spec, box, shape), spec.run.limits)
+        except BaseException:
+            await self._discard(box)
+            raise
+        return box
 
     async def _start(self, shape: BoxShape) -> Box:
         assert self._launcher is not None  # noqa: S101 - start() and __aenter__ saw to it
@@ -382,6 +396,12 @@ class BubblewrapSandbox:
             self._open.discard(box)
             del self._ends[box]
 
+    def _wanted(self) -> int:
+        """Return how many boxes should wait now, within the budget of memory."""
+        least = self._config.ready_boxes
+        most = max(least, self._config.ready_mb // _READY_MB)
+        return self._demand.wanted(time.monotonic(), least, most)
+
     async def _keep_ready(self) -> None:
         """Start boxes ahead, one after the other, whenever some were taken.
 
@@ -393,9 +413,9 @@ class BubblewrapSandbox:
             self._refill.clear()
             if self._ready:
                 await asyncio.sleep(_REFILL_DELAY_S)
-            while len(self._ready) < self._config.ready_boxes:
+            while len(self._ready) < self._wanted():
                 try:
-                    self._ready.append(await self._start(BoxShape()))
+                    self._ready.append(await self._start_sealed(_PLAIN, BoxShape()))
                 except Unavailable as error:
                     log.warning("No box could be started ahead: %s", error)
                     break

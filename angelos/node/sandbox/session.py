@@ -40,15 +40,12 @@ class BoxSession:
         spec: SessionSpec,
         tier: Tier,
         leave: Callable[[Box], Awaitable[None]],
-        *,
-        reported: bool,
     ) -> None:
-        """Take a box that has begun; `leave` closes it, and `reported` says who saw refusals."""
+        """Take a box that has begun; `leave` closes it."""
         self.tier = tier
         self._box = box
         self._spec = spec
         self._leave = leave
-        self._reported = reported
         self._reading = False
         self._left = False
         self._exit: Exit | None = None
@@ -104,7 +101,7 @@ class BoxSession:
         ending = await self._box.wait()
         if self._exit is None:
             status, evidence = judge(ending, self._spec.run.limits)
-            if not self._reported:
+            if not self._box.reported:
                 evidence["unreported"] = (
                     "the kernel gave no listener: refused calls were not counted"
                 )

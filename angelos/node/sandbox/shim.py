@@ -1,20 +1,21 @@
 """The first program inside a box: restricts itself, then becomes the task.
 
 It is started by bubblewrap (or alone, where there are no user namespaces) as
-`python -I shim.py FD`, where FD is a Unix socket to the node. It replies `ready`, waits for one
-request, sets resource limits, installs the Landlock rules and the second seccomp filter, replies
-`sealed`, and then either executes the requested program in its place or, for Python code, runs
-that code in this very interpreter. One box serves one request.
+`python -I shim.py FD`, where FD is a Unix socket to the node. It replies `ready`, is told its
+rules, installs the Landlock rules and the second seccomp filter and replies `sealed`. Then it waits
+for one request, for which it sets resource limits, and either executes the requested program in its
+place or, for Python code, runs that code in this very interpreter. A box that is started ahead
+waits sealed. One box serves one request.
 
-It uses only the standard library: nothing of AngelOS is inside the box. It imports all it needs
-before it is ready, which a task does not wait for. If anything fails here, the box ends before the
-task has run a line (exit code 120 and the reply `failed`).
+It uses only the standard library: nothing of AngelOS is inside the box. It imports little, since a
+cold start waits for that. If anything fails here, the box ends before the task has run a line (exit
+code 120; before it is sealed also the reply `failed`).
 
     node                                     shim
      | <------ {"code": "ready"} ------------ |   SCM_CREDENTIALS: the kernel names the process
-     | ------- length + ExecRequest --------> |   JSON, see box.py
+     | ------- length + BoxRules -----------> |   marshalled, see box.py
      | <- {"code": "sealed" | "unreported"} - |   SCM_RIGHTS: descriptors for the node
-     | ------- START -----------------------> |   SCM_RIGHTS: the report channel, if any
+     | ------- length + ExecRequest --------> |   SCM_RIGHTS: the report channel, if any
 
 Replies are JSON with a code of `Reply`, for `failed` a text for people, and what each descriptor
 is that came with it: the listener, the box's file systems in memory, both sides of a terminal.
@@ -22,25 +23,20 @@ is that came with it: the listener, the box's file systems in memory, both sides
 
 from __future__ import annotations
 
-import array
-import contextlib
+import _socket
 import ctypes
 import io
-import json
 import linecache
+import marshal
 import os
-import platform
 import resource
-import signal
-import socket
 import struct
 import sys
-from enum import StrEnum
-from types import TracebackType
 
 TYPE_CHECKING = False
-if TYPE_CHECKING:  # importing `typing` would make every box start later
+if TYPE_CHECKING:  # importing these would make every box start later
     from collections.abc import Sequence
+    from types import TracebackType
     from typing import TypedDict
 
     class _Rules(TypedDict):
@@ -50,46 +46,35 @@ if TYPE_CHECKING:  # importing `typing` would make every box start later
         write: list[str]
         tcp: bool
 
+    class _BoxRules(TypedDict):
+        landlock: _Rules | None
+        notify_filter: bytes
+        refuse_filter: bytes
+        base_filter: bytes
+        unsandboxed: bool
+        terminal: list[int] | None
+        writable: str
+        links: list[str] | None
+
     class _Request(TypedDict):
         argv: list[str]
         code: str | None
         env: dict[str, str]
         chdir: str
         rlimits: dict[str, int]
-        landlock: _Rules | None
-        notify_filter: str
-        refuse_filter: str
-        base_filter: str
-        unsandboxed: bool
-        terminal: list[int] | None
-        writable: str
-        report: bool
-        links: list[str] | None
 
 
-START = b"start"
+READY, SEALED, UNREPORTED, FAILED = "ready", "sealed", "unreported", "failed"
 SETUP_FAILED = 120
 _SECCOMP = {"x86_64": 317, "aarch64": 277}
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS, _PR_SET_CHILD_SUBREAPER = 1, 38, 36
 _NEW_LISTENER = 1 << 3
+_SIGKILL = 9
 _READ = 1 | 4 | 8  # execute, read file, read dir (linux/landlock.h)
 _LIST = 8
 _MAKE_LINK = 1 << 12
 _FILE_RIGHTS = 1 | 2 | 4 | 1 << 14 | 1 << 15  # the ones that may stand on a file
-
-
-class Reply(StrEnum):
-    """What the shim reports to the node."""
-
-    ready = "ready"
-    """It waits for its request."""
-    sealed = "sealed"
-    """All restrictions are in force; refused system calls are reported to the listener."""
-    unreported = "unreported"
-    """All restrictions are in force, but the kernel gave no listener."""
-    failed = "failed"
-    """A restriction could not be installed, so the task does not run."""
 
 
 class _Filter(ctypes.Structure):
@@ -113,7 +98,7 @@ def _seccomp(program: bytes, flags: int) -> int:
     """Install a filter; with `_NEW_LISTENER` return the listener's descriptor."""
     buffer = ctypes.create_string_buffer(program, len(program))
     prog = _Filter(len(program) // 8, ctypes.addressof(buffer))
-    return _syscall(_SECCOMP[platform.machine()], 1, flags, ctypes.byref(prog))
+    return _syscall(_SECCOMP[os.uname().machine], 1, flags, ctypes.byref(prog))
 
 
 def _landlock(paths: _Rules) -> None:
@@ -160,17 +145,38 @@ def _limit(limits: dict[str, int]) -> None:
         resource.setrlimit(number, (limit, limit))
 
 
-def _receive(link: socket.socket) -> _Request:
-    """Read one request: eight bytes of length and as much JSON; end if the node hangs up."""
-    with link.makefile("rb") as stream:
-        head = stream.read(8)
-        if len(head) < 8:  # noqa: PLR2004
+def _receive(link: _socket.socket) -> tuple[dict[str, object], list[int]]:
+    """Read one message with its descriptors: eight bytes of length, and as many marshalled.
+
+    End if the node hangs up.
+    """
+    head, ancillary, _, _ = link.recvmsg(8, _socket.CMSG_SPACE(4), _socket.MSG_CMSG_CLOEXEC)
+    while 0 < len(head) < 8:  # noqa: PLR2004
+        head += link.recv(8 - len(head))
+    if not head:
+        os._exit(0)
+    fds: list[int] = []
+    for level, kind, content in ancillary:
+        if (level, kind) == (_socket.SOL_SOCKET, _socket.SCM_RIGHTS):
+            fds += struct.unpack(f"{len(content) // 4}i", content[: len(content) // 4 * 4])
+    body = bytearray()
+    size = int.from_bytes(head, "big")
+    while len(body) < size:
+        piece = link.recv(min(size - len(body), 1 << 20))
+        if not piece:
             os._exit(0)
-        return json.loads(stream.read(int.from_bytes(head, "big")))
+        body += piece
+    return marshal.loads(body), fds  # noqa: S302 - the node's own words
 
 
-def _reply(code: Reply, detail: str = "", fds: tuple[str, ...] = ()) -> bytes:
-    return json.dumps({"code": code, "detail": detail, "fds": fds}).encode()
+def _reply(code: str, detail: str = "", fds: Sequence[str] = ()) -> bytes:
+    if detail:
+        import json
+
+        detail = json.dumps(detail)
+    quotes = '""'
+    names = ",".join(f'"{name}"' for name in fds)
+    return f'{{"code":"{code}","detail":{detail or quotes},"fds":[{names}]}}'.encode()
 
 
 def _open_terminal(rows: int, columns: int) -> tuple[int, int]:
@@ -180,17 +186,19 @@ def _open_terminal(rows: int, columns: int) -> tuple[int, int]:
 
     controller, program = os.openpty()
     termios.tcsetwinsize(program, (rows, columns))
-    with contextlib.suppress(PermissionError):  # it leads a session already
+    try:  # noqa: SIM105 - contextlib is not imported here
         os.setsid()
+    except PermissionError:  # it leads a session already
+        pass
     fcntl.ioctl(program, termios.TIOCSCTTY, 0)
     return controller, program
 
 
-def _folders(request: _Request) -> dict[str, int]:
+def _folders(rules: _BoxRules) -> dict[str, int]:
     """Return descriptors of the folders whose contents the node counts or collects."""
-    if request["unsandboxed"]:
+    if rules["unsandboxed"]:
         return {}
-    paths = {"tmp": "/tmp", "shm": "/dev/shm", "writable": request["writable"]}  # noqa: S108
+    paths = {"tmp": "/tmp", "shm": "/dev/shm", "writable": rules["writable"]}  # noqa: S108
     return {
         name: os.open(path, os.O_RDONLY | os.O_DIRECTORY) for name, path in paths.items() if path
     }
@@ -206,30 +214,32 @@ def _link_inputs(folders: list[str] | None) -> None:
     sys.path.append(folder)
 
 
-def _seal(request: _Request) -> tuple[Reply, list[int]]:
-    """Install limits, Landlock and the filters; return the reply and the listener to pass on.
+def _seal(rules: _BoxRules) -> tuple[str, list[int]]:
+    """Install Landlock and the filters; return the reply and the listener to pass on.
 
     The order matters: /proc can be written only before Landlock is in force, and both Landlock and
     seccomp need NO_NEW_PRIVS. None of it can be taken back, by this process or by the task.
     """
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
-        file.write("1000")  # if the whole machine runs out of memory, the box is killed first
-    _limit(request["rlimits"])
+    try:
+        with open("/proc/self/oom_score_adj", "w") as file:  # noqa: PTH123
+            file.write("1000")  # if the whole machine runs out of memory, the box is killed first
+    except OSError:
+        pass
     # An unprivileged process may restrict itself only if it can never gain privileges by executing
     # a set-user-ID program (seccomp(2), landlock_restrict_self(2)).
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    landlock = request["landlock"]
+    landlock = rules["landlock"]
     if landlock is not None:
         _landlock(landlock)
-    if request["base_filter"]:
-        _seccomp(bytes.fromhex(request["base_filter"]), 0)
+    if rules["base_filter"]:
+        _seccomp(rules["base_filter"], 0)
     try:
-        return Reply.sealed, [_seccomp(bytes.fromhex(request["notify_filter"]), _NEW_LISTENER)]
+        return SEALED, [_seccomp(rules["notify_filter"], _NEW_LISTENER)]
     except OSError:
         # A process has one listener at most, and a container may have set its own before
         # (seccomp(2), EBUSY): then refuse the same calls without reporting them.
-        _seccomp(bytes.fromhex(request["refuse_filter"]), 0)
-        return Reply.unreported, []
+        _seccomp(rules["refuse_filter"], 0)
+        return UNREPORTED, []
 
 
 def _show(
@@ -266,6 +276,8 @@ def _stay_behind() -> None:
     child = os.fork()
     if child == 0:
         return
+    import signal
+
     signal.signal(signal.SIGTERM, lambda *_: _kill_children())
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)  # when the node is killed
     for fd in (0, 1, 2):
@@ -274,17 +286,19 @@ def _stay_behind() -> None:
     while pid != child:
         pid, status = os.wait()
         code = os.waitstatus_to_exitcode(status)
-    with contextlib.suppress(ChildProcessError):
+    try:
         while True:  # the children of a killed process become ours, to be killed in turn
             _kill_children()
             os.wait()
+    except ChildProcessError:
+        pass
     os._exit(code if code >= 0 else 128 - code)
 
 
 def _kill_children() -> None:
     with open(f"/proc/self/task/{os.getpid()}/children") as file:  # noqa: PTH123
         for child in file.read().split():
-            os.kill(int(child), signal.SIGKILL)
+            os.kill(int(child), _SIGKILL)
 
 
 class _LiveText(io.TextIOWrapper):
@@ -303,8 +317,11 @@ class _LiveText(io.TextIOWrapper):
 def _save(code: str) -> str:
     """Write the program to a file and return its path: children of `spawn` import it from there."""
     path = f"{os.environ.get('HOME', '/tmp')}/main.py"  # noqa: S108
-    with contextlib.suppress(OSError, UnicodeError), open(path, "x", encoding="utf-8") as file:  # noqa: PTH123
-        file.write(code)
+    try:
+        with open(path, "x", encoding="utf-8") as file:  # noqa: PTH123
+            file.write(code)
+    except (OSError, UnicodeError):
+        pass
     return path
 
 
@@ -338,10 +355,7 @@ def _run_code(code: str, args: list[str], chdir: str) -> None:
     if chdir != "/tmp":  # noqa: S108 - a checkout is importable, the scratch folder is not
         sys.path.insert(0, chdir)
     sys.excepthook = _show
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout = sys.__stdout__ = _LiveText(sys.stdout.detach(), "utf-8", line_buffering=True)
     main = sys.modules["__main__"].__dict__
-    _offer_display()
     keep = {"__name__": "__main__", "__builtins__": __builtins__, "__doc__": None}
     keep |= {"__file__": _save(code), "__spec__": None}
     sys.argv = [keep["__file__"], *args]
@@ -351,38 +365,52 @@ def _run_code(code: str, args: list[str], chdir: str) -> None:
 
 
 def main() -> None:
-    """Serve one request."""
-    link = socket.socket(fileno=int(sys.argv[1]))
+    """Seal the box and serve one request."""
+    link = _socket.socket(fileno=int(sys.argv[1]))
     os.set_inheritable(link.fileno(), False)  # noqa: FBT003
-    link.sendall(_reply(Reply.ready))
-    request = _receive(link)
+    link.sendall(_reply(READY))
+    rules: _BoxRules = _receive(link)[0]  # type: ignore[assignment]
     try:
-        fds = _folders(request)
-        if request["terminal"] is not None:
-            fds["terminal"], fds["program side"] = _open_terminal(*request["terminal"])
-        _link_inputs(request["links"])
-        code, listener = _seal(request)
-        os.environ.clear()
-        os.environ.update(request["env"])
-        os.chdir(request["chdir"])
+        fds = _folders(rules)
+        if rules["terminal"] is not None:
+            fds["terminal"], fds["program side"] = _open_terminal(*rules["terminal"])
+        _link_inputs(rules["links"])
+        code, listener = _seal(rules)
     except (OSError, ValueError) as error:
-        link.sendall(_reply(Reply.failed, str(error)))
+        link.sendall(_reply(FAILED, str(error)))
         os._exit(SETUP_FAILED)
     if listener:
         fds["listener"] = listener[0]
-    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", fds.values()))]
-    link.sendmsg([_reply(code, fds=tuple(fds))], rights if fds else [])
-    if request["terminal"] is not None:
+    rights = struct.pack(f"{len(fds)}i", *fds.values())
+    passed = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)] if fds else []
+    link.sendmsg([_reply(code, fds=tuple(fds))], passed)
+    if rules["terminal"] is not None:
         for stream in (0, 1, 2):
             os.dup2(fds["program side"], stream)
     for fd in fds.values():
         os.close(fd)
-    started, report, _, _ = socket.recv_fds(link, 16, 1)
-    if started != START:
-        os._exit(SETUP_FAILED)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout = sys.__stdout__ = _LiveText(sys.stdout.detach(), "utf-8", line_buffering=True)
+    _offer_display()
+    _serve(link, unsandboxed=rules["unsandboxed"])
+
+
+def _serve(link: _socket.socket, *, unsandboxed: bool) -> None:
+    """Wait for the request and run it."""
+    message, report = _receive(link)
+    request: _Request = message  # type: ignore[assignment]
     link.close()
+    try:
+        _limit(request["rlimits"])
+        os.environ.clear()
+        os.environ.update(request["env"])
+        os.chdir(request["chdir"])
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"The box could not be prepared: {error}\n")
+        sys.stderr.flush()
+        os._exit(SETUP_FAILED)
     _hold_report(report, inherit=request["code"] is None)
-    if request["unsandboxed"]:
+    if unsandboxed:
         _stay_behind()
     if request["code"] is not None:
         _run_code(request["code"], request["argv"], request["chdir"])

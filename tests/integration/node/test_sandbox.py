@@ -327,3 +327,23 @@ async def test_a_stage_that_another_program_removed_is_made_again(
         assert isinstance(await anext(running), Exit)
         launcher._stage.rmdir()
     assert "made again" in caplog.text
+
+
+def status_of(pid: int) -> dict[str, str]:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+
+
+async def test_a_box_that_waits_is_sealed_already() -> None:
+    async with BubblewrapSandbox(SandboxConfig(ready_boxes=1)) as box:
+        need(box.tier in {Tier.full, Tier.reduced}, f"no boxes here: {box.reasons}")
+        async with asyncio.timeout(60):
+            while not box.boxes_ready:  # noqa: ASYNC110 - nothing tells
+                await asyncio.sleep(0.01)
+        (waiting,) = box._ready
+        rows = status_of(waiting.task)
+        assert (rows["NoNewPrivs"], rows["Seccomp"]) == ("1", "2")
+        assert int(rows["Seccomp_filters"]) >= 2, "bubblewrap's filter and the shim's"
+        end, printed = await run(box, RunSpec(argv=(), code="print(1)", limits=Limits()))
+        assert (end.status, printed) == (Status.ok, "1\n")
+        assert waiting not in box._ready
