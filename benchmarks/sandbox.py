@@ -176,7 +176,7 @@ async def starts(rounds: int, folder: Path) -> list[dict[str, Any]]:
     async with BubblewrapSandbox(SandboxConfig()) as warm:
         ready = SandboxConfig().ready_boxes
         times = await interleaved(rounds, boxed(warm, python, ready), bare)
-        rows.append(row("warm Python, to first output", "bare python -c", *times, 20))
+        rows.append(row("warm Python, to first output", "bare python -c", times[0], times[1], 20))
     async with BubblewrapSandbox(SandboxConfig(ready_boxes=0)) as cold:
         for name, at_least in (("crun", 1 / 1.5), ("runsc", 4)):
             work, program = "cold Python, all layers, to first output", shutil.which(name)
@@ -191,7 +191,9 @@ async def starts(rounds: int, folder: Path) -> list[dict[str, Any]]:
                 continue
             peer = container(words)
             times = await interleaved(rounds, boxed(cold, python, 0), peer)
-            rows.append(row(work, f"{name} with such a bundle", *times, round(at_least, 2)))
+            rows.append(
+                row(work, f"{name} with such a bundle", times[0], times[1], round(at_least, 2))
+            )
         node = shutil.which("node")
         if node is None:
             rows.append(absent("Node in a cold box (no pool of it is built)", "bare node -e", 5))
@@ -201,7 +203,7 @@ async def starts(rounds: int, folder: Path) -> list[dict[str, Any]]:
                 max(5, rounds // 2), boxed(cold, script, 0), plain(node, "-e", JAVASCRIPT)
             )
             work = "Node in a cold box (no pool of it is built)"
-            rows.append(row(work, "bare node -e", *times, 5))
+            rows.append(row(work, "bare node -e", times[0], times[1], 5))
         rows += await builds(cold, 3, folder)
     return rows
 
