@@ -10,6 +10,7 @@ it, which it is made for. Files are copied after that moment.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import shutil
 import tempfile
 import time
@@ -22,13 +23,13 @@ import msgspec
 from angelos import __version__
 from angelos.adapters.host.archive import (
     ARCHIVE_FORMAT,
-    MANIFEST,
     ArchiveHeader,
     ArchiveWriter,
     BackupManifest,
     new_archive,
 )
 from angelos.adapters.host.datadir import FORMAT, DataDir
+from angelos.adapters.identity.keys import load_or_create
 from angelos.adapters.stores.pg_tools import dump, exported_snapshot
 from angelos.adapters.stores.postgres import Database
 from angelos.adapters.stores.rdb import is_saving, paused_writes, snapshot
@@ -45,12 +46,13 @@ LEFT_OUT = frozenset(
         *("lock", "system.json", "server.json", "processes.json"),
         *("postgres", "valkey", "logs"),
         *("jupyter/runtime", "jupyter/cookie_secret", "jupyter/file_ids.db"),
-        *("keys/signer", "keys/hub.pem"),
+        *("keys/signer", "keys/hub.pem", "keys/backup.key"),
     ]
 )
 """What belongs to this one directory: its identity, processes and ports, the stores' files, the
-keys that sign the audit log and cookies. A restored system makes its own. Of its nodes only the
-empty folders are kept, by which it knows that they are its own: they enrol again."""
+keys that sign the audit log, cookies and backups (so nobody who reads a backup can make one). A
+restored system makes its own. Of its nodes only the empty folders are kept, by which it knows that
+they are its own: they enrol again."""
 _JOURNAL = "{journal}"
 _TRIES = 5
 _PAUSE_S = 1.0
@@ -68,6 +70,10 @@ class BackupInfo(msgspec.Struct, frozen=True, kw_only=True):
     """Of the journal."""
     paused_ms: float
     """How long writes waited."""
+    sha256: str
+    """Of the file."""
+    key: str
+    """The public key that verifies its signature, in hex; the same for all backups of a system."""
 
 
 class _StoreMarks(msgspec.Struct, frozen=True, kw_only=True):
@@ -147,6 +153,7 @@ class _Backup:
             database = int(client.connection_pool.connection_kwargs.get("db") or 0)
         finally:
             await client.aclose()
+        key = load_or_create(self._data.backup_key)
         header = ArchiveHeader(version=__version__, data_format=FORMAT, at=marks.at)
         with new_archive(target, header) as archive:
             await asyncio.to_thread(self._add_files, archive)
@@ -158,7 +165,7 @@ class _Backup:
                 newest=marks.newest,
                 checkpoint=checkpoint,
             )
-            archive.add_text(MANIFEST, msgspec.json.encode(manifest))
+            archive.sign(manifest, key)
         return BackupInfo(
             file=str(target),
             bytes=_size(target),
@@ -166,6 +173,8 @@ class _Backup:
             files=len(archive.files),
             entries=marks.entries,
             paused_ms=round(marks.paused_s * 1000, 1),
+            sha256=await asyncio.to_thread(_sha256, target),
+            key=key.public.raw.hex(),
         )
 
     async def _last_checkpoint(self) -> str:
@@ -215,6 +224,11 @@ class _Backup:
         archive.add_tree(DATA_FOLDER, self._data.root, LEFT_OUT | own)
         archive.add_file(POSTGRES_FILE, self._dump)
         archive.add_file(VALKEY_FILE, self._rdb)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _size(path: Path) -> int:

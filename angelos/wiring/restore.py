@@ -1,36 +1,41 @@
 """A system from its backup, in a new directory, verified before it appears there.
 
-    info = await restore(Path("angelos.backup"), Path("restored"))
+    info = await restore(Path("angelos.backup"), Path("restored"), Origin(keys=[key]))
 
-Everything is built in a folder beside the target, which it becomes by one rename when all is right.
-The stores become embedded ones. The restored system has an identity and ports of its own, and signs
-its audit log with keys of its own, so it may run beside the original.
+Nothing of a file is run or loaded before it is clear who made it. Everything is built in a folder
+beside the target, which it becomes by one rename when all is right. The stores become embedded
+ones. The restored system has an identity and ports of its own, and signs its audit log with keys of
+its own, so it may run beside the original.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shutil
 import tempfile
 import time
+from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import msgspec
 
-from angelos.adapters.host.archive import ArchiveHeader, BackupManifest, extract
+from angelos.adapters.host.archive import ArchiveHeader, BackupManifest, Extracted, extract
 from angelos.adapters.host.datadir import DataDir, absolute
 from angelos.adapters.host.embedded import EmbeddedPostgres, EmbeddedValkey
+from angelos.adapters.identity.keys import SEED_BYTES
 from angelos.adapters.stores import pg_tools
 from angelos.adapters.stores.pipeline import StoreError
 from angelos.adapters.stores.postgres import Database
 from angelos.adapters.stores.streams import Client, connect
 from angelos.adapters.stores.valkey import ValkeyJournal
 from angelos.angelgit.storage.integrity import check_contents
-from angelos.core.errors import InvalidInput, Tampered, Unavailable
+from angelos.core.errors import Forbidden, InvalidInput, Tampered, Unavailable
 from angelos.core.facts import Fact, SystemRestored
 from angelos.core.ids import PrincipalId
+from angelos.core.signing import SigningKey
 from angelos.governance.log.checkpoint import KeyEpoch
 from angelos.governance.log.notes import parse_vkey_lines
 from angelos.governance.log.pages import export
@@ -50,6 +55,7 @@ from angelos.wiring.stores import planes_for
 RESTORER = PrincipalId("system/restore")
 _EXPORT_PAGE = 500
 _META = "{journal}:meta"
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class RestoreInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,15 +75,77 @@ class RestoreInfo(msgspec.Struct, frozen=True, kw_only=True):
     audit_root: str
 
 
-async def restore(backup: Path, folder: Path) -> RestoreInfo:
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """What the operator knows of a backup: one of these that holds is enough.
+
+    >>> Origin.parse(["A" * 64], "", anyone=False).keys == {"a" * 64}
+    True
+    """
+
+    keys: frozenset[str] = frozenset()
+    """In hex, public keys of systems whose backups are trusted."""
+    sha256: str = ""
+    """Of the file."""
+    anyone: bool = False
+    """Whoever made it is trusted."""
+
+    @classmethod
+    def parse(cls, keys: Iterable[str], sha256: str, *, anyone: bool) -> Origin:
+        """Return an origin from what was typed.
+
+        Raises:
+            InvalidInput: A key or hash has another form than 64 hex digits.
+        """
+        keys, sha256 = frozenset(key.strip().lower() for key in keys), sha256.strip().lower()
+        for text in (*keys, *([sha256] if sha256 else [])):
+            if not _DIGEST.fullmatch(text):
+                raise InvalidInput(
+                    f"{text[:80]!r} is not 64 hex digits.",
+                    hint="`angelos backup` prints the key and the SHA-256 of each file.",
+                )
+        return cls(keys=keys, sha256=sha256, anyone=anyone)
+
+    def check(self, backup: Path, extracted: Extracted) -> None:
+        """Refuse a backup of another origin.
+
+        Raises:
+            Forbidden: Nothing that is known says that it may be trusted.
+        """
+        if self.sha256 and self.sha256 != extracted.sha256:
+            raise Forbidden(
+                f"{backup} has the SHA-256 {extracted.sha256}, not the one that you named. "
+                "Nothing was restored."
+            )
+        if self.sha256 or self.anyone or extracted.key in self.keys:
+            return
+        raise Forbidden(
+            f"{backup} is signed by {extracted.key}, which is no key that you named or that this "
+            "machine has. Nothing was restored.",
+            hint="Restoring runs what the file says. Name the key with --key or the file's hash "
+            "with --sha256, as `angelos backup` printed them; --trust if you know its maker.",
+        )
+
+
+def backup_keys(data: DataDir) -> frozenset[str]:
+    """Return the public key of backups of a system whose directory is still there."""
+    try:
+        seed = data.backup_key.read_bytes()
+    except OSError:
+        return frozenset()
+    return frozenset([SigningKey(seed).public.raw.hex()] if len(seed) == SEED_BYTES else [])
+
+
+async def restore(backup: Path, folder: Path, origin: Origin) -> RestoreInfo:
     """Restore a backup into a new directory.
 
     Args:
         backup: The file.
         folder: The directory, which must not exist or be empty.
+        origin: Whose backups are trusted.
 
     Raises:
         InvalidInput: The file is no whole backup of this format, or the directory is used.
+        Forbidden: It is of another origin.
         Tampered: Something in it has another hash than it should have; nothing is restored.
     """
     target = absolute(folder)
@@ -85,7 +153,7 @@ async def restore(backup: Path, folder: Path) -> RestoreInfo:
     staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     runtime = Path(tempfile.mkdtemp(prefix="angelos-"))
     try:
-        info = await _Restoration(staging, runtime).run(backup, target)
+        info = await _Restoration(staging, runtime).run(backup, target, origin)
         if target.exists():
             target.rmdir()
         (staging / DATA_FOLDER).rename(target)
@@ -129,10 +197,10 @@ class _Restoration:
         self._runtime = runtime
         self._data = DataDir(staging / DATA_FOLDER)
 
-    async def run(self, backup: Path, target: Path) -> RestoreInfo:
-        header, manifest = await asyncio.to_thread(
-            extract, backup, self._staging, FORMATS, LEFT_OUT
-        )
+    async def run(self, backup: Path, target: Path, origin: Origin) -> RestoreInfo:
+        extracted = await asyncio.to_thread(extract, backup, self._staging, FORMATS, LEFT_OUT)
+        origin.check(backup, extracted)
+        header, manifest = extracted.header, extracted.manifest
         _check_links(backup, self._data)
         data = self._data
         data.create()

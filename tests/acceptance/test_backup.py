@@ -127,9 +127,19 @@ def restoring_is_refused_where_something_is(backup, tmp_path):
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
 
 
-def restored(backup, folder):
+def a_backup_of_somebody_else_is_refused(backup, folder, info):
+    other = "0" * 64
+    refused(restored(backup, folder), info["key"], code=1)
+    refused(restored(backup, folder, "--key", other), info["key"], code=1)
+    refused(restored(backup, folder, "--sha256", other, "--key", info["key"]), info["sha256"], 1)
+    refused(restored(backup, folder, "--key", "no key"), "not 64 hex digits")
+    assert not folder.exists()
+
+
+def restored(backup, folder, *options):
+    argv = [sys.executable, "-m", "angelos", "restore", "--json", str(backup), str(folder)]
     return subprocess.run(
-        [sys.executable, "-m", "angelos", "restore", "--json", str(backup), str(folder)],
+        [*argv, "--data-dir", str(folder.parent / "none"), *options],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
 
@@ -151,7 +161,8 @@ async def test_a_system_comes_back_from_its_backup(tmp_path):
         a_full_disk_is_named_and_nothing_is_left(original, tmp_path)
         restoring_is_refused_where_something_is(backup, tmp_path)
         beside = tmp_path / "beside"
-        done = restored(backup, beside)
+        a_backup_of_somebody_else_is_refused(backup, beside, info)
+        done = restored(backup, beside, "--key", info["key"])
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["contents"] > 5
         with running(beside) as copy:
@@ -165,7 +176,7 @@ async def test_a_system_comes_back_from_its_backup(tmp_path):
             assert len(await facts_of(beside, "system.restored")) == 1
         await has_all(original, load.acknowledged)
         destroy(up)
-    done = restored(backup, original)
+    done = restored(backup, original, "--sha256", info["sha256"])
     assert done.returncode == 0, done.stderr
     with running(original):
         await has_all(original, before)

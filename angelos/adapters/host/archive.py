@@ -4,7 +4,8 @@
     data/...                files of the data directory
     postgres.dump           for pg_restore
     valkey.rdb              for Valkey
-    manifest.json           last: size and SHA-256 of each file; without it the file was cut off
+    manifest.json           size and SHA-256 of each file
+    signature.json          last: by the key of the system that made it; without it it was cut off
 
 `tar -xzf` and the stores' own tools open it without AngelOS.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import io
 import os
 import shutil
 import stat
@@ -22,20 +24,22 @@ import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import IO, NamedTuple, TypeVar
 
 import msgspec
 
 from angelos.core.errors import InvalidInput
+from angelos.core.signing import SigningKey, VerifyKey
 
 T = TypeVar("T")
-ARCHIVE_FORMAT = 1
-HEADER, MANIFEST = "angelos-backup.json", "manifest.json"
+ARCHIVE_FORMAT = 2
+HEADER, MANIFEST, SIGNATURE = "angelos-backup.json", "manifest.json", "signature.json"
 _LEVEL = 1
 _PIECE = 1 << 20
 _IN_MEMORY = 8 << 20
 _MAX_HEADER = 64 << 10
 _MAX_MANIFEST = 256 << 20
+_CONTEXT = b"angelos.backup.v1"
 
 
 class ArchiveHeader(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,11 +78,45 @@ class BackupManifest(msgspec.Struct, frozen=True, kw_only=True):
     """The audit log's last signed note before the moment."""
 
 
-class ArchiveWriter:
-    """Adds members; `finish` makes the archive valid."""
+class ArchiveSignature(msgspec.Struct, frozen=True, kw_only=True):
+    """A signature over header and manifest, and so over every file."""
 
-    def __init__(self, tar: tarfile.TarFile) -> None:
+    key: bytes
+    signature: bytes
+
+    @classmethod
+    def make(cls, key: SigningKey, header: bytes, manifest: bytes) -> ArchiveSignature:
+        """Return a key's signature over header and manifest as they are in the archive."""
+        body = _signed_body(header, manifest)
+        return cls(key=key.public.raw, signature=key.sign(_CONTEXT, body))
+
+    def holds(self, header: bytes, manifest: bytes) -> bool:
+        """Return whether it is its key's for these two."""
+        body = _signed_body(header, manifest)
+        return VerifyKey(self.key).verify(_CONTEXT, body, self.signature)
+
+
+def _signed_body(header: bytes, manifest: bytes) -> bytes:
+    return hashlib.sha256(header).digest() + hashlib.sha256(manifest).digest()
+
+
+class Extracted(NamedTuple):
+    """What an archive said and proved."""
+
+    header: ArchiveHeader
+    manifest: BackupManifest
+    key: str
+    """In hex, the public key whose signature was verified; whose key that is, it cannot say."""
+    sha256: str
+    """Of the archive."""
+
+
+class ArchiveWriter:
+    """Adds members; `sign` makes the archive valid."""
+
+    def __init__(self, tar: tarfile.TarFile, header: bytes) -> None:
         self._tar = tar
+        self._header = header
         self.files: list[ArchivedFile] = []
 
     def add_text(self, name: str, body: bytes) -> None:
@@ -89,6 +127,13 @@ class ArchiveWriter:
             file.write(body)
             file.seek(0)
             self._tar.addfile(info, file)
+
+    def sign(self, manifest: BackupManifest, key: SigningKey) -> None:
+        """Add manifest and signature, which end the archive."""
+        body = msgspec.json.encode(manifest)
+        self.add_text(MANIFEST, body)
+        signature = ArchiveSignature.make(key, self._header, body)
+        self.add_text(SIGNATURE, msgspec.json.encode(signature))
 
     def add_file(self, name: str, path: Path) -> None:
         """Add a regular file as it is now; somebody may write it, or remove it, meanwhile."""
@@ -154,8 +199,9 @@ def new_archive(path: Path, header: ArchiveHeader) -> Iterator[ArchiveWriter]:
             gzip.GzipFile(fileobj=file, mode="wb", compresslevel=_LEVEL) as packed,
             tarfile.open(fileobj=packed, mode="w|", format=tarfile.PAX_FORMAT) as tar,
         ):
-            writer = ArchiveWriter(tar)
-            writer.add_text(HEADER, msgspec.json.encode(header))
+            first = msgspec.json.encode(header)
+            writer = ArchiveWriter(tar, first)
+            writer.add_text(HEADER, first)
             yield writer
         with open(temporary, "rb") as file:  # noqa: PTH123
             os.fsync(file.fileno())
@@ -169,8 +215,8 @@ def new_archive(path: Path, header: ArchiveHeader) -> Iterator[ArchiveWriter]:
 
 def extract(
     path: Path, folder: Path, formats: tuple[int, int], left_out: Collection[str] = ()
-) -> tuple[ArchiveHeader, BackupManifest]:
-    """Unpack an archive into an empty folder and check every file.
+) -> Extracted:
+    """Unpack an archive into an empty folder and check every file and the signature.
 
     Args:
         path: The archive.
@@ -184,16 +230,36 @@ def extract(
     """
     try:
         with (
-            path.open("rb") as file,
+            path.open("rb") as plain,
+            _Hashed(plain) as file,
             gzip.GzipFile(fileobj=file, mode="rb") as packed,
             tarfile.open(fileobj=packed, mode="r|") as tar,
         ):
-            extracted = _Extraction(path, folder, tar, left_out).run(formats)
+            header, manifest, key = _Extraction(path, folder, tar, left_out).run(formats)
             while packed.read(_PIECE):  # the checksum comes after the last block
                 pass
-            return extracted
+            while file.read(_PIECE):
+                pass
+            return Extracted(header, manifest, key, file.digest.hexdigest())
     except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise _damaged(path, f"it was cut off or changed ({error})") from error
+
+
+class _Hashed(io.RawIOBase):
+    """A file that is hashed as it is read, so that what was hashed is what was unpacked."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        super().__init__()
+        self._file = file
+        self.digest = hashlib.sha256()
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1, /) -> bytes:
+        piece = self._file.read(size)
+        self.digest.update(piece)
+        return piece
 
 
 class _Extraction:
@@ -208,36 +274,49 @@ class _Extraction:
         self._files: list[ArchivedFile] = []
         self._links: list[tuple[Path, str]] = []
 
-    def run(self, formats: tuple[int, int]) -> tuple[ArchiveHeader, BackupManifest]:
+    def run(self, formats: tuple[int, int]) -> tuple[ArchiveHeader, BackupManifest, str]:
         first = self._tar.next()
         if first is None or first.name != HEADER:
             raise _damaged(self._path, "it is no backup of AngelOS")
-        header = self._decode(first, ArchiveHeader, _MAX_HEADER)
+        header_text = self._text(first, _MAX_HEADER)
+        header = self._decode(HEADER, header_text, ArchiveHeader)
         _check_formats(self._path, header, formats)
-        manifest = None
-        while (member := self._tar.next()) is not None:
-            if manifest is not None:
-                raise _damaged(self._path, "something follows its end")
-            if member.name == MANIFEST:
-                manifest = self._decode(member, BackupManifest, _MAX_MANIFEST)
-            else:
-                self._extract(member)
-        if manifest is None:
+        while (member := self._tar.next()) is not None and member.name != MANIFEST:
+            self._extract(member)
+        if member is None:
             raise _damaged(self._path, "its end is missing: it was cut off")
+        manifest_text = self._text(member, _MAX_MANIFEST)
+        manifest = self._decode(MANIFEST, manifest_text, BackupManifest)
+        signature = self._signature()
+        if self._tar.next() is not None:
+            raise _damaged(self._path, "something follows its end")
         if sorted(self._files, key=_name) != sorted(manifest.files, key=_name):
             raise _damaged(self._path, "its files are not those of its manifest")
+        if not signature.holds(header_text, manifest_text):
+            raise _damaged(self._path, "its signature is not of what it holds")
         for place, target in self._links:  # last, so that nothing is written through one
             place.symlink_to(target)
-        return header, manifest
+        return header, manifest, signature.key.hex()
 
-    def _decode(self, member: tarfile.TarInfo, as_type: type[T], limit: int) -> T:
+    def _signature(self) -> ArchiveSignature:
+        member = self._tar.next()
+        if member is None:
+            raise _damaged(self._path, "its end is missing: it was cut off")
+        if member.name != SIGNATURE:
+            raise _damaged(self._path, "no signature follows its manifest")
+        return self._decode(SIGNATURE, self._text(member, _MAX_HEADER), ArchiveSignature)
+
+    def _text(self, member: tarfile.TarInfo, limit: int) -> bytes:
         source = self._tar.extractfile(member)
         if source is None or member.size > limit:
             raise _damaged(self._path, f"its {member.name} has the wrong form")
+        return source.read()
+
+    def _decode(self, name: str, text: bytes, as_type: type[T]) -> T:
         try:
-            return msgspec.json.decode(source.read(), type=as_type)
+            return msgspec.json.decode(text, type=as_type)
         except msgspec.DecodeError as error:
-            raise _damaged(self._path, f"its {member.name} cannot be read") from error
+            raise _damaged(self._path, f"its {name} cannot be read") from error
 
     def _extract(self, member: tarfile.TarInfo) -> None:
         parts = PurePosixPath(member.name).parts

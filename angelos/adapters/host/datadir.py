@@ -143,6 +143,7 @@ class DataDir:
         self.valkey = self.root / "valkey"
         self.keys = self.root / "keys"
         self.log_vkeys = self.keys / "log.vkeys"
+        self.backup_key = self.keys / "backup.key"
         """The audit log's verifier keys, a line for each life of the signer."""
         self.witnesses = self.root / "witnesses"
         """Who is asked to cosign the audit log: a line of URL and verifier key for each."""

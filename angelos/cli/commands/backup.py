@@ -30,25 +30,40 @@ def backup(out: Out, *, file: str) -> None:
     out.show(
         info,
         f"{info.file}: {info.files} files, {info.entries} journal entries, {info.bytes:,} bytes, "
-        f"as of {when(info.at)}; writes waited {info.paused_ms:g} ms.",
+        f"as of {when(info.at)}; writes waited {info.paused_ms:g} ms.\n"
+        f"sha256 {info.sha256}\n"
+        f"key    {info.key}\n"
+        "Write the key down apart from the file: `angelos restore --key` asks for it.",
     )
 
 
 @click.command()
 @click.argument("file", metavar="FILE")
 @click.argument("folder", metavar="DIR")
+@click.option("--key", "keys", multiple=True, help="A key that `angelos backup` printed.")
+@click.option("--sha256", default="", help="The file's hash that `angelos backup` printed.")
+@click.option("--trust", is_flag=True, help="Restore it whoever made it.")
 @common
-def restore(out: Out, *, file: str, folder: str) -> None:
+def restore(
+    out: Out, *, file: str, folder: str, keys: tuple[str, ...], sha256: str, trust: bool
+) -> None:
     """Make a system in DIR from the backup FILE, and verify all of it.
+
+    Restoring runs what FILE says, so it must be signed by a key that you name or by the system of
+    this machine's data directory, if that is still there; or have the hash that you name.
 
     DIR must not exist, or be empty; it appears when everything is right, the audit log included.
     Start the system with `angelos up --data-dir DIR`. It has an identity, ports and a signing key
     of its own, so it may run beside the original.
     """
+    from angelos.wiring.restore import Origin, backup_keys
     from angelos.wiring.restore import restore as restore_system
+    from angelos.wiring.settings import load
 
     require("server")
-    info = asyncio.run(restore_system(Path(file), Path(folder)))
+    own = backup_keys(load(data_dir=out.data_dir).data)
+    origin = Origin.parse((*keys, *own), sha256, anyone=trust)
+    info = asyncio.run(restore_system(Path(file), Path(folder), origin))
     out.show(
         info,
         f"{info.data_dir}: {info.files} files and {info.entries} journal entries as of "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -13,16 +14,21 @@ import msgspec
 import pytest
 
 from angelos.adapters.host.archive import (
+    ARCHIVE_FORMAT,
     HEADER,
     MANIFEST,
+    SIGNATURE,
     ArchiveHeader,
+    ArchiveSignature,
     BackupManifest,
     extract,
     new_archive,
 )
 from angelos.core.errors import InvalidInput
+from angelos.core.signing import SigningKey
 
-FORMATS = (1, 3)
+FORMATS = (ARCHIVE_FORMAT, 3)
+KEY = SigningKey(bytes(32))
 
 
 def made(path, root, *, data_format=3, without=frozenset()):
@@ -32,7 +38,7 @@ def made(path, root, *, data_format=3, without=frozenset()):
         manifest = BackupManifest(
             files=tuple(archive.files), keys=0, entries=0, newest="0-0", checkpoint=""
         )
-        archive.add_text(MANIFEST, msgspec.json.encode(manifest))
+        archive.sign(manifest, KEY)
     return path
 
 
@@ -55,7 +61,9 @@ def root(tmp_path):
 def test_a_tree_comes_back(tmp_path, root):
     backup = made(tmp_path / "b", root, without=frozenset(["keys/signer"]))
     assert backup.stat().st_mode & 0o777 == 0o600
-    header, manifest = extract(backup, tmp_path / "new", FORMATS)
+    header, manifest, key, sha256 = extract(backup, tmp_path / "new", FORMATS)
+    assert key == KEY.public.raw.hex()
+    assert sha256 == hashlib.sha256(backup.read_bytes()).hexdigest()
     assert header.version == "1.2.3"
     assert len(manifest.files) == 3
     data = tmp_path / "new" / "data"
@@ -105,15 +113,17 @@ def test_one_of_another_format_is_refused_by_its_version(tmp_path, root):
         extract(backup, tmp_path / "new", FORMATS)
 
 
-def forged(path, *members, manifest=True):
+def forged(path, *members, manifest=True, sign=ArchiveSignature.make):
     """Write an archive with these members as (TarInfo, content)."""
-    listed = []
-    head = {"version": "1", "data_format": 3, "at": 1.0, "format": 1}
-    with gzip.open(path, "wb") as packed, tarfile.open(fileobj=packed, mode="w|") as tar:
+    head = {"version": "1", "data_format": 3, "at": 1.0, "format": ARCHIVE_FORMAT}
+    body = {"files": [], "keys": 0, "entries": 0, "newest": "", "checkpoint": ""}
+    with gzip.GzipFile(path, "wb") as packed, tarfile.open(fileobj=packed, mode="w|") as tar:
         texts = [(tarfile.TarInfo(HEADER), json.dumps(head).encode()), *members]
         if manifest:
-            body = {"files": listed, "keys": 0, "entries": 0, "newest": "", "checkpoint": ""}
             texts.append((tarfile.TarInfo(MANIFEST), json.dumps(body).encode()))
+        if manifest and sign:
+            signature = sign(KEY, json.dumps(head).encode(), json.dumps(body).encode())
+            texts.append((tarfile.TarInfo(SIGNATURE), msgspec.json.encode(signature)))
         for info, content in texts:
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
@@ -124,6 +134,23 @@ def special(name, kind, target=""):
     info = tarfile.TarInfo(name)
     info.type, info.linkname = kind, target
     return info
+
+
+def _of_something_else(key, header, manifest):
+    return ArchiveSignature.make(key, header, manifest + b" ")
+
+
+def _with_a_key_that_is_none(key, header, manifest):
+    signature = ArchiveSignature.make(key, header, manifest).signature
+    return ArchiveSignature(key=b"short", signature=signature)
+
+
+@pytest.mark.parametrize("sign", [None, _of_something_else, _with_a_key_that_is_none])
+def test_one_that_is_not_signed_by_the_key_in_it_is_refused(tmp_path, sign):
+    backup = forged(tmp_path / "b", sign=sign)
+    with pytest.raises(InvalidInput, match="cannot be restored"):
+        extract(backup, tmp_path / "new", FORMATS)
+    assert extract(forged(tmp_path / "b"), tmp_path / "other", FORMATS).manifest.files == ()
 
 
 @pytest.mark.parametrize(
