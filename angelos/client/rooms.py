@@ -20,7 +20,7 @@ from urllib.parse import quote, urlencode
 import pycrdt
 from pycrdt import Decoder, Doc, Text, YMessageType, YSyncMessageType
 from tornado.httpclient import HTTPClientError, HTTPRequest
-from tornado.websocket import WebSocketClientConnection
+from tornado.websocket import WebSocketClientConnection, WebSocketClosedError
 
 from angelos.adapters.net.dial import caller, dial
 from angelos.core.errors import NotFound, Unavailable
@@ -107,8 +107,11 @@ class RoomClient:
         if self._socket is None:
             raise Unavailable(f"The room of {self._path} is not open.")
         clock = clock_of(self._doc.get_state(), self._doc.client_id)
-        for update in updates:
-            await self._socket.write_message(pycrdt.create_update_message(update), binary=True)
+        try:
+            for update in updates:
+                await self._socket.write_message(pycrdt.create_update_message(update), binary=True)
+        except WebSocketClosedError as error:
+            raise Unavailable(f"The room of {self._path} was closed.") from error
         await self._wait(lambda: clock_of(self._server.get_state(), self._doc.client_id) >= clock)
 
     async def wait_for(self, predicate: Callable[[str], bool]) -> str:

@@ -14,6 +14,7 @@ import pytest
 
 from angelos.adapters.host.children import start_ticks
 from angelos.client import Angelos
+from angelos.client.rooms import RoomClient
 from angelos.core.errors import AngelError
 from angelos.core.facts import Kind
 from tests.acceptance.up_process import cli, running
@@ -59,6 +60,69 @@ class Load:
                         await self.stop.wait()
 
 
+class Typist:
+    """Somebody who types line after line into one live document and keeps what was acknowledged.
+
+    The room is opened again whenever it closes, as JupyterLab does.
+    """
+
+    PATH = "study/notes.md"
+
+    def __init__(self, where):
+        self.where = where
+        self.acknowledged = []
+        self.stop = asyncio.Event()
+
+    async def __aenter__(self):
+        self._task = asyncio.create_task(self._type())
+        return self
+
+    async def __aexit__(self, *_):
+        self.stop.set()
+        await self._task
+
+    def room(self, timeout):
+        return RoomClient(*self.where(), self.PATH, timeout)
+
+    async def _type(self):
+        number = 0
+        while not self.stop.is_set():
+            with contextlib.suppress(AngelError, OSError, TimeoutError, ConnectionError):
+                async with self.room(5) as room:
+                    while not self.stop.is_set():
+                        number += 1
+                        await room.insert(0, f"line {number}\n")
+                        self.acknowledged.append(number)
+                        await self._pause(0.25)
+            await self._pause(0.25)
+
+    async def _pause(self, seconds):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.stop.wait()
+
+    async def more(self, seconds):
+        """Wait until the room has taken another line."""
+        before = len(self.acknowledged)
+        async with asyncio.timeout(seconds):
+            while len(self.acknowledged) == before:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+
+    async def text(self):
+        async with self.room(60) as room:
+            return room.text
+
+
+def each_once(text, acknowledged):
+    """Return whether each acknowledged line is in the text, and none twice."""
+    lines = [line for line in text.splitlines() if line.startswith("line ")]
+    return len(set(lines)) == len(lines) and {f"line {n}" for n in acknowledged} <= set(lines)
+
+
+SLOW = "import time\nfor n in range(15):\n    print(n, flush=True)\n    time.sleep(1)\n"
+"""Runs while the stores and the server are killed."""
+
+
 async def _until_a_task_runs(up, seconds):
     async with asyncio.timeout(seconds):
         while True:
@@ -77,18 +141,23 @@ async def _replaced(up, name, pid, seconds):
 
 
 async def killed_and_frozen_parts_come_back_and_no_acknowledged_task_is_lost(system):
-    rounds = [(signal.SIGKILL, (name,)) for name in PARTS]
-    rounds += [(signal.SIGSTOP, ("valkey", "exec1")), (signal.SIGSTOP, ("postgres", "server"))]
+    rounds = [(signal.SIGKILL, (name,)) for name in PARTS[:3]]
+    others = [(signal.SIGKILL, PARTS[3:])]
+    others += [(signal.SIGSTOP, ("valkey", "exec1")), (signal.SIGSTOP, ("postgres", "server"))]
     before = {p.name: p.pid for p in system.data.processes()}
-    async with Load(system) as load:
+    async with Angelos.connect(system.data.root) as angelos:
+        await angelos.repos.create("study", {"notes.md": "the end\n"}, "import")
+    async with Load(system) as load, Typist(lambda: _where(system)) as typist:
+        await typist.more(60)
+        async with Angelos.connect(system.data.root) as angelos:
+            slow = await angelos.tasks.start(SLOW)
         for how, names in rounds:
-            pids = {p.name: (p.pid, p.start_ticks) for p in system.data.processes()}
-            for name in names:
-                os.kill(pids[name][0], how)
-            for name in names:
-                await _replaced(system, name, pids[name][0], SLACK * BACK_S.get(name, 15.0))
-                assert start_ticks(pids[name][0]) != pids[name][1], "the frozen one has ended"
-            await _until_a_task_runs(system, SLACK * 20)
+            await _strike(system, typist, how, names)
+        async with Angelos.connect(system.data.root) as angelos, asyncio.timeout(90):
+            result = await angelos.tasks[slow.id].result()
+        assert (result.status, result.stdout) == ("ok", "".join(f"{n}\n" for n in range(15)))
+        for how, names in others:
+            await _strike(system, typist, how, names)
     assert system.process.poll() is None
     after = {p.name: p.pid for p in system.data.processes()}
     assert all(before[name] != after[name] for name in PARTS)
@@ -98,6 +167,24 @@ async def killed_and_frozen_parts_come_back_and_no_acknowledged_task_is_lost(sys
         for number, task in enumerate(load.acknowledged):
             result = await angelos.tasks[task].result()
             assert (result.status, result.stdout) == ("ok", f"{number}\n"), (number, result)
+    assert each_once(await typist.text(), typist.acknowledged)
+
+
+def _where(system):
+    running = system.data.system()
+    return running.url, running.token
+
+
+async def _strike(system, typist, how, names):
+    """Kill or freeze parts; return when each was replaced, a task runs and the room goes on."""
+    pids = {p.name: (p.pid, p.start_ticks) for p in system.data.processes()}
+    for name in names:
+        os.kill(pids[name][0], how)
+    for name in names:
+        await _replaced(system, name, pids[name][0], SLACK * BACK_S.get(name, 15.0))
+        assert start_ticks(pids[name][0]) != pids[name][1], "the frozen one has ended"
+    await _until_a_task_runs(system, SLACK * 20)
+    await typist.more(60)
 
 
 def each_restart_is_a_fact_and_a_line_in_the_status(system):

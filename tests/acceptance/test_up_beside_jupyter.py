@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,11 +14,14 @@ from contextlib import contextmanager
 import pytest
 from tornado.httpclient import HTTPClient, HTTPClientError
 
+from angelos.adapters.host.datadir import DataDir
 from angelos.adapters.net.sockets import free_port
+from angelos.client import Angelos
+from tests.acceptance.test_parts_restart import Typist, each_once
 from tests.acceptance.up_process import cli, running
 
 TOKEN = "a-token-of-forty-characters-for-this-test"
-READY_S = 60
+READY_S = 120
 
 
 @contextmanager
@@ -94,3 +99,45 @@ def test_alone_it_runs_the_stores_itself_and_is_found(tmp_path):
     assert cli(data_dir, "status").returncode == 1
     with running(data_dir):
         assert cli(data_dir, "run", "-c", "print(1)").stdout == "1\n"
+
+
+def _stores(data_dir):
+    """Return the processes of the stores that the server has started."""
+    return {
+        name: json.loads((data_dir / name / "process.json").read_text())["pid"]
+        for name in ("valkey", "postgres")
+    }
+
+
+@pytest.mark.slow
+async def test_alone_it_replaces_its_stores_and_loses_nothing_that_it_acknowledged(tmp_path):
+    data_dir = tmp_path / "data"
+    with plain_jupyter(data_dir, tmp_path / "lab"):
+        server = DataDir(data_dir, os.environ.get("XDG_RUNTIME_DIR", "")).system()
+        async with Angelos(server.url, token=server.token) as angelos:
+            await angelos.repos.create("study", {"notes.md": "the end\n"}, "import")
+        async with Typist(lambda: (server.url, server.token)) as typist:
+            await typist.more(60)
+            for how in (signal.SIGKILL, signal.SIGSTOP):
+                before = _stores(data_dir)
+                for pid in before.values():
+                    os.kill(pid, how)
+                async with asyncio.timeout(30):
+                    while set(_stores(data_dir).values()) & set(before.values()):  # noqa: ASYNC110
+                        await asyncio.sleep(0.1)
+                await typist.more(60)
+            assert each_once(await typist.text(), typist.acknowledged)
+        async with asyncio.timeout(60):
+            while len(_restarts(data_dir)) < 2:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        assert _restarts(data_dir) == {"postgres", "valkey"}
+        lines = cli(data_dir, "audit", "tail", "--json", "-n", "900").stdout.splitlines()
+        facts = [json.loads(line)["fact"] for line in lines]
+        restarts = [f for f in facts if f["kind"] == "part.restarted"]
+        causes = {(f["subject"], f["data"]["cause"]) for f in restarts}
+        assert causes == {(f"system/{name}", how) for name in before for how in ("ended", "frozen")}
+
+
+def _restarts(data_dir):
+    view = json.loads(cli(data_dir, "status", "--json").stdout)
+    return {restart["part"] for restart in view["restarts"]}
