@@ -122,6 +122,10 @@ def test_alone_it_replaces_its_stores_and_loses_nothing_that_it_acknowledged(tmp
         assert causes == {(f"system/{name}", how) for name in stores for how in ("ended", "frozen")}
 
 
+def _replaced(before, after):
+    return after.keys() == before.keys() and not set(after.values()) & set(before.values())
+
+
 async def _killed_and_frozen_stores_are_replaced(data_dir):
     server = DataDir(data_dir, os.environ.get("XDG_RUNTIME_DIR", "")).system()
     async with Angelos(server.url, token=server.token) as angelos:
@@ -133,7 +137,7 @@ async def _killed_and_frozen_stores_are_replaced(data_dir):
             for pid in before.values():
                 os.kill(pid, how)
             async with asyncio.timeout(60):
-                while set(_stores(data_dir).values()) & set(before.values()):  # noqa: ASYNC110
+                while not _replaced(before, _stores(data_dir)):  # noqa: ASYNC110
                     await asyncio.sleep(0.1)
             await typist.more(60)
         assert each_once(await typist.text(), typist.acknowledged)
