@@ -25,12 +25,12 @@ READY_S = 120
 
 
 @contextmanager
-def plain_jupyter(data_dir, root):
+def plain_jupyter(data_dir, root, files="files"):
     """Run Jupyter Server with the extension, as a user would; yield how to ask it."""
     port = free_port()
     env = {k: v for k, v in os.environ.items() if not k.startswith(("JUPYTER", "ANGELOS"))}
-    for name in ("config", "data", "runtime", "files"):
-        (root / name).mkdir(parents=True)
+    for name in ("config", "data", "runtime", files):
+        (root / name).mkdir(parents=True, exist_ok=True)
     env |= {
         "ANGELOS_DATA_DIR": str(data_dir),
         "JUPYTER_CONFIG_DIR": str(root / "config"),
@@ -40,7 +40,7 @@ def plain_jupyter(data_dir, root):
     }
     argv = [
         sys.executable, "-m", "jupyter_server", "--no-browser", f"--ServerApp.port={port}",
-        "--ServerApp.port_retries=0", f"--ServerApp.root_dir={root / 'files'}",
+        "--ServerApp.port_retries=0", f"--ServerApp.root_dir={root / files}",
         "--ServerApp.jpserver_extensions=jupyter_ext=True", "--allow-root",
     ]  # fmt: skip
     log = (root / "log").open("wb")
@@ -112,7 +112,7 @@ def _stores(data_dir):
 @pytest.mark.slow
 def test_alone_it_replaces_its_stores_and_loses_nothing_that_it_acknowledged(tmp_path):
     data_dir = tmp_path / "data"
-    with plain_jupyter(data_dir, tmp_path / "lab"):
+    with plain_jupyter(data_dir, tmp_path / "lab", data_dir / "workspace"):
         asyncio.run(_killed_and_frozen_stores_are_replaced(data_dir))
         lines = cli(data_dir, "audit", "tail", "--json", "-n", "900").stdout.splitlines()
         facts = [json.loads(line)["fact"] for line in lines]
