@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from angelos.cli.output import Out, when
+from angelos.cli.output import Out, table, when
 from angelos.cli.reading import read_secret
 
 if TYPE_CHECKING:
@@ -69,19 +69,58 @@ def _check_exposure(folder: str) -> None:
         )
 
 
-def quarantine(out: Out, kind: Peer, name: str, reason: str) -> None:
-    """Refuse a node or agent from now on."""
+dry_run = click.option(
+    "--dry-run", is_flag=True, help="Only show what it has changed; nothing is shut out."
+)
+new_key = click.option(
+    "--new-key", is_flag=True, help="Its certificate stays void: it has to join again."
+)
+
+
+def quarantine(out: Out, kind: Peer, name: str, reason: str, *, dry_run: bool) -> None:
+    """Refuse a node or agent from now on, and show what it has changed."""
     principal = _principal(kind, name)
+    if dry_run:
+        show(out, kind, name)
+        return
     out.ask(lambda angelos: _peers(angelos, kind).quarantine(name, reason))
-    out.show({"ok": True, "principal": principal}, f"{principal} is quarantined.")
+    hint = f"`angelos {kind} show {name}` lists what it has changed."
+    out.show({"ok": True, "principal": principal}, f"{principal} is quarantined. {hint}")
 
 
-def release(out: Out, kind: Peer, name: str) -> None:
-    """End a quarantine."""
+def show(out: Out, kind: Peer, name: str) -> None:
+    """Show how a node or agent stands, and what undoing its changes would meet."""
+    _principal(kind, name)
+    view = out.ask(lambda angelos: _peers(angelos, kind).quarantine_view(name))
+    lines = [f"{view.principal}: {'quarantined' if view.quarantined else 'not quarantined'}"]
+    if view.reason:
+        lines.append(f"because: {view.reason}")
+    if view.release_asked_by:
+        lines.append(f"{view.release_asked_by} asked for its release; a second person has to")
+    if view.probation_until:
+        lines.append(f"on probation until {when(view.probation_until)}")
+    lines.append(f"open tasks: {view.tasks_open}")
+    rows = [(c.proposal, c.repo, c.state, c.undo or "not merged", " ".join(c.paths[:3]))
+            for c in (*view.merged, *view.unmerged)]  # fmt: skip
+    head = ("proposal", "repository", "state", "undoing", "paths")
+    lines.append(table(head, rows) if rows else "It has changed nothing.")
+    if any(change.undo == "clean" for change in view.merged):
+        lines.append("`angelos proposal revert ID` proposes to undo one.")
+    out.show(view, "\n".join(lines))
+
+
+def release(out: Out, kind: Peer, name: str, *, new_key: bool) -> None:
+    """Ask to end a quarantine, or end the one that somebody else asked to end."""
     principal = _principal(kind, name)
-    out.ask(lambda angelos: _peers(angelos, kind).release(name))
-    text = f"{principal} is released; it joins again with a token of `angelos {kind} add {name}`."
-    out.show({"ok": True, "principal": principal}, text)
+    view = out.ask(lambda angelos: _peers(angelos, kind).release(name, new_key=new_key))
+    if not view.released:
+        text = f"Asked. {principal} is released when a second person asks for the same."
+    else:
+        until = when(view.probation_until or 0.0)
+        text = f"{principal} is released, on probation until {until}."
+        if new_key:
+            text += f" It joins again with a token of `angelos {kind} add {name}`."
+    out.show(view, text)
 
 
 def _peers(angelos: Angelos, kind: Peer) -> NodeCollection | AgentCollection:

@@ -65,16 +65,32 @@ class NodeCollection:
         """
         await _quarantine(self._transport, "node", name, reason)
 
-    async def release(self, name: str) -> None:
-        """End a node's quarantine; a new certificate has to be enrolled.
+    async def release(self, name: str, *, new_key: bool = False) -> api.Released:
+        """Ask to end a node's quarantine; the second person who asks ends it.
+
+        Args:
+            name: The node's name.
+            new_key: Its certificate stays void, and it has to join again.
+
+        Raises:
+            Forbidden: The caller may not release.
+            Conflict: It is not quarantined.
+            NotFound: There is no such node.
+        """
+        return await _release(self._transport, "node", name, new_key=new_key)
+
+    async def quarantine_view(self, name: str) -> api.QuarantineView:
+        """Return how a node stands, and its changes, each merged one tried to undo.
 
         Args:
             name: The node's name.
 
         Raises:
-            Forbidden: The caller may not release.
+            Forbidden: The caller may not see that.
+            NotFound: There is no such node.
         """
-        await _release(self._transport, "node", name)
+        path = "/principals" + segments("node", name, "quarantine")
+        return await self._transport.call("GET", path, api.QuarantineView)
 
 
 class AgentCollection:
@@ -109,16 +125,32 @@ class AgentCollection:
         """
         await _quarantine(self._transport, "agent", name, reason)
 
-    async def release(self, name: str) -> None:
-        """End an agent's quarantine; a new certificate has to be enrolled.
+    async def release(self, name: str, *, new_key: bool = False) -> api.Released:
+        """Ask to end an agent's quarantine; the second person who asks ends it.
+
+        Args:
+            name: The agent's name.
+            new_key: Its certificate stays void, and it has to join again.
+
+        Raises:
+            Forbidden: The caller may not release.
+            Conflict: It is not quarantined.
+            NotFound: There is no such agent.
+        """
+        return await _release(self._transport, "agent", name, new_key=new_key)
+
+    async def quarantine_view(self, name: str) -> api.QuarantineView:
+        """Return how an agent stands, and its changes, each merged one tried to undo.
 
         Args:
             name: The agent's name.
 
         Raises:
-            Forbidden: The caller may not release.
+            Forbidden: The caller may not see that.
+            NotFound: There is no such agent.
         """
-        await _release(self._transport, "agent", name)
+        path = "/principals" + segments("agent", name, "quarantine")
+        return await self._transport.call("GET", path, api.QuarantineView)
 
     async def pause(self, name: str = "", reason: str = "") -> None:
         """Stop what runs for an agent where it is, within a second; nothing of it starts.
@@ -348,5 +380,6 @@ async def _quarantine(transport: Transport, kind: str, name: str, reason: str) -
     await transport.call("POST", path, api.Ok, body=api.Reason(reason=reason))
 
 
-async def _release(transport: Transport, kind: str, name: str) -> None:
-    await transport.call("POST", "/principals" + segments(kind, name, "release"), api.Ok)
+async def _release(transport: Transport, kind: str, name: str, *, new_key: bool) -> api.Released:
+    path = "/principals" + segments(kind, name, "release")
+    return await transport.call("POST", path, api.Released, body=api.Release(new_key=new_key))

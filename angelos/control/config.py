@@ -34,6 +34,8 @@ class ControlConfig(msgspec.Struct, frozen=True, kw_only=True):
     retry_s: float = 0.5
     """First pause before an effect is retried; doubles up to `retry_max_s`."""
     retry_max_s: float = 30.0
+    stuck_s: float = 60.0
+    """A rollout goes round a canary that is silent for so long; a card says so."""
     checkout_ttl_s: float = 3600.0
     """How long a checkout command is valid."""
     order_ttl_s: float = 30 * 86_400.0

@@ -67,6 +67,8 @@ class ControlContext:
     """Looks at a tested candidate from another process, before `main` moves."""
     away: Callable[[], str] = str
     """Says which store does not answer, for everybody to see; an empty text if all do."""
+    log_behind: Callable[[], float] = float
+    """How many seconds the audit log is behind."""
     locks: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))
     """By repository; held while `main` moves or a proposal is decided on."""
 

@@ -18,6 +18,7 @@ import msgspec
 from angelos.control.service import Control
 from angelos.control.state.models import ControlState
 from angelos.control.state.pauses import figures, is_agent, paused
+from angelos.control.state.quarantines import on_probation
 from angelos.core.api import (
     BudgetFigure,
     CheckPolicy,
@@ -80,7 +81,7 @@ async def whoami(control: Control, principal: Principal) -> WhoamiView:
         id=principal.id,
         role=principal.role,
         generation=principal.generation,
-        state=_standing(state, principal.id),
+        state=_standing(state, principal.id, control.now()),
         session=principal.session,
         expires_at=principal.expires_at,
         permissions=tuple(sorted(granted(principal))),
@@ -103,11 +104,13 @@ def _budget(control: Control, principal: PrincipalId) -> dict[str, BudgetFigure]
 
 
 def _standing(
-    state: ControlState, principal: PrincipalId
-) -> Literal["active", "paused", "quarantined"]:
+    state: ControlState, principal: PrincipalId, now: float
+) -> Literal["active", "paused", "quarantined", "probation"]:
     if principal in state.quarantined:
         return "quarantined"
-    return "paused" if paused(state, principal) else "active"
+    if paused(state, principal):
+        return "paused"
+    return "probation" if on_probation(state, principal, now) else "active"
 
 
 def explanation(policy: Policy, action: str, role: Role) -> Explanation:

@@ -14,11 +14,11 @@ from angelos.control.proposals import repo_config
 from angelos.control.proposals.repo_config import RepoConfig
 from angelos.control.proposals.risk import POLICY_PATHS, touched
 from angelos.control.state.decide import canaries
-from angelos.control.state.effects import AskCheckout, PutCheckout, Revoke, RollBack
+from angelos.control.state.effects import AskCheckout, PutCheckout, Revoke, RollBack, SkipCanary
 from angelos.control.state.models import SUPERVISOR
 from angelos.core.api import Rollback
 from angelos.core.errors import Conflict, InvalidInput, Refused
-from angelos.core.facts import BranchAdvanced, CheckoutRequested, RollbackDone
+from angelos.core.facts import BranchAdvanced, CheckoutRequested, CheckoutSkipped, RollbackDone
 from angelos.core.ids import PrincipalId, Revision, is_revision
 from angelos.core.messages import Checkout, Command, RevokeGrants, decode, encode
 from angelos.core.permissions import Principal
@@ -74,18 +74,30 @@ class Rollout:
             decision, SUPERVISOR, node.id, payload, ttl_s=self._context.config.checkout_ttl_s
         )
         alone = not effect.canary and not canaries(state)
+        skipped = ", ".join(repo.main.skipped)
+        why = f"{skipped} was silent, and the rollout went round it" if skipped else ""
         requested = CheckoutRequested(
             repo=effect.repo,
             canary=effect.canary,
             attempt=effect.attempt,
             command=command.id,
             rule=",".join(decision.rules),
-            no_canary="no labs node is enrolled" if alone else "",
+            no_canary="no labs node is enrolled" if alone else "" if effect.canary else why,
             body=encode(command),
         )
         await self._projection.append(
             self._projection.fact(requested, node.id, revision=effect.revision)
         )
+
+    async def skip(self, effect: SkipCanary) -> None:
+        """Go round a silent canary, once for each position of `main`."""
+        repo = self._projection.state.repos.get(effect.repo)
+        if repo is None or repo.main.revision != effect.revision:
+            return
+        if effect.node not in repo.main.skipped:
+            skipped = CheckoutSkipped(repo=effect.repo, reason=effect.reason)
+            fact = self._projection.fact(skipped, effect.node, revision=effect.revision)
+            await self._projection.append(fact)
 
     async def put(self, effect: PutCheckout) -> None:
         """Queue the command of a requested checkout."""

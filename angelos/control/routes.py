@@ -7,6 +7,8 @@ For example:
 
 from __future__ import annotations
 
+from typing import Any
+
 from angelos.control import explaining
 from angelos.control.identity import routes as people
 from angelos.control.proposals import routes as proposals
@@ -15,12 +17,16 @@ from angelos.control.tasks import routes as tasks
 from angelos.core.api import (
     NodeList,
     Ok,
+    QuarantineView,
     Reason,
+    Release,
+    Released,
     Rollback,
     RolledBack,
     StatusView,
 )
-from angelos.core.ids import PrincipalId
+from angelos.core.errors import NotFound
+from angelos.core.ids import PrincipalId, is_principal
 from angelos.core.permissions import ALL_AGENTS, Permission
 from angelos.core.routes import Call, Nothing, Route
 
@@ -30,6 +36,7 @@ def routes(control: Control) -> list[Route]:
     return [
         *_system(control),
         *_pausing(control),
+        *_quarantines(control),
         *tasks.routes(control),
         *proposals.routes(control),
         *people.routes(control),
@@ -59,6 +66,44 @@ def _pausing(control: Control) -> list[Route]:
             ("/agents/pause", pause, "Stop what runs for every agent where it is"),
             ("/agents/resume", resume, "Let the agents go on that are not paused by themselves"),
         )
+    ]
+
+
+def _quarantines(control: Control) -> list[Route]:
+    def peer(call: Call[Any]) -> PrincipalId:
+        kind, name = call.params["kind"], call.params["name"]
+        principal = PrincipalId(f"{kind}/{name}")
+        if kind not in {"node", "agent"} or not is_principal(principal):
+            raise NotFound(f"There is no {principal[:120]}.")
+        return principal
+
+    async def release(call: Call[Release]) -> Released:
+        return await control.quarantines.release(
+            call.principal, peer(call), new_key=call.body.new_key, trace=call.trace
+        )
+
+    async def show(call: Call[Nothing]) -> QuarantineView:
+        return await control.quarantines.show(peer(call))
+
+    path, may = "/principals/{kind}/{name}", Permission.principals_quarantine
+    return [
+        Route(
+            "POST",
+            f"{path}/release",
+            may,
+            release,
+            request=Release,
+            response=Released,
+            summary="Ask to end a quarantine; the second person ends it",
+        ),
+        Route(
+            "GET",
+            f"{path}/quarantine",
+            may,
+            show,
+            response=QuarantineView,
+            summary="What a node or agent has changed, each change tried to undo",
+        ),
     ]
 
 

@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack
 from typing import Self
 
 from angelos import __version__
+from angelos.control.cards import banner_of, cards
 from angelos.control.context import ControlContext
 from angelos.control.effect_runner import EffectRunner, Handler
 from angelos.control.identity.people import PeopleStore
@@ -21,9 +22,10 @@ from angelos.control.pauses import Pauses
 from angelos.control.proposals.pipeline import Pipeline
 from angelos.control.proposals.service import ProposalService
 from angelos.control.proposals.testing import CandidateTester
+from angelos.control.quarantines import Quarantines
 from angelos.control.rollout import Rollout
 from angelos.control.state import effects
-from angelos.control.state.decide import expired, outstanding, overdue
+from angelos.control.state.decide import expired, outstanding, overdue, stuck
 from angelos.control.state.pauses import exhausted
 from angelos.control.tasks.dispatch import TaskDispatcher
 from angelos.control.tasks.service import TaskService
@@ -51,6 +53,7 @@ class Control:
         self.pipeline = Pipeline(self._context, people)
         self._tester = CandidateTester(self._context, self.tasks, self.pipeline)
         self.proposals = ProposalService(self._context, self.pipeline)
+        self.quarantines = Quarantines(self._context, self.pipeline)
         self.rollout = Rollout(self._context, self.pipeline.solo)
         self.started_at = context.clock.time()
         self._stack = AsyncExitStack()
@@ -91,6 +94,12 @@ class Control:
         """Return the system at a glance; what a store holds that is away is left out."""
         state = self.projection.state
         repos = await self._repos()
+        shown = cards(
+            state,
+            now=self.now(),
+            stuck_s=self.config.stuck_s,
+            log_behind_s=self._context.log_behind(),
+        )
         return StatusView(
             version=__version__,
             started_at=self.started_at,
@@ -101,7 +110,8 @@ class Control:
             waiting=sum(p.state == "waiting" for p in state.proposals.values()),
             journal=state.offset,
             policy=self.policy.hash,
-            banner=" ".join(filter(None, (self.away(), banner(state)))),
+            banner=" ".join(filter(None, (self.away(), banner(state), banner_of(shown)))),
+            cards=shown,
             restarts=restart_views(state),
         )
 
@@ -145,6 +155,15 @@ class Control:
             self._runner.start(
                 effects.PauseAgent(agent, reason)
                 for agent, reason in exhausted(state, now, self.config.budgets)
+            )
+            self._runner.start(
+                effects.SkipCanary(
+                    repo.name,
+                    repo.main.revision,
+                    node.id,
+                    f"it has been silent for more than {self.config.stuck_s:g} s",
+                )
+                for repo, node in stuck(state, now, self.config.stuck_s, self.started_at)
             )
             self._runner.start(expired(state, now, self.config.waiting_expires_s))
             self._runner.start(
@@ -198,6 +217,7 @@ class Control:
             effects.PutCheckout: self.rollout.put,
             effects.RollBack: self.rollout.roll_back,
             effects.Revoke: self.rollout.revoke,
+            effects.SkipCanary: self.rollout.skip,
             effects.SetPause: self.pauses.tell,
             effects.PauseAgent: self.pauses.ask,
         }

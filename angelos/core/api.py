@@ -453,6 +453,25 @@ class LoadView(View, frozen=True, kw_only=True):
     restarts: tuple[RestartView, ...] = ()
 
 
+class CardView(View, frozen=True, kw_only=True):
+    """Something about principals or the system that a person should look at."""
+
+    kind: Literal["alarm", "quarantine", "pause", "rollout", "node", "restart", "log"]
+    subject: str
+    title: str
+    detail: str
+    figures: dict[str, Any] = {}
+    acts: tuple[str, ...] = ()
+    """Ids of the facts that it rests on."""
+    done: str = ""
+    """What was done about it."""
+    at: float
+    urgent: bool = False
+    """Whether the banner says it too."""
+    hint: str = ""
+    """What to do."""
+
+
 class StatusView(View, frozen=True, kw_only=True):
     """The system at a glance."""
 
@@ -471,6 +490,55 @@ class StatusView(View, frozen=True, kw_only=True):
     banner: str = ""
     """A warning for everybody, such as unsandboxed execution."""
     restarts: tuple[RestartView, ...] = ()
+    cards: tuple[CardView, ...] = ()
+    """What governance has to show, the most urgent kind first."""
+
+
+class Release(Input, frozen=True, kw_only=True):
+    """End a quarantine."""
+
+    new_key: bool = False
+    """Its certificate stays void, and it has to join again."""
+
+
+class Released(View, frozen=True, kw_only=True):
+    """What became of it."""
+
+    released: bool
+    needs: int
+    """How many more people have to ask."""
+    probation_until: float | None
+    """Unix seconds until which all that it proposes waits for a person."""
+
+
+class ChangeView(View, frozen=True, kw_only=True):
+    """A change of somebody, and what undoing it would meet."""
+
+    proposal: ProposalId
+    repo: str
+    state: ProposalState
+    message: str
+    paths: tuple[str, ...]
+    undo: str
+    """`clean`, or why not; empty where nothing is merged."""
+    at: float
+
+
+class QuarantineView(View, frozen=True, kw_only=True):
+    """How a node or agent stands, and what it has changed."""
+
+    principal: PrincipalId
+    quarantined: bool
+    reason: str
+    since: float | None
+    release_asked_by: PrincipalId | None
+    probation_until: float | None
+    tasks_open: int
+    """They are ended with a quarantine."""
+    merged: tuple[ChangeView, ...]
+    """In `dev` or `main`, the newest first."""
+    unmerged: tuple[ChangeView, ...]
+    """Under way; a quarantine rejects them."""
 
 
 class CreateEnrolment(Input, frozen=True, kw_only=True):
@@ -592,7 +660,7 @@ class WhoamiView(View, frozen=True, kw_only=True):
     role: Role
     generation: int
     """Under which it acts; what was done under an older one no longer counts."""
-    state: Literal["active", "paused", "quarantined"]
+    state: Literal["active", "paused", "quarantined", "probation"]
     session: str
     """Id of the token by which it acts, where that is not its own."""
     expires_at: float | None

@@ -74,6 +74,7 @@ class Kind(StrEnum):
     agent_disconnected = "agent.disconnected"
     principal_quarantined = "principal.quarantined"  # subject: the principal
     principal_released = "principal.released"
+    principal_release_asked = "principal.release-asked"  # by the first of two people
     principal_paused = "principal.paused"  # subject: the agent, or system/agents for all
     principal_resumed = "principal.resumed"
     principal_flagged = "principal.flagged"  # an alarm; outcome: AlarmResponse
@@ -111,6 +112,7 @@ class Kind(StrEnum):
     checkout_requested = "checkout.requested"  # subject: node id; revision
     checkout_healthy = "checkout.healthy"  # outcome: "ok"
     checkout_failed = "checkout.failed"  # outcome: Status or error code
+    checkout_skipped = "checkout.skipped"  # the rollout goes round a silent canary
     rollback_done = "rollback.done"  # subject: <repo>:main; revision: its new head
 
     memory_remembered = "memory.remembered"  # subject: memory id; never its text
@@ -436,6 +438,17 @@ class PrincipalReleased(FactPayload, frozen=True, kw_only=True):
     """A quarantine has ended."""
 
     kind: ClassVar[Kind] = Kind.principal_released
+    probation_until: float = 0.0
+    """Unix seconds until which all that it proposes waits for a person."""
+    new_key: bool = False
+    """Its certificates stay void."""
+
+
+class PrincipalReleaseAsked(FactPayload, frozen=True, kw_only=True):
+    """A person wants a quarantine ended; a second one has to want the same."""
+
+    kind: ClassVar[Kind] = Kind.principal_release_asked
+    new_key: bool = False
 
 
 class PrincipalPaused(FactPayload, frozen=True, kw_only=True):
@@ -885,6 +898,14 @@ class CheckoutFailed(FactPayload, frozen=True, kw_only=True):
     evidence: dict[str, Any] = {}
 
 
+class CheckoutSkipped(FactPayload, frozen=True, kw_only=True):
+    """A canary has been silent for too long; the rollout goes on without it."""
+
+    kind: ClassVar[Kind] = Kind.checkout_skipped
+    repo: str
+    reason: str = ""
+
+
 class RollbackDone(FactPayload, frozen=True, kw_only=True, rename={"origin": "from"}):
     """`main` has the tree of an earlier revision again."""
 
@@ -950,6 +971,7 @@ PAYLOADS: dict[str, type[FactPayload]] = {
         AgentDisconnected,
         PrincipalQuarantined,
         PrincipalReleased,
+        PrincipalReleaseAsked,
         PrincipalPaused,
         PrincipalResumed,
         PrincipalFlagged,
@@ -983,6 +1005,7 @@ PAYLOADS: dict[str, type[FactPayload]] = {
         CheckoutRequested,
         CheckoutHealthy,
         CheckoutFailed,
+        CheckoutSkipped,
         RollbackDone,
         MemoryRemembered,
         MemorySuperseded,

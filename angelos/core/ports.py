@@ -1063,8 +1063,19 @@ class Signals(Protocol):
         """Revoke its certificates, close its connections, refuse it from now on. Idempotent."""
         ...
 
-    async def release(self, principal: PrincipalId) -> None:
-        """End a quarantine; a new certificate has to be enrolled."""
+    async def release(
+        self,
+        principal: PrincipalId,
+        *,
+        by: PrincipalId | None = None,
+        new_key: bool = False,
+        probation_until: float = 0.0,
+    ) -> None:
+        """End a quarantine; with `new_key` its certificates stay void. Idempotent."""
+        ...
+
+    async def knows(self, principal: PrincipalId) -> bool:
+        """Return whether there is such a node or agent, or it is about to join."""
         ...
 
     async def is_quarantined(self, principal: PrincipalId) -> bool:

@@ -55,6 +55,18 @@ on conflict (principal) do nothing
 -- name: deny_certificates
 update certificate set denied = true where principal = %(principal)s
 
+-- name: allow_certificates
+update certificate set denied = false where principal = %(principal)s
+
+-- name: forget_certificates
+delete from certificate where principal = %(principal)s and denied
+
+-- name: knows
+select 1 from principal where id = %(principal)s
+union all select 1 from enrolment where principal = %(principal)s
+union all select 1 from quarantine where principal = %(principal)s
+limit 1
+
 -- name: void_enrolments
 delete from enrolment where principal = %(principal)s
 

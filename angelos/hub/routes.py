@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from angelos.core.api import CreateEnrolment, Enrol, Enrolled, EnrolmentView, Ok, Reason, Renew
-from angelos.core.errors import InvalidInput
+from angelos.core.errors import InvalidInput, NotFound
 from angelos.core.ids import PrincipalId, is_principal
 from angelos.core.permissions import Permission
-from angelos.core.routes import Call, Nothing, Route
+from angelos.core.routes import Call, Route
 from angelos.hub.letter_routes import traffic_routes
 
 if TYPE_CHECKING:
@@ -28,12 +28,11 @@ def hub_routes(hub: Hub) -> list[Route]:
         return await hub.create_enrolment(call.body, call.principal.id)
 
     async def quarantine(call: Call[Reason]) -> Ok:
+        principal = _peer(call)
+        if not await hub.knows(principal):
+            raise NotFound(f"There is no {principal}.")
         reason = call.body.reason or f"by {call.principal.id}"
-        await hub.quarantine(_peer(call), reason, by=call.principal.id)
-        return Ok()
-
-    async def release(call: Call[Nothing]) -> Ok:
-        await hub.release(_peer(call), by=call.principal.id)
+        await hub.quarantine(principal, reason, by=call.principal.id)
         return Ok()
 
     p = Permission
@@ -58,15 +57,6 @@ def hub_routes(hub: Hub) -> list[Route]:
             response=Ok,
             max_body=_SMALL,
             summary="Revoke a node's or agent's certificates and cut its connections",
-        ),
-        Route(
-            "POST",
-            "/principals/{kind}/{name}/release",
-            p.principals_quarantine,
-            release,
-            response=Ok,
-            max_body=_SMALL,
-            summary="End a quarantine; a new certificate has to be enrolled",
         ),
         *traffic_routes(hub),
     ]

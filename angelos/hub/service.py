@@ -256,15 +256,27 @@ class Hub:
         self._cut(principal, reason)
         await self._announce(record, by)
 
-    async def release(self, principal: PrincipalId, *, by: PrincipalId | None = None) -> None:
-        """End a quarantine; a new certificate has to be enrolled. Idempotent."""
+    async def release(
+        self,
+        principal: PrincipalId,
+        *,
+        by: PrincipalId | None = None,
+        new_key: bool = False,
+        probation_until: float = 0.0,
+    ) -> None:
+        """End a quarantine; its certificate is good again unless it needs a new key. Idempotent."""
         record = await self._identities.quarantine_of(principal)
         if record is not None:
             # The fact comes first and has a fixed id: after a crash in between the principal is
             # still refused, and releasing it again appends nothing twice.
-            await self._append(PrincipalReleased(), principal, by, released_id(record.fact))
-            await self._identities.release(record)
+            released = PrincipalReleased(probation_until=probation_until, new_key=new_key)
+            await self._append(released, principal, by, released_id(record.fact))
+            await self._identities.release(record, new_key=new_key)
         self._refused.discard(principal)
+
+    async def knows(self, principal: PrincipalId) -> bool:
+        """Return whether there is such a node or agent, or a token by which it may join."""
+        return await self._identities.knows(principal)
 
     async def is_quarantined(self, principal: PrincipalId) -> bool:
         """Return whether a principal is quarantined."""

@@ -201,14 +201,20 @@ class Identities:
         async with self._database.transaction() as connection:
             await connection.execute(_Q["announced"], {"fact": fact})
 
-    async def release(self, quarantine: QuarantineRecord) -> None:
-        """End exactly this quarantine; certificates stay denied."""
+    async def knows(self, principal: PrincipalId) -> bool:
+        """Return whether a principal was ever enrolled, has a token to be, or is quarantined."""
+        async with self._database.transaction() as connection:
+            return await _one(connection, "knows", principal=principal) is not None
+
+    async def release(self, quarantine: QuarantineRecord, *, new_key: bool) -> None:
+        """End exactly this quarantine; certificates are good again, or forgotten with `new_key`."""
         async with self._database.transaction() as connection:
             await self._lock(connection, quarantine.principal, refuse=False)
-            await connection.execute(
-                _Q["end_quarantine"],
-                {"principal": quarantine.principal, "fact": quarantine.fact},
-            )
+            values = {"principal": quarantine.principal, "fact": quarantine.fact}
+            ended = await connection.execute(_Q["end_quarantine"], values)
+            if ended.rowcount:
+                query = "forget_certificates" if new_key else "allow_certificates"
+                await connection.execute(_Q[query], values)
 
     async def _lock(self, connection: Connection, principal: str, *, refuse: bool = True) -> None:
         """Lock the principal for this transaction; with `refuse`, raise if it is quarantined."""

@@ -77,6 +77,7 @@ from angelos.hub.store import Identities
 from angelos.memory.embedding import MiniLmEmbedder
 from angelos.memory.routes import routes as memory_routes
 from angelos.memory.service import MemoryService
+from angelos.wiring.log_lag import LogLag
 from angelos.wiring.monitoring.routes import root_routes
 from angelos.wiring.monitoring.routes import routes as monitoring_routes
 from angelos.wiring.monitoring.service import SystemMonitor, Watched
@@ -161,7 +162,9 @@ async def serve(
         governance = await enter(_make_governance(base, hub))
         repository = await enter(_make_repository(base, live))
         watch = await enter(_watch_stores(base))
-        control = await enter(_make_control(base, projection, policy, repository, hub, watch))
+        control = await enter(
+            _make_control(base, projection, policy, repository, hub, watch, audit)
+        )
         await enter(hub)
         routes = [*control_routes(control), *angelgit_routes(repository)]
         routes += governance_routes(audit)
@@ -346,6 +349,7 @@ def _make_control(
     repository: AngelGit,
     hub: Hub,
     stores: StoreWatch,
+    audit: LogService,
 ) -> Control:
     context = ControlContext(
         projection=projection,
@@ -359,8 +363,18 @@ def _make_control(
         config=projection.config,
         landing=SecondProcess(repository, base.keys.revision.public),
         away=stores.away,
+        log_behind=_log_behind(base, projection, audit),
     )
     return Control(context, PeopleStore(base.database, base.journal, base.clock))
+
+
+def _log_behind(base: _Base, projection: Projection, audit: LogService) -> Callable[[], float]:
+    lag = LogLag()
+
+    def behind() -> float:
+        return lag.behind(projection.state.offset, audit.position, base.clock.monotonic())
+
+    return behind
 
 
 def _watch_stores(base: _Base) -> StoreWatch:

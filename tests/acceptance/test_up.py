@@ -194,7 +194,14 @@ def test_who_is_quarantined_is_refused_until_released(system, tmp_path):
     assert cli(system.data.root, "agent", "quarantine", "eve", "--reason", "why").returncode == 0
     refused = cli(system.data.root, "agent", "join", "-", str(tmp_path / "eve"), input=token)
     assert refused.returncode == 1
-    assert cli(system.data.root, "agent", "release", "eve").returncode == 0
+    shown = cli(system.data.root, "agent", "show", "eve")
+    assert "agent/eve: quarantined\nbecause: why" in shown.stdout
+    dry = cli(system.data.root, "agent", "quarantine", "eve", "--dry-run")
+    assert dry.stdout == shown.stdout
+    asked = cli(system.data.root, "agent", "release", "eve")
+    assert (asked.returncode, "a second person asks" in asked.stdout) == (0, True)
+    nobody = cli(system.data.root, "agent", "quarantine", "nobody")
+    assert (nobody.returncode, "no agent/nobody" in nobody.stderr) == (1, True)
 
 
 def test_somebody_acts_by_the_token_in_a_file(system, tmp_path):

@@ -88,14 +88,19 @@ async def test_an_agent_works_within_its_role_until_it_is_quarantined(system, tm
                 await asyncio.wait_for(watching, 30)
             with pytest.raises(Unauthenticated):
                 await ada.status()
-        await owner.agents.release("ada")
+        stands = await owner.agents.quarantine_view("ada")
+        assert (stands.quarantined, stands.reason, stands.tasks_open) == (True, "a test", 0)
+        assert {change.proposal for change in (*stands.merged, *stands.unmerged)} <= {view.id}
+        assert not (await owner.agents.release("ada")).released
+        with pytest.raises(NotFound):
+            await owner.agents.quarantine("nobody")
+        olga = (await owner.people.add("olga", Role.operator)).token
+        async with Angelos.connect(system.data.root, token=olga) as second:
+            assert (await second.agents.release("ada")).released
         async with Angelos.with_certificate(tmp_path / "ada") as ada:
-            with pytest.raises(Unauthenticated):  # the old certificate stays void
-                await ada.status()
-        token = (await owner.agents.add("ada")).token
-        async with await Angelos.join(token, tmp_path / "again") as ada:
             result = await ada.tasks.run("print(2)")  # new grants are not the revoked ones
             assert (result.status, result.stdout) == ("ok", "2\n"), result
+            assert (await ada.whoami()).state == "probation"
 
 
 async def test_live_and_committed_text_and_history(system):

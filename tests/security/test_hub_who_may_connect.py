@@ -156,7 +156,7 @@ async def test_agents_and_nodes_may_each_do_their_own(hub, tmp_path):
         code, problem = await get(f"{url}/enrolments", context, **how)
         assert (code, problem["code"]) == (403, "forbidden")
         how = {"method": "POST", "body": "{}"}
-        code, _ = await get(f"{url}/principals/agent/eve/release", context, **how)
+        code, _ = await get(f"{url}/principals/agent/eve/quarantine", context, **how)
         assert code == 403
 
 
@@ -290,7 +290,7 @@ async def test_the_name_of_a_live_agent_is_given_to_nobody(hub, tmp_path):
     with pytest.raises(Conflict, match="alive"):  # made before there was an ada
         await enrol(spare, tmp_path / "again")
     await hub.quarantine(ADA, "lost", by=ANN)
-    await hub.release(ADA, by=ANN)
+    await hub.release(ADA, by=ANN, new_key=True)
     token = (await hub.create_enrolment(wish, ANN)).token
     assert (await enrol(token, tmp_path / "again")).id == ada.id
 
@@ -383,13 +383,27 @@ async def test_a_kept_alive_connection_is_cut_as_well(hub, tmp_path):
     writer.close()
 
 
-async def test_after_release_only_a_new_enrolment_opens(hub, tmp_path, journal):
+async def test_after_a_release_its_certificate_is_good_again(hub, tmp_path):
+    ada = await join(hub, "agent", "ada", tmp_path / "ada")
+    assert await hub.knows(ADA)
+    assert not await hub.knows(PrincipalId("agent/nobody"))
+    await hub.quarantine(ADA, "test")
+    await hub.release(ADA, probation_until=9.0)
+    async with connect(hub, ada) as channel:
+        assert channel is not None
+    await hub.quarantine(ADA, "again")
+    with pytest.raises(Unauthenticated, match="quarantined"):
+        async with connect(hub, ada):
+            pytest.fail("welcomed in quarantine")
+
+
+async def test_after_a_release_with_a_new_key_only_a_new_enrolment_opens(hub, tmp_path, journal):
     ada = await join(hub, "agent", "ada", tmp_path / "ada")
     await hub.quarantine(ADA, "test")
-    await hub.release(ADA)
-    await hub.release(ADA)
+    await hub.release(ADA, new_key=True)
+    await hub.release(ADA, new_key=True)
     assert not await hub.is_quarantined(ADA)
-    with pytest.raises(Unauthenticated, match="revoked"):
+    with pytest.raises(Unauthenticated, match="No certificate"):
         async with connect(hub, ada):
             pytest.fail("an old certificate was taken")
     again = await join(hub, "agent", "ada", tmp_path / "ada")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from angelos.cli.enrolment import join, quarantine, release, show_token, ttl
+from angelos.cli.enrolment import dry_run, join, new_key, quarantine, release, show, show_token, ttl
 from angelos.cli.groups import NounGroup
 from angelos.cli.options import common
 from angelos.cli.output import Out
@@ -42,24 +42,35 @@ def join_agent(out: Out, source: str, folder: str) -> None:
 @agent.command("quarantine")
 @click.argument("name")
 @click.option("--reason", default="", help="Why; kept in the audit log.")
+@dry_run
 @common
-def quarantine_agent(out: Out, name: str, reason: str) -> None:
+def quarantine_agent(out: Out, *, name: str, reason: str, dry_run: bool) -> None:
     """Refuse agent NAME from now on.
 
     Its certificate, connections and grants are void at once.
     """
-    quarantine(out, "agent", name, reason)
+    quarantine(out, "agent", name, reason, dry_run=dry_run)
 
 
 @agent.command("release")
 @click.argument("name")
+@new_key
 @common
-def release_agent(out: Out, name: str) -> None:
-    """End the quarantine of agent NAME.
+def release_agent(out: Out, *, name: str, new_key: bool) -> None:
+    """Ask to end the quarantine of agent NAME; the second person who asks ends it.
 
-    It has to join again with a new token.
+    It goes on with the certificate that it has. For a day, everything that it proposes waits for a
+    person. One person who works alone (review.solo) is enough.
     """
-    release(out, "agent", name)
+    release(out, "agent", name, new_key=new_key)
+
+
+@agent.command("show")
+@click.argument("name")
+@common
+def show_agent(out: Out, name: str) -> None:
+    """Show how agent NAME stands, what it has changed, and what undoing that would meet."""
+    show(out, "agent", name)
 
 
 every = click.option("--all", "every", is_flag=True, help="Every agent.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from angelos.cli.enrolment import join, quarantine, release, show_token, ttl
+from angelos.cli.enrolment import dry_run, join, new_key, quarantine, release, show, show_token, ttl
 from angelos.cli.groups import NounGroup
 from angelos.cli.options import common, log_format
 from angelos.cli.output import Out, table
@@ -111,24 +111,35 @@ def run_node(
 @node.command("quarantine")
 @click.argument("name")
 @click.option("--reason", default="", help="Why; kept in the audit log.")
+@dry_run
 @common
-def quarantine_node(out: Out, name: str, reason: str) -> None:
+def quarantine_node(out: Out, *, name: str, reason: str, dry_run: bool) -> None:
     """Refuse node NAME from now on.
 
     Its certificate, connections and grants are void at once.
     """
-    quarantine(out, "node", name, reason)
+    quarantine(out, "node", name, reason, dry_run=dry_run)
 
 
 @node.command("release")
 @click.argument("name")
+@new_key
 @common
-def release_node(out: Out, name: str) -> None:
-    """End the quarantine of node NAME.
+def release_node(out: Out, *, name: str, new_key: bool) -> None:
+    """Ask to end the quarantine of node NAME; the second person who asks ends it.
 
-    It has to join again with a new token.
+    It goes on with the certificate that it has. For a day, everything that it proposes waits for a
+    person. One person who works alone (review.solo) is enough.
     """
-    release(out, "node", name)
+    release(out, "node", name, new_key=new_key)
+
+
+@node.command("show")
+@click.argument("name")
+@common
+def show_node(out: Out, name: str) -> None:
+    """Show how node NAME stands, what it has changed, and what undoing that would meet."""
+    show(out, "node", name)
 
 
 def nodes_table(views: Iterable[NodeView]) -> str:

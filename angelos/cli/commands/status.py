@@ -36,6 +36,10 @@ def _text(view: StatusView) -> str:
     if view.repos:
         rows = [(r.name, r.main[:12], r.dev[:12]) for r in view.repos]
         lines += ["", table(("repository", "main", "dev"), rows)]
+    for card in view.cards:
+        done = f" [{card.done}]" if card.done else ""
+        lines += ["", f"- {when(card.at)} {card.title}{done}: {card.detail}".rstrip(": ")]
+        lines += [f"  {card.hint}"] if card.hint else []
     if view.banner:
         lines.insert(0, f"! {view.banner}")
     return "\n".join(lines)

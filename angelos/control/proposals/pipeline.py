@@ -39,6 +39,7 @@ from angelos.control.state.effects import (
 from angelos.control.state.hands import distinct
 from angelos.control.state.models import ProposalRecord
 from angelos.control.state.proposals import KEEP_DIFFS, short_diffs, together
+from angelos.control.state.quarantines import on_probation
 from angelos.control.state.queue import is_apart, split, turn
 from angelos.core.errors import (
     AngelError,
@@ -280,7 +281,16 @@ class Pipeline:
     def _judge(self, record: ProposalRecord, config: RepoConfig, *, solo: bool) -> Judgement:
         earlier = self._projection.state.proposals.values()
         standing = record_factor(record.author, earlier)
-        return judge(self._context.policy, record, config, solo=solo, standing=standing)
+        return judge(
+            self._context.policy,
+            record,
+            config,
+            solo=solo,
+            probation=on_probation(
+                self._projection.state, record.author, self._context.clock.time()
+            ),
+            standing=standing,
+        )
 
     async def _config(self, repo: str, main: Revision) -> RepoConfig:
         """Return the configuration of a `main`, an empty one if it cannot be read."""

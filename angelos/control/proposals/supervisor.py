@@ -39,6 +39,7 @@ def judge(
     config: RepoConfig,
     *,
     solo: bool = False,
+    probation: bool = False,
     standing: Sequence[RiskFactor] = (),
 ) -> Judgement:
     """Return how many people it takes to promote a proposal whose tests have run.
@@ -48,6 +49,7 @@ def judge(
         record: The proposal.
         config: The configuration of the `main` by which it was tested.
         solo: Whether one person alone reviews.
+        probation: Whether its author was released from quarantine lately; then a person looks.
         standing: What is risky about its author.
     """
     protected = touched(record.paths, (*config.review.protected, *config.judges))
@@ -55,6 +57,9 @@ def judge(
     points, tests = total(factors), witnessed(record)
     cause = _protected_by(record, config) or _risk_of(points, tests, factors)
     context = _context(record, config) | {"risk": points, "solo": solo}
+    if probation:
+        cause = "its author is on probation after a quarantine"
+        context["held"] = True
     refusal = ""
     for needs in range(MOST_PEOPLE + 1):
         answer = policy.ask(

@@ -23,6 +23,7 @@ from angelos.control.state import (
     hands,
     pauses,
     proposals,
+    quarantines,
     tasks,
 )
 from angelos.control.state import (
@@ -63,6 +64,7 @@ from angelos.core.facts import (
     CheckoutFailed,
     CheckoutHealthy,
     CheckoutRequested,
+    CheckoutSkipped,
     Fact,
     Kind,
     PolicyLoaded,
@@ -80,8 +82,10 @@ _FOLDS: dict[str, tuple[Fold, ...]] = {
     Kind.node_enrolled: (node_state.node_known, hands.made),
     Kind.node_connected: (node_state.node_known,),
     Kind.node_disconnected: (node_state.node_left,),
-    Kind.principal_quarantined: (node_state.quarantined,),
-    Kind.principal_released: (node_state.quarantined,),
+    Kind.principal_quarantined: (node_state.quarantined, quarantines.noted),
+    Kind.principal_released: (node_state.quarantined, quarantines.noted),
+    Kind.principal_release_asked: (quarantines.noted,),
+    Kind.principal_flagged: (quarantines.alarmed,),
     Kind.principal_paused: (pauses.pause,),
     Kind.principal_resumed: (pauses.resume,),
     Kind.audit_damaged: (audit.damaged,),
@@ -106,6 +110,7 @@ _FOLDS: dict[str, tuple[Fold, ...]] = {
     Kind.branch_advanced: (node_state.advanced,),
     Kind.rollback_done: (node_state.rolled_back,),
     Kind.checkout_requested: (node_state.checkout_requested,),
+    Kind.checkout_skipped: (node_state.checkout_skipped,),
     Kind.checkout_healthy: (node_state.checkout_ended,),
     Kind.checkout_failed: (node_state.checkout_ended,),
     Kind.principal_ended: (generations.ended,),
@@ -296,7 +301,29 @@ def restorable(mains: Sequence[MainRecord]) -> Revision | None:
 
 def awaited(state: ControlState, repo: RepoRecord) -> list[NodeRecord]:
     """Return the canaries that have not yet reported the present `main` healthy."""
-    return [node for node in canaries(state) if not _healthy(node, repo)]
+    return [
+        node
+        for node in canaries(state)
+        if not _healthy(node, repo) and node.id not in repo.main.skipped
+    ]
+
+
+def stuck(
+    state: ControlState, now: float, after_s: float, since: float
+) -> Iterator[tuple[RepoRecord, NodeRecord]]:
+    """Yield the canaries that have been silent for too long, each with what waits for it.
+
+    Args:
+        state: As of now.
+        now: Unix seconds.
+        after_s: How long a canary may be silent.
+        since: When control was started; before that nobody could connect.
+    """
+    for repo in state.repos.values():
+        for node in () if repo.main.failed else awaited(state, repo):
+            begun = max(repo.main.at, node.gone_at or 0.0, since)
+            if not node.connected and now - begun > after_s:
+                yield repo, node
 
 
 def _all_checkouts(state: ControlState) -> list[Effect]:
@@ -310,7 +337,8 @@ def _checkout_effects(state: ControlState, repo: RepoRecord | None) -> Iterator[
     if repo.main.failed:
         return
     first = awaited(state, repo)
-    nodes = first or [n for n in state.nodes.values() if n.role == "execution"]
+    after = [n for n in state.nodes.values() if n.role == "execution"]
+    nodes = first or after + [n for n in canaries(state) if n.id in repo.main.skipped]
     for node in nodes:
         if node.connected and not node.quarantined:
             yield from _node_checkout(node, repo, canary=bool(first))
@@ -319,7 +347,12 @@ def _checkout_effects(state: ControlState, repo: RepoRecord | None) -> Iterator[
 def _checked_out(state: ControlState, fact: Fact) -> RepoRecord | None:
     """Return the repository of a fact about a checkout."""
     match fact.payload():
-        case CheckoutRequested(repo=repo) | CheckoutHealthy(repo=repo) | CheckoutFailed(repo=repo):
+        case (
+            CheckoutRequested(repo=repo)
+            | CheckoutHealthy(repo=repo)
+            | CheckoutFailed(repo=repo)
+            | CheckoutSkipped(repo=repo)
+        ):
             return state.repos.get(repo)
     return None
 

@@ -138,8 +138,18 @@ class PauseAgent(_Effect, frozen=True):
     reason: str
 
 
+class SkipCanary(_Effect, frozen=True):
+    """Go on with a rollout without a canary that is silent."""
+
+    repo: str
+    revision: Revision
+    node: PrincipalId
+    reason: str
+
+
 Effect = (
-    PutTask
+    SkipCanary
+    | PutTask
     | StopTask
     | EndTask
     | AbandonTask

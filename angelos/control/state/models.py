@@ -6,12 +6,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
 from angelos.core.api import ProposalState
 from angelos.core.facts import (
+    AlarmResponse,
     CancelCause,
     CandidateOutcome,
     PauseCause,
@@ -207,6 +208,10 @@ class MainRecord(Message, frozen=True, kw_only=True):
     """For a rollback: the revision whose tree it has."""
     failed: bool = False
     """A node's health command failed on it."""
+    at: float = 0.0
+    """Since when (Unix seconds)."""
+    skipped: tuple[PrincipalId, ...] = ()
+    """Canaries that were silent for too long; the rollout went round them."""
 
 
 class RepoRecord(Message, frozen=True, kw_only=True):
@@ -254,6 +259,34 @@ class AgentUsage(Message, frozen=True, kw_only=True):
     money: float = 0.0
 
 
+class QuarantineNote(Message, frozen=True, kw_only=True):
+    """Why somebody is quarantined, and since when."""
+
+    reason: str
+    at: float
+
+
+class ReleaseAsk(Message, frozen=True, kw_only=True):
+    """Who asked to end a quarantine first."""
+
+    by: PrincipalId
+    at: float
+
+
+class AlarmRecord(Message, frozen=True, kw_only=True):
+    """An alarm about a principal."""
+
+    id: FactId
+    principal: PrincipalId
+    at: float
+    signal: str = ""
+    severity: str = ""
+    reason: str = ""
+    figures: dict[str, Any] = {}
+    acts: tuple[FactId, ...] = ()
+    response: AlarmResponse = AlarmResponse.observed
+
+
 class CaseRun(Message, frozen=True, kw_only=True):
     """How one test ended once, for whichever proposal."""
 
@@ -275,6 +308,14 @@ class ControlState(Message, frozen=True, kw_only=True):
     repos: dict[str, RepoRecord] = {}
     quarantined: dict[PrincipalId, FactId] = {}
     """By principal, the fact of its quarantine."""
+    quarantine_notes: dict[PrincipalId, QuarantineNote] = {}
+    """Why, of those who are quarantined."""
+    release_asks: dict[PrincipalId, ReleaseAsk] = {}
+    """By principal, who asked first to end its quarantine."""
+    probation: dict[PrincipalId, float] = {}
+    """Until when people look at everything that somebody proposes who was released."""
+    alarms: tuple[AlarmRecord, ...] = ()
+    """The last ones."""
     apart: frozenset[str] = frozenset()
     """The repositories whose last tests were of proposals apart from the rest."""
     pauses: dict[PrincipalId, PauseRecord] = {}

@@ -25,6 +25,7 @@ from angelos.core.facts import (
     CheckoutFailed,
     CheckoutHealthy,
     CheckoutRequested,
+    CheckoutSkipped,
     Fact,
     Kind,
     NodeConnected,
@@ -159,6 +160,17 @@ def checkout_requested(state: ControlState, fact: Fact) -> ControlState:
     return _with_checkout(state, record, data.repo, new)
 
 
+def checkout_skipped(state: ControlState, fact: Fact) -> ControlState:
+    """Record that a rollout goes round a silent canary."""
+    repo = state.repos.get(fact.read(CheckoutSkipped).repo)
+    node = PrincipalId(fact.subject)
+    if repo is None or repo.main.revision != fact.revision or node in repo.main.skipped:
+        return state
+    main = msgspec.structs.replace(repo.main, skipped=(*repo.main.skipped, node))
+    repo = msgspec.structs.replace(repo, mains=(*repo.mains[:-1], main))
+    return replace(state, repos={**state.repos, repo.name: repo})
+
+
 def checkout_ended(state: ControlState, fact: Fact) -> ControlState:
     """Record a node's own report on a checkout; a failed health command marks the revision."""
     record = state.nodes.get(PrincipalId(fact.subject))
@@ -212,7 +224,7 @@ def advanced(state: ControlState, fact: Fact) -> ControlState:
         repo = fact.read(ProposalPromoted).repo
     if not repo or fact.revision is None:
         return state
-    return _moved(state, repo, MainRecord(revision=fact.revision))
+    return _moved(state, repo, MainRecord(revision=fact.revision, at=fact.at))
 
 
 def rolled_back(state: ControlState, fact: Fact) -> ControlState:
@@ -221,7 +233,7 @@ def rolled_back(state: ControlState, fact: Fact) -> ControlState:
     if not repo or fact.revision is None:
         return state
     done = fact.read(RollbackDone)
-    state = _moved(state, repo, MainRecord(revision=fact.revision, restores=done.to))
+    state = _moved(state, repo, MainRecord(revision=fact.revision, restores=done.to, at=fact.at))
     mains = state.repos[repo].mains
     positions, present = {main.revision for main in mains}, contents(mains)
     proposals = dict(state.proposals)

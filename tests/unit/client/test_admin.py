@@ -25,11 +25,13 @@ async def test_nodes_and_agents_are_added_by_a_token(world, angelos):
 @pytest.mark.parametrize("kind", ["node", "agent"])
 async def test_nodes_and_agents_are_quarantined_and_released(world, angelos, kind):
     world.answers[f"POST /principals/{kind}/a%2Fb/quarantine"] = (200, OK)
-    world.answers[f"POST /principals/{kind}/a%2Fb/release"] = (200, OK)
+    asked = b'{"released": false, "needs": 1, "probation_until": null}'
+    world.answers[f"POST /principals/{kind}/a%2Fb/release"] = (200, asked)
     collection = angelos.nodes if kind == "node" else angelos.agents
     await collection.quarantine("a/b", "why")
     assert world.body() == {"reason": "why"}
-    await collection.release("a/b")
+    assert (await collection.release("a/b", new_key=True)).needs == 1
+    assert world.body() == {"new_key": True}
     assert world.sent()[-1] == f"POST /principals/{kind}/a%2Fb/release"
 
 

@@ -345,8 +345,11 @@ class FakeSignals:
     async def quarantine(self, principal: PrincipalId, reason: str) -> None:
         self.refused.add(principal)
 
-    async def release(self, principal: PrincipalId) -> None:
+    async def release(self, principal: PrincipalId, **_: object) -> None:
         self.refused.discard(principal)
+
+    async def knows(self, principal: PrincipalId) -> bool:
+        return principal != "agent/nobody"
 
     async def is_quarantined(self, principal: PrincipalId) -> bool:
         return principal in self.refused

@@ -130,6 +130,28 @@ async def test_a_missing_canary_is_waited_for(world):
     assert not await world.facts(Kind.rollback_done)
 
 
+async def test_a_canary_that_stays_silent_is_gone_round_and_takes_it_when_it_is_back(world):
+    async with world.running() as control:
+        exec1, labs = await world.node(), await world.node("labs1", "labs")
+        await labs.disconnect()
+        record = await promoted(world)
+        await world.settled(lambda s: s.repos["study"].main.revision == record.revision)
+        control.sweep()
+        assert not await world.facts(Kind.checkout_skipped)
+        world.clock.advance(61)
+        control.sweep()
+        await world.settled(at(exec1, record.revision))
+        (skipped,) = await world.facts(Kind.checkout_skipped)
+        assert skipped.subject == labs.id
+        status = await control.status()
+        assert [c.kind for c in status.cards if c.subject == "study:main"] == ["rollout"]
+        assert "went round node/labs1" in status.banner
+        requested = (await world.facts(Kind.checkout_requested))[-1].plain()
+        assert "went round" in requested["no_canary"]
+        await labs.connect()
+        await world.settled(at(labs, record.revision))
+
+
 async def test_a_node_that_comes_back_gets_the_present_main(world):
     async with world.running():
         exec1, other = await world.node(), await world.node("exec2")
