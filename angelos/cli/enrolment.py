@@ -100,8 +100,10 @@ def show(out: Out, kind: Peer, name: str) -> None:
     if view.probation_until:
         lines.append(f"on probation until {when(view.probation_until)}")
     lines.append(f"open tasks: {view.tasks_open}")
-    rows = [(c.proposal, c.repo, c.state, c.undo or "not merged", " ".join(c.paths[:3]))
-            for c in (*view.merged, *view.unmerged)]  # fmt: skip
+    rows = [
+        (c.proposal, c.repo, c.state, c.undo or "not merged", " ".join(c.paths[:3]))
+        for c in (*view.merged, *view.unmerged)
+    ]
     head = ("proposal", "repository", "state", "undoing", "paths")
     lines.append(table(head, rows) if rows else "It has changed nothing.")
     if any(change.undo == "clean" for change in view.merged):

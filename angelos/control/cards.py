@@ -58,9 +58,13 @@ def _log(state: ControlState, behind_s: float, now: float) -> Iterator[CardView]
         )
     if state.log_damage:
         yield CardView(
-            kind="log", subject="system/audit", title="The audit log was tampered with",
-            detail=state.log_damage, at=now, hint="`angelos audit verify` names the place.",
-        )  # fmt: skip
+            kind="log",
+            subject="system/audit",
+            title="The audit log was tampered with",
+            detail=state.log_damage,
+            at=now,
+            hint="`angelos audit verify` names the place.",
+        )
 
 
 def _stopped(state: ControlState) -> Iterator[CardView]:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from angelos.control.context import ControlContext
 from angelos.control.proposals.pipeline import Pipeline
-from angelos.control.state.models import ProposalRecord
+from angelos.control.state.models import ControlState, ProposalRecord
 from angelos.control.state.quarantines import on_probation, second
 from angelos.core.api import ChangeView, QuarantineView, Released
 from angelos.core.errors import AngelError, Conflict, NotFound, Stale
@@ -90,10 +90,7 @@ class Quarantines:
         await self.check(principal)
         state = self._projection.state
         note, ask = state.quarantine_notes.get(principal), state.release_asks.get(principal)
-        own = [p for p in state.proposals.values() if p.author == principal]
-        newest = own[::-1]
-        merged = [p for p in newest if p.state == "promoted" or p.merged][:_MAX_CHANGES]
-        waiting = [p for p in newest if p.open and p not in merged][:_MAX_CHANGES]
+        merged, waiting = _changes(state, principal)
         return QuarantineView(
             principal=principal,
             quarantined=await self._context.signals.is_quarantined(principal),
@@ -104,13 +101,13 @@ class Quarantines:
             if on_probation(state, principal, self._context.clock.time())
             else None,
             tasks_open=sum(t.open and principal in {t.by, t.node} for t in state.tasks.values()),
-            merged=tuple([await self._tried(p, n < _MAX_TRIED) for n, p in enumerate(merged)]),
+            merged=tuple([await self._tried(p, n) for n, p in enumerate(merged)]),
             unmerged=tuple(_change(p, "") for p in waiting),
         )
 
-    async def _tried(self, proposal: ProposalRecord, tried: bool) -> ChangeView:  # noqa: FBT001
+    async def _tried(self, proposal: ProposalRecord, number: int) -> ChangeView:
         """Return a change with what undoing it would meet; nothing is changed."""
-        if not tried:
+        if number >= _MAX_TRIED:
             return _change(proposal, "not tried")
         try:
             await self._context.repository.revert_draft(proposal.id)
@@ -121,6 +118,16 @@ class Quarantines:
         except AngelError as error:
             return _change(proposal, str(error))
         return _change(proposal, "clean")
+
+
+def _changes(
+    state: ControlState, principal: PrincipalId
+) -> tuple[list[ProposalRecord], list[ProposalRecord]]:
+    """Return somebody's merged changes and those under way, the newest first."""
+    own = [p for p in reversed(state.proposals.values()) if p.author == principal]
+    merged = [p for p in own if p.state == "promoted" or p.merged]
+    waiting = [p for p in own if p.open and not p.merged]
+    return merged[:_MAX_CHANGES], waiting[:_MAX_CHANGES]
 
 
 def _change(proposal: ProposalRecord, undo: str) -> ChangeView:

@@ -151,20 +151,18 @@ async def serve(
         recorder = await enter(exporting("angelos-server", "server", wanted=settings.log.traces))
         base = await _open_base(stack, settings, stores)
         journal, clock = base.journal, base.clock
-        config = _control_config(settings)
         policy = policy_in_force()
         # Entered before whatever appends facts, so that it ends after them and has their last.
         audit = await _open_audit(stack, base)
         snapshots = SignedSnapshots(base.database, journal, audit, base.keys.grant)
-        projection = Projection(journal, clock, config, snapshots)
+        projection = Projection(journal, clock, _control_config(settings), snapshots)
         refusals = await enter(RefusalLog(journal, clock))
         hub = _make_hub(stack, base, projection, policy, refusals)
         governance = await enter(_make_governance(base, hub))
         repository = await enter(_make_repository(base, live))
         watch = await enter(_watch_stores(base))
-        control = await enter(
-            _make_control(base, projection, policy, repository, hub, watch, audit)
-        )
+        context = _control_context(base, projection, policy, repository, hub, watch, audit)
+        control = await enter(_make_control(base, context))
         await enter(hub)
         routes = [*control_routes(control), *angelgit_routes(repository)]
         routes += governance_routes(audit)
@@ -342,7 +340,7 @@ def _make_repository(base: _Base, live: LiveDocuments | None) -> AngelGit:
     )
 
 
-def _make_control(
+def _control_context(
     base: _Base,
     projection: Projection,
     policy: Policy,
@@ -350,8 +348,8 @@ def _make_control(
     hub: Hub,
     stores: StoreWatch,
     audit: LogService,
-) -> Control:
-    context = ControlContext(
+) -> ControlContext:
+    return ControlContext(
         projection=projection,
         queue=base.queue,
         repository=repository,
@@ -365,6 +363,9 @@ def _make_control(
         away=stores.away,
         log_behind=_log_behind(base, projection, audit),
     )
+
+
+def _make_control(base: _Base, context: ControlContext) -> Control:
     return Control(context, PeopleStore(base.database, base.journal, base.clock))
 
 
