@@ -24,7 +24,7 @@ from angelos.core.ids import ProposalId, Revision, is_id, is_revision
 from angelos.core.pending import Pending
 from angelos.core.permissions import Permission
 from angelos.core.revision import Bundle
-from angelos.core.revision_v2 import decode_commit
+from angelos.core.revision_v2 import EntryMode, decode_commit
 from angelos.core.routes import Call, Nothing, Route, whole_number
 
 if TYPE_CHECKING:
@@ -137,8 +137,8 @@ class _Api:
 
     async def create(self, call: Call[CreateRepo]) -> RepoView:
         body = call.body
-        files = {path: _encode(path, text) for path, text in body.files.items()}
-        await self._git.create(body.name, files, call.principal.id, body.message)
+        files, modes = _new_files(body)
+        await self._git.create(body.name, files, call.principal.id, body.message, modes)
         return await self._view(body.name)
 
     async def repo(self, call: Call[Nothing]) -> RepoView:
@@ -205,6 +205,19 @@ def _required(call: Call[Nothing], name: str) -> str:
     if not call.query.get(name):
         raise InvalidInput(f"The query parameter {name!r} is required.")
     return call.query[name]
+
+
+def _new_files(body: CreateRepo) -> tuple[dict[str, bytes], dict[str, EntryMode]]:
+    """Return the contents and modes of a new repository's files; raise `InvalidInput`."""
+    texts = {path: _encode(path, text) for path, text in body.files.items()}
+    links = {path: _encode(path, target) for path, target in body.links.items()}
+    files = {**texts, **body.blobs, **links}
+    if len(files) != len(texts) + len(body.blobs) + len(links):
+        raise InvalidInput("A path is given twice: as text, as a blob or as a link.")
+    if wrong := set(body.executable) & links.keys():
+        raise InvalidInput(f"{min(wrong)} is a link; it cannot be a program as well.")
+    modes = dict.fromkeys(body.executable, EntryMode.executable)
+    return files, modes | dict.fromkeys(links, EntryMode.symlink)
 
 
 def _encode(path: str, text: str) -> bytes:

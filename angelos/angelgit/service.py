@@ -38,7 +38,7 @@ from angelos.angelgit.changes.resting import LiveCommits
 from angelos.angelgit.changes.transactions import Transactions
 from angelos.angelgit.documents import crdt
 from angelos.angelgit.git.adoption import PushedCommits
-from angelos.angelgit.git.importing import ImportedHistory, store_files
+from angelos.angelgit.git.importing import ImportedHistory, store_blobs, store_files
 from angelos.angelgit.git.service import GitSide
 from angelos.angelgit.storage.blobs import BlobStore
 from angelos.angelgit.storage.live import LiveReplicas
@@ -70,6 +70,7 @@ from angelos.core.repository import (
     RevertDraft,
     TreeEdit,
 )
+from angelos.core.revision_v2 import EntryMode
 from angelos.core.signing import SigningKey
 
 T = TypeVar("T")
@@ -294,17 +295,23 @@ class AngelGit(HistoryQueries):
     # -- changes -----------------------------------------------------------------------------
 
     async def create(
-        self, repo: str, files: Mapping[str, bytes], author: PrincipalId, message: str
+        self,
+        repo: str,
+        files: Mapping[str, bytes],
+        author: PrincipalId,
+        message: str,
+        modes: Mapping[str, EntryMode] | None = None,
     ) -> Revision:
         """Import files as a new repository; `dev` and `main` both start at the revision.
 
-        Notebooks are kept in their canonical JSON.
+        Notebooks are kept in their canonical JSON, what is no text as a blob.
 
         Args:
             repo: the name of the new repository.
-            files: path -> content.
+            files: path -> content, of a symbolic link its target.
             author: the principal who imports them.
             message: the message of the commit.
+            modes: of the paths that are no plain files.
 
         Returns:
             The first revision.
@@ -316,7 +323,7 @@ class AngelGit(HistoryQueries):
         """
         async with self._stores.begin() as store:
             await store.check_free(check_name(repo))
-        imported = await asyncio.to_thread(import_files, repo, files, self._check_config)
+        imported = await asyncio.to_thread(import_files, repo, files, self._check_config, modes)
         return await self._run_to_end(self._create(repo, imported, author, message))
 
     async def import_history(
@@ -750,6 +757,7 @@ class AngelGit(HistoryQueries):
         ):
             await store.add_repo(repo)
             await store.add_contents(imported.contents)
+            await store_blobs(store, imported.blobs)
             tree = await store.build_tree(imported.entries)
             signed = self._commits.sign(repo, (), tree, CommitText((author,), message))
             revision = signed.revision

@@ -490,13 +490,25 @@ class RepoCollection:
         """
         return (await self._transport.call("GET", "/repos", api.RepoList)).repos
 
-    async def create(self, name: str, files: Mapping[str, str], message: str = "import") -> Repo:
+    async def create(
+        self,
+        name: str,
+        files: Mapping[str, str],
+        message: str = "import",
+        *,
+        blobs: Mapping[str, bytes] | None = None,
+        links: Mapping[str, str] | None = None,
+        executable: Sequence[str] = (),
+    ) -> Repo:
         """Import files as a new repository; `dev` and `main` start at the same revision.
 
         Args:
             name: The repository's name: letters, digits, `.`, `_` and `-`, at most 64.
             files: Text by path; a notebook's is its JSON.
             message: The first commit's message.
+            blobs: Content by path of what is no text.
+            links: Target by path of symbolic links.
+            executable: Paths of the files and blobs that are programs.
 
         Returns:
             A handle.
@@ -507,7 +519,14 @@ class RepoCollection:
             TooLarge: The files are more than one request may hold.
             Forbidden: The caller may not create repositories.
         """
-        body = api.CreateRepo(name=name, files=dict(files), message=message)
+        body = api.CreateRepo(
+            name=name,
+            files=dict(files),
+            message=message,
+            blobs=dict(blobs or {}),
+            links=dict(links or {}),
+            executable=tuple(executable),
+        )
         view = await self._transport.call("POST", "/repos", api.RepoView, body=body)
         return self[view.name]
 

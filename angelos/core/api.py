@@ -277,11 +277,21 @@ class RolledBack(View, frozen=True, kw_only=True):
 
 
 class CreateRepo(Input, frozen=True, kw_only=True):
-    """A new repository from files; text only, notebooks as their JSON."""
+    """A new repository from files, notebooks as their JSON."""
 
     name: Name
     files: Annotated[dict[str, str], msgspec.Meta(max_length=5_000)]
     """Text by path, at most 5,000; import more with proposals."""
+    blobs: Annotated[dict[str, bytes], msgspec.Meta(max_length=5_000)] = msgspec.field(
+        default_factory=dict[str, bytes]
+    )
+    """What is no text in UTF-8, by path, in base64."""
+    links: Annotated[dict[str, str], msgspec.Meta(max_length=5_000)] = msgspec.field(
+        default_factory=dict[str, str]
+    )
+    """Symbolic links: target by path."""
+    executable: Annotated[tuple[str, ...], msgspec.Meta(max_length=5_000)] = ()
+    """Which of the files and blobs are programs."""
     message: Text = "import"
 
 

@@ -49,6 +49,8 @@ class HistoryPage(Message, frozen=True, kw_only=True):
     """First-parent history, newest first."""
 
     commits: tuple[CommitSummary, ...]
+    revisions: tuple[str, ...] = ()
+    """The ids of the commits."""
     next: str = ""
 
 

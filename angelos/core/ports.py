@@ -46,7 +46,7 @@ from angelos.core.repository import (
     TreeEdit,
 )
 from angelos.core.revision import Bundle
-from angelos.core.revision_v2 import SignedCommitObject, TreeEntry
+from angelos.core.revision_v2 import EntryMode, SignedCommitObject, TreeEntry
 from angelos.core.runs import Exit, Output
 from angelos.core.sessions import (
     Collected,
@@ -240,7 +240,12 @@ class Repository(Protocol):
     """
 
     async def create(
-        self, repo: str, files: Mapping[str, bytes], author: PrincipalId, message: str
+        self,
+        repo: str,
+        files: Mapping[str, bytes],
+        author: PrincipalId,
+        message: str,
+        modes: Mapping[str, EntryMode] | None = None,
     ) -> Revision:
         """Import files as a new repository; `dev` and `main` both start at the revision."""
         ...

@@ -87,7 +87,11 @@ class HistoryQueries(RevisionQueries):
                 if not path or await _changes(graph, commit, parent, path):
                     commits.append(commit)
                 last, current, walked = current, parent, walked + 1
-        return HistoryPage(commits=tuple(commits), next=last if current else "")
+        return HistoryPage(
+            commits=tuple(commits),
+            revisions=tuple(commit.id for commit in commits),
+            next=last if current else "",
+        )
 
     async def diff(
         self,

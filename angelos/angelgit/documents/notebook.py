@@ -23,7 +23,7 @@ from typing import Any, NoReturn, cast
 
 from pycrdt import Array, Doc, Map, Text
 
-from angelos.angelgit.documents.edits import line_hunks, text_edits
+from angelos.angelgit.documents.edits import TextEdit, line_hunks, text_edits
 from angelos.core.errors import InvalidInput
 
 Json = dict[str, Any]
@@ -345,19 +345,32 @@ def _edit_cell(ycell: Map[Any], new: Json) -> bool:
 
 def apply_edits(text: Text, before: str, after: str) -> None:
     """Edit a shared text from `before` to `after` with the fewest edits."""
-    shift = 0
-    # From front to back: pycrdt looks for each place from the front, and splitting a long item
-    # near its beginning is cheap (20,000 edits of 1 MB: 2 s against 30 s).
-    for edit in reversed(text_edits(before, after)):
-        # Insert behind the deleted range. In front of it the new text could share its position
-        # (YATA's left origin) with a line that somebody else inserts before the range, and the
-        # order of the two would depend on client ids.
-        at = edit.at + shift
-        if edit.insert:
-            text.insert(at + edit.delete, edit.insert)
-        if edit.delete:
-            del text[at : at + edit.delete]
-        shift += len(edit.insert.encode()) - edit.delete
+    edits = list(reversed(text_edits(before, after)))
+    # pycrdt looks for each place from the front, through all items there, and copies what is
+    # behind it in its item. So some edits that lie far apart are made first, which leaves items
+    # of moderate length; then those between them, the last ones first (20,000 edits of 1 MB take
+    # 0.2 s, from front to back 2 s, and from back to front 30 s).
+    step = max(1, math.isqrt(len(edits)))
+    shifts = [0]
+    for edit in edits[::step]:
+        shifts.append(shifts[-1] + _apply_edit(text, edit, shifts[-1]))
+    for group in range(len(shifts) - 2, -1, -1):
+        shift = shifts[group + 1]
+        for edit in edits[group * step + 1 : (group + 1) * step]:
+            shift += _apply_edit(text, edit, shift)
+
+
+def _apply_edit(text: Text, edit: TextEdit, shift: int) -> int:
+    """Make an edit whose place has moved by `shift`; return by how much it moves what follows."""
+    # Insert behind the deleted range. In front of it the new text could share its position
+    # (YATA's left origin) with a line that somebody else inserts before the range, and the
+    # order of the two would depend on client ids.
+    at = edit.at + shift
+    if edit.insert:
+        text.insert(at + edit.delete, edit.insert)
+    if edit.delete:
+        del text[at : at + edit.delete]
+    return len(edit.insert.encode()) - edit.delete
 
 
 def _update(shared: Map[Any], new: Json, keep: tuple[str, ...] = ()) -> None:

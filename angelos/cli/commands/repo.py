@@ -36,7 +36,7 @@ for _command in (*history.COMMANDS, exchange.export, bisect.bisect, verify.verif
 @click.option("--name", metavar="NAME", help="Name of the repository [the folder's].")
 @click.option("-m", "--message", metavar="TEXT", default="import", help="The commit's message.")
 @click.option("--history", "with_history", is_flag=True, help="Take all of git's history along.")
-@click.option("--text-only", is_flag=True, help="Leave out files that are not text in UTF-8.")
+@click.option("--text-only", is_flag=True, help="Leave out links, and files that are not text.")
 @click.option(
     "--config",
     type=click.Choice(["generate", "none"]),
@@ -63,7 +63,9 @@ def import_folder(  # noqa: PLR0913 - click passes each option
     keeps its hash: `angelos repo export` gives them back. What cannot be kept is named, and then
     nothing is imported.
 
-    It holds the files that git tracks there or, without git, all that are not hidden.
+    It holds the files that git tracks there or, without git, all that are not hidden: texts and
+    notebooks as live documents, what is not text in UTF-8 as it is, programs as programs, and
+    links that stay within the folder.
 
     A folder without angelos.toml, which says how changes are tested and who decides on them, is
     offered one: it re-runs all notebooks in a clean kernel, runs pytest where there are tests,
@@ -149,22 +151,30 @@ def _import_files(
     text_only: bool,
     solo: bool,
 ) -> None:
-    """Import the text files of a folder; `names` are the repository's and the commit's message."""
-    from angelos.cli.folder import not_text, read_files, some_of
+    """Import the files of a folder; `names` are the repository's and the commit's message."""
+    from angelos.cli.folder import not_kept, read_files, some_of
     from angelos.core.errors import InvalidInput
 
     name, message = names
-    files, left_out = read_files(root)
-    if left_out and not text_only:
-        raise not_text(left_out)
-    if not files:
-        raise InvalidInput(f"{root} holds no text files.")
-    generated = _config(root, files, config, solo=solo, ask=not out.as_json)
+    files = read_files(root)
+    if files.refused:
+        raise not_kept(files.refused)
+    left_out = files.leave_out_other_kinds() if text_only else []
+    if not (files.texts or files.blobs or files.links):
+        raise InvalidInput(f"{root} holds no files.")
+    generated = _config(root, files.texts, config, solo=solo, ask=not out.as_json)
     if generated is not None:
-        files[starter.FILE] = generated
+        files.texts[starter.FILE] = generated
 
     async def create(angelos: Angelos) -> RepoView:
-        handle = await angelos.repos.create(name, files, message)
+        handle = await angelos.repos.create(
+            name,
+            files.texts,
+            message,
+            blobs=files.blobs,
+            links=files.links,
+            executable=files.executable,
+        )
         return await handle.view()
 
     view = out.ask(create)
@@ -172,7 +182,8 @@ def _import_files(
         _write(root / starter.FILE, generated)
     if left_out:
         click.echo(f"angelos: left out, because not text: {some_of(left_out)}.", err=True)
-    count = "1 file is" if len(files) == 1 else f"{len(files)} files are"
+    number = len(files.texts) + len(files.blobs) + len(files.links)
+    count = "1 file is" if number == 1 else f"{number} files are"
     out.show(view, f"{count} the repository {view.name}; main is {view.main}.")
 
 

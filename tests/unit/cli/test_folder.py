@@ -1,5 +1,6 @@
 """Which files of a folder `angelos repo import` takes."""
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -25,15 +26,14 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_without_git_all_that_is_not_hidden(folder: Path) -> None:
-    files, binary = reading.read_files(folder)
-    assert files == {"a.py": "a\n", "sub/b.txt": "ü\n", "sub/d.log": "d"}
-    assert binary == []
+    files = reading.read_files(folder)
+    assert files == reading.FolderFiles({"a.py": "a\n", "sub/b.txt": "ü\n", "sub/d.log": "d"})
 
 
 def test_with_git_what_it_does_not_ignore(folder: Path) -> None:
     subprocess.run(["git", "init", "-q", str(folder)], check=True)
     (folder / ".gitignore").write_text("*.log\n.hidden\n")
-    assert set(reading.read_files(folder)[0]) == {".gitignore", "a.py", "sub/b.txt"}
+    assert set(reading.read_files(folder).texts) == {".gitignore", "a.py", "sub/b.txt"}
 
 
 def test_where_git_does_not_work_nothing_is_guessed(folder: Path, monkeypatch) -> None:
@@ -48,23 +48,31 @@ def test_where_git_does_not_work_nothing_is_guessed(folder: Path, monkeypatch) -
         reading.read_files(folder)
 
 
-def test_a_link_is_named(folder: Path) -> None:
-    (folder / "link").symlink_to("/etc/passwd")
-    files, binary = reading.read_files(folder)
-    assert "link" not in files
-    assert binary == ["link"]
-
-
-def test_what_is_not_text_is_named_and_only_left_out_on_demand(folder: Path) -> None:
+def test_links_programs_and_what_is_no_text_are_kept_as_they_are(folder: Path) -> None:
+    (folder / "link").symlink_to("sub/b.txt")
     (folder / "x.bin").write_bytes(b"\xff\xfe")
     (folder / "y.dat").write_bytes(b"a\0b")
-    files, binary = reading.read_files(folder)
-    assert binary == ["x.bin", "y.dat"]
-    assert not files.keys() & set(binary)
+    (folder / "a.py").chmod(0o755)
+    (folder / "y.dat").chmod(0o755)
+    files = reading.read_files(folder)
+    assert files.links == {"link": "sub/b.txt"}
+    assert files.blobs == {"x.bin": b"\xff\xfe", "y.dat": b"a\0b"}
+    assert files.executable == ["a.py", "y.dat"]
+    assert files.refused == []
+    assert files.leave_out_other_kinds() == ["link", "x.bin", "y.dat"]
+    assert (files.blobs, files.links, files.executable) == ({}, {}, ["a.py"])
+
+
+def test_what_no_repository_can_hold_is_named_and_nothing_is_imported(folder: Path) -> None:
+    (folder / "out").symlink_to("/etc/passwd")
+    (folder / "up").symlink_to("../up")
+    Path(os.fsdecode(os.fsencode(folder) + b"/na\xefve")).write_text("x")
+    os.mkfifo(folder / "pipe")
     refused = CliRunner().invoke(repo, ["import", str(folder)])
     assert refused.exit_code == 1
-    assert "x.bin, y.dat are not text in UTF-8; nothing was imported" in refused.output
-    assert "--text-only" in refused.output
+    for name in ("out (", "up (", "pipe (no file)", r"na\xefve (its name is not UTF-8)"):
+        assert name in refused.output
+    assert "nothing was imported" in refused.output
 
 
 def test_a_text_over_the_limit_is_too_large_wherever_it_is_cut(
