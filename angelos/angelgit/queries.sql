@@ -152,6 +152,12 @@ from angelgit_candidate c
 where c.revision = %(revision)s and c.proposal = p.id and p.status in ('proposed', 'merged')
 returning p.id
 
+-- name: drop_other_candidates
+delete from angelgit_candidate
+where revision <> %(revision)s and revision in (
+    select revision from angelgit_candidate where proposal = any (%(proposals)s)
+)
+
 -- name: add_candidate
 insert into angelgit_candidate (proposal, main, revision, key, position, own)
 values (%(proposal)s, %(main)s, %(revision)s, %(key)s, %(position)s, %(own)s) on conflict do nothing

@@ -483,7 +483,10 @@ class Store:
     async def mark_promoted(self, revision: Revision) -> list[ProposalId]:
         """Record that `main` advances to a candidate; return its members that were open."""
         rows = await self._sql.all("proposal_promoted", revision=_key(revision))
-        return [ProposalId(row[0]) for row in rows]
+        members = [ProposalId(row[0]) for row in rows]
+        # Those that were made on an earlier `main` will not advance any more.
+        await self._sql.run("drop_other_candidates", proposals=members, revision=_key(revision))
+        return members
 
     async def add_candidate(
         self,

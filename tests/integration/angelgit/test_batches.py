@@ -67,7 +67,7 @@ async def test_a_batch_is_one_commit_a_proposal_and_moves_main_once(git, base, p
         await git.candidate(clash, new)
 
 
-async def test_a_batch_of_which_one_was_withdrawn_does_not_land(git, base, put):
+async def test_a_batch_of_which_one_was_withdrawn_does_not_land(git, base, put, database):
     one = await put(base, "a.txt", FILE.replace("line 2\n", "line two\n"))
     two = await put(base, "new.txt", "new\n", BOB)
     candidate = await git.candidate(one, two)
@@ -79,6 +79,9 @@ async def test_a_batch_of_which_one_was_withdrawn_does_not_land(git, base, put):
     assert again.left_out == (two,)
     assert again.revision != candidate.revision
     await git.advance("study", again.revision, base)
+    async with database.transaction() as conn:
+        rows = await (await conn.execute("select revision from angelgit_candidate")).fetchall()
+    assert [row[0].hex() for row in rows] == [again.revision], "the others cannot land any more"
 
 
 async def test_own_changes_are_whole_however_long_they_are(git, base, put):

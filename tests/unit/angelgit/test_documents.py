@@ -384,3 +384,18 @@ def test_edits_stay_small_in_files_of_any_size():
             raw = raw[: edit.at] + edit.insert.encode() + raw[edit.at + edit.delete :]
         assert raw.decode() == after
         assert sum(len(edit.insert) for edit in edits) <= inserted
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 24, 25, 26, 399])
+def test_many_edits_of_one_text_each_end_where_they_belong(number):
+    before = [f"zeile {i} größe {i * 7919 % 1009}\n" for i in range(number)]
+    edited = [
+        ("", f"neu ü{i}\n{line}", line.replace("größe", "G"), line[3:])[i % 4]
+        for i, line in enumerate(before)
+    ]
+    state = crdt.build("a.txt", "".join(before))
+    update = crdt.change("a.txt", state, "".join(edited))
+    assert crdt.text_of("a.txt", state, update) == "".join(edited)
+    assert crdt.text_of("a.txt", state, update, crdt.inverse("a.txt", state, update)) == "".join(
+        before
+    )
