@@ -41,8 +41,22 @@ VIEW = msgspec.json.encode({"name": "study", "dev": A, "main": B})
 async def test_a_repository_is_created_from_files(world, angelos):
     world.answers["POST /repos"] = (201, VIEW)
     world.answers["GET /repos/study"] = (200, VIEW)
-    study = await angelos.repos.create("study", {"a.txt": "one\n"}, "first")
-    assert world.body() == {"name": "study", "files": {"a.txt": "one\n"}, "message": "first"}
+    study = await angelos.repos.create(
+        "study",
+        {"a.txt": "one\n"},
+        "first",
+        blobs={"pic": b"\xff"},
+        links={"b.txt": "a.txt"},
+        executable=["pic"],
+    )
+    assert world.body() == {
+        "name": "study",
+        "files": {"a.txt": "one\n"},
+        "message": "first",
+        "blobs": {"pic": "/w=="},
+        "links": {"b.txt": "a.txt"},
+        "executable": ["pic"],
+    }
     assert study.name == "study"
     view = await study.view()
     assert (view.dev, view.main) == (A, B)
