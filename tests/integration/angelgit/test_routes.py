@@ -106,3 +106,44 @@ def test_an_import_has_a_bounded_number_of_files(git):
     files = {f"{i}.txt": "" for i in range(5_001)}
     with pytest.raises(InvalidInput, match="length <= 5000"):
         parse_body(route, msgspec.json.encode({"name": "s", "files": files}))
+
+
+async def test_every_kind_of_file_comes_in_and_is_read_as_it_was(ask):
+    body = CreateRepo(
+        name="kinds",
+        files={"run.sh": "#!/bin/sh\n", "crlf.txt": "one\r\n"},
+        blobs={"pic.png": b"\x89PNG\0\xff", "tool": b"\x7fELF\xff"},
+        links={"link": "run.sh"},
+        executable=("run.sh", "tool"),
+    )
+    await ask("POST", "/repos", body)
+    view = await ask("GET", "/repos/{repo}/revisions/{revision}", repo="kinds", revision="main")
+    assert {entry.path: oct(entry.mode) for entry in view.files} == {
+        "crlf.txt": "0o100644",
+        "link": "0o120000",
+        "pic.png": "0o100644",
+        "run.sh": "0o100755",
+        "tool": "0o100755",
+    }
+    for path, content in {**body.blobs, "crlf.txt": b"one\r\n", "link": b"run.sh"}.items():
+        query = {"path": path}
+        answer = await ask(
+            "GET",
+            "/repos/{repo}/revisions/{revision}/file",
+            query=query,
+            repo="kinds",
+            revision="main",
+        )
+        assert answer == content
+    page = await ask("GET", "/repos/{repo}/log", repo="kinds")
+    assert page.revisions == (view.revision,)
+    for wrong in (
+        CreateRepo(name="w", files={"a": ""}, links={"a": "b"}),
+        CreateRepo(name="w", files={}, links={"a": "../b"}),
+        CreateRepo(name="w", files={}, links={"a": "b"}, executable=("a",)),
+        CreateRepo(name="w", files={"a": ""}, executable=("b",)),
+        CreateRepo(name="w", files={"a": ""}, blobs={"a/b": b"\xff"}),
+    ):
+        with pytest.raises(InvalidInput):
+            await ask("POST", "/repos", wrong)
+    assert [repo.name for repo in (await ask("GET", "/repos")).repos] == ["kinds"]
