@@ -319,7 +319,7 @@ async def test_unknown_names_are_not_found(git, base):
             await call
     with pytest.raises(Conflict):
         await git.create("study", {"a.txt": b"x"}, EVE, "again")
-    for files in ({"a.bin": b"\0"}, {"a": b"", "a/b": b""}, {"/a": b""}):
+    for files in ({"a.ipynb": b"\0"}, {"a": b"", "a/b": b""}, {"/a": b""}):
         with pytest.raises(InvalidInput):
             await git.create("other", files, EVE, "bad")
     with pytest.raises(InvalidInput):
