@@ -7,7 +7,7 @@ import os
 
 import pytest
 
-EXTRA = ("torch", "lightning", "safetensors", "matplotlib", "tqdm", "tomli_w")
+EXTRA = ("torch", "lightning", "peft", "safetensors", "matplotlib", "tqdm", "tomli_w")
 
 
 def need_ml() -> None:
