@@ -19,7 +19,7 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import peft
@@ -198,7 +198,7 @@ class AdapterHost:
                 yield model
             finally:
                 for layer, weight in zip(layers, kept, strict=True):
-                    layer.unmerge()  # type: ignore[operator]  # peft types it as a tensor
+                    layer.unmerge()
                     layer.get_base_layer().weight.data.copy_(weight)  # subtracting rounds
 
 
@@ -228,11 +228,11 @@ def _fill(model: GPTDecoder, name: str, tensors: dict[str, torch.Tensor]) -> Non
     set_peft_model_state_dict(model, tensors, adapter_name=name)
 
 
-def _merge(layer: LoraLayer, name: str) -> None:
-    layer.merge(safe_merge=True, adapter_names=[name])  # type: ignore[operator]
+def _merge(layer: Any, name: str) -> None:
+    layer.merge(safe_merge=True, adapter_names=[name])
 
 
-def _lora_layers(model: nn.Module) -> list[LoraLayer]:
+def _lora_layers(model: nn.Module) -> list[Any]:  # peft types methods as tensors
     return [module for module in model.modules() if isinstance(module, LoraLayer)]
 
 
