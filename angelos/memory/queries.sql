@@ -52,7 +52,7 @@ select id, namespace, text, said_by, at, confirmed_at, confirmations, task, repo
 from memory, q
 where search @@ q.words and namespace = any(%(namespaces)s) and superseded_by is null
     and (expires_at is null or expires_at > %(now)s)
-order by ts_rank_cd(search, q.words, 1) desc, id desc limit %(limit)s;
+order by ts_rank(search, q.words, 1) desc, id desc limit %(limit)s;
 
 -- name: page
 select id, namespace, text, said_by, at, confirmed_at, confirmations, task, repo, revision,

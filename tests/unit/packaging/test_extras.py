@@ -176,5 +176,12 @@ def test_everything_that_is_imported_is_declared():
         missing = imported & set(blocked(allowed).split(","))
         # Testing, a generator, and what extras of their own have: without `otel` there are no
         # traces, without `memory` no embedding model, without `ml` no role model.
-        optional = {"opentelemetry", "sentence_transformers", "numpy", "torch"}
+        optional = {
+            "opentelemetry",
+            "sentence_transformers",
+            "numpy",
+            "torch",
+            "peft",
+            "safetensors",
+        }
         assert missing <= {"pytest", "pytest_asyncio", "pyseccomp"} | optional
