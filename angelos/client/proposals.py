@@ -112,6 +112,24 @@ class Proposal:
                 return
             after = page.next
 
+    async def tests(self) -> api.CaseList:
+        """Return each test of the proposal, how it ended, and how it ended before.
+
+        Raises:
+            NotFound: There is no such proposal.
+        """
+        return await self._transport.call(
+            "GET", "/proposals" + segments(self.id, "tests"), api.CaseList
+        )
+
+    async def junit(self) -> bytes:
+        """Return the proposal's tests as JUnit XML; raise `NotFound`."""
+        return await self._transport.fetch("GET", "/proposals" + segments(self.id, "junit"))
+
+    async def sarif(self) -> bytes:
+        """Return what is to be looked at in the proposal as SARIF 2.1.0; raise `NotFound`."""
+        return await self._transport.fetch("GET", "/proposals" + segments(self.id, "sarif"))
+
     async def approve(self, digest: str, comment: str = "", *, shown: str = "") -> api.ProposalView:
         """Approve exactly the edits that `digest` names.
 

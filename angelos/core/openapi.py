@@ -16,6 +16,7 @@ import msgspec
 
 from angelos import __version__
 from angelos.core.errors import BY_CODE
+from angelos.core.parameters import is_required, parameter_schema, refine
 from angelos.core.permissions import Permission
 from angelos.core.routes import PREFIX, Call, Nothing, Route
 
@@ -43,6 +44,8 @@ def document(routes: Sequence[Route]) -> dict[str, Any]:
     """Return the OpenAPI 3.1 document of `routes` as JSON-able values."""
     types = _types(routes)
     schemas, components = msgspec.json.schema_components(types, ref_template=_REFERENCE)
+    schemas, components = _tuples([*schemas]), _tuples(components)
+    refine(components)
     schema_of = dict(zip(types, schemas, strict=True))
     paths: dict[str, dict[str, Any]] = {}
     for route in sorted(routes, key=lambda r: (r.path, r.method)):
@@ -118,7 +121,7 @@ def _operation(route: Route, schema_of: dict[Any, Any]) -> dict[str, Any]:
         operation["security"] = []
     if route.request is not Nothing:
         operation["requestBody"] = {
-            "required": True,
+            "required": _needs_body(route),
             "content": {_media_type(route): {"schema": schema_of[route.request]}},
             "x-max-bytes": route.max_body,
         }
@@ -133,11 +136,21 @@ def _content(route: Route, schema_of: dict[Any, Any]) -> dict[str, Any]:
 
 def _parameters(route: Route) -> list[dict[str, Any]]:
     in_path = [
-        {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": {"minLength": 1, **parameter_schema(route.path, name)},
+        }
         for name in _PARAMETER.findall(route.path)
     ]
     in_query = [
-        {"name": name, "in": "query", "required": False, "schema": {"type": "string"}}
+        {
+            "name": name,
+            "in": "query",
+            "required": is_required(route.path, name),
+            "schema": dict(parameter_schema(route.path, name)),
+        }
         for name in route.query
     ]
     return in_path + in_query
@@ -149,6 +162,29 @@ def _problem(schema: dict[str, Any]) -> dict[str, Any]:
         "description": f"Refused or failed. Codes: {codes}.",
         "content": {"application/problem+json": {"schema": schema}},
     }
+
+
+def _needs_body(route: Route) -> bool:
+    """Return whether a request without a body is refused."""
+    if route.request is bytes:
+        return False
+    try:
+        msgspec.json.decode(b"{}", type=route.request)
+    except msgspec.ValidationError:
+        return True
+    return False
+
+
+def _tuples(schema: Any) -> Any:
+    """Return a schema whose tuples are written in the one way that every tool reads."""
+    if isinstance(schema, list):
+        return [_tuples(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    plain = {name: _tuples(value) for name, value in schema.items()}
+    if "prefixItems" in plain:
+        plain.pop("items", None)  # `maxItems` says that there are no more
+    return plain
 
 
 def _media_type(route: Route) -> str:

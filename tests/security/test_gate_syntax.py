@@ -124,6 +124,62 @@ def f(n, o):
 }
 
 
+MORE = {
+    "an item of a foreign module in a comprehension": "import math\n[0 for math.pi in [3]]\n",
+    "a foreign list": "import linecache\nlinecache.cache.clear()\n",
+    "a foreign abstract class": "import numbers\nnumbers.Number.register(str)\n",
+    "hook of unittest": "def load_tests(loader, tests, pattern):\n    return None\n",
+    "hook before tests": "def setUpModule():\n    pass\n",
+    "hook of pytest": "def pytest_runtest_call(item):\n    pass\n",
+    "plug-ins of pytest": "pytest_plugins = ['x']\n",
+    "doctests elsewhere": "__test__ = {}\n",
+    "modules elsewhere": "__path__ = ['/tmp']\n",
+    "another class": "class A:\n    __class__ = int\n",
+    "a number without differences": "class A(float):\n    def __sub__(self, o):\n        pass\n",
+    "a number without distance": "class A(float):\n    def __abs__(self):\n        return 0.0\n",
+    "a number from the right": "class A(float):\n    def __rsub__(self, o):\n        return 0.0\n",
+    "a number of a number": (
+        "class A(float):\n    pass\n\nclass B(A):\n    def __round__(self):\n        pass\n"
+    ),
+    "a text that holds everything": (
+        "class A(str):\n    def __contains__(self, x):\n        return True\n"
+    ),
+    "pickles of numpy": "import numpy as np\nnp.load('x', allow_pickle=True)\n",
+    "IPython": "get_ipython().run_cell('x')\n",
+    "descriptor by os": "import os\nos.fdopen(3, 'wb')\n",
+    "a .pth file": "def f():\n    open('x.pth', 'w').write('import os')\n",
+    "a conftest": "from pathlib import Path\n\ndef f():\n    Path('conftest.py').write_text('')\n",
+    "a start-up module": "def f(p):\n    (p / 'sitecustomize.py').write_text('')\n",
+    "a test of main": "import shutil\n\ndef f():\n    shutil.copy('a', 'tests/test_stats.py')\n",
+    "a file at import": "open('data.txt', 'w').write('x')\n",
+    "a file at import, mode unknown": "M = 'w'\nopen('data.txt', M)\n",
+    "a file moved at import": "import os\nos.rename('a', 'b')\n",
+    "a file of pathlib at import": "from pathlib import Path\nPath('x').write_text('')\n",
+}
+
+
+@pytest.mark.parametrize("way", MORE)
+def test_more_code_that_could_fool_a_test_asks_a_person(way):
+    before = "def mean(xs):\n    return sum(xs)\n"
+    assert findings("study/stats.py", f"{before}\n{MORE[way]}", before)
+
+
+HONEST = {
+    "a vector": "class V:\n    def __sub__(self, o):\n        return V()\n",
+    "a text of its own": "class Name(str):\n    def __repr__(self):\n        return 'Name'\n",
+    "a file in a function": "def save(path, text):\n    open(path, 'w').write(text)\n",
+    "a file read at import": "TEXT = open('data.txt').read()\n",
+    "a list of its own": "SEEN = []\n\ndef f(x):\n    SEEN.append(x)\n",
+    "names of a module": "__all__ = ['mean']\n__version__ = '1'\n",
+}
+
+
+@pytest.mark.parametrize("way", HONEST)
+def test_honest_code_that_looks_alike_asks_nobody(way):
+    before = "def mean(xs):\n    return sum(xs)\n"
+    assert not findings("study/stats.py", f"{before}\n{HONEST[way]}", before)
+
+
 @pytest.mark.parametrize("way", CODE)
 def test_code_that_could_fool_a_test_asks_a_person(way):
     rules = {finding.rule for finding in findings("study/new.py", CODE[way])}

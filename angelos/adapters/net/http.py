@@ -116,15 +116,13 @@ class RouteTable:
             MethodNotAllowed: one has, with other methods (`extra["allow"]`).
             InvalidInput: a parameter in the path is not UTF-8.
         """
-        allowed: set[str] = set()
         for pattern, methods in self._paths:
             match = pattern.fullmatch(path)
-            if match is not None and method in methods:
+            if match is None:
+                continue
+            if method in methods:
                 return Match(methods[method], _decoded(match.groupdict()))
-            if match is not None:
-                allowed |= methods.keys()
-        if allowed:
-            allow = ", ".join(sorted(allowed))
+            allow = ", ".join(sorted(methods))
             raise MethodNotAllowed(hint=f"It knows {allow}.", allow=allow)
         raise NotFound(
             f"There is no {path[:200]} here.",
@@ -363,6 +361,11 @@ class RouteHandler(ProblemHandler):
         return await self.principal_of(self.request)
 
     @property
+    def table(self) -> RouteTable:
+        """Where the route is looked up."""
+        return self.routes
+
+    @property
     def route_path(self) -> str:
         """The path of this request as routes have it."""
         return self.request.path
@@ -371,6 +374,16 @@ class RouteHandler(ProblemHandler):
     def query_arguments(self) -> Mapping[str, list[bytes]]:
         """The parameters in the query, without those of the body."""
         return self.request.query_arguments
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Answer an error that Tornado or Jupyter raised, with the methods that there are."""
+        if status_code == MethodNotAllowed.status:
+            try:
+                self.table.find(self.request.method or "", self.route_path)
+            except MethodNotAllowed as error:
+                self._finish_with(error)
+                return
+        super().write_error(status_code, **kwargs)
 
     async def prepare(self) -> None:
         """Refuse early: nobody, no such route, not permitted, announced as too large."""

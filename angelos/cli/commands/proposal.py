@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from angelos.client import Angelos
     from angelos.client.proposals import Proposal
-    from angelos.core.api import ProposalView
+    from angelos.core.api import CaseList, ProposalView
     from angelos.core.ids import HunkId
     from angelos.core.pending import PartChoice, Pending
     from angelos.core.repository import Edit
@@ -157,6 +157,51 @@ async def _whole(handle: Proposal, view: ProposalView) -> tuple[ProposalView, st
             texts[change.path] = msgspec.structs.replace(change, diff=before + change.diff)
         shown = page.shown
     return msgspec.structs.replace(view, changes=tuple(texts.values())), shown
+
+
+_FILE = click.Path(dir_okay=False, writable=True, allow_dash=True)
+
+
+@proposal.command()
+@click.argument("proposal", metavar="ID")
+@click.option("--junit", type=_FILE, help="Write the tests as JUnit XML; - for the screen.")
+@click.option("--sarif", type=_FILE, help="Write the findings as SARIF 2.1.0; - likewise.")
+@common
+def tests(out: Out, proposal: str, junit: str | None, sarif: str | None) -> None:
+    """Show each test of proposal ID, how it ended, and how it ended before, newest first.
+
+    A unique prefix of the ID is enough.
+    """
+    if junit == sarif == "-":
+        raise click.UsageError("One of --junit and --sarif may be -.")
+
+    async def look(angelos: Angelos) -> tuple[CaseList, bytes, bytes]:
+        handle = await find_proposal(angelos, proposal)
+        return (
+            await handle.tests(),
+            await handle.junit() if junit else b"",
+            await handle.sarif() if sarif else b"",
+        )
+
+    cases, xml, findings = out.ask(look)
+    for name, content in ((junit, xml), (sarif, findings)):
+        if name:
+            with click.open_file(name, "wb") as file:
+                file.write(content)
+    if "-" not in {junit, sarif}:
+        out.show(cases, case_table(cases))
+
+
+def case_table(cases: CaseList) -> str:
+    """Return tests for people to read."""
+    rows = [
+        (c.step, printable(c.case), c.outcome or "-", f"{c.seconds:.2f}", " ".join(c.history))
+        for c in cases.cases
+    ]
+    text = table(("step", "test", "outcome", "seconds", "history"), rows)
+    if cases.missing:
+        text += f"\nOf {', '.join(cases.missing)} the single results are in the audit log only."
+    return text if rows or cases.missing else "It has no tests yet."
 
 
 _CELLS = click.option("--cell", "cells", multiple=True, metavar="CELL", help="Only this cell.")

@@ -71,6 +71,60 @@ _HIDDEN_TEXT = re.compile(
     r"|closure|self|wrapped|reduce(_ex)?|init_subclass)__"
     r"|/proc\b|/dev/fd|/self/|\b(tb_frame|f_back|f_locals|f_globals|gi_frame)\b"
 )
+_JUDGING_TEXT = re.compile(
+    r"\.pth$|(^|[/\\])(conftest|sitecustomize|usercustomize|test_[^/\\]*)\.py$"
+)
+"""Names of files that judge, or that Python runs at its start."""
+_HOOKS = re.compile(r"pytest_\w+|load_tests|(setUp|tearDown)Module")
+"""Names that test frameworks call wherever they meet them."""
+_STORED = frozenset(
+    f"__{name}__"
+    for name in (
+        *("all", "author", "copyright", "doc", "hash", "license", "match_args", "slots"),
+        "version",
+    )
+)
+"""Special names that a module or a class may set."""
+_VALUES = frozenset(
+    ["int", "float", "complex", "bool", "str", "bytes", "tuple", "list", "dict", "set", "frozenset"]
+)
+_MADE = frozenset(
+    f"__{name}__" for name in ("init", "new", "repr", "str", "format", "doc", "slots", "post_init")
+)
+"""What a class may define that is a number, a text or the like, and compares as one."""
+_WRITES = frozenset(
+    [
+        "write_text",
+        "write_bytes",
+        "unlink",
+        "touch",
+        "rmtree",
+        "copy",
+        "copyfile",
+        "copytree",
+        "move",
+        "symlink_to",
+        "extractall",
+    ]
+)
+_MOVES = frozenset(["rename", "replace", "renames", "remove", "unlink", "symlink", "link", "mkdir"])
+_CHANGES = frozenset(
+    [
+        "add",
+        "append",
+        "clear",
+        "discard",
+        "extend",
+        "insert",
+        "pop",
+        "popitem",
+        "register",
+        "remove",
+        "setdefault",
+        "update",
+    ]
+)
+"""Methods that change what they are called of."""
 _CODING = re.compile(rb"^[ \t\f]*#.*?coding[:=][ \t]*([-\w.]+)", re.MULTILINE)
 _FOREIGN_STORE = "it sets {0} on something that it did not make"
 
@@ -122,7 +176,8 @@ def unknown(before: bytes | None, after: bytes, context: SourceContext) -> list[
         else:
             fresh.append(unit)
     aliases = aliases_of(tree)
-    findings = [f for unit in fresh for f in _Reader(unit, aliases, context).read()]
+    values = _value_classes(tree)
+    findings = [f for unit in fresh for f in _Reader(unit, aliases, context, values).read()]
     unique = dict.fromkeys((f.line, f.reason) for f in findings)
     return [_finding(context, line, reason) for line, reason in sorted(unique)]
 
@@ -200,6 +255,8 @@ class _Reader:
     unit: Unit
     aliases: Aliases
     context: SourceContext
+    values: frozenset[str]
+    """The classes of the file that are numbers, texts or the like, each with a dot."""
     findings: list[GateFinding] = field(default_factory=list)
     bases: set[int] = field(default_factory=set)
     """The nodes of which an attribute is taken."""
@@ -260,8 +317,11 @@ class _Reader:
     def visit_Name(self, node: ast.Name) -> None:  # noqa: N802
         name = node.id
         if isinstance(node.ctx, ast.Store | ast.Del):
-            if self.unit.at_import and not self.unit.owner and hasattr(builtins, name):
-                self.report(node, f"it gives the builtin {name} another meaning")
+            if self.unit.at_import:
+                self._set_at_import(node, name)
+            return
+        if name == "get_ipython":
+            self.report(node, "it uses IPython, which builds code at run time")
             return
         if name in self.local or name in self.aliases.defined:
             self._own_name(node, name)
@@ -275,6 +335,14 @@ class _Reader:
             return
         if not (name == "vars" and self._asked_of_local(node)):
             self.report(node, f"it uses the builtin {name}")
+
+    def _set_at_import(self, node: ast.Name, name: str) -> None:
+        """Look at a name that a module or a class sets."""
+        if not self.unit.owner and hasattr(builtins, name):
+            self.report(node, f"it gives the builtin {name} another meaning")
+        special = name.startswith("__") and name.endswith("__")
+        if (special and name not in _STORED) or _HOOKS.fullmatch(name):
+            self.report(node, f"it sets {name}")
 
     def _own_name(self, node: ast.Name, name: str) -> None:
         """Report a name of the unit's own that hides a builtin which opens everything."""
@@ -408,6 +476,8 @@ class _Reader:
             self.report(node, "it makes a class at run time")
         if called == "open" and node.args and _is_number(node.args[0]):
             self.report(node, "it opens a descriptor by its number")
+        if self.unit.at_import and _writes(node, called):
+            self.report(node, "it writes a file when it is imported")
         if isinstance(node.func, ast.Attribute):
             self._method(node, node.func)
         elif self.aliases.modules.get(called) == "operator.attrgetter":
@@ -428,6 +498,10 @@ class _Reader:
 
     def _method(self, node: ast.Call, func: ast.Attribute) -> None:
         root = func.value
+        if func.attr in _CHANGES and isinstance(root, ast.Attribute) and self._is_foreign(root):
+            self.report(node, f"it calls {func.attr} of something that it did not make")
+        if self.unit.at_import and func.attr in _MOVES and self._dotted(func) == ("os", func.attr):
+            self.report(node, "it writes a file when it is imported")
         if func.attr in {"__setattr__", "__delattr__"}:
             self._set_on_self(node, func)
         if isinstance(root, ast.Name) and root.id == "operator" and func.attr == "attrgetter":
@@ -436,6 +510,15 @@ class _Reader:
             self._patched(node)
         if func.attr == "patch" or (isinstance(root, ast.Attribute) and root.attr == "patch"):
             self._patched(node)
+
+    def _is_foreign(self, node: ast.AST) -> bool:
+        """Return whether this is a part of a module that is not the repository's own."""
+        while isinstance(node, ast.Attribute):
+            node = node.value
+        if not isinstance(node, ast.Name) or node.id in self.local - self.foreign:
+            return False
+        module = self.aliases.modules.get(node.id, "").partition(".")[0]
+        return bool(module) and module not in self.context.own
 
     def _set_on_self(self, node: ast.Call, func: ast.Attribute) -> None:
         """Look at `object.__setattr__(self, "name", value)`, as frozen classes have it."""
@@ -475,6 +558,8 @@ class _Reader:
         text = node.value.decode("latin-1") if isinstance(node.value, bytes) else node.value
         if isinstance(text, str) and (match := _HIDDEN_TEXT.search(text)):
             self.report(node, f"a text in it names {match.group()}")
+        elif isinstance(text, str) and _JUDGING_TEXT.search(text):
+            self.report(node, f"a text in it names {text[-40:]}, which judges or runs by itself")
 
     def visit_FormattedValue(self, node: ast.FormattedValue) -> None:  # noqa: N802
         del node
@@ -492,6 +577,7 @@ class _Reader:
         special = name.startswith("__") and name.endswith("__")
         if special and (name not in vocabulary.DUNDERS or not self.unit.owner):
             self.report(node, f"it defines {name}")
+        self._hook(node, name, special=special)
         if not self.unit.owner and hasattr(builtins, name) and node in self.unit.nodes:
             self.report(node, f"it gives the builtin {name} another meaning")
         if name in vocabulary.OVERRIDDEN - {"run", "fail", "debug", "outcome"}:
@@ -499,6 +585,17 @@ class _Reader:
         arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
         for text in [a.annotation for a in arguments] + [node.returns]:
             self._annotation(text)
+
+    def _hook(self, node: ast.AST, name: str, *, special: bool) -> None:
+        """Look at a name that Python or a test framework calls by itself."""
+        if special and self.unit.owner in self.values and name not in _MADE:
+            self.report(node, f"it defines {name} for something that compares as a builtin does")
+        if not self.unit.owner and _HOOKS.fullmatch(name) and not self._may_set_up(name):
+            self.report(node, f"it defines {name}, which test frameworks call")
+
+    def _may_set_up(self, name: str) -> bool:
+        """Return whether a new test module defines what is called before and after its tests."""
+        return self.context.test and name in {"setUpModule", "tearDownModule"}
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:  # noqa: N802
         self._annotation(node.annotation)
@@ -525,6 +622,8 @@ class _Reader:
                 self.unit.owner = owner
 
     def visit_keyword(self, node: ast.keyword) -> None:
+        if node.arg == "allow_pickle":
+            self.report(node.value, "it lets data be loaded that run code")
         if node.arg == "metaclass":
             name = node.value.id if isinstance(node.value, ast.Name) else ""
             if name not in {"ABCMeta", "EnumMeta", "EnumType"} and not (
@@ -533,8 +632,41 @@ class _Reader:
                 self.report(node.value, "it gives a class another metaclass")
 
 
+def _value_classes(tree: ast.Module) -> frozenset[str]:
+    """Return the classes, each with a dot, that derive from a builtin value, however far."""
+    values: set[str] = set()
+    classes = [node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)]
+    for _ in classes:
+        size = len(values)
+        for node in classes:
+            bases = {base.id for base in node.bases if isinstance(base, ast.Name)}
+            if bases & (_VALUES | values):
+                values.add(node.name)
+        if len(values) == size:
+            break
+    return frozenset(f"{name}." for name in values)
+
+
+def _writes(node: ast.Call, called: str) -> bool:
+    """Return whether a call writes to the disk."""
+    if isinstance(node.func, ast.Attribute):
+        return node.func.attr in _WRITES
+    if called != "open":
+        return False
+    modes = [*node.args[1:2], *[k.value for k in node.keywords if k.arg == "mode"]]
+    return any(
+        not isinstance(mode, ast.Constant) or set(str(mode.value)) & set("wax+") for mode in modes
+    )
+
+
 def _is_number(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and isinstance(node.value, int)
+
+
+def _stored(target: ast.AST) -> set[str]:
+    """Return the names that a target binds; `math.pi` binds none."""
+    names = [node for node in ast.walk(target) if isinstance(node, ast.Name)]
+    return {name.id for name in names if isinstance(name.ctx, ast.Store)}
 
 
 def _bound(nodes: Iterable[ast.AST]) -> frozenset[str]:
@@ -550,7 +682,7 @@ def _bound(nodes: Iterable[ast.AST]) -> frozenset[str]:
             elif isinstance(node, ast.ExceptHandler | ast.MatchAs | ast.MatchStar) and node.name:
                 names.add(node.name)
             elif isinstance(node, ast.comprehension):
-                names |= {n.id for n in ast.walk(node.target) if isinstance(n, ast.Name)}
+                names |= _stored(node.target)
             elif node is not root and isinstance(
                 node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
             ):

@@ -121,7 +121,7 @@ PARTS = {
         getcwd listdir scandir stat lstat stat_result walk access R_OK W_OK X_OK F_OK getpid getuid
         geteuid cpu_count urandom strerror fsencode fsdecode get_terminal_size makedirs mkdir
         rename replace remove unlink rmdir utime getenv DirEntry terminal_size chmod truncate open
-        close fdopen fsync sync fstat fchmod chown lchown readlink symlink link O_RDONLY O_WRONLY
+        close fsync sync fstat fchmod chown lchown readlink symlink link O_RDONLY O_WRONLY
         O_RDWR O_CREAT O_EXCL O_CLOEXEC O_NOFOLLOW O_NONBLOCK O_APPEND O_TRUNC O_DIRECTORY""",
     "signal": "Signals SIGTERM SIGINT SIGKILL SIGHUP",
     "ssl": """SSLError SSLContext CERT_REQUIRED CERT_NONE PROTOCOL_TLS_CLIENT PROTOCOL_TLS_SERVER

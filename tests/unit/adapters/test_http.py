@@ -147,6 +147,7 @@ async def test_bad_requests_get_a_problem_with_a_stable_code(url, path, method, 
     assert problem["status"] == status
     assert problem["trace"] == got.headers["X-Trace-Id"]
     assert from_problem(problem).code == code
+    assert (status == 405) == ("Allow" in got.headers)  # RFC 9110, section 15.5.6
 
 
 async def test_a_refused_method_names_the_others(url):

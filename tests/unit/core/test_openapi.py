@@ -9,7 +9,7 @@ import jsonschema
 import msgspec
 import pytest
 
-from angelos.core.api import SubmitTask, TaskView
+from angelos.core.api import Reason, Rollback, SubmitProposal, SubmitTask, TaskView
 from angelos.core.errors import BY_CODE
 from angelos.core.ids import PrincipalId
 from angelos.core.openapi import document, openapi_route
@@ -73,6 +73,39 @@ def test_the_schemas_take_what_the_types_take() -> None:
     validator.validate(msgspec.json.decode(msgspec.json.encode(SubmitTask(code="print(1)"))))
     with pytest.raises(jsonschema.ValidationError):
         validator.validate({"code": "x", "unknown": 1})
+
+
+def test_a_parameter_has_its_bounds_and_its_form() -> None:
+    query = ("path", "limit", "after")
+    path = "/repos/{repo}/pending"
+    route = Route("GET", path, Permission.proposals_read, handler, query=query)
+    operation = document([route])["paths"]["/angelos/api/repos/{repo}/pending"]["get"]
+    schemas = {p["name"]: p["schema"] for p in operation["parameters"]}
+    assert schemas["limit"] == {"type": "integer", "minimum": 1, "maximum": 200}
+    for control in ("\0", "\n", "\x7f"):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(f"a{control}b", schemas["path"])
+    jsonschema.validate("study/a b.py", schemas["path"])
+
+
+def test_a_body_is_required_where_none_is_refused() -> None:
+    routes = [
+        Route("POST", "/reason", Permission.status_read, handler, request=Reason),
+        Route("POST", "/tasks", Permission.status_read, handler, request=Rollback),
+    ]
+    paths = document(routes)["paths"]
+    assert not paths["/angelos/api/reason"]["post"]["requestBody"]["required"]
+    assert paths["/angelos/api/tasks"]["post"]["requestBody"]["required"]
+
+
+def test_what_the_code_checks_beyond_types_is_in_the_schema() -> None:
+    route = Route("POST", "/x", Permission.status_read, handler, request=SubmitProposal)
+    schema = document([route])["components"]["schemas"]["SubmitProposal"]["properties"]["base"]
+    for base in ("main", "dev", "0" * 64):
+        jsonschema.validate(base, schema)
+    for base in ("", "0" * 63, "master"):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.validate(base, schema)
 
 
 def test_every_code_is_named() -> None:
