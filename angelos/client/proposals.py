@@ -123,11 +123,19 @@ class Proposal:
         )
 
     async def junit(self) -> bytes:
-        """Return the proposal's tests as JUnit XML; raise `NotFound`."""
+        """Return the proposal's tests as JUnit XML.
+
+        Raises:
+            NotFound: There is no such proposal.
+        """
         return await self._transport.fetch("GET", "/proposals" + segments(self.id, "junit"))
 
     async def sarif(self) -> bytes:
-        """Return what is to be looked at in the proposal as SARIF 2.1.0; raise `NotFound`."""
+        """Return what is to be looked at in the proposal as SARIF 2.1.0.
+
+        Raises:
+            NotFound: There is no such proposal.
+        """
         return await self._transport.fetch("GET", "/proposals" + segments(self.id, "sarif"))
 
     async def approve(self, digest: str, comment: str = "", *, shown: str = "") -> api.ProposalView:
