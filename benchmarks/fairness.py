@@ -50,7 +50,9 @@ from angelos.wiring.stores import PLANES
 T = TypeVar("T")
 CALM, STORM, READERS = 10, 300, 32
 EVERY_S = 0.02
-AT_ONCE = 20
+SHARE = 16 * READERS
+"""So many nodes and readers are one process's, in the crowd."""
+AT_ONCE = 6
 """Handshakes at the same time, of those that are made one after the other."""
 
 
@@ -73,7 +75,7 @@ async def serve(folder: Path, many: int) -> None:
 
             nodes = await few_at_a_time(token("node", f"n{n}") for n in range(many))
             agents = await few_at_a_time(
-                token("agent", f"a{n}") for n in range(-(-many // READERS))
+                token("agent", f"a{n}") for n in range(-(-many // READERS) + 1)
             )
             where = {"url": hub.url, "valkey": valkey.url, "nodes": nodes, "agents": agents}
             (folder / "where.json").write_text(json.dumps(where))
@@ -96,7 +98,7 @@ async def few_at_a_time(works: Iterable[Awaitable[T]]) -> list[T]:
 class Hub:
     """The hub, and who may connect to it."""
 
-    def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
+    def __init__(self, process: subprocess.Popen[str] | None, folder: Path) -> None:
         self.process, self.folder = process, folder
         where = json.loads((folder / "where.json").read_text())
         self.url, self.valkey = where["url"], where["valkey"]
@@ -110,6 +112,7 @@ class Hub:
 
     def memory_kib(self) -> int:
         """Return the resident memory of the hub's process."""
+        assert self.process is not None
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return int(status.partition("VmRSS:")[2].split()[0])
 
@@ -242,28 +245,100 @@ def row(work: str, pairs: list[tuple[float, float]], most: float) -> dict[str, A
 
 async def crowded(many: int) -> list[dict[str, Any]]:
     """Connect many nodes and as many event readers; run a task on the last node."""
+    began = time.perf_counter()
     async with running(many) as hub, contextlib.AsyncExitStack() as stack:
-        nodes = await hub.identities("node", range(many))
-        agents = await hub.identities("agent", range(-(-many // READERS)))
-        empty = hub.memory_kib()
-        links = await few_at_a_time(
-            stack.enter_async_context(channel(one, Config(window=16))) for one in nodes
+        shares = [range(start, min(start + SHARE, many - 1)) for start in range(0, many - 1, SHARE)]
+        crowds = [await stack.enter_async_context(Crowd.running(hub, each)) for each in shares]
+        (last,) = await hub.identities("node", range(many - 1, many))
+        (agent,) = await hub.identities(
+            "agent", range(-(-many // READERS), -(-many // READERS) + 1)
         )
-        idle = (hub.memory_kib() - empty) / many
-        readers = await few_at_a_time(reader(agents[n // READERS]) for n in range(many))
-        for each in readers:
-            stack.callback(hang_up, each)
-        began = time.perf_counter()
-        await asyncio.gather(run_task(hub, links[-1], nodes[-1].id), *map(ended, readers))
-        took = (time.perf_counter() - began) * 1000
+        await asyncio.gather(*(crowd.ready() for crowd in crowds))
+        enrolled, empty = time.perf_counter(), hub.memory_kib()
+        await asyncio.gather(*(crowd.step() for crowd in crowds))
+        link = await stack.enter_async_context(channel(last, Config(window=16)))
+        connected, idle = time.perf_counter(), (hub.memory_kib() - empty) / many
+        await asyncio.gather(*(crowd.step() for crowd in crowds))
+        own = await reader(agent)
+        stack.callback(hang_up, own)
+        reading = time.perf_counter()
+        await asyncio.gather(
+            run_task(hub, link, last.id), ended(own), *(crowd.ready() for crowd in crowds)
+        )
+        took = (time.perf_counter() - reading) * 1000
+        steps = {
+            "enrolled_s": round(enrolled - began, 1),
+            "connected_s": round(connected - enrolled, 1),
+            "reading_s": round(reading - connected, 1),
+        }
         return [
             {"work": f"idle node among {many}, memory of the hub", "unit": "KiB",
              "ours": round(idle, 1), "peer": "target", "theirs": 48,
              "ratio": round(48 / idle, 2), "at_least": 1},
             {"work": f"a task runs, and {many} readers beside {many} nodes have its end",
              "unit": "ms", "ours": round(took), "peer": "none", "theirs": 0, "ratio": 1,
-             "at_least": 1},
+             "at_least": 1, "steps": steps},
         ]  # fmt: skip
+
+
+class Crowd:
+    """A process with a share of the nodes and readers: one alone could not dial all in time."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def running(cls, hub: Hub, share: range) -> AsyncIterator[Crowd]:
+        """Yield a process that begins to enrol the nodes of its share."""
+        bounds = (str(share.start), str(share.stop))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, __file__, "--crowd", *bounds, str(hub.folder),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        )  # fmt: skip
+        try:
+            yield cls(process)
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # it has failed
+                process.kill()
+            await process.wait()
+
+    async def ready(self) -> None:
+        """Wait until its step is done."""
+        assert self._process.stdout is not None
+        line = await self._process.stdout.readline()
+        assert line == b"ready\n", "a process of the crowd failed"
+
+    async def step(self) -> None:
+        """Let it do its next step, and wait until that is done."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(b"\n")
+        await self.ready()
+
+
+async def crowd(share: range, folder: Path) -> None:
+    """Enrol a share of the nodes, connect them, connect their readers, wait for a task's end."""
+    hub = Hub(None, folder)
+
+    async def step_is_done() -> None:
+        print("ready", flush=True)
+        await asyncio.to_thread(sys.stdin.readline)
+
+    nodes = await hub.identities("node", share)
+    agents = await hub.identities("agent", range(share.start // READERS, -(-share.stop // READERS)))
+    async with contextlib.AsyncExitStack() as stack:
+        await step_is_done()
+        quiet = Config(window=16)
+        await few_at_a_time(stack.enter_async_context(channel(one, quiet)) for one in nodes)
+        await step_is_done()
+        readers = await few_at_a_time(
+            reader(agents[n // READERS - share.start // READERS]) for n in share
+        )
+        for each in readers:
+            stack.callback(hang_up, each)
+        print("ready", flush=True)
+        await asyncio.gather(*map(ended, readers))
+        await step_is_done()
 
 
 async def reader(identity: Identity) -> ClientConnection:
@@ -309,6 +384,7 @@ def main() -> int:
     parser.add_argument("--many", type=int, default=2_000, help="nodes, and as many readers")
     parser.add_argument("--only", choices=["disturbed", "crowded"], default="")
     parser.add_argument("--serve", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--crowd", type=int, nargs=2, help=argparse.SUPPRESS)
     parser.add_argument("--disturb", choices=["flood", "storm"], help=argparse.SUPPRESS)
     parser.add_argument("folders", type=Path, nargs="*", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -316,6 +392,9 @@ def main() -> int:
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     if args.serve:
         asyncio.run(serve(args.serve, args.many))
+        return 0
+    if args.crowd:
+        asyncio.run(crowd(range(*args.crowd), args.folders[0]))
         return 0
     if args.disturb:
         asyncio.run((flood if args.disturb == "flood" else storm)(args.folders))

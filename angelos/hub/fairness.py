@@ -22,7 +22,7 @@ import heapq
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 
@@ -37,16 +37,19 @@ _LONGEST_PAUSE_S = 1.0
 _MOST_IDENTITIES = 4096
 
 
-class IdentityLimits(msgspec.Struct, frozen=True, kw_only=True):
+Rate = Annotated[float, msgspec.Meta(gt=0, le=1e12)]
+
+
+class IdentityLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What one identity may spend in a second, with as much again at once."""
 
-    items: float = 200_000
+    items: Rate = 200_000
     """Facts, posts, settlements and frames."""
-    bytes: float = 128 * 1024 * 1024
+    bytes: Rate = 128 * 1024 * 1024
     """Of frames."""
-    cpu: float = 0.5
+    cpu: Rate = 0.5
     """Seconds of the hub's one thread, for reading what the peer sends."""
-    requests: float = 1_000
+    requests: Rate = 1_000
     """Requests of the control API."""
 
 
@@ -57,6 +60,8 @@ class TokenBucket:
         rate: How much comes in a second.
         burst: The most that is saved up.
     """
+
+    __slots__ = ("_at", "_burst", "_level", "_rate")
 
     def __init__(self, rate: float, burst: float) -> None:
         self._rate, self._burst = rate, burst
@@ -72,6 +77,10 @@ class TokenBucket:
 
 class Spending:
     """What one identity has spent."""
+
+    __slots__ = (
+        "_bytes", "_cpu", "_items", "_requests", "bytes", "cpu_s", "items", "paused_s", "requests",
+    )  # fmt: skip
 
     def __init__(self, limits: IdentityLimits) -> None:
         self._items = TokenBucket(limits.items, limits.items)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
-from tornado.httputil import HTTPServerRequest
+from tornado.httputil import HTTPHeaders, HTTPServerRequest
 from tornado.websocket import WebSocketHandler
 
 from angelos.adapters.net.frame_loop import FrameLoop, FrameLoopHandler
@@ -79,6 +79,13 @@ class PeerSocket(ProblemHandler, FrameLoopHandler, WebSocketHandler):
         stream = getattr(self.ws_connection, "stream", None)
         if stream is not None:
             stream.max_write_buffer_size = _WRITE_BUFFER_BYTES
+        self._forget_handshake()
+
+    def _forget_handshake(self) -> None:
+        """Let go of the headers of both sides: thousands of idle peers would keep them."""
+        self.request.headers = HTTPHeaders()
+        for name in [name for name, _ in self._headers.get_all()]:
+            self.clear_header(name)
 
 
 class ChannelSocket(PeerSocket):

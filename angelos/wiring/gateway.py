@@ -246,4 +246,5 @@ def _config(settings: Settings, key: GatewayKey) -> HubConfig:
         name=f"{GATEWAY}/{public}",
         grant_key=key.grant_key,
         revision_key=key.revision_key,
+        limits=hub.limits,
     )

@@ -323,6 +323,7 @@ def _hub_config(base: _Base) -> HubConfig:
         enrol_at=enrol_address(hub.gateway) if hub.gateway else "",
         grant_key=base.keys.grant.public.raw,
         revision_key=base.keys.revision.public.raw,
+        limits=hub.limits,
     )
 
 

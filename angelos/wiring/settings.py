@@ -29,6 +29,12 @@ and those of detection and budgets stand there only:
     port = 7443
     names = ["angelos.example.org"]
 
+    [hub.limits]               # of each node and agent, in a second
+    items = 200000             # facts, messages, settlements, frames
+    bytes = 134217728
+    cpu = 0.5                  # seconds of the hub for reading what it sends
+    requests = 1000            # of the control API
+
     [detection]
     certain = "enforce"
     statistical = "observe"
@@ -60,6 +66,7 @@ from angelos.client.settings import find_data_dir
 from angelos.control.state.pauses import BudgetConfig
 from angelos.core.errors import InvalidInput
 from angelos.governance.detection.models import DetectionConfig
+from angelos.hub.fairness import IdentityLimits
 
 CONFIG_FILE = "angelos.toml"
 _LAST_PORT = 65_534
@@ -95,6 +102,8 @@ class HubSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Host names and addresses; they stand in the hub's certificate."""
     gateway: str = ""
     """`host:port` of the gateway that tokens send new nodes and agents to, if not this hub."""
+    limits: IdentityLimits = IdentityLimits()
+    """What one node or agent may spend in a second; whoever spends more is read from later."""
 
 
 class _ConfigFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -74,13 +74,18 @@ class _Violation(Exception):
 class FrameLoop(WebSocketProtocol13):
     """The protocol of one connection, at either end of it."""
 
-    _pending: list[bytes] | None = None
-    _pending_bytes = 0
-    _sent_at = float("-inf")
-    _written: asyncio.Future[None] | None = None
+    # With slots the instance's dictionary stays small enough to share its keys with all others.
+    __slots__ = ("_paused", "_pending", "_pending_bytes", "_rest", "_sent_at", "_written")
     _paused: asyncio.Future[Awaitable[None] | None]
-    _rest: bytearray
-    """The beginning of a frame."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        self._pending: list[bytes] | None = None
+        self._pending_bytes = 0
+        self._sent_at = float("-inf")
+        self._written: asyncio.Future[None] | None = None
+        self._rest = bytearray()
+        """The beginning of a frame."""
+        super().__init__(*args, **options)
 
     # -- writing ------------------------------------------------------------------------------
 
@@ -180,7 +185,6 @@ class FrameLoop(WebSocketProtocol13):
             self.handler.on_ws_connection_close(self.close_code, self.close_reason)
 
     async def _receive(self) -> None:
-        self._rest = bytearray()
         while not self.client_terminated:
             size: int = self.stream._read_buffer_size  # noqa: SLF001
             if size:  # Tornado has read it, while a message was being handled

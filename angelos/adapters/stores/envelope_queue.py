@@ -59,6 +59,7 @@ _PAGE = 128
 _PAGE_BYTES = 1024 * 1024
 _PUT_BYTES = _PAGE_BYTES // 128
 """What an empty envelope weighs, so that at most 128 are put at once."""
+_KEYS_KEPT = 64
 _NAMES = (b"h", b"b", b"c")
 _encode_header = msgspec.msgpack.Encoder().encode
 _decode_header = msgspec.msgpack.Decoder(EnvelopeHeader).decode
@@ -391,6 +392,8 @@ class ValkeyEnvelopeQueue:
         keys = self._keys.get(destination)
         if keys is None:
             keys = self._keys[destination] = QueueKeys(destination)
+            if len(self._keys) > _KEYS_KEPT:  # made again in microseconds, 2 KB of each idle node
+                del self._keys[next(iter(self._keys))]
         return keys
 
     async def run(

@@ -6,6 +6,7 @@ import pytest
 
 from angelos.core.errors import InvalidInput
 from angelos.core.ids import PrincipalId
+from angelos.hub.fairness import IdentityLimits
 from angelos.wiring.settings import HubSettings, enrol_address, load
 
 FILE = '[hub]\nhost = "0.0.0.0"\nport = 7443\nnames = ["angelos.example.org", "10.0.0.7"]\n'
@@ -63,6 +64,10 @@ def test_tokens_name_the_port_after_that_of_the_gateway(tmp_path):
     [
         "[hub",
         "[hub]\nports = 1\n",
+        "[hub.limits]\nitems = 0\n",
+        "[hub.limits]\ncpu = nan\n",
+        "[hub.limits]\nbytes = inf\n",
+        "[hub.limits]\nmessages = 5\n",
         "[other]\n",
         '[hub]\nport = "x"\n',
         "[hub]\nport = 70000\n",
@@ -97,3 +102,10 @@ def test_detection_and_budgets_stand_in_the_file_and_mistakes_in_them_are_named(
         file.write_text(wrong)
         with pytest.raises(InvalidInput):
             load({}, data_dir=tmp_path)
+
+
+def test_limits_of_each_identity_come_from_the_file(tmp_path):
+    (tmp_path / "angelos.toml").write_text("[hub.limits]\nitems = 500\ncpu = 0.25\n")
+    limits = load({}, data_dir=tmp_path).hub.limits
+    assert (limits.items, limits.cpu) == (500, 0.25)
+    assert limits.requests == IdentityLimits().requests
