@@ -201,7 +201,7 @@ def test_who_is_quarantined_is_refused_until_released(system, tmp_path):
     asked = cli(system.data.root, "agent", "release", "eve")
     assert (asked.returncode, "a second person asks" in asked.stdout) == (0, True)
     nobody = cli(system.data.root, "agent", "quarantine", "nobody")
-    assert (nobody.returncode, "no agent/nobody" in nobody.stderr) == (1, True)
+    assert (nobody.returncode, "no agent/nobody" in nobody.stderr) == (2, True)
 
 
 def test_somebody_acts_by_the_token_in_a_file(system, tmp_path):
