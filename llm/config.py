@@ -64,9 +64,11 @@ class ModelConfig(_Config):
 class TrainingConfig(_Config):
     """How the decoder is trained; the defaults are the recipe of docs/reference/llm-recipe.md.
 
-    One step sees ``batch_size * accumulation * devices`` windows. ``precision="auto"`` takes bf16
-    where the machine multiplies it faster. Intervals are in steps; 0 means only at the end. After
+    One step sees ``batch_size * accumulation * devices * nodes`` windows. ``precision="auto"``
+    takes bf16 where the machine multiplies it faster. Intervals are in steps; 0 means only at the end. After
     ``patience`` evaluations that bring no better loss (0: never) it stops; the best weights stay.
+    ``compile`` compiles the step's forward and backward, on a GPU into CUDA graphs. ``devices``
+    are those of each of ``nodes`` machines.
     """
 
     max_steps: Count = 800
@@ -87,6 +89,8 @@ class TrainingConfig(_Config):
     seed: Whole = 1337
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     devices: Count = 1
+    nodes: Count = 1
+    compile: bool = False
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
 
 

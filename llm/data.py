@@ -68,7 +68,7 @@ class NextTokenDataset(Dataset[tuple[Tensor, Tensor]]):
         if tokens.numel() <= block_size:  # a circle: every token starts a window
             turns = block_size // tokens.numel() + 2
             tokens = tokens.repeat(turns)[: tokens.numel() + block_size]
-        self.block_size = block_size
+        self.block_size, self.device = block_size, tokens.device
         self._windows = tokens.unfold(0, block_size + 1, 1)  # (windows, block_size + 1), a view
 
     def __len__(self) -> int:

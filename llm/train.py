@@ -18,6 +18,7 @@ from llm.data import CharacterTokenizer, NextTokenDataset, read_corpus, split
 from llm.model import GPTDecoder
 
 FREE = {"device", "checkpoint_interval", "log_interval"}  # what a resumed run may change
+RESIDENT = 4 << 30  # bytes of tokens that are kept on the device, which gathers its own windows
 
 
 def train(  # noqa: PLR0913 - each option has a name of its own
@@ -81,7 +82,9 @@ def learning_rate(step: int, config: TrainingConfig) -> float:
 
 def batch_seed(config: TrainingConfig, step: int, part: int) -> int:
     """Return the seed of one part of a step: nothing else may influence which windows it draws."""
-    return config.seed * 1_000_003 + step * config.accumulation * config.devices + part
+    return (
+        config.seed * 1_000_003 + step * config.accumulation * config.devices * config.nodes + part
+    )
 
 
 def should_stop(losses: Sequence[float], patience: int) -> bool:
@@ -103,11 +106,15 @@ class Run:
         part, self.held_out = split(tokens, c.validation_fraction, shape.block_size)
         if c.patience and (self.held_out is None or not c.validation_interval):
             raise ConfigError("patience needs text to validate on, and a validation_interval")
-        self.dataset, self.fabric = NextTokenDataset(part, shape.block_size), make_fabric(c)
+        self.fabric = make_fabric(c)
+        near = self.fabric.device if part.nbytes < RESIDENT else "cpu"
+        self.dataset = NextTokenDataset(part.to(near), shape.block_size)
         torch.manual_seed(c.seed)
         self.model = GPTDecoder(shape)
         self.model.tokenizer = tokenizer
-        self.wrapped, self.optimizer = self.fabric.setup(self.model, make_optimizer(self.model, c))
+        optimizer = make_optimizer(self.model, c)
+        module = torch.compile(self.model, mode="reduce-overhead") if c.compile else self.model
+        self.wrapped, self.optimizer = self.fabric.setup(module, optimizer)
         self.config, self.checkpoint = c, Checkpoint(shape, c, tokenizer.to_dict(), len(tokens))
 
     def restore(self, saved: Checkpoint) -> None:
@@ -150,7 +157,9 @@ class Run:
             seed = batch_seed(config, step, turn * fabric.world_size + fabric.global_rank)
             generator = torch.Generator().manual_seed(seed)
             starts = torch.randint(len(self.dataset), (config.batch_size,), generator=generator)
-            x, y = fabric.to_device(self.dataset[starts])  # 2 x (B, T)
+            x, y = fabric.to_device(self.dataset[starts.to(self.dataset.device)])  # 2 x (B, T)
+            if config.compile:
+                torch.compiler.cudagraph_mark_step_begin()
             if self.model.config.dropout:
                 torch.manual_seed(seed)
             last = turn == config.accumulation - 1  # processes exchange gradients only then
@@ -200,7 +209,8 @@ def make_fabric(config: TrainingConfig) -> Any:
     """Start Fabric; precision "auto" is bf16 where the hardware multiplies it faster, else fp32."""
     from lightning.fabric import Fabric  # on use: it takes seconds
 
-    where, precision = {"accelerator": config.device, "devices": config.devices}, config.precision
+    where: dict[str, Any] = {"accelerator": config.device, "devices": config.devices}
+    where, precision = where | {"num_nodes": config.nodes}, config.precision
     if precision == "auto":
         kind, able = Fabric(**where).device.type, torch.cpu.get_capabilities()
         fast = able.get("avx512_bf16") or able.get("amx_bf16")

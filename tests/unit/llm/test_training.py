@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from llm import CharacterTokenizer, GPTDecoder, ModelConfig, TrainingConfig, tra
 from llm.checkpoint import load_checkpoint  # noqa: E402
 from llm.config import ConfigError, RunConfig  # noqa: E402
 from llm.data import NextTokenDataset, read_corpus, split  # noqa: E402
-from llm.train import evaluate, make_fabric  # noqa: E402
+from llm.train import Run, evaluate, make_fabric  # noqa: E402
+from tests.absent import skip_absent  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[3]
 PLAY = [(ROOT / "benchmarks/data/tinyshakespeare.txt").read_text(encoding="utf-8")[:20_000]]
@@ -244,7 +246,10 @@ def test_a_cpu_takes_low_precision_only_where_it_multiplies_it(monkeypatch):
 
 
 @pytest.mark.slow
-def test_two_processes_train_as_one_with_two_turns(tmp_path):
+@pytest.mark.parametrize(
+    "starter", [[], ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]]
+)
+def test_two_processes_train_as_one_with_two_turns(tmp_path, starter):
     """DDP over gloo on loopback: two CPU processes come to the losses of one with accumulation."""
     (tmp_path / "play.txt").write_text(PLAY[0], encoding="utf-8")
     run = RunConfig(
@@ -255,7 +260,7 @@ def test_two_processes_train_as_one_with_two_turns(tmp_path):
     )
     (tmp_path / "run.toml").write_text(run.to_toml(), encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "-m", "llm", "train", "--config", str(tmp_path / "run.toml")],
+        [sys.executable, *starter, "-m", "llm", "train", "--config", str(tmp_path / "run.toml")],
         env={**os.environ, "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"},
         cwd=ROOT, capture_output=True, text=True, timeout=150, check=False,
     )  # fmt: skip
@@ -266,3 +271,44 @@ def test_two_processes_train_as_one_with_two_turns(tmp_path):
     for one, two in zip(alone, together, strict=True):
         assert two.train_loss == pytest.approx(one.train_loss, abs=1e-5)
         assert two.validation_loss == pytest.approx(one.validation_loss, abs=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")
+def test_a_compiled_run_has_the_losses_of_a_plain_one(monkeypatch):
+    """By a compiler that only traces: what it makes of the graph is torch's business."""
+    asked, compiled = [], torch.compile
+
+    def trace(model, **options):
+        asked.append(options)
+        return compiled(model, backend="eager")
+
+    monkeypatch.setattr(torch, "compile", trace)
+    plain = curve(replace(SHORT, max_steps=3))
+    traced = curve(replace(SHORT, max_steps=3, compile=True))
+
+    assert asked[0]["mode"] == "reduce-overhead"
+    assert [p.train_loss for p in traced] == pytest.approx([p.train_loss for p in plain], abs=1e-5)
+
+
+def test_windows_are_gathered_where_the_tokens_are(monkeypatch):
+    """Tokens that are kept near give the batches of those that stay on the host."""
+    near = Run(*read_corpus(PLAY, None), replace(SHAPE, vocab_size=99), SHORT)
+    monkeypatch.setitem(Run.__init__.__globals__, "RESIDENT", 0)
+    far = Run(*read_corpus(PLAY, None), replace(SHAPE, vocab_size=99), SHORT)
+
+    assert near.dataset.device == near.fabric.device
+    assert far.dataset.device == torch.device("cpu")
+    assert [near.advance().item() for _ in range(3)] == [far.advance().item() for _ in range(3)]
+
+
+def test_a_gpu_trains_by_the_recipe_of_the_docs():
+    page = (ROOT / "docs/reference/llm-recipe.md").read_text(encoding="utf-8")
+    run = RunConfig.from_dict(tomllib.loads(page.partition("```toml\n")[2].partition("```")[0]))
+    assert (run.model.n_layers, run.model.d_model, run.model.block_size) == (6, 384, 256)
+    assert run == RunConfig.from_dict(tomllib.loads(run.to_toml()))
+    if not torch.cuda.is_available():
+        skip_absent("gpu")
+    points = []
+    train(PLAY, run.model, replace(run.training, max_steps=20), on_point=points.append)
+    assert points[-1].train_loss < points[0].train_loss
