@@ -65,8 +65,9 @@ class TrainingConfig(_Config):
     """How the decoder is trained; the defaults are the recipe of docs/reference/llm-recipe.md.
 
     One step sees ``batch_size * accumulation * devices * nodes`` windows. ``precision="auto"``
-    takes bf16 where the machine multiplies it faster. Intervals are in steps; 0 means only at the end. After
-    ``patience`` evaluations that bring no better loss (0: never) it stops; the best weights stay.
+    takes bf16 where the machine multiplies it faster. Intervals are in steps; 0 means only at the
+    end. After ``patience`` evaluations that bring no better loss (0: never) it stops; the best
+    weights stay.
     ``compile`` compiles the step's forward and backward, on a GPU into CUDA graphs. ``devices``
     are those of each of ``nodes`` machines.
     """
