@@ -79,8 +79,16 @@ class Spending:
     """What one identity has spent."""
 
     __slots__ = (
-        "_bytes", "_cpu", "_items", "_requests", "bytes", "cpu_s", "items", "paused_s", "requests",
-    )  # fmt: skip
+        "_bytes",
+        "_cpu",
+        "_items",
+        "_requests",
+        "bytes",
+        "cpu_s",
+        "items",
+        "paused_s",
+        "requests",
+    )
 
     def __init__(self, limits: IdentityLimits) -> None:
         self._items = TokenBucket(limits.items, limits.items)
