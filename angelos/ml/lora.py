@@ -243,6 +243,7 @@ def _names(model: nn.Module) -> set[str]:
 def _replace_layers(module: nn.Module) -> None:
     for name, child in list(module.named_children()):
         if isinstance(child, LoraLayer):
-            setattr(module, name, child.get_base_layer())
+            layer: Any = child
+            setattr(module, name, layer.get_base_layer())
         else:
             _replace_layers(child)
