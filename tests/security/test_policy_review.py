@@ -195,6 +195,8 @@ def test_every_route_names_its_permission(world):
         ("GET", "/proposals/{proposal}/diff"): Permission.proposals_read,
         ("GET", "/proposals/{proposal}/junit"): Permission.proposals_read,
         ("GET", "/proposals/{proposal}/sarif"): Permission.proposals_read,
+        ("GET", "/principals/{kind}/{name}/quarantine"): Permission.principals_quarantine,
+        ("POST", "/principals/{kind}/{name}/release"): Permission.principals_quarantine,
         ("POST", "/agents/pause"): Permission.principals_quarantine,
         ("POST", "/agents/resume"): Permission.principals_quarantine,
         ("POST", "/agents/{name}/pause"): Permission.principals_quarantine,
