@@ -256,6 +256,6 @@ def _live(principal: PrincipalId) -> Conflict:
 def _refused(principal: str, reason: str) -> Unauthenticated:
     return Unauthenticated(
         f"{principal} is quarantined: {reason.rstrip('.')}.",
-        hint="An operator can release it; then it has to join again.",
+        hint="Two people can release it: `angelos agent release NAME`.",
         reason=QUARANTINED,
     )
