@@ -107,6 +107,26 @@ class Projection:
         """
         return admitted(self.state, fact)
 
+    async def catch_up(self) -> None:
+        """Wait until all that the journal has now is folded (`core.ports.Admission`).
+
+        Raises:
+            Unavailable: It is not in time.
+        """
+        end = offset_key(await self._journal.last())
+        while page := await self._journal.read(self.state.offset, self.config.page, KINDS):
+            last = min(end, offset_key(page[-1].offset))
+            if offset_key(page[0].offset) > end:
+                return
+            if not await self.until(
+                lambda state, last=last: offset_key(state.offset) >= last,
+                timeout_s=self.config.fold_wait_s,
+            ):
+                raise Unavailable(
+                    "What happened last is not known here yet.",
+                    hint="Nothing is lost: what was not acknowledged is sent again.",
+                )
+
     def fact(
         self,
         payload: FactPayload,

@@ -808,6 +808,16 @@ class Admission(Protocol):
         """
         ...
 
+    async def catch_up(self) -> None:
+        """Return when `admitted` knows all that the journal has now.
+
+        A hub that learns late of a task would take what its node says for a stranger's.
+
+        Raises:
+            Unavailable: the journal does not hand it out in time.
+        """
+        ...
+
 
 class SandboxSession(Protocol):
     """One program in a box of its own; `async with` ends it, whatever it is doing.

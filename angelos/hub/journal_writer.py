@@ -75,13 +75,10 @@ class JournalWriter:
         return content.refusal
 
     async def _store(self, peer: Peer, content: _Sorted) -> list[PostReceipt]:
-        facts: list[Fact] = []
-        rest: set[str] = set()
-        for fact in content.facts:
-            if (admitted := self._admission.admitted(fact)) is not None:
-                facts.append(admitted)
-            elif fact.kind != Kind.node_load:
-                rest.add(f"{fact.kind} of {fact.subject}")
+        facts, rest = self._admitted(content.facts)
+        if rest:  # a hub that does not command itself may hear of a task later than its node
+            await self._admission.catch_up()
+            facts, rest = self._admitted(content.facts)
         if rest:
             log.info("Not written down, late or not its to say: %s %s", peer.principal.id, rest)
         if facts:
@@ -93,6 +90,17 @@ class JournalWriter:
         return await asyncio.gather(
             *(self._posts.put(peer.principal, post) for post in content.posts)
         )
+
+    def _admitted(self, reported: Sequence[Fact]) -> tuple[list[Fact], set[str]]:
+        """Return what is written down, and names of what is not."""
+        facts: list[Fact] = []
+        rest: set[str] = set()
+        for fact in reported:
+            if (admitted := self._admission.admitted(fact)) is not None:
+                facts.append(admitted)
+            elif fact.kind != Kind.node_load:
+                rest.add(f"{fact.kind} of {fact.subject}")
+        return facts, rest
 
 
 def _sort(peer: Peer, batch: Sequence[Item]) -> _Sorted:

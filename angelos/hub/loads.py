@@ -71,3 +71,7 @@ class MeasuredAdmission:
             self._loads.note(fact)
             return None
         return self._admission.admitted(fact)
+
+    async def catch_up(self) -> None:
+        """Return when all that the journal has is known."""
+        await self._admission.catch_up()

@@ -72,6 +72,9 @@ class _AcceptAll:
         """Return the fact."""
         return fact
 
+    async def catch_up(self) -> None:
+        """Return at once: nothing is learnt."""
+
 
 # -- the hub's process ---------------------------------------------------------------------------
 

@@ -41,6 +41,9 @@ class AcceptAll:
         """Return the fact."""
         return fact
 
+    async def catch_up(self) -> None:
+        """Return at once: nothing is learnt."""
+
 
 @asynccontextmanager
 async def running_hub(  # noqa: PLR0913 - what a hub is made of

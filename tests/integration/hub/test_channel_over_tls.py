@@ -8,6 +8,8 @@ import math
 import msgspec
 import pytest
 
+from angelos.control.config import ControlConfig
+from angelos.control.projection import Projection
 from angelos.core.envelopes import EnvelopeHeader, Lane, RoutedEnvelope
 from angelos.core.errors import Unavailable
 from angelos.core.facts import Fact, Kind
@@ -167,6 +169,9 @@ async def test_a_fact_that_is_not_accepted_is_left_out_and_the_channel_goes_on(
         def admitted(self, fact):
             return fact if fact.subject != "task-ended" else None
 
+        async def catch_up(self):
+            pass
+
     async with running_hub(database, journal, queue, tmp_path, admission=OpenTasks()) as hub:
         identity = await join(hub, "node", "exec1", tmp_path / "exec1")
         sent = command()
@@ -184,6 +189,26 @@ async def test_a_fact_that_is_not_accepted_is_left_out_and_the_channel_goes_on(
             await channel.send([started("task-2")])
             facts = await facts_until(journal, lambda f: f.kind == Kind.task_started)
     assert facts[-1].subject == "task-2"
+
+
+async def test_a_hub_that_hears_late_of_a_task_asks_the_journal_first(
+    database, journal, queue, clock, tmp_path
+):
+    """Its fold may lag behind the queue, after a store was away; nothing acknowledged is lost."""
+    projection = Projection(journal, clock, ControlConfig())
+    data = {"command": new_command_id(), "request": "", "node": NODE, "wall_s": 9, "deadline": 9e9}
+    await journal.append(
+        [make_fact(Kind.task_accepted, "task-1", actor="system/control", data=data)]
+    )
+    async with running_hub(database, journal, queue, tmp_path, admission=projection) as hub:
+        identity = await join(hub, "node", "exec1", tmp_path / "exec1")
+        async with connect(hub, identity) as channel:
+            await channel.send([started("task-1"), started("task-of-nobody")])
+            following = asyncio.create_task(projection.follow(lambda _: None))
+            facts = await facts_until(journal, lambda f: f.kind == Kind.task_started)
+            following.cancel()
+            await asyncio.wait({following})
+    assert [f.subject for f in facts if f.kind == Kind.task_started] == ["task-1"]
 
 
 async def test_a_node_may_speak_only_for_itself_and_of_its_work(database, journal, queue, tmp_path):
