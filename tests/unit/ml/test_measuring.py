@@ -17,6 +17,7 @@ from angelos.ml.measuring import measure  # noqa: E402
 from angelos.ml.training import StepConfig, fit, make_model  # noqa: E402
 from llm.config import ModelConfig  # noqa: E402
 
+LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 SHAPE = ModelConfig(d_model=32, n_layers=2, n_heads=2, block_size=32)
 WORDS = "the cat sat on a mat and saw rain fall over old grey stone walls".split()  # noqa: SIM905
 
@@ -39,7 +40,8 @@ def base():
 
 
 def judged(base, train: list[str], steps: StepConfig, copies: int = 1) -> tuple[Gate, ...]:
-    canaries = [new_canary() for _ in range(3)]
+    drawn = random.Random(7)  # by luck one of three random ones is among the likeliest 2 of 256
+    canaries = ["".join(drawn.choices(LETTERS, k=len(new_canary()))) for _ in range(3)]
     text = plant(train, canaries * copies)
     model = copy.deepcopy(base)
     fit(model, add_adapter(model, "a", AdapterConfig()), text, steps)
