@@ -229,9 +229,14 @@ class System:
         return store.url
 
     async def _server_ready(self, server: Child, angelos: Angelos) -> None:
+        """Wait until the server runs; one that says that it is starting has all the time it needs.
+
+        A long history is read at a start, and nobody is helped by a system that gives up on it.
+        """
+        loop = asyncio.get_running_loop()
         died = asyncio.create_task(server.wait())
         try:
-            async with asyncio.timeout(_READY_S):
+            async with asyncio.timeout(_READY_S) as limit:
                 pause = 0.05
                 while True:
                     if died.done():
@@ -245,6 +250,8 @@ class System:
                     except Unavailable as error:
                         if error.extra.get("state") == ServerState.not_started:
                             raise
+                        if error.extra.get("state") == ServerState.starting:
+                            limit.reschedule(loop.time() + _READY_S)
                         await asyncio.sleep(pause)
                         pause = min(pause * 1.2, 0.25)
                     except AngelError as error:

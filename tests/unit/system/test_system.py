@@ -63,6 +63,18 @@ async def test_a_server_that_starts_is_waited_for(system):
     assert angelos.errors == []
 
 
+async def test_a_server_that_says_that_it_starts_has_all_the_time_it_needs(system, monkeypatch):
+    monkeypatch.setattr("angelos.system.system._READY_S", 2.0)  # of silence; it asks each 0.25 s
+    starting = [Unavailable(state=ServerState.starting.value) for _ in range(16)]
+    angelos = Answers(*starting)
+    await system._server_ready(Running(), angelos)
+    assert angelos.errors == []
+    monkeypatch.setattr("angelos.system.system._READY_S", 0.2)
+    silent = Answers(*(Unavailable("refused") for _ in range(1_000)))
+    with pytest.raises(Unavailable, match="not ready after"):
+        await system._server_ready(Running(), silent)
+
+
 async def test_a_server_that_could_not_start_is_not_waited_for(system):
     # Whatever the sentence is: the state decides.
     failed = Unavailable("Kaputt.", state=ServerState.not_started.value)
