@@ -195,7 +195,15 @@ async def test_a_hub_that_hears_late_of_a_task_asks_the_journal_first(
     database, journal, queue, clock, tmp_path
 ):
     """Its fold may lag behind the queue, after a store was away; nothing acknowledged is lost."""
-    projection = Projection(journal, clock, ControlConfig())
+
+    class Asked(Projection):
+        was_asked = asyncio.Event()
+
+        def admitted(self, fact):
+            self.was_asked.set()
+            return super().admitted(fact)
+
+    projection = Asked(journal, clock, ControlConfig())
     data = {"command": new_command_id(), "request": "", "node": NODE, "wall_s": 9, "deadline": 9e9}
     await journal.append(
         [make_fact(Kind.task_accepted, "task-1", actor="system/control", data=data)]
@@ -204,6 +212,7 @@ async def test_a_hub_that_hears_late_of_a_task_asks_the_journal_first(
         identity = await join(hub, "node", "exec1", tmp_path / "exec1")
         async with connect(hub, identity) as channel:
             await channel.send([started("task-1"), started("task-of-nobody")])
+            await projection.was_asked.wait()
             following = asyncio.create_task(projection.follow(lambda _: None))
             facts = await facts_until(journal, lambda f: f.kind == Kind.task_started)
             following.cancel()
