@@ -173,5 +173,24 @@ CALLS = (
     _denied("signals the server", "os.kill({server}, 9)", "ESRCH"),
     _denied("types into a terminal", "fcntl.ioctl(0, 0x5412, b'x')", "EPERM"),
 )
+HOGS = (
+    Cell("memory", "hog = [bytearray(2**20) for _ in range(1000)]", "(oom)"),
+    Cell(
+        "shared memory", "open('/dev/shm/x', 'wb').write(bytes(2**29))", "(oom)|No space left"
+    ),
+    Cell(
+        "processes",
+        "import os\nwhile os.fork(): pass\nimport time; time.sleep(60)",
+        "(pids)|(oom)",
+    ),
+)  # fmt: skip
+"""Each ends its kernel, with the word for why; `ends` must be among what the cell shows."""
 
+CATEGORIES = {
+    "sensitive information": SECRETS,
+    "file system": FILES,
+    "external communication": SOCKETS,
+    "dangerous operations": CALLS,
+    "resource exhaustion": HOGS,
+}
 CELLS = (*SECRETS, *SOCKETS, *FILES, *CALLS)

@@ -70,41 +70,44 @@ PRIVILEGED = (
     (179, "quotactl"),
 )
 
-ATTACKS = (
+SECRETS = (
     hidden("shadow", "open('/etc/shadow')", "FileNotFoundError"),
     hidden("home", "import os; os.listdir('/home')", "FileNotFoundError"),
     hidden("host sys", "open('/sys/kernel/mm/ksm/run')", "FileNotFoundError"),
     hidden("init's environment", "open('/proc/1/environ')", "PermissionError"),
-    hidden("kernel settings", "open('/proc/sys/kernel/core_pattern', 'w')", "Error"),
-    hidden("write usr", "open('/usr/evil', 'w')", "Error"),
-    hidden("write root", "open('/evil', 'w')", "Error"),
-    hidden("write dev", "open('/dev/evil', 'w')", "Error"),
     hidden("memory of the kernel", "open('/proc/kcore', 'rb').read(1)", "Error"),
     hidden("log of the kernel", "open('/proc/kmsg').read(1)", "Error"),
     hidden("memory of the machine", "open('/dev/mem', 'rb')", "FileNotFoundError"),
     hidden("disks", "import glob\nopen((glob.glob('/dev/[sv]d*') or ['/dev/sda'])[0])", "Error"),
     hidden("the machine's identity", "open('/etc/machine-id')", "FileNotFoundError"),
     hidden("control groups", "import os; os.listdir('/sys/fs/cgroup')", "FileNotFoundError"),
-    hidden("sockets of the machine", "import socket\n"
-           "socket.socket(socket.AF_UNIX).connect('/run/docker.sock')", "FileNotFoundError"),
+    hidden("a link to what is hidden", "import os\nos.symlink('/etc/shadow', '/tmp/s')\n"
+           "open('/tmp/s')", "FileNotFoundError"),
+    hidden("up and out", "open('/tmp/../../../../etc/shadow')", "FileNotFoundError"),
+)  # fmt: skip
+"""Sensitive information."""
+
+FILES = (
+    hidden("kernel settings", "open('/proc/sys/kernel/core_pattern', 'w')", "Error"),
+    hidden("write usr", "open('/usr/evil', 'w')", "Error"),
+    hidden("write root", "open('/evil', 'w')", "Error"),
+    hidden("write dev", "open('/dev/evil', 'w')", "Error"),
     hidden("magic keys", "open('/proc/sysrq-trigger', 'w').write('b')", "Error"),
     hidden("is killed last", "open('/proc/self/oom_score_adj', 'w').write('-999')", "Error"),
     hidden("the interpreter", "import sys; open(sys.executable, 'ab')", "Error"),
     hidden("the shim", "open('/run/angelos/shim.py', 'a')", "Error"),
-    hidden("a link to what is hidden", "import os\nos.symlink('/etc/shadow', '/tmp/s')\n"
-           "open('/tmp/s')", "FileNotFoundError"),
-    hidden("up and out", "open('/tmp/../../../../etc/shadow')", "FileNotFoundError"),
-    Attack("prints that it was refused",
-           "import sys\nsys.exit(\"PermissionError: [Errno 13] Permission denied: '/etc/shadow'\")",
-           "error", {"source": "exit"}, exit_code=1),
-    Attack("no such module", "import surely_none", "error", says="hint: this runs in a box"),
-    Attack("own missing file", "open('/tmp/none')", "error", {"source": "exit"}, exit_code=1),
-    Attack("own error", "1/0", "error", {"source": "exit"}, "ZeroDivisionError", exit_code=1),
-    Attack("own exit", "import sys; sys.exit(137)", "error", {"source": "exit"}, exit_code=137),
     Attack(
-        "own signal", "import os; os.kill(os.getpid(), 9)", "error",
-        {"source": "exit", "signal": "SIGKILL"}, exit_code=137,
+        "device by mknod", "import os, stat\nos.mknod('/tmp/null', stat.S_IFCHR | 0o666, 0x103)",
+        "denied", refused("mknodat", "character device"), "PermissionError", exit_code=1,
     ),
+    Attack("a device", syscall(133, 0, 0o060600, 0, call="mknod"), "denied",
+           refused("mknod", "block device"), "mknod -1 EPERM"),
+)  # fmt: skip
+"""The file system."""
+
+NETWORK = (
+    hidden("sockets of the machine", "import socket\n"
+           "socket.socket(socket.AF_UNIX).connect('/run/docker.sock')", "FileNotFoundError"),
     Attack("inet", SOCKET.format("2", "1"), "error", refused("socket", "AF_INET", "exit")),
     Attack("inet6 udp", SOCKET.format("10", "2"), "error", refused("socket", "AF_INET6", "exit")),
     Attack("probes IPv6 and fails for another reason",
@@ -126,13 +129,16 @@ ATTACKS = (
         "ok", refused("socket", "AF_INET", "exit"),
         "offline", exit_code=0,
     ),
-    Attack("unix sockets work", "import asyncio\nasyncio.run(asyncio.sleep(0))", "ok"),
     Attack(
         "a thousand sockets",
         "import socket\nwhile True:\n    try:\n        socket.socket()\n"
         "    except OSError:\n        pass\n",
         "denied", {"source": "kernel"},
     ),
+)  # fmt: skip
+"""External communication."""
+
+RESOURCES = (
     Attack("fork bomb", "import os\nwhile True:\n    os.fork()\n", "pids", {"limit": 24}),
     Attack(
         "thread bomb",
@@ -162,10 +168,6 @@ ATTACKS = (
         "import mmap, time\nm = mmap.mmap(-1, 300_000_000)\n"
         "for i in range(0, 300_000_000, 4096):\n    m[i] = 1\ntime.sleep(60)\n",
         "oom", {"limit_mb": 96},
-    ),
-    Attack(
-        "device by mknod", "import os, stat\nos.mknod('/tmp/null', stat.S_IFCHR | 0o666, 0x103)",
-        "denied", refused("mknodat", "character device"), "PermissionError", exit_code=1,
     ),
     Attack(
         "inodes",
@@ -219,6 +221,13 @@ ATTACKS = (
         "    try:\n        os.wait()\n    except ChildProcessError:\n        pass\n",
         "cpu", {"limit_s": 0.5}, limits=Limits(wall_s=15, cpu_s=0.5),
     ),
+    Attack("policy of memory, again and again",
+           "import ctypes\nf = ctypes.CDLL(None).syscall\nwhile True:\n    f(237, 0, 0, 0, 0)",
+           "denied", {"source": "kernel"}, limits=Limits(wall_s=60, cpu_s=60)),
+)  # fmt: skip
+"""Exhaustion of resources."""
+
+OPERATIONS = (
     Attack("ptrace", syscall(101, 0, 0, 0, 0, call="ptrace"), "denied", refused("ptrace")),
     Attack("keyctl", syscall(250, 0, -3, 0, call="keyctl"), "denied", refused("keyctl")),
     Attack("bpf", syscall(321, 0, 0, 0, call="bpf"), "denied", refused("bpf")),
@@ -234,8 +243,6 @@ ATTACKS = (
            "name -1 EPERM"),
     Attack("a segment of its own", syscall(154, 1, 0, 0, call="ldt"), "denied",
            refused("modify_ldt"), "ldt -1 EPERM"),
-    Attack("a device", syscall(133, 0, 0o060600, 0, call="mknod"), "denied",
-           refused("mknod", "block device"), "mknod -1 EPERM"),
     reported("secret memory", syscall(447, 0, call="secret"),
              refused("memfd_secret", "", "exit"), "secret -1 EPERM"),
     reported("memory policy", syscall(237, 0, 0, 0, 0, 0, 0, call="mbind"),
@@ -244,15 +251,11 @@ ATTACKS = (
              refused("personality", "ADDR_NO_RANDOMIZE", "exit"), "pers -1 EPERM"),
     reported("another user", syscall(105, 0, call="setuid"),
              refused("setuid", "", "exit"), "setuid -1 EPERM"),
-    Attack("policy of memory, again and again",
-           "import ctypes\nf = ctypes.CDLL(None).syscall\nwhile True:\n    f(237, 0, 0, 0, 0)",
-           "denied", {"source": "kernel"}, limits=Limits(wall_s=60, cpu_s=60)),
     Attack("clone3", syscall(435, 0, 0, call="clone3"), "error", says="clone3 -1 ENOSYS"),
     Attack("io_uring", syscall(425, 1, 0, call="uring"), "error",
            refused("io_uring_setup", "", "exit"), "uring -1 ENOSYS"),
     Attack("a call of the future", syscall(900, call="new"), "error", says="new -1 ENOSYS"),
     Attack("x32", syscall(0x40000000 | 39, call="x32"), "denied", {"source": "kernel"}),
-    Attack("an exit of 159", "import os; os._exit(159)", "error", {"source": "exit"}),
     Attack("terminal injection", syscall(16, 0, 0x5412, 0, call="tiocsti"), "denied",
            refused("ioctl", "TIOCSTI"), "tiocsti -1 EPERM"),
     Attack("terminal injection, disguised", syscall(16, 0, 0x1_0000_5412, 0, call="tiocsti"),
@@ -262,3 +265,30 @@ ATTACKS = (
     *(Attack(f"calls {call}", syscall(number, 0, 0, 0, call=call), "denied", refused(call))
       for number, call in PRIVILEGED),
 )  # fmt: skip
+"""Dangerous operations."""
+
+HONEST = (
+    Attack("prints that it was refused",
+           "import sys\nsys.exit(\"PermissionError: [Errno 13] Permission denied: '/etc/shadow'\")",
+           "error", {"source": "exit"}, exit_code=1),
+    Attack("no such module", "import surely_none", "error", says="hint: this runs in a box"),
+    Attack("own missing file", "open('/tmp/none')", "error", {"source": "exit"}, exit_code=1),
+    Attack("own error", "1/0", "error", {"source": "exit"}, "ZeroDivisionError", exit_code=1),
+    Attack("own exit", "import sys; sys.exit(137)", "error", {"source": "exit"}, exit_code=137),
+    Attack(
+        "own signal", "import os; os.kill(os.getpid(), 9)", "error",
+        {"source": "exit", "signal": "SIGKILL"}, exit_code=137,
+    ),
+    Attack("unix sockets work", "import asyncio\nasyncio.run(asyncio.sleep(0))", "ok"),
+    Attack("an exit of 159", "import os; os._exit(159)", "error", {"source": "exit"}),
+)  # fmt: skip
+"""No attacks: what must not be taken for one."""
+
+CATEGORIES = {
+    "sensitive information": SECRETS,
+    "file system": FILES,
+    "external communication": NETWORK,
+    "dangerous operations": OPERATIONS,
+    "resource exhaustion": RESOURCES,
+}
+ATTACKS = tuple(attack for attacks in CATEGORIES.values() for attack in attacks)

@@ -45,7 +45,7 @@ def become_nobody() -> None:
 
 
 async def run_all(how: str) -> dict[str, Any]:
-    from sandbox_attacks import ATTACKS
+    from sandbox_attacks import ATTACKS, HONEST
 
     from angelos.core.run_session import run_session
     from angelos.core.runs import Output, RunSpec
@@ -55,7 +55,7 @@ async def run_all(how: str) -> dict[str, Any]:
     results: dict[str, Any] = {}
     async with BubblewrapSandbox(SandboxConfig(use_cgroups=how == "auto")) as sandbox:
         results["tier"], results["reasons"] = sandbox.tier, sandbox.reasons
-        for attack in ATTACKS:
+        for attack in (*ATTACKS, *HONEST):
             spec = RunSpec(argv=(), code=attack.code, limits=attack.limits)
             printed = b""
             async for event in run_session(sandbox, spec):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from jupyter_process import Served
-from kernel_attacks import CELLS, PREPARE, Cell
+from kernel_attacks import CELLS, HOGS, PREPARE, Cell
 from kernel_client import KernelClient
 
 from angelos.testing import need
@@ -82,24 +82,16 @@ def test_an_attack_ends_with_its_error(outcomes: dict[str, str], cell: Cell) -> 
     assert outcomes[cell.name].strip() in cell.ends.split("|")
 
 
-@pytest.mark.parametrize(
-    ("code", "words"),
-    [
-        ("hog = [bytearray(2**20) for _ in range(1000)]", "(oom)"),
-        ("open('/dev/shm/x', 'wb').write(bytes(2**29))", "(oom)|No space left"),
-        ("import os\nwhile os.fork(): pass\nimport time; time.sleep(60)", "(pids)|(oom)"),
-    ],
-    ids=["memory", "shared memory", "processes"],
-)
-async def test_a_kernel_takes_no_more_than_its_part(served, code, words):
+@pytest.mark.parametrize("hog", HOGS, ids=lambda hog: hog.name)
+async def test_a_kernel_takes_no_more_than_its_part(served, hog: Cell):
     client = await KernelClient.start(served, ME)
     try:
-        client.execute(code)
+        client.execute(hog.code)
         text = ""
         async for message in client.messages(60):
             content = message["content"]
             text += content.get("text", "") + content.get("evalue", "")
-            if any(word in text for word in words.split("|")):
+            if any(word in text for word in hog.ends.split("|")):
                 break
     finally:
         await client.end()

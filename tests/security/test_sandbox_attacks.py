@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sandbox_attacks import ATTACKS, SECRET, Attack
+from kernel_attacks import CATEGORIES as CELLS
+from sandbox_attacks import CATEGORIES, HONEST, SECRET, Attack
 
 from angelos.testing import need
 
@@ -40,7 +41,20 @@ def results(request: pytest.FixtureRequest) -> dict[str, Any]:
     return results
 
 
-@pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+RUN = [
+    pytest.param(attack, id=f"{category}: {attack.name}")
+    for category, attacks in {**CATEGORIES, "no attack": HONEST}.items()
+    for attack in attacks
+]
+
+
+def test_attacks_of_every_category_are_tried() -> None:
+    counts = {name: len(CATEGORIES[name]) + len(CELLS[name]) for name in CATEGORIES}
+    assert sum(counts.values()) >= 150, counts
+    assert min(counts.values()) >= 20, counts
+
+
+@pytest.mark.parametrize("attack", RUN)
 def test_an_attack_ends_with_its_own_status(results: dict[str, Any], attack: Attack) -> None:
     result = results[attack.name]
     assert result["status"] == attack.status, result
