@@ -82,7 +82,7 @@ def _reading(api: _HistoryApi) -> list[Route]:
         Route(
             "GET",
             "/repos/{repo}/verify",
-            read,
+            Permission.repositories_verify,
             api.verify,
             response=VerifyPage,
             query=("after",),

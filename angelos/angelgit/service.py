@@ -45,7 +45,7 @@ from angelos.angelgit.storage.live import LiveReplicas
 from angelos.angelgit.storage.log import DocumentLog
 from angelos.angelgit.storage.models import AdvanceCause, DocumentRow, check_name
 from angelos.angelgit.storage.store import Store
-from angelos.angelgit.storage.verifying import verify_page
+from angelos.angelgit.storage.verifying import Verification
 from angelos.angelgit.worktree.activity import DocumentActivity
 from angelos.angelgit.worktree.files import WorkingFiles
 from angelos.angelgit.worktree.writer import WorktreeWriter
@@ -80,7 +80,20 @@ _BRANCHES: tuple[Branch, ...] = ("dev", "main")
 
 
 class AngelGit(HistoryQueries):
-    """Version control of live documents; an async context manager."""
+    """Version control of live documents; an async context manager.
+
+    Args:
+        database: commits, documents and proposals.
+        valkey: the log of the live documents; a client that returns bytes.
+        revision_key: signs commits.
+        clock: the time of commits and facts.
+        journal: gets the facts.
+        workspace: the directory of the working files.
+        live: the rooms that are open in the running server.
+        check_config: raises `InvalidInput` for an `angelos.toml` that cannot be used.
+        git_cache: of git objects; by default `git` beside the workspace.
+        max_blob_bytes: the most that a blob may have.
+    """
 
     def __init__(  # noqa: PLR0913 - six stores and ports, two hooks
         self,
@@ -96,20 +109,6 @@ class AngelGit(HistoryQueries):
         git_cache: Path | None = None,
         max_blob_bytes: int = MAX_BLOB_BYTES,
     ) -> None:
-        """Build the parts; nothing is read or written yet.
-
-        Args:
-            database: commits, documents and proposals.
-            valkey: the log of the live documents; a client that returns bytes.
-            revision_key: signs commits.
-            clock: the time of commits and facts.
-            journal: gets the facts.
-            workspace: the directory of the working files.
-            live: the rooms that are open in the running server.
-            check_config: raises `InvalidInput` for an `angelos.toml` that cannot be used.
-            git_cache: of git objects; by default `git` beside the workspace.
-            max_blob_bytes: the most that a blob may have.
-        """
         super().__init__(database)
         self.git = GitSide(self._stores, revision_key, git_cache or workspace.parent / "git")
         self._check_config = check_config
@@ -131,6 +130,7 @@ class AngelGit(HistoryQueries):
         self._resting = LiveCommits(self._transactions, clock)
         self._typed_files: set[DocumentId] = set()  # that rooms have edited since the start
         self._creating = asyncio.Lock()
+        self._verification = Verification(self._stores, self.git.public_key)
         self._stack, self._tasks = AsyncExitStack(), asyncio.TaskGroup()
 
     async def __aenter__(self) -> Self:
@@ -735,10 +735,11 @@ class AngelGit(HistoryQueries):
             after: `next` of the page before; empty: from the beginning.
 
         Raises:
+            Busy: somebody else reads a page of it now; `extra["retry_after_s"]` says when to ask.
             InvalidInput: `after` is of no page.
             NotFound: there is no such repository.
         """
-        return await verify_page(self._stores, self.git.public_key, repo, after)
+        return await self._verification.page(repo, after)
 
     async def _moved(self, work: Coroutine[object, None, T]) -> T:
         """Run a move of a branch to its end, and publish its fact."""

@@ -12,6 +12,7 @@ For example:
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 
 import msgspec
@@ -19,7 +20,7 @@ import msgspec
 from angelos.client.proposals import Proposal, ProposalCollection
 from angelos.client.transport import Transport, segments
 from angelos.core import api
-from angelos.core.errors import InvalidInput, Unavailable
+from angelos.core.errors import Busy, InvalidInput, Unavailable
 from angelos.core.history import (
     BlamedLines,
     BlameView,
@@ -47,6 +48,9 @@ _BUNDLE_S = 60.0
 _EXPORT_S = 600.0
 """How long a repository may take to become git objects for the first time."""
 _PAGE = 200
+_TURN_S = 1.0
+_TURNS = 300
+"""How often a reading back asks for its turn."""
 
 
 class Repo:
@@ -187,22 +191,31 @@ class Repo:
         """Read the whole repository back from the store; yield what was read, page by page.
 
         Each page names the damage that was met: what is missing, or is not what its hash names.
+        While somebody else reads it back, this waits for its turn.
 
         Raises:
+            Busy: There was no turn for some minutes.
             NotFound: There is no such repository.
         """
         after = ""
         while True:
-            page = await self._transport.call(
-                "GET",
-                self._path("verify"),
-                VerifyPage,
-                query={"after": after},
-                patience_s=_BUNDLE_S,
-            )
+            page = await self._verify_page(after)
             yield page
             if not (after := page.next):
                 return
+
+    async def _verify_page(self, after: str) -> VerifyPage:
+        query: dict[str, object] = {"after": after}
+        turns = _TURNS
+        while True:
+            try:
+                return await self._transport.call(
+                    "GET", self._path("verify"), VerifyPage, query=query, patience_s=_BUNDLE_S
+                )
+            except Busy:
+                if not (turns := turns - 1):
+                    raise
+            await asyncio.sleep(_TURN_S)
 
     # -- branches ----------------------------------------------------------------------------
 

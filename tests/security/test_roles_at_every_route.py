@@ -26,7 +26,7 @@ READ = {"status:read", "events:read", "documents:read", "tasks:read", "proposals
         "revisions:read", "nodes:read", "policy:read", "memory:read", "anyone"}  # fmt: skip
 VIEW = READ | {"tokens:manage"}
 WORK = VIEW | {"documents:edit", "tasks:run", "tasks:cancel", "proposals:create", "jupyter:use",
-               "memory:write"}  # fmt: skip
+               "memory:write", "repositories:verify"}  # fmt: skip
 REVIEW = WORK | {"proposals:review", "audit:read"}
 OPERATE = REVIEW | {"revisions:rollback", "principals:enrol", "principals:quarantine",
                     "repositories:create"}  # fmt: skip

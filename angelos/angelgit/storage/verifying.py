@@ -1,10 +1,11 @@
 """Reads a repository back from the store, page by page, and says what is not what its hash names.
 
 Each commit is checked for what it adds to its first parent, so the work of a page grows with the
-changes in it, and a whole pass reads each object once. Nothing comes out of a cache.
+changes in it, and a whole pass reads each object once. Nothing comes out of a cache. A page ends
+after so many commits, files or bytes, in the midst of a commit if need be.
 
-    page = await verify_page(stores, key, "study", after="")
-    page = await verify_page(stores, key, "study", after=page.next)
+    page = await verification.page("study", after="")
+    page = await verification.page("study", after=page.next)
 """
 
 from __future__ import annotations
@@ -19,14 +20,23 @@ from angelos.angelgit.storage.objects import ObjectCache
 from angelos.angelgit.storage.store import Store, Stores
 from angelos.angelgit.storage.trees import EMPTY_ROOT
 from angelos.angelgit.threads import in_thread
-from angelos.core.errors import AngelError, InvalidInput
+from angelos.core.errors import AngelError, Busy, InvalidInput
 from angelos.core.history import Damage, DamageKind, VerifyPage
 from angelos.core.ids import Revision, is_revision
-from angelos.core.revision_v2 import CommitObject, SignedCommitObject, verify_commit_object
+from angelos.core.revision_v2 import (
+    CommitObject,
+    SignedCommitObject,
+    TreeEntry,
+    verify_commit_object,
+)
 from angelos.core.signing import VerifyKey
 
 _COMMITS = 100
+_FILES = 1_000
+_BYTES = 32_000_000
+"""Of the files of a page; one file is always read, however large it is."""
 _DOCUMENTS = 100
+_RETRY_S = 2.0
 _CONTENTS = 100
 _CACHE_BYTES = 16_000_000
 _MAX_DAMAGE = 200
@@ -46,6 +56,12 @@ class _Pass:
         self._store, self._key, self._repo = store, key, repo
         self.damage: list[Damage] = []
         self.contents = 0
+        self._bytes = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether the page has room for no further file."""
+        return self.contents >= _FILES or self._bytes >= _BYTES
 
     def _note(self, kind: DamageKind, hash_: str, place: _Place, error: object) -> None:
         if len(self.damage) < _MAX_DAMAGE:
@@ -56,22 +72,44 @@ class _Pass:
                 )
             )
 
-    async def commit(self, revision: Revision, signed: SignedCommitObject) -> None:
-        """Check a commit, and what it has that its first parent has not."""
+    async def commit(self, revision: Revision, signed: SignedCommitObject, beyond: str) -> str:
+        """Check a commit, and what it has that its first parent has not.
+
+        Args:
+            revision: its hash.
+            signed: what is stored under it.
+            beyond: the file behind which to go on; empty: from its first.
+
+        Returns:
+            The file at which the page is full, empty where the commit was checked to its end.
+        """
         place = _Place(revision, "")
         try:
             commit = verify_commit_object(self._key, signed, revision)
         except AngelError as error:
             self._note(DamageKind.commit, revision, place, error)
-            return
+            return ""
         try:
             before = await self._tree_before(commit)
             changes = await self._store.differences(before, commit.tree)
         except AngelError as error:
             self._note(DamageKind.tree, commit.tree, place, error)
-            return
-        new = {entry.sha256: path for path, _, entry in changes if entry is not None}
-        await self._contents(new, revision)
+            return ""
+        rows = [(path, entry) for path, _, entry in changes if entry is not None and path > beyond]
+        return await self._files(rows, revision)
+
+    async def _files(self, rows: Sequence[tuple[str, TreeEntry]], revision: Revision) -> str:
+        """Check files as far as the page has room; return the last one if there are more."""
+        page: dict[str, str] = {}
+        last = ""
+        for path, entry in rows:
+            if last and self.full:
+                break
+            self._bytes += entry.size
+            self.contents += entry.sha256 not in page
+            page[entry.sha256] = last = path
+        await self._contents(page, revision)
+        return last if rows and last != rows[-1][0] else ""
 
     async def _tree_before(self, commit: CommitObject) -> str:
         """Return the tree of the first parent, whose own turn comes or came."""
@@ -87,7 +125,6 @@ class _Pass:
         others = [digest for digest in paths if digest not in blobs]
         for start in range(0, len(others), _CONTENTS):
             await self._batch(others[start : start + _CONTENTS], paths, revision)
-        self.contents += len(paths)
 
     async def _batch(
         self, hashes: Sequence[str], paths: dict[str, str], revision: Revision
@@ -106,7 +143,7 @@ class _Pass:
     async def _blob_error(self, digest: str, size: int) -> str:
         sha, length = hashlib.sha256(), 0
         async for piece in self._store.blob_pieces(digest):
-            sha.update(piece)
+            await in_thread(len(piece), sha.update, piece)
             length += len(piece)
         if length != size:
             return f"It has {length} of {size} bytes."
@@ -125,34 +162,60 @@ class _Pass:
             self._note(DamageKind.document, document, place, "Its snapshot gives another text.")
 
 
-async def verify_page(stores: Stores, key: VerifyKey, repo: str, after: str) -> VerifyPage:
-    """Check a page of a repository's commits, or of its live documents behind the last commit.
+class Verification:
+    """Reads repositories back, each by one caller at a time."""
 
-    Args:
-        stores: where it is read from.
-        key: of the signatures.
-        repo: the repository's name.
-        after: `next` of the page before; empty: from the beginning.
+    def __init__(self, stores: Stores, key: VerifyKey) -> None:
+        self._stores = stores
+        self._key = key
+        self._busy: set[str] = set()
 
-    Raises:
-        InvalidInput: `after` is of no page.
-        NotFound: there is no such repository.
-    """
+    async def page(self, repo: str, after: str) -> VerifyPage:
+        """Check a page of a repository.
+
+        Raises:
+            Busy: somebody else reads a page of it now.
+            InvalidInput: `after` is of no page.
+            NotFound: there is no such repository.
+        """
+        if repo in self._busy:
+            raise Busy(f"{repo} is being read back by somebody else.", retry_after_s=_RETRY_S)
+        self._busy.add(repo)
+        try:
+            return await _page(self._stores, self._key, repo, after)
+        finally:
+            self._busy.discard(repo)
+
+
+async def _page(stores: Stores, key: VerifyKey, repo: str, after: str) -> VerifyPage:
+    """Check a page of a repository's commits, or of its live documents behind the last commit."""
     async with stores.begin() as shared:
         store = shared.with_cache(ObjectCache(_CACHE_BYTES))
         await store.head(repo, "main")
         run = _Pass(store, key, repo)
         if after.startswith(_DOCUMENTS_AFTER):
             return await _documents(store, run, repo, after.removeprefix(_DOCUMENTS_AFTER))
-        if after and not is_revision(after):
-            raise InvalidInput("`after` is none that a page of this check gave.")
-        rows = await store.commits_after(repo, after, _COMMITS)
-        for revision, signed in rows:
-            await run.commit(revision, signed)
-        last = rows[-1][0] if len(rows) == _COMMITS else _DOCUMENTS_AFTER
-        return VerifyPage(
-            commits=len(rows), contents=run.contents, damage=tuple(run.damage), next=last
-        )
+        return await _commits(store, run, repo, after)
+
+
+async def _commits(store: Store, run: _Pass, repo: str, after: str) -> VerifyPage:
+    revision, _, beyond = after.partition(":")
+    if after and not is_revision(revision):
+        raise InvalidInput("`after` is none that a page of this check gave.")
+    rows = await store.commits_after(repo, revision, _COMMITS)
+    if beyond:
+        rows.insert(0, (Revision(revision), await store.signed(repo, Revision(revision))))
+    checked = 0
+    for one, signed in rows:
+        if run.full:
+            break  # `after` is the commit before
+        if last := await run.commit(one, signed, beyond):
+            after = f"{one}:{last}"
+            break
+        checked, beyond, after = checked + 1, "", one
+    else:
+        after = rows[-1][0] if len(rows) >= _COMMITS else _DOCUMENTS_AFTER
+    return VerifyPage(commits=checked, contents=run.contents, damage=tuple(run.damage), next=after)
 
 
 async def _documents(store: Store, run: _Pass, repo: str, after: str) -> VerifyPage:

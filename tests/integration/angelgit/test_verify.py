@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 
 import pytest
 
 from angelos.angelgit.storage import verifying
-from angelos.core.errors import InvalidInput, NotFound
+from angelos.core.errors import Busy, InvalidInput, NotFound
 from angelos.core.history import DamageKind
 from angelos.core.repository import PutBlob
 
@@ -102,3 +103,36 @@ async def test_what_cannot_be_asked_is_refused(git, base):
     for after in ("x", "f" * 63, "documents"):
         with pytest.raises(InvalidInput):
             await git.verify("study", after)
+
+
+async def test_a_page_ends_in_the_midst_of_a_large_commit(git, monkeypatch):
+    files = {f"d{n % 3}/f{n}.txt": f"number {n}\n".encode() for n in range(10)}
+    await git.create("wide", files, ADA, "import")
+    whole, _ = await damage_of(git, "wide")
+    for limit in ("_FILES", "_BYTES"):
+        monkeypatch.setattr(verifying, limit, 4)
+        pages, damage = await damage_of(git, "wide")
+        monkeypatch.undo()
+        assert len(pages) > 3
+        assert all(page.contents <= 4 for page in pages)
+        assert damage == []
+        assert sum(page.contents for page in pages) == whole[0].contents == 10
+        assert sum(page.commits for page in pages) == 1
+
+
+async def test_one_at_a_time_reads_a_repository_back(git, base):
+    other = await git.create("other", {"a.txt": b"a\n"}, ADA, "import")
+    assert other
+    first = asyncio.create_task(git.verify("study"))
+    await asyncio.sleep(0)  # it has begun
+    with pytest.raises(Busy) as refused:
+        await git.verify("study")
+    assert refused.value.extra["retry_after_s"] > 0
+    assert (await git.verify("other")).damage == ()
+    await first
+    second = asyncio.create_task(git.verify("study"))
+    await asyncio.sleep(0)
+    second.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await second
+    assert (await git.verify("study")).commits == 1
