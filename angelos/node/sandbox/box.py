@@ -41,8 +41,10 @@ from angelos.node.sandbox.proc import (
     kill_descendants,
     parent,
     stop_descendants,
+    waited,
 )
 from angelos.node.sandbox.seccomp_notify import SeccompListener
+from angelos.node.sandbox.shares import Reading
 from angelos.node.sandbox.shim import FAILED, READY, SEALED, UNREPORTED
 from angelos.node.sandbox.streams import InputWriter, OutputReader, ReportReader
 from angelos.node.sandbox.verdict import MAX_PROBES, MAX_REFUSALS, must_stop
@@ -152,6 +154,7 @@ class Box:
         self._program = -1
         self._pidfds: dict[int, int] = {}
         self._stopped: set[int] | None = None
+        self._held: set[int] | None = None
         self._listener: SeccompListener | None = None
         self._meter = meter
         self._usage = Usage(source=EvidenceSource.node)
@@ -399,10 +402,28 @@ class Box:
         if self._terminal:
             termios.tcsetwinsize(self._terminal[0], (size.rows, size.columns))
 
+    def hold(self) -> None:
+        """Stop every process for a moment in which others run; its clock goes on."""
+        if self._stopped is None and self._held is None and self._ending is None:
+            self._held = stop_descendants(self._first)
+
+    def release(self) -> None:
+        """Let the processes go on that were stopped by `hold`."""
+        if self._held is not None:
+            held, self._held = self._held, None
+            continue_all(self._first, held)
+
+    def reading(self) -> Reading | None:
+        """Return what it has used and how long it has waited; None where nothing runs."""
+        if self._reader is None or self._stopped is not None or self._ending is not None:
+            return None
+        return Reading(self._usage.cpu_s, waited(self._first))
+
     def pause(self) -> None:
         """Stop every process of the box; raise `Unavailable` if that cannot be done."""
         if self._stopped is not None or self._ending is not None:
             return
+        self.release()
         stopped = stop_descendants(self._first)
         if stopped is None:
             raise Unavailable("The box could not be stopped as a whole; it runs on.")

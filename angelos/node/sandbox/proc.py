@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import itertools
 import os
 import signal
 import struct
@@ -121,6 +122,18 @@ def stop_descendants(root: int, rounds: int = 100) -> set[int] | None:
                     os.kill(pid, signal.SIGSTOP)
     continue_all(root, running)
     return None
+
+
+def waited(root: int, most: int = 256) -> float:
+    """Return for how many seconds a process and its descendants were ready and did not run.
+
+    Of at most so many processes; a thread that is not its process's first does not count.
+    """
+    total = 0
+    for pid in itertools.islice(tree(root), most):
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            total += int((_PROC / str(pid) / "schedstat").read_text().split()[1])
+    return total / 1e9
 
 
 def continue_all(root: int, stopped: set[int]) -> None:

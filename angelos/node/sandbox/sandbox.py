@@ -33,6 +33,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import os
 import platform
 import sys
 import time
@@ -68,6 +69,7 @@ from angelos.node.sandbox.models import Meter
 from angelos.node.sandbox.proc import Sampler
 from angelos.node.sandbox.scratch import ScratchFolders
 from angelos.node.sandbox.session import BoxSession
+from angelos.node.sandbox.shares import ProcessorShares, Reading
 from angelos.node.sandbox.unsandboxed import UnsandboxedLauncher, landlock_abi
 from angelos.node.sandbox.verdict import MIB
 
@@ -78,6 +80,8 @@ _OPEN_FILES = 512
 _SELF_TEST = "print('in the box')"
 _REFILL_DELAY_S = 0.1
 _RETRY_S = 1.0
+_WINDOW_S, _LONGEST_S = 0.2, 1.0
+"""For which a box may have to wait for others, where no control group divides the processors."""
 _ADDRESS_SPACE = 64 << 30
 _PLAIN = SessionSpec(run=RunSpec(argv=(), code="", limits=Limits()))
 """What the boxes that are started ahead are sealed for."""
@@ -117,6 +121,7 @@ class BubblewrapSandbox:
         self._demand = Demand()
         self._refill = asyncio.Event()
         self._refiller: asyncio.Task[None] | None = None
+        self._divider: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         """Determine the tier of this machine, by making a box and running a program in it."""
@@ -127,6 +132,8 @@ class BubblewrapSandbox:
             if self._config.ready_boxes and self.tier in {Tier.full, Tier.reduced}:
                 self._refill.set()
                 self._refiller = asyncio.create_task(self._keep_ready(), name="ready boxes")
+            if self.tier is Tier.reduced and self._groups is None:
+                self._divider = asyncio.create_task(self._keep_fair(), name="fair shares")
         except BaseException:
             await self._close()
             raise
@@ -142,10 +149,11 @@ class BubblewrapSandbox:
         await self._close()
 
     async def _close(self) -> None:
-        if self._refiller is not None:
-            self._refiller.cancel()
-            await asyncio.gather(self._refiller, return_exceptions=True)
-            self._refiller = None
+        for task in (self._refiller, self._divider):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        self._refiller = self._divider = None
         self._ready.clear()
         for box in tuple(self._open):
             box.kill(Status.killed, "the node was stopped")
@@ -422,3 +430,23 @@ class BubblewrapSandbox:
                 except Exception:
                     log.exception("No box could be started ahead")
                     break
+
+    async def _keep_fair(self) -> None:
+        """Divide the processors between boxes, where no control group does.
+
+        Whoever takes more than its part may keep this very loop waiting, so that its window is
+        longer than it should be: it stands still for as long as it has run.
+        """
+        shares: ProcessorShares[Box] = ProcessorShares(len(os.sched_getaffinity(0)))
+        before: dict[Box, Reading] = {}
+        held = frozenset[Box]()
+        at, took = time.monotonic(), _WINDOW_S
+        while True:
+            await asyncio.sleep(min(took, _LONGEST_S) if held else _WINDOW_S)
+            now = {box: reading for box in self._open if (reading := box.reading())}
+            took, at = time.monotonic() - at, time.monotonic()
+            new = {b: reading.since(before[b]) for b, reading in now.items() if b in before}
+            held = shares.to_hold(new, took) if len(new) > 1 else frozenset[Box]()
+            for box in now:
+                (box.hold if box in held else box.release)()
+            before = now
