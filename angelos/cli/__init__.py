@@ -41,6 +41,7 @@ SECTIONS: dict[str, dict[str, Subcommand]] = {
         "person": Subcommand("person", "Add, list, change and remove people."),
         "token": Subcommand("token", "Make, list and revoke tokens of your own."),
         "memory": Subcommand("memory", "What agents and people remember."),
+        "model": Subcommand("model", "Tiny models, each for one role."),
         "policy": Subcommand("policy", "Check rules, and explain what they decide."),
         "audit": Subcommand("audit", "Verify, read and export the audit log."),
         "provenance": Subcommand("provenance", "Verify where a state of main comes from."),

@@ -34,6 +34,7 @@ from angelos.client.download import download
 from angelos.client.events import PATIENCE_S, follow
 from angelos.client.hub import HubTraffic
 from angelos.client.memories import MemoryCollection
+from angelos.client.models import ModelCollection
 from angelos.client.proposals import ProposalCollection
 from angelos.client.repos import RepoCollection
 from angelos.client.settings import load
@@ -63,6 +64,7 @@ class Angelos:
         people: The people who may sign in.
         audit: The log of everything that happened.
         memories: What agents and people have said once.
+        models: Tiny models, each for one role.
         hub: Who is connected to the hub, and what could not be delivered.
     """
 
@@ -99,6 +101,7 @@ class Angelos:
         self.hub = HubTraffic(self._transport)
         self.policy = PolicyRules(self._transport)
         self.memories = MemoryCollection(self._transport)
+        self.models = ModelCollection(self._transport)
 
     @classmethod
     def connect(

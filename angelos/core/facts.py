@@ -120,6 +120,16 @@ class Kind(StrEnum):
     memory_forgotten = "memory.forgotten"  # subject: the namespace; outcome: ForgetCause
     memory_refused = "memory.refused"  # subject: the namespace; outcome: JunkCause
 
+    model_training = "model.training"  # subject: the run
+    model_refused = "model.refused"  # subject: the run; outcome: its gates, or its task's Status
+    model_registered = "model.registered"  # subject: <role>:<version>, here and below
+    model_proposed = "model.proposed"
+    model_approved = "model.approved"  # actor: the person
+    model_rejected = "model.rejected"
+    model_tried = "model.tried"  # on the labs node; outcome: CanaryOutcome
+    model_promoted = "model.promoted"
+    model_rolled_back = "model.rolled-back"  # subject: the version that is the champion again
+
 
 EPHEMERAL: frozenset[str] = frozenset({Kind.task_output, Kind.document_edited, Kind.node_load})
 """Kinds that the audit log does not keep; every other kind, known or not, lasts."""
@@ -217,6 +227,13 @@ class RefusalCause(StrEnum):
     """The policy does not allow it."""
     invalid = "invalid"
     """Its edits have the wrong form."""
+
+
+class CanaryOutcome(StrEnum):
+    """How a version answered beside the champion: the outcome of `model.tried`."""
+
+    ok = "ok"
+    failed = "failed"
 
 
 class RevertOutcome(StrEnum):
@@ -949,6 +966,95 @@ class MemoryRefused(FactPayload, frozen=True, kw_only=True):
     kind: ClassVar[Kind] = Kind.memory_refused
 
 
+class ModelTraining(FactPayload, frozen=True, kw_only=True):
+    """A task trains a model."""
+
+    kind: ClassVar[Kind] = Kind.model_training
+    role: str
+    artefact: str
+    """`base` or `adapter`."""
+    data: str
+    """For people to read; `repo` and the fact's revision name approved history."""
+    data_sha256: str
+    repo: str = ""
+    task: TaskId | None = None
+
+
+class ModelRefused(FactPayload, frozen=True, kw_only=True):
+    """A training run has made no version: gates stopped it, or its task did not end well."""
+
+    kind: ClassVar[Kind] = Kind.model_refused
+    role: str
+    gates: tuple[str, ...] = ()
+    reason: str = ""
+
+
+class ModelRegistered(FactPayload, frozen=True, kw_only=True):
+    """A version is in the registry; every gate has passed it."""
+
+    kind: ClassVar[Kind] = Kind.model_registered
+    sha256: str
+    """Of the artefact."""
+    digest: str
+    """Of artefact, card and gates: what a person approves."""
+    run: str = ""
+
+
+class ModelProposed(FactPayload, frozen=True, kw_only=True):
+    """Somebody wants a version to become the champion."""
+
+    kind: ClassVar[Kind] = Kind.model_proposed
+    promotion: str
+    digest: str
+
+
+class ModelApproved(FactPayload, frozen=True, kw_only=True):
+    """A person has approved exactly this digest; the labs node tries it now."""
+
+    kind: ClassVar[Kind] = Kind.model_approved
+    promotion: str
+    digest: str
+    solo: bool = False
+    """One person alone reviews, and it may be their own."""
+    generation: int = 0
+
+
+class ModelRejected(FactPayload, frozen=True, kw_only=True):
+    """A person does not want a version to become the champion."""
+
+    kind: ClassVar[Kind] = Kind.model_rejected
+    promotion: str
+    reason: str = ""
+
+
+class ModelTried(FactPayload, frozen=True, kw_only=True):
+    """A version has answered beside the champion on the labs node."""
+
+    kind: ClassVar[Kind] = Kind.model_tried
+    promotion: str
+    inputs: int = 0
+    differing: int = 0
+    reason: str = ""
+
+
+class ModelPromoted(FactPayload, frozen=True, kw_only=True):
+    """A version is the champion."""
+
+    kind: ClassVar[Kind] = Kind.model_promoted
+    promotion: str
+    sha256: str
+    previous: int | None = None
+
+
+class ModelRolledBack(FactPayload, frozen=True, kw_only=True):
+    """An earlier champion is the champion again."""
+
+    kind: ClassVar[Kind] = Kind.model_rolled_back
+    sha256: str
+    previous: int
+    reason: str = ""
+
+
 PAYLOADS: dict[str, type[FactPayload]] = {
     payload.kind: payload
     for payload in (
@@ -1011,6 +1117,15 @@ PAYLOADS: dict[str, type[FactPayload]] = {
         MemorySuperseded,
         MemoryForgotten,
         MemoryRefused,
+        ModelTraining,
+        ModelRefused,
+        ModelRegistered,
+        ModelProposed,
+        ModelApproved,
+        ModelRejected,
+        ModelTried,
+        ModelPromoted,
+        ModelRolledBack,
     )
 }
 """The payload of each kind; a kind that is not here is unknown."""

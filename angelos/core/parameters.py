@@ -34,6 +34,8 @@ def _form(pattern: str) -> Schema:
 
 
 _MEMORY = _form("^mem-[0-9a-f]{32}$")
+_ROLE = _form("^[a-z][a-z0-9-]{0,31}$")
+_PROMOTION = _form("^mprom-[0-9a-f]{32}$")
 _REPO = _form("^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 _REVISION = _form("^[0-9a-f]{64}$")
 _BRANCH = _form("^[^\\u0000-\\u0020~^:?*\\[\\\\\\u007f]{1,200}$")
@@ -59,6 +61,12 @@ _AT: Mapping[tuple[str, str], Schema] = {
     ("/memories", "superseded"): _words(["yes", "no"]),
     ("/memories/{id}", "id"): _MEMORY,
     ("/memories/{id}/correct", "id"): _MEMORY,
+    ("/models", "role"): _form("^([a-z][a-z0-9-]{0,31})?$"),
+    ("/models/{model}", "model"): _form("^[a-z][a-z0-9-]{0,31}(:[1-9][0-9]{0,8})?$"),
+    ("/models/{model}/promotions", "model"): _ROLE,
+    ("/models/{model}/rollback", "model"): _ROLE,
+    ("/model-promotions/{id}", "id"): _PROMOTION,
+    ("/model-promotions/{id}/reject", "id"): _PROMOTION,
     ("/policy/explain", "role"): _words(Role.__members__),
     ("/principals/{kind}/{name}/quarantine", "kind"): _words(["agent", "node"]),
     ("/principals/{kind}/{name}/release", "kind"): _words(["agent", "node"]),

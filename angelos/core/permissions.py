@@ -44,6 +44,10 @@ class Permission(StrEnum):
     tokens_manage = "tokens:manage"  # one's own
     memory_read = "memory:read"  # one's own, and what is shared
     memory_write = "memory:write"
+    models_read = "models:read"
+    models_train = "models:train"  # train, measure, and propose as the champion
+    models_review = "models:review"  # approve or reject a champion
+    models_rollback = "models:rollback"
     messages_send = "messages:send"  # to other nodes and agents
     jupyter_use = "jupyter:use"  # kernels, terminals, files that are not managed
     anyone = "anyone"  # held by all, signed in or not; only for enrolment and OpenAPI

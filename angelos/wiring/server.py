@@ -77,11 +77,14 @@ from angelos.hub.store import Identities
 from angelos.memory.embedding import MiniLmEmbedder
 from angelos.memory.routes import routes as memory_routes
 from angelos.memory.service import MemoryService
+from angelos.ml.registry.routes import routes as model_routes
+from angelos.ml.registry.service import ModelRegistry
 from angelos.wiring.log_lag import LogLag
 from angelos.wiring.monitoring.routes import root_routes
 from angelos.wiring.monitoring.routes import routes as monitoring_routes
 from angelos.wiring.monitoring.service import SystemMonitor, Watched
 from angelos.wiring.monitoring.stores import StoreWatch, WatchedStore
+from angelos.wiring.role_models import make_registry
 from angelos.wiring.settings import Settings, enrol_address, is_wildcard
 from angelos.wiring.stores import MEMORY, OpenStores, planes_for
 from angelos.wiring.tracing.export import exporting
@@ -164,9 +167,9 @@ async def serve(
         context = _control_context(base, projection, policy, repository, hub, watch, audit)
         control = await enter(_make_control(base, context))
         await enter(hub)
-        routes = [*control_routes(control), *angelgit_routes(repository)]
-        routes += governance_routes(audit)
+        routes = [*control_routes(control), *angelgit_routes(repository), *governance_routes(audit)]
         routes += memory_routes(await _open_memory(stack, base, policy))
+        routes += model_routes(await _open_models(base, control))
         monitor = await enter(_make_monitor(base, stores, projection, hub, audit, watch))
         routes += monitoring_routes(monitor)
         serve_hub(hub, routes, root_routes(monitor))
@@ -263,6 +266,13 @@ async def _open_memory(stack: AsyncExitStack, base: _Base, policy: Policy) -> Me
     return await stack.enter_async_context(
         MemoryService(base.database, base.journal, base.clock, policy, embedder)
     )
+
+
+async def _open_models(base: _Base, control: Control) -> ModelRegistry:
+    folder = base.settings.data.models
+    registry = make_registry(base.database, base.journal, base.clock, folder, control)
+    await registry.store.flush()
+    return registry
 
 
 def _make_hub(

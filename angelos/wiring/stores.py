@@ -24,7 +24,7 @@ from angelos.wiring.restarts import RestartFacts
 from angelos.wiring.settings import Settings
 
 log = logging.getLogger(__name__)
-PLANES = ("angelos.governance", "angelos.hub", "angelos.angelgit", "angelos.control")
+PLANES = ("angelos.governance", "angelos.hub", "angelos.angelgit", "angelos.control", "angelos.ml")
 """The packages that keep tables, in the order of their migrations."""
 MEMORY = "angelos.memory"
 """Keeps tables too, where the server has pgvector."""

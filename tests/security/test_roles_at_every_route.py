@@ -21,15 +21,17 @@ from angelos.core.routes import Route
 from angelos.governance.routes import routes as governance_routes
 from angelos.hub.routes import enrol_routes, hub_routes, peer_routes
 from angelos.memory.routes import routes as memory_routes
+from angelos.ml.registry.routes import routes as model_routes
 
 READ = {"status:read", "events:read", "documents:read", "tasks:read", "proposals:read",
-        "revisions:read", "nodes:read", "policy:read", "memory:read", "anyone"}  # fmt: skip
+        "revisions:read", "nodes:read", "policy:read", "memory:read", "models:read",
+        "anyone"}  # fmt: skip
 VIEW = READ | {"tokens:manage"}
 WORK = VIEW | {"documents:edit", "tasks:run", "tasks:cancel", "proposals:create", "jupyter:use",
-               "memory:write", "repositories:verify"}  # fmt: skip
-REVIEW = WORK | {"proposals:review", "audit:read"}
+               "memory:write", "repositories:verify", "models:train"}  # fmt: skip
+REVIEW = WORK | {"proposals:review", "models:review", "audit:read"}
 OPERATE = REVIEW | {"revisions:rollback", "principals:enrol", "principals:quarantine",
-                    "repositories:create"}  # fmt: skip
+                    "repositories:create", "models:rollback"}  # fmt: skip
 MAY = {
     Role.viewer: VIEW,
     Role.researcher: WORK,
@@ -37,7 +39,14 @@ MAY = {
     Role.operator: OPERATE,
     Role.admin: OPERATE | {"people:manage"},
     Role.agent: READ
-    | {"tasks:run", "tasks:cancel", "proposals:create", "messages:send", "memory:write"},
+    | {
+        "tasks:run",
+        "tasks:cancel",
+        "proposals:create",
+        "messages:send",
+        "memory:write",
+        "models:train",
+    },
     Role.node: {"anyone", "revisions:read", "messages:send", "tasks:serve"},
 }
 """What stands in the policy, written a second time: a change of it is a change here."""
@@ -66,6 +75,7 @@ def every_route() -> list[Route]:
         governance_routes,
         hub_routes,
         memory_routes,
+        model_routes,
         peer_routes,
         enrol_routes,
     )

@@ -5,7 +5,7 @@
     system.json     how to reach it: addresses and token (0600)
     server.json     the hub's addresses, written by the server process (0600)
     processes.json  what was started, so that orphans can be ended by pid and start tick
-    postgres/ valkey/ keys/ policy/ nodes/<name>/ logs/ jupyter/ workspace/ git/
+    postgres/ valkey/ keys/ policy/ nodes/<name>/ logs/ jupyter/ workspace/ git/ models/
 
 Everything is 0700/0600: it holds keys. Sockets live in a short directory of their own, because
 a Unix socket's path may have 107 bytes only.
@@ -154,6 +154,8 @@ class DataDir:
         self.workspace = self.root / "workspace"
         self.git = self.root / "git"
         """Git objects that are ready to be served; all of it can be made again."""
+        self.models = self.root / "models"
+        """Artefacts of role models, each named by its content's hash."""
 
     def node(self, name: str) -> Path:
         """Return the directory of a node that `angelos up` runs."""
@@ -176,6 +178,7 @@ class DataDir:
             self.jupyter,
             self.workspace,
             self.git,
+            self.models,
         )
         try:
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)

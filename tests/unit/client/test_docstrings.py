@@ -10,6 +10,7 @@ import pytest
 
 from angelos.client.admin import AgentCollection, AuditLog, NodeCollection, PersonCollection
 from angelos.client.angelos import Angelos
+from angelos.client.models import ModelCollection
 from angelos.client.proposals import Proposal, ProposalCollection
 from angelos.client.repos import Repo, RepoCollection
 from angelos.client.rooms import RoomClient
@@ -29,6 +30,7 @@ CLASSES = (
     PersonCollection,
     AuditLog,
     RoomClient,
+    ModelCollection,
 )
 SILENT = {"Angelos.open", "Angelos.close"}
 """They raise nothing of their own."""
