@@ -131,6 +131,7 @@ ROWS = (
     Row(
         "Stores",
         (
+            Panel("Journal: bytes", (("angelos_journal_bytes", "bytes"),), "bytes"),
             Panel("Journal: lag", (("angelos_journal_lag_seconds", "{{reader}}"),), "s"),
             Panel(
                 "Journal: age of the last flush",

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 from angelos.control.config import ControlConfig
 from angelos.control.projection import Projection
 from angelos.control.state.models import SUPERVISOR
+from angelos.core.api import RetentionView
 from angelos.core.envelopes import EnvelopeHeader, Lane, RoutedEnvelope
 from angelos.core.grants import Grant, digest, sign_grant
 from angelos.core.ids import CommandId, PrincipalId, Revision, new_command_id, new_grant_id
@@ -67,6 +68,8 @@ class ControlContext:
     """Looks at a tested candidate from another process, before `main` moves."""
     away: Callable[[], str] = str
     """Says which store does not answer, for everybody to see; an empty text if all do."""
+    retention: Callable[[], RetentionView | None] = lambda: None
+    """Says what is kept of what grows."""
     log_behind: Callable[[], float] = float
     """How many seconds the audit log is behind."""
     locks: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))

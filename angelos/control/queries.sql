@@ -96,7 +96,8 @@ delete from token where id = %(id)s and principal = %(principal)s
 select pg_advisory_xact_lock(hashtextextended('angelos.task_file', 0))
 
 -- name: clear_task_files
-delete from task_file where used_at < %(oldest)s
+delete from task_file where sha256 in (
+    select sha256 from task_file where used_at < %(oldest)s order by used_at limit %(limit)s)
 
 -- name: task_files_size
 select coalesce(sum(size), 0) from task_file

@@ -113,6 +113,7 @@ class Control:
             banner=" ".join(filter(None, (self.away(), banner(state), banner_of(shown)))),
             cards=shown,
             restarts=restart_views(state),
+            retention=self._context.retention(),
         )
 
     def now(self) -> float:

@@ -56,6 +56,7 @@ def task_view(state: ControlState, task: TaskRecord, output: int | None = None) 
         attempt=task.attempt,
         reason=waits_for(state, task),
         reported=reported,
+        expired=task.expired,
     )
 
 

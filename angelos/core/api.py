@@ -110,6 +110,8 @@ class TaskView(View, frozen=True, kw_only=True):
     """What its node reported after the task was given up, as `result` says."""
     hidden: bool = False
     """Its output is not the caller's to read."""
+    expired: bool = False
+    """Its output was kept for as long as the settings say, and is erased."""
 
 
 class TaskList(View, frozen=True, kw_only=True):
@@ -482,6 +484,27 @@ class CardView(View, frozen=True, kw_only=True):
     """What to do."""
 
 
+class RetentionView(View, frozen=True, kw_only=True):
+    """What is kept of what grows, and how much of it there is."""
+
+    journal_days: float
+    journal_mb: float
+    outputs_days: float
+    """0: for ever."""
+    files_days: float
+    at: float | None = None
+    """When it was last seen to (Unix seconds)."""
+    journal_facts: int = 0
+    journal_bytes: int = 0
+    journal_oldest_at: float | None = None
+    facts_removed: int = 0
+    """From the journal, since the server started; so are the next ones."""
+    outputs_expired: int = 0
+    files_removed: int = 0
+    problem: str = ""
+    """Why the last time failed."""
+
+
 class StatusView(View, frozen=True, kw_only=True):
     """The system at a glance."""
 
@@ -502,6 +525,8 @@ class StatusView(View, frozen=True, kw_only=True):
     restarts: tuple[RestartView, ...] = ()
     cards: tuple[CardView, ...] = ()
     """What governance has to show, the most urgent kind first."""
+    retention: RetentionView | None = None
+    """None in a server without it."""
 
 
 class Release(Input, frozen=True, kw_only=True):

@@ -188,6 +188,20 @@ def fact_of(body: bytes, data: bytes | None) -> Fact:
     )
 
 
+def shown_data(body: bytes) -> bytes:
+    """Return what a leaf still says of data that were erased, in the form of a fact's data.
+
+    So a fold reads how a task ended after its output has expired.
+
+    Raises:
+        Tampered: The bytes are not a leaf.
+    """
+    try:
+        return msgspec.msgpack.encode(_decoder.decode(body).public)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise Tampered("An entry of the audit log cannot be read.") from error
+
+
 def discloses(leaf: LeafBody, salt: bytes, data: bytes) -> bool:
     """Return whether `data` are what the leaf commits to, and its public fields are theirs."""
     if leaf.commitment:

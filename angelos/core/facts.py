@@ -63,6 +63,7 @@ class Kind(StrEnum):
 
     audit_key = "audit.key"  # subject: the log's name
     audit_damaged = "audit.damaged"  # found; nothing is promoted until it is accepted
+    outputs_expired = "outputs.expired"  # subject: the audit log's name
     audit_accepted = "audit.accepted"  # by a person; subject: the name of the log that goes on
 
     node_enrolled = "node.enrolled"  # subject: node/<name>
@@ -300,6 +301,19 @@ class AuditKey(FactPayload, frozen=True, kw_only=True):
     vkeys: tuple[str, ...] = ()
     lasting: bool = False
     """Whether the signer keeps them when it is started again."""
+
+
+class OutputsExpired(FactPayload, frozen=True, kw_only=True):
+    """The outputs of tasks that ended long ago are erased, as the settings say.
+
+    Those of tasks that tested a proposal stay: a verdict rests on them.
+    """
+
+    kind: ClassVar[Kind] = Kind.outputs_expired
+    upto: Offset
+    """Of the last end of a task that this is about."""
+    days: float
+    """How long outputs are kept."""
 
 
 class LetterDead(FactPayload, frozen=True, kw_only=True):
@@ -620,9 +634,10 @@ class TaskResult(FactPayload, frozen=True, kw_only=True):
 
     kind: ClassVar[Kind] = Kind.task_finished
     status: Status
-    exit_code: int | None
-    stdout: str
-    stderr: str
+    exit_code: int | None = None
+    stdout: str = ""
+    """Empty, as `stderr` and all below, once the output has expired."""
+    stderr: str = ""
     duration_s: float
     node: str
     tier: Tier
@@ -645,6 +660,16 @@ class TaskReported(TaskResult, frozen=True, kw_only=True):
     """
 
     kind: ClassVar[Kind] = Kind.task_reported
+
+
+_R = TypeVar("_R", bound=TaskResult)
+
+
+def without_output(result: _R) -> _R:
+    """Return how a task ended, without anything that its program wrote."""
+    return msgspec.structs.replace(
+        result, stdout="", stderr="", evidence={}, files=(), left_out=(), displays=()
+    )
 
 
 class TaskCancelled(FactPayload, frozen=True, kw_only=True):
@@ -1065,6 +1090,7 @@ PAYLOADS: dict[str, type[FactPayload]] = {
         AuditKey,
         AuditDamaged,
         AuditAccepted,
+        OutputsExpired,
         LetterDead,
         MessageRefused,
         NodeEnrolled,

@@ -39,6 +39,35 @@ select leaf from audit_entry where idx >= %(first)s and idx < %(end)s order by i
 -- name: erase
 update audit_entry set data = null, salt = null where idx = %s and data is not null;
 
+-- name: expired_to
+select coalesce((select idx from audit_expiry where origin = %s), -1);
+
+-- name: newest_before
+select idx, offset_ms, offset_seq from audit_entry where offset_ms < %s
+order by offset_ms desc, offset_seq desc limit 1;
+
+-- Ends of tasks that tested no proposal; `proposal` stands in the leaf of the acceptance.
+-- name: has_expired
+select exists (
+    select from audit_entry e
+    where e.idx > %(after)s and e.idx <= %(upto)s and e.data is not null
+      and e.kind in ('task.finished', 'task.reported')
+      and not exists (select from audit_entry a
+                      where a.subject = e.subject and a.kind = 'task.accepted'
+                        and convert_from(a.body, 'UTF8')::jsonb -> 'public' ? 'proposal'));
+
+-- name: expire
+update audit_entry e set data = null, salt = null
+where e.idx > %(after)s and e.idx <= %(upto)s and e.data is not null
+  and e.kind in ('task.finished', 'task.reported')
+  and not exists (select from audit_entry a
+                  where a.subject = e.subject and a.kind = 'task.accepted'
+                    and convert_from(a.body, 'UTF8')::jsonb -> 'public' ? 'proposal');
+
+-- name: set_expired_to
+insert into audit_expiry (origin, idx) values (%(origin)s, %(upto)s)
+on conflict (origin) do update set idx = excluded.idx;
+
 -- name: last_checkpoint
 select c.size, c.root, c.frontier, c.note, c.cosigned from audit_checkpoint c
 join audit_head h on h.origin = c.origin order by c.size desc limit 1;

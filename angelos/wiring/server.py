@@ -84,6 +84,7 @@ from angelos.wiring.monitoring.routes import root_routes
 from angelos.wiring.monitoring.routes import routes as monitoring_routes
 from angelos.wiring.monitoring.service import SystemMonitor, Watched
 from angelos.wiring.monitoring.stores import StoreWatch, WatchedStore
+from angelos.wiring.retention import Kept, Retention
 from angelos.wiring.role_models import make_registry
 from angelos.wiring.settings import Settings, enrol_address, is_wildcard
 from angelos.wiring.stores import MEMORY, OpenStores, planes_for
@@ -144,6 +145,14 @@ class _Base(NamedTuple):
     """PostgreSQL has pgvector."""
 
 
+class _Seen(NamedTuple):
+    """What status says of the parts that control does not have."""
+
+    stores: StoreWatch
+    audit: LogService
+    retention: Retention
+
+
 @asynccontextmanager
 async def serve(
     settings: Settings, stores: OpenStores, live: LiveDocuments | None
@@ -163,27 +172,27 @@ async def serve(
         hub = _make_hub(stack, base, projection, policy, refusals)
         governance = await enter(_make_governance(base, hub))
         repository = await enter(_make_repository(base, live))
-        watch = await enter(_watch_stores(base))
-        context = _control_context(base, projection, policy, repository, hub, watch, audit)
+        seen = _Seen(await enter(_watch_stores(base)), audit, _make_retention(base, projection))
+        context = _control_context(base, projection, policy, repository, hub, seen)
         control = await enter(_make_control(base, context))
+        await enter(seen.retention)
         await enter(hub)
         routes = [*control_routes(control), *angelgit_routes(repository), *governance_routes(audit)]
         routes += memory_routes(await _open_memory(stack, base, policy))
         routes += model_routes(await _open_models(base, control))
-        monitor = await enter(_make_monitor(base, stores, projection, hub, audit, watch))
+        monitor = await enter(_make_monitor(base, stores, projection, hub, seen))
         routes += monitoring_routes(monitor)
         serve_hub(hub, routes, root_routes(monitor))
         if recorder is not None:
             await enter(RoadTraces(journal, recorder))
         await enter(_recorded(journal, clock))
         _write_server_file(settings, hub)
-        git = GitServer(repository, partial(PrincipalIntake, control.proposals))
         yield RunningServer(
             routes=[*routes, *hub_routes(hub)],
             journal=journal,
             queue=base.queue,
             repository=repository,
-            git=git,
+            git=GitServer(repository, partial(PrincipalIntake, control.proposals)),
             hub=hub,
             control=control,
             audit=audit,
@@ -249,7 +258,6 @@ async def _open_audit(stack: AsyncExitStack, base: _Base) -> LogService:
             signer,
             base.clock,
             hooks=LogHooks(
-                trim=base.journal.trim,
                 witnesses=_witnesses(data),
                 keep_keys=lambda epochs: write_private(data.log_vkeys, vkey_lines(epochs)),
             ),
@@ -357,8 +365,7 @@ def _control_context(
     policy: Policy,
     repository: AngelGit,
     hub: Hub,
-    stores: StoreWatch,
-    audit: LogService,
+    seen: _Seen,
 ) -> ControlContext:
     return ControlContext(
         projection=projection,
@@ -371,9 +378,20 @@ def _control_context(
         clock=base.clock,
         config=projection.config,
         landing=SecondProcess(repository, base.keys.revision.public),
-        away=stores.away,
-        log_behind=_log_behind(base, projection, audit),
+        away=seen.stores.away,
+        retention=seen.retention.view,
+        log_behind=_log_behind(base, projection, seen.audit),
     )
+
+
+def _make_retention(base: _Base, projection: Projection) -> Retention:
+    kept = Kept(
+        journal=base.journal,
+        audit=AuditStore(base.database),
+        contents=Contents(base.database, base.clock),
+        damaged=lambda: bool(projection.state.log_damage),
+    )
+    return Retention(kept, base.clock, base.settings.retention)
 
 
 def _make_control(base: _Base, context: ControlContext) -> Control:
@@ -412,8 +430,7 @@ def _make_monitor(
     stores: OpenStores,
     projection: Projection,
     hub: Hub,
-    audit: LogService,
-    watch: StoreWatch,
+    seen: _Seen,
 ) -> SystemMonitor:
     return SystemMonitor(
         Watched(
@@ -425,8 +442,9 @@ def _make_monitor(
             valkey_url=stores.valkey,
             projection=projection,
             hub=hub,
-            audit=audit,
-            away=watch.away,
+            audit=seen.audit,
+            away=seen.stores.away,
+            retention=seen.retention.view,
         )
     )
 

@@ -22,7 +22,7 @@ NOTIFY_SOCKET              where a node gives signs of life, as systemd's servic
 ANGELOS_SUPERVISED         1: set by `angelos up` for its server; it waits for up's stores
 
 The hub's settings may also stand in `angelos.toml` in the data directory (the environment wins),
-and those of detection and budgets stand there only:
+and those of detection, retention and budgets stand there only:
 
     [hub]
     host = "0.0.0.0"
@@ -38,6 +38,12 @@ and those of detection and budgets stand there only:
     [detection]
     certain = "enforce"
     statistical = "observe"
+
+    [retention]                # what grows is kept for so long (decision 52)
+    journal_days = 30          # facts in Valkey; what lasts stays in the audit log
+    journal_mb = 256
+    outputs_days = 90          # of ended tasks that tested no proposal; 0: for ever
+    files_days = 7             # of tasks, after their last use
 
     [budgets.every]
     tasks = 2000
@@ -65,6 +71,7 @@ from angelos.adapters.host.logs import LogFormat
 from angelos.client.settings import find_data_dir
 from angelos.control.state.pauses import BudgetConfig
 from angelos.core.errors import InvalidInput
+from angelos.core.retention import RetentionConfig
 from angelos.governance.detection.models import DetectionConfig
 from angelos.hub.fairness import IdentityLimits
 
@@ -110,6 +117,7 @@ class _ConfigFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     hub: HubSettings = HubSettings()
     detection: DetectionConfig = DetectionConfig()
     budgets: BudgetConfig = BudgetConfig()
+    retention: RetentionConfig = RetentionConfig()
 
 
 class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,6 +159,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """When agents are suspected, and what follows."""
     budgets: BudgetConfig = BudgetConfig()
     """What agents may use within an hour."""
+    retention: RetentionConfig = RetentionConfig()
+    """How long what grows is kept."""
 
     @property
     def data(self) -> DataDir:
@@ -195,6 +205,7 @@ def load(
         hub=_load_hub(env, file.hub, {key: value for key, value in (hub or {}).items() if value}),
         detection=file.detection,
         budgets=file.budgets,
+        retention=file.retention,
         log=load_log(env, log_format),
     )
 

@@ -149,6 +149,8 @@ async def test_what_changes_is_measured(system):
             ),
         )
     fresh = await _until(page, lambda p: p["angelos_journal_lag_seconds", "audit"] == 0)
+    fresh = await _until(page, lambda p: p.get(("angelos_journal_bytes",), 0) > 0)
+    assert fresh["angelos_retention_removed_total", "facts"] == 0
     assert 0 <= fresh["angelos_journal_fsync_age_seconds",] < PATIENCE_S
 
 

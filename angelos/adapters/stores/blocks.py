@@ -9,6 +9,7 @@ index i has the offset `<ms>-<512 * s + i>`, so the entry of an offset needs no 
     c    the CRC-32 of both
     e    the offset of the last fact before it that does not last
     n    how many facts were appended before it
+    y    how many bytes the bodies before it have
 
 >>> entry_of(Offset("7-1030")), offset_in("7-2", 6)
 ('7-2', '7-1030')
@@ -16,6 +17,7 @@ index i has the offset `<ms>-<512 * s + i>`, so the entry of an offset needs no 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 
 import msgspec
@@ -90,18 +92,18 @@ def kinds_of(words: Sequence[bytes]) -> frozenset[str] | None:
     fields = fields_of(words)
     if not _is_whole(fields):
         return None
-    return frozenset(fields[b"k"].decode(errors="replace").split(" "))
+    return _split_kinds(fields[b"k"])
+
+
+@functools.lru_cache(256)
+def _split_kinds(kinds: bytes) -> frozenset[str]:
+    """Return the kinds; the same object for the same kinds, since thousands of blocks hold one."""
+    return frozenset(kinds.decode(errors="replace").split(" "))
 
 
 def _is_whole(fields: dict[bytes, bytes]) -> bool:
     body, kinds = fields.get(b"b", b""), fields.get(b"k")
     return kinds is not None and fields.get(b"c") == b"%d" % checksum(body, kinds)
-
-
-def number_of(words: Sequence[bytes]) -> int | None:
-    """Return how many facts were appended before an entry; None if it does not say."""
-    number = fields_of(words).get(b"n", b"")
-    return int(number) if number.isdigit() else None
 
 
 def last_of(entry: bytes, words: Sequence[bytes]) -> Offset:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from angelos.adapters.stores.postgres import Database, load_queries
-from angelos.core.audit import fact_of
+from angelos.core.audit import fact_of, shown_data
 from angelos.core.facts import Fact
 from angelos.core.ids import Offset, offset_key
 
@@ -49,7 +49,7 @@ class History:
         }
         async with self._database.transaction() as connection:
             rows = await connection.execute(_QUERIES["history"], parameters)
-            return [fact_of(body, data) for body, data in await rows.fetchall()]
+            return [_fact_of(body, data) for body, data in await rows.fetchall()]
 
     async def projected(self) -> Offset:
         """Return the offset up to which all lasting facts are in the audit log."""
@@ -58,3 +58,8 @@ class History:
             row = await rows.fetchone()
         ms, seq = row or (0, 0)
         return Offset(f"{ms}-{seq}")
+
+
+def _fact_of(body: bytes, data: bytes | None) -> Fact:
+    """Return a fact; of erased data it has what the log still shows."""
+    return fact_of(body, shown_data(body) if data is None else data)

@@ -48,6 +48,8 @@ class Block:
         decode: Returns the facts of rows, and sets aside what cannot be read.
     """
 
+    __slots__ = ("_decode", "_facts", "_kinds", "_words", "entry", "size")
+
     def __init__(self, entry: bytes, words: list[bytes], decode: Decode) -> None:
         self.entry = entry
         self.size = sum(map(len, words))

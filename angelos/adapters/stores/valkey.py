@@ -21,16 +21,15 @@ import logging
 import secrets
 import time
 from collections.abc import AsyncGenerator, Collection, Sequence
+from typing import NamedTuple
 
 import msgspec
 
 from angelos.adapters.stores.blocks import (
-    MOST,
     behind,
     entry_key,
     entry_of,
     last_of,
-    number_of,
     offset_in,
     offsets_in,
     read_block,
@@ -89,13 +88,15 @@ for _ = 1, tonumber(ARGV[2]) do
   at = at + 5 + count
 end
 if repeats == 1 then return {1, offsets} end
-local meta = redis.call('HMGET', KEYS[4], 'ephemeral', 'count')
+local meta = redis.call('HMGET', KEYS[4], 'ephemeral', 'count', 'bytes')
 local last, total, newest, entries = meta[1] or '0-0', tonumber(meta[2] or '0'), '', {}
+local bytes = tonumber(meta[3] or '0')
 at = 3
 for block = 1, tonumber(ARGV[2]) do
   local count, ephemeral = tonumber(ARGV[at]), tonumber(ARGV[at + 4])
   local entry = redis.call('XADD', KEYS[1], '*', 'b', ARGV[at + 1], 'k', ARGV[at + 2],
-    'c', ARGV[at + 3], 'e', last, 'n', string.format('%.0f', total))
+    'c', ARGV[at + 3], 'e', last, 'n', string.format('%.0f', total),
+    'y', string.format('%.0f', bytes))
   local ms, number = string.match(entry, '^(%d+%-)(%d+)$')
   local first, fresh = tonumber(number) * 512, {}
   for i = 0, count - 1 do
@@ -104,10 +105,11 @@ for block = 1, tonumber(ARGV[2]) do
   end
   redis.call('HSET', KEYS[2], unpack(fresh))
   if ephemeral >= 0 then last = ms .. string.format('%d', first + ephemeral) end
+  bytes = bytes + #ARGV[at + 1]
   entries[block], total, at = entry, total + count, at + 5 + count
 end
 redis.call('HSET', KEYS[4], 'ephemeral', last, 'count', string.format('%.0f', total),
-  'newest', newest)
+  'bytes', string.format('%.0f', bytes), 'newest', newest)
 if redis.call('HLEN', KEYS[2]) >= tonumber(ARGV[1]) then
   redis.call('RENAME', KEYS[2], KEYS[3])
 end
@@ -141,6 +143,52 @@ end
 local present = redis.call('XRANGE', KEYS[1], ARGV[1], ARGV[1])[1] and '1' or '0'
 return {meta[1], oldest, gap, meta[3] or '0-0', present}
 """)
+
+_STREAM = (_KEY, f"{_KEY}:meta")
+# KEYS: stream, meta. Returns {oldest entry, how many facts, bytes of bodies}.
+_EXTENT = Script("""
+local meta = redis.call('HMGET', KEYS[2], 'count', 'bytes')
+local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
+if not first then return {'', '0', '0'} end
+local before = {n = '0', y = '0'}
+for i = 1, #first[2], 2 do before[first[2][i]] = first[2][i + 1] end
+return {first[1], string.format('%.0f', tonumber(meta[1] or '0') - tonumber(before.n)),
+  string.format('%.0f', tonumber(meta[2] or '0') - tonumber(before.y))}
+""")
+
+_TRIM_STEP = 32
+# KEYS: stream, meta. ARGV: the first ms that is young enough, bytes that may stay, the entry (ms,
+# number) up to which everything is kept elsewhere, how many entries are looked at, how many stay
+# however large they are. Returns how many facts were removed.
+_TRIM = Script("""
+local meta = redis.call('HMGET', KEYS[2], 'count', 'bytes')
+local total, bytes = tonumber(meta[1] or '0'), tonumber(meta[2] or '0')
+local young, most = tonumber(ARGV[1]), tonumber(ARGV[2])
+local ms_kept, number_kept = tonumber(ARGV[3]), tonumber(ARGV[4])
+local many = redis.call('XLEN', KEYS[1]) - tonumber(ARGV[6])
+local begin, upto, ending
+for index, row in ipairs(redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', ARGV[5])) do
+  local before = {n = ending or '0', y = '0'}
+  for i = 1, #row[2], 2 do before[row[2][i]] = row[2][i + 1] end
+  begin, upto, ending = begin or tonumber(before.n), row[1], tonumber(before.n)
+  local ms, number = string.match(row[1], '^(%d+)-(%d+)$')
+  ms, number = tonumber(ms), tonumber(number)
+  if ms > ms_kept or (ms == ms_kept and number >= number_kept) then break end
+  if ms >= young and (bytes - tonumber(before.y) <= most or index > many) then break end
+end
+if not upto or redis.call('XTRIM', KEYS[1], 'MINID', '=', upto) == 0 then return 0 end
+return math.max(1, ending - begin)
+""")
+
+
+class JournalExtent(NamedTuple):
+    """How much the journal's stream holds."""
+
+    facts: int
+    bytes: int
+    """Of their bodies; the store needs somewhat more."""
+    oldest_at: float | None
+    """When the oldest was appended, by the store's clock; None if there is none."""
 
 
 class _Append:
@@ -292,33 +340,37 @@ class ValkeyJournal:
             present=present == "1" or offset == newest,
         )
 
-    async def trim(self, keep: int = 100_000) -> int:
-        """Remove all but about the `keep` newest facts, and none that the audit log lacks.
+    async def extent(self) -> JournalExtent:
+        """Return how much the stream holds now."""
+        answer: list[bytes] = await self._client.writer.run(_EXTENT, _STREAM)
+        entry, facts, size = (word.decode() for word in answer)
+        return JournalExtent(
+            facts=int(facts),
+            bytes=int(size),
+            oldest_at=entry_key(entry)[0] / 1000 if entry else None,
+        )
 
-        Returns how many were removed. Facts that do not last are lost for good.
+    async def trim(self, before: float, most_bytes: int) -> int:
+        """Remove the oldest facts that are too old or too much; never the newest entry.
+
+        A bounded step: call it again while it returns something. What lasts goes only once it is
+        in the audit log, from where readers get it; the rest is lost for good.
+
+        Args:
+            before: What was appended before is too old (Unix seconds, by the store's clock).
+            most_bytes: What is more than this is too much; a page of entries stays all the same.
+
+        Returns:
+            How many facts were removed; 0 when nothing is left to remove.
+
+        Raises:
+            ValueError: The journal has no database, so what is trimmed would be nowhere.
         """
-        if self._history is None or keep <= PAGE * MOST:
-            raise ValueError("trim needs a database, and to keep more than one page")
-        projected = entry_key(entry_of(await self._history.projected()))
-        call = self._client.reader.call
-        total = int(await call("HGET", f"{_KEY}:meta", "count") or 0)
-        begin: int | None = None
-        end = 0
-        while page := await call("XRANGE", _KEY, "-", "+", "COUNT", PAGE):
-            upto = None
-            for entry, words in page:
-                number = number_of(words)
-                if number is None:
-                    continue
-                if total - number < keep or entry_key(entry.decode()) > projected:
-                    break
-                begin = number if begin is None else begin
-                upto, end = entry, number
-            if upto is None or not await self._client.writer.call(
-                "XTRIM", _KEY, "MINID", "=", upto
-            ):
-                break
-        return end - (begin or 0)
+        if self._history is None:
+            raise ValueError("trim needs a database")
+        floor = entry_key(entry_of(await self._history.projected()))
+        limits = (int(before * 1000), most_bytes, *floor, _TRIM_STEP, PAGE)
+        return int(await self._client.writer.run(_TRIM, _STREAM, *limits))
 
     async def _page(self, after: Offset) -> Rows:
         async with self._pages:

@@ -11,7 +11,7 @@ from angelos.cli.options import common
 from angelos.cli.output import Out, table, when
 
 if TYPE_CHECKING:
-    from angelos.core.api import RestartView, StatusView
+    from angelos.core.api import RestartView, RetentionView, StatusView
 
 
 @click.command()
@@ -36,6 +36,8 @@ def _text(view: StatusView) -> str:
     if view.repos:
         rows = [(r.name, r.main[:12], r.dev[:12]) for r in view.repos]
         lines += ["", table(("repository", "main", "dev"), rows)]
+    if view.retention is not None:
+        lines += ["", _retention_line(view.retention)]
     for card in view.cards:
         done = f" [{card.done}]" if card.done else ""
         lines += ["", f"- {when(card.at)} {card.title}{done}: {card.detail}".rstrip(": ")]
@@ -43,6 +45,17 @@ def _text(view: StatusView) -> str:
     if view.banner:
         lines.insert(0, f"! {view.banner}")
     return "\n".join(lines)
+
+
+def _retention_line(view: RetentionView) -> str:
+    """Return one line about what grows and how long it is kept."""
+    outputs = f"{view.outputs_days:g} days" if view.outputs_days else "for ever"
+    since = f" since {when(view.journal_oldest_at)}" if view.journal_oldest_at else ""
+    line = (
+        f"journal {view.journal_bytes / 1e6:.1f} MB{since} (kept {view.journal_days:g} days or "
+        f"{view.journal_mb:g} MB), outputs kept {outputs}, files {view.files_days:g} days"
+    )
+    return f"{line}\n! {view.problem}" if view.problem else line
 
 
 def _restart_line(view: RestartView) -> str:

@@ -96,6 +96,7 @@ _FOLDS: dict[str, tuple[Fold, ...]] = {
     Kind.task_finished: (pauses.counted, case_history.counted, tasks.finished),
     Kind.task_reported: (tasks.reported,),
     Kind.task_cancelled: (tasks.cancelled,),
+    Kind.outputs_expired: (tasks.expired,),
     Kind.proposal_received: (proposals.received,),
     Kind.proposal_refused: (proposals.received,),
     Kind.proposal_merged: (proposals.moved,),

@@ -40,7 +40,7 @@ from angelos.core.repository import Change
 SUPERVISOR = PrincipalId("system/supervisor")
 KEEP_TASKS = 500
 KEEP_PROPOSALS = 2_000
-KEEP_RESULT_BYTES = 64_000_000
+KEEP_RESULT_BYTES = 16_000_000
 KEEP_MAINS = 100
 
 HEALTH: frozenset[str] = frozenset(set(Status) - {Status.ok, Status.killed})
@@ -81,6 +81,10 @@ class TaskRecord(Message, frozen=True, kw_only=True):
     """Control has ended it, without a report of its node."""
     reported: TaskReported | None = None
     """What its node reported after that."""
+    ended: Offset = START
+    """Of its last report."""
+    expired: bool = False
+    """Its output is erased, as the settings say."""
 
     @property
     def open(self) -> bool:

@@ -21,11 +21,13 @@ from angelos.core.api import TaskState
 from angelos.core.facts import (
     Fact,
     Kind,
+    OutputsExpired,
     TaskAccepted,
     TaskCancelled,
     TaskReported,
     TaskResult,
     TaskStarted,
+    without_output,
 )
 from angelos.core.ids import CommandId, FactId, TaskId, fact_of, offset_key
 
@@ -105,6 +107,7 @@ def finished(state: ControlState, fact: Fact) -> ControlState:
         state="finished",
         result=fact.read(TaskResult),
         given_up=fact.actor != record.node,
+        ended=fact.offset,
         body=b"",
     )
     return replace(ended, tasks=_kept(ended))
@@ -117,8 +120,24 @@ def reported(state: ControlState, fact: Fact) -> ControlState:
         return state
     if fact.actor != record.node:
         return state
-    changed = _with(state, record, reported=fact.read(TaskReported))
+    changed = _with(state, record, reported=fact.read(TaskReported), ended=fact.offset)
     return replace(changed, tasks=_kept(changed))
+
+
+def expired(state: ControlState, fact: Fact) -> ControlState:
+    """Drop the outputs of tasks that ended long ago; a verdict may rest on those of proposals."""
+    upto = offset_key(fact.read(OutputsExpired).upto)
+    changed = {
+        task: msgspec.structs.replace(
+            record,
+            result=record.result and without_output(record.result),
+            reported=record.reported and without_output(record.reported),
+            expired=True,
+        )
+        for task, record in state.tasks.items()
+        if not record.open and not record.proposal and offset_key(record.ended) <= upto
+    }
+    return replace(state, tasks={**state.tasks, **changed}) if changed else state
 
 
 # -- who reports the end ---------------------------------------------------------------------

@@ -15,8 +15,7 @@ from angelos.adapters.stores.postgres import Database, load_queries
 from angelos.core.errors import Busy, NotFound, Tampered
 from angelos.core.ports import Clock
 
-KEEP_S = 7 * 86_400.0
-"""How long a content is kept after its last use."""
+_CLEARED_AT_ONCE = 100
 ROOM_BYTES = 4_000_000_000
 """What all contents together may take."""
 _Q = load_queries("angelos.control")
@@ -40,12 +39,11 @@ class Contents:
             if await known.fetchone() is not None:
                 return digest.hex()
             await conn.execute(_Q["lock_task_files"])
-            await conn.execute(_Q["clear_task_files"], {"oldest": now - KEEP_S})
             row = await (await conn.execute(_Q["task_files_size"])).fetchone()
             if row is None or row[0] + len(content) > self._room:
                 raise Busy(
                     f"The files of tasks have {self._room} bytes already; this one was not kept.",
-                    hint="Files that no task has used for a week are forgotten.",
+                    hint="Files that no task uses are forgotten after [retention] files_days.",
                 )
             values = {"sha256": digest, "size": len(content), "body": content, "now": now}
             await conn.execute(_Q["add_task_file"], values)
@@ -59,12 +57,18 @@ class Contents:
         if row is None:
             raise NotFound(
                 f"The file {digest[:12]} is not kept any more.",
-                hint="Files are forgotten a week after their last use; give it again.",
+                hint="Files are forgotten some days after their last use; give it again.",
             )
         content = bytes(row[0])
         if (await asyncio.to_thread(hashlib.sha256, content)).hexdigest() != digest:
             raise Tampered(f"The file {digest[:12]} is not what was stored.")
         return content
+
+    async def clear(self, before: float) -> int:
+        """Forget some contents that were last used before (Unix seconds); return how many."""
+        values = {"oldest": before, "limit": _CLEARED_AT_ONCE}
+        async with self._database.transaction() as conn:
+            return (await conn.execute(_Q["clear_task_files"], values)).rowcount
 
     async def has(self, digests: Collection[str]) -> set[str]:
         """Return those of the hashes whose contents are kept."""

@@ -6,11 +6,11 @@ readers.shown(fact, principal)       # the fact, without the output if it is not
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from angelos.core.facts import EMPTY, Fact, Kind, TaskOutput, TaskResult
+from angelos.core.facts import EMPTY, Fact, Kind, TaskOutput, TaskResult, without_output
 from angelos.core.ids import TaskId
 from angelos.core.messages import encode
 from angelos.core.policy.engine import Policy, Request
@@ -61,13 +61,3 @@ class OutputReaders:
             case _:
                 data = EMPTY
         return msgspec.structs.replace(fact, data=data)
-
-
-_R = TypeVar("_R", bound=TaskResult)
-
-
-def without_output(result: _R) -> _R:
-    """Return how a task ended, without anything that its program wrote."""
-    return msgspec.structs.replace(
-        result, stdout="", stderr="", evidence={}, files=(), left_out=(), displays=()
-    )

@@ -17,7 +17,7 @@ from angelos.control.state.models import NodeRecord, TaskRecord
 from angelos.control.state.pauses import paused
 from angelos.control.state.tasks import state_of, task_for
 from angelos.control.tasks.files import TaskFileService
-from angelos.control.tasks.reading import OutputReaders, without_output
+from angelos.control.tasks.reading import OutputReaders
 from angelos.control.views import task_view
 from angelos.core.api import SubmitTask, TaskState, TaskView
 from angelos.core.errors import (
@@ -28,7 +28,7 @@ from angelos.core.errors import (
     NotFound,
     Unavailable,
 )
-from angelos.core.facts import TaskAccepted, TaskCancelled, TaskRefused
+from angelos.core.facts import TaskAccepted, TaskCancelled, TaskRefused, without_output
 from angelos.core.grants import digest
 from angelos.core.ids import (
     CommandId,

@@ -38,14 +38,6 @@ log = logging.getLogger(__name__)
 ME = PrincipalId("system/governance")
 
 
-class Trim(Protocol):
-    """`ValkeyJournal.trim`: removes facts that the audit log has."""
-
-    async def __call__(self) -> int:
-        """Return how many facts were removed."""
-        ...
-
-
 class KeyKeeper(Protocol):
     """Keeps the log's public keys where a verifier on this host looks for them."""
 
@@ -65,8 +57,6 @@ class Witnesses(Protocol):
 class LogHooks(NamedTuple):
     """What else happens when the log moves; each may be left out."""
 
-    trim: Trim | None = None
-    """Called when facts are in the log."""
     witnesses: Witnesses | None = None
     """Asked for cosignatures of each checkpoint."""
     keep_keys: KeyKeeper | None = None
@@ -253,8 +243,6 @@ class LogService:
             if self._unsigned():
                 signed = await retried(self._sign)
                 await self._cosign(signed)
-            if self._hooks.trim is not None:
-                await retried(self._hooks.trim)
 
     async def _sign(self) -> Signed:
         self._raise_ended()

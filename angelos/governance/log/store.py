@@ -7,7 +7,7 @@ cannot disturb each other.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 from angelos.adapters.stores.postgres import Connection, Database, load_queries
 from angelos.core.errors import InvalidInput, Tampered
@@ -39,6 +39,20 @@ REPAIR = (
     "Run `angelos audit verify`; then restore the database from a backup, or stop the system and "
     "run `angelos audit accept-damage`."
 )
+
+
+_EXPIRE_STEP = 1_000
+
+
+class Expiring(NamedTuple):
+    """Entries of a log, some of them with outputs that expire."""
+
+    origin: str
+    after: int
+    """Those up to this index were looked at."""
+    upto: int
+    offset: Offset
+    """Of the last of them."""
 
 
 class Signer(Protocol):
@@ -264,6 +278,51 @@ class AuditStore:
         async with self._database.transaction() as connection:
             result = await connection.execute(_QUERIES["erase"], (index,))
             return bool(result.rowcount)
+
+    async def expiring(self, before: float) -> Expiring | None:
+        """Return the entries whose outputs expire; None if there are none.
+
+        Args:
+            before: Of tasks that ended before (Unix seconds).
+        """
+        async with self._database.transaction() as connection:
+            head = await _head(connection, "head")
+            (done,) = await _row(connection, "expired_to", (head.origin,))
+            result = await connection.execute(_QUERIES["newest_before"], (int(before * 1000),))
+            newest = await result.fetchone()
+            if newest is None or newest[0] <= done:
+                return None
+            upto, ms, seq = newest
+            span = {"after": done, "upto": upto}
+            (some,) = await _row(connection, "has_expired", span)
+            if not some:
+                await connection.execute(
+                    _QUERIES["set_expired_to"], {"origin": head.origin, "upto": upto}
+                )
+                return None
+        return Expiring(head.origin, done, upto, Offset(f"{ms}-{seq}"))
+
+    async def expire(self, rest: Expiring) -> tuple[int, Expiring | None]:
+        """Erase the outputs among the next entries; return how many, and what is left to look at.
+
+        Outputs of tasks that tested a proposal stay, since its verdict rests on them.
+        """
+        upto = min(rest.upto, rest.after + _EXPIRE_STEP)
+        span = {"after": rest.after, "upto": upto}
+        async with self._database.transaction() as connection:
+            result = await connection.execute(_QUERIES["expire"], span)
+            await connection.execute(
+                _QUERIES["set_expired_to"], {"origin": rest.origin, "upto": upto}
+            )
+        left = rest._replace(after=upto) if upto < rest.upto else None
+        return result.rowcount, left
+
+
+async def _row(connection: Connection, query: str, parameters: Any) -> tuple[Any, ...]:
+    result = await connection.execute(_QUERIES[query], parameters)
+    row = await result.fetchone()
+    assert row is not None  # noqa: S101 - the query always has one
+    return row
 
 
 def _vkeys(epoch: KeyEpoch) -> list[str]:

@@ -93,6 +93,16 @@ FAMILIES: tuple[Family, ...] = (
         "reader",
     ),
     _gauge("journal_entries", "Entries of the journal; facts that came together share one."),
+    _gauge("journal_bytes", "Bytes of facts in the journal, which retention bounds."),
+    _gauge("journal_oldest_timestamp_seconds", "When the journal's oldest fact was appended."),
+    _counter(
+        "retention_removed_total",
+        "What retention removed: facts of the journal, outputs of ended tasks, files of tasks.",
+        "what",
+    ),
+    _gauge(
+        "retention_last_timestamp_seconds", "When retention last saw to everything (Unix seconds)."
+    ),
     _gauge(
         "journal_fsync_age_seconds",
         "Seconds since what the journal acknowledged was last flushed to the disk (embedded"

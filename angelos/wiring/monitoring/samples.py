@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from angelos.adapters.stores.postgres import PoolStats
 from angelos.control.state.models import ControlState, NodeRecord
+from angelos.core.api import RetentionView
 from angelos.core.envelopes import QueueDepth
 from angelos.core.facts import NodeLoad
 from angelos.core.ids import Offset, PrincipalId
@@ -51,6 +52,8 @@ class Observation:
     audit_position: Offset | None = None
     """How far the audit log has come; None where there is none."""
     pool: PoolStats = field(default_factory=PoolStats)
+    retention: RetentionView | None = None
+    """None in a server that removes nothing."""
 
 
 def samples(seen: Observation) -> Samples:
@@ -63,6 +66,7 @@ def samples(seen: Observation) -> Samples:
         **_nodes(seen),
         **_loads(seen.loads),
         **_stores(seen),
+        **_retention(seen.retention),
     }
 
 
@@ -174,6 +178,24 @@ def _stores(seen: Observation) -> Samples:
         ],
         "angelos_pool_waiting": [Sample((), pool.waiting)],
         "angelos_pool_limit": [Sample((), pool.limit)],
+    }
+
+
+def _retention(view: RetentionView | None) -> Samples:
+    if view is None or view.at is None:
+        return {}
+    removed = {
+        "facts": view.facts_removed,
+        "files": view.files_removed,
+        "outputs": view.outputs_expired,
+    }
+    return {
+        "angelos_journal_bytes": [Sample((), view.journal_bytes)],
+        "angelos_journal_oldest_timestamp_seconds": [
+            Sample((), math.nan if view.journal_oldest_at is None else view.journal_oldest_at)
+        ],
+        "angelos_retention_removed_total": _counts(removed),
+        "angelos_retention_last_timestamp_seconds": [Sample((), view.at)],
     }
 
 

@@ -33,7 +33,7 @@ from angelos.adapters.stores.streams import Client
 from angelos.control.projection import Projection
 from angelos.control.state.decide import KINDS
 from angelos.control.views import banner, restart_views
-from angelos.core.api import LoadView, NodeLoadView
+from angelos.core.api import LoadView, NodeLoadView, RetentionView
 from angelos.core.envelopes import QueueDepth
 from angelos.core.errors import AngelError, Unavailable
 from angelos.core.ids import Offset, PrincipalId, TaskId
@@ -74,6 +74,8 @@ class Watched:
     """None in a gateway, which has none."""
     away: Callable[[], str] = str
     """Says which store does not answer."""
+    retention: Callable[[], RetentionView | None] = lambda: None
+    """Says what is kept of what grows."""
 
 
 class SystemMonitor:
@@ -193,6 +195,7 @@ class SystemMonitor:
             journal=journal or JournalReport(),
             audit_position=parts.audit.position if parts.audit is not None else None,
             pool=parts.database.pool,
+            retention=parts.retention(),
         )
 
     async def _ask_stores(self) -> tuple[bool, JournalReport | None]:

@@ -55,6 +55,7 @@ DATA = {
     Kind.policy_loaded: {"hash": "h"},
     Kind.part_restarted: {"part": "valkey", "cause": "ended"},
     Kind.principal_ended: {"generation": 2},
+    Kind.outputs_expired: {"upto": "3-0", "days": 1.0},
     Kind.audit_damaged: {"detail": "Entry 3 was changed."},
 }  # fmt: skip
 
@@ -63,7 +64,8 @@ SUBJECTS = {
     "principal": [*NODES, *PEOPLE], "system": ["system/control"], "part": ["system/valkey"],
     "policy": ["system/control"],
     "branch": ["study:main", "study:dev"], "rollback": ["study:main"], "person": PEOPLE[:1],
-    "audit": ["system/audit"], "token": PEOPLE[:1], "agent": PEOPLE[2:3],
+    "audit": ["system/audit"], "outputs": ["system/audit"],
+    "token": PEOPLE[:1], "agent": PEOPLE[2:3],
 }  # fmt: skip
 
 
