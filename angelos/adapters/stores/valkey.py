@@ -152,8 +152,9 @@ local first = redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', 1)[1]
 if not first then return {'', '0', '0'} end
 local before = {n = '0', y = '0'}
 for i = 1, #first[2], 2 do before[first[2][i]] = first[2][i + 1] end
-return {first[1], string.format('%.0f', tonumber(meta[1] or '0') - tonumber(before.n)),
-  string.format('%.0f', tonumber(meta[2] or '0') - tonumber(before.y))}
+local facts = tonumber(meta[1] or '0') - (tonumber(before.n) or 0)
+local bytes = tonumber(meta[2] or '0') - (tonumber(before.y) or 0)
+return {first[1], string.format('%.0f', facts), string.format('%.0f', bytes)}
 """)
 
 _TRIM_STEP = 32
@@ -168,13 +169,14 @@ local ms_kept, number_kept = tonumber(ARGV[3]), tonumber(ARGV[4])
 local many = redis.call('XLEN', KEYS[1]) - tonumber(ARGV[6])
 local begin, upto, ending
 for index, row in ipairs(redis.call('XRANGE', KEYS[1], '-', '+', 'COUNT', ARGV[5])) do
-  local before = {n = ending or '0', y = '0'}
+  local before = {n = '0', y = '0'}
   for i = 1, #row[2], 2 do before[row[2][i]] = row[2][i + 1] end
-  begin, upto, ending = begin or tonumber(before.n), row[1], tonumber(before.n)
+  ending = tonumber(before.n) or ending or 0  -- others may have written to the stream
+  begin, upto = begin or ending, row[1]
   local ms, number = string.match(row[1], '^(%d+)-(%d+)$')
   ms, number = tonumber(ms), tonumber(number)
   if ms > ms_kept or (ms == ms_kept and number >= number_kept) then break end
-  if ms >= young and (bytes - tonumber(before.y) <= most or index > many) then break end
+  if ms >= young and (bytes - (tonumber(before.y) or 0) <= most or index > many) then break end
 end
 if not upto or redis.call('XTRIM', KEYS[1], 'MINID', '=', upto) == 0 then return 0 end
 return math.max(1, ending - begin)

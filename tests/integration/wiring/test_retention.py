@@ -145,6 +145,16 @@ async def test_the_journal_is_trimmed_by_bytes_behind_the_audit_log(start, journ
         resume(events_query({"after": [first]}), await journal.position(first))
 
 
+async def test_what_another_writer_left_in_the_stream_is_trimmed_too(start, journal, valkey):
+    await valkey.xadd("{journal}", {"n": "none", "y": b"\x81\xa2"})
+    await logged(start, journal, [fact for n in range(60) for fact in facts_of_task(n)])
+    await valkey.xadd("{journal}", {"some": "thing"})
+    retention = start(journal_mb=0.1)
+    await retention.remove()
+    assert retention.view().facts_removed > 30
+    assert len([f for f in await everything(journal) if f.kind == Kind.task_finished]) == 60
+
+
 async def test_the_journal_is_trimmed_by_age_but_for_its_newest_entry(start, journal, clock):
     await logged(start, journal, [fact for n in range(40) for fact in facts_of_task(n)])
     retention = start(journal_days=2.0)

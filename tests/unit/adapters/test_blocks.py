@@ -13,7 +13,6 @@ from angelos.adapters.stores.blocks import (
     entry_of,
     kinds_of,
     last_of,
-    number_of,
     offset_in,
     offsets_in,
     read_block,
@@ -42,7 +41,6 @@ def test_a_block_gives_its_facts_back_with_offsets_in_order():
     assert [fact.offset for fact in read] == [Offset(f"17-{3 * NUMBERS + i}") for i in range(5)]
     assert [msgspec.structs.replace(fact, offset=Offset("")) for fact in read] == facts
     assert last_of(b"17-3", words(facts)) == read[-1].offset
-    assert number_of(words(facts)) == 12
 
 
 @pytest.mark.parametrize("count", [1, MOST - 1, MOST, MOST + 1, 3 * MOST])
@@ -94,11 +92,6 @@ def test_a_block_names_its_kinds_and_damage_has_none():
     facts = some(2) + some(1, "task.output")
     assert kinds_of(words(facts)) == {"task.finished", "task.output"}
     assert kinds_of(words(facts, k=b"task.finished")) is None
-
-
-@pytest.mark.parametrize("number", [b"", b"-1", b"1.5", b"\x81\xa2id\x01"])
-def test_a_number_that_is_none_is_not_read(number):
-    assert number_of(words(some(1), n=number)) is None
 
 
 @pytest.mark.parametrize("entry", ["1-0", "7-2", "1700000000000-999"])
