@@ -69,7 +69,9 @@ class EventsHandler(WebSocketMixin, WebSocketHandler, JupyterProblemHandler):  #
         """Ignore it: readers send nothing."""
 
     def on_close(self) -> None:
-        """Stop sending."""
+        """Stop sending, and let go of what the connection held."""
         if self._pumping is not None:
             self._pumping.cancel()
+        if self.ping_callback is not None:  # Jupyter's own would hold this object until its time
+            self.ping_callback.stop()
         super().on_close()

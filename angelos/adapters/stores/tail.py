@@ -28,8 +28,8 @@ from angelos.core.facts import Fact
 from angelos.core.ids import START, Offset, offset_key
 
 log = logging.getLogger(__name__)
-RING = 8_192
-"""How many blocks the ring keeps."""
+RING = 2_048
+"""How many blocks the ring keeps; a decoded one takes some 3 KB, however small its facts are."""
 RING_BYTES = 8 * 1024 * 1024
 _BLOCK_MS = 5_000
 _PATIENCE_S = 15.0

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import faulthandler
+import gc
 import hashlib
 import json
 import os
@@ -201,6 +202,14 @@ async def rooms(call: Call) -> dict:
     }
 
 
+async def event_handlers(call: Call) -> dict:
+    """Return how many readers of events the process holds, open or not."""
+    from jupyter_ext.api.events import EventsHandler
+
+    gc.collect()
+    return {"count": sum(isinstance(item, EventsHandler) for item in gc.get_objects())}
+
+
 class Kept(list):
     """What was refused, for the tests to read."""
 
@@ -247,6 +256,7 @@ class FakeServer:
             ),
             Route("DELETE", "/people/{name}", Permission.people_manage, people.remove),
             Route("POST", "/quarantine/{name}", Permission.people_manage, people.quarantine),
+            Route("GET", "/event-handlers", Permission.people_manage, event_handlers),
             Route("GET", "/rooms", Permission.people_manage, rooms),
             Route("POST", "/database/{away}", Permission.people_manage, people.go_away),
         ]
@@ -284,6 +294,7 @@ def main() -> None:
             "--IdentityProvider.token=t-owner", "--no-browser", "--allow-root",
             "--YDocExtension.document_cleanup_delay=0.2", "--YDocExtension.document_save_delay=0.1",
             "--ServerApp.jpserver_extensions={'jupyter_ext': True}",
+            "--ServerApp.tornado_settings={'ws_ping_interval': 3600000}",
         ]
     )  # fmt: skip
 

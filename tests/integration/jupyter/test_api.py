@@ -225,6 +225,22 @@ async def leave(link) -> None:
         pass
 
 
+async def test_a_reader_that_has_left_is_not_held(served):
+    url = f"ws{served.url[4:]}{API}/events"
+    headers = {"Authorization": "token t-owner"}
+    for _ in range(20):
+        socket = await websocket_connect(
+            HTTPRequest(url, headers=headers), subprotocols=["angelos.json"]
+        )
+        socket.close()
+
+    async def left():
+        answer = await served.ask(f"{API}/event-handlers")
+        return json.loads(answer.body)["count"] == 0
+
+    await eventually(left, "readers that are let go of")
+
+
 async def test_events_come_in_order_and_resume_by_offset(served):
     for what in ("task-a", "task-b"):
         answer = await served.ask(f"{API}/say/{what}", method="POST")
