@@ -28,6 +28,7 @@ from typing import Any, TypeVar
 from tornado.httpclient import HTTPRequest
 
 from angelos.adapters.host.clock import SystemClock
+from angelos.adapters.host.collection import spare_started
 from angelos.adapters.host.embedded import EmbeddedPostgres, EmbeddedValkey
 from angelos.adapters.identity.enrolment import Identity, enrol
 from angelos.adapters.net.dial import hang_up
@@ -79,6 +80,7 @@ async def serve(folder: Path, many: int) -> None:
             )
             where = {"url": hub.url, "valkey": valkey.url, "nodes": nodes, "agents": agents}
             (folder / "where.json").write_text(json.dumps(where))
+            spare_started()
             print("ready", flush=True)
             await asyncio.to_thread(sys.stdin.read)
         await client.aclose()

@@ -23,6 +23,7 @@ from jupyter_server.auth.identity import PasswordIdentityProvider
 from jupyter_server.extension.application import ExtensionApp
 from traitlets.config import Config
 
+from angelos.adapters.host.collection import spare_started
 from angelos.adapters.host.logs import jupyter_logging
 from angelos.adapters.net import frame_loop
 from angelos.core.errors import AngelError
@@ -135,6 +136,7 @@ class AngelExtension(ExtensionApp):
                 watching = asyncio.create_task(
                     self.binding.presence.watch(server.journal, now), name="presence"
                 )
+                spare_started()
                 started.set()
                 try:
                     await self._stop.wait()

@@ -33,8 +33,10 @@ _HEADER_BYTES = 32_768
 _IDLE_S = 60.0
 _BODY_S = 120.0
 _BACKLOG = 1024
-_ACCEPTS, _ACCEPT_PAUSE_S = 4, 0.01
-"""So many connections at once, and after that so long none: at most 400 in a second."""
+_SHORTEST_PAUSE_S, _LONGEST_PAUSE_S = 0.0025, 0.1
+"""Between two connections: at most 400 in a second, at least 10."""
+_PAUSES, _NEWEST = 4, 0.25
+"""The pause is so many times as long as the loop was late, of late."""
 
 
 class _Server(HTTPServer):
@@ -56,32 +58,58 @@ class _Server(HTTPServer):
         super().handle_stream(stream, address)
 
 
+class AcceptPace:
+    """For how long no connection is accepted after one was: longer, the later the loop is. Pure.
+
+    What a newcomer costs (a handshake, questions to the stores, a session) comes in pieces of up to
+    a millisecond, and all established peers wait for each. So newcomers get a share of the event
+    loop's time only: a timer that comes late shows how long its turns are.
+
+    >>> pace = AcceptPace()
+    >>> pace.pause_s
+    0.0025
+    >>> pace.was_late(0.1)
+    >>> pace.pause_s
+    0.1
+    """
+
+    def __init__(self) -> None:
+        self._late_s = 0.0
+
+    def was_late(self, late_s: float) -> None:
+        """Note how much later than wanted the loop ran a timer."""
+        self._late_s += (late_s - self._late_s) * _NEWEST
+
+    @property
+    def pause_s(self) -> float:
+        """For how long none is accepted."""
+        return min(_LONGEST_PAUSE_S, max(_SHORTEST_PAUSE_S, _PAUSES * self._late_s))
+
+
 def accept_paced(
     listening: socket.socket, accepted: Callable[[socket.socket, Any], None]
 ) -> Callable[[], None]:
-    """Accept a few connections in each turn of the event loop; return what ends that.
+    """Accept connections, each after a pause; return what ends that.
 
-    A handshake takes milliseconds. In a storm of reconnects the established peers would wait for
-    hundreds of them; so the rest waits in the backlog of the socket instead.
+    In a storm of reconnects the rest waits in the backlog of the socket.
     """
-    loop, number = asyncio.get_running_loop(), listening.fileno()
+    loop, number, pace = asyncio.get_running_loop(), listening.fileno(), AcceptPace()
     pause: list[asyncio.TimerHandle] = []
 
     def ready() -> None:
         loop.remove_reader(number)
-        pause[:] = [loop.call_later(_ACCEPT_PAUSE_S, listen)]
-        for _ in range(_ACCEPTS):
-            try:
-                connection, address = listening.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:  # aborted meanwhile, or no descriptor is left
-                log.warning("A connection was not accepted: %s", error)
-                return
-            accepted(connection, address)
+        pause[:] = [loop.call_later(pace.pause_s, listen)]
+        try:
+            connection, address = listening.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:  # aborted meanwhile, or no descriptor is left
+            log.warning("A connection was not accepted: %s", error)
+            return
+        accepted(connection, address)
 
     def listen() -> None:
-        pause.clear()
+        pace.was_late(loop.time() - pause.pop().when())
         loop.add_reader(number, ready)
 
     def end() -> None:
@@ -89,7 +117,7 @@ def accept_paced(
         for timer in pause:
             timer.cancel()
 
-    listen()
+    loop.add_reader(number, ready)
     return end
 
 

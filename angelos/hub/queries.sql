@@ -33,12 +33,12 @@ values (%(serial)s, %(principal)s, %(not_after)s)
 -- name: clear_certificates
 delete from certificate where principal = %(principal)s and not_after < %(now)s
 
--- name: valid_certificate
-select p.node_role, c.not_after, c.denied, q.reason
+-- name: valid_certificates
+select c.serial, c.principal, p.node_role, c.not_after, c.denied, q.reason
 from certificate c
 join principal p on p.id = c.principal
 left join quarantine q on q.principal = p.id
-where c.serial = %(serial)s and c.principal = %(principal)s
+where c.serial = any(%(serials)s::text[])
 
 -- name: live_certificate
 select 1 from certificate

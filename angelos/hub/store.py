@@ -9,11 +9,13 @@ it cannot interleave. Nothing is cached: what PostgreSQL does not confirm is ref
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable
 from typing import Any
 
 from angelos.adapters.identity.authority import Issued
+from angelos.adapters.stores.gather import Gather
 from angelos.adapters.stores.postgres import Connection, Database, load_queries
 from angelos.core.errors import Conflict, Unauthenticated
 from angelos.core.ids import FactId, PrincipalId, new_fact_id
@@ -24,6 +26,17 @@ from angelos.hub.models import Peer, QuarantineRecord, role_of
 _Q = load_queries("angelos.hub")
 _KEEP_USED_S = 24 * 3600
 QUARANTINED = "quarantined"
+_QUESTIONS = 256
+"""At most so many certificates are asked for at once."""
+
+
+class _Question:
+    """Somebody who asks whether a certificate is valid."""
+
+    def __init__(self, principal: PrincipalId, serial: str) -> None:
+        self.principal, self.serial = principal, serial
+        self.row: asyncio.Future[tuple[Any, ...] | None]
+        self.row = asyncio.get_running_loop().create_future()
 
 
 class Identities:
@@ -32,11 +45,11 @@ class Identities:
     def __init__(self, database: Database, clock: Clock) -> None:
         self._database = database
         self._clock = clock
+        self._questions = Gather(self._ask, lambda _: 1, _QUESTIONS, 1)
 
     async def check(self, principal: PrincipalId, serial: str) -> Peer:
         """Return the peer if its certificate is valid; raise `Unauthenticated` otherwise."""
-        async with self._database.transaction() as connection:
-            row = await _one(connection, "valid_certificate", principal=principal, serial=serial)
+        row = await self._row_of(principal, serial)
         if row is None:
             raise Unauthenticated(f"No certificate with this serial was issued to {principal}.")
         node_role, not_after, denied, reason = row
@@ -52,6 +65,31 @@ class Identities:
             node_role=node_role,
             not_after=not_after,
         )
+
+    async def _row_of(self, principal: PrincipalId, serial: str) -> tuple[Any, ...] | None:
+        """Return (node role, end, denied, reason of a quarantine) of a certificate, if issued.
+
+        All who ask while one question is under way share the next: in a storm of reconnects a
+        transaction each would cost more than the handshakes.
+        """
+        question = _Question(principal, serial)
+        self._questions.add(question)
+        return await question.row
+
+    async def _ask(self, questions: list[_Question]) -> None:
+        try:
+            async with self._database.transaction() as connection:
+                serials = [question.serial for question in questions]
+                cursor = await connection.execute(_Q["valid_certificates"], {"serials": serials})
+                rows = {(row[0], row[1]): row[2:] for row in await cursor.fetchall()}
+        except Exception as error:  # noqa: BLE001 - raised where it was asked
+            for question in questions:
+                if not question.row.done():  # it is, where whoever asked has left
+                    question.row.set_exception(error)
+        else:
+            for question in questions:
+                if not question.row.done():
+                    question.row.set_result(rows.get((question.serial, question.principal)))
 
     async def is_live(self, principal: PrincipalId) -> bool:
         """Return whether somebody holds a valid certificate of this name."""

@@ -148,6 +148,7 @@ def run_hub(
 async def _serve_gateway(out: Out, settings: Settings, key: GatewayKey) -> None:
     import logging
 
+    from angelos.adapters.host.collection import spare_started
     from angelos.adapters.host.notify import give_signs
     from angelos.cli.endings import ending_signals
     from angelos.wiring.gateway import serve_gateway
@@ -163,6 +164,7 @@ async def _serve_gateway(out: Out, settings: Settings, key: GatewayKey) -> None:
             event = {"event": "ready", "hub_url": running.url, "enrol_url": running.enrol_url}
             out.show(event, f"ready: {running.url}, for enrolment {running.enrol_url}")
             sys.stdout.flush()
+            spare_started()
             await give_signs(notify_socket())
 
     serving = asyncio.create_task(serve(), name="gateway")
