@@ -19,12 +19,14 @@ from angelos.adapters.host.datadir import DataDir
 from angelos.client import Angelos
 from angelos.core.errors import AngelError
 from angelos.core.messages import Limits
+from angelos.core.permissions import Role
 from angelos.core.repository import NewText
 from angelos.demo import patches, study
 from angelos.demo.world import World, start_agent, start_up
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 PICTURE = Path(__file__).parents[2] / "docs" / "images" / "dashboard.png"
+SIZE = {"width": 1180, "height": 1000}
 ATTACK = '<img src=x onerror="window.attacked = 1">'
 NOTEBOOK = {
     "cells": [
@@ -63,17 +65,28 @@ async def waiting_proposal(world: World, stack: AsyncExitStack) -> str:
     return view.id
 
 
-async def notebook_url(world: World) -> str:
+async def notebook_url(world: World, name: str, token: str = "") -> str:
     """Put the notebook into the workspace and return where a person opens it."""
     system = DataDir(world.data_dir).system()
     answer = await AsyncHTTPClient().fetch(
-        f"{system.url}/api/contents/dashboard.ipynb",
+        f"{system.url}/api/contents/{name}.ipynb",
         method="PUT",
         headers={"Authorization": f"token {system.token}"},
         body=json.dumps({"type": "notebook", "format": "json", "content": NOTEBOOK}),
     )
     assert answer.code in {200, 201}
-    return f"{system.url}/lab/tree/dashboard.ipynb?token={system.token}"
+    return f"{system.url}/lab/workspaces/{name}/tree/{name}.ipynb?token={token or system.token}"
+
+
+async def open_dashboard(page, url: str):
+    """Open the notebook, run its cell and return the dashboard."""
+    await page.goto(url)
+    await page.get_by_text("| Idle").wait_for(timeout=60_000)
+    await page.locator(".jp-Notebook .jp-InputArea-editor").first.click()
+    await page.keyboard.press("Shift+Enter")
+    root = page.locator(".ad-root")
+    await root.wait_for(timeout=60_000)
+    return root
 
 
 async def test_a_click_on_approve_moves_main(browser, tmp_path):
@@ -83,18 +96,13 @@ async def test_a_click_on_approve_moves_main(browser, tmp_path):
         before = await world.main()
         limits = Limits(wall_s=200, cpu_s=60)
         task = await world.angelos.tasks.start(TRAINING, label="train", limits=limits)
-        page = await browser.new_page(viewport={"width": 1180, "height": 1000})
+        page = await browser.new_page(viewport=SIZE)
         streams = []
         page.on(
             "websocket",
             lambda socket: streams.append(socket.url) if "/api/events" in socket.url else None,
         )
-        await page.goto(await notebook_url(world))
-        await page.get_by_text("| Idle").wait_for(timeout=60_000)
-        await page.locator(".jp-Notebook .jp-InputArea-editor").first.click()
-        await page.keyboard.press("Shift+Enter")
-        root = page.locator(".ad-root")
-        await root.wait_for(timeout=60_000)
+        root = await open_dashboard(page, await notebook_url(world, "dashboard"))
         await root.get_by_text("exec1", exact=True).wait_for()
         await root.get_by_text("Allow a looser tolerance").first.wait_for()
         await root.get_by_text("+TOLERANCE").wait_for()
@@ -114,7 +122,36 @@ async def test_a_click_on_approve_moves_main(browser, tmp_path):
         assert await page.evaluate("window.attacked") is None
         view = await world.angelos.proposals[proposal].view()
         assert view.approvals == ("person/owner",)
+        await two_people_agree(world, browser, root)
         await survives_a_restart(world, page, streams)
+
+
+async def two_people_agree(world: World, browser, root) -> None:
+    """A change of the rules: each of two people clicks in a browser of their own."""
+    rhea = await world.angelos.people.add("rhea", Role.researcher)
+    vera = await world.angelos.people.add("vera", Role.reviewer)
+    rules = (await world.text("angelos.toml")).replace("timeout_s = 60", "timeout_s = 61")
+    async with Angelos.connect(world.data_dir, rhea.token) as angelos:
+        edit = NewText(path="angelos.toml", text=rules)
+        proposal = await angelos.repos[world.repo].propose(
+            [edit], base="main", message="A second more"
+        )
+    view = await world.settled(proposal.id)
+    assert (view.state, view.needs) == ("waiting", 2), view
+    before = await world.main()
+    agree = "Approve: A second more"
+    await root.get_by_role("button", name=agree).click()
+    await world.fact("proposal.approved", proposal.id, actor="person/owner")
+    assert await world.main() == before
+    context = await browser.new_context(viewport=SIZE)
+    hers = await open_dashboard(
+        await context.new_page(), await notebook_url(world, "hers", vera.token)
+    )
+    await hers.get_by_role("button", name=agree).click()
+    await world.fact("branch.advanced", f"{world.repo}:main", before=before)
+    view = await world.angelos.proposals[proposal.id].view()
+    assert set(view.approvals) == {"person/owner", "person/vera"}
+    await context.close()
 
 
 async def restart_hub(world: World) -> None:
