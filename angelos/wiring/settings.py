@@ -9,6 +9,8 @@ ANGELOS_HUB_NAMES          names and addresses by which other machines reach it,
 ANGELOS_HUB_GATEWAY        host:port of the gateway to which tokens send new nodes and agents
 ANGELOS_ALLOW_UNSANDBOXED  1: run code without a sandbox where none can be made (a banner says so)
 ANGELOS_KERNEL_MEMORY_MB   memory of each of the server's kernels [4096]
+ANGELOS_KERNELS_PER_PERSON how many kernels one person may have at once [16]
+ANGELOS_KERNEL_IDLE_S      a kernel that nobody looks at ends after being idle for so long [never]
 ANGELOS_UNBOXED_KERNELS    names of kernel specs, with commas, that admins may run without a box;
                            python-unboxed is Python
 ANGELOS_LOG_FORMAT         text or json: how server and nodes write their logs [text]
@@ -128,6 +130,10 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Kernel specs that admins may run without a box."""
     kernel_memory_mb: int = 4096
     """Memory of each of the server's kernels."""
+    kernels_per_person: int = 16
+    """How many kernels one person may have at once."""
+    kernel_idle_s: int = 0
+    """After how long an idle kernel ends that no page is connected to; 0: never."""
     metrics: str = ""
     """Where a node that runs on its own serves its metrics."""
     runtimes: Path = Path("runtimes")
@@ -322,7 +328,9 @@ def load_nodes(environ: Mapping[str, str] | None = None) -> NodeSettings:
     return NodeSettings(
         allow_unsandboxed=_flag(env, "ANGELOS_ALLOW_UNSANDBOXED"),
         unboxed_kernels=tuple(name.strip() for name in names if name.strip()),
-        kernel_memory_mb=_number(env, "ANGELOS_KERNEL_MEMORY_MB", 4096),
+        kernel_memory_mb=_number(env, "ANGELOS_KERNEL_MEMORY_MB", 4096, least=64),
+        kernels_per_person=_number(env, "ANGELOS_KERNELS_PER_PERSON", 16, least=1),
+        kernel_idle_s=_number(env, "ANGELOS_KERNEL_IDLE_S", 0, least=60),
         metrics=env.get("ANGELOS_NODE_METRICS", "").strip(),
         runtimes=runtimes_folder(env),
     )
@@ -353,12 +361,12 @@ def inherited() -> dict[str, str]:
     return dict(os.environ)
 
 
-def _number(env: Mapping[str, str], name: str, default: int) -> int:
+def _number(env: Mapping[str, str], name: str, default: int, *, least: int) -> int:
     text = env.get(name, "").strip()
     if not text:
         return default
-    if not text.isascii() or not text.isdecimal() or not 64 <= int(text[:9]) <= 10**6:  # noqa: PLR2004
-        raise InvalidInput(f"{name} must be a number from 64 to 1000000, not {text[:80]!r}.")
+    if not text.isascii() or not text.isdecimal() or not least <= int(text[:9]) <= 10**6:
+        raise InvalidInput(f"{name} must be a number from {least} to 1000000, not {text[:80]!r}.")
     return int(text[:9])
 
 

@@ -16,13 +16,14 @@ import os
 import secrets
 import sys
 import time
+from collections import Counter
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import angelos
-from angelos.core.errors import AngelError, Unavailable
+from angelos.core.errors import AngelError, Busy, Unavailable
 from angelos.core.messages import Tier
 from angelos.core.principals import SessionKind
 from angelos.node.config import SandboxConfig
@@ -107,8 +108,10 @@ class KernelService:
         )
         self.unboxed = frozenset(settings.nodes.unboxed_kernels)
         """Names of kernel specs that the operator has allowed to run without a box."""
+        self._most = settings.nodes.kernels_per_person
         self.limits = KernelLimits(memory_mb=settings.nodes.kernel_memory_mb)
         self._leases: dict[str, KernelLease] = {}
+        self._opening: Counter[PrincipalId] = Counter()
         self._placeholders = Placeholders()
         self._entering: asyncio.Task[KernelHost] | None = None
         self._closing: set[asyncio.Task[object]] = set()
@@ -158,17 +161,26 @@ class KernelService:
             start: The folder of its notebook, None for a console.
 
         Raises:
+            Busy: The person has as many kernels as they may.
             Unavailable: There is no room for its files.
         """
         if kernel in self._leases:
             return self._leases[kernel]
+        if len(self.of(principal.id)) + self._opening[principal.id] >= self._most:
+            raise Busy(
+                f"You have {self._most} kernels, which is the most that one person may have. "
+                "Shut one down first."
+            )
         folder = folder_for(start, self._places) if start is not None else None
+        self._opening[principal.id] += 1
         try:
             base = await asyncio.to_thread(self._folders.make)
             for name in ("s", "c", "a"):
                 (base / name).mkdir(mode=0o700)
         except OSError as error:
             raise Unavailable(f"There is no room for the kernel's files: {error}") from error
+        finally:
+            self._opening[principal.id] -= 1
 
         async def caller_of(token: str) -> Principal | None:
             return await self._caller_of(kernel, token)

@@ -57,6 +57,9 @@ def attach_boxes(
         return None
     service = KernelService(settings, binding, Path(serverapp.root_dir))
     manager.boxes = service
+    if settings.nodes.kernel_idle_s:
+        manager.cull_idle_timeout = settings.nodes.kernel_idle_s
+        manager.cull_interval = min(manager.cull_interval, settings.nodes.kernel_idle_s)
     binding.presence.departed.append(lambda person: service.end_soon(manager, person))
     if isinstance(serverapp.kernel_spec_manager, BoxedKernelSpecManager):
         serverapp.kernel_spec_manager.boxes = service

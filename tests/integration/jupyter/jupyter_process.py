@@ -62,7 +62,7 @@ class Served:
     def start(self) -> None:
         env = {k: v for k, v in os.environ.items() if not k.startswith(("JUPYTER", "ANGELOS"))}
         env |= {"HOME": str(self.folder / "home"), "ANGELOS_DATA_DIR": str(self.folder)}
-        env |= {"ANGELOS_KERNEL_MEMORY_MB": "256"}
+        env |= {"ANGELOS_KERNEL_MEMORY_MB": "256", "ANGELOS_KERNELS_PER_PERSON": "4"}
         with (self.folder / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [

@@ -166,6 +166,24 @@ async def test_a_console_has_an_empty_folder(served):
         await client.end()
 
 
+async def test_a_person_has_only_so_many_kernels(served):
+    """However many are asked for at once."""
+    answers = await asyncio.gather(
+        *(served.ask("/api/kernels", ROGUE, "POST", json={}) for _ in range(6))
+    )
+    started = [json.loads(answer.body)["id"] for answer in answers if answer.code == 201]
+    refused = [answer for answer in answers if answer.code != 201]
+    assert len(started) == 4, [answer.body for answer in refused]
+    for answer in refused:
+        assert answer.code == 429
+        assert "the most that one person may have" in json.loads(answer.body)["message"]
+    await served.ask(f"/api/kernels/{started.pop()}", ROGUE, "DELETE")
+    answer = await served.ask("/api/kernels", ROGUE, "POST", json={})
+    assert answer.code == 201, answer.body
+    for kernel in (*started, json.loads(answer.body)["id"]):
+        await served.ask(f"/api/kernels/{kernel}", ROGUE, "DELETE")
+
+
 async def test_a_viewer_starts_no_kernel(served):
     assert (await served.ask("/api/kernels", GUEST, "POST", json={})).code == 403
 
