@@ -25,7 +25,14 @@ from angelos.core.ids import CommandId, PrincipalId, Revision, new_command_id, n
 from angelos.core.messages import CancelTask, Command, PauseTasks, Payload, RevokeGrants, encode
 from angelos.core.permissions import Principal
 from angelos.core.policy.engine import Decision, Policy, Request
-from angelos.core.ports import Clock, ContentStore, EnvelopeQueue, Repository, Signals
+from angelos.core.ports import (
+    Clock,
+    ContentStore,
+    EnvelopeQueue,
+    PatchScorer,
+    Repository,
+    Signals,
+)
 from angelos.core.signing import SigningKey
 
 _URGENT = CancelTask | RevokeGrants | PauseTasks
@@ -70,6 +77,8 @@ class ControlContext:
     """Says which store does not answer, for everybody to see; an empty text if all do."""
     retention: Callable[[], RetentionView | None] = lambda: None
     """Says what is kept of what grows."""
+    scorer: PatchScorer | None = None
+    """Says how unlike approved history a patch is; None: nobody does."""
     log_behind: Callable[[], float] = float
     """How many seconds the audit log is behind."""
     locks: defaultdict[str, asyncio.Lock] = field(default_factory=lambda: defaultdict(asyncio.Lock))

@@ -61,6 +61,8 @@ class RiskKind(StrEnum):
     """Code that no test imports."""
     outputs = "outputs"
     """Cells of notebooks that lose the outputs they had."""
+    sentinel = "sentinel"
+    """How unlike approved history the added lines are, by a small model: one weak signal."""
 
 
 class RiskFactor(Message, frozen=True, kw_only=True):
@@ -76,6 +78,30 @@ class RiskFactor(Message, frozen=True, kw_only=True):
     def __str__(self) -> str:
         """Return it as one phrase, for people to read."""
         return f"{self.reason} (+{self.points})"
+
+
+class PatchScore(Message, frozen=True, kw_only=True):
+    """How unlike approved history a patch is, beside three measures that need no model."""
+
+    model: str
+    """The version that says so, as `sentinel:3`; scores of two models are not compared."""
+    text: int
+    """Which of the texts is the most unlike, from 0; all figures are of that one."""
+    loss: float
+    """Nats a character of its worst 40 characters."""
+    unlike: float
+    """Part of approved pieces of the same length that the model never saw and finds less unlike."""
+    pieces: int
+    """How many such pieces there are; with few of them `unlike` says little."""
+    entropy: float
+    """Bits a character."""
+    zlib_ratio: float
+    """Compressed size by size."""
+    longest_line: int
+    read: int
+    """Characters of all texts that were read."""
+    skipped: int = 0
+    """Characters that were not, because there are too many."""
 
 
 class GateFinding(Message, frozen=True, kw_only=True):

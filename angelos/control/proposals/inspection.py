@@ -15,11 +15,18 @@ from angelos.control.gate.inspect import Patch, PatchedFile
 from angelos.control.gate.judges import is_test
 from angelos.control.gate.notebooks import dropped_outputs, stale_cells
 from angelos.control.proposals.repo_config import RepoConfig
-from angelos.control.proposals.risk import change_factors, dropped_factor, uncovered_factor
-from angelos.core.errors import NotFound
+from angelos.control.proposals.risk import (
+    added_texts,
+    change_factors,
+    dropped_factor,
+    sentinel_factor,
+    uncovered_factor,
+    unscored_factor,
+)
+from angelos.core.errors import AngelError, NotFound
 from angelos.core.findings import GateFinding, RiskFactor
 from angelos.core.ids import Revision
-from angelos.core.ports import Repository
+from angelos.core.ports import PatchScorer, Repository
 from angelos.core.repository import Candidate, CandidateMember, Change
 from angelos.core.revision_v2 import EntryMode, TreeEntry
 
@@ -40,12 +47,18 @@ class CandidateReader:
     """Reads the members of a candidate, the first one first."""
 
     def __init__(
-        self, repository: Repository, repo: str, config: RepoConfig, coverage: CoverageReader
+        self,
+        repository: Repository,
+        repo: str,
+        config: RepoConfig,
+        coverage: CoverageReader,
+        scorer: PatchScorer | None = None,
     ) -> None:
         self._repository = repository
         self._repo = repo
         self._config = config
         self._coverage = coverage
+        self._scorer = scorer
         self._entries: dict[str, TreeEntry] = {}
         self._before = Revision("")
 
@@ -96,6 +109,7 @@ class CandidateReader:
         )
         factors = [*change_factors(member.changes), *dropped_factor(lost)]
         factors += await self._uncovered(member.commit, new, member.changes)
+        factors += await self._unlike(member.changes)
         self._before, self._entries = member.commit, new
         return Inspection(
             findings=findings,
@@ -140,6 +154,17 @@ class CandidateReader:
 
         uncovered = await self._coverage.uncovered(code, tests, read)
         return [] if uncovered is None else uncovered_factor(uncovered)
+
+    async def _unlike(self, changes: tuple[Change, ...]) -> list[RiskFactor]:
+        """Return how unlike approved history the added lines are, if there is a model that says."""
+        texts = added_texts(changes)
+        if self._scorer is None or not texts:
+            return []
+        try:
+            score = await self._scorer.score(tuple(texts.values()))
+        except AngelError as error:
+            return [unscored_factor(error.detail)]
+        return [] if score is None else [sentinel_factor(tuple(texts), score)]
 
 
 def _plain(before: TreeEntry | None, after: TreeEntry | None) -> bool:

@@ -156,7 +156,8 @@ class Pipeline:
     async def _inspected(
         self, members: Sequence[ProposalRecord], candidate: Candidate, config: RepoConfig
     ) -> list[Inspection]:
-        reader = CandidateReader(self._repository, members[0].repo, config, self._coverage)
+        repo, scorer = members[0].repo, self._context.scorer
+        reader = CandidateReader(self._repository, repo, config, self._coverage, scorer)
         await reader.begin(candidate)
         return [
             await reader.inspect(member, program=record.by_program)

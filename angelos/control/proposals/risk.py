@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 
 from angelos.control.state.models import ProposalRecord
 from angelos.core.facts import CandidateOutcome
-from angelos.core.findings import RiskFactor, RiskKind
+from angelos.core.findings import PatchScore, RiskFactor, RiskKind
 from angelos.core.ids import PrincipalId
 from angelos.core.paths import matches
 from angelos.core.repository import Change
@@ -25,6 +25,10 @@ _LONG_LINE = 500
 _FILE, _LINE, _DELETED, _UNCOVERED, _OUTPUTS, _PROTECTED = 10, 1, 100, 20, 50, 400
 _RECORD = 200
 """For an author all of whose last proposals failed."""
+_UNLIKE = 100
+"""For a patch unlike approved history: with nothing else, never enough to ask a person."""
+_UNLIKE_FROM, _PIECES = 0.95, 20
+"""Of at least so many approved pieces, so large a part must be less unlike."""
 _REMEMBERED, _ENOUGH = 20, 3
 """Of so many last proposals of an author, at least so many must be decided."""
 
@@ -96,6 +100,45 @@ def record_factor(author: PrincipalId, records: Iterable[ProposalRecord]) -> lis
         return []
     reason = f"{bad} of the last {len(last)} proposals of {author} did not stay in main"
     return [_factor(RiskKind.record, round(_RECORD * bad / len(last)), bad / len(last), reason)]
+
+
+def added_texts(changes: Sequence[Change]) -> dict[str, str]:
+    """Return the added lines of each path that a model of source text may read.
+
+    Notebooks are JSON with outputs in it; what is honest there looks like nothing else.
+    """
+    added = {c.path: _added(c.diff) for c in changes if not c.path.endswith(".ipynb")}
+    return {path: "\n".join(row[1:] for row in rows) for path, rows in added.items() if rows}
+
+
+def sentinel_factor(paths: Sequence[str], score: PatchScore) -> RiskFactor:
+    """Return what the sentinel says of added lines, beside the measures that need no model.
+
+    It never lowers a risk, and with nothing else it never asks a person.
+
+    Args:
+        paths: Of the texts that were scored.
+        score: The score.
+    """
+    compared = score.pieces >= _PIECES
+    points = _UNLIKE if compared and score.unlike >= _UNLIKE_FROM else 0
+    share = (
+        f"less like approved history than {score.unlike:.0%} of {score.pieces} pieces of it"
+        if compared
+        else f"too long to be compared ({score.pieces} approved pieces of that length)"
+    )
+    measures = (
+        f"loss {score.loss:.2f}, entropy {score.entropy:.2f} bits, zlib {score.zlib_ratio:.2f},"
+        f" longest line {score.longest_line}, by {score.model}"
+    )
+    rest = f"; {score.skipped} characters were not read" if score.skipped else ""
+    reason = f"what it adds to {paths[score.text]} is {share} ({measures}{rest})"
+    return _factor(RiskKind.sentinel, points, round(score.loss, 4), reason)
+
+
+def unscored_factor(cause: str) -> RiskFactor:
+    """Return that there is no sentinel score although there is a model."""
+    return _factor(RiskKind.sentinel, 0, 0, f"there is no sentinel score: {cause}")
 
 
 _DECIDED = frozenset({"promoted", "rejected", "rolled-back"})

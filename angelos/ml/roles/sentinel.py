@@ -97,16 +97,18 @@ def score_texts(decoder: GPTDecoder, texts: Sequence[str]) -> list[float]:
     A mean over the whole text would hide one bad line in a long patch.
     """
     losses = character_losses(decoder, [text[:MAX_CHARACTERS] for text in texts])
-    return [_worst(row) for row in losses]
+    return [worst_window(row)[0] for row in losses]
 
 
-def _worst(losses: Sequence[float]) -> float:
-    """Return the greatest mean of `WINDOW` in a row; of fewer, their mean."""
+def worst_window(losses: Sequence[float]) -> tuple[float, int]:
+    """Return the greatest mean of `WINDOW` in a row, of fewer their mean, and its middle."""
     if not losses:
-        return 0.0
+        return 0.0, 0
     sums = [0.0, *accumulate(losses)]
     width = min(WINDOW, len(losses))
-    return max(b - a for a, b in zip(sums, sums[width:], strict=False)) / width
+    means = [(b - a) / width for a, b in zip(sums, sums[width:], strict=False)]
+    worst = max(means)
+    return worst, means.index(worst) + width // 2
 
 
 def entropy(text: str) -> float:

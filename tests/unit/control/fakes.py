@@ -545,6 +545,7 @@ class World:
         self.repository.journal = self.journal
         self.contents = MemoryContents()
         self.landing = FakeLanding(self)
+        self.scorer: Any = None
         self.key = SigningKey.generate()
         self.nodes: list[FakeNode] = []
         self.people: Any = FakePeople(PERSON, REVIEWER, REVIEWER2, OPERATOR, VIEWER)
@@ -569,6 +570,7 @@ class World:
             clock=self.clock,
             config=self.config,
             landing=self.landing,
+            scorer=self.scorer,
         )
         return Control(context, self.people)
 
