@@ -156,6 +156,8 @@ class SentinelProcess:
             raise Unavailable(self._unreadable[name]) from error
         except AngelError:
             raise
+        except ModuleNotFoundError as error:
+            raise Unavailable(f"{name} cannot be loaded: {error.name} is not installed") from error
         except Exception as error:
             raise Unavailable(f"{name} cannot be loaded ({type(error).__name__})") from error
         self._loaded = (name, self.worker.pid)

@@ -14,7 +14,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -53,7 +53,7 @@ from angelos.core.ids import PrincipalId
 from angelos.core.permissions import Principal
 from angelos.core.policy.access import policy_in_force
 from angelos.core.policy.engine import Policy
-from angelos.core.ports import Clock, Journal, LiveDocuments
+from angelos.core.ports import Clock, Journal, LiveDocuments, PatchScorer
 from angelos.core.refusals import Refusals
 from angelos.core.routes import Route
 from angelos.core.signing import SigningKey
@@ -77,8 +77,12 @@ from angelos.hub.store import Identities
 from angelos.memory.embedding import MiniLmEmbedder
 from angelos.memory.routes import routes as memory_routes
 from angelos.memory.service import MemoryService
+from angelos.ml.registry.artefacts import ArtefactStore
+from angelos.ml.registry.champion import ChampionSource
 from angelos.ml.registry.routes import routes as model_routes
 from angelos.ml.registry.service import ModelRegistry
+from angelos.ml.registry.store import RegistryStore
+from angelos.ml.scoring import SentinelProcess
 from angelos.wiring.log_lag import LogLag
 from angelos.wiring.monitoring.routes import root_routes
 from angelos.wiring.monitoring.routes import routes as monitoring_routes
@@ -174,7 +178,7 @@ async def serve(
         repository = await enter(_make_repository(base, live))
         seen = _Seen(await enter(_watch_stores(base)), audit, _make_retention(base, projection))
         context = _control_context(base, projection, policy, repository, hub, seen)
-        control = await enter(_make_control(base, context))
+        control = await enter(_make_control(base, context, await enter(_make_scorer(base))))
         await enter(seen.retention)
         await enter(hub)
         routes = [*control_routes(control), *angelgit_routes(repository), *governance_routes(audit)]
@@ -394,7 +398,14 @@ def _make_retention(base: _Base, projection: Projection) -> Retention:
     return Retention(kept, base.clock, base.settings.retention)
 
 
-def _make_control(base: _Base, context: ControlContext) -> Control:
+def _make_scorer(base: _Base) -> SentinelProcess:
+    """Return what scores patches by the champion of the registry, once there is one."""
+    store = RegistryStore(base.database, base.journal)
+    return SentinelProcess(ChampionSource(store, ArtefactStore(base.settings.data.models)))
+
+
+def _make_control(base: _Base, context: ControlContext, scorer: PatchScorer) -> Control:
+    context = replace(context, scorer=scorer)
     return Control(context, PeopleStore(base.database, base.journal, base.clock))
 
 

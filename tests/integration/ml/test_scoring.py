@@ -14,6 +14,11 @@ from tests.unit.llm.needs import need_ml
 need_ml()
 
 from angelos.core.errors import NotFound, Unavailable  # noqa: E402
+from angelos.core.models import ArtefactKind, ModelProvenance, ModelVersion  # noqa: E402
+from angelos.ml.registry.artefacts import ArtefactStore  # noqa: E402
+from angelos.ml.registry.champion import ChampionSource  # noqa: E402
+from angelos.ml.registry.state import promoted, rolled_back  # noqa: E402
+from angelos.ml.registry.store import RegistryStore  # noqa: E402
 from angelos.ml.scoring import (  # noqa: E402
     SentinelProcess,
     SentinelVersion,
@@ -77,7 +82,7 @@ async def test_a_patch_is_scored_beside_approved_text_and_the_process_is_replace
         assert await scorer.score([HONEST, ATTACK]) == unlike
         assert source.reads == 1
 
-        pid = scorer.worker.pid
+        pid = scorer.worker.pid or 0
         os.kill(pid, signal.SIGKILL)
         assert await scorer.score([HONEST, ATTACK]) == unlike  # it is remembered
         with pytest.raises(Unavailable):
@@ -93,9 +98,42 @@ async def test_a_patch_is_scored_beside_approved_text_and_the_process_is_replace
         assert source.reads == 3  # what cannot be read is not read again
         source.version = None
         assert await scorer.score([HONEST]) is None
-        pid = scorer.worker.pid
+        pid = scorer.worker.pid or 0
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
+
+
+async def test_the_version_is_the_registrys_champion(database, journal, tmp_path, version):
+    store, artefacts = RegistryStore(database, journal), ArtefactStore(tmp_path)
+    source = ChampionSource(store, artefacts)
+    assert await source.current() == ""
+    base = await artefacts.put(version.base)
+    adapter = await artefacts.put(b"adapter")
+    texts = await artefacts.put(b'{"heldout": ["a"], "base_text": ["b"], "canaries": ["c"]}')
+    async with store.moving("sentinel") as move:
+        await move.add_version(_model_version(1, ArtefactKind.base, base), texts)
+        await move.add_version(_model_version(2, ArtefactKind.adapter, adapter, base), texts)
+        move.aliases = promoted(promoted(move.aliases, 1), 2)
+    assert await source.current() == "sentinel:2"
+    assert await source.read("sentinel:1") == ("sentinel:1", version.base, None, ("a", "b"))
+    assert await source.read("sentinel:2") == ("sentinel:2", version.base, b"adapter", ("a", "b"))
+    async with store.moving("sentinel") as move:
+        move.aliases = rolled_back(move.aliases)
+    assert await source.current() == "sentinel:1"
+
+
+def _model_version(number: int, kind: ArtefactKind, sha256: str, base: str = "") -> ModelVersion:
+    return ModelVersion(
+        role="sentinel",
+        version=number,
+        kind=kind,
+        sha256=sha256,
+        size=1,
+        parameters=1,
+        at=1.0,
+        provenance=ModelProvenance(data="repo study", data_sha256="0" * 64, base=base),
+        gates=(),
+    )
 
 
 async def test_a_patch_that_comes_while_it_is_loaded_has_no_score(version):
