@@ -20,6 +20,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Literal
@@ -37,7 +38,7 @@ from angelos.adapters.stores.envelope_queue import ValkeyEnvelopeQueue
 from angelos.adapters.stores.postgres import Database
 from angelos.adapters.stores.valkey import ValkeyJournal, connect
 from angelos.core.api import CreateEnrolment
-from angelos.core.envelopes import EnvelopeHeader, Lane, RoutedEnvelope
+from angelos.core.envelopes import EnvelopeHeader, Lane, PutReceipt, RoutedEnvelope
 from angelos.core.facts import Fact, TaskOutput
 from angelos.core.frames import Dispatch, FactReport, Settle
 from angelos.core.ids import PrincipalId
@@ -54,7 +55,8 @@ NODE = PrincipalId("node/bench")
 BODY = os.urandom(256)
 _OPERATOR = PrincipalId("person/operator")
 _CAPACITY = 1_000_000
-_TOGETHER = 64
+_TOGETHER, _WINDOW = 64, 512
+"""So many commands are put in one turn, and so many may be under way to the store."""
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True):
@@ -212,7 +214,10 @@ class BenchHub:
         return waits
 
     async def commands(self, count: int) -> float:
-        """Put commands; the node settles each; wait until the queue has forgotten all."""
+        """Put commands; the node settles each; wait until the queue has forgotten all.
+
+        At most `_WINDOW` puts are under way; nats-py keeps all of a round under way.
+        """
         client = connect(self.where["valkey"])
         queue = ValkeyEnvelopeQueue(client, capacity=_CAPACITY)
         name = os.urandom(6).hex()
@@ -220,8 +225,13 @@ class BenchHub:
         began = time.perf_counter()
 
         async def put() -> None:
+            under_way: deque[asyncio.Future[list[PutReceipt]]] = deque()
             for start in range(0, count, _TOGETHER):
-                await asyncio.gather(*map(queue.submit, envelopes[start : start + _TOGETHER]))
+                puts = map(queue.submit, envelopes[start : start + _TOGETHER])
+                under_way.append(asyncio.gather(*puts))
+                if len(under_way) == _WINDOW // _TOGETHER:
+                    await under_way.popleft()
+            await asyncio.gather(*under_way)
 
         async def work() -> None:
             done = 0
