@@ -22,7 +22,8 @@ import heapq
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from types import TracebackType
+from typing import Annotated, Any, Self
 
 import msgspec
 
@@ -190,40 +191,39 @@ class Turns:
         self._busy = 0.0
         self._queue = FairQueue()
 
-    @asynccontextmanager
-    async def turn(
-        self, principal: PrincipalId, cost: float, weight: float = 1.0
-    ) -> AsyncIterator[None]:
-        """Enter when it is this principal's turn.
+    def turn(self, principal: PrincipalId, cost: float, weight: float = 1.0) -> Turn:
+        """Return what is entered, by `async with`, when it is this principal's turn.
 
         Args:
             principal: Who works.
             cost: How much the work is, in the unit of the budget.
             weight: Who has twice the weight has twice the share while others wait.
         """
-        if not len(self._queue) and self._fits(cost):
-            self._busy += cost
-        else:
-            await self._wait(principal, cost, weight)
-        try:
-            yield
-        finally:
-            self._leave(cost)
+        return Turn(self, principal, cost, weight)
 
-    async def _wait(self, principal: PrincipalId, cost: float, weight: float) -> None:
+    def enter(self, cost: float) -> bool:
+        """Begin work if nobody waits and there is room; return whether it has begun."""
+        if len(self._queue) or not self._fits(cost):
+            return False
+        self._busy += cost
+        return True
+
+    async def wait(self, principal: PrincipalId, cost: float, weight: float) -> None:
+        """Begin work when it is this principal's turn."""
         waiter = _Waiter(cost)
         self._queue.push(principal, cost=cost, weight=weight, item=waiter)
         try:
             await waiter.turn
         except asyncio.CancelledError:
             if not waiter.turn.cancelled():
-                self._leave(cost)  # it had its turn in the same moment
+                self.leave(cost)  # it had its turn in the same moment
             raise
 
     def _fits(self, cost: float) -> bool:
         return not self._busy or self._busy + cost <= self._budget
 
-    def _leave(self, cost: float) -> None:
+    def leave(self, cost: float) -> None:
+        """End work and let the next begin."""
         self._busy -= cost
         while len(self._queue):
             waiter: _Waiter = self._queue.next
@@ -233,3 +233,47 @@ class Turns:
                 self._busy += waiter.cost
                 waiter.turn.set_result(None)
             self._queue.pop()
+
+
+class Turn:
+    """One turn of `Turns`, entered by `async with`; it may be given back for a while.
+
+    Args:
+        turns: Of whom.
+        principal: Who works.
+        cost: How much.
+        weight: Of the principal.
+    """
+
+    __slots__ = ("_cost", "_held", "_principal", "_turns", "_weight")
+
+    def __init__(self, turns: Turns, principal: PrincipalId, cost: float, weight: float) -> None:
+        self._turns = turns
+        self._principal, self._cost, self._weight = principal, cost, weight
+        self._held = False
+
+    async def __aenter__(self) -> Self:
+        if not self._turns.enter(self._cost):
+            await self._turns.wait(self._principal, self._cost, self._weight)
+        self._held = True
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._leave()
+
+    @asynccontextmanager
+    async def given_back(self) -> AsyncIterator[None]:
+        """Let others work meanwhile; afterwards wait for the next turn."""
+        self._leave()
+        yield
+        await self.__aenter__()
+
+    def _leave(self) -> None:
+        if self._held:
+            self._held = False
+            self._turns.leave(self._cost)

@@ -23,13 +23,15 @@ from angelos.core.ids import Offset
 from angelos.core.permissions import Role
 from angelos.core.ports import Admission, Journal
 from angelos.hub.consumer import QueueConsumer
-from angelos.hub.fairness import Turns
+from angelos.hub.fairness import TokenBucket, Turns
 from angelos.hub.models import MAX_FACT_BYTES, Peer, check_fact
 from angelos.hub.posts import Posts
 
 log = logging.getLogger(__name__)
 _WEIGHTS = {Role.node: 2.0}
 """A node's facts end tasks for which others wait."""
+_IN_VAIN_A_SECOND, _IN_VAIN_AT_ONCE = 5.0, 20.0
+"""So often a peer may have the journal read for facts that are not its to say, before it waits."""
 _decode_fact = msgspec.msgpack.Decoder(Fact).decode
 
 
@@ -63,24 +65,29 @@ class JournalWriter:
         self._consumer = consumer
         self._link = link
         self._turns = turns
+        self._in_vain = TokenBucket(_IN_VAIN_A_SECOND, _IN_VAIN_AT_ONCE)
 
     async def write(self, peer: Peer, batch: Sequence[Item]) -> AngelError | None:
         """Make a batch durable; return the refusal of the first item that breaks the rules."""
         who, weight = peer.principal.id, _WEIGHTS.get(peer.principal.role, 1.0)
         content = _sort(peer, batch)
-        async with self._turns.turn(who, max(len(batch), content.size / 1024), weight):
-            receipts = await self._store(peer, content)
+        async with self._turns.turn(who, max(len(batch), content.size / 1024), weight) as turn:
+            facts, rest = self._admitted(content.facts)
+            if rest:  # a hub that does not command itself may hear of a task later than its node
+                async with turn.given_back():
+                    await self._admission.catch_up()
+                facts, rest = self._admitted(content.facts)
+            receipts = await self._store(peer, content, facts)
         if receipts:  # not in its turn: a peer that does not read keeps nobody waiting
             await self._link.send(receipts)
+        if rest:
+            log.info("Not written down, late or not its to say: %s %s", who, rest)
+            await asyncio.sleep(self._in_vain.take(1, self._link.clock.monotonic()))
         return content.refusal
 
-    async def _store(self, peer: Peer, content: _Sorted) -> list[PostReceipt]:
-        facts, rest = self._admitted(content.facts)
-        if rest:  # a hub that does not command itself may hear of a task later than its node
-            await self._admission.catch_up()
-            facts, rest = self._admitted(content.facts)
-        if rest:
-            log.info("Not written down, late or not its to say: %s %s", peer.principal.id, rest)
+    async def _store(
+        self, peer: Peer, content: _Sorted, facts: Sequence[Fact]
+    ) -> list[PostReceipt]:
         if facts:
             await self._journal.append(facts)
         if content.settlements:  # only now that their facts are durable

@@ -205,8 +205,7 @@ class BenchHub:
         """Send facts of a node one after the other and return how long each took."""
         node = node or self.node
         waits: list[float] = []
-        for _ in range(count):
-            one = report(name)
+        for one in [report(name) for _ in range(count)]:
             began = time.perf_counter()
             await node.send([one])
             await node.drained()

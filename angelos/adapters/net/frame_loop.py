@@ -15,7 +15,8 @@ violation is answered by its close code: 1002 (protocol), 1003 (data of a kind t
 What is relied upon of Tornado (`tests/unit/adapters/test_frame_loop.py` fails when it changes):
 `WebSocketProtocol13._receive_frame_loop`, `_run_callback`, `_abort`, `_send_pong`, `_compressor`,
 `_decompressor`, `_write_frame`, `get_websocket_protocol` of handler and client, and of the stream
-`_handle_read`, `_read_future`, `_read_buffer_size`, `_add_io_state`, `_check_closed`.
+`_handle_read`, `_read_future`, `_read_buffer_size`, `_add_io_state`, `_check_closed`,
+`_connecting`, `writing`, `write_to_fd`.
 """
 
 from __future__ import annotations
@@ -159,14 +160,39 @@ class FrameLoop(WebSocketProtocol13):
         pending, self._pending = self._pending, None
         if pending is None:
             return
+        data = b"".join(pending)
         try:
-            self._written = cast("asyncio.Future[None]", self.stream.write(b"".join(pending)))
+            taken = self._write_now(data)
+            self._written = None
+            if taken < len(data):
+                rest = memoryview(data)[taken:]
+                self._written = cast("asyncio.Future[None]", self.stream.write(rest))
         except StreamClosedError:
             self._abort()
         except StreamBufferFullError:
             path = getattr(getattr(self.handler, "request", None), "path", "the other end")
             log.warning("A client of %s does not read and is disconnected", path)
             self._abort()
+
+    def _write_now(self, data: bytes) -> int:
+        """Write what the system takes at once and return how many bytes that was.
+
+        Tornado's `write` makes a future and two callbacks for it, whether somebody waits or not.
+        """
+        stream = cast("Any", self.stream)
+        stream._check_closed()  # noqa: SLF001
+        if stream.writing() or stream._connecting:  # noqa: SLF001
+            return 0  # nothing overtakes what waits
+        taken, view = 0, memoryview(data)
+        try:
+            while taken < len(data) and (count := stream.write_to_fd(view[taken:])):
+                taken += count
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            stream.close(exc_info=error)
+            raise StreamClosedError(real_error=error) from None
+        return taken
 
     def _write_frame(self, fin: bool, opcode: int, data: bytes, flags: int = 0) -> Any:  # noqa: FBT001 - Tornado's signature
         self._flush()  # nothing overtakes what was sent before

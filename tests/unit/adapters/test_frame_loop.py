@@ -48,7 +48,10 @@ def test_what_is_relied_upon_of_tornado_is_there():
     for name in ("_handle_read", "_add_io_state", "_check_closed", "_signal_closed"):
         assert name in vars(BaseIOStream), name
     stream = inspect.getsource(BaseIOStream)
-    for name in ("_read_future", "_read_buffer_size", "self._handle_read()"):
+    for name in (
+        "_read_future", "_read_buffer_size", "self._handle_read()", "self._connecting",
+        "def writing(", "def write_to_fd(",
+    ):  # fmt: skip
         assert name in stream, name
     assert speedups.websocket_mask is _websocket_mask, "masks are made in C, or cost 50 times"
 

@@ -7,8 +7,9 @@ from collections import Counter
 
 import pytest
 
-from angelos.core.errors import Busy
+from angelos.core.errors import Busy, InvalidInput
 from angelos.core.ids import PrincipalId
+from angelos.hub import handlers
 from angelos.hub.fairness import FairQueue, IdentityLimits, Ledger, TokenBucket, Turns
 from angelos.testing import eventually
 
@@ -78,6 +79,28 @@ async def test_turns_keep_the_budget_and_pass_over_who_gave_up():
         pass
 
 
+async def test_a_turn_that_is_given_back_is_waited_for_again():
+    turns, order = Turns(budget=1), []
+
+    async def work() -> None:
+        async with turns.turn(CALM, 1):
+            order.append("other")
+
+    async with turns.turn(LOUD, 1) as turn:
+        waiting = asyncio.create_task(work())
+        await eventually(lambda: len(turns._queue) == 1)
+        async with turn.given_back():
+            await waiting
+            order.append("meanwhile")
+        order.append("again")
+        assert not turns.enter(1)
+    assert order == ["other", "meanwhile", "again"]
+    with pytest.raises(InvalidInput):
+        async with turns.turn(LOUD, 1) as turn, turn.given_back():
+            raise InvalidInput("It fails while it holds no turn.")
+    assert turns._busy == 0
+
+
 async def test_a_cancellation_in_the_moment_of_ones_turn_leaves_it_to_the_next():
     turns, order = Turns(budget=1), []
 
@@ -140,3 +163,11 @@ def test_a_ledger_forgets_who_was_not_seen_for_longest():
         ledger.of(LOUD)
     assert ledger.of(CALM).requests == 0
     assert len(ledger._spending) <= 4097
+
+
+def test_small_frames_are_measured_by_chance_and_large_ones_always(monkeypatch):
+    chances = [n / 800 for n in range(800)]
+    monkeypatch.setattr(handlers.random, "random", iter(chances).__next__)
+    small = [handlers.frame_weight(300) for _ in chances]
+    assert sum(small) == len(small), "on average each is counted once"
+    assert {handlers.frame_weight(size) for size in (4097, 16_000_000)} == {1}
