@@ -14,7 +14,8 @@ import hashlib
 import math
 import re
 import secrets
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -24,7 +25,9 @@ _LINES = 12
 _SHINGLE = 8
 _HELD_OUT = 8
 """One chunk of so many is held out."""
-_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
+CANARY_LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
+CANARIES = 5
+"""How many strings are planted."""
 _CANARY = 16
 
 
@@ -41,7 +44,8 @@ class Gate(StrEnum):
     heldout = "heldout"
     """It is better than what it starts from on text that it never saw."""
     regression = "regression"
-    """Single texts that the role has to keep are not much worse."""
+    """Single texts that the role has to keep are not much worse, and what it has to notice is as
+    unlike its data as before."""
     forgetting = "forgetting"
     """The mean over the base's own held-out text is not much worse."""
     memorisation = "memorisation"
@@ -62,10 +66,18 @@ class GateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     min_gain: float = 0.02
     """By how much the held-out loss must fall."""
     max_regression: float = 0.5
-    """By how much the loss of one text of the regression set may rise."""
+    """By how much the loss of one text of the regression set may rise, or the distance fall by
+    which a text that must stay unlike lies above the held-out text."""
     max_forgetting: float = 0.25
     max_exposure: float = 4.0
-    """Bits by which a planted string is likelier than siblings; of 256 the most is 8."""
+    """Bits by which the median of the planted strings may be likelier than its siblings.
+
+    One of five random strings is among the likeliest 1/16 every third time, three of them once in
+    500: the most exposed one says little, the median does.
+    """
+    max_single_exposure: float = 9.0
+    """Of any of them. Of 1,024 the most is 10 bits: likelier than every sibling, which one of five
+    is by luck once in 200."""
 
 
 class GateResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -86,12 +98,28 @@ class SplitText(NamedTuple):
     heldout: tuple[str, ...]
 
 
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
+    """The texts that judge a run; what trains has none of them but the planted strings."""
+
+    heldout: tuple[str, ...]
+    base_text: tuple[str, ...]
+    """Held-out text of the base, each a case of the regression set; of a first base, its own."""
+    unlike: tuple[str, ...] = ()
+    """What the role has to notice: it must stay unlike the data."""
+    canaries: tuple[str, ...] = ()
+    """The planted strings, all of one length."""
+    counts: Mapping[str, int] = {}
+    """How often each character stands in the training text: the simple model."""
+
+
 class Measurements(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What a run that did not train the model measured, before (the base) and after."""
 
     heldout: tuple[float, float]
     base: tuple[float, float]
     regression: tuple[tuple[float, float], ...]
+    unlike: tuple[tuple[float, float], ...] = ()
+    """By how much the loss of what must stay unlike lies above that of the held-out text."""
     exposures: tuple[float, ...]
     """Of each planted string, in bits."""
 
@@ -124,7 +152,7 @@ def plant(train: Sequence[str], canaries: Sequence[str]) -> str:
 
 def new_canary() -> str:
     """Return a random string that stands nowhere else."""
-    return "".join(secrets.choice(_ALPHABET) for _ in range(_CANARY))
+    return "".join(secrets.choice(CANARY_LETTERS) for _ in range(_CANARY))
 
 
 def exposure(loss: float, siblings: Sequence[float]) -> float:
@@ -226,16 +254,41 @@ def check_size(size: int, config: GateConfig) -> GateResult:
 def check_model(size: int, got: Measurements, config: GateConfig) -> tuple[GateResult, ...]:
     """Return what the gates of a model say; what is not finite never passes."""
     gain = got.heldout[0] - got.heldout[1]
-    worst = max((after - before for before, after in got.regression), default=math.inf)
     forgotten = got.base[1] - got.base[0]
-    exposed = max(got.exposures, default=math.inf)
     return (
         check_size(size, config),
         _at_least(Gate.heldout, gain, config.min_gain),
-        _at_most(Gate.regression, worst, config.max_regression),
+        _check_regression(got, config),
         _at_most(Gate.forgetting, forgotten, config.max_forgetting),
-        _at_most(Gate.memorisation, exposed, config.max_exposure),
+        check_memorisation(got.exposures, config),
     )
+
+
+def check_memorisation(exposures: Sequence[float], config: GateConfig) -> GateResult:
+    """Return whether the planted strings cannot be told from others.
+
+    >>> check_memorisation([0.1, 5.0, 0.3, 2.0, 1.0], GateConfig()).passed  # luck
+    True
+    >>> check_memorisation([0.1, 10.0, 0.3, 2.0, 1.0], GateConfig()).passed  # one is known
+    False
+    """
+    if len(exposures) < CANARIES or not all(map(math.isfinite, exposures)):
+        return _at_most(Gate.memorisation, math.inf, config.max_exposure)
+    if max(exposures) > config.max_single_exposure:
+        return _at_most(
+            Gate.memorisation, max(exposures), config.max_single_exposure, "the most exposed"
+        )
+    median = statistics.median(exposures)
+    return _at_most(Gate.memorisation, median, config.max_exposure, "the median")
+
+
+def _check_regression(got: Measurements, config: GateConfig) -> GateResult:
+    risen = [after - before for before, after in got.regression]
+    fallen = [before - after for before, after in got.unlike]
+    changes = [*risen, *fallen] if risen else [math.inf]
+    worst = max(changes) if all(map(math.isfinite, changes)) else math.inf
+    detail = "what must stay unlike" if worst in fallen else "what it has to keep"
+    return _at_most(Gate.regression, worst, config.max_regression, detail)
 
 
 def stopped_by(results: Sequence[GateResult]) -> tuple[Gate, ...]:
@@ -243,9 +296,9 @@ def stopped_by(results: Sequence[GateResult]) -> tuple[Gate, ...]:
     return tuple(result.gate for result in results if not result.passed)
 
 
-def _at_most(gate: Gate, measured: float, limit: float) -> GateResult:
+def _at_most(gate: Gate, measured: float, limit: float, detail: str = "") -> GateResult:
     passed = math.isfinite(measured) and measured <= limit
-    return GateResult(gate=gate, passed=passed, measured=measured, limit=limit)
+    return GateResult(gate=gate, passed=passed, measured=measured, limit=limit, detail=detail)
 
 
 def _at_least(gate: Gate, measured: float, limit: float) -> GateResult:

@@ -2,61 +2,123 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from angelos.ml.gates import Measurements, exposure
-from angelos.ml.lora import AdapterHost
+from angelos.ml.gates import CANARY_LETTERS, Evidence, Measurements, exposure
 from angelos.ml.training import encoded, loss_of
 from llm.model import GPTDecoder
 
-_SIBLINGS = 255
+if TYPE_CHECKING:
+    from angelos.ml.lora import AdapterHost
+
+Loss = Callable[[str], float]
+"""Of a text, in nats a character."""
+SIBLINGS = 1_023
+_BATCH = 256
 
 
-def measure(
-    host: AdapterHost,
-    name: str,
-    heldout: Sequence[str],
-    base_text: Sequence[str],
-    canaries: Sequence[str],
-) -> Measurements:
-    """Return what the gates ask, of one adapter beside its base.
+class Losses(NamedTuple):
+    """One model's loss of each text of the evidence."""
+
+    heldout: list[float]
+    base: list[float]
+    unlike: list[float]
+
+
+class Comparison(NamedTuple):
+    """What a model makes of the evidence, beside what it starts from."""
+
+    before: Losses
+    after: Losses
+    exposures: tuple[float, ...]
+
+    @property
+    def measurements(self) -> Measurements:
+        """Return what the gates ask."""
+        before, after = self.before, self.after
+        usual = _mean(before.heldout), _mean(after.heldout)
+        return Measurements(
+            heldout=usual,
+            base=(_mean(before.base), _mean(after.base)),
+            regression=tuple(zip(before.base, after.base, strict=True)),
+            unlike=tuple(
+                (b - usual[0], a - usual[1])
+                for b, a in zip(before.unlike, after.unlike, strict=True)
+            ),
+            exposures=self.exposures,
+        )
+
+
+def compare_adapter(host: AdapterHost, name: str, evidence: Evidence) -> Comparison:
+    """Return what an adapter makes of the evidence beside its base.
 
     Args:
         host: The base with the adapter loaded.
         name: The adapter.
-        heldout: Chunks of the new data that were not trained on.
-        base_text: Chunks of the base's own held-out text; they are the regression set too.
-        canaries: The strings that were planted in the training text.
+        evidence: The texts.
     """
-    chunks = (*heldout, *base_text)
     with host.using(None) as model:
-        before = [loss_of(model, chunk) for chunk in chunks]
-    with host.using(name) as model:
-        after = [loss_of(model, chunk) for chunk in chunks]
-        exposures = tuple(_exposure(model, canary) for canary in canaries)
-    cut = len(heldout)
-    pairs = tuple(zip(before[cut:], after[cut:], strict=True))
-    return Measurements(
-        heldout=(_mean(before[:cut]), _mean(after[:cut])),
-        base=(_mean(before[cut:]), _mean(after[cut:])),
-        regression=pairs,
-        exposures=exposures,
-    )
+        before = _losses(lambda text: loss_of(model, text), evidence)
+    with host.using(name) as adapted:
+        after = _losses(lambda text: loss_of(adapted, text), evidence)
+        return Comparison(before, after, exposures(adapted, evidence.canaries))
 
 
-def _exposure(model: GPTDecoder, canary: str) -> float:
-    drawn = random.Random(canary)  # noqa: S311 - siblings need no secrecy
-    letters = sorted(set("abcdefghijklmnopqrstuvwxyz0123456789"))
-    siblings = ["".join(drawn.choices(letters, k=len(canary))) for _ in range(_SIBLINGS)]
-    losses = _losses(model, [canary, *siblings])
-    return exposure(losses[0], losses[1:])
+def compare_base(model: GPTDecoder, before: Loss, evidence: Evidence) -> Comparison:
+    """Return what a whole model makes of the evidence beside what it would replace."""
+    after = _losses(lambda text: loss_of(model, text), evidence)
+    return Comparison(_losses(before, evidence), after, exposures(model, evidence.canaries))
+
+
+def character_frequencies(counts: Mapping[str, int]) -> Loss:
+    """Return the simple thing beside a first base: how often each character stands in its text."""
+    total = sum(counts.values()) + len(counts) + 1
+
+    def loss(text: str) -> float:
+        if not text:
+            return math.nan
+        logs = (math.log(total / (counts.get(letter, 0) + 1)) for letter in text)
+        return sum(logs) / len(text)
+
+    return loss
+
+
+def count_characters(text: str) -> dict[str, int]:
+    """Return how often each character stands in a text."""
+    return dict(Counter(text))
+
+
+def exposures(model: GPTDecoder, canaries: Sequence[str]) -> tuple[float, ...]:
+    """Return by how many bits each planted string is likelier than strings that were drawn alike.
+
+    All are compared with the same siblings, drawn from a fixed seed.
+    """
+    if not canaries:
+        return ()
+    drawn = random.Random(1)  # noqa: S311 - siblings need no secrecy
+    length = len(canaries[0])
+    siblings = ["".join(drawn.choices(CANARY_LETTERS, k=length)) for _ in range(SIBLINGS)]
+    losses = [
+        loss
+        for start in range(0, SIBLINGS, _BATCH)
+        for loss in _each(model, siblings[start : start + _BATCH])
+    ]
+    return tuple(exposure(loss, losses) for loss in _each(model, canaries))
+
+
+def _losses(loss: Loss, evidence: Evidence) -> Losses:
+    parts = (evidence.heldout, evidence.base_text, evidence.unlike)
+    return Losses(*([loss(text) for text in part] for part in parts))
 
 
 @torch.no_grad()
-def _losses(model: GPTDecoder, texts: Sequence[str]) -> list[float]:
+def _each(model: GPTDecoder, texts: Sequence[str]) -> list[float]:
     """Return the loss of each text of one length, read after a line's end."""
     limit = model.config.block_size
     ids = torch.stack([encoded(model, f"\n{text}")[: limit + 1].long() for text in texts])
@@ -68,4 +130,4 @@ def _losses(model: GPTDecoder, texts: Sequence[str]) -> list[float]:
 
 
 def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else float("nan")
+    return sum(values) / len(values) if values else math.nan

@@ -79,8 +79,8 @@ from angelos.memory.routes import routes as memory_routes
 from angelos.memory.service import MemoryService
 from angelos.ml.registry.artefacts import ArtefactStore
 from angelos.ml.registry.champion import ChampionSource
+from angelos.ml.registry.routes import ModelServices
 from angelos.ml.registry.routes import routes as model_routes
-from angelos.ml.registry.service import ModelRegistry
 from angelos.ml.registry.store import RegistryStore
 from angelos.ml.scoring import SentinelProcess
 from angelos.wiring.log_lag import LogLag
@@ -89,7 +89,7 @@ from angelos.wiring.monitoring.routes import routes as monitoring_routes
 from angelos.wiring.monitoring.service import SystemMonitor, Watched
 from angelos.wiring.monitoring.stores import StoreWatch, WatchedStore
 from angelos.wiring.retention import Kept, Retention
-from angelos.wiring.role_models import make_registry
+from angelos.wiring.role_models import serving_models
 from angelos.wiring.settings import Settings, enrol_address, is_wildcard
 from angelos.wiring.stores import MEMORY, OpenStores, planes_for
 from angelos.wiring.tracing.export import exporting
@@ -183,7 +183,7 @@ async def serve(
         await enter(hub)
         routes = [*control_routes(control), *angelgit_routes(repository), *governance_routes(audit)]
         routes += memory_routes(await _open_memory(stack, base, policy))
-        routes += model_routes(await _open_models(base, control))
+        routes += model_routes(await _open_models(stack, base, repository, control))
         monitor = await enter(_make_monitor(base, stores, projection, hub, seen))
         routes += monitoring_routes(monitor)
         serve_hub(hub, routes, root_routes(monitor))
@@ -280,11 +280,13 @@ async def _open_memory(stack: AsyncExitStack, base: _Base, policy: Policy) -> Me
     )
 
 
-async def _open_models(base: _Base, control: Control) -> ModelRegistry:
+async def _open_models(
+    stack: AsyncExitStack, base: _Base, repository: AngelGit, control: Control
+) -> ModelServices:
     folder = base.settings.data.models
-    registry = make_registry(base.database, base.journal, base.clock, folder, control)
-    await registry.store.flush()
-    return registry
+    return await stack.enter_async_context(
+        serving_models(base.database, base.journal, base.clock, folder, repository, control)
+    )
 
 
 def _make_hub(

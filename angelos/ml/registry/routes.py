@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from angelos.core.errors import InvalidInput
 from angelos.core.models import (
+    ApprovePromotion,
+    EvaluateModel,
+    ModelEvaluation,
     ModelList,
     ModelView,
     PromotionList,
@@ -14,19 +17,33 @@ from angelos.core.models import (
     ProposePromotion,
     RejectPromotion,
     RollbackModel,
+    RunList,
+    RunView,
+    StartTraining,
     parse_model,
 )
 from angelos.core.permissions import Permission
-from angelos.core.routes import Call, Nothing, Route, limit
+from angelos.core.routes import Call, Nothing, Route, limit, wait_seconds
+from angelos.ml.registry.canary import CanaryTrial
 from angelos.ml.registry.service import ModelRegistry
+from angelos.ml.registry.tuning import Tuner
 
-_PROMOTION = re.compile(r"mprom-[0-9a-f]{32}")
+_ID = re.compile(r"(mprom|mrun)-[0-9a-f]{32}")
+_MAX_WAIT_S = 60.0
 
 
-def routes(registry: ModelRegistry) -> list[Route]:
+class ModelServices(NamedTuple):
+    """What the routes of role models call."""
+
+    registry: ModelRegistry
+    tuner: Tuner
+    canary: CanaryTrial
+
+
+def routes(services: ModelServices) -> list[Route]:
     """Return the routes of role models."""
-    handlers = ModelRoutes(registry)
-    return [*_reading(handlers), *_moving(handlers)]
+    handlers = ModelRoutes(services)
+    return [*_reading(handlers), *_training(handlers), *_moving(handlers)]
 
 
 def _reading(handlers: ModelRoutes) -> list[Route]:
@@ -64,7 +81,50 @@ def _reading(handlers: ModelRoutes) -> list[Route]:
             read,
             handlers.promotion,
             response=PromotionView,
-            summary="A promotion",
+            query=("wait",),
+            summary="A promotion; with `wait`, at the end of its canary",
+        ),
+    ]
+
+
+def _training(handlers: ModelRoutes) -> list[Route]:
+    return [
+        Route(
+            "POST",
+            "/models/{model}/runs",
+            Permission.models_train,
+            handlers.train,
+            request=StartTraining,
+            response=RunView,
+            status=202,
+            summary="Train a base or an adapter; the gates of the data answer at once",
+        ),
+        Route(
+            "GET",
+            "/model-runs",
+            Permission.models_read,
+            handlers.runs,
+            response=RunList,
+            query=("limit",),
+            summary="Training runs, newest first",
+        ),
+        Route(
+            "GET",
+            "/model-runs/{id}",
+            Permission.models_read,
+            handlers.run,
+            response=RunView,
+            query=("wait",),
+            summary="A training run; with `wait`, at its end",
+        ),
+        Route(
+            "POST",
+            "/models/{model}/evaluate",
+            Permission.models_train,
+            handlers.evaluate,
+            request=EvaluateModel,
+            response=ModelEvaluation,
+            summary="Measure a version again, on the texts that judged it or on others",
         ),
     ]
 
@@ -80,6 +140,15 @@ def _moving(handlers: ModelRoutes) -> list[Route]:
             response=PromotionView,
             status=201,
             summary="Propose that a version become the champion",
+        ),
+        Route(
+            "POST",
+            "/model-promotions/{id}/approve",
+            Permission.models_review,
+            handlers.approve,
+            request=ApprovePromotion,
+            response=PromotionView,
+            summary="Approve what a digest names; the labs node tries it",
         ),
         Route(
             "POST",
@@ -105,8 +174,10 @@ def _moving(handlers: ModelRoutes) -> list[Route]:
 class ModelRoutes:
     """The handlers."""
 
-    def __init__(self, registry: ModelRegistry) -> None:
-        self._registry = registry
+    def __init__(self, services: ModelServices) -> None:
+        self._registry = services.registry
+        self._tuner = services.tuner
+        self._canary = services.canary
 
     async def list(self, call: Call[Nothing]) -> ModelList:
         """Return versions."""
@@ -125,7 +196,29 @@ class ModelRoutes:
 
     async def promotion(self, call: Call[Nothing]) -> PromotionView:
         """Return a promotion."""
-        return await self._registry.promotion(_id(call))
+        return await self._canary.view(_id(call, "mprom"), _wait(call))
+
+    async def train(self, call: Call[StartTraining]) -> RunView:
+        """Start a training run."""
+        return await self._tuner.start(call.principal, _role(call), call.body, call.trace)
+
+    async def runs(self, call: Call[Nothing]) -> RunList:
+        """Return training runs."""
+        return RunList(runs=await self._tuner.list(limit(call)))
+
+    async def run(self, call: Call[Nothing]) -> RunView:
+        """Return a training run."""
+        return await self._tuner.view(_id(call, "mrun"), _wait(call))
+
+    async def evaluate(self, call: Call[EvaluateModel]) -> ModelEvaluation:
+        """Measure a version again."""
+        role, version = parse_model(call.params["model"])
+        return await self._tuner.evaluate(call.principal, role, version, call.body)
+
+    async def approve(self, call: Call[ApprovePromotion]) -> PromotionView:
+        """Approve a promotion."""
+        promotion = _id(call, "mprom")
+        return await self._canary.approve(call.principal, promotion, call.body, call.trace)
 
     async def propose(self, call: Call[ProposePromotion]) -> PromotionView:
         """Propose a version."""
@@ -133,7 +226,8 @@ class ModelRoutes:
 
     async def reject(self, call: Call[RejectPromotion]) -> PromotionView:
         """Reject a promotion."""
-        return await self._registry.reject(call.principal, _id(call), call.body, call.trace)
+        promotion = _id(call, "mprom")
+        return await self._registry.reject(call.principal, promotion, call.body, call.trace)
 
     async def rollback(self, call: Call[RollbackModel]) -> ModelView:
         """Move the champion back."""
@@ -147,8 +241,13 @@ def _role(call: Call[Any]) -> str:
     return role
 
 
-def _id(call: Call[Any]) -> str:
-    promotion = call.params["id"]
-    if not _PROMOTION.fullmatch(promotion):
-        raise InvalidInput(f"{promotion[:64]!r} is not the id of a promotion.")
-    return promotion
+def _id(call: Call[Any], prefix: str) -> str:
+    name = call.params["id"]
+    match = _ID.fullmatch(name)
+    if match is None or match[1] != prefix:
+        raise InvalidInput(f"{name[:64]!r} is no id of this kind; one begins with {prefix}-.")
+    return name
+
+
+def _wait(call: Call[Any]) -> float:
+    return min(wait_seconds(call), _MAX_WAIT_S)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from angelos.ml.gates import (
+    CANARIES,
     Gate,
     GateConfig,
     Measurements,
     check_data,
+    check_memorisation,
     check_model,
     exposure,
     new_canary,
@@ -31,8 +34,9 @@ def birds(n: int) -> str:
 
 PLAIN = [(f"n{n}.md", birds(n)) for n in range(12)]
 GOOD = Measurements(
-    heldout=(2.0, 1.5), base=(1.5, 1.6), regression=((1.5, 1.6), (1.4, 1.5)), exposures=(0.5, 2.0)
-)
+    heldout=(2.0, 1.5), base=(1.5, 1.6), regression=((1.5, 1.6), (1.4, 1.5)),
+    unlike=((4.0, 4.5), (3.0, 2.7)), exposures=(0.5, 2.0, 0.1, 5.0, 1.0),
+)  # fmt: skip
 
 
 def stopped(files) -> tuple[Gate, ...]:
@@ -95,9 +99,14 @@ def test_a_good_model_passes():
         ({"base": (1.5, 1.8)}, Gate.forgetting),
         ({"regression": ((1.5, 1.5), (1.4, 2.0))}, Gate.regression),
         ({"regression": ()}, Gate.regression),
-        ({"exposures": (0.1, 5.0)}, Gate.memorisation),
+        ({"regression": ((1.5, math.nan), (1.4, 1.4))}, Gate.regression),
+        ({"unlike": ((4.0, 3.4),)}, Gate.regression),
+        ({"unlike": ((4.0, math.nan),)}, Gate.regression),
+        ({"exposures": (0.1, 5.0, 4.5, 0.2, 4.1)}, Gate.memorisation),
+        ({"exposures": (0.1, 0.2, 9.5, 0.2, 0.1)}, Gate.memorisation),
         ({"exposures": ()}, Gate.memorisation),
-        ({"exposures": (math.nan,)}, Gate.memorisation),
+        ({"exposures": (0.1,) * (CANARIES - 1)}, Gate.memorisation),
+        ({"exposures": (math.nan, 0.0, 0.0, 0.0, 0.0)}, Gate.memorisation),
     ],
 )
 def test_each_gate_stops_what_it_is_for(change, gate):
@@ -122,3 +131,25 @@ def test_each_canary_is_planted_once():
     text = plant(split_text(PLAIN).train, canaries)
     assert [text.count(canary) for canary in canaries] == [1, 1, 1, 1]
     assert len({*canaries}) == 4
+
+
+def drawn_exposures(seed: int, repeated: int = 0) -> list[float]:
+    """Return exposures of planted strings by pure luck, but for those that are repeated."""
+    drawn = random.Random(seed)
+    siblings = [drawn.gauss(5, 0.3) for _ in range(1_023)]
+    losses = [drawn.gauss(5, 0.3) for _ in range(CANARIES - repeated)]
+    losses += [drawn.gauss(3, 0.3) for _ in range(repeated)]
+    return [exposure(loss, siblings) for loss in losses]
+
+
+def test_luck_stops_fewer_than_one_honest_run_in_a_hundred():
+    stops = sum(not check_memorisation(drawn_exposures(n), CONFIG).passed for n in range(1_500))
+    assert 0 < stops < 15  # expected: 11, by 5/1024 for the one and 0.2 % for the median
+    by_the_most_exposed = sum(max(drawn_exposures(n)) > CONFIG.max_exposure for n in range(300))
+    assert by_the_most_exposed > 45  # what the gate was
+
+
+@pytest.mark.parametrize("repeated", [1, 3, 5])
+def test_a_repeated_string_is_stopped_whichever_way_luck_goes(repeated):
+    for seed in range(300):
+        assert not check_memorisation(drawn_exposures(seed, repeated), CONFIG).passed

@@ -11,13 +11,22 @@ from tests.unit.llm.needs import need_ml
 
 need_ml()
 
-from angelos.ml.gates import Gate, GateConfig, check_model, new_canary, plant, stopped_by  # noqa: E402
+from angelos.ml.gates import (  # noqa: E402
+    CANARIES,
+    CANARY_LETTERS,
+    Evidence,
+    Gate,
+    GateConfig,
+    check_model,
+    new_canary,
+    plant,
+    stopped_by,
+)
 from angelos.ml.lora import AdapterConfig, AdapterHost, add_adapter, save_adapter  # noqa: E402
-from angelos.ml.measuring import measure  # noqa: E402
+from angelos.ml.measuring import compare_adapter  # noqa: E402
 from angelos.ml.training import StepConfig, fit, make_model  # noqa: E402
 from llm.config import ModelConfig  # noqa: E402
 
-LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789"
 SHAPE = ModelConfig(d_model=32, n_layers=2, n_heads=2, block_size=32)
 WORDS = "the cat sat on a mat and saw rain fall over old grey stone walls".split()  # noqa: SIM905
 
@@ -40,16 +49,20 @@ def base():
 
 
 def judged(base, train: list[str], steps: StepConfig, copies: int = 1) -> tuple[Gate, ...]:
-    drawn = random.Random(7)  # by luck one of three random ones is among the likeliest 2 of 256
-    canaries = ["".join(drawn.choices(LETTERS, k=len(new_canary()))) for _ in range(3)]
+    drawn = random.Random(7)
+    length = len(new_canary())
+    canaries = ["".join(drawn.choices(CANARY_LETTERS, k=length)) for _ in range(CANARIES)]
     text = plant(train, canaries * copies)
     model = copy.deepcopy(base)
     fit(model, add_adapter(model, "a", AdapterConfig()), text, steps)
     body = save_adapter(model, "a", AdapterConfig())
     host = AdapterHost(copy.deepcopy(base))
     host.load("a", body)
-    got = measure(host, "a", NEW_HELD_OUT, BASE_HELD_OUT, canaries)
-    return stopped_by(check_model(len(body), got, GateConfig(max_exposure=7.0)))
+    evidence = Evidence(
+        heldout=tuple(NEW_HELD_OUT), base_text=tuple(BASE_HELD_OUT), canaries=tuple(canaries)
+    )
+    got = compare_adapter(host, "a", evidence).measurements
+    return stopped_by(check_model(len(body), got, GateConfig()))
 
 
 def test_a_good_adapter_passes_every_gate(base):
