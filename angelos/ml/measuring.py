@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 Loss = Callable[[str], float]
 """Of a text, in nats a character."""
 SIBLINGS = 1_023
+FIRST_DISTANCE = 1.0
+"""Nats a character by which a first model should find unlike what it has to notice."""
 _BATCH = 256
 
 
@@ -74,6 +76,17 @@ def compare_base(model: GPTDecoder, before: Loss, evidence: Evidence) -> Compari
     """Return what a whole model makes of the evidence beside what it would replace."""
     after = _losses(lambda text: loss_of(model, text), evidence)
     return Comparison(_losses(before, evidence), after, exposures(model, evidence.canaries))
+
+
+def compare_first(model: GPTDecoder, evidence: Evidence) -> Comparison:
+    """Return what a role's first model makes of the evidence, beside counts of characters.
+
+    They notice nothing, so what must stay unlike is set beside a distance of `FIRST_DISTANCE`.
+    """
+    compared = compare_base(model, character_frequencies(evidence.counts), evidence)
+    usual = _mean(compared.before.heldout) + FIRST_DISTANCE
+    before = compared.before._replace(unlike=[usual] * len(evidence.unlike))
+    return compared._replace(before=before)
 
 
 def character_frequencies(counts: Mapping[str, int]) -> Loss:

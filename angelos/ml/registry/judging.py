@@ -116,7 +116,7 @@ def measure_case(case: JudgeCase) -> JudgeReport:
     Raises:
         InvalidInput: It cannot be read, or does not fit its base.
     """
-    from angelos.ml.measuring import character_frequencies, compare_adapter, compare_base
+    from angelos.ml.measuring import compare_adapter, compare_base, compare_first
     from angelos.ml.training import loss_of, model_of
 
     evidence = case.evidence
@@ -136,8 +136,7 @@ def measure_case(case: JudgeCase) -> JudgeReport:
             compared = compare_base(model, lambda text: loss_of(old, text), evidence)
             peer = "the base before"
         else:
-            simple = character_frequencies(evidence.counts)
-            compared, peer = compare_base(model, simple, evidence), "character counts"
+            compared, peer = compare_first(model, evidence), "character counts"
     metrics = (
         _metric("held-out loss", compared.after.heldout, compared.before.heldout, peer),
         _metric("loss on the base's text", compared.after.base, compared.before.base, peer),

@@ -8,38 +8,50 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.util
 from collections.abc import Mapping
-from importlib import resources
+from pathlib import Path
 from types import MappingProxyType
 
-FILES = (
-    ("angelos", ("__init__.py", "core/__init__.py", "core/errors.py")),
-    ("angelos.ml", ("__init__.py", "lora.py", "training.py", "registry/__init__.py")),
-    ("angelos.ml.registry", ("boxed.py",)),
-    (
-        "llm",
-        (
-            "__init__.py",
-            "checkpoint.py",
-            "config.py",
-            "data.py",
-            "generate.py",
-            "model.py",
-            "train.py",
-        ),
+from angelos.core.errors import Unavailable
+
+FILES = {
+    "angelos": (
+        "__init__.py",
+        "core/__init__.py",
+        "core/errors.py",
+        "ml/__init__.py",
+        "ml/lora.py",
+        "ml/training.py",
+        "ml/registry/__init__.py",
+        "ml/registry/boxed.py",
     ),
-)
+    "llm": (
+        "__init__.py",
+        "checkpoint.py",
+        "config.py",
+        "data.py",
+        "generate.py",
+        "model.py",
+        "train.py",
+    ),
+}
 ARGV = ("python", "-m", "angelos.ml.registry.boxed")
 
 
 @functools.cache
 def program_files() -> Mapping[str, bytes]:
-    """Return the program's files by their paths below `/in`."""
+    """Return the program's files by their paths below `/in`.
+
+    Nothing of them is imported: `llm` would load torch, for seconds.
+    """
     files: dict[str, bytes] = {}
-    for package, names in FILES:
-        folder = resources.files(package)
-        for name in names:
-            files[f"{package.replace('.', '/')}/{name}"] = folder.joinpath(name).read_bytes()
+    for package, names in FILES.items():
+        spec = importlib.util.find_spec(package)
+        if spec is None or spec.origin is None:
+            raise Unavailable(f"The package {package} is not installed here.")
+        folder = Path(spec.origin).parent
+        files |= {f"{package}/{name}": (folder / name).read_bytes() for name in names}
     return MappingProxyType(files)
 
 
