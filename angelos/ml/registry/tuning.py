@@ -147,20 +147,7 @@ class Tuner:
         if not all(result.passed for result in results):
             return (await self._refuse(run, trace=trace)).view()
         run = await self._train(caller, run, text, trained, base_text, body.settings)
-        fact = self._fact(
-            ModelTraining(
-                role=role,
-                artefact=body.kind,
-                data=corpus.name,
-                data_sha256=run.provenance.data_sha256,
-                repo=corpus.repo,
-                task=run.provenance.task,
-            ),
-            run,
-            caller.id,
-            trace=trace,
-        )
-        await self._store.put_run(run, fact)
+        await self._store.put_run(run, self._fact(_started(run), run, caller.id, trace=trace))
         self._follow(run)
         return run.view()
 
@@ -426,6 +413,17 @@ def _role(role: str) -> TrainableRole:
             hint=f"Those are: {', '.join(sorted(TRAINABLE))}.",
         )
     return TRAINABLE[role]
+
+
+def _started(run: TrainingRun) -> ModelTraining:
+    return ModelTraining(
+        role=run.role,
+        artefact=run.kind,
+        data=run.provenance.data,
+        data_sha256=run.provenance.data_sha256,
+        repo=run.provenance.repo,
+        task=run.provenance.task,
+    )
 
 
 def _provenance(
