@@ -12,6 +12,7 @@ import hashlib
 import logging
 from typing import Self
 
+from angelos.adapters.host.endless import endless
 from angelos.core.facts import (
     AlarmResponse,
     Fact,
@@ -24,7 +25,7 @@ from angelos.core.ids import START, FactId, PrincipalId, offset_key
 from angelos.core.ports import Clock, Journal, Signals
 from angelos.governance.config import GovernanceConfig
 from angelos.governance.detection.models import Alarm
-from angelos.governance.retry import RETRY_S, retried
+from angelos.governance.retry import retried
 from angelos.governance.state import WATCHED, WatchState, owed, step
 
 log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ class Governance:
 
     async def __aenter__(self) -> Self:
         """Start the watch."""
-        self._task = asyncio.create_task(self._watch_on())
+        self._task = endless("watch over principals", self._watch)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -61,16 +62,8 @@ class Governance:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    async def _watch_on(self) -> None:
-        """Watch for ever; after a failure start again, and request what is still owed again."""
-        while True:
-            try:
-                await self._watch()
-            except Exception:
-                log.critical("the watch over principals failed and starts again", exc_info=True)
-                await asyncio.sleep(RETRY_S[-1])
-
     async def _watch(self) -> None:
+        """Watch for ever; started anew, it requests what is still owed again."""
         watch, after = WatchState(), START
         last = await retried(self._journal.last)
         # The past is folded first: most of what it asks for was settled long ago.

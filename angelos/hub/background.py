@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
+
+from angelos.adapters.host.endless import endless
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +31,12 @@ class BackgroundTasks:
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task
+
+    def keep(self, work: Callable[[], Awaitable[object]], name: str) -> None:
+        """Do endless work until `close`; if it ends, that is said and it starts again."""
+        task = endless(name, work)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
 
     async def close(self) -> None:
         """Cancel all tasks and wait for them."""

@@ -20,6 +20,7 @@ from angelos.adapters.host.clock import sleep_until
 from angelos.adapters.identity.authority import LIFETIME_S, Issued, identity_of
 from angelos.adapters.identity.enrolment import Token, encode_token
 from angelos.adapters.net.link import Wire
+from angelos.adapters.stores.streams import patiently
 from angelos.core.api import CreateEnrolment, Enrol, Enrolled, EnrolmentView, Renew
 from angelos.core.errors import Conflict, InvalidInput, Unauthenticated, Unavailable
 from angelos.core.facts import (
@@ -64,6 +65,8 @@ class Hub:
         self.config = parts.config
         self.listeners = parts.listeners
         self.background = BackgroundTasks()
+        self._identities_at: Offset | None = None
+        """The last fact about an identity that was acted on."""
         self.loads = NodeLoads(parts.clock)
         admission = MeasuredAdmission(parts.admission, self.loads)
         self.sessions = Sessions(replace(parts, admission=admission), self.background)
@@ -98,9 +101,9 @@ class Hub:
         except BaseException:
             await self.listeners.close()
             raise
-        self.background.start(self.sessions.tick(), "connections")
-        self.background.start(self._keep_renewed(), "the hub's certificate")
-        self.background.start(self._follow_identities(), "identities of other hubs")
+        self.background.keep(self.sessions.tick, "connections")
+        self.background.keep(self._keep_renewed, "the hub's certificate")
+        self.background.keep(self._follow_identities, "identities of other hubs")
         self.sessions.start()
         log.info("The hub listens at %s, for enrolment at %s", self.url, self.enrol_url)
         return self
@@ -295,25 +298,27 @@ class Hub:
 
     async def _follow_identities(self) -> None:
         """Follow what other hubs and processes do: enrol, quarantine and release."""
-        last = await self._last()
+        if self._identities_at is None:
+            self._identities_at = await self._last()
         while True:
-            try:  # whoever was enrolled before `last`; the facts name the rest
+            try:  # whoever was enrolled before; the facts name the rest
                 self.sessions.enrolled |= await self._identities.enrolled()
                 break
             except Unavailable:
                 await asyncio.sleep(_STORE_S)
-        async for fact in self.journal.follow(last, _IDENTITY_FACTS):
+        async for fact in self.journal.follow(self._identities_at, _IDENTITY_FACTS):
             principal = PrincipalId(fact.subject)
             if fact.kind in _ENROLMENTS:
                 self.sessions.enrolled.add(principal)
             elif fact.kind == Kind.principal_released:
                 self._refused.discard(principal)
             # Only what PostgreSQL says as well: the fact may be older than a release.
-            elif principal not in self._refused and await self._identities.is_quarantined(
-                principal
+            elif principal not in self._refused and await patiently(
+                self._identities.is_quarantined, principal
             ):
                 self._refused.add(principal)
                 self._cut(principal, "It was quarantined elsewhere.")
+            self._identities_at = fact.offset
 
     async def _last(self) -> Offset:
         while True:

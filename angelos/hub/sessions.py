@@ -192,7 +192,7 @@ class Sessions:
         if self._parts.announcements is not None:
             url = self._parts.listeners.peers.url
             self._neighbours = Neighbours(self._parts.announcements, url, self.local)
-            self._background.start(self._neighbours.run(), "peers of other hubs")
+            self._background.keep(self._neighbours.run, "peers of other hubs")
 
     async def tick(self) -> None:
         """Look after all connections, for ever."""

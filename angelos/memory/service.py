@@ -21,6 +21,7 @@ from typing import Self
 
 import msgspec
 
+from angelos.adapters.host.endless import endless
 from angelos.adapters.stores.postgres import Database
 from angelos.core.errors import AngelError, Conflict, Forbidden, InvalidInput, NotFound, Refused
 from angelos.core.facts import (
@@ -92,7 +93,7 @@ class MemoryService:
     async def __aenter__(self) -> Self:
         """Carry out tombstones that the database does not know, and purge from now on."""
         await self._replay()
-        self._task = asyncio.create_task(self._purge_on(), name="memory purge")
+        self._task = endless("expiry of memories", self._purge_on)
         return self
 
     async def __aexit__(self, *_: object) -> None:

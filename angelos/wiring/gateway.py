@@ -23,6 +23,7 @@ import msgspec
 from angelos import __version__
 from angelos.adapters.host.clock import SystemClock
 from angelos.adapters.host.datadir import DataDir, write_private
+from angelos.adapters.host.endless import endless
 from angelos.adapters.identity.authority import Pki
 from angelos.adapters.identity.keys import load_or_create
 from angelos.adapters.stores.envelope_queue import ValkeyEnvelopeQueue
@@ -187,9 +188,7 @@ class _Following:
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> None:
-        self._task = asyncio.create_task(
-            self._projection.follow(lambda _: None), name="gateway.follow"
-        )
+        self._task = endless("fold", lambda: self._projection.follow(lambda _: None))
 
     async def __aexit__(self, *_: object) -> None:
         if self._task is not None:

@@ -17,6 +17,7 @@ from collections import deque
 from types import TracebackType
 from typing import Self
 
+from angelos.adapters.host.endless import endless
 from angelos.adapters.host.supervision import Restart
 from angelos.adapters.stores.streams import patiently
 from angelos.adapters.stores.valkey import ValkeyJournal, connect
@@ -41,7 +42,7 @@ class RestartFacts:
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._append(), name="facts of restarts")
+        self._task = endless("facts of restarts", self._append)
         return self
 
     async def __aexit__(

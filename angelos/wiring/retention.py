@@ -20,6 +20,7 @@ from typing import Self
 
 import msgspec
 
+from angelos.adapters.host.endless import endless
 from angelos.adapters.stores.valkey import ValkeyJournal
 from angelos.control.tasks.contents import Contents
 from angelos.core.api import RetentionView
@@ -74,7 +75,7 @@ class Retention:
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._run(), name="retention")
+        self._task = endless("retention", self._run)
         return self
 
     async def __aexit__(

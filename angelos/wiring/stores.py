@@ -13,9 +13,11 @@ import logging
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import NamedTuple
 
 from angelos.adapters.host.embedded import EmbeddedPostgres, EmbeddedValkey
+from angelos.adapters.host.endless import endless
 from angelos.adapters.host.supervision import Failure, Restart, SupervisedPart, keep
 from angelos.adapters.stores.postgres import Database
 from angelos.core.errors import Conflict, Unavailable
@@ -81,7 +83,7 @@ async def _kept(parts: list[SupervisedPart], valkey_url: str) -> AsyncIterator[N
     """Keep the stores that this process owns running, and record when one is started again."""
     async with RestartFacts(valkey_url) as facts:
         reporter = _Log(facts)
-        tasks = [asyncio.create_task(keep(p, reporter), name=f"keep {p.name}") for p in parts]
+        tasks = [endless(f"keeper of {p.name}", partial(keep, p, reporter)) for p in parts]
         try:
             yield
         finally:

@@ -89,6 +89,20 @@ class Installed:
         assert result.returncode == 0, result.stderr
 
     @contextmanager
+    def up(self):
+        """Run `angelos up`; yield its data directory."""
+        data = str(self.folder / "data")
+        argv = [self.program("angelos"), "up", "--json", "--data-dir", data]
+        process = subprocess.Popen(argv, env=self.env, stdout=subprocess.PIPE, text=True)
+        try:
+            assert any('"ready"' in line for line in process.stdout or ()), "up has ended"
+            yield data
+        finally:
+            process.terminate()
+            process.communicate(timeout=60)
+        assert process.returncode == 0
+
+    @contextmanager
     def jupyter_lab(self):
         """Run a plain `jupyter lab`; yield how to ask our API."""
         argv = [
@@ -202,3 +216,40 @@ def assert_server(installed: Installed) -> None:
     demo = installed.run("angelos", "demo", "--json", timeout=600)
     assert demo.returncode == 0, demo.stdout + demo.stderr
     assert json.loads(demo.stdout.splitlines()[-1])["ok"] is True
+    assert_no_checkout(installed)
+    with installed.up() as data:
+        assert_daily_work(installed, data)
+
+
+def assert_no_checkout(installed: Installed) -> None:
+    """Nothing that Python imports lies in the checkout."""
+    question = "import angelos, jupyter_ext, sys; print(*sys.path, angelos.__file__)"
+    answer = installed.run("python", "-c", question)
+    assert answer.returncode == 0, answer.stderr
+    assert str(ROOT) not in answer.stdout
+
+
+def assert_daily_work(installed: Installed, data: str) -> None:
+    """Run, propose, look, back up, and restore beside the original."""
+
+    def angelos(*args: str) -> str:
+        done = installed.run("angelos", *args, "--data-dir", data)
+        assert done.returncode == 0, f"{args}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    assert angelos("run", "-c", "print(6 * 7)") == "42\n"
+    study = installed.folder / "work" / "study"
+    shutil.copytree(ROOT / "examples" / "my-study", study)
+    angelos("repo", "import", str(study), "--yes")
+    change = installed.folder / "work" / "changed.py"
+    change.write_text('"""Looked at."""\n')
+    options = ("--path", "light/__init__.py", "--base", "main", "--json")
+    proposal = json.loads(angelos("propose", str(change), *options))
+    assert proposal["id"].startswith("prop-")
+    assert json.loads(angelos("doctor", "--json"))["ok"] is True
+    assert "journal " in angelos("status")
+    archive = str(installed.folder / "backup.tar")
+    made = json.loads(angelos("backup", archive, "--json"))
+    copy = str(installed.folder / "copy")
+    restored = installed.run("angelos", "restore", archive, copy, "--sha256", made["sha256"])
+    assert restored.returncode == 0, restored.stderr

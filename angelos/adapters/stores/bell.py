@@ -17,6 +17,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from angelos.adapters.host.endless import endless
 from angelos.adapters.stores.backlog import LANES
 from angelos.adapters.stores.pipeline import CommandPipeline, StoreError
 from angelos.adapters.stores.queue_scripts import BELL
@@ -45,7 +46,7 @@ class Bell:
         self._listeners[destination].add(on_ring)
         try:
             if self._task is None:
-                self._task = asyncio.create_task(self._listen(), name="bell of the queues")
+                self._task = endless("bell of the queues", self._listen)
             await self._ready.wait()
             yield
         finally:

@@ -20,6 +20,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import asynccontextmanager
 from typing import Any
 
+from angelos.adapters.host.endless import endless
 from angelos.adapters.stores.blocks import Key, behind, entry_key, kinds_of, offset_in
 from angelos.adapters.stores.pipeline import CommandPipeline, StoreError
 from angelos.adapters.stores.streams import BACKOFF_S, PAGE, Client, matches
@@ -209,7 +210,7 @@ class Tail:
         self._followers.add(follower)
         try:
             if self._task is None:
-                self._task = asyncio.create_task(self._run(), name=f"tail of {self._key}")
+                self._task = endless(f"tail of {self._key}", self._run)
             await self._ready.wait()
             yield follower
         finally:
@@ -227,6 +228,8 @@ class Tail:
             position = await self._last(pipeline)
             self._ring.restart(_floor(position))
             self._ready.set()
+            for follower in self._followers:  # of an earlier run, which has failed
+                follower.wake()
             read_at = float("-inf")
             while True:
                 if loop.time() - read_at < _BUSY_S:  # let a few come together

@@ -14,6 +14,7 @@ from typing import Self
 
 import msgspec
 
+from angelos.adapters.host.endless import endless
 from angelos.angelgit.changes.transactions import Transactions
 from angelos.core.errors import AngelError
 from angelos.core.ports import Clock
@@ -54,7 +55,7 @@ class LiveCommits:
         self._task: asyncio.Task[None]
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._run(), name="commits of live edits")
+        self._task = endless("commits of live edits", self._run)
         return self
 
     async def __aexit__(self, *_: object) -> None:

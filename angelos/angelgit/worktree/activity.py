@@ -11,6 +11,7 @@ from collections import Counter, deque
 from enum import StrEnum
 from typing import Self
 
+from angelos.adapters.host.endless import endless
 from angelos.angelgit.storage.models import DISK, ROOM
 from angelos.core.errors import AngelError
 from angelos.core.facts import DocumentEdited, Fact
@@ -47,7 +48,7 @@ class DocumentActivity:
         self._task: asyncio.Task[None]
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._announce(), name="document.edited")
+        self._task = endless("announcements of edits", self._announce)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Self
 
+from angelos.adapters.host.endless import endless
 from angelos.adapters.stores.postgres import Database
 from angelos.angelgit.documents import crdt
 from angelos.angelgit.storage.live import LiveReplicas
@@ -71,7 +72,7 @@ class WorktreeWriter:
         self._task: asyncio.Task[None]
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._retry(), name="working files")
+        self._task = endless("working files", self._retry)
         return self
 
     async def __aexit__(self, *_: object) -> None:

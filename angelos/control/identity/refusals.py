@@ -11,6 +11,7 @@ import logging
 from collections import deque
 from typing import Self
 
+from angelos.adapters.host.endless import endless
 from angelos.core.errors import AngelError
 from angelos.core.facts import AccessRefused, Fact
 from angelos.core.ids import PrincipalId
@@ -37,7 +38,7 @@ class RefusalLog:
         self._writer: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self._writer = asyncio.create_task(self._write(), name="refusals")
+        self._writer = endless("refusals", self._write)
         return self
 
     async def __aexit__(self, *_: object) -> None:

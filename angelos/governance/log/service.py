@@ -19,6 +19,7 @@ from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
 from typing import Any, NamedTuple, Protocol, Self
 
+from angelos.adapters.host.endless import FAILURES
 from angelos.adapters.stores.postgres import Database
 from angelos.core.errors import AngelError, Tampered, Unavailable
 from angelos.core.facts import AuditAccepted, AuditDamaged, AuditKey, Fact
@@ -31,7 +32,7 @@ from angelos.governance.log.models import EntryRow, NewEntry, Signed, new_entry
 from angelos.governance.log.pages import export
 from angelos.governance.log.proof import InclusionProof
 from angelos.governance.log.store import REPAIR, AuditStore, Signer
-from angelos.governance.retry import retried
+from angelos.governance.retry import RETRY_S, retried
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +122,7 @@ class LogService:
         self._projected, self._size = head.offset, head.tree.size
         for work in (self._read(head.offset), self._write()):
             self._start(work, keeps_log=True)
-        self._start(self._sign_often(), keeps_log=False)
+        self._start(self._sign_on(), keeps_log=False)
         if signed is not None:
             self._start(self._check_all(signed), keeps_log=True)
         return self
@@ -232,6 +233,18 @@ class LogService:
                 self._progress.notify_all()
             if self._unsigned() >= self._config.checkpoint_entries:
                 self._due.set()
+
+    async def _sign_on(self) -> None:
+        """Sign as long as the log grows: whatever fails but for damage is tried again."""
+        while self._ended is None:
+            try:
+                await self._sign_often()
+            except Tampered:
+                raise
+            except Exception:
+                log.critical("the audit log is not signed; trying again", exc_info=True)
+                FAILURES["signing of the audit log"] += 1
+                await asyncio.sleep(RETRY_S[-1])
 
     async def _sign_often(self) -> None:
         while True:

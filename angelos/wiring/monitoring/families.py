@@ -113,6 +113,11 @@ FAMILIES: tuple[Family, ...] = (
     _gauge("pool_connections", "Connections to PostgreSQL of this process.", "state"),
     _gauge("pool_waiting", "Callers that wait for a connection to PostgreSQL."),
     _gauge("pool_limit", "The most connections to PostgreSQL that this process makes."),
+    _counter(
+        "background_failures_total",
+        "How often work that never ends has ended in this process, and was begun anew.",
+        "work",
+    ),
     _counter("restarts_total", "How often a part was started again, of all time.", "part"),
     _gauge("hub_connected", "Of a node: 1 if it is connected to the hub."),
     _gauge("isolation_tier", "Of a node: 1, with the isolation that its boxes have.", "tier"),

@@ -54,6 +54,8 @@ class Observation:
     pool: PoolStats = field(default_factory=PoolStats)
     retention: RetentionView | None = None
     """None in a server that removes nothing."""
+    failures: Mapping[str, int] = field(default_factory=dict)
+    """How often endless work has ended, by its name."""
 
 
 def samples(seen: Observation) -> Samples:
@@ -61,6 +63,7 @@ def samples(seen: Observation) -> Samples:
     return {
         "angelos_info": [Sample((seen.version,), 1)],
         "angelos_started_timestamp_seconds": [Sample((), seen.started_at)],
+        "angelos_background_failures_total": _counts(seen.failures),
         **_work(seen),
         **_queues(seen.depths),
         **_nodes(seen),

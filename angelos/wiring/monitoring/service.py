@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 
 from angelos import __version__
 from angelos.adapters.host.aof import stamp_of
+from angelos.adapters.host.endless import FAILURES, endless
 from angelos.adapters.host.supervision import cpu_seconds
 from angelos.adapters.stores.pipeline import StoreError
 from angelos.adapters.stores.postgres import Database
@@ -36,7 +37,7 @@ from angelos.control.views import banner, restart_views
 from angelos.core.api import LoadView, NodeLoadView, RetentionView
 from angelos.core.envelopes import QueueDepth
 from angelos.core.errors import AngelError, Unavailable
-from angelos.core.ids import Offset, PrincipalId, TaskId
+from angelos.core.ids import START, Offset, PrincipalId, TaskId
 from angelos.core.ports import Clock, EnvelopeQueue, Journal
 from angelos.governance.log.service import LogService
 from angelos.hub.service import Hub
@@ -90,6 +91,7 @@ class SystemMonitor:
         self._counters = FactCounters()
         self._started_at = parts.clock.time()
         self._counting: asyncio.Task[None] | None = None
+        self._counted: Offset = START
         self._asking = asyncio.Lock()
         self._last: tuple[float, Observation, Samples] | None = None
         self._fsync = _FsyncAge(parts.valkey, parts.valkey_url)
@@ -97,8 +99,8 @@ class SystemMonitor:
         self._cpu_share = 0.0
 
     async def __aenter__(self) -> Self:
-        start = await self._parts.journal.last()
-        self._counting = asyncio.create_task(self._count(start), name="metrics")
+        self._counted = await self._parts.journal.last()
+        self._counting = endless("metrics", self._count)
         return self
 
     async def __aexit__(
@@ -196,6 +198,7 @@ class SystemMonitor:
             audit_position=parts.audit.position if parts.audit is not None else None,
             pool=parts.database.pool,
             retention=parts.retention(),
+            failures=dict(FAILURES),
         )
 
     async def _ask_stores(self) -> tuple[bool, JournalReport | None]:
@@ -237,14 +240,14 @@ class SystemMonitor:
 
     # -- counting ----------------------------------------------------------------------------
 
-    async def _count(self, after: Offset) -> None:
+    async def _count(self) -> None:
         """Count the facts of the journal, for ever."""
         while True:
-            facts = cast("Any", self._parts.journal.follow(after))
+            facts = cast("Any", self._parts.journal.follow(self._counted))
             with contextlib.suppress(AngelError, OSError):
                 async with aclosing(facts) as following:
                     async for fact in following:
-                        after = fact.offset
+                        self._counted = fact.offset
                         record = self._parts.projection.state.tasks.get(TaskId(fact.subject))
                         self._counters.note(
                             fact,

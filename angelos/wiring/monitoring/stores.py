@@ -11,9 +11,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from angelos.adapters.host.endless import endless
 from angelos.adapters.host.supervision import PROBE_S
 from angelos.adapters.stores.pipeline import StoreError
 from angelos.core.errors import AngelError
@@ -48,7 +50,7 @@ class StoreWatch:
 
     async def __aenter__(self) -> Self:
         self._tasks = {
-            asyncio.create_task(self._watch(name, store), name=f"watch {name}")
+            endless(f"watch over {name}", partial(self._watch, name, store))
             for name, store in self._stores.items()
         }
         return self

@@ -12,9 +12,10 @@ from contextlib import aclosing
 from types import TracebackType
 from typing import Any, Protocol, Self, cast
 
+from angelos.adapters.host.endless import endless
 from angelos.core.errors import AngelError
 from angelos.core.facts import EPHEMERAL, Kind
-from angelos.core.ids import Offset
+from angelos.core.ids import START, Offset
 from angelos.core.ports import Journal
 from angelos.core.tracing import TraceContext, TraceSpan
 from angelos.wiring.tracing.spans import FactSpans
@@ -50,11 +51,12 @@ class RoadTraces:
         self._journal = journal
         self._recorder = recorder
         self._spans = FactSpans()
+        self._after: Offset = START
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        start = await self._journal.last()
-        self._task = asyncio.create_task(self._follow(start), name="traces")
+        self._after = await self._journal.last()
+        self._task = endless("traces", self._follow)
         return self
 
     async def __aexit__(
@@ -67,13 +69,13 @@ class RoadTraces:
             self._task.cancel()
             await asyncio.wait({self._task})
 
-    async def _follow(self, after: Offset) -> None:
+    async def _follow(self) -> None:
         while True:
-            facts = cast("Any", self._journal.follow(after, KINDS))
+            facts = cast("Any", self._journal.follow(self._after, KINDS))
             try:
                 async with aclosing(facts) as following:
                     async for fact in following:
-                        after = fact.offset
+                        self._after = fact.offset
                         for span in self._spans.note(fact, self._recorder.origin(fact.subject)):
                             self._recorder.record(span)
             except (AngelError, OSError) as error:

@@ -8,8 +8,10 @@ import pytest
 
 from angelos.adapters.identity.authority import Pki
 from angelos.core.errors import Unavailable
+from angelos.core.facts import Kind
+from angelos.core.ids import PrincipalId
 from angelos.hub import app, service
-from angelos.testing import eventually
+from angelos.testing import eventually, make_fact
 from angelos.testing.hub import running_hub
 
 
@@ -49,3 +51,23 @@ async def test_a_renewal_that_fails_is_tried_again(database, journal, queue, tmp
     async with running_hub(database, journal, queue, tmp_path):
         monkeypatch.setattr(Pki, "renew_server", renew)
         await eventually(lambda: renewed)
+
+
+async def test_a_quarantine_of_another_hub_counts_though_the_database_was_away(
+    database, journal, queue, tmp_path, monkeypatch
+):
+    """The one who follows identities ended in silence, and no later quarantine was heard of."""
+    mallory = PrincipalId("agent/mallory")
+    answers: list[Exception] = [Unavailable("PostgreSQL is away."), RuntimeError("a fault")]
+    cut: list[str] = []
+    async with running_hub(database, journal, queue, tmp_path) as hub:
+
+        async def is_quarantined(principal: PrincipalId) -> bool:
+            if answers:
+                raise answers.pop(0)
+            return principal == mallory
+
+        monkeypatch.setattr(hub._identities, "is_quarantined", is_quarantined)
+        monkeypatch.setattr(hub.sessions, "cut", lambda principal, *_: cut.append(principal))
+        await journal.append([make_fact(Kind.principal_quarantined, mallory)])
+        await eventually(lambda: cut == [mallory], "a cut after both failures")
