@@ -80,5 +80,5 @@ async def test_a_watch_that_fails_starts_again(watch, journal, monkeypatch, capl
         with monkeypatch.context() as patch:
             patch.setattr("angelos.governance.service.step", step)
             await journal.append([refusal()])
-            await eventually(lambda: "failed" in caplog.text, "the alarm")
+            await eventually(lambda: "has ended" in caplog.text, "the alarm")
         await next_fact(journal, kind=Kind.principal_quarantined, subject=EVE)
