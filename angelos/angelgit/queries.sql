@@ -170,19 +170,20 @@ select proposal, main from angelgit_candidate where revision = %(revision)s
 
 -- name: write_records
 select document, content, intended, edit from angelgit_working_file
-where document = any (%(documents)s)
+where document = any (%(documents)s) and workspace = %(workspace)s
 
 -- name: begin_write
-insert into angelgit_working_file (document, intended, edit)
-values (%(document)s, %(intended)s, %(edit)s)
-on conflict (document) do update set intended = excluded.intended, edit = excluded.edit
+insert into angelgit_working_file (document, workspace, intended, edit)
+values (%(document)s, %(workspace)s, %(intended)s, %(edit)s)
+on conflict (document, workspace) do update set intended = excluded.intended, edit = excluded.edit
 
 -- name: end_writes
 update angelgit_working_file set content = intended, intended = null, edit = null
-where document = any (%(documents)s)
+where document = any (%(documents)s) and workspace = %(workspace)s
 
 -- name: forget_file
-delete from angelgit_working_file where document = %(document)s
+delete from angelgit_working_file
+where document = %(document)s and workspace = %(workspace)s
 
 -- name: add_outbox
 insert into angelgit_outbox (body) values (%(body)s)

@@ -4,8 +4,8 @@
         await repository.ingest(document, update, ada)     # from a room
         revision = await repository.merge(proposal)
 
-The branches of a repository move one change at a time; typing goes on beside that. One AngelGit
-at a time works on a database: it is the only writer of `dev`.
+The branches of a repository move one change at a time; typing goes on beside that. Several servers
+may share the stores; one of them at a time owns a repository, by a lease, and alone writes to it.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Self, TypeVar
 
-from redis.asyncio import Redis
-
 from angelos.adapters.stores.postgres import Database
+from angelos.adapters.stores.streams import Client
 from angelos.angelgit.changes.branches import OwnBranches
 from angelos.angelgit.changes.commits import CommitText, CommitWriter
 from angelos.angelgit.changes.dev_edits import DevEdits
@@ -35,6 +34,7 @@ from angelos.angelgit.changes.outbox import FactOutbox
 from angelos.angelgit.changes.parts import ProposalParts
 from angelos.angelgit.changes.proposals import DevProposals
 from angelos.angelgit.changes.resting import LiveCommits
+from angelos.angelgit.changes.takeover import OwnedRepositories, WorkingTree
 from angelos.angelgit.changes.transactions import Transactions
 from angelos.angelgit.documents import crdt
 from angelos.angelgit.git.adoption import PushedCommits
@@ -44,6 +44,7 @@ from angelos.angelgit.storage.blobs import BlobStore
 from angelos.angelgit.storage.live import LiveReplicas
 from angelos.angelgit.storage.log import DocumentLog
 from angelos.angelgit.storage.models import AdvanceCause, DocumentRow, check_name
+from angelos.angelgit.storage.ownership import RepositoryLeases
 from angelos.angelgit.storage.store import Store
 from angelos.angelgit.storage.verifying import Verification
 from angelos.angelgit.worktree.activity import DocumentActivity
@@ -93,12 +94,13 @@ class AngelGit(HistoryQueries):
         check_config: raises `InvalidInput` for an `angelos.toml` that cannot be used.
         git_cache: of git objects; by default `git` beside the workspace.
         max_blob_bytes: the most that a blob may have.
+        server: this server's name among those that share the stores, the same after a restart.
     """
 
     def __init__(  # noqa: PLR0913 - six stores and ports, two hooks
         self,
         database: Database,
-        valkey: Redis,
+        valkey: Client,
         revision_key: SigningKey,
         clock: Clock,
         journal: Journal,
@@ -108,14 +110,19 @@ class AngelGit(HistoryQueries):
         check_config: CheckConfig = no_check,
         git_cache: Path | None = None,
         max_blob_bytes: int = MAX_BLOB_BYTES,
+        server: str = "server",
     ) -> None:
         super().__init__(database)
         self.git = GitSide(self._stores, revision_key, git_cache or workspace.parent / "git")
         self._check_config = check_config
         self._live = LiveReplicas(self._stores, DocumentLog(valkey))
+        self._leases = RepositoryLeases(database, self._live.log, server)
+        self._stores.ownership = self._leases
         self._activity = DocumentActivity(journal, clock)
         files = WorkingFiles(workspace)
-        self._writer = WorktreeWriter(database, self._live, files, live, self._activity, clock)
+        self._writer = WorktreeWriter(
+            database, self._live, files, live, self._activity, clock, server
+        )
         self._commits = CommitWriter(self._live, clock, revision_key)
         self._outbox = FactOutbox(self._stores, journal)
         self._transactions = Transactions(
@@ -128,19 +135,22 @@ class AngelGit(HistoryQueries):
         self._own = OwnBranches(self._stores, self._transactions, self._commits)
         self._pushed = PushedCommits(self._stores, self.git, self._commits)
         self._resting = LiveCommits(self._transactions, clock)
+        tree = WorkingTree(self._writer, live, self._write_files)
+        self._owned = OwnedRepositories(
+            self._stores, self._leases, self._live, self._transactions, tree
+        )
         self._typed_files: set[DocumentId] = set()  # that rooms have edited since the start
-        self._creating = asyncio.Lock()
         self._verification = Verification(self._stores, self.git.public_key)
         self._stack, self._tasks = AsyncExitStack(), asyncio.TaskGroup()
 
     async def __aenter__(self) -> Self:
         """Recover transactions, replay the logs, and write the working files."""
-        for repo in await self.repos():
-            await self._live.index.load(repo)
-            self._transactions.expect_unfinished(repo)
-            await self._transactions.recover(repo)
-            await self._write_files(repo)
-            await self._transactions.remove_deleted_files(repo)
+        self._stack.push_async_callback(self._leases.release_all)
+        try:
+            await self._owned.open_all()
+        except BaseException:
+            await self._stack.aclose()
+            raise
         await self._outbox.flush()
         self._stack.callback(self.git.close)
         await self._stack.enter_async_context(self._activity)
@@ -148,6 +158,7 @@ class AngelGit(HistoryQueries):
         await self._stack.enter_async_context(self._writer)
         self._tasks = await self._stack.enter_async_context(asyncio.TaskGroup())
         await self._stack.enter_async_context(self._resting)
+        await self._stack.enter_async_context(self._owned)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -163,8 +174,13 @@ class AngelGit(HistoryQueries):
     # -- live documents ----------------------------------------------------------------------
 
     def locate(self, workspace_path: str) -> DocumentAddress | None:
-        """Return the live document at a path below the workspace; None if there is none."""
+        """Return the live document at a path below the workspace; None if there is none.
+
+        Raises:
+            Unavailable: another server has the documents of this repository.
+        """
         repo, _, path = workspace_path.lstrip("/").partition("/")
+        self._live.index.check(repo)
         if not self._live.index.exists(repo, path):
             return None
         return DocumentAddress(repo, path, DocumentId(self._live.index.document(repo, path)))
@@ -353,9 +369,9 @@ class AngelGit(HistoryQueries):
     ) -> None:
         tree = imported.tree
         async with (
-            self._creating,
+            self._owned.claimed(repo),
             self._transactions.branch_lock(repo),
-            self._stores.begin() as store,
+            self._stores.change(repo) as store,
         ):
             await store.add_repo(repo)
             await store.git.add_pack(repo, imported.pack)
@@ -750,11 +766,10 @@ class AngelGit(HistoryQueries):
     async def _create(
         self, repo: str, imported: ImportedRepo, author: PrincipalId, message: str
     ) -> Revision:
-        # One at a time, so that two names that differ in case alone cannot be added together.
         async with (
-            self._creating,
+            self._owned.claimed(repo),
             self._transactions.branch_lock(repo),
-            self._stores.begin() as store,
+            self._stores.change(repo) as store,
         ):
             await store.add_repo(repo)
             await store.add_contents(imported.contents)

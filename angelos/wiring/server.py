@@ -362,6 +362,7 @@ def _make_repository(base: _Base, live: LiveDocuments | None) -> AngelGit:
         live,
         check_config=repo_config.parse,
         git_cache=base.settings.data.git,
+        server=f"server/{base.settings.data.identity()[:16]}",
     )
 
 

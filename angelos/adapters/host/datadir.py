@@ -33,7 +33,7 @@ from angelos.adapters.host.children import start_ticks
 from angelos.core.errors import Conflict, InvalidInput, Unavailable
 
 T = TypeVar("T")
-FORMAT = 4
+FORMAT = 5
 """Changes when this version can no longer read what an earlier one has written."""
 _FILES = ("angelos.toml", "format", "lock", "system.json", "server.json", "processes.json")
 _SOCKET_NAME_BYTES = 40
@@ -285,6 +285,14 @@ class DataDir:
             _write_lock(fd, lock)
             yield Ownership(lock.id, copied)
             _write_lock(fd, msgspec.structs.replace(lock, pid=0))
+        finally:
+            os.close(fd)
+
+    def identity(self) -> str:
+        """Return the id of the directory, which a system has locked."""
+        fd = os.open(self.root / "lock", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return _read_lock(fd).id
         finally:
             os.close(fd)
 

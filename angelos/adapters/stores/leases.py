@@ -37,6 +37,13 @@ class PostgresLeases:
             owner, rest = await _one(connection, "lease_holder", values) or ("", 0.0)
         raise Conflict(f"{resource} belongs to {owner}.", holder=owner, free_in_s=max(0.0, rest))
 
+    async def holder(self, resource: str) -> str:
+        """Return who holds a resource at present, empty if it is free."""
+        async with self._database.transaction() as connection:
+            row = await _one(connection, "lease_holder", {"resource": resource})
+        owner, rest = row or (None, 0.0)
+        return owner if owner and rest > 0 else ""
+
     async def renew(self, token: FencingToken, ttl_s: float) -> None:
         """Keep a resource for `ttl_s` more from now on."""
         values = {"resource": token.resource, "epoch": token.epoch, "ttl": ttl_s}

@@ -36,7 +36,8 @@ returning epoch;
 update lease set holder = null where resource = %(resource)s and epoch = %(epoch)s;
 
 -- name: lease_epoch
-select epoch, holder is not null from lease where resource = %(resource)s;
+-- The lock holds a newer owner off until the transaction that checks has ended.
+select epoch, holder is not null from lease where resource = %(resource)s for share;
 
 -- Snapshots of folds (adapters/stores/snapshots.py).
 

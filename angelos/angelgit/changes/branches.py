@@ -62,7 +62,7 @@ class OwnBranches:
     ) -> BranchHead:
         """Make a branch; see `core.ports.Branches.create_branch`."""
         _refuse_reserved(name, "made")
-        async with self._transactions.branch_lock(repo), self._stores.begin() as store:
+        async with self._transactions.branch_lock(repo), self._stores.change(repo) as store:
             await store.commit(repo, at)
             if (head := await store.find_branch(repo, name)) is not None:
                 if (head.owner, head.revision) == (owner, at):
@@ -86,7 +86,7 @@ class OwnBranches:
     ) -> BranchHead:
         """Move a branch, forward or not; see `core.ports.Branches.move_branch`."""
         _refuse_reserved(name, "moved")
-        async with self._transactions.branch_lock(repo), self._stores.begin() as store:
+        async with self._transactions.branch_lock(repo), self._stores.change(repo) as store:
             head = await self._own(store, repo, name, by)
             await store.commit(repo, to)
             if head.revision == to:
@@ -99,7 +99,7 @@ class OwnBranches:
     ) -> None:
         """Delete a branch; see `core.ports.Branches.delete_branch`."""
         _refuse_reserved(name, "deleted")
-        async with self._transactions.branch_lock(repo), self._stores.begin() as store:
+        async with self._transactions.branch_lock(repo), self._stores.change(repo) as store:
             await store.head(repo, "main")
             if await store.find_branch(repo, name) is None:
                 return
@@ -123,7 +123,7 @@ class OwnBranches:
         """Commit edits on a branch of one's own, and return its new head."""
         _refuse_reserved(name, "committed to")
         editing.check_edits(edits)
-        async with self._transactions.branch_lock(repo), self._stores.begin() as store:
+        async with self._transactions.branch_lock(repo), self._stores.change(repo) as store:
             head = await self._own(store, repo, name, author)
             _check_head(repo, head, expected)
             changed = await changed_by(store, repo, head.revision, edits)
@@ -143,7 +143,7 @@ class OwnBranches:
     ) -> Revision:
         """Commit on a branch of one's own what another commit changed; return its new head."""
         _refuse_reserved(name, "committed to")
-        async with self._transactions.branch_lock(repo), self._stores.begin() as store:
+        async with self._transactions.branch_lock(repo), self._stores.change(repo) as store:
             await self._own(store, repo, name, author)
             picked = await self._picked(store, repo, revision, name)
             entries = await self._transactions.store_files(

@@ -75,6 +75,7 @@ class Mainline:
         async with self._stores.begin() as store:
             members = await self._open(store, proposals)
             repo = members[0].record.repo
+            await self._stores.fence(store, repo)
             main = await self._commits.head(store, repo, "main")
             key = _request_key(main.revision, members, outputs)
             if (stored := await store.find_candidate(key)) is not None:

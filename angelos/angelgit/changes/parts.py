@@ -54,7 +54,7 @@ class ProposalParts:
                         return await proposed(other.record, changed)
                 changed = await _chosen(store, whole, part.hunks)
             await self._fits(whole, changed)
-            async with self._stores.begin() as store:
+            async with self._stores.change(pending.repo) as store:
                 record = structs.replace(
                     whole.record,
                     id=own_id,
@@ -73,7 +73,7 @@ class ProposalParts:
         pending = await self._proposals.pending(part.proposal)
         left = without_hunks(pending, part)
         async with self._transactions.branch_lock(pending.repo):
-            async with self._stores.begin() as store:
+            async with self._stores.change(pending.repo) as store:
                 stored = await self._waiting(store, part)
                 changed = await _chosen(store, stored, left)
                 record = structs.replace(

@@ -99,7 +99,7 @@ class DevProposals:
             current = await self.transactions.dev_files(store, repo, paths)
             merged = await self.merged_with_dev(store, repo, changed, current, Resolve.refuse)
         refuse_stale(merged.conflicts, "dev", base, changed, current)
-        async with self.stores.begin() as store:
+        async with self.stores.change(repo) as store:
             record = PreparedProposal(
                 id=proposal,
                 repo=repo,
@@ -281,7 +281,7 @@ class DevProposals:
         repo = (await self._proposal(proposal)).record.repo
         async with self.transactions.branch_lock(repo):
             await self.transactions.recover(repo)
-            async with self.stores.begin() as store:
+            async with self.stores.change(repo) as store:
                 if await store.mark_withdrawn(proposal):
                     return
             status = (await self._proposal(proposal)).status

@@ -16,7 +16,7 @@ import msgspec
 
 from angelos.adapters.host.endless import endless
 from angelos.angelgit.changes.transactions import Transactions
-from angelos.core.errors import AngelError
+from angelos.core.errors import AngelError, Fenced
 from angelos.core.ports import Clock
 
 log = logging.getLogger(__name__)
@@ -76,6 +76,8 @@ class LiveCommits:
             del self._typing[repo]
             try:
                 await self._transactions.commit_typed(repo)
+            except Fenced as error:
+                log.warning("what was typed into %s is another server's to commit: %s", repo, error)
             except (AngelError, OSError) as error:
                 log.warning("what was typed into %s is not committed yet: %s", repo, error)
                 self.note(repo)

@@ -151,7 +151,7 @@ class Transactions:
         """
         documents = await self._document_changes(repo, change.merged, current)
         self._unfinished.add(repo)
-        async with self._stores.begin() as store:
+        async with self._stores.change(repo) as store:
             dirty = self._live.index.dirty(repo) & set(locked)
             head, facts = await self._commits.commit_typed(store, repo, dirty)
             revision = await self._commit_dev(store, repo, head, change, current)
@@ -183,7 +183,7 @@ class Transactions:
             await self.recover(repo)
             locked = self._live.index.dirty(repo)
             async with self._live.lock(locked):
-                async with self._stores.begin() as store:
+                async with self._stores.change(repo) as store:
                     head, facts = await self._commits.commit_typed(store, repo, locked)
                     await store.add_facts(facts)
                 self._live.index.mark_clean(repo, locked)
@@ -326,6 +326,7 @@ class Transactions:
                     snapshots[document] = await self._live.snapshot(document)
 
             async def clear(store: Store) -> None:
+                await self._stores.fence(store, repo)
                 await store.clear_updates([u.number for u in published.updates])
                 await store.put_snapshots(snapshots)
 

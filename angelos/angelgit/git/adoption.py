@@ -52,7 +52,7 @@ class PushedCommits:
                 return revision
             known = await store.git.known(repo)
         changed = await self._changed(repo, commit, known)
-        async with self._stores.begin() as store:
+        async with self._stores.change(repo) as store:
             await _store(store, changed.tree)
             root = EMPTY_ROOT
             if changed.base is not None:
@@ -90,7 +90,7 @@ class PushedCommits:
             )
         if len(changed.entries) > MAX_EDITS:
             raise TooLarge(f"A proposal changes at most {MAX_EDITS} files.")
-        async with self._stores.begin() as store:
+        async with self._stores.change(repo) as store:
             await _store(store, changed.tree)
             before = await sides.revision_files(store, repo, changed.base, changed.entries)
         after = {path: _content(entry, changed.tree) for path, entry in changed.entries.items()}

@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable
 
 from angelos.angelgit.storage.models import DocumentRow
 from angelos.angelgit.storage.store import Stores
-from angelos.core.errors import NotFound
+from angelos.core.errors import NotFound, Unavailable
 from angelos.core.ids import Offset, PrincipalId, offset_key
 
 
@@ -26,6 +26,8 @@ class DocumentIndex:
         self._stores = stores
         self._paths: dict[str, dict[str, str]] = {}
         self._dirty: dict[str, dict[str, set[PrincipalId]]] = {}
+        self.elsewhere: dict[str, str] = {}
+        """Repository -> the other server that has its documents."""
 
     async def load(self, repo: str) -> None:
         """Read the documents of a repository from the store."""
@@ -36,6 +38,20 @@ class DocumentIndex:
         in_memory = (self.rows.get(row.id) for row in rows)
         pairs = zip(rows, in_memory, strict=True)
         self.update(repo, [row for row, own in pairs if not (own and is_after(own.upto, row.upto))])
+
+    def hand_over(self, repo: str, owner: str) -> set[str]:
+        """Forget a repository's documents, which another server has; return which they were."""
+        self.elsewhere[repo] = owner
+        self._dirty.pop(repo, None)
+        return set(self._paths.pop(repo, {}).values())
+
+    def check(self, repo: str) -> None:
+        """Raise `Unavailable` if another server has a repository's documents."""
+        if (owner := self.elsewhere.get(repo)) is not None:
+            raise Unavailable(
+                f"The live documents of {repo} are at another server ({owner}).",
+                hint="Ask that one, or wait until it gives them up.",
+            )
 
     def update(self, repo: str, rows: Iterable[DocumentRow]) -> None:
         """Replace rows by committed ones."""
@@ -50,15 +66,17 @@ class DocumentIndex:
         paths.update((row.path, row.id) for row in rows if row.alive)
 
     def exists(self, repo: str, path: str) -> bool:
-        """Return whether `dev` has a file."""
+        """Return whether `dev` has a file, and this server its document."""
         return path in self._paths.get(repo, {})
 
     def paths(self, repo: str) -> dict[str, str]:
         """Return path -> document of the files in `dev`."""
+        self.check(repo)
         return dict(self._paths.get(repo, {}))
 
     def document(self, repo: str, path: str) -> str:
         """Return the id of the document at a path of `dev`; raise `NotFound`."""
+        self.check(repo)
         try:
             return self._paths[repo][path]
         except KeyError:
@@ -67,6 +85,8 @@ class DocumentIndex:
     def row(self, document: str) -> DocumentRow:
         """Return the row of a document of `dev`; raise `NotFound` if it was deleted."""
         row = self.rows.get(document)
+        for repo in [row.repo] if row else self.elsewhere:  # one that is not known may be there
+            self.check(repo)
         if row is None or self._paths.get(row.repo, {}).get(row.path) != document:
             raise NotFound(
                 f"{row.path if row else 'The document'} was deleted.",

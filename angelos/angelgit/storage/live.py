@@ -43,8 +43,8 @@ class LiveReplicas:
     def __init__(self, stores: Stores, document_log: DocumentLog) -> None:
         self.log = document_log
         self.index = DocumentIndex(stores)
-        self.writers = Writers(stores.database)
-        self.remains = CellRemains(stores.database)
+        self.writers = Writers(stores)
+        self.remains = CellRemains(stores)
         self._stores = stores
         self._replicas: OrderedDict[str, Replica] = OrderedDict()
         self._locks: dict[str, asyncio.Lock] = {}
@@ -131,6 +131,14 @@ class LiveReplicas:
         for document in ids:
             self._replicas.pop(document, None)
 
+    async def forget(self, ids: Iterable[str]) -> None:
+        """Forget documents that another server has now."""
+        for document in ids:
+            async with self.lock([document]):
+                self.drop([document])
+                self.writers.forget(document)
+                self.remains.forget(document)
+
     async def text(self, repo: str, path: str) -> str:
         """Return the current text of a file of `dev`."""
         async with self.lock_path(repo, path) as document:
@@ -173,18 +181,18 @@ class LiveReplicas:
         ingested = replica.ingest(update, remains, writer, merged_text)
         if ingested.new is None and not ingested.extra:
             return ingested
-        await self.remains.add(row.id, ingested.deleted)
+        await self.remains.add(row.repo, row.id, ingested.deleted)
         entries = [LogEntry(row.id, ingested.new, cause="room")] if ingested.new else []
         if ingested.extra:
             with crdt.guarded(row.path):
                 clients = crdt.clients_of(ingested.extra)
-            await self.writers.record({row.id: clients.keys()}, writer)
+            await self.writers.record(row.repo, {row.id: clients.keys()}, writer)
             entries.append(LogEntry(row.id, ingested.extra, cause="carry"))
         positions = await self.log.append(row.repo, entries)
         for entry, position in zip(entries, positions, strict=True):
             replica.upto = position
             self._count(row.id, entry.update)
-        await self.remains.update(row.id, ingested.changed)
+        await self.remains.update(row.repo, row.id, ingested.changed)
         return ingested
 
     async def _claim(self, row: DocumentRow, update: bytes, writer: PrincipalId) -> None:
@@ -194,7 +202,7 @@ class LiveReplicas:
             sent = crdt.clients_of(update)
         if any(owners.get(client) != writer for client in sent):
             replica = await self.replica(row.repo, row.id, row.path)
-            await self.writers.claim(row.id, replica.new_clients(update), writer)
+            await self.writers.claim(row, replica.new_clients(update), writer)
 
     async def append(
         self,
@@ -220,10 +228,11 @@ class LiveReplicas:
             for document, (path, update) in updates.items():
                 replica = await self.replica(repo, document, path)
                 if author is not None:
-                    await self.writers.record({document: replica.new_clients(update)}, author)
+                    clients = replica.new_clients(update)
+                    await self.writers.record(repo, {document: clients}, author)
                 deleted = replica.doomed_cells(update)
                 part = replica.apply(update)
-                await self.remains.add(document, deleted)
+                await self.remains.add(repo, document, deleted)
                 if part is not None:
                     new[document] = part
             entries = [LogEntry(document, update, cause) for document, update in new.items()]
@@ -277,7 +286,7 @@ class LiveReplicas:
         """Take a snapshot between commits, which bounds the time of a replay."""
         try:
             snapshot = await self.snapshot(document)
-            async with self._stores.begin() as store:
+            async with self._stores.change(repo) as store:
                 await store.put_snapshots({document: snapshot})
         except AngelError as error:
             log.warning("no snapshot of document %s of %s: %s", document, repo, error)

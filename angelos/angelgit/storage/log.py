@@ -1,24 +1,29 @@
 """The mutation log of live documents: one Valkey stream per document of `dev`.
 
-An update is acknowledged when its XADD has returned. A snapshot row in PostgreSQL names the last
+An update is acknowledged when its append has returned. Each append compares the epoch of the
+repository's owner first: once a newer owner has raised it, nobody else's is carried out, however
+long they slept. A snapshot row in PostgreSQL names the last
 entry that the snapshot contains; entries are trimmed only after that row is committed.
 
     log = DocumentLog(valkey)
+    await log.raise_epoch("study", 7)
     (position,) = await log.append("study", [LogEntry(document, update, cause="room")])
     async for position, update in log.read("study", document, after="0-0"): ...
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import msgspec
 import redis.exceptions
-from redis.asyncio import Redis
 
-from angelos.core.errors import Unavailable
+from angelos.adapters.stores.pipeline import Script, StoreError
+from angelos.adapters.stores.streams import Client
+from angelos.core.errors import Fenced, Unavailable
 from angelos.core.ids import START, Offset, offset_key
 
 _PAGE = 1_000
@@ -32,20 +37,70 @@ class LogEntry(msgspec.Struct, frozen=True):
     cause: str
 
 
+# KEYS: owner. ARGV: epoch. Returns whether no higher one was there.
+_RAISE = Script("""
+local highest = tonumber(redis.call('GET', KEYS[1]) or '0')
+if highest > tonumber(ARGV[1]) then return 0 end
+redis.call('SET', KEYS[1], ARGV[1])
+return 1
+""")
+# KEYS: owner, then a stream for each entry. ARGV: epoch, then update and cause of each.
+_APPEND = Script("""
+local highest = redis.call('GET', KEYS[1]) or '0'
+if highest ~= ARGV[1] then return redis.error_reply('FENCED ' .. highest) end
+local positions = {}
+for n = 2, #KEYS do
+  positions[n - 1] = redis.call('XADD', KEYS[n], '*', 'u', ARGV[2 * n - 2], 'c', ARGV[2 * n - 1])
+end
+return positions
+""")
+
+
 class DocumentLog:
     """Append, replay and trim."""
 
-    def __init__(self, client: Redis) -> None:
+    def __init__(self, client: Client) -> None:
         self._client = client
+        self._epochs: dict[str, int] = {}
+        self.fenced = asyncio.Event()
+        """Is set when a newer owner is met."""
+
+    async def raise_epoch(self, repo: str, epoch: int) -> None:
+        """Fence all earlier owners of a repository; raise `Fenced` if there is a later one."""
+        if not await self._client.writer.run(_RAISE, [_owner(repo)], epoch):
+            raise Fenced(f"The log of {repo} has a newer owner.")
+        self._epochs[repo] = epoch
+
+    async def is_owned(self, repo: str) -> bool:
+        """Return whether the log of a repository still has this owner's epoch."""
+        value: bytes | None = await self._client.reader.call("GET", _owner(repo))
+        return int(value or 0) == self._epochs.get(repo)
+
+    def leave(self, repo: str) -> None:
+        """Append nothing to a repository any more."""
+        self._epochs.pop(repo, None)
 
     async def append(self, repo: str, entries: Sequence[LogEntry]) -> list[Offset]:
-        """Append to the documents' logs, all entries or none, and return their positions."""
-        async with _available(), self._client.pipeline(transaction=True) as pipe:
-            for entry in entries:
-                pipe.xadd(
-                    _key(repo, entry.document), {b"u": entry.update, b"c": entry.cause.encode()}
-                )
-            positions = cast("list[bytes]", await pipe.execute())
+        """Append to the documents' logs, all entries or none, and return their positions.
+
+        Raises:
+            Fenced: the repository has another owner; nothing was appended.
+            Unavailable: the log does not answer. The entries may be there all the same.
+        """
+        epoch = self._epochs.get(repo)
+        if epoch is None:
+            raise Fenced(f"{repo} is another server's; nothing was written.")
+        keys = [_owner(repo), *(_key(repo, entry.document) for entry in entries)]
+        words = [word for entry in entries for word in (entry.update, entry.cause)]
+        try:
+            positions: list[bytes] = await self._client.writer.run(_APPEND, keys, epoch, *words)
+        except StoreError as error:
+            if error.code != "FENCED":
+                raise
+            self.fenced.set()
+            raise Fenced(
+                f"{repo} has a newer owner: epoch {error.rest}, not {epoch}; nothing was written."
+            ) from error
         return [Offset(position.decode()) for position in positions]
 
     async def read(
@@ -83,6 +138,10 @@ class DocumentLog:
             await self._client.xtrim(
                 _key(repo, document), minid=f"{ms}-{seq + 1}", approximate=False
             )
+
+
+def _owner(repo: str) -> str:
+    return f"angelgit-owner:{{{repo}}}"
 
 
 def _key(repo: str, document: str) -> str:

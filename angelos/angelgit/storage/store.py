@@ -29,9 +29,10 @@ from angelos.angelgit.storage.models import (
     sha256,
 )
 from angelos.angelgit.storage.objects import NewObject, ObjectCache, Objects
+from angelos.angelgit.storage.ownership import RepositoryLeases
 from angelos.angelgit.storage.sql import NamedQueries
 from angelos.core.branches import BranchName
-from angelos.core.errors import Conflict, NotFound, Tampered
+from angelos.core.errors import Conflict, Fenced, NotFound, Tampered
 from angelos.core.facts import Fact
 from angelos.core.ids import Offset, PrincipalId, ProposalId, Revision
 from angelos.core.repository import BranchHead
@@ -63,6 +64,8 @@ class Stores:
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self.ownership: RepositoryLeases | None = None
+        """By which changes are fenced; without it nothing can be changed."""
         self._cache = ObjectCache()
 
     @asynccontextmanager
@@ -73,6 +76,19 @@ class Stores:
             yield store
         store.objects.committed()
 
+    @asynccontextmanager
+    async def change(self, repo: str) -> AsyncIterator[Store]:
+        """Yield the store for a change of a repository; raise `Fenced` unless it is owned here."""
+        async with self.begin() as store:
+            await self.fence(store, repo)
+            yield store
+
+    async def fence(self, store: Store, repo: str) -> None:
+        """Hold newer owners of a repository off until a transaction ends, or raise `Fenced`."""
+        if self.ownership is None:
+            raise Fenced(f"Nothing owns {repo} here.")
+        await self.ownership.check(repo, store.connection)
+
 
 class Store:
     """The commits, documents and proposals of all repositories, on one connection."""
@@ -81,6 +97,11 @@ class Store:
         self._sql = NamedQueries(conn)
         self.objects = Objects(self._sql, cache or ObjectCache())
         self.git = GitTable(self._sql)
+
+    @property
+    def connection(self) -> Connection:
+        """Where it runs."""
+        return self._sql.connection
 
     def with_cache(self, cache: ObjectCache) -> Store:
         """Return the same transaction with another memory of objects."""

@@ -2,7 +2,7 @@
 
 For example:
 
-    records = WorkingFileRecords(conn)
+    records = WorkingFileRecords(conn, workspace)
     await records.begin([WriteIntent(document, b"content")])
     ...  # the file is written
     await records.end([document])
@@ -31,14 +31,17 @@ class WriteIntent(NamedTuple):
 
 
 class WorkingFileRecords:
-    """The records of working files, by document, on one connection."""
+    """The records of one workspace's files, by document, on one connection."""
 
-    def __init__(self, conn: Connection) -> None:
+    def __init__(self, conn: Connection, workspace: str) -> None:
         self._sql = NamedQueries(conn)
+        self._workspace = workspace
 
     async def find(self, documents: Collection[str]) -> dict[str, tuple[WriteRecord, bytes | None]]:
         """Return, by document, the record of its file and the edit that is being taken in."""
-        rows = await self._sql.all("write_records", documents=list(documents))
+        rows = await self._sql.all(
+            "write_records", documents=list(documents), workspace=self._workspace
+        )
         return {
             document: (WriteRecord(_decompress(content), _decompress(intended)), edit)
             for document, content, intended, edit in rows
@@ -50,6 +53,7 @@ class WorkingFileRecords:
         rows = [
             {
                 "document": write.document,
+                "workspace": self._workspace,
                 "intended": None if write.content is None else compress(write.content),
                 "edit": write.edit,
             }
@@ -59,11 +63,11 @@ class WorkingFileRecords:
 
     async def end(self, documents: Collection[str]) -> None:
         """Record that files hold what they were about to hold."""
-        await self._sql.run("end_writes", documents=list(documents))
+        await self._sql.run("end_writes", documents=list(documents), workspace=self._workspace)
 
     async def forget(self, document: str) -> None:
         """Remove the record of a document that has no working file any more."""
-        await self._sql.run("forget_file", document=document)
+        await self._sql.run("forget_file", document=document, workspace=self._workspace)
 
 
 def _decompress(body: bytes | None) -> bytes | None:

@@ -5,7 +5,7 @@ document: a page whose file was deleted and recreated still has the old document
 
 For example:
 
-    await writers.claim(document, {client}, PrincipalId("person/ada"))   # or raises Refused
+    await writers.claim(row, {client}, PrincipalId("person/ada"))   # or raises Refused
     (await writers.of(document))[client]
 """
 
@@ -14,8 +14,9 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
 
-from angelos.adapters.stores.postgres import Connection, Database
+from angelos.angelgit.storage.models import DocumentRow
 from angelos.angelgit.storage.sql import NamedQueries
+from angelos.angelgit.storage.store import Stores
 from angelos.core.errors import Refused
 from angelos.core.ids import PrincipalId
 
@@ -26,25 +27,27 @@ _CACHED = 1_024
 class Writers:
     """The writers of all documents; the caller holds the lock of the document it asks about."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, stores: Stores) -> None:
+        self._stores = stores
         self._owners: OrderedDict[str, dict[int, PrincipalId]] = OrderedDict()
 
     async def of(self, document: str) -> Mapping[int, PrincipalId]:
         """Return the writers of a document by client id."""
         return await self._load(document)
 
-    async def claim(self, document: str, clients: Collection[int], writer: PrincipalId) -> None:
+    async def claim(self, row: DocumentRow, clients: Collection[int], writer: PrincipalId) -> None:
         """Give a writer the client ids that nobody has.
 
         Args:
-            document: the document.
+            row: the document.
             clients: the ids of what the writer sends that the document does not hold yet.
             writer: who sends it.
 
         Raises:
+            Fenced: another server owns the repository.
             Refused: an id is another's, or was used in another document; none is given.
         """
+        document = row.id
         owners = await self._load(document)
         for client in clients:
             if owners.get(client, writer) != writer:
@@ -55,8 +58,8 @@ class Writers:
         new = [client for client in clients if client not in owners]
         if not new:
             return
-        async with self._database.transaction() as conn:
-            sql = NamedQueries(conn)
+        async with self._stores.change(row.repo) as store:
+            sql = NamedQueries(store.connection)
             if await sql.one("clients_elsewhere", document=document, clients=new):
                 raise Refused(
                     "The page shows another document, which was at this path before.",
@@ -65,10 +68,13 @@ class Writers:
             await sql.many("add_writer", [(document, client, writer) for client in new])
         owners.update(dict.fromkeys(new, writer))
 
-    async def record(self, clients: Mapping[str, Collection[int]], writer: PrincipalId) -> None:
+    async def record(
+        self, repo: str, clients: Mapping[str, Collection[int]], writer: PrincipalId
+    ) -> None:
         """Record the writer of edits that AngelGit made itself; ids that somebody has stay theirs.
 
         Args:
+            repo: the documents' repository.
             clients: document -> the client ids of the edits.
             writer: their author.
         """
@@ -78,8 +84,8 @@ class Writers:
             new += [(document, client, writer) for client in ids if client not in owners]
         if not new:
             return
-        async with self._database.transaction() as conn:
-            await add_writers(conn, new)
+        async with self._stores.change(repo) as store:
+            await store.add_writers(new)
         for document, client, _ in new:
             self._owners.setdefault(document, {})[client] = writer
 
@@ -89,17 +95,16 @@ class Writers:
             if document in self._owners:
                 self._owners[document].setdefault(client, writer)
 
+    def forget(self, document: str) -> None:
+        """Forget the writers of a document that another server has now."""
+        self._owners.pop(document, None)
+
     async def _load(self, document: str) -> dict[int, PrincipalId]:
         if document not in self._owners:
-            async with self._database.transaction() as conn:
-                rows = await NamedQueries(conn).all("writers", document=document)
+            async with self._stores.begin() as store:
+                rows = await NamedQueries(store.connection).all("writers", document=document)
             self._owners[document] = {client: PrincipalId(name) for client, name in rows}
             while len(self._owners) > _CACHED:
                 self._owners.popitem(last=False)
         self._owners.move_to_end(document)
         return self._owners[document]
-
-
-async def add_writers(conn: Connection, rows: Collection[tuple[str, int, PrincipalId]]) -> None:
-    """Store (document, client, writer); an id that has an owner keeps it."""
-    await NamedQueries(conn).many("add_writer", list(rows))

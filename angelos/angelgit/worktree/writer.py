@@ -22,7 +22,7 @@ from datetime import UTC, datetime
 from typing import Self
 
 from angelos.adapters.host.endless import endless
-from angelos.adapters.stores.postgres import Database
+from angelos.adapters.stores.postgres import Connection, Database
 from angelos.angelgit.documents import crdt
 from angelos.angelgit.storage.live import LiveReplicas
 from angelos.angelgit.storage.models import DISK, DocumentRow, WriteRecord, sha256
@@ -48,7 +48,17 @@ _TRIES = 5
 
 
 class WorktreeWriter:
-    """Writes working files; an async context manager, which retries those that have to wait."""
+    """Writes working files; an async context manager, which retries those that have to wait.
+
+    Args:
+        database: what was written is recorded there.
+        live: the documents.
+        files: the folder.
+        rooms: that are open in the running server.
+        activity: announces edits on disk.
+        clock: names what is set aside.
+        workspace: the folder's id among all servers'.
+    """
 
     def __init__(
         self,
@@ -58,6 +68,7 @@ class WorktreeWriter:
         rooms: LiveDocuments | None,
         activity: DocumentActivity,
         clock: Clock,
+        workspace: str,
     ) -> None:
         self._database = database
         self._live = live
@@ -65,6 +76,7 @@ class WorktreeWriter:
         self._rooms = rooms
         self._activity = activity
         self._clock = clock
+        self._workspace = workspace
         self._locks: dict[str, asyncio.Lock] = {}
         self.waiting: set[tuple[str, str]] = set()
         """(Repository, path) of files that somebody is writing; they are looked at again."""
@@ -78,6 +90,9 @@ class WorktreeWriter:
     async def __aexit__(self, *_: object) -> None:
         self._task.cancel()
         await asyncio.wait([self._task])
+
+    def _records(self, conn: Connection) -> WorkingFileRecords:
+        return WorkingFileRecords(conn, self._workspace)
 
     async def write(self, repo: str, path: str) -> str | None:
         """Make a working file and its document equal.
@@ -125,7 +140,7 @@ class WorktreeWriter:
             texts: document -> its text, of those without edits since their snapshot.
         """
         async with self._database.transaction() as conn:
-            records = await WorkingFileRecords(conn).find([row.id for row in rows])
+            records = await self._records(conn).find([row.id for row in rows])
         new: list[DocumentRow] = []
         for row in rows:
             text, record = texts.get(row.id), records.get(row.id)
@@ -145,7 +160,7 @@ class WorktreeWriter:
     ) -> None:
         """Write many files that have never been written, with one record for all of them."""
         async with self._database.transaction() as conn:
-            await WorkingFileRecords(conn).begin(WriteIntent(row.id, texts[row.id]) for row in rows)
+            await self._records(conn).begin(WriteIntent(row.id, texts[row.id]) for row in rows)
         written: list[str] = []
         absent = DiskFile(FileKind.absent)
         for row in rows:
@@ -161,7 +176,7 @@ class WorktreeWriter:
             else:
                 await self.try_write(repo, row.path)
         async with self._database.transaction() as conn:
-            await WorkingFileRecords(conn).end(written)
+            await self._records(conn).end(written)
 
     async def remove(self, repo: str, path: str, document: str) -> None:
         """Remove the working file of a deleted document, unless somebody has changed it.
@@ -173,7 +188,7 @@ class WorktreeWriter:
         """
         async with self._locks.setdefault(document, asyncio.Lock()):
             async with self._database.transaction() as conn:
-                record, _ = (await WorkingFileRecords(conn).find([document])).get(
+                record, _ = (await self._records(conn).find([document])).get(
                     document, (WriteRecord(), None)
                 )
             ours = {c for c in (record.content, record.intended) if c is not None}
@@ -181,12 +196,12 @@ class WorktreeWriter:
                 log.warning("%s/%s was deleted; its file was changed on disk and stays", repo, path)
                 self._activity.note(f"{repo}:{path}", FileOutcome.stays, DocumentEdited(stays=path))
             async with self._database.transaction() as conn:
-                await WorkingFileRecords(conn).forget(document)
+                await self._records(conn).forget(document)
 
     async def remove_deleted(self, repo: str, rows: Sequence[DocumentRow]) -> None:
         """Remove the files of deleted documents, where AngelGit wrote them."""
         async with self._database.transaction() as conn:
-            records = await WorkingFileRecords(conn).find([row.id for row in rows])
+            records = await self._records(conn).find([row.id for row in rows])
         for row in rows:
             if row.id not in records:
                 continue
@@ -264,7 +279,7 @@ class WorktreeWriter:
     async def _finish_edit(self, repo: str, path: str, document: str) -> WriteRecord:
         """Finish an edit that was being taken in at a kill; return the record of the file."""
         async with self._database.transaction() as conn:
-            record, edit = (await WorkingFileRecords(conn).find([document])).get(
+            record, edit = (await self._records(conn).find([document])).get(
                 document, (WriteRecord(), None)
             )
         if edit is None:
@@ -294,11 +309,11 @@ class WorktreeWriter:
 
     async def _begin(self, document: str, content: bytes | None, edit: bytes | None = None) -> None:
         async with self._database.transaction() as conn:
-            await WorkingFileRecords(conn).begin([WriteIntent(document, content, edit)])
+            await self._records(conn).begin([WriteIntent(document, content, edit)])
 
     async def _end(self, document: str) -> None:
         async with self._database.transaction() as conn:
-            await WorkingFileRecords(conn).end([document])
+            await self._records(conn).end([document])
 
     async def _look(self, repo: str, path: str) -> DiskFile | None:
         try:
