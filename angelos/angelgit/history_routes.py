@@ -14,6 +14,8 @@ from angelos.core.history import (
     BlameView,
     BranchPage,
     CherryPick,
+    CollectionReport,
+    CollectRepo,
     CommitEdits,
     CommitMade,
     CreateBranch,
@@ -31,13 +33,14 @@ if TYPE_CHECKING:
     from angelos.angelgit.service import AngelGit
 
 _MAX_GROUPS = 2_000
+_DAY_S = 86_400.0
 _MAX_AFTER = 10_000_000
 
 
 def history_routes(service: AngelGit) -> list[Route]:
     """Return the routes of a running AngelGit's history."""
     api = _HistoryApi(service)
-    return [*_reading(api), *_branches(api), *_changing(api)]
+    return [*_reading(api), *_branches(api), *_changing(api), _collecting(api)]
 
 
 def _reading(api: _HistoryApi) -> list[Route]:
@@ -152,6 +155,18 @@ def _changing(api: _HistoryApi) -> list[Route]:
     ]
 
 
+def _collecting(api: _HistoryApi) -> Route:
+    return Route(
+        "POST",
+        "/repos/{repo}/gc",
+        Permission.repositories_collect,
+        api.collect,
+        request=CollectRepo,
+        response=CollectionReport,
+        summary="Delete what nothing reaches, or count it",
+    )
+
+
 class _HistoryApi:
     def __init__(self, service: AngelGit) -> None:
         self._git = service
@@ -195,6 +210,10 @@ class _HistoryApi:
 
     async def verify(self, call: Call[Nothing]) -> VerifyPage:
         return await self._git.verify(call.params["repo"], call.query.get("after", ""))
+
+    async def collect(self, call: Call[CollectRepo]) -> CollectionReport:
+        repo, body = call.params["repo"], call.body
+        return await self._git.collect(repo, body.keep_days * _DAY_S, dry_run=body.dry_run)
 
     async def create_branch(self, call: Call[CreateBranch]) -> BranchHead:
         repo, body = call.params["repo"], call.body

@@ -298,3 +298,75 @@ insert into angelgit_git_push (repo, principal, topic, proposal, digest)
 values (%(repo)s, %(principal)s, %(topic)s, %(proposal)s, %(digest)s)
 on conflict (repo, principal, topic)
 do update set proposal = excluded.proposal, digest = excluded.digest
+
+-- Collection of what nothing reaches (storage/marking.py, storage/collecting.py). Whoever adds
+-- something that refers to what is stored holds the lock shared; the deletion holds it alone.
+
+-- name: gc_hold
+select pg_advisory_xact_lock_shared(%(lock)s)
+
+-- name: gc_lock
+select pg_advisory_xact_lock(%(lock)s)
+
+-- name: gc_revisions
+select revision, repo from angelgit_commit
+
+-- name: gc_commits
+select revision, body from angelgit_commit where revision = any (%(revisions)s)
+
+-- name: gc_roots
+select revision from angelgit_branch where repo = %(repo)s
+union select revision from angelgit_mainline where repo = %(repo)s
+union select merged from angelgit_proposal where repo = %(repo)s and merged is not null
+union select reverted from angelgit_proposal where repo = %(repo)s and reverted is not null
+union select promoted from angelgit_proposal where repo = %(repo)s and promoted is not null
+union select c.revision from angelgit_candidate c join angelgit_proposal p on p.id = c.proposal
+    where p.repo = %(repo)s and p.status in ('proposed', 'merged')
+union select c.own from angelgit_candidate c join angelgit_proposal p on p.id = c.proposal
+    where p.repo = %(repo)s and p.status in ('proposed', 'merged')
+union select g.revision from angelgit_git_commit g join angelgit_git_ref r
+    on r.repo = g.repo and r.git = g.git where g.repo = %(repo)s
+
+-- name: gc_proposals
+select id, status = 'proposed' from angelgit_proposal
+
+-- name: gc_proposal_bodies
+select body from angelgit_proposal where id = any (%(ids)s)
+
+-- name: gc_document_contents
+select sha256 from angelgit_document
+
+-- name: gc_objects
+select hash, length(body) from angelgit_object where hash > %(after)s order by hash limit %(limit)s
+
+-- name: gc_bases
+select hash, base from angelgit_object where base is not null
+
+-- name: gc_blobs
+select sha256, size from angelgit_blob
+where at < now() - make_interval(secs => %(keep_s)s)
+
+-- name: gc_drop_candidates
+delete from angelgit_candidate where revision = any (%(revisions)s) or own = any (%(revisions)s)
+
+-- name: gc_drop_git_commits
+delete from angelgit_git_commit where repo = %(repo)s and revision = any (%(revisions)s)
+
+-- name: gc_drop_commits
+delete from angelgit_commit where repo = %(repo)s and revision = any (%(revisions)s)
+
+-- name: gc_drop_objects
+delete from angelgit_object where hash = any (%(hashes)s)
+
+-- name: gc_drop_git_ids
+delete from angelgit_git_id where hash = any (%(hashes)s)
+
+-- name: gc_drop_blobs
+delete from angelgit_blob where sha256 = any (%(hashes)s)
+
+-- name: gc_drop_remains
+delete from angelgit_remains r using angelgit_document d
+where r.document = d.id and d.repo = %(repo)s and not d.alive
+
+-- name: gc_rewind
+update angelgit_document set upto = %(upto)s where id = %(id)s

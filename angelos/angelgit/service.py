@@ -41,6 +41,7 @@ from angelos.angelgit.git.adoption import PushedCommits
 from angelos.angelgit.git.importing import ImportedHistory, store_blobs, store_files
 from angelos.angelgit.git.service import GitSide
 from angelos.angelgit.storage.blobs import BlobStore
+from angelos.angelgit.storage.collecting import GarbageCollection
 from angelos.angelgit.storage.live import LiveReplicas
 from angelos.angelgit.storage.log import DocumentLog
 from angelos.angelgit.storage.models import AdvanceCause, DocumentRow, check_name
@@ -52,7 +53,7 @@ from angelos.angelgit.worktree.files import WorkingFiles
 from angelos.angelgit.worktree.writer import WorktreeWriter
 from angelos.core.branches import BranchName
 from angelos.core.errors import InvalidInput
-from angelos.core.history import VerifyPage
+from angelos.core.history import CollectionReport, VerifyPage
 from angelos.core.ids import DocumentId, PrincipalId, ProposalId, Revision
 from angelos.core.pending import MAX_BATCH, Part, Pending
 from angelos.core.ports import Clock, Journal, LiveDocuments
@@ -140,6 +141,7 @@ class AngelGit(HistoryQueries):
             self._stores, self._leases, self._live, self._transactions, tree
         )
         self._typed_files: set[DocumentId] = set()  # that rooms have edited since the start
+        self._collection = GarbageCollection(self._stores, self._live, clock)
         self._verification = Verification(self._stores, self.git.public_key)
         self._stack, self._tasks = AsyncExitStack(), asyncio.TaskGroup()
 
@@ -756,6 +758,22 @@ class AngelGit(HistoryQueries):
             NotFound: there is no such repository.
         """
         return await self._verification.page(repo, after)
+
+    async def collect(self, repo: str, keep_s: float, *, dry_run: bool) -> CollectionReport:
+        """Delete, or count, what nothing reaches; every named revision can still be restored.
+
+        Args:
+            repo: the repository's name.
+            keep_s: what is younger stays, in seconds.
+            dry_run: only count.
+
+        Raises:
+            Busy: another collection runs; `extra["retry_after_s"]` says when to ask.
+            Fenced: another server owns the repository.
+            NotFound: there is no such repository.
+        """
+        work = self._collection.collect(repo, keep_s, dry_run=dry_run)
+        return await self._run_to_end(work)
 
     async def _moved(self, work: Coroutine[object, None, T]) -> T:
         """Run a move of a branch to its end, and publish its fact."""

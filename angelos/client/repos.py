@@ -26,6 +26,8 @@ from angelos.core.history import (
     BlameView,
     BranchPage,
     CherryPick,
+    CollectionReport,
+    CollectRepo,
     CommitEdits,
     CommitMade,
     CommitSummary,
@@ -216,6 +218,22 @@ class Repo:
                 if not (turns := turns - 1):
                     raise
             await asyncio.sleep(_TURN_S)
+
+    async def collect(self, *, keep_days: int = 14, dry_run: bool = True) -> CollectionReport:
+        """Delete what nothing reaches, or count it; every named revision can still be restored.
+
+        Args:
+            keep_days: What is younger stays.
+            dry_run: Only count.
+
+        Raises:
+            Busy: Another collection runs.
+            NotFound: There is no such repository.
+        """
+        body = CollectRepo(keep_days=keep_days, dry_run=dry_run)
+        return await self._transport.call(
+            "POST", self._path("gc"), CollectionReport, body=body, patience_s=_EXPORT_S
+        )
 
     # -- branches ----------------------------------------------------------------------------
 

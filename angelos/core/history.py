@@ -201,6 +201,31 @@ class Damage(Message, frozen=True, kw_only=True):
     detail: str
 
 
+class CollectRepo(Input, frozen=True, kw_only=True):
+    """Which garbage of a repository to delete, or to count."""
+
+    keep_days: Annotated[int, msgspec.Meta(ge=1, le=3650)] = 14
+    """What is younger stays."""
+    dry_run: bool = True
+
+
+class CollectionReport(Message, frozen=True, kw_only=True):
+    """What nothing reached: deleted, or only counted."""
+
+    repo: str
+    dry_run: bool
+    commits: int
+    objects: int
+    """Contents and directories; of all repositories, which share them."""
+    object_bytes: int
+    blobs: int
+    blob_bytes: int
+    updates: int
+    """Of live documents, which their snapshots contain."""
+    streams: int
+    """Of the log, without any update."""
+
+
 class VerifyPage(Message, frozen=True, kw_only=True):
     """What was read back of a repository, and what of it is damaged."""
 

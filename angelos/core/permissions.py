@@ -32,6 +32,7 @@ class Permission(StrEnum):
     proposals_read = "proposals:read"
     proposals_review = "proposals:review"  # approve or reject
     repositories_create = "repositories:create"
+    repositories_collect = "repositories:collect"  # delete what nothing reaches
     repositories_verify = "repositories:verify"  # read all of one back, page by page
     revisions_read = "revisions:read"
     revisions_rollback = "revisions:rollback"

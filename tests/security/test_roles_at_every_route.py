@@ -31,7 +31,8 @@ WORK = VIEW | {"documents:edit", "tasks:run", "tasks:cancel", "proposals:create"
                "memory:write", "repositories:verify", "models:train"}  # fmt: skip
 REVIEW = WORK | {"proposals:review", "models:review", "audit:read"}
 OPERATE = REVIEW | {"revisions:rollback", "principals:enrol", "principals:quarantine",
-                    "repositories:create", "models:rollback"}  # fmt: skip
+                    "repositories:create", "repositories:collect",
+                    "models:rollback"}  # fmt: skip
 MAY = {
     Role.viewer: VIEW,
     Role.researcher: WORK,

@@ -256,6 +256,13 @@ class LiveReplicas:
             rows = {u.document: (u.path, u.update) for u in updates}
             await self.append(repo, rows, cause="commit")
 
+    def rewind(self, repo: str, document: str) -> None:
+        """Note that the snapshot of a document, whose lock is held, contains all there was."""
+        row = self.index.rows[document]
+        self.index.update(repo, [structs.replace(row, upto=START)])
+        if (replica := self._replicas.get(document)) is not None:
+            replica.upto = START
+
     def needs_snapshot(self, document: str) -> bool:
         """Return whether the log of a document is long enough for a snapshot."""
         replica = self._replicas.get(document)

@@ -21,7 +21,7 @@ from typing import Any, cast
 import msgspec
 import redis.exceptions
 
-from angelos.adapters.stores.pipeline import Script, StoreError
+from angelos.adapters.stores.pipeline import Script, StoreError, Word
 from angelos.adapters.stores.streams import Client
 from angelos.core.errors import Fenced, Unavailable
 from angelos.core.ids import START, Offset, offset_key
@@ -53,6 +53,13 @@ for n = 2, #KEYS do
   positions[n - 1] = redis.call('XADD', KEYS[n], '*', 'u', ARGV[2 * n - 2], 'c', ARGV[2 * n - 1])
 end
 return positions
+""")
+# KEYS: owner, stream. ARGV: epoch, `any` to delete entries too. Returns whether it is gone.
+_DROP = Script("""
+local highest = redis.call('GET', KEYS[1]) or '0'
+if highest ~= ARGV[1] then return redis.error_reply('FENCED ' .. highest) end
+if ARGV[2] ~= 'any' and redis.call('XLEN', KEYS[2]) > 0 then return 0 end
+return redis.call('DEL', KEYS[2])
 """)
 
 
@@ -87,13 +94,19 @@ class DocumentLog:
             Fenced: the repository has another owner; nothing was appended.
             Unavailable: the log does not answer. The entries may be there all the same.
         """
+        keys = [_key(repo, entry.document) for entry in entries]
+        words = [word for entry in entries for word in (entry.update, entry.cause)]
+        positions: list[bytes] = await self._run(_APPEND, repo, keys, words)
+        return [Offset(position.decode()) for position in positions]
+
+    async def _run(
+        self, script: Script, repo: str, keys: Sequence[str], words: Sequence[Word]
+    ) -> Any:
         epoch = self._epochs.get(repo)
         if epoch is None:
             raise Fenced(f"{repo} is another server's; nothing was written.")
-        keys = [_owner(repo), *(_key(repo, entry.document) for entry in entries)]
-        words = [word for entry in entries for word in (entry.update, entry.cause)]
         try:
-            positions: list[bytes] = await self._client.writer.run(_APPEND, keys, epoch, *words)
+            return await self._client.writer.run(script, [_owner(repo), *keys], epoch, *words)
         except StoreError as error:
             if error.code != "FENCED":
                 raise
@@ -101,7 +114,37 @@ class DocumentLog:
             raise Fenced(
                 f"{repo} has a newer owner: epoch {error.rest}, not {epoch}; nothing was written."
             ) from error
-        return [Offset(position.decode()) for position in positions]
+
+    async def drop(self, repo: str, document: str, *, entries: bool) -> bool:
+        """Delete a document's stream; one that has entries only if those may go too.
+
+        Returns:
+            Whether it was there and is gone.
+
+        Raises:
+            Fenced: the repository has another owner.
+            Unavailable: the log does not answer.
+        """
+        words = ["any" if entries else "empty"]
+        return bool(await self._run(_DROP, repo, [_key(repo, document)], words))
+
+    async def count_after(self, repo: str, document: str, after: Offset) -> int:
+        """Return how many entries a document's log has after a position."""
+        count = 0
+        async for _ in self.read(repo, document, after):
+            count += 1
+        return count
+
+    async def lengths(self, repo: str) -> dict[str, int]:
+        """Return document -> how many entries its stream has, of all streams of a repository."""
+        start = _key(repo, "")
+        lengths: dict[str, int] = {}
+        async with _available():
+            async for key in self._client.scan_iter(match=_pattern(repo), count=_PAGE):
+                name = cast("bytes", key).decode()
+                if name.startswith(start):
+                    lengths[name.removeprefix(start)] = await self._client.xlen(name)
+        return lengths
 
     async def read(
         self, repo: str, document: str, after: Offset
@@ -142,6 +185,10 @@ class DocumentLog:
 
 def _owner(repo: str) -> str:
     return f"angelgit-owner:{{{repo}}}"
+
+
+def _pattern(repo: str) -> str:
+    return _key(repo, "*")  # a repository's name has none of the pattern's own characters
 
 
 def _key(repo: str, document: str) -> str:

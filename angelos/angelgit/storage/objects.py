@@ -70,6 +70,12 @@ class ObjectCache:
         """Return how many differences lie below an object that is in memory."""
         return self._depths.get(digest)
 
+    def clear(self) -> None:
+        """Forget everything."""
+        self._bodies.clear()
+        self._depths.clear()
+        self._bytes = 0
+
     def put(self, digest: str, body: bytes, depth: int) -> None:
         """Keep an object, and forget those that were not used for the longest time."""
         if digest in self._bodies:
@@ -110,21 +116,25 @@ class Objects:
         return present
 
     async def present(self, hashes: Collection[str]) -> set[str]:
-        """Return those of the hashes whose objects are stored."""
-        present = {digest for digest in hashes if self._get(digest) is not None}
+        """Return those of the hashes whose objects are stored.
+
+        What is in memory may have been collected meanwhile, at another server too.
+        """
+        present = set(hashes) & self._added.keys()
         keys = [bytes.fromhex(digest) for digest in set(hashes) - present]
         rows = await self._sql.all("known_objects", hashes=keys) if keys else []
         return present | {row[0].hex() for row in rows}
 
     async def add(self, new: Iterable[NewObject]) -> None:
         """Store objects; those that are stored already are skipped."""
-        fresh = {item.hash: item for item in new if self._get(item.hash) is None}
+        fresh = {item.hash: item for item in new if item.hash not in self._added}
         if not fresh:
             return
         keys = [bytes.fromhex(digest) for digest in fresh]
         for row in await self._sql.all("known_objects", hashes=keys):
             del fresh[row[0].hex()]
-        bases = await self._bases({item.base for item in fresh.values() if item.base})
+        like = await self.present({item.base for item in fresh.values() if item.base})
+        bases = await self._bases(like)
         size = sum(len(item.body) for item in fresh.values())
         rows = await in_thread(size, _encode, list(fresh.values()), bases)
         if rows:

@@ -49,6 +49,8 @@ from angelos.core.revision_v2 import (
 )
 
 OUTBOX_PAGE = 500
+COLLECTION_LOCK = 0x616E67656C6763
+"""Of PostgreSQL's advisory locks: "angelgc"."""
 
 
 class Snapshot(NamedTuple):
@@ -67,6 +69,10 @@ class Stores:
         self.ownership: RepositoryLeases | None = None
         """By which changes are fenced; without it nothing can be changed."""
         self._cache = ObjectCache()
+
+    def forget_objects(self) -> None:
+        """Forget the objects in memory: some were deleted."""
+        self._cache.clear()
 
     @asynccontextmanager
     async def begin(self) -> AsyncIterator[Store]:
@@ -88,6 +94,7 @@ class Stores:
         if self.ownership is None:
             raise Fenced(f"Nothing owns {repo} here.")
         await self.ownership.check(repo, store.connection)
+        await store.hold_garbage()
 
 
 class Store:
@@ -97,6 +104,10 @@ class Store:
         self._sql = NamedQueries(conn)
         self.objects = Objects(self._sql, cache or ObjectCache())
         self.git = GitTable(self._sql)
+
+    async def hold_garbage(self) -> None:
+        """Let nothing be collected until this transaction ends: it may refer to what is there."""
+        await self._sql.one("gc_hold", lock=COLLECTION_LOCK)
 
     @property
     def connection(self) -> Connection:

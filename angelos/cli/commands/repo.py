@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from angelos.cli import starter
-from angelos.cli.commands import bisect, exchange, history, verify
+from angelos.cli.commands import bisect, collect, exchange, history, verify
 from angelos.cli.groups import NounGroup
 from angelos.cli.lookup import full_revision, only_repo
 from angelos.cli.options import common, quiet
@@ -27,7 +27,7 @@ def repo() -> None:
     """Import repositories, read their history, branch, roll back."""
 
 
-for _command in (*history.COMMANDS, exchange.export, bisect.bisect, verify.verify):
+for _command in (*history.COMMANDS, exchange.export, bisect.bisect, verify.verify, collect.collect):
     repo.add_command(_command)
 
 
