@@ -82,6 +82,10 @@ class TaskOptions(TypedDict, total=False):
     """
     outputs: Sequence[str]
     """Patterns of files in `/tmp` that are kept when it has ended; see `Task.read`."""
+    network: Sequence[str]
+    """What it may reach: `https://host/prefix` (GET and HEAD), `GET,POST https://host/prefix`, or
+    `tls://host` for a host as a whole; nothing by default.
+    """
     label: str
     """A name by which people recognise it."""
     priority: Priority
@@ -300,8 +304,8 @@ class TaskCollection:
         Args:
             code: The source of a program; empty where `argv` is given.
             **options: `language`, `action`, `argv`, `stdin`, `repo`, `revision`, `limits`, `guard`,
-                `node`, `inputs`, `outputs`, `priority`,
-                `label`, `command`; see `TaskOptions`.
+                `node`, `inputs`, `outputs`, `network`,
+                `priority`, `label`, `command`; see `TaskOptions`.
 
         Returns:
             A handle; as a context manager it cancels a task that is left before its end.
@@ -338,8 +342,8 @@ class TaskCollection:
             on_restart: Called when the task begins anew because its node died; what
                 `on_output` was given before is void.
             **options: `language`, `action`, `argv`, `stdin`, `repo`, `revision`, `limits`, `guard`,
-                `node`, `inputs`, `outputs`, `priority`,
-                `label`, `command`; see `TaskOptions`.
+                `node`, `inputs`, `outputs`, `network`,
+                `priority`, `label`, `command`; see `TaskOptions`.
 
         Returns:
             Status, exit code, whole output and evidence. A program that fails is a result, not
@@ -388,7 +392,7 @@ def _body(code: str, options: TaskOptions, inputs: tuple[InputFile, ...]) -> api
     argv = tuple(options.get("argv", ()))
     outputs = tuple(options.get("outputs", ()))
     fields: dict[str, Any] = {"command": new_command_id(), **options, "argv": argv}
-    fields |= {"inputs": inputs, "outputs": outputs}
+    fields |= {"inputs": inputs, "outputs": outputs, "network": tuple(options.get("network", ()))}
     fields.setdefault("limits", limits_for(fields.get("language", "python")))
     return api.SubmitTask(code=code, **fields)
 

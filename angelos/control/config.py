@@ -10,6 +10,7 @@ import msgspec
 
 from angelos.control.proposals.limits import AuthorLimits
 from angelos.control.state.pauses import BudgetConfig
+from angelos.core.network import NetworkRule
 
 
 class ControlConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,6 +53,8 @@ class ControlConfig(msgspec.Struct, frozen=True, kw_only=True):
     """How many proposals one author, and one repository, may have under way."""
     budgets: BudgetConfig = BudgetConfig()
     """What agents may use within an hour before they are paused and a person is asked."""
+    network: tuple[NetworkRule, ...] = ()
+    """What the operator lists of the network; the policy decides who gets which of it."""
     waiting_expires_s: float = 14 * 86_400.0
     """A proposal that waits for people so long after it was made is rejected."""
     step_attempts: int = 3

@@ -19,6 +19,7 @@ from angelos.core.facts import (
 from angelos.core.findings import GateFinding, RiskFactor
 from angelos.core.ids import CommandId, Offset, PrincipalId, ProposalId, Revision, TaskId
 from angelos.core.messages import Input, Language, Limits, Message, Priority, TaskAction, Tier
+from angelos.core.network import MAX_RULES
 from angelos.core.node_profile import NodeProfile
 from angelos.core.pending import PartChoice, Pending
 from angelos.core.permissions import Permission, Role
@@ -72,6 +73,8 @@ class SubmitTask(Input, frozen=True, kw_only=True):
     """Files that stand read-only at `/in`, with links to them in `/tmp`."""
     outputs: Annotated[tuple[Text, ...], msgspec.Meta(max_length=MAX_PATTERNS)] = ()
     """Patterns of files in `/tmp` that are kept when it has ended: `*.png`, `plots/**`."""
+    network: Annotated[tuple[Text, ...], msgspec.Meta(max_length=MAX_RULES)] = ()
+    """What it may reach: `https://host/prefix`, `GET,POST https://host/prefix`, `tls://host`."""
     priority: Priority = "normal"
     """`background`: it waits while others do; every fourth slot of a node is for those that do."""
 

@@ -94,6 +94,7 @@ class Kind(StrEnum):
     task_finished = "task.finished"  # outcome: Status
     task_reported = "task.reported"  # by its node, after control had ended it; outcome: Status
     task_cancelled = "task.cancelled"
+    network_requested = "network.requested"  # subject: the task; outcome: NetworkVerdict
 
     document_edited = "document.edited"  # subject: <repo>:<path>; not lasting
 
@@ -604,6 +605,8 @@ class TaskRefused(FactPayload, frozen=True, kw_only=True):
     kind: ClassVar[Kind] = Kind.task_refused
     reason: str = ""
     rules: tuple[str, ...] = ()
+    network: tuple[str, ...] = ()
+    """Rules of the network that would have to be allowed, for a person to judge."""
 
 
 class TaskStarted(FactPayload, frozen=True, kw_only=True):
@@ -678,6 +681,27 @@ class TaskCancelled(FactPayload, frozen=True, kw_only=True):
     kind: ClassVar[Kind] = Kind.task_cancelled
     reason: str = ""
     cause: CancelCause = CancelCause.request
+
+
+class NetworkRequested(FactPayload, frozen=True, kw_only=True):
+    """A program in a box has asked for something of the network, by the node's broker."""
+
+    kind: ClassVar[Kind] = Kind.network_requested
+    by: PrincipalId
+    """For whom the box runs."""
+    method: str = ""
+    """Empty for a connection of which no more can be read."""
+    url: str
+    """Scheme, host, port and the beginning of the path; never a query."""
+    status: int = 0
+    """Of the answer, 0 if there was none."""
+    sent: int = 0
+    """Bytes of bodies to the host, or of all that is said where it cannot be read."""
+    received: int = 0
+    rule: str = ""
+    """The rule that allowed it; of a refused one the rule that would, for a person to judge."""
+    reason: str = ""
+    """Why it was refused."""
 
 
 class DocumentEdited(FactPayload, frozen=True, kw_only=True):
@@ -1121,6 +1145,7 @@ PAYLOADS: dict[str, type[FactPayload]] = {
         TaskResult,
         TaskReported,
         TaskCancelled,
+        NetworkRequested,
         DocumentEdited,
         ProposalReceived,
         ProposalRefused,

@@ -147,6 +147,8 @@ class RunTask(Message, frozen=True, kw_only=True, tag="run_task", tag_field="kin
     """Files that stand read-only at `/in`, with links to them in `/tmp`."""
     outputs: tuple[str, ...] = ()
     """Patterns of files in `/tmp` that are kept when it has ended (`core.paths.matches`)."""
+    network: tuple[str, ...] = ()
+    """What its box may reach (`core.network.parse_rule`); nothing by default."""
     priority: Priority = "normal"
 
 

@@ -7,6 +7,7 @@ docstring.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Protocol, Self
 
@@ -928,6 +929,14 @@ class SandboxSession(Protocol):
     @property
     def displayed(self) -> bool:
         """Return whether the program has left rich output in `/tmp`."""
+        ...
+
+    def listener(self) -> socket.socket:
+        """Return the socket that listens on the box's loopback; the caller closes it. Once.
+
+        Raises:
+            Conflict: The session has none, or it was taken.
+        """
         ...
 
     async def report(self) -> RunReport:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 
 from angelos.core.errors import InvalidInput, Unavailable
 from angelos.core.messages import Status
@@ -15,6 +17,7 @@ async def run_session(
     sandbox: SessionSandbox,
     spec: SessionSpec | RunSpec,
     ended: Callable[[SandboxSession], Awaitable[None]] | None = None,
+    beside: Callable[[SandboxSession], AbstractAsyncContextManager[None]] | None = None,
 ) -> AsyncIterator[Output | Exit]:
     """Start a program that nobody talks to; yield output as it comes and one `Exit` last.
 
@@ -25,6 +28,7 @@ async def run_session(
         sandbox: Where to run it.
         spec: What to run; not `interactive`, since nothing could end its input.
         ended: Called when the program has ended and its box is still there.
+        beside: What is done while the program runs; it is left before the box is.
 
     Raises:
         InvalidInput: The spec is wrong.
@@ -47,7 +51,9 @@ async def run_session(
             evidence=evidence,
         )
         return
-    async with session:
+    async with session, contextlib.AsyncExitStack() as stack:
+        if beside is not None:
+            await stack.enter_async_context(beside(session))
         async for output in session.output():
             yield output
         end = await session.wait()

@@ -60,6 +60,9 @@ class SessionSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Path inside -> folder of the host that the program may change, such as a notebook's."""
     loopback: bool = False
     """The box may open TCP and UDP sockets; all that they reach is its own loopback."""
+    broker: bool = False
+    """A socket listens on the box's loopback, and whoever started the session answers on it
+    (`SandboxSession.listener`): the one way out. It takes `loopback` with it."""
     report: Nonce | None = None
     """Give the program a report channel (its descriptor's number is in `ANGELOS_REPORT_FD`, not
     inherited by what it starts) for this run."""

@@ -32,6 +32,7 @@ REPORTS: dict[Role, frozenset[str]] = {
             Kind.task_started,
             Kind.task_output,
             Kind.task_finished,
+            Kind.network_requested,
             Kind.checkout_healthy,
             Kind.checkout_failed,
             Kind.node_load,

@@ -8,6 +8,8 @@ from typing import Literal
 
 import msgspec
 
+from angelos.node.broker.models import NetworkConfig
+
 Role = Literal["execution", "labs"]
 
 
@@ -49,5 +51,7 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     keep_checkouts: int = 4
     """Old revisions kept beside the current one, so that a rollback is quick."""
     sandbox: SandboxConfig = SandboxConfig()
+    network: NetworkConfig = NetworkConfig()
+    """What boxes reach by the broker, where their grants open something."""
     runtimes: Path = Path("/usr/local/share/angelos/runtimes")
     """Where `angelos runtime install` has put compilers and interpreters."""

@@ -38,6 +38,7 @@ from angelos.core.messages import (
 from angelos.core.ports import Channel, Clock, SessionSandbox
 from angelos.core.signing import VerifyKey
 from angelos.core.tracing import traced
+from angelos.node.broker.service import Brokers
 from angelos.node.checkouts.pulls import Pulls
 from angelos.node.checkouts.store import Checkouts, FetchBundle
 from angelos.node.commands import inbox
@@ -101,6 +102,7 @@ class Node:
         self._files = files or NoFiles()
         self._inputs = Inputs(config.directory, self._files)
         self._builder = Builder(config.directory)
+        self._brokers = Brokers(config.directory, config.network)
         self.id = PrincipalId(f"node/{config.name}")
         self._config = config
         self._connect = connect
@@ -121,6 +123,7 @@ class Node:
         await asyncio.to_thread(self.checkouts.sweep)
         await asyncio.to_thread(self._inputs.sweep)
         await asyncio.to_thread(self._builder.sweep)
+        await asyncio.to_thread(self._brokers.sweep)
         memory = await asyncio.to_thread(inbox.load, self._config.directory / "revoked.json")
         info = {"tier": self._sandbox.tier, "role": self._config.role, **self._config.about}
         channel = await self._stack.enter_async_context(self._connect(info))
@@ -139,6 +142,7 @@ class Node:
             await self._jobs.close(reason, _GOODBYE_S)
         finally:
             await self._stack.aclose()
+            self._brokers.close()
 
     async def run(self) -> None:
         """Receive commands for ever; raises `Unavailable` when the channel has ended for good."""
@@ -187,6 +191,7 @@ class Node:
                 self._inputs,
                 self._files,
                 Programs(self._builder, config.runtimes),
+                self._brokers,
             ),
             slots,
             self._attempts,

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import socket
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Literal, Self
@@ -258,6 +259,10 @@ class ScriptedSession:
             digest = hashlib.sha256(content).hexdigest()
             files.append(CollectedFile(path=path, sha256=digest, content=content))
         return Collected(files=tuple(files), left_out=tuple(left_out))
+
+    def listener(self) -> socket.socket:
+        """Return none: no scripted program reaches the network."""
+        raise Conflict("The session has no listener, or it was taken.")
 
     @property
     def displayed(self) -> bool:

@@ -104,6 +104,7 @@ def config_of(
         slots=slots or os.cpu_count() or 1,
         about=describe(load_nodes().runtimes, labels).texts(),
         runtimes=load_nodes().runtimes,
+        network=load_nodes().network,
         once=once,
         metrics=metrics or load_nodes().metrics,
         sandbox=SandboxConfig(
@@ -121,6 +122,7 @@ def _config(options: argparse.Namespace) -> NodeConfig:
         slots=options.slots,
         about=describe(load_nodes().runtimes).texts(),
         runtimes=load_nodes().runtimes,
+        network=load_nodes().network,
         sandbox=SandboxConfig(
             allow_unsandboxed=options.allow_unsandboxed or load_nodes().allow_unsandboxed,
             scratch=options.dir / "scratch",

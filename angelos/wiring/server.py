@@ -235,7 +235,9 @@ async def _open_base(stack: AsyncExitStack, settings: Settings, stores: OpenStor
 
 def _control_config(settings: Settings) -> ControlConfig:
     return ControlConfig(
-        allow_unsandboxed=settings.nodes.allow_unsandboxed, budgets=settings.budgets
+        allow_unsandboxed=settings.nodes.allow_unsandboxed,
+        budgets=settings.budgets,
+        network=settings.network,
     )
 
 

@@ -17,6 +17,10 @@ ANGELOS_LOG_FORMAT         text or json: how server and nodes write their logs [
 OTEL_EXPORTER_OTLP_ENDPOINT
                            send traces to this OpenTelemetry collector (needs angelos[otel])
 ANGELOS_NODE_METRICS       HOST:PORT at which `angelos node run` serves its metrics [nowhere]
+ANGELOS_NODE_HOSTS         hosts that boxes may reach though their addresses are private, with
+                           commas: HOST[:PORT]=ADDRESS[:PORT]
+ANGELOS_NODE_AUTHORITIES   a file of certificates that the broker trusts beside the system's
+ANGELOS_NODE_CREDENTIALS   a file (TOML, 0600) of what the broker puts into requests
 ANGELOS_RUNTIMES           where `angelos runtime install` puts compilers and interpreters
                            [~/.local/share/angelos/runtimes]
 XDG_RUNTIME_DIR            where the sockets of the embedded stores lie, if it is private
@@ -36,6 +40,9 @@ and those of detection, retention and budgets stand there only:
     bytes = 134217728
     cpu = 0.5                  # seconds of the hub for reading what it sends
     requests = 1000            # of the control API
+
+    [network]
+    allow = ["https://pypi.org/simple/", "https://files.pythonhosted.org/"]
 
     [detection]
     certain = "enforce"
@@ -73,9 +80,11 @@ from angelos.adapters.host.logs import LogFormat
 from angelos.client.settings import find_data_dir
 from angelos.control.state.pauses import BudgetConfig
 from angelos.core.errors import InvalidInput
+from angelos.core.network import NetworkRule, parse_rule
 from angelos.core.retention import RetentionConfig
 from angelos.governance.detection.models import DetectionConfig
 from angelos.hub.fairness import IdentityLimits
+from angelos.node.broker.models import Credential, NetworkConfig
 
 CONFIG_FILE = "angelos.toml"
 _LAST_PORT = 65_534
@@ -115,7 +124,19 @@ class HubSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """What one node or agent may spend in a second; whoever spends more is read from later."""
 
 
+class AllowedNetwork(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What tasks may be given of the network, where the policy gives it to them."""
+
+    allow: tuple[str, ...] = ()
+    """Rules, as `core.network.parse_rule` reads them."""
+
+
+class _Credentials(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    credential: tuple[Credential, ...] = ()
+
+
 class _ConfigFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    network: AllowedNetwork = AllowedNetwork()
     hub: HubSettings = HubSettings()
     detection: DetectionConfig = DetectionConfig()
     budgets: BudgetConfig = BudgetConfig()
@@ -138,6 +159,8 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Where a node that runs on its own serves its metrics."""
     runtimes: Path = Path("runtimes")
     """Where `angelos runtime install` puts compilers and interpreters."""
+    network: NetworkConfig = NetworkConfig()
+    """What boxes reach by the broker, where their grants open something."""
     local: int = 1
     """How many execution nodes `angelos up` runs, and a labs node with them; 0: none at all."""
 
@@ -161,6 +184,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     nodes: NodeSettings = NodeSettings()
     hub: HubSettings = HubSettings()
     log: LogSettings = LogSettings()
+    network: tuple[NetworkRule, ...] = ()
+    """What tasks may be given of the network."""
     detection: DetectionConfig = DetectionConfig()
     """When agents are suspected, and what follows."""
     budgets: BudgetConfig = BudgetConfig()
@@ -209,6 +234,7 @@ def load(
         server=ServerSettings(port=port, supervised=_flag(env, "ANGELOS_SUPERVISED")),
         nodes=msgspec.structs.replace(load_nodes(env), local=local_nodes),
         hub=_load_hub(env, file.hub, {key: value for key, value in (hub or {}).items() if value}),
+        network=_allowed(root, file.network),
         detection=file.detection,
         budgets=file.budgets,
         retention=file.retention,
@@ -333,7 +359,39 @@ def load_nodes(environ: Mapping[str, str] | None = None) -> NodeSettings:
         kernel_idle_s=_number(env, "ANGELOS_KERNEL_IDLE_S", 0, least=60),
         metrics=env.get("ANGELOS_NODE_METRICS", "").strip(),
         runtimes=runtimes_folder(env),
+        network=_load_network(env),
     )
+
+
+def _allowed(root: Path, network: AllowedNetwork) -> tuple[NetworkRule, ...]:
+    """Return what the operator lists of the network; hosts may stand there in both ways."""
+    try:
+        return tuple(parse_rule(text) for text in network.allow)
+    except InvalidInput as error:
+        raise InvalidInput(f"{root / CONFIG_FILE}: {error.detail}", hint=error.hint) from error
+
+
+def _load_network(env: Mapping[str, str]) -> NetworkConfig:
+    entries = [entry.strip() for entry in env.get("ANGELOS_NODE_HOSTS", "").split(",")]
+    authorities = env.get("ANGELOS_NODE_AUTHORITIES", "").strip()
+    credentials = env.get("ANGELOS_NODE_CREDENTIALS", "").strip()
+    return NetworkConfig(
+        hosts={
+            name.strip(): place.strip()
+            for name, _, place in (entry.partition("=") for entry in entries if entry)
+        },
+        authorities=Path(authorities) if authorities else None,
+        credentials=_read_credentials(Path(credentials)) if credentials else (),
+    )
+
+
+def _read_credentials(path: Path) -> tuple[Credential, ...]:
+    try:
+        if path.stat().st_mode & 0o077:
+            raise InvalidInput(f"Other users may read {path}.", hint=f"chmod 600 {path}")
+        return msgspec.toml.decode(path.read_bytes(), type=_Credentials).credential
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{path} cannot be read: {error}") from error
 
 
 def runtimes_folder(environ: Mapping[str, str] | None = None) -> Path:

@@ -103,9 +103,12 @@ _LANGUAGES = ("python", *sorted(set(_EXTENSIONS.values())))
 
 
 class _Language:
-    """In which language a program is, what is done with it, and when."""
+    """In which language a program is, what is done with it and when, and what it may reach."""
 
-    def __init__(self, language: str | None, action: str, *, background: bool) -> None:
+    def __init__(
+        self, language: str | None, action: str, network: tuple[str, ...], *, background: bool
+    ) -> None:
+        self._network = network
         self._priority: Priority = "background" if background else "normal"
         self._language = language
         self._action = action
@@ -140,6 +143,7 @@ class _Language:
             "action": action,
             "argv": args,
             "priority": self._priority,
+            "network": self._network,
         }
 
 
@@ -154,11 +158,23 @@ def _language_options(command: Callable[..., None]) -> Callable[..., None]:
     )
     @click.option("--test", "action", flag_value="test", help="Run its tests.")
     @click.option("--background", is_flag=True, help="Wait while other tasks of the node do.")
+    @click.option(
+        "--net",
+        "network",
+        multiple=True,
+        metavar="RULE",
+        help="What it may reach: https://HOST/PREFIX, 'GET,POST https://HOST/PREFIX', tls://HOST.",
+    )
     @functools.wraps(command)
     def wrapped(
-        *args: Any, language: str | None, action: str | None, background: bool, **kwargs: Any
+        *args: Any,
+        language: str | None,
+        action: str | None,
+        background: bool,
+        network: tuple[str, ...],
+        **kwargs: Any,
     ) -> None:
-        program = _Language(language, action or "run", background=background)
+        program = _Language(language, action or "run", network, background=background)
         command(*args, program=program, **kwargs)
 
     return wrapped

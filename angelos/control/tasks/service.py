@@ -17,7 +17,8 @@ from angelos.control.state.models import NodeRecord, TaskRecord
 from angelos.control.state.pauses import paused
 from angelos.control.state.tasks import state_of, task_for
 from angelos.control.tasks.files import TaskFileService
-from angelos.control.tasks.reading import OutputReaders
+from angelos.control.tasks.network import decide_network
+from angelos.control.tasks.reading import OutputReaders, without_output
 from angelos.control.views import task_view
 from angelos.core.api import SubmitTask, TaskState, TaskView
 from angelos.core.errors import (
@@ -39,6 +40,7 @@ from angelos.core.ids import (
     new_command_id,
 )
 from angelos.core.messages import Priority, RunTask, encode
+from angelos.core.network import parse_rules
 from angelos.core.permissions import Principal
 from angelos.core.plans import CasePlan
 from angelos.core.policy.engine import Decision, Request
@@ -89,7 +91,8 @@ class TaskService:
         """
         paths = await self._check(body)
         inputs = await self.files.resolved(body.inputs)
-        body = msgspec.structs.replace(body, inputs=inputs)
+        network = tuple(str(rule) for rule in parse_rules(body.network))
+        body = msgspec.structs.replace(body, inputs=inputs, network=network)
         command = body.command or new_command_id(int(self._context.clock.time() * 1000))
         request = _request(principal.id, body)
         if task_for(command) not in self._projection.state.tasks:
@@ -306,7 +309,7 @@ class TaskService:
             inputs = [file.path for file in body.inputs]
             context["readable"] = readable(body.argv, inputs, checkout)
         quarantined = await self._context.quarantined(principal.id, node.id)
-        return self._context.policy.decide(
+        decision = self._context.policy.decide(
             Request(
                 principal=principal.id,
                 role=principal.role,
@@ -320,13 +323,15 @@ class TaskService:
                 },
             )
         )
+        listed, rules = self._context.config.network, parse_rules(body.network)
+        return decide_network(self._context.policy, principal, rules, listed, decision)
 
     async def _refused(
         self, principal: Principal, command: CommandId, error: Forbidden, trace: str
     ) -> None:
-        rules = tuple(error.extra.get("rules", ()))
+        rules, network = (tuple(error.extra.get(name, ())) for name in ("rules", "network"))
         fact = self._projection.fact(
-            TaskRefused(reason=error.detail, rules=rules),
+            TaskRefused(reason=error.detail, rules=rules, network=network),
             task_for(command),
             principal.id,
             outcome=error.code,
@@ -380,6 +385,7 @@ def _payload(task: TaskId, body: SubmitTask, cases: CasePlan | None) -> RunTask:
         inputs=body.inputs,
         outputs=body.outputs,
         priority=body.priority,
+        network=body.network,
     )
 
 

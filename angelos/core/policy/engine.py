@@ -47,7 +47,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """Empty for `system/...`."""
     action: str
     resource: tuple[str, str]
-    """Type (`Node`, `Repo` or `Service`) and id."""
+    """Type (`Node`, `Repo`, `Host` or `Service`) and id."""
     context: Mapping[str, bool | int | str]
 
 

@@ -74,8 +74,8 @@ class RunHandler:
                 TaskStarted(node=self._runner.node, tier=self._runner.tier, attempt=attempt)
             )
 
-        async def report(payload: FactPayload) -> None:
-            await self._outbox.report(origin, payload, task.task)
+        async def report(payload: FactPayload, outcome: str = "") -> None:
+            await self._outbox.report(origin, payload, task.task, outcome=outcome)
 
         def end(reason: str) -> None:
             job.stop(StopReason(StopCode.paused, reason))
@@ -91,7 +91,9 @@ class RunHandler:
             ):
                 with span("node.run", tier=self._runner.tier):
                     sandbox = self._runner.held(held)
-                    return await self._runner.run(task, started, report, output, sandbox)
+                    return await self._runner.run(
+                        task, started, report, output, job.principal, sandbox
+                    )
         except asyncio.CancelledError:
             reason = job.take_stop()
             if reason is None:

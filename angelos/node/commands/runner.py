@@ -6,7 +6,7 @@ import asyncio
 import base64
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any, Protocol, cast
 
 import msgspec
@@ -19,13 +19,17 @@ from angelos.core.errors import (
     first_of,
 )
 from angelos.core.facts import FactPayload, TaskOutput, TaskResult
+from angelos.core.ids import PrincipalId
 from angelos.core.messages import MAX_OUTPUT_BYTES, RunTask, Status, Tier
+from angelos.core.network import parse_rules
 from angelos.core.plans import CasePlan
-from angelos.core.ports import SessionSandbox
+from angelos.core.ports import SandboxSession, SessionSandbox
 from angelos.core.run_session import run_session
 from angelos.core.runs import EvidenceSource, Exit, Output, RunSpec
+from angelos.core.sessions import SessionSpec
 from angelos.core.task_files import INPUTS
 from angelos.core.tracing import span
+from angelos.node.broker.service import Brokers
 from angelos.node.checkouts.store import Checkouts
 from angelos.node.commands.output import OutputBuffer
 from angelos.node.commands.pauses import HeldRun, HeldSandbox
@@ -40,6 +44,7 @@ from angelos.node.runtimes.python.guard import Finding
 from angelos.node.witness.overlay import overlaid
 from angelos.node.witness.service import WitnessedRun
 
+Beside = Callable[[SandboxSession], AbstractAsyncContextManager[None]]
 _COALESCE_S = 0.05
 _FLOOD, _LEAST_FLOOD_BYTES = 64, 16_000_000
 
@@ -47,7 +52,7 @@ _FLOOD, _LEAST_FLOOD_BYTES = 64, 16_000_000
 class ReportFact(Protocol):
     """Reports one fact about the task."""
 
-    def __call__(self, payload: FactPayload) -> Awaitable[None]:
+    def __call__(self, payload: FactPayload, outcome: str = "") -> Awaitable[None]:
         """Return when the channel has accepted the fact."""
         ...
 
@@ -63,7 +68,9 @@ class Runner:
         inputs: Inputs,
         files: TaskFiles,
         programs: Programs,
+        brokers: Brokers,
     ) -> None:
+        self._brokers = brokers
         self.node = node
         self._sandbox = sandbox
         self._checkouts = checkouts
@@ -86,6 +93,7 @@ class Runner:
         started: Callable[[], Awaitable[None]],
         report: ReportFact,
         output: OutputBuffer,
+        by: PrincipalId,
         sandbox: SessionSandbox | None = None,
     ) -> TaskResult:
         """Run a task and return its result.
@@ -95,10 +103,11 @@ class Runner:
             started: called once, right before the sandbox starts.
             report: takes `task.output` facts as the task prints.
             output: empty; holds what was printed, also when this raises.
+            by: for whom it runs.
             sandbox: where to run it, in place of the node's own.
         """
         try:
-            return await self._run(task, started, report, output, sandbox or self._sandbox)
+            return await self._run(task, started, report, output, by, sandbox or self._sandbox)
         except AngelError as error:
             # What fails for the node or the hub may succeed elsewhere; a bad task will not.
             lost = isinstance(error, Unavailable | DeadlineExceeded)
@@ -112,12 +121,13 @@ class Runner:
         started: Callable[[], Awaitable[None]],
         report: ReportFact,
         output: OutputBuffer,
+        by: PrincipalId,
         sandbox: SessionSandbox,
     ) -> TaskResult:
         if task.cases is not None:
             return await self._run_cases(task, task.cases, started, report, output, sandbox)
         if task.language != "python":
-            return await self._run_program(task, started, report, output, sandbox)
+            return await self._run_program(task, started, report, output, by, sandbox)
         if task.action != "run":
             raise InvalidInput("Python is checked by the guard and tested by argv, not by action.")
         async with contextlib.AsyncExitStack() as stack:
@@ -136,7 +146,8 @@ class Runner:
                 spec = msgspec.structs.replace(spec, read_only=read_only)
             await started()
             collector = OutputCollector(task, self._files)
-            run = run_session(sandbox, spec, collector.ended)
+            session, beside = await self._networked(stack, task, spec, by, report)
+            run = run_session(sandbox, session, collector.ended, beside)
             end = await self._follow(run, output, report)
         return _with_outputs(self._ended(end, output), collector.outputs)
 
@@ -155,6 +166,7 @@ class Runner:
         started: Callable[[], Awaitable[None]],
         report: ReportFact,
         output: OutputBuffer,
+        by: PrincipalId,
         sandbox: SessionSandbox,
     ) -> TaskResult:
         """Build a program of a language beside Python, if it is not there yet, and run it."""
@@ -177,9 +189,31 @@ class Runner:
                 read_only = {**spec.read_only, INPUTS: str(inputs)}
                 spec = msgspec.structs.replace(spec, read_only=read_only)
             collector = OutputCollector(task, self._files)
-            run = run_session(sandbox, patient(spec), collector.ended)
+            session, beside = await self._networked(stack, task, patient(spec), by, report)
+            run = run_session(sandbox, session, collector.ended, beside)
             end = await self._follow(run, output, report)
         return _with_outputs(self._ended(end, output), collector.outputs)
+
+    async def _networked(
+        self,
+        stack: contextlib.AsyncExitStack,
+        task: RunTask,
+        spec: RunSpec,
+        by: PrincipalId,
+        report: ReportFact,
+    ) -> tuple[SessionSpec, Beside | None]:
+        """Return a run with what its task may reach, and the broker that answers beside it."""
+        if not task.network:
+            return SessionSpec(run=spec), None
+        rules = parse_rules(task.network)
+        order = await stack.enter_async_context(self._brokers.opened(rules, by, task.task, report))
+        spec = msgspec.structs.replace(
+            spec, env={**order.env, **spec.env}, read_only={**spec.read_only, **order.read_only}
+        )
+        return (
+            SessionSpec(run=spec, broker=True),
+            lambda session: order.broker.serving(session.listener()),
+        )
 
     async def _not_built(
         self, failure: BuildFailure, report: ReportFact, output: OutputBuffer

@@ -89,6 +89,8 @@ class BoxRules(msgspec.Struct, frozen=True, kw_only=True):
     """The folder of which the node wants a descriptor."""
     links: tuple[str, str] | None = None
     """A folder, and another in which links to each of its entries are made."""
+    broker: bool = False
+    """The node wants a socket that listens on the box's loopback."""
 
 
 class ExecRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,7 +168,7 @@ class Box:
         self._input: InputWriter | None = None
         self._report: ReportReader | None = None
         self._terminal: tuple[int, ...] = ()
-        self._folder = -1
+        self._folder = self._proxy = -1
         self._memory_folders: list[int] = []
         self._ending: Ending | None = None
         self.stop: Stop | None = None
@@ -202,6 +204,11 @@ class Box:
         if self.scratch:
             return os.open(self.scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         return os.dup(self._folder)
+
+    def take_listener(self) -> socket.socket | None:
+        """Return the socket that listens on the box's loopback, once."""
+        proxy, self._proxy = self._proxy, -1
+        return socket.socket(fileno=proxy) if proxy >= 0 else None
 
     @property
     def displayed(self) -> bool:
@@ -297,6 +304,7 @@ class Box:
                 lambda: self._usage.cpu_s,
             )
         self._folder = fds.get("writable", fds.get("tmp", -1))
+        self._proxy = fds.get("proxy", -1)
         if "terminal" in fds:
             # Our own copy of the program's side keeps the terminal open until the box has ended.
             self._terminal = (fds["terminal"], fds["program side"])
@@ -485,11 +493,12 @@ class Box:
         for fd in {
             self._program,
             self._folder,
+            self._proxy,
             *self._memory_folders,
             *self._terminal,
         } - {-1}:
             os.close(fd)
-        self._program, self._folder, self._terminal = -1, -1, ()
+        self._program, self._folder, self._proxy, self._terminal = -1, -1, -1, ()
         self._memory_folders.clear()
         self._link.close()
         for pipe in (self._process.stdin, self._process.stdout, self._process.stderr):

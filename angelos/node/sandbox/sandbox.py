@@ -96,7 +96,11 @@ def _links(run: RunSpec, box: Box) -> tuple[str, str] | None:
 
 
 def _needs_no_namespace(spec: SessionSpec) -> bool:
-    return not (spec.writable or spec.shared or spec.loopback)
+    return not (spec.writable or spec.shared or _has_loopback(spec))
+
+
+def _has_loopback(spec: SessionSpec) -> bool:
+    return spec.loopback or spec.broker
 
 
 class BubblewrapSandbox:
@@ -279,20 +283,21 @@ class BubblewrapSandbox:
         )
 
     def _rules(self, spec: SessionSpec, box: Box, shape: BoxShape) -> BoxRules:
-        machine, size = platform.machine(), spec.terminal
+        machine, size, inet = platform.machine(), spec.terminal, _has_loopback(spec)
         counted = self._groups is not None
         base = seccomp.base_filter(machine, counted=counted) if box.scratch else b""
         return BoxRules(
             landlock=self._places(spec, box, shape) if self._landlock else None,
             notify_filter=seccomp.watch_filter(
-                machine, action="notify", forks=not counted, inet=spec.loopback
+                machine, action="notify", forks=not counted, inet=inet
             ),
-            refuse_filter=seccomp.watch_filter(machine, action="refuse", inet=spec.loopback),
+            refuse_filter=seccomp.watch_filter(machine, action="refuse", inet=inet),
             base_filter=base,
             unsandboxed=bool(box.scratch),
             terminal=(size.rows, size.columns) if size is not None else None,
             writable=spec.writable,
             links=_links(spec.run, box),
+            broker=spec.broker,
         )
 
     def _places(self, spec: SessionSpec, box: Box, shape: BoxShape) -> LandlockRules:
@@ -306,7 +311,7 @@ class BubblewrapSandbox:
                 *([spec.writable] if spec.writable else []),
             }
             read = tuple(path for path in paths if path not in write)
-            return LandlockRules(read=read, write=tuple(sorted(write)), tcp=spec.loopback)
+            return LandlockRules(read=read, write=tuple(sorted(write)), tcp=_has_loopback(spec))
         read = (*(bind.source for bind in self._binds), *spec.run.read_only.values())
         read = (*read, "/bin", "/lib", "/lib64", "/proc")
         return LandlockRules(read=read, write=(box.scratch, "/dev"))
@@ -349,7 +354,7 @@ class BubblewrapSandbox:
 
     async def _take(self, spec: SessionSpec, shape: BoxShape) -> Box:
         """Return a sealed box, one that waits if it suits."""
-        if BoxShape().serves(shape) and spec.terminal is None and not spec.loopback:
+        if BoxShape().serves(shape) and spec.terminal is None and not _has_loopback(spec):
             self._demand.note(time.monotonic())
             while self._ready:
                 box = self._ready.popleft()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal as signals
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Self
 
@@ -133,6 +134,13 @@ class BoxSession:
     def displayed(self) -> bool:
         """Return whether the program has left rich output below `/tmp`."""
         return not self._spec.writable and self._box.displayed
+
+    def listener(self) -> socket.socket:
+        """Return the socket that listens on the box's loopback, once; the caller closes it."""
+        listener = self._box.take_listener()
+        if listener is None:
+            raise Conflict("The session has no listener, or it was taken.")
+        return listener
 
     async def report(self) -> RunReport:
         """Return what came over the report channel, after the end."""

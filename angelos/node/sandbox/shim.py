@@ -18,7 +18,8 @@ code 120; before it is sealed also the reply `failed`).
      | ------- length + ExecRequest --------> |   SCM_RIGHTS: the report channel, if any
 
 Replies are JSON with a code of `Reply`, for `failed` a text for people, and what each descriptor
-is that came with it: the listener, the box's file systems in memory, both sides of a terminal.
+is that came with it: the listener of seccomp, the box's file systems in memory, both sides of a
+terminal, and the socket by which programs ask for the network.
 """
 
 from __future__ import annotations
@@ -55,6 +56,7 @@ if TYPE_CHECKING:  # importing these would make every box start later
         terminal: list[int] | None
         writable: str
         links: list[str] | None
+        broker: bool
 
     class _Request(TypedDict):
         argv: list[str]
@@ -66,6 +68,7 @@ if TYPE_CHECKING:  # importing these would make every box start later
 
 READY, SEALED, UNREPORTED, FAILED = "ready", "sealed", "unreported", "failed"
 SETUP_FAILED = 120
+PROXY_PORT = 3128
 _SECCOMP = {"x86_64": 317, "aarch64": 277}
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS, _PR_SET_CHILD_SUBREAPER = 1, 38, 36
@@ -202,6 +205,14 @@ def _folders(rules: _BoxRules) -> dict[str, int]:
     return {
         name: os.open(path, os.O_RDONLY | os.O_DIRECTORY) for name, path in paths.items() if path
     }
+
+
+def _listen() -> int:
+    """Return a socket that listens on the box's loopback; the node accepts from it."""
+    listener = _socket.socket(_socket.AF_INET, _socket.SOCK_STREAM)
+    listener.bind(("127.0.0.1", PROXY_PORT))
+    listener.listen(64)
+    return listener.detach()
 
 
 def _link_inputs(folders: list[str] | None) -> None:
@@ -374,6 +385,8 @@ def main() -> None:
         fds = _folders(rules)
         if rules["terminal"] is not None:
             fds["terminal"], fds["program side"] = _open_terminal(*rules["terminal"])
+        if rules["broker"]:
+            fds["proxy"] = _listen()
         _link_inputs(rules["links"])
         code, listener = _seal(rules)
     except (OSError, ValueError) as error:
