@@ -66,8 +66,10 @@ class GateConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     min_gain: float = 0.02
     """By how much the held-out loss must fall."""
     max_regression: float = 0.5
-    """By how much the loss of one text of the regression set may rise, or the distance fall by
-    which a text that must stay unlike lies above the held-out text."""
+    """By how much the loss of one text of the regression set may rise."""
+    max_closer: float = 0.4
+    """Part of the distance, by which a text that must stay unlike lies above the held-out text,
+    that may be lost."""
     max_forgetting: float = 0.25
     max_exposure: float = 4.0
     """Bits by which the median of the planted strings may be likelier than its siblings.
@@ -283,12 +285,22 @@ def check_memorisation(exposures: Sequence[float], config: GateConfig) -> GateRe
 
 
 def _check_regression(got: Measurements, config: GateConfig) -> GateResult:
-    risen = [after - before for before, after in got.regression]
-    fallen = [before - after for before, after in got.unlike]
-    changes = [*risen, *fallen] if risen else [math.inf]
-    worst = max(changes) if all(map(math.isfinite, changes)) else math.inf
-    detail = "what must stay unlike" if worst in fallen else "what it has to keep"
-    return _at_most(Gate.regression, worst, config.max_regression, detail)
+    closer = _worst([_closer(before, after) for before, after in got.unlike] or [0.0])
+    if not closer <= config.max_closer:
+        return _at_most(Gate.regression, closer, config.max_closer, "what must stay unlike")
+    risen = _worst([after - before for before, after in got.regression] or [math.inf])
+    return _at_most(Gate.regression, risen, config.max_regression, "what it has to keep")
+
+
+def _closer(before: float, after: float) -> float:
+    """Return which part of a distance was lost; of none, any loss is too much."""
+    if before > 0:
+        return (before - after) / before
+    return 0.0 if after >= before else math.inf
+
+
+def _worst(changes: Sequence[float]) -> float:
+    return max(changes) if all(map(math.isfinite, changes)) else math.inf
 
 
 def stopped_by(results: Sequence[GateResult]) -> tuple[Gate, ...]:
