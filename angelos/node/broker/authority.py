@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import ssl
+import weakref
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -27,11 +28,9 @@ class BoxAuthority:
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._subject = _named(f"AngelOS broker of {name}"[:64])
         self._now = dt.datetime.now(dt.UTC)
-        usage = x509.KeyUsage(
-            digital_signature=False, content_commitment=False, key_encipherment=False,
-            data_encipherment=False, key_agreement=False, key_cert_sign=True, crl_sign=True,
-            encipher_only=False, decipher_only=False,
-        )  # fmt: skip
+        unused = ("digital_signature", "content_commitment", "key_encipherment", "key_agreement")
+        unused += ("data_encipherment", "encipher_only", "decipher_only")
+        usage = x509.KeyUsage(**dict.fromkeys(unused, False), key_cert_sign=True, crl_sign=True)
         builder = (
             self._builder(self._subject, self._key)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
@@ -41,6 +40,8 @@ class BoxAuthority:
         self.pem = self._certificate.public_bytes(serialization.Encoding.PEM)
         """What the box trusts."""
         self._contexts: dict[str, ssl.SSLContext] = {}
+        self.misnamed: weakref.WeakSet[ssl.SSLObject] = weakref.WeakSet()
+        """Handshakes that were refused since they named another host."""
 
     def context(self, host: str) -> ssl.SSLContext:
         """Return the context in which a server of `host` answers, to handshakes that name it."""
@@ -67,11 +68,13 @@ class BoxAuthority:
         context.options |= ssl.OP_NO_RENEGOTIATION
         context.set_alpn_protocols(["http/1.1"])
 
-        def asked(_: object, name: str | None, __: object) -> int | None:
-            same = name is not None and _is(host, name)
-            return None if same else ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
+        def on_name(tls: ssl.SSLObject, name: str | None, _: object) -> int | None:
+            if name is not None and _is(host, name):
+                return None
+            self.misnamed.add(tls)
+            return ssl.ALERT_DESCRIPTION_UNRECOGNIZED_NAME
 
-        context.sni_callback = asked  # pyright: ignore[reportAttributeAccessIssue]
+        context.sni_callback = on_name  # pyright: ignore[reportAttributeAccessIssue]
         _load(context, key, certificate)
         return context
 

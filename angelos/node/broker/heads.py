@@ -22,11 +22,10 @@ from angelos.node.broker.models import Credential, RequestRefused
 
 Headers = list[tuple[bytes, bytes]]
 Origin = tuple[Scheme, str, int]
-_OF_THE_HOP = frozenset({
-    b"connection", b"proxy-connection", b"keep-alive", b"proxy-authorization",
-    b"proxy-authenticate", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"expect",
-    b"http2-settings", b"content-length", b"host", b"alt-svc",
-})  # fmt: skip
+_OF_THE_HOP = frozenset(
+    b"connection proxy-connection keep-alive proxy-authorization proxy-authenticate te trailer"
+    b" transfer-encoding upgrade expect http2-settings content-length host alt-svc".split()
+)
 """Headers that concern one connection (RFC 9110, 7.6.1), and those that the broker writes."""
 _DEFAULT = {"https": 443, "http": 80}
 
@@ -42,42 +41,48 @@ def read_request(request: h11.Request, origin: Origin | None, headers: int) -> W
     Raises:
         RequestRefused: It can be read in two ways, or is for another host than its tunnel.
     """
+    _check_form(request, headers)
+    try:
+        target = request.target.decode("ascii")
+        if origin is None:
+            origin, target = _absolute(target)
+        method = request.method.decode("ascii")
+        wanted = WebRequest(*origin, method, normal_target(target))
+        hosts = [value.decode("ascii") for name, value in request.headers if name == b"host"]
+        authorities = {normal_authority(host, _DEFAULT[origin[0]]) for host in hosts}
+    except (InvalidInput, UnicodeDecodeError) as error:
+        raise RequestRefused(NetworkVerdict.malformed, str(error)) from error
+    if len(hosts) > 1 or (not hosts and request.http_version != b"1.0"):
+        raise RequestRefused(NetworkVerdict.malformed, "it names no host, or two")
+    if authorities - {origin[1:]}:
+        raise RequestRefused(NetworkVerdict.other_host, f"its Host header says {hosts[0][:100]!r}")
+    return wanted
+
+
+def _check_form(request: h11.Request, headers: int) -> None:
     names = [name for name, _ in request.headers]
     if len(names) > headers:
         raise RequestRefused(NetworkVerdict.limit, f"it has over {headers} headers")
-    if b"transfer-encoding" in names and (
-        b"content-length" in names or request.http_version == b"1.0"
-    ):
+    chunked = b"transfer-encoding" in names
+    if chunked and (b"content-length" in names or request.http_version == b"1.0"):
         raise RequestRefused(NetworkVerdict.malformed, "it says its length in two ways")
-    try:
-        method, target = request.method.decode("ascii"), request.target.decode("ascii")
-        if origin is None:
-            scheme, separator, rest = target.partition("://")
-            if scheme.lower() != "http" or not separator:
-                raise InvalidInput("a proxy is asked for http://host/path, or by CONNECT")  # noqa: TRY301
-            authority, slash, path = rest.partition("/")
-            origin = ("http", *normal_authority(authority, 80))
-            target = slash + path or "/"
-        asked = WebRequest(*origin, method, normal_target(target))
-        hosts = [value.decode("ascii") for name, value in request.headers if name == b"host"]
-        if len(hosts) > 1 or (not hosts and request.http_version != b"1.0"):
-            raise InvalidInput("it names no host, or two")  # noqa: TRY301
-        for host in hosts:
-            if normal_authority(host, _DEFAULT[origin[0]]) != origin[1:]:
-                raise RequestRefused(
-                    NetworkVerdict.other_host, f"its Host header says {host[:100]!r}"
-                )
-    except (InvalidInput, UnicodeDecodeError) as error:
-        raise RequestRefused(NetworkVerdict.malformed, str(error)) from error
-    return asked
+
+
+def _absolute(target: str) -> tuple[Origin, str]:
+    """Return where a request of a proxy goes (RFC 9112, 3.2.2), and its path."""
+    scheme, separator, rest = target.partition("://")
+    if scheme.lower() != "http" or not separator:
+        raise InvalidInput("A proxy is asked for http://host/path, or by CONNECT.")
+    authority, slash, path = rest.partition("/")
+    return ("http", *normal_authority(authority, 80)), slash + path or "/"
 
 
 def head_for_host(
-    request: h11.Request, asked: WebRequest, credential: Credential | None
+    request: h11.Request, wanted: WebRequest, credential: Credential | None
 ) -> h11.Request:
     """Return the head that the broker sends in place of the one that a box has sent."""
-    port = "" if asked.port == _DEFAULT[asked.scheme] else f":{asked.port}"
-    headers: Headers = [(b"host", f"{asked.host}{port}".encode()), *_passed(request.headers)]
+    port = "" if wanted.port == _DEFAULT[wanted.scheme] else f":{wanted.port}"
+    headers: Headers = [(b"host", f"{wanted.host}{port}".encode()), *_passed(request.headers)]
     if credential is not None:
         # What comes back must hold no trace of it (`redact.py`): so no parts, and no compression.
         own = {credential.header.lower().encode(), b"range", b"accept-encoding"}
@@ -86,8 +91,8 @@ def head_for_host(
         headers.append((b"accept-encoding", b"identity"))
     headers += _framing(request.headers)
     headers.append((b"connection", b"close"))
-    target = asked.target.path + asked.target.query
-    return h11.Request(method=asked.method, target=target, headers=headers)
+    target = wanted.target.path + wanted.target.query
+    return h11.Request(method=wanted.method, target=target, headers=headers)
 
 
 def head_for_box(answer: h11.Response) -> h11.Response:

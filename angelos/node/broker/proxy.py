@@ -39,9 +39,9 @@ from angelos.node.broker.authority import BoxAuthority
 from angelos.node.broker.heads import Origin, head_for_box, head_for_host, read_request
 from angelos.node.broker.models import BrokerLimits, Credential, RequestRefused
 from angelos.node.broker.redact import Redactor
-from angelos.node.broker.resolver import Resolver
+from angelos.node.broker.resolver import HostResolver
 from angelos.node.broker.upstream import Upstream, connected
-from angelos.node.broker.wire import PlainWire, TlsWire, Wire, read_hello
+from angelos.node.broker.wire import ByteStream, PlainWire, TlsWire, read_hello
 
 log = logging.getLogger(__name__)
 Report = Callable[[NetworkRequested, NetworkVerdict], Awaitable[None]]
@@ -55,8 +55,6 @@ _CODES = {
     NetworkVerdict.unresolved: 502,
     NetworkVerdict.unreachable: 502,
 }
-_NAME_REFUSED = "CALLBACK_FAILED"
-"""OpenSSL's code for a handshake whose name was refused."""
 _CLIENT_ERRORS = (OSError, TimeoutError, ssl.SSLError, h11.ProtocolError)
 
 
@@ -77,7 +75,7 @@ class _Tunnel:
     """One connection of the box, and the HTTP that is spoken on it."""
 
     below: PlainWire
-    wire: Wire
+    wire: ByteStream
     http: h11.Connection
     origin: Origin | None = None
 
@@ -86,7 +84,7 @@ class _Tunnel:
 class Outside:
     """What the boxes of a node share to reach the network."""
 
-    resolver: Resolver
+    resolver: HostResolver
     context: ssl.SSLContext
     credentials: Mapping[str, Credential]
     limits: BrokerLimits = field(default_factory=BrokerLimits)
@@ -220,9 +218,10 @@ class BoxBroker:
             async with asyncio.timeout(self._limits.connect_s):
                 await wire.handshake()
         except (OSError, TimeoutError) as error:  # an SSLError is an OSError
-            other = isinstance(error, ssl.SSLError) and error.reason == _NAME_REFUSED
-            verdict = NetworkVerdict.other_host if other else NetworkVerdict.malformed
-            reason = "the TLS handshake names another host" if other else f"no TLS: {error}"
+            if wire.tls in self._authority.misnamed:
+                verdict, reason = NetworkVerdict.other_host, "the TLS handshake names another host"
+            else:
+                verdict, reason = NetworkVerdict.malformed, f"no TLS: {error}"
             await self._account(account, verdict, reason)
             return
         await self._talk(_Tunnel(plain, wire, self._http(), ("https", host, port)))
@@ -238,8 +237,8 @@ class BoxBroker:
                     NetworkVerdict.other_host, f"the TLS handshake names {name[:100]}"
                 )
             outside = self._outside
-            async with connected(outside.resolver, host, port, self._limits) as (there, _):
-                await self._splice(plain, there, hello, account)
+            async with connected(outside.resolver, host, port, self._limits) as (far, _):
+                await self._splice(plain, far, hello, account)
         except RequestRefused as refusal:
             await self._account(account, refusal.verdict, str(refusal))
         except (InvalidInput, ssl.SSLError, TimeoutError) as error:
@@ -251,7 +250,7 @@ class BoxBroker:
             await self._account(account, NetworkVerdict.allowed)
 
     async def _splice(
-        self, here: PlainWire, there: PlainWire, hello: bytes, account: _Account
+        self, near: PlainWire, far: PlainWire, hello: bytes, account: _Account
     ) -> None:
         """Carry bytes both ways until both ends have finished, or nothing moves for long."""
         loop = asyncio.get_running_loop()
@@ -281,12 +280,12 @@ class BoxBroker:
         def received(size: int) -> None:
             account.received += size
 
-        await there.send(hello)
+        await far.send(hello)
         sent(len(hello))
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(carry(here, there, sent))
-                group.create_task(carry(there, here, received))
+                group.create_task(carry(near, far, sent))
+                group.create_task(carry(far, near, received))
         except ExceptionGroup as group:
             if any(isinstance(error, RequestRefused) for error in group.exceptions):
                 raise RequestRefused(NetworkVerdict.limit, _TOO_MUCH) from None
@@ -298,22 +297,22 @@ class BoxBroker:
         """Carry one request out and its answer back."""
         account.method = request.method.decode("ascii", "replace")[:32]
         account.url = _url(tunnel.origin, request)
-        asked = read_request(request, tunnel.origin, self._limits.headers)
-        account.url = f"{asked.scheme}://{asked.host}:{asked.port}{asked.target.path}"
-        rule = find_rule(self._rules, asked)
+        wanted = read_request(request, tunnel.origin, self._limits.headers)
+        account.url = f"{wanted.scheme}://{wanted.host}:{wanted.port}{wanted.target.path}"
+        rule = find_rule(self._rules, wanted)
         if rule is None:
-            account.rule = str(asked.rule)
+            account.rule = str(wanted.rule)
             raise RequestRefused(
-                NetworkVerdict.no_rule, f"no rule opens {asked.method} {account.url[:_MAX_URL]}"
+                NetworkVerdict.no_rule, f"no rule opens {wanted.method} {account.url[:_MAX_URL]}"
             )
         account.rule = str(rule)
         credential = self._outside.credentials[rule.credential] if rule.credential else None
-        context = self._outside.context if asked.scheme == "https" else None
+        context = self._outside.context if wanted.scheme == "https" else None
         resolver, limits = self._outside.resolver, self._limits
         try:
-            async with connected(resolver, asked.host, asked.port, limits, context) as (_, wire):
-                host = Upstream(wire, asked.host, limits)
-                await host.send(head_for_host(request, asked, credential))
+            async with connected(resolver, wanted.host, wanted.port, limits, context) as (_, wire):
+                host = Upstream(wire, wanted.host, limits)
+                await host.send(head_for_host(request, wanted, credential))
                 await self._send_body(tunnel, host, account)
                 await self._answer(tunnel, host, account, credential)
         except RequestRefused as refusal:

@@ -1,6 +1,6 @@
 """Finds the address of a host, and refuses what no box may reach.
 
-    resolver = Resolver({"index.test:443": "127.0.0.1:8443"})
+    resolver = HostResolver({"index.test:443": "127.0.0.1:8443"})
     await resolver.places("index.test", 443)        # (Place("127.0.0.1", 8443),)
 
 Whoever connects does so to a place that was returned, and never looks the name up again: what a
@@ -35,7 +35,7 @@ class Place(NamedTuple):
     port: int
 
 
-class Resolver:
+class HostResolver:
     """Looks names up: those that the operator lists first, then by the system's resolver."""
 
     def __init__(self, hosts: Mapping[str, str], lookup: Lookup | None = None) -> None:

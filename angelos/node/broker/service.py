@@ -22,7 +22,7 @@ from angelos.core.network import NetworkRule
 from angelos.node.broker.authority import BoxAuthority
 from angelos.node.broker.models import NetworkConfig
 from angelos.node.broker.proxy import BoxBroker, Outside, Report
-from angelos.node.broker.resolver import Resolver
+from angelos.node.broker.resolver import HostResolver
 from angelos.node.broker.upstream import client_context
 from angelos.node.sandbox.layout import RUN
 from angelos.node.sandbox.shim import PROXY_PORT
@@ -73,7 +73,7 @@ class Brokers:
         """
         self._root = directory / "network"
         self._outside = Outside(
-            resolver=Resolver(config.hosts),
+            resolver=HostResolver(config.hosts),
             context=client_context(config.authorities),
             credentials={credential.name: credential for credential in config.credentials},
             limits=config.limits,

@@ -15,8 +15,8 @@ import h11
 from angelos.core.errors import InvalidInput
 from angelos.core.network import NetworkVerdict
 from angelos.node.broker.models import BrokerLimits, RequestRefused
-from angelos.node.broker.resolver import Resolver
-from angelos.node.broker.wire import PlainWire, TlsWire, Wire
+from angelos.node.broker.resolver import HostResolver
+from angelos.node.broker.wire import ByteStream, PlainWire, TlsWire
 
 _ERRORS = (OSError, TimeoutError, ssl.SSLError, h11.ProtocolError)
 
@@ -40,7 +40,7 @@ def client_context(authorities: Path | None) -> ssl.SSLContext:
 class Upstream:
     """Speaks HTTP to a host: one request, one answer."""
 
-    def __init__(self, wire: Wire, host: str, limits: BrokerLimits) -> None:
+    def __init__(self, wire: ByteStream, host: str, limits: BrokerLimits) -> None:
         self._wire = wire
         self._host = host
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=limits.head_bytes)
@@ -61,12 +61,12 @@ class Upstream:
 
 @contextlib.asynccontextmanager
 async def connected(
-    resolver: Resolver,
+    resolver: HostResolver,
     host: str,
     port: int,
     limits: BrokerLimits,
     context: ssl.SSLContext | None = None,
-) -> AsyncIterator[tuple[PlainWire, Wire]]:
+) -> AsyncIterator[tuple[PlainWire, ByteStream]]:
     """Connect to a host where the resolver says it is; with `context`, by TLS with its name.
 
     Yields:
@@ -82,7 +82,7 @@ async def connected(
                 places = await resolver.places(host, port)
                 sock = await _first(places)
                 plain = PlainWire(sock, limits.idle_s)
-                wire: Wire = plain
+                wire: ByteStream = plain
                 if context is not None:
                     wire = TlsWire(plain, context, server_side=False, host=host)
                     await wire.handshake()

@@ -16,7 +16,7 @@ PIECE = 65_536
 _MAX_HELLO = 65_536
 
 
-class Wire(Protocol):
+class ByteStream(Protocol):
     """A connection that bytes go over, both ways."""
 
     async def receive(self) -> bytes:
@@ -67,7 +67,7 @@ class TlsWire:
         """Speak TLS; as a client, with `host` and no other."""
         self._below = below
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._tls = context.wrap_bio(
+        self.tls = context.wrap_bio(
             self._incoming, self._outgoing, server_side=server_side, server_hostname=host
         )
 
@@ -75,7 +75,7 @@ class TlsWire:
         """Agree on keys; raise `ssl.SSLError` if that cannot be done."""
         while True:
             try:
-                self._tls.do_handshake()
+                self.tls.do_handshake()
             except ssl.SSLWantReadError:
                 await self._flush()
                 await self._fill()
@@ -90,7 +90,7 @@ class TlsWire:
         """Return bytes as they come, empty at the end; raise `ssl.SSLError` if it was cut off."""
         while True:
             try:
-                return self._tls.read(PIECE)
+                return self.tls.read(PIECE)
             except ssl.SSLWantReadError:
                 await self._flush()
                 await self._fill()
@@ -100,7 +100,7 @@ class TlsWire:
     async def send(self, data: bytes) -> None:
         """Return when the bytes are with the kernel."""
         for start in range(0, len(data), PIECE):
-            self._tls.write(data[start : start + PIECE])
+            self.tls.write(data[start : start + PIECE])
             await self._flush()
 
     async def _fill(self) -> None:
@@ -115,7 +115,7 @@ class TlsWire:
             await self._below.send(data)
 
 
-async def read_hello(wire: Wire) -> tuple[str, bytes]:
+async def read_hello(wire: ByteStream) -> tuple[str, bytes]:
     """Return the name that a client's TLS handshake asks for, and the bytes that say it.
 
     Args:
@@ -126,12 +126,12 @@ async def read_hello(wire: Wire) -> tuple[str, bytes]:
     """
     names: list[str | None] = []
 
-    def asked(_: object, name: str | None, __: object) -> int:
+    def on_name(_: object, name: str | None, __: object) -> int:
         names.append(name)
         return ssl.ALERT_DESCRIPTION_HANDSHAKE_FAILURE
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.sni_callback = asked  # pyright: ignore[reportAttributeAccessIssue]
+    context.sni_callback = on_name  # pyright: ignore[reportAttributeAccessIssue]
     incoming = ssl.MemoryBIO()
     tls = context.wrap_bio(incoming, ssl.MemoryBIO(), server_side=True)
     hello = b""

@@ -16,7 +16,7 @@ from angelos.core.network import NetworkVerdict, parse_rules
 from angelos.node.broker.authority import BoxAuthority
 from angelos.node.broker.models import BrokerLimits, Credential, NetworkConfig
 from angelos.node.broker.proxy import BoxBroker, Outside
-from angelos.node.broker.resolver import Lookup, Resolver
+from angelos.node.broker.resolver import HostResolver, Lookup
 from angelos.node.broker.upstream import client_context
 
 ADA = PrincipalId("agent/ada")
@@ -142,7 +142,7 @@ async def broker_at_hand(
     async def report(fact: NetworkRequested, verdict: NetworkVerdict) -> None:
         facts.append((fact, verdict))
 
-    resolver = Resolver(config.hosts, lookup)
+    resolver = HostResolver(config.hosts, lookup)
     outside = Outside(
         resolver,
         client_context(config.authorities),

@@ -11,7 +11,7 @@ from angelos.core.network import NetworkVerdict
 from angelos.node.broker.addresses import public
 from angelos.node.broker.models import RequestRefused
 from angelos.node.broker.redact import Redactor
-from angelos.node.broker.resolver import Place, Resolver
+from angelos.node.broker.resolver import HostResolver, Place
 
 
 @pytest.mark.parametrize("address", ["93.184.216.34", "1.1.1.1", "2606:4700::1111", "2a00:1450::1"])
@@ -32,14 +32,14 @@ def test_private_local_and_embedding_addresses_are_not(address: str) -> None:
     assert not public(address)
 
 
-def answering(*answers: Sequence[str]) -> Resolver:
+def answering(*answers: Sequence[str]) -> HostResolver:
     rest = list(answers)
 
     async def lookup(host: str) -> Sequence[str]:
         assert host == "a.test"
         return rest.pop(0)
 
-    return Resolver({"index.test:443": "127.0.0.1:8443", "db.test": "10.0.0.5"}, lookup)
+    return HostResolver({"index.test:443": "127.0.0.1:8443", "db.test": "10.0.0.5"}, lookup)
 
 
 async def test_a_listed_host_leads_where_the_operator_says() -> None:
@@ -83,7 +83,7 @@ async def test_each_answer_is_looked_at_anew() -> None:
 )  # fmt: skip
 def test_an_entry_that_lists_no_host_is_refused(name: str, place: str) -> None:
     with pytest.raises(InvalidInput):
-        Resolver({name: place})
+        HostResolver({name: place})
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 100])
