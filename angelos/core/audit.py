@@ -54,7 +54,7 @@ PUBLIC = frozenset({
 
 _MAX_TEXT = 200
 _MAX_ITEMS = 32
-_MIN_FRACTION = 1e-6  # below it ECMAScript writes an exponent
+_MIN_FRACTION = 1e-5  # below it msgspec writes an exponent, ECMAScript only below 1e-6
 _SCALAR = str | int | float | bool | None
 _encoder = msgspec.json.Encoder(order="sorted")
 

@@ -18,7 +18,7 @@ from angelos.core.network import (
     normal_authority,
     normal_target,
 )
-from angelos.node.broker.models import Credential, RequestRefused
+from angelos.node.broker.models import BrokerLimits, Credential, RequestRefused
 
 Headers = list[tuple[bytes, bytes]]
 Origin = tuple[Scheme, str, int]
@@ -30,18 +30,18 @@ _OF_THE_HOP = frozenset(
 _DEFAULT = {"https": 443, "http": 80}
 
 
-def read_request(request: h11.Request, origin: Origin | None, headers: int) -> WebRequest:
+def read_request(request: h11.Request, origin: Origin | None, limits: BrokerLimits) -> WebRequest:
     """Return what a box asks for.
 
     Args:
         request: Its head.
         origin: Where the tunnel leads in which it came; None outside of one.
-        headers: How many it may have.
+        limits: Of its head.
 
     Raises:
         RequestRefused: It can be read in two ways, or is for another host than its tunnel.
     """
-    _check_form(request, headers)
+    _check_form(request, limits)
     try:
         target = request.target.decode("ascii")
         if origin is None:
@@ -59,10 +59,13 @@ def read_request(request: h11.Request, origin: Origin | None, headers: int) -> W
     return wanted
 
 
-def _check_form(request: h11.Request, headers: int) -> None:
+def _check_form(request: h11.Request, limits: BrokerLimits) -> None:
     names = [name for name, _ in request.headers]
-    if len(names) > headers:
-        raise RequestRefused(NetworkVerdict.limit, f"it has over {headers} headers")
+    if len(names) > limits.headers:
+        raise RequestRefused(NetworkVerdict.limit, f"it has over {limits.headers} headers")
+    # h11 bounds a head that is not complete yet, and not one that comes as a whole.
+    if sum(len(name) + len(value) for name, value in request.headers) > limits.head_bytes:
+        raise RequestRefused(NetworkVerdict.limit, f"its head has over {limits.head_bytes} bytes")
     chunked = b"transfer-encoding" in names
     if chunked and (b"content-length" in names or request.http_version == b"1.0"):
         raise RequestRefused(NetworkVerdict.malformed, "it says its length in two ways")

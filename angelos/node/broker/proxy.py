@@ -297,7 +297,7 @@ class BoxBroker:
         """Carry one request out and its answer back."""
         account.method = request.method.decode("ascii", "replace")[:32]
         account.url = _url(tunnel.origin, request)
-        wanted = read_request(request, tunnel.origin, self._limits.headers)
+        wanted = read_request(request, tunnel.origin, self._limits)
         account.url = f"{wanted.scheme}://{wanted.host}:{wanted.port}{wanted.target.path}"
         rule = find_rule(self._rules, wanted)
         if rule is None:
