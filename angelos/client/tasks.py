@@ -86,6 +86,12 @@ class TaskOptions(TypedDict, total=False):
     """What it may reach: `https://host/prefix` (GET and HEAD), `GET,POST https://host/prefix`, or
     `tls://host` for a host as a whole; nothing by default.
     """
+    packages: Sequence[str]
+    """Python packages that it can import: `numpy`, `pandas==2.2.3`. The node installs them once, in
+    a box of their own, and keeps them for later tasks.
+    """
+    lock: str
+    """A file of the checkout that names packages, one a line."""
     label: str
     """A name by which people recognise it."""
     priority: Priority
@@ -305,7 +311,7 @@ class TaskCollection:
             code: The source of a program; empty where `argv` is given.
             **options: `language`, `action`, `argv`, `stdin`, `repo`, `revision`, `limits`, `guard`,
                 `node`, `inputs`, `outputs`, `network`,
-                `priority`, `label`, `command`; see `TaskOptions`.
+                `packages`, `lock`, `priority`, `label`, `command`; see `TaskOptions`.
 
         Returns:
             A handle; as a context manager it cancels a task that is left before its end.
@@ -343,7 +349,7 @@ class TaskCollection:
                 `on_output` was given before is void.
             **options: `language`, `action`, `argv`, `stdin`, `repo`, `revision`, `limits`, `guard`,
                 `node`, `inputs`, `outputs`, `network`,
-                `priority`, `label`, `command`; see `TaskOptions`.
+                `packages`, `lock`, `priority`, `label`, `command`; see `TaskOptions`.
 
         Returns:
             Status, exit code, whole output and evidence. A program that fails is a result, not
@@ -393,6 +399,7 @@ def _body(code: str, options: TaskOptions, inputs: tuple[InputFile, ...]) -> api
     outputs = tuple(options.get("outputs", ()))
     fields: dict[str, Any] = {"command": new_command_id(), **options, "argv": argv}
     fields |= {"inputs": inputs, "outputs": outputs, "network": tuple(options.get("network", ()))}
+    fields["packages"] = tuple(options.get("packages", ()))
     fields.setdefault("limits", limits_for(fields.get("language", "python")))
     return api.SubmitTask(code=code, **fields)
 

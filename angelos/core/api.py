@@ -26,6 +26,7 @@ from angelos.core.permissions import Permission, Role
 from angelos.core.principals import SessionKind
 from angelos.core.reports import CaseOutcome
 from angelos.core.repository import Change, TreeEdit
+from angelos.core.requirements import MAX_PACKAGES
 from angelos.core.revision_v2 import Trailer, TreeEntry
 from angelos.core.task_files import FILE_BYTES, MAX_FILES, MAX_PATTERNS, InputFile
 
@@ -33,6 +34,7 @@ from angelos.core.task_files import FILE_BYTES, MAX_FILES, MAX_PATTERNS, InputFi
 Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$(?!\n)")]
 NoName = Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$(?!\n)")]
 """A name or nothing."""
+Requirement = Annotated[str, msgspec.Meta(max_length=20_000, pattern=r"^[^\x00]*$")]
 Text = Annotated[str, msgspec.Meta(max_length=2_000, pattern=r"^[^\x00]*$")]
 """Text of a caller; neither PostgreSQL nor a command line takes a NUL."""
 Code = Annotated[str, msgspec.Meta(max_length=1_000_000)]
@@ -75,6 +77,10 @@ class SubmitTask(Input, frozen=True, kw_only=True):
     """Patterns of files in `/tmp` that are kept when it has ended: `*.png`, `plots/**`."""
     network: Annotated[tuple[Text, ...], msgspec.Meta(max_length=MAX_RULES)] = ()
     """What it may reach: `https://host/prefix`, `GET,POST https://host/prefix`, `tls://host`."""
+    packages: Annotated[tuple[Requirement, ...], msgspec.Meta(max_length=MAX_PACKAGES)] = ()
+    """Python packages that it can import beside the node's own: `numpy==2.1.0`, with hashes."""
+    lock: Text = ""
+    """A file of the checkout with more of them, one a line."""
     priority: Priority = "normal"
     """`background`: it waits while others do; every fourth slot of a node is for those that do."""
 

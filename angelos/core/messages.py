@@ -149,6 +149,10 @@ class RunTask(Message, frozen=True, kw_only=True, tag="run_task", tag_field="kin
     """Patterns of files in `/tmp` that are kept when it has ended (`core.paths.matches`)."""
     network: tuple[str, ...] = ()
     """What its box may reach (`core.network.parse_rule`); nothing by default."""
+    packages: tuple[str, ...] = ()
+    """Python packages that it can import beside the node's own (`core.requirements`)."""
+    lock: str = ""
+    """A file of the checkout that names more of them."""
     priority: Priority = "normal"
 
 

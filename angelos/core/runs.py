@@ -43,6 +43,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     env: dict[str, str] = {}
     read_only: dict[str, str] = {}
     """Path inside -> path on the host."""
+    packages: str = ""
+    """Path inside of a folder of Python packages, which come before the node's own."""
     chdir: str = "/tmp"  # noqa: S108 - the box's own tmpfs
 
 

@@ -53,6 +53,7 @@ from angelos.node.commands.runner import Runner
 from angelos.node.commands.slots import Slots
 from angelos.node.commands.stop import NotStored, StopHandler
 from angelos.node.config import NodeConfig
+from angelos.node.environments.store import Environments, package_index
 from angelos.node.files.inputs import Inputs
 from angelos.node.files.models import NoFiles, TaskFiles
 from angelos.node.load import SlotUsage
@@ -103,6 +104,9 @@ class Node:
         self._inputs = Inputs(config.directory, self._files)
         self._builder = Builder(config.directory)
         self._brokers = Brokers(config.directory, config.network)
+        self._environments = Environments(
+            config.directory, self._brokers, package_index(config.network)
+        )
         self.id = PrincipalId(f"node/{config.name}")
         self._config = config
         self._connect = connect
@@ -124,6 +128,7 @@ class Node:
         await asyncio.to_thread(self._inputs.sweep)
         await asyncio.to_thread(self._builder.sweep)
         await asyncio.to_thread(self._brokers.sweep)
+        await asyncio.to_thread(self._environments.sweep)
         memory = await asyncio.to_thread(inbox.load, self._config.directory / "revoked.json")
         info = {"tier": self._sandbox.tier, "role": self._config.role, **self._config.about}
         channel = await self._stack.enter_async_context(self._connect(info))
@@ -191,7 +196,7 @@ class Node:
                 self._inputs,
                 self._files,
                 Programs(self._builder, config.runtimes),
-                self._brokers,
+                self._environments,
             ),
             slots,
             self._attempts,

@@ -20,6 +20,10 @@ ANGELOS_NODE_METRICS       HOST:PORT at which `angelos node run` serves its metr
 ANGELOS_NODE_HOSTS         hosts that boxes may reach though their addresses are private, with
                            commas: HOST[:PORT]=ADDRESS[:PORT]
 ANGELOS_NODE_AUTHORITIES   a file of certificates that the broker trusts beside the system's
+ANGELOS_NODE_INDEX         the index from which environments get packages, as a rule:
+                           https://pypi.org/simple/ [none]
+ANGELOS_NODE_INDEX_FILES   rules of the hosts that have its files, with commas:
+                           https://files.pythonhosted.org/
 ANGELOS_NODE_CREDENTIALS   a file (TOML, 0600) of what the broker puts into requests
 ANGELOS_RUNTIMES           where `angelos runtime install` puts compilers and interpreters
                            [~/.local/share/angelos/runtimes]
@@ -380,6 +384,10 @@ def _load_network(env: Mapping[str, str]) -> NetworkConfig:
             name.strip(): place.strip()
             for name, _, place in (entry.partition("=") for entry in entries if entry)
         },
+        index=env.get("ANGELOS_NODE_INDEX", "").strip(),
+        index_files=tuple(
+            rule.strip() for rule in env.get("ANGELOS_NODE_INDEX_FILES", "").split(",") if rule
+        ),
         authorities=Path(authorities) if authorities else None,
         credentials=_read_credentials(Path(credentials)) if credentials else (),
     )

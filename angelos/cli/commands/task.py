@@ -106,9 +106,9 @@ class _Language:
     """In which language a program is, what is done with it and when, and what it may reach."""
 
     def __init__(
-        self, language: str | None, action: str, network: tuple[str, ...], *, background: bool
+        self, language: str | None, action: str, surroundings: TaskOptions, *, background: bool
     ) -> None:
-        self._network = network
+        self._surroundings = surroundings
         self._priority: Priority = "background" if background else "normal"
         self._language = language
         self._action = action
@@ -143,7 +143,7 @@ class _Language:
             "action": action,
             "argv": args,
             "priority": self._priority,
-            "network": self._network,
+            **self._surroundings,
         }
 
 
@@ -159,6 +159,20 @@ def _language_options(command: Callable[..., None]) -> Callable[..., None]:
     @click.option("--test", "action", flag_value="test", help="Run its tests.")
     @click.option("--background", is_flag=True, help="Wait while other tasks of the node do.")
     @click.option(
+        "--with",
+        "packages",
+        multiple=True,
+        metavar="PACKAGE",
+        help="A Python package that it can import: numpy, pandas==2.2.3.",
+    )
+    @click.option(
+        "--requirements",
+        type=click.Path(exists=True, dir_okay=False),
+        metavar="FILE",
+        help="A file of such packages, one a line.",
+    )
+    @click.option("--lock", metavar="PATH", default="", help="The same, of the --checkout.")
+    @click.option(
         "--net",
         "network",
         multiple=True,
@@ -172,9 +186,17 @@ def _language_options(command: Callable[..., None]) -> Callable[..., None]:
         action: str | None,
         background: bool,
         network: tuple[str, ...],
+        packages: tuple[str, ...],
+        requirements: str | None,
+        lock: str,
         **kwargs: Any,
     ) -> None:
-        program = _Language(language, action or "run", network, background=background)
+        from angelos.core.requirements import parse_requirements
+
+        if requirements is not None:
+            packages = (*parse_requirements(read_text(requirements)), *packages)
+        surroundings: TaskOptions = {"network": network, "packages": packages, "lock": lock}
+        program = _Language(language, action or "run", surroundings, background=background)
         command(*args, program=program, **kwargs)
 
     return wrapped

@@ -45,6 +45,7 @@ from angelos.core.permissions import Principal
 from angelos.core.plans import CasePlan
 from angelos.core.policy.engine import Decision, Request
 from angelos.core.python_argv import readable
+from angelos.core.requirements import check_requirements
 from angelos.core.sessions import check_patterns
 
 KEEP_OUTPUT = 2_000
@@ -92,7 +93,8 @@ class TaskService:
         paths = await self._check(body)
         inputs = await self.files.resolved(body.inputs)
         network = tuple(str(rule) for rule in parse_rules(body.network))
-        body = msgspec.structs.replace(body, inputs=inputs, network=network)
+        packages = check_requirements(body.packages)
+        body = msgspec.structs.replace(body, inputs=inputs, network=network, packages=packages)
         command = body.command or new_command_id(int(self._context.clock.time() * 1000))
         request = _request(principal.id, body)
         if task_for(command) not in self._projection.state.tasks:
@@ -260,8 +262,7 @@ class TaskService:
         """Refuse a request of the wrong form; return the paths of its checkout, if it has one."""
         if not body.code and not body.argv:
             raise InvalidInput("A task needs code or argv.")
-        if body.language == "python" and body.action != "run":
-            raise InvalidInput("Python has no `check` and `test`: run `python -m pytest` by argv.")
+        _check_language(body)
         if bool(body.repo) != bool(body.revision):
             raise InvalidInput("A task in a checkout needs both repo and revision.")
         if body.outputs:
@@ -274,7 +275,10 @@ class TaskService:
             if not is_revision(body.revision):
                 raise InvalidInput(f"{body.revision[:80]!r} is no revision.")
             tree = await self._context.repository.tree(body.repo, body.revision)
-            return frozenset(entry.path for entry in tree)
+            paths = frozenset(entry.path for entry in tree)
+            if body.lock and body.lock not in paths:
+                raise NotFound(f"The checkout has no file {body.lock[:200]!r}.")
+            return paths
         return None
 
     def _node(self, name: str | None, language: str) -> NodeRecord:
@@ -368,6 +372,16 @@ class TaskService:
         return record
 
 
+def _check_language(body: SubmitTask) -> None:
+    """Refuse what only Python has, or has not."""
+    if body.language == "python" and body.action != "run":
+        raise InvalidInput("Python has no `check` and `test`: run `python -m pytest` by argv.")
+    if body.language != "python" and (body.packages or body.lock):
+        raise InvalidInput("Packages are of Python; other languages have their project files.")
+    if body.lock and body.revision is None:
+        raise InvalidInput("A lock file is one of a checkout: name repo and revision.")
+
+
 def _payload(task: TaskId, body: SubmitTask, cases: CasePlan | None) -> RunTask:
     return RunTask(
         task=task,
@@ -386,6 +400,8 @@ def _payload(task: TaskId, body: SubmitTask, cases: CasePlan | None) -> RunTask:
         outputs=body.outputs,
         priority=body.priority,
         network=body.network,
+        packages=body.packages,
+        lock=body.lock,
     )
 
 

@@ -51,6 +51,10 @@ class NetworkConfig(msgspec.Struct, frozen=True, kw_only=True):
     authorities: Path | None = None
     """A file of certificates that are trusted beside those of the system."""
     credentials: tuple[Credential, ...] = ()
+    index: str = ""
+    """The package index, as a rule: `https://pypi.org/simple/`; without one there is none."""
+    index_files: tuple[str, ...] = ()
+    """Rules of the hosts from which it has its files."""
     limits: BrokerLimits = BrokerLimits()
 
 

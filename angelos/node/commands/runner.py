@@ -7,6 +7,7 @@ import base64
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 import msgspec
@@ -22,17 +23,19 @@ from angelos.core.facts import FactPayload, TaskOutput, TaskResult
 from angelos.core.ids import PrincipalId
 from angelos.core.messages import MAX_OUTPUT_BYTES, RunTask, Status, Tier
 from angelos.core.network import parse_rules
+from angelos.core.paths import safe_path
 from angelos.core.plans import CasePlan
 from angelos.core.ports import SandboxSession, SessionSandbox
+from angelos.core.requirements import MAX_TEXT, check_requirements, parse_requirements
 from angelos.core.run_session import run_session
 from angelos.core.runs import EvidenceSource, Exit, Output, RunSpec
 from angelos.core.sessions import SessionSpec
 from angelos.core.task_files import INPUTS
 from angelos.core.tracing import span
-from angelos.node.broker.service import Brokers
 from angelos.node.checkouts.store import Checkouts
 from angelos.node.commands.output import OutputBuffer
 from angelos.node.commands.pauses import HeldRun, HeldSandbox
+from angelos.node.environments.store import EnvironmentFailure, Environments
 from angelos.node.files.inputs import Inputs
 from angelos.node.files.models import TaskFiles
 from angelos.node.files.outputs import OutputCollector, Outputs
@@ -41,6 +44,7 @@ from angelos.node.runtimes.definitions import definitions
 from angelos.node.runtimes.program import Programs, main_file
 from angelos.node.runtimes.python import runtime as python
 from angelos.node.runtimes.python.guard import Finding
+from angelos.node.sandbox.layout import PACKAGES
 from angelos.node.witness.overlay import overlaid
 from angelos.node.witness.service import WitnessedRun
 
@@ -68,9 +72,9 @@ class Runner:
         inputs: Inputs,
         files: TaskFiles,
         programs: Programs,
-        brokers: Brokers,
+        environments: Environments,
     ) -> None:
-        self._brokers = brokers
+        self._environments = environments
         self.node = node
         self._sandbox = sandbox
         self._checkouts = checkouts
@@ -144,6 +148,13 @@ class Runner:
             if inputs is not None:
                 read_only = {**spec.read_only, INPUTS: str(inputs)}
                 spec = msgspec.structs.replace(spec, read_only=read_only)
+            # Before its start: the time of an installation is not the task's.
+            packages = await self._packages(stack, task, folder, by, report, sandbox)
+            if isinstance(packages, EnvironmentFailure):
+                return await self._no_environment(packages, report, output)
+            if packages is not None:
+                read_only = {**spec.read_only, PACKAGES: str(packages)}
+                spec = msgspec.structs.replace(spec, read_only=read_only, packages=PACKAGES)
             await started()
             collector = OutputCollector(task, self._files)
             session, beside = await self._networked(stack, task, spec, by, report)
@@ -194,6 +205,35 @@ class Runner:
             end = await self._follow(run, output, report)
         return _with_outputs(self._ended(end, output), collector.outputs)
 
+    async def _packages(
+        self,
+        stack: contextlib.AsyncExitStack,
+        task: RunTask,
+        checkout: Path | None,
+        by: PrincipalId,
+        report: ReportFact,
+        sandbox: SessionSandbox,
+    ) -> Path | EnvironmentFailure | None:
+        """Return the packages that a task names, installed; None if it names none."""
+        rows = task.packages
+        if task.lock and checkout is not None:
+            text = await asyncio.to_thread(_read_lock, checkout, task.lock)
+            rows = (*parse_requirements(text), *rows)
+        if not rows:
+            return None
+        rows = check_requirements(rows)
+        use = self._environments.use(rows, sandbox, by, report)
+        return await stack.enter_async_context(use)
+
+    async def _no_environment(
+        self, failure: EnvironmentFailure, report: ReportFact, output: OutputBuffer
+    ) -> TaskResult:
+        """Report what pip said, as the task's own standard error."""
+        result = await self._not_built(
+            BuildFailure(failure.end, failure.output, ()), report, output
+        )
+        return msgspec.structs.replace(result, evidence={**result.evidence, "stage": "environment"})
+
     async def _networked(
         self,
         stack: contextlib.AsyncExitStack,
@@ -206,7 +246,9 @@ class Runner:
         if not task.network:
             return SessionSpec(run=spec), None
         rules = parse_rules(task.network)
-        order = await stack.enter_async_context(self._brokers.opened(rules, by, task.task, report))
+        order = await stack.enter_async_context(
+            self._environments.brokers.opened(rules, by, task.task, report)
+        )
         spec = msgspec.structs.replace(
             spec, env={**order.env, **spec.env}, read_only={**spec.read_only, **order.read_only}
         )
@@ -321,6 +363,16 @@ class Runner:
             tier=tier or self.tier,
             evidence=evidence,
         )
+
+
+def _read_lock(checkout: Path, name: str) -> str:
+    """Return a file of a checkout; a checkout holds regular files alone."""
+    path = checkout / safe_path(name)
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_TEXT + 1).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInput(f"{name[:200]} of the checkout cannot be read: {error}") from error
 
 
 def _with_outputs(result: TaskResult, outputs: Outputs) -> TaskResult:

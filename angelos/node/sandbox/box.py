@@ -101,6 +101,8 @@ class ExecRequest(msgspec.Struct, frozen=True, kw_only=True):
     env: dict[str, str]
     chdir: str
     rlimits: dict[str, int]
+    packages: str = ""
+    """A folder of Python packages."""
 
 
 class BoxInput(msgspec.Struct, frozen=True, kw_only=True):

@@ -27,6 +27,7 @@ TMP = "/tmp"  # noqa: S108 - inside the box
 OUT = "/out"
 SHM = "/dev/shm"  # noqa: S108
 RUN = "/run/angelos"
+PACKAGES = f"{RUN}/packages"
 SHIM, DISPLAY = f"{RUN}/shim.py", f"{RUN}/display.py"
 _MOVED = "/opt/angelos"
 _ETC = ("ld.so.cache", "localtime", "alternatives", "mime.types", "fonts", "mono")

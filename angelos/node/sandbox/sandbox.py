@@ -267,7 +267,12 @@ class BubblewrapSandbox:
         argv = run.argv
         if run.code is None and argv[0] in {"python", "python3"}:
             argv = (program, *argv[1:])
-        env = {**BASE_ENV, "PATH": f"{Path(program).parent}:{_PATH}", **run.env}
+        packages = run.packages
+        if packages and box.scratch:
+            packages = run.read_only.get(packages, packages)
+        path = f"{Path(program).parent}:{_PATH}"
+        env = {**BASE_ENV, "PATH": f"{packages}/bin:{path}" if packages else path}
+        env |= {"PYTHONPATH": packages, **run.env} if packages else run.env
         if spec.terminal is not None:
             env.setdefault("TERM", "xterm-256color")
         chdir = run.chdir
@@ -280,6 +285,7 @@ class BubblewrapSandbox:
             env=env,
             chdir=chdir,
             rlimits=self._rlimits(run.limits, unsandboxed=bool(box.scratch)),
+            packages=packages,
         )
 
     def _rules(self, spec: SessionSpec, box: Box, shape: BoxShape) -> BoxRules:
