@@ -186,7 +186,7 @@ class Environments:
         assert self._index is not None  # noqa: S101 - checked before
         index = self._index
         names = folder / _TEMPORARY / "requirements.txt"
-        await asyncio.to_thread(names.write_text, "\n".join(requirements) + "\n")
+        await asyncio.to_thread(_write, names, "\n".join(requirements) + "\n")
         program = ("python", "-m", "pip", "install", "--no-input", "--no-cache-dir")
         where = ("--target", f"{_INSIDE}/{_SITE}", "--index-url", index.url)
         quiet = (
@@ -280,6 +280,11 @@ def _too_large(sandbox: SessionSandbox, most: int) -> EnvironmentFailure:
         status=Status.killed, exit_code=None, duration_s=0.0, tier=sandbox.tier, evidence=evidence
     )
     return EnvironmentFailure(end, f"{reason}\n".encode())
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+    path.chmod(0o644)  # whatever the umask is: the box is another user
 
 
 def _touch(path: Path) -> bool:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from angelos.core.python_argv import readable
 from angelos.node.runtimes.python import guard
-from angelos.node.runtimes.python.guard import GuardPolicy, check
+from angelos.node.runtimes.python.guard import GuardPolicy, check, policy_for
 from angelos.node.runtimes.python.runtime import INLINE, refused
 from angelos.node.sandbox.proc import tree
 from tests.unit.node.fakes import run
@@ -159,3 +159,10 @@ async def test_a_command_line_of_python_is_read_as_code_is(
 def test_what_can_be_read_of_a_command_line(argv: tuple[str, ...], *, answer: bool) -> None:
     tree = {"study/check.py", "study/__main__.py", "tests/test_x.py"}
     assert readable(argv, {"data.py"}, tree) is answer
+
+
+def test_a_task_with_rules_of_the_network_imports_what_talks_over_it() -> None:
+    code = "import socket, urllib.request, requests"
+    assert check(code, policy_for(network=False)) is not None
+    assert check(code, policy_for(network=True)) is None
+    assert check("import ctypes", policy_for(network=True)) is not None

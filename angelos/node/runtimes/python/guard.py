@@ -72,6 +72,15 @@ class GuardPolicy:
 
 
 _DEFAULT = GuardPolicy()
+_WITH_NETWORK = GuardPolicy(modules={k: v for k, v in DENIED_MODULES.items() if v is not _NET})
+
+
+def policy_for(*, network: bool) -> GuardPolicy:
+    """Return what is refused to a task that may reach something of the network, or nothing.
+
+    >>> check("import socket", policy_for(network=True))
+    """
+    return _WITH_NETWORK if network else _DEFAULT
 
 
 def check(code: str | bytes, policy: GuardPolicy = _DEFAULT) -> Finding | None:
@@ -160,7 +169,8 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (MAX_CPU_S, MAX_CPU_S))
     resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
     code = sys.stdin.buffer.read()
-    finding = check(code if sys.argv[1] == "bytes" else code.decode("utf-8", "surrogatepass"))
+    text = code if sys.argv[1] == "bytes" else code.decode("utf-8", "surrogatepass")
+    finding = check(text, policy_for(network=sys.argv[2] == "network"))
     sys.stdout.write(json.dumps(asdict(finding) if finding else None))
 
 

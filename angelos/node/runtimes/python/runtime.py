@@ -20,7 +20,7 @@ from angelos.core.messages import RunTask
 from angelos.core.python_argv import read_argv, sources
 from angelos.core.runs import RunSpec
 from angelos.node.runtimes.python import guard
-from angelos.node.runtimes.python.guard import Finding, check
+from angelos.node.runtimes.python.guard import Finding, check, policy_for
 from angelos.node.sandbox.layout import TMP, WORK
 
 INLINE = 16_384
@@ -41,8 +41,8 @@ async def refused(
     if not source:
         return None
     if len(source) <= INLINE:
-        return check(source)
-    return await _check_in_child(source)
+        return check(source, policy_for(network=bool(task.network)))
+    return await _check_in_child(source, network=bool(task.network))
 
 
 def _source(task: RunTask, checkout: Path | None, inputs: Path | None) -> str | bytes:
@@ -60,9 +60,10 @@ def _source(task: RunTask, checkout: Path | None, inputs: Path | None) -> str | 
     return ""
 
 
-async def _check_in_child(code: str | bytes) -> Finding | None:
+async def _check_in_child(code: str | bytes, *, network: bool) -> Finding | None:
     """Check long code in a process of its own; refuse code that cannot be checked within limits."""
-    command = (sys.executable, "-I", guard.__file__, type(code).__name__)
+    words = (type(code).__name__, "network" if network else "")
+    command = (sys.executable, "-I", guard.__file__, *words)
     process = await asyncio.create_subprocess_exec(
         *command, stdin=PIPE, stdout=PIPE, stderr=DEVNULL, cwd="/"
     )
