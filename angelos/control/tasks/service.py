@@ -18,7 +18,7 @@ from angelos.control.state.pauses import paused
 from angelos.control.state.tasks import state_of, task_for
 from angelos.control.tasks.files import TaskFileService
 from angelos.control.tasks.network import decide_network
-from angelos.control.tasks.reading import OutputReaders, without_output
+from angelos.control.tasks.reading import OutputReaders
 from angelos.control.views import task_view
 from angelos.core.api import SubmitTask, TaskState, TaskView
 from angelos.core.errors import (
