@@ -17,6 +17,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import NamedTuple, Self
 
+from angelos.adapters.host.endless import endless
 from angelos.angelgit.changes.transactions import Transactions
 from angelos.angelgit.storage.live import LiveReplicas
 from angelos.angelgit.storage.ownership import LEASE_S, RepositoryLeases
@@ -69,7 +70,7 @@ class OwnedRepositories:
         self._task: asyncio.Task[None]
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._run(), name="leases of repositories")
+        self._task = endless("leases of repositories", self._run)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -24,6 +24,7 @@ from typing import Any
 
 import h11
 
+from angelos.adapters.host.endless import endless
 from angelos.core.errors import AngelError, InvalidInput
 from angelos.core.facts import NetworkRequested
 from angelos.core.ids import PrincipalId
@@ -115,7 +116,7 @@ class BoxBroker:
     async def serving(self, listener: socket.socket) -> AsyncIterator[None]:
         """Accept connections; at the end close them, and report what they had asked for."""
         listener.setblocking(False)  # noqa: FBT003
-        accepting = asyncio.create_task(self._accept(listener), name="broker of a box")
+        accepting = endless("broker of a box", lambda: self._accept(listener))
         try:
             yield
         finally:

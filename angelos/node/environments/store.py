@@ -220,7 +220,11 @@ class Environments:
         async def look() -> None:
             while True:
                 await asyncio.sleep(_LOOK_S)
-                if not await asyncio.to_thread(_within, folder, self._most):
+                try:
+                    within = await asyncio.to_thread(_within, folder, self._most)
+                except OSError:  # what cannot be measured cannot be limited
+                    within = False
+                if not within:
                     await session.signal(SessionSignal.kill)
                     return
 
