@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -20,6 +20,7 @@ from angelos.control.projection import Projection
 from angelos.control.state.models import SUPERVISOR
 from angelos.core.api import RetentionView
 from angelos.core.envelopes import EnvelopeHeader, Lane, RoutedEnvelope
+from angelos.core.facts import Fact
 from angelos.core.grants import Grant, digest, sign_grant
 from angelos.core.ids import CommandId, PrincipalId, Revision, new_command_id, new_grant_id
 from angelos.core.messages import CancelTask, Command, PauseTasks, Payload, RevokeGrants, encode
@@ -57,6 +58,11 @@ def hash_id(*parts: str) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
+async def _nothing(subject: str) -> Sequence[Fact]:
+    del subject
+    return ()
+
+
 @dataclass(frozen=True, kw_only=True)
 class ControlContext:
     """Everything that a handler of effects or requests may need."""
@@ -75,6 +81,8 @@ class ControlContext:
     """Looks at a tested candidate from another process, before `main` moves."""
     away: Callable[[], str] = str
     """Says which store does not answer, for everybody to see; an empty text if all do."""
+    past: Callable[[str], Awaitable[Sequence[Fact]]] = _nothing
+    """Returns what lasts about a subject that control does not hold any more."""
     retention: Callable[[], RetentionView | None] = lambda: None
     """Says what is kept of what grows."""
     scorer: PatchScorer | None = None

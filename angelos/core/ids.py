@@ -92,6 +92,15 @@ def new_grant_id(now_ms: int | None = None) -> GrantId:
     return GrantId(f"grant-{uuid7(now_ms)}")
 
 
+def time_of(id_: str) -> float:
+    """Return when an id says that it was made (Unix seconds); ids of others may say anything.
+
+    >>> time_of(new_command_id(now_ms=1_700_000_000_000))
+    1700000000.0
+    """
+    return int(id_.partition("-")[2][:12], 16) / 1000
+
+
 def is_id(text: str) -> bool:
     """Return whether `text` has the form of one of the ids made here."""
     return bool(_ID.fullmatch(text))

@@ -388,6 +388,7 @@ def _control_context(
         config=projection.config,
         landing=SecondProcess(repository, base.keys.revision.public),
         away=seen.stores.away,
+        past=base.journal.past,
         retention=seen.retention.view,
         log_behind=_log_behind(base, projection, seen.audit),
     )

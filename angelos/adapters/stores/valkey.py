@@ -286,6 +286,12 @@ class ValkeyJournal:
             position = behind(page[-1][0])
         return facts[:limit]
 
+    async def past(self, subject: str) -> list[Fact]:
+        """Return what lasts about a subject and is in the audit log; nothing without a database."""
+        if self._history is None:
+            return []
+        return await self._history.read(START, None, PAGE, subject=subject)
+
     async def follow(
         self, after: Offset, kinds: Collection[str] = (), subject: str = ""
     ) -> AsyncGenerator[Fact, None]:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -138,6 +139,24 @@ def expired(state: ControlState, fact: Fact) -> ControlState:
         if not record.open and not record.proposal and offset_key(record.ended) <= upto
     }
     return replace(state, tasks={**state.tasks, **changed}) if changed else state
+
+
+def recalled(task: TaskId, facts: Iterable[Fact]) -> TaskRecord | None:
+    """Return a task by its own facts alone, for one that the state does not hold any more."""
+    state = ControlState()
+    for fact in facts:
+        if fact.kind in _OWN:
+            state = _OWN[fact.kind](state, fact)
+    return state.tasks.get(task)
+
+
+_OWN: dict[str, Callable[[ControlState, Fact], ControlState]] = {
+    Kind.task_accepted: accepted,
+    Kind.task_started: started,
+    Kind.task_cancelled: cancelled,
+    Kind.task_finished: finished,
+    Kind.task_reported: reported,
+}
 
 
 # -- who reports the end ---------------------------------------------------------------------

@@ -15,7 +15,7 @@ import msgspec
 from angelos.control.context import ControlContext, hash_id
 from angelos.control.state.models import NodeRecord, TaskRecord
 from angelos.control.state.pauses import paused
-from angelos.control.state.tasks import state_of, task_for
+from angelos.control.state.tasks import recalled, state_of, task_for
 from angelos.control.tasks.files import TaskFileService
 from angelos.control.tasks.network import decide_network
 from angelos.control.tasks.reading import OutputReaders
@@ -38,6 +38,7 @@ from angelos.core.ids import (
     is_id,
     is_revision,
     new_command_id,
+    time_of,
 )
 from angelos.core.messages import Priority, RunTask, encode
 from angelos.core.network import parse_rules
@@ -48,6 +49,7 @@ from angelos.core.python_argv import readable
 from angelos.core.requirements import check_requirements
 from angelos.core.sessions import check_patterns
 
+_JUST_NOW_S = 60.0
 KEEP_OUTPUT = 2_000
 """Characters of each output in a list of tasks."""
 
@@ -97,6 +99,8 @@ class TaskService:
         body = msgspec.structs.replace(body, inputs=inputs, network=network, packages=packages)
         command = body.command or new_command_id(int(self._context.clock.time() * 1000))
         request = _request(principal.id, body)
+        if (earlier := await self._earlier(command)) is not None:
+            return self._view(_repeated(earlier, command, request))
         if task_for(command) not in self._projection.state.tasks:
             node = self._node(body.node, body.language)
             try:
@@ -116,14 +120,16 @@ class TaskService:
 
         A `reader` who may not read its output gets it without.
         """
-        self._record(task)
+        if task not in self._projection.state.tasks:
+            return self._view(await self._forgotten(task), reader=reader)
         if wait_s > 0:
             await self._projection.until(
                 lambda state: task not in state.tasks or not state.tasks[task].open,
                 subject=task,
                 timeout_s=min(wait_s, self._context.config.max_wait_s),
             )
-        return self._view(self._record(task), reader=reader)
+        held = self._projection.state.tasks.get(task)
+        return self._view(held or await self._forgotten(task), reader=reader)
 
     def list(
         self,
@@ -149,7 +155,7 @@ class TaskService:
             Forbidden: The policy does not allow it.
             NotFound: There is no such task.
         """
-        record = self._record(task)
+        record = self._projection.state.tasks.get(task) or await self._forgotten(task)
         await self._context.decide(
             principal,
             "cancel",
@@ -161,7 +167,7 @@ class TaskService:
             await self._projection.append(
                 self._projection.fact(TaskCancelled(reason=why), task, principal.id, trace=trace)
             )
-        return self._view(self._record(task))
+        return self._view(self._projection.state.tasks.get(task, record))
 
     # -- for the pipeline -------------------------------------------------------------------
 
@@ -344,13 +350,19 @@ class TaskService:
         await self._projection.append(fact)
 
     def _same(self, command: CommandId, request: str) -> TaskRecord:
-        record = self._projection.state.tasks.get(task_for(command))
-        if record is None or record.request != request:
-            raise Conflict(
-                f"{command} was used for another task, or for one that ended too long ago.",
-                hint="Use a command id once for each task; the same request may repeat it.",
-            )
-        return record
+        return _repeated(self._projection.state.tasks.get(task_for(command)), command, request)
+
+    async def _earlier(self, command: CommandId) -> TaskRecord | None:
+        """Return the task of a command that control does not hold any more, if there was one.
+
+        The journal itself keeps the first acceptance of each of its newest 65,536 ids, so only ids
+        are looked up that were not made just now.
+        """
+        task = task_for(command)
+        age = abs(self._context.clock.time() - time_of(command))
+        if task in self._projection.state.tasks or age < _JUST_NOW_S:
+            return None
+        return recalled(task, await self._context.past(task))
 
     def _view(
         self, task: TaskRecord, output: int | None = None, reader: Principal | None = None
@@ -362,13 +374,11 @@ class TaskService:
         reported = None if view.reported is None else without_output(view.reported)
         return msgspec.structs.replace(view, result=result, reported=reported, hidden=True)
 
-    def _record(self, task: TaskId) -> TaskRecord:
-        record = self._projection.state.tasks.get(task)
+    async def _forgotten(self, task: TaskId) -> TaskRecord:
+        """Return a task that has left the state, by its facts in the audit log."""
+        record = recalled(task, await self._context.past(task)) if is_id(task) else None
         if record is None:
-            raise NotFound(
-                f"There is no task {task}, or it ended longer ago than control remembers.",
-                hint="Its facts are in the audit log: `angelos audit tail`.",
-            )
+            raise NotFound(f"There is no task {task[:80]}.", hint="`angelos task list` lists them.")
         return record
 
 
@@ -380,6 +390,16 @@ def _check_language(body: SubmitTask) -> None:
         raise InvalidInput("Packages are of Python; other languages have their project files.")
     if body.lock and body.revision is None:
         raise InvalidInput("A lock file is one of a checkout: name repo and revision.")
+
+
+def _repeated(record: TaskRecord | None, command: CommandId, request: str) -> TaskRecord:
+    """Return the task of a command if it was asked for by the same request."""
+    if record is None or record.request != request:
+        raise Conflict(
+            f"{command} was used for another task.",
+            hint="Use a command id once for each task; the same request may repeat it.",
+        )
+    return record
 
 
 def _payload(task: TaskId, body: SubmitTask, cases: CasePlan | None) -> RunTask:

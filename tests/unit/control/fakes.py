@@ -571,6 +571,7 @@ class World:
             config=self.config,
             landing=self.landing,
             scorer=self.scorer,
+            past=lambda subject: self.journal.read("0-0", 100, (), subject),
         )
         return Control(context, self.people)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from angelos.control.state import tasks
 from angelos.core.api import SubmitTask
 from angelos.core.envelopes import EnvelopeHeader, Lane, RoutedEnvelope
 from angelos.core.errors import Busy, Conflict, Forbidden, InvalidInput, NotFound, Unavailable
@@ -284,3 +285,30 @@ async def test_a_grant_fits_its_node_only(world):
         with pytest.raises(Forbidden):
             await other.task
         other.task = None
+
+
+async def test_a_task_that_left_the_state_is_shown_and_its_command_runs_nothing_again(
+    world, monkeypatch
+):
+    monkeypatch.setattr(tasks, "KEEP_TASKS", 1)
+    now = int(world.clock.time() * 1000)
+    long_ago = msgspec.structs.replace(HELLO, command=new_command_id(now - 3_600_000))
+    async with world.running() as control:
+        await world.node()
+        first = await control.tasks.submit(PERSON, long_ago)
+        ended = await control.tasks.view(first.id, wait_s=10)
+        for _ in range(3):
+            view = await control.tasks.submit(PERSON, HELLO)
+            await control.tasks.view(view.id, wait_s=10)
+        assert len(control.projection.state.tasks) == 1
+        assert await control.tasks.view(first.id) == ended
+        assert await control.tasks.submit(PERSON, long_ago) == ended
+        assert await control.tasks.cancel(PERSON, first.id, "too late") == ended
+        other = msgspec.structs.replace(long_ago, code="print(2)")
+        with pytest.raises(Conflict):
+            await control.tasks.submit(PERSON, other)
+        with pytest.raises(NotFound):
+            await control.tasks.view(f"task-{new_command_id()[4:]}")
+    assert await world.kinds(first.id) == [
+        Kind.task_accepted, Kind.task_started, Kind.task_finished,
+    ]  # fmt: skip
