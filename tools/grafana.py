@@ -131,6 +131,15 @@ ROWS = (
     Row(
         "Stores",
         (
+            Panel(
+                "Removed by retention",
+                ((f"sum by (what) (rate(angelos_retention_removed_total[{_RATE}]))", "{{what}}"),),
+                "ops",
+            ),
+            Panel(
+                "Work begun anew",
+                (("sum by (work) (angelos_background_failures_total)", "{{work}}"),),
+            ),
             Panel("Journal: bytes", (("angelos_journal_bytes", "bytes"),), "bytes"),
             Panel("Journal: lag", (("angelos_journal_lag_seconds", "{{reader}}"),), "s"),
             Panel(
