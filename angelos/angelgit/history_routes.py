@@ -52,8 +52,8 @@ def _reading(api: _HistoryApi) -> list[Route]:
             read,
             api.log,
             response=HistoryPage,
-            query=("branch", "after", "path", "limit"),
-            summary="First-parent history of a branch or revision, newest first",
+            query=("branch", "after", "path", "limit", "merges"),
+            summary="History of a branch or revision, newest first; merges=1 follows all parents",
         ),
         Route(
             "GET",
@@ -178,6 +178,7 @@ class _HistoryApi:
             after=call.query.get("after", ""),
             path=call.query.get("path", ""),
             limit=whole_number(call, "limit", 50, MAX_LIMIT),
+            merges=bool(whole_number(call, "merges", 0, 1, 0)),
         )
 
     async def diff(self, call: Call[Nothing]) -> DiffPage:

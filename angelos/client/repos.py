@@ -105,7 +105,13 @@ class Repo:
         return await self._transport.fetch("GET", self._path("live"), query={"path": path})
 
     async def log(
-        self, branch: str = "main", limit: int = 50, *, after: str = "", path: str = ""
+        self,
+        branch: str = "main",
+        limit: int = 50,
+        *,
+        after: str = "",
+        path: str = "",
+        merges: bool = False,
     ) -> HistoryPage:
         """Return a page of first-parent history, newest first; `history` gives all of it.
 
@@ -114,11 +120,14 @@ class Repo:
             limit: At most so many commits.
             after: `next` of the page before.
             path: Only commits that change this file.
+            merges: Follow all parents of merges; `after` is then of such a page.
 
         Raises:
+            InvalidInput: `after` is of no such page.
             NotFound: There is no such repository, branch or revision.
         """
         query: dict[str, object] = {"branch": branch, "limit": limit, "after": after, "path": path}
+        query |= {"merges": 1} if merges else {}
         return await self._transport.call("GET", self._path("log"), HistoryPage, query=query)
 
     async def history(

@@ -46,7 +46,7 @@ class CommitSummary(Message, frozen=True, kw_only=True):
 
 
 class HistoryPage(Message, frozen=True, kw_only=True):
-    """First-parent history, newest first."""
+    """First-parent history, or all of it, newest first."""
 
     commits: tuple[CommitSummary, ...]
     revisions: tuple[str, ...] = ()

@@ -6,9 +6,11 @@ page = await repository.log("study", "main", after=page.next)
 
 from __future__ import annotations
 
+import heapq
 import re
+import sys
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from angelos.angelgit.changes.blame import Blame
@@ -24,7 +26,7 @@ from angelos.angelgit.storage.models import FileChange
 from angelos.angelgit.storage.store import Store
 from angelos.angelgit.threads import in_thread
 from angelos.core.branches import BranchName, is_branch_name
-from angelos.core.errors import InvalidInput, NotFound
+from angelos.core.errors import InvalidInput, NotFound, TooLarge
 from angelos.core.history import BlameView, CommitSummary, DiffPage, FileDiff, HistoryPage
 from angelos.core.ids import Revision, is_revision
 from angelos.core.pending import PendingHunk
@@ -36,6 +38,10 @@ _MAX_WALKED = 5_000
 _MAX_DIFFED = 8_000_000
 """Above this many bytes, all files of a page together, changes have no diffs."""
 _MAX_CELL_HUNKS = 500
+_MAX_FRONTIER = 100
+"""Lines of history side by side, all of which a page's `next` names."""
+_SHOWN = "x"
+_HEAD = re.compile(r"([0-9]{1,9}|x)-([0-9a-f]{40}|[0-9a-f]{64})")
 _PREFIX = re.compile(r"[0-9a-f]{4,64}")
 _GIT_ID = re.compile(r"[0-9a-f]{40}")
 _NAME = re.compile(r"(.+?)(?:~([0-9]{1,4}))?", re.DOTALL)
@@ -59,9 +65,16 @@ class HistoryQueries(RevisionQueries):
             return await self._resolved(store, repo, name)
 
     async def log(
-        self, repo: str, start: str, *, after: str = "", path: str = "", limit: int = 50
+        self,
+        repo: str,
+        start: str,
+        *,
+        after: str = "",
+        path: str = "",
+        limit: int = 50,
+        merges: bool = False,
     ) -> HistoryPage:
-        """Return a page of first-parent history, newest first.
+        """Return a page of first-parent history, or of all of it, newest first.
 
         Args:
             repo: the repository's name.
@@ -69,12 +82,19 @@ class HistoryQueries(RevisionQueries):
             after: `next` of the page before; `start` does not count then.
             path: only commits that change this file.
             limit: at most so many commits.
+            merges: follow all parents of merges, not only the first.
 
         Raises:
+            InvalidInput: `after` is of no page.
             NotFound: there is no such repository, branch or revision.
         """
         async with self._stores.begin() as store:
             graph = await self._graph(store, repo)
+            if merges:
+                frontier = _Frontier(after)
+                if not after:
+                    frontier.heads[await self._resolved(store, repo, start)] = 0
+                return await _all_parents(graph, frontier, path, limit)
             current: str = await self._resolved(store, repo, after or start)
             if after:
                 current = _parent(await graph.commit(current))
@@ -192,6 +212,79 @@ class HistoryQueries(RevisionQueries):
         """Return one branch; raise `NotFound`."""
         async with self._stores.begin() as store:
             return await store.branch(repo, name)
+
+
+class _Frontier:
+    """Where a page of whole history ends: the commits behind it, and what must not come again.
+
+    A commit is met again by another child only at the same moment as it was shown, so those of the
+    last moment are all that the next page has to know.
+    """
+
+    def __init__(self, after: str) -> None:
+        matches = [_HEAD.fullmatch(one) for one in after.split(",")] if after else []
+        pairs = [(match[1], match[2]) for match in matches if match]
+        if len(pairs) != len(matches) or len(pairs) > 2 * _MAX_FRONTIER:
+            raise InvalidInput("`after` is none that a page of this history gave.")
+        self.heads = {one: int(depth) for depth, one in pairs if depth != _SHOWN}
+        self.shown = {one for depth, one in pairs if depth == _SHOWN}
+
+    @staticmethod
+    def text(heads: Iterable[tuple[int, str]], shown: Sequence[str]) -> str:
+        """Return the cursor."""
+        ahead = [f"{depth}-{one}" for depth, one in heads]
+        return ",".join([*ahead, *(f"{_SHOWN}-{one}" for one in shown[-_MAX_FRONTIER:])])
+
+
+async def _all_parents(graph: CommitGraph, start: _Frontier, path: str, limit: int) -> HistoryPage:
+    """Walk all parents, the newest commit first; a commit comes before what it was made on.
+
+    Where a clock ran back, a parent counts as old as the child by which it was met.
+    """
+    waiting: list[tuple[int, int, str, CommitSummary]] = []
+    met = set(start.shown)
+
+    async def meet(commits: Iterable[str], at: int, depth: int) -> None:
+        for one in commits:
+            if one not in met:
+                met.add(one)
+                summary = await graph.commit(one)
+                heapq.heappush(waiting, (max(at, -summary.at), depth, one, summary))
+
+    for head, depth in start.heads.items():
+        await meet([head], -sys.maxsize, depth)
+    commits: list[CommitSummary] = []
+    last, shown = -sys.maxsize, list(start.shown)
+    walked = 0
+    while waiting and len(commits) < limit and walked < _MAX_WALKED:
+        at, depth, one, commit = heapq.heappop(waiting)
+        shown = [*shown, one] if at == last or not walked else [one]
+        last, walked = at, walked + 1
+        if not path or await _changes_all(graph, commit, path):
+            commits.append(commit)
+        await meet(commit.parents, at, depth + 1)
+        if len(waiting) > _MAX_FRONTIER:
+            raise TooLarge(
+                f"This history has more than {_MAX_FRONTIER} lines side by side.",
+                hint="Read it first parent by first parent, or branch by branch.",
+            )
+    ahead = [(depth, one) for _, depth, one, _ in sorted(waiting, key=lambda row: row[:3])]
+    return HistoryPage(
+        commits=tuple(commits),
+        revisions=tuple(commit.id for commit in commits),
+        next=_Frontier.text(ahead, shown) if ahead else "",
+    )
+
+
+async def _changes_all(graph: CommitGraph, commit: CommitSummary, path: str) -> bool:
+    """Return whether a commit has at a path what none of its parents has, as `git log` asks."""
+    entry = await graph.entry(commit.id, path)
+    if not commit.parents:
+        return entry is not None
+    for parent in commit.parents:
+        if entry == await graph.entry(parent, path):
+            return False
+    return True
 
 
 def _parent(commit: CommitSummary) -> str:

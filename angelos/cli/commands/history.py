@@ -37,19 +37,28 @@ _repo = click.option("--repo", metavar="NAME", help="The repository, where there
 @click.option("--path", metavar="PATH", default="", help="Only commits that change this file.")
 @click.option("--after", metavar="NEXT", default="", help="The next page: what --json names next.")
 @click.option("-n", "--limit", type=click.IntRange(1, 500), default=20, show_default=True)
+@click.option("--merges", is_flag=True, help="Follow all parents of merges.")
 @quiet
 @common
-def log(
-    out: Out, *, repo: str | None, branch: str, path: str, after: str, limit: int, quiet: bool
+def log(  # noqa: PLR0913 - click passes each option
+    out: Out,
+    *,
+    repo: str | None,
+    branch: str,
+    path: str,
+    after: str,
+    limit: int,
+    merges: bool,
+    quiet: bool,
 ) -> None:
     """List the commits of main, or of another branch, newest first.
 
-    Of a merge only the first parent is followed.
+    Of a merge only the first parent is followed, or with --merges all of them.
     """
 
     async def look(angelos: Angelos) -> HistoryPage:
         repository = angelos.repos[await only_repo(angelos, repo)]
-        return await repository.log(branch, limit, after=after, path=path)
+        return await repository.log(branch, limit, after=after, path=path, merges=merges)
 
     page = out.ask(look)
     if quiet:

@@ -73,6 +73,22 @@ async def test_history_is_read_in_pages_and_by_file(git, base, promote):
     from_middle = await git.log("study", revisions[3][:10], limit=1)
     assert from_middle.commits[0].id == revisions[3]
     assert await git.resolve("study", "main~2") == revisions[2]
+    # In dev each of them is a merge; all of history is each commit once, children first.
+    whole, after = [], ""
+    while True:
+        page = await git.log("study", "dev", after=after, limit=2, merges=True)
+        whole += page.commits
+        if not (after := page.next):
+            break
+    places = {commit.id: place for place, commit in enumerate(whole)}
+    assert len(places) == len(whole)
+    assert {*revisions} < places.keys()
+    assert all(places[parent] > places[c.id] for c in whole for parent in c.parents)
+    assert sum(len(commit.parents) > 1 for commit in whole) == 5
+    found = await git.log("study", "dev", path="b/b.txt", merges=True)
+    assert {revisions[1], revisions[3], base} <= {commit.id for commit in found.commits}
+    with pytest.raises(InvalidInput):
+        await git.log("study", "dev", after="main", merges=True)
     for wrong in ("main~6", "fade0", "x", "MAIN", "../..", "\ud800"):
         with pytest.raises(NotFound):
             await git.log("study", wrong)

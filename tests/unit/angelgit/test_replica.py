@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import random
 from pathlib import Path
 
 import pycrdt
@@ -64,3 +65,28 @@ def test_snapshots_of_pycrdt_are_not_used():
     for source in Path(crdt.__file__).parent.glob("*.py"):
         assert "from_snapshot(" not in source.read_text()
     assert hasattr(pycrdt.Doc, "from_snapshot")
+
+
+def test_updates_in_any_order_are_all_seen():
+    """pycrdt alone goes on waiting for some of them, though all have come."""
+    for seed in range(40):
+        drawn, docs = random.Random(seed), [pycrdt.Doc() for _ in range(3)]
+        updates: list[bytes] = []
+        texts = [doc.get("source", type=pycrdt.Text) for doc in docs]
+        for doc in docs:
+            doc.observe(lambda event, into=updates: into.append(bytes(event.update)))
+        for step in range(25):
+            at = drawn.randrange(3)
+            if drawn.random() < 0.7 or not len(texts[at]):
+                texts[at].insert(drawn.randrange(len(texts[at]) + 1), f"{step},")
+            else:
+                place = drawn.randrange(len(texts[at]))
+                del texts[at][place : min(len(texts[at]), place + 3)]
+            docs[drawn.randrange(3)].apply_update(docs[at].get_update())
+        for doc in docs[1:]:
+            docs[0].apply_update(doc.get_update())
+        drawn.shuffle(updates)
+        replica = Replica("a.txt", crdt.EMPTY, START)
+        for update in updates:
+            replica.apply(update)
+        assert (replica.text(), replica.deferred) == (str(texts[0]), []), seed
