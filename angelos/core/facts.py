@@ -698,7 +698,7 @@ class NetworkRequested(FactPayload, frozen=True, kw_only=True):
     sent: int = 0
     """Bytes of bodies to the host, or of all that is said where it cannot be read."""
     received: int = 0
-    rule: str = ""
+    allows: str = ""
     """The rule that allowed it; of a refused one the rule that would, for a person to judge."""
     reason: str = ""
     """Why it was refused."""

@@ -99,6 +99,7 @@ class BoxProvisioner(LocalProvisioner):
             },
             read_only=(*packages(), *self._resources()),
             limits=self._service.limits,
+            network=self._service.network(lease),
         )
 
     def _connection(self, content: bytes) -> bytes:

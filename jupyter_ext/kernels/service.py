@@ -23,13 +23,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import angelos
+from angelos.control.tasks.network import allowed_network
 from angelos.core.errors import AngelError, Busy, Unavailable
+from angelos.core.facts import Fact, NetworkRequested
+from angelos.core.ids import PrincipalId
 from angelos.core.messages import Tier
+from angelos.core.policy.access import policy_in_force
 from angelos.core.principals import SessionKind
+from angelos.node.broker.service import Brokers
 from angelos.node.config import SandboxConfig
+from angelos.node.environments.store import package_index
 from angelos.node.kernels.folder import Placeholders
 from angelos.node.kernels.host import KernelHost
-from angelos.node.kernels.models import KernelLimits
+from angelos.node.kernels.models import KernelLimits, KernelNetwork
 from angelos.node.sandbox.launch import NOBODY
 from angelos.node.sandbox.scratch import ScratchFolders
 from jupyter_ext.kernels.api_socket import ApiSocket
@@ -38,7 +44,7 @@ from jupyter_ext.kernels.folders import Places, folder_for
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from angelos.core.ids import PrincipalId
+    from angelos.core.network import NetworkVerdict
     from angelos.core.permissions import Principal
     from angelos.wiring.settings import Settings
     from jupyter_ext.binding import Binding
@@ -46,6 +52,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 caller: ContextVar[Principal | None] = ContextVar("caller", default=None)
 """Who makes the request that is being carried out; the authorizer sets it."""
+_KERNELS = PrincipalId("system/kernels")
 _LIFE_S = 3600.0
 _RENEW_S = 1200.0
 """A kernel gets a new token this often; the one before lives on until its own end."""
@@ -101,10 +108,14 @@ class KernelService:
             data=Path(os.path.realpath(settings.data.root)),
             home=Path(os.path.realpath(Path.home())),
         )
+        self._brokers = Brokers(settings.data.jupyter, settings.nodes.network)
+        self._index = package_index(settings.nodes.network)
+        self._listed = settings.network
         self.host = KernelHost(
             SandboxConfig(
                 allow_unsandboxed=settings.nodes.allow_unsandboxed, ready_boxes=0, scratch=records
-            )
+            ),
+            self._brokers,
         )
         self.unboxed = frozenset(settings.nodes.unboxed_kernels)
         """Names of kernel specs that the operator has allowed to run without a box."""
@@ -125,6 +136,7 @@ class KernelService:
 
     async def _enter(self) -> KernelHost:
         await asyncio.to_thread(self._folders.sweep)
+        await asyncio.to_thread(self._brokers.sweep)
         return await self.host.__aenter__()
 
     async def ready(self) -> KernelHost:
@@ -143,6 +155,7 @@ class KernelService:
             with contextlib.suppress(Exception):
                 await self._entering
             await self.host.__aexit__(None, None, None)
+        self._brokers.close()
 
     @property
     def badge(self) -> str:
@@ -226,6 +239,24 @@ class KernelService:
         task = asyncio.get_running_loop().create_task(work)
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
+
+    def network(self, lease: KernelLease) -> KernelNetwork | None:
+        """Return what a kernel may reach: what of the operator's list its person may, if any."""
+        index = self._index
+        listed = (*self._listed, *(index.rules if index is not None else ()))
+        rules = allowed_network(policy_in_force(), lease.principal, tuple(dict.fromkeys(listed)))
+        if not rules:
+            return None
+        server, subject = self._binding.require(), f"kernel/{lease.kernel}"
+
+        async def report(payload: NetworkRequested, verdict: NetworkVerdict) -> None:
+            fact = Fact.of(
+                payload, at=time.time(), actor=_KERNELS, subject=subject, outcome=verdict
+            )
+            await server.journal.append([fact])
+
+        url = index.url if index is not None and set(index.rules) <= set(rules) else ""
+        return KernelNetwork(rules, lease.person, subject, report, url)
 
     def lease(self, kernel: str) -> KernelLease:
         """Return what an open kernel has.

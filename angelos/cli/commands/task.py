@@ -147,31 +147,6 @@ class _Language:
         }
 
 
-_SURROUNDINGS = (
-    click.option(
-        "--with",
-        "packages",
-        multiple=True,
-        metavar="PACKAGE",
-        help="A Python package that it can import: numpy, pandas==2.2.3.",
-    ),
-    click.option(
-        "--requirements",
-        type=click.Path(dir_okay=False),
-        metavar="FILE",
-        help="A file of such packages, one a line.",
-    ),
-    click.option("--lock", metavar="PATH", default="", help="The same, of the --checkout."),
-    click.option(
-        "--net",
-        "network",
-        multiple=True,
-        metavar="RULE",
-        help="What it may reach: https://HOST/PREFIX, 'GET,POST https://HOST/PREFIX', tls://HOST.",
-    ),
-)
-
-
 def _language_options(command: Callable[..., None]) -> Callable[..., None]:
     """Give a command the options of languages, and pass them as `program`."""
 
@@ -183,12 +158,49 @@ def _language_options(command: Callable[..., None]) -> Callable[..., None]:
     )
     @click.option("--test", "action", flag_value="test", help="Run its tests.")
     @click.option("--background", is_flag=True, help="Wait while other tasks of the node do.")
+    @_surroundings
     @functools.wraps(command)
     def wrapped(
         *args: Any,
         language: str | None,
         action: str | None,
         background: bool,
+        surroundings: TaskOptions,
+        **kwargs: Any,
+    ) -> None:
+        program = _Language(language, action or "run", surroundings, background=background)
+        command(*args, program=program, **kwargs)
+
+    return wrapped
+
+
+def _surroundings(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of packages and the network, and pass them together."""
+
+    @click.option(
+        "--with",
+        "packages",
+        multiple=True,
+        metavar="PACKAGE",
+        help="A Python package that it can import: numpy, pandas==2.2.3.",
+    )
+    @click.option(
+        "--requirements",
+        type=click.Path(dir_okay=False),
+        metavar="FILE",
+        help="A file of such packages, one a line.",
+    )
+    @click.option("--lock", metavar="PATH", default="", help="The same, of the --checkout.")
+    @click.option(
+        "--net",
+        "network",
+        multiple=True,
+        metavar="RULE",
+        help="What it may reach: https://HOST/PREFIX, 'GET,POST https://HOST/PREFIX', tls://HOST.",
+    )
+    @functools.wraps(command)
+    def wrapped(
+        *args: Any,
         network: tuple[str, ...],
         packages: tuple[str, ...],
         requirements: str | None,
@@ -203,11 +215,10 @@ def _language_options(command: Callable[..., None]) -> Callable[..., None]:
                 packages = (*parse_requirements(read_text(requirements)), *packages)
             except AngelError as error:
                 raise click.BadParameter(str(error), param_hint="--requirements") from error
-        surroundings: TaskOptions = {"network": network, "packages": packages, "lock": lock}
-        program = _Language(language, action or "run", surroundings, background=background)
-        command(*args, program=program, **kwargs)
+        options: TaskOptions = {"network": network, "packages": packages, "lock": lock}
+        command(*args, surroundings=options, **kwargs)
 
-    return functools.reduce(lambda given, option: option(given), _SURROUNDINGS, wrapped)
+    return wrapped
 
 
 def _file_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -49,6 +49,24 @@ def decide_network(
     return msgspec.structs.replace(decision, rules=tuple(sorted(names)))
 
 
+def allowed_network(
+    policy: Policy, principal: Principal, listed: Sequence[NetworkRule]
+) -> tuple[NetworkRule, ...]:
+    """Return what of the operator's list somebody may reach, in a kernel of theirs.
+
+    A host that is listed as a whole and by paths is opened by its paths.
+    """
+    rules = [
+        rule
+        for rule in listed
+        if all(policy.ask(_question(principal, one, listed)).allowed for one in _single(rule))
+    ]
+    narrow = {(rule.host, rule.port) for rule in rules if rule.scheme != "tls"}
+    return tuple(
+        rule for rule in rules if rule.scheme != "tls" or (rule.host, rule.port) not in narrow
+    )
+
+
 def _single(rule: NetworkRule) -> Iterator[NetworkRule]:
     """Yield a rule for each of its methods."""
     for method in rule.methods:

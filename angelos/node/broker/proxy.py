@@ -417,7 +417,7 @@ class BoxBroker:
             status=account.status,
             sent=account.sent,
             received=account.received,
-            rule=account.rule[:_MAX_URL],
+            allows=account.rule[:_MAX_URL],
             reason=reason[:_MAX_URL],
         )
 

@@ -15,6 +15,7 @@ import contextlib
 import hashlib
 import os
 import shutil
+import stat
 import sys
 import sysconfig
 import tempfile
@@ -25,7 +26,7 @@ from pathlib import Path
 
 import msgspec
 
-from angelos.core.errors import Unavailable
+from angelos.core.errors import Tampered, Unavailable
 from angelos.core.ids import PrincipalId
 from angelos.core.messages import Limits, Status
 from angelos.core.network import NetworkRule, parse_rule, parse_rules
@@ -43,7 +44,7 @@ BUILD_LIMITS = Limits(
     wall_s=900, cpu_s=900, memory_mb=2048, pids=128, output_bytes=1_000_000, disk_mb=64
 )
 _INSIDE = f"{WORK}/build"
-_NEW, _SITE, _TEMPORARY = ".new-", "site", "tmp"
+_NEW, _SITE, _TEMPORARY, _SIZE = ".new-", "site", "tmp", "size"
 _KEEP_BYTES = 8_000_000_000
 _MAX_BYTES, _MAX_FILES = 4_000_000_000, 200_000
 _LOOK_S = 1.0
@@ -140,7 +141,6 @@ class Environments:
             if not self._used[key]:
                 del self._used[key]
                 self._locks.pop(key, None)
-            await asyncio.to_thread(self._forget)
 
     def _key(self, requirements: Sequence[str]) -> str:
         assert self._index is not None  # noqa: S101 - checked before
@@ -170,6 +170,7 @@ class Environments:
             if not await asyncio.to_thread(_within, folder, self._most):
                 return _too_large(sandbox, self._most)
             await asyncio.to_thread(_finish, folder, path)
+            await asyncio.to_thread(self._forget)
             return path / _SITE
         finally:
             await asyncio.to_thread(_remove, folder)
@@ -250,7 +251,7 @@ class Environments:
         if not self._root.is_dir():
             return
         paths = [path for path in self._root.iterdir() if not path.name.startswith(_NEW)]
-        rows = [(path.stat().st_mtime, _size(path)[0], path) for path in paths]
+        rows = [(path.stat().st_mtime, _noted_size(path), path) for path in paths]
         total = sum(size for _, size, _ in rows)
         for _, size, path in sorted(rows):
             if total <= self._keep:
@@ -300,9 +301,26 @@ def _touch(path: Path) -> bool:
 
 
 def _finish(folder: Path, path: Path) -> None:
-    """Give a built environment its name; what only its build needed goes."""
+    """Give a built environment its name, and note its size; what only its build needed goes.
+
+    Raises:
+        Tampered: The build left a link where its packages should be: whoever binds that into a
+            box would bind what the link leads to.
+    """
+    if not stat.S_ISDIR((folder / _SITE).lstat().st_mode):
+        raise Tampered("The build of an environment has replaced its folder by something else.")
     _remove(folder / _TEMPORARY)
+    size = folder / _SIZE  # a folder of the node's own here, which no box writes any more
+    _remove(size)
+    size.write_text(str(_size(folder)[0]), encoding="ascii")
     folder.rename(path)
+
+
+def _noted_size(path: Path) -> int:
+    try:
+        return int((path / _SIZE).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return _size(path)[0]
 
 
 def _remove(path: Path) -> None:

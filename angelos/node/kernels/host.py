@@ -13,6 +13,7 @@ and it has no end of time or output.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import platform
@@ -20,8 +21,11 @@ import signal
 from collections.abc import Collection
 from pathlib import Path
 
+import msgspec
+
 from angelos.core.errors import Unavailable
 from angelos.core.messages import Status, Tier
+from angelos.node.broker.service import Brokers, OpenBroker
 from angelos.node.config import SandboxConfig
 from angelos.node.kernels.folder import check_mounted, identities
 from angelos.node.kernels.models import KernelExit, KernelLimits, KernelOrder
@@ -55,8 +59,10 @@ _WORDS = {
 class KernelHost(BubblewrapSandbox):
     """Starts kernels; `async with` owns all of them, and finds out the tier."""
 
-    def __init__(self, config: SandboxConfig) -> None:
+    def __init__(self, config: SandboxConfig, brokers: Brokers | None = None) -> None:
+        """Open to kernels what their orders say by `brokers`; without them, nothing."""
         super().__init__(config)
+        self._brokers = brokers
         # A kernel has its folder at its own path, so nothing else needs the place of a task's.
         self._python = this_interpreter(moved=False)
 
@@ -76,9 +82,28 @@ class KernelHost(BubblewrapSandbox):
                 "No kernel can be started: no box can be made here. " + " ".join(self.reasons),
                 hint="`angelos doctor` names what is missing.",
             )
+        async with contextlib.AsyncExitStack() as stack:
+            broker = await self._open_broker(order, stack)
+            box = await self._start_box(order, broker)
+            return RunningKernel(self, box, order, self.tier, broker, stack.pop_all())
+
+    async def _open_broker(
+        self, order: KernelOrder, stack: contextlib.AsyncExitStack
+    ) -> OpenBroker | None:
+        network = order.network
+        apart = isinstance(self._launcher, Launcher)  # else it would be on the host's own loopback
+        if network is None or self._brokers is None or not apart:
+            return None
+        opened = self._brokers.opened(network.rules, network.by, network.name, network.report)
+        return await stack.enter_async_context(opened)
+
+    async def _start_box(self, order: KernelOrder, broker: OpenBroker | None) -> Box:
+        """Start the box of a kernel and the kernel in it."""
         expected = {} if order.folder is None else identities(order.folder)
         clear(order.names, order.sockets, order.dialed)
         own = binds_of(order, expected)
+        if broker is not None:
+            own += tuple(Bind(source, inside) for inside, source in broker.read_only.items())
         limits = order.limits
         shape = BoxShape(own=own, disk_mb=limits.disk_mb, shm_mb=limits.memory_mb)
         box = await self._start(shape)
@@ -87,12 +112,13 @@ class KernelHost(BubblewrapSandbox):
             if not box.scratch:
                 check_mounted(box.task, expected)
             paths = visible((*self._binds, *own))
-            await box.seal(self._kernel_rules(order, box, paths), limits)
-            await box.begin(self._kernel_request(order, box), limits, BoxInput())
+            rules = self._kernel_rules(order, box, paths)
+            await box.seal(msgspec.structs.replace(rules, broker=broker is not None), limits)
+            await box.begin(self._kernel_request(order, box, broker), limits, BoxInput())
         except BaseException:
             await self._discard(box)
             raise
-        return RunningKernel(self, box, order, self.tier)
+        return box
 
     def socket_folder(self, sockets: Path) -> str:
         """Return where a kernel has the folder of its sockets."""
@@ -102,8 +128,20 @@ class KernelHost(BubblewrapSandbox):
         """Close a box and free what it had."""
         await self._discard(box)
 
-    def _kernel_request(self, order: KernelOrder, box: Box) -> ExecRequest:
+    def _kernel_request(
+        self, order: KernelOrder, box: Box, broker: OpenBroker | None
+    ) -> ExecRequest:
         home = box.scratch or TMP
+        network = {} if broker is None else broker.env
+        packages = ""
+        if broker is not None and order.network is not None and order.network.index:
+            # `%pip install` puts packages where this kernel alone finds them, until it ends.
+            packages = f"{home}/.packages"
+            network |= {
+                "PIP_INDEX_URL": order.network.index,
+                "PIP_TARGET": packages,
+                "PYTHONPATH": packages,
+            }
         env = {name: home if value == TMP else value for name, value in BASE_ENV.items()}
         rlimits = self._rlimits(order.limits, unsandboxed=bool(box.scratch))
         rlimits["RLIMIT_NOFILE"] = _OPEN_FILES
@@ -112,9 +150,10 @@ class KernelHost(BubblewrapSandbox):
         return ExecRequest(
             argv=order.argv,
             code=None,
-            env={**env, "IPYTHONDIR": f"{home}/.ipython", **order.env},
+            env={**env, "IPYTHONDIR": f"{home}/.ipython", **network, **order.env},
             chdir=order.chdir or str(order.folder or home),
             rlimits=rlimits,
+            packages=packages,
         )
 
     def _kernel_rules(self, order: KernelOrder, box: Box, paths: tuple[str, ...]) -> BoxRules:
@@ -178,7 +217,17 @@ def binds_of(order: KernelOrder, protected: Collection[str]) -> tuple[Bind, ...]
 class RunningKernel:
     """A kernel that was started; it removes its box when it ends."""
 
-    def __init__(self, host: KernelHost, box: Box, order: KernelOrder, tier: Tier) -> None:
+    def __init__(
+        self,
+        host: KernelHost,
+        box: Box,
+        order: KernelOrder,
+        tier: Tier,
+        broker: OpenBroker | None,
+        stack: contextlib.AsyncExitStack,
+    ) -> None:
+        """Take a box in which a kernel has begun; `stack` holds what its broker needs."""
+        self._broker, self._stack = broker, stack
         self.tier = tier
         self.ended: KernelExit | None = None
         self.no_sockets: set[str] = set()
@@ -211,10 +260,18 @@ class RunningKernel:
         """Return how it ended, once nothing of it is left."""
         return await asyncio.shield(self._serving)
 
+    def _networked(self) -> contextlib.AbstractAsyncContextManager[None]:
+        """Return what answers on the kernel's loopback while it runs."""
+        listener = self._box.take_listener()
+        if self._broker is None or listener is None:
+            return contextlib.nullcontext()
+        return self._broker.broker.serving(listener)
+
     async def _serve(self) -> KernelExit:
         try:
-            async for _ in self._box.output():
-                pass  # a kernel prints by messages; what comes here is native code's
+            async with self._networked():
+                async for _ in self._box.output():
+                    pass  # a kernel prints by messages; what comes here is native code's
             ending = await self._box.wait()
             status, evidence = judge(ending, self._limits)
             code = ending.exit_code if ending.exit_code is not None else -signal.SIGKILL
@@ -227,6 +284,7 @@ class RunningKernel:
             self._linking.cancel()
             await asyncio.gather(self._linking, return_exceptions=True)
             await self._host.discard(self._box)
+            await self._stack.aclose()
         return self.ended
 
 

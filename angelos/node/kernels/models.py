@@ -8,7 +8,10 @@ from pathlib import Path
 
 import msgspec
 
+from angelos.core.ids import PrincipalId
 from angelos.core.messages import Limits
+from angelos.core.network import NetworkRule
+from angelos.node.broker.proxy import Report
 
 UNLIMITED = 2**62
 RULES = "angelos.toml"
@@ -32,6 +35,18 @@ class KernelLimits(Limits, frozen=True, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True)
+class KernelNetwork:
+    """What a kernel may reach of the network."""
+
+    rules: tuple[NetworkRule, ...]
+    by: PrincipalId
+    name: str
+    report: Report
+    index: str = ""
+    """The URL of the package index, if it may install packages for itself."""
+
+
+@dataclass(frozen=True, slots=True)
 class KernelOrder:
     """One kernel to be started."""
 
@@ -51,6 +66,8 @@ class KernelOrder:
     env: dict[str, str] = field(default_factory=dict)
     read_only: tuple[Path, ...] = ()
     limits: KernelLimits = field(default_factory=KernelLimits)
+    network: KernelNetwork | None = None
+    """None: nothing."""
 
 
 class KernelExit(msgspec.Struct, frozen=True, kw_only=True):

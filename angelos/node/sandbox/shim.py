@@ -436,6 +436,10 @@ def _serve(link: _socket.socket, *, unsandboxed: bool) -> None:
 def _add_packages(folder: str) -> None:
     """Let code import packages of a folder; they come before those of the interpreter's site."""
     if folder:
+        try:  # noqa: SIM105 - contextlib is not imported here
+            os.makedirs(folder, exist_ok=True)  # noqa: PTH103
+        except OSError:
+            pass  # it is there already, and read-only
         sites = [i for i, path in enumerate(sys.path) if path.endswith("-packages")]
         sys.path.insert(sites[0] if sites else len(sys.path), folder)
 

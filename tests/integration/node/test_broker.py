@@ -99,7 +99,7 @@ async def test_a_program_reaches_what_its_rules_open_and_nothing_else(
     assert [verdict.value for _, verdict in facts] == ["allowed", "no-rule", "no-rule", "no-rule"]
     assert facts[0][0].url == "https://index.test:443/simple/"
     assert facts[0][0].received == len("the index")
-    assert facts[1][0].rule == "GET https://index.test/"
+    assert facts[1][0].allows == "GET https://index.test/"
     assert not list((tmp_path / "network").iterdir())
     assert len(host.heads) == 1
 

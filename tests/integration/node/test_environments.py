@@ -14,14 +14,19 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from angelos.core.errors import Unavailable
+from angelos.core.errors import Tampered, Unavailable
 from angelos.core.facts import NetworkRequested
 from angelos.core.messages import Limits, Status, Tier
 from angelos.core.network import NetworkVerdict
 from angelos.core.runs import RunSpec
 from angelos.node.broker.service import Brokers
 from angelos.node.config import SandboxConfig
-from angelos.node.environments.store import EnvironmentFailure, Environments, package_index
+from angelos.node.environments.store import (
+    EnvironmentFailure,
+    Environments,
+    _finish,
+    package_index,
+)
 from angelos.node.sandbox.layout import PACKAGES
 from angelos.node.sandbox.sandbox import BubblewrapSandbox
 from angelos.testing import need
@@ -175,6 +180,24 @@ async def test_an_environment_has_a_size(
     async with store.use(["large"], sandbox, ADA, report) as failure:
         assert isinstance(failure, EnvironmentFailure)
     assert list((tmp_path / "environments").iterdir()) == []
+
+
+def test_a_build_that_leaves_a_link_for_its_packages_is_refused(tmp_path: Path) -> None:
+    """A bind follows the link, and would show a box what it leads to."""
+    folder = tmp_path / ".new-1"
+    folder.mkdir()
+    (folder / "site").symlink_to(tmp_path)
+    with pytest.raises(Tampered):
+        _finish(folder, tmp_path / "key")
+    assert not (tmp_path / "key").exists()
+    (folder / "site").unlink()
+    (folder / "site").mkdir()
+    (folder / "size").symlink_to(tmp_path / "elsewhere")
+    (folder / "tmp").symlink_to(tmp_path / "kept")
+    (tmp_path / "kept").mkdir()
+    _finish(folder, tmp_path / "key")
+    assert (tmp_path / "kept").is_dir()
+    assert not (tmp_path / "elsewhere").exists()
 
 
 async def test_what_was_not_used_for_long_is_forgotten(tmp_path: Path, host: WebHost) -> None:
