@@ -186,7 +186,6 @@ def _surroundings(command: Callable[..., None]) -> Callable[..., None]:
     )
     @click.option(
         "--requirements",
-        type=click.Path(dir_okay=False),
         metavar="FILE",
         help="A file of such packages, one a line.",
     )
@@ -207,14 +206,10 @@ def _surroundings(command: Callable[..., None]) -> Callable[..., None]:
         lock: str,
         **kwargs: Any,
     ) -> None:
-        from angelos.core.errors import AngelError
         from angelos.core.requirements import parse_requirements
 
         if requirements is not None:
-            try:
-                packages = (*parse_requirements(read_text(requirements)), *packages)
-            except AngelError as error:
-                raise click.BadParameter(str(error), param_hint="--requirements") from error
+            packages = (*parse_requirements(read_text(requirements)), *packages)
         options: TaskOptions = {"network": network, "packages": packages, "lock": lock}
         command(*args, surroundings=options, **kwargs)
 
