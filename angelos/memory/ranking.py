@@ -12,8 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
-_K = 5
-_VECTOR, _TEXT = 1.0, 0.5
 T = TypeVar("T")
 
 
@@ -24,10 +22,21 @@ class Ranks(NamedTuple):
     text: int | None
 
 
-def fused(ranks: Ranks) -> float:
-    """Return the fused score, at most 1.5 / 6."""
-    pairs = ((_VECTOR, ranks.vector), (_TEXT, ranks.text))
-    return sum(weight / (_K + rank) for weight, rank in pairs if rank is not None)
+class FusionWeights(NamedTuple):
+    """What each way weighs, and how much more a first rank weighs than those behind it."""
+
+    vector: float
+    text: float
+    offset: float
+
+
+WEIGHTS = FusionWeights(vector=1.0, text=0.5, offset=5.0)
+
+
+def fused(ranks: Ranks, weights: FusionWeights = WEIGHTS) -> float:
+    """Return the fused score, at most 1.5 / 6 by the weights in use."""
+    pairs = ((weights.vector, ranks.vector), (weights.text, ranks.text))
+    return sum(weight / (weights.offset + rank) for weight, rank in pairs if rank is not None)
 
 
 def decay(age_s: float, half_life_s: float) -> float:
@@ -39,12 +48,15 @@ def decay(age_s: float, half_life_s: float) -> float:
     return 0.5 + 0.5 * 2.0 ** (-max(age_s, 0.0) / half_life_s)
 
 
-def ranked(candidates: Sequence[tuple[T, Ranks, float]], limit: int) -> list[tuple[T, float]]:
+def ranked(
+    candidates: Sequence[tuple[T, Ranks, float]], limit: int, weights: FusionWeights = WEIGHTS
+) -> list[tuple[T, float]]:
     """Return the best candidates with their scores, best first.
 
     Args:
         candidates: Each with its ranks and the weight of its age.
         limit: How many at most.
+        weights: Of the ways; those in use by default.
     """
-    scored = [(item, fused(ranks) * weight) for item, ranks, weight in candidates]
+    scored = [(item, fused(ranks, weights) * weight) for item, ranks, weight in candidates]
     return sorted(scored, key=lambda pair: -pair[1])[:limit]
