@@ -228,7 +228,7 @@ class Ranking(NamedTuple):
         first = {text: rank for rank, text in enumerate(self.near, 1)}
         second = {text: rank for rank, text in enumerate(self.words, 1)}
         candidates = [(t, Ranks(first.get(t), second.get(t)), 1.0) for t in {**first, **second}]
-        return [text for text, _ in ranked(candidates, 10, weights)]
+        return [text for text, score in ranked(candidates, 10, weights) if score > 0]
 
     @property
     def tunes(self) -> bool:
