@@ -1,6 +1,7 @@
 """The `llm` package against nanoGPT's CPU recipe, transformers' generate and a bare loop.
 
     python benchmarks/llm.py [--quick] [--json] [--rounds 3] [--threads 2] [--nanogpt PATH]
+                             [--muon | --muon-tune STEPS]
 
 Everything is measured interleaved in one process, on two threads (where other work loads the
 machine, one thread gives truer ratios: two wait for each other). The peer's recipe stands in
@@ -28,6 +29,7 @@ sys.path[0] = str(ROOT)  # this script's own folder would make `import llm` find
 
 import torch  # noqa: E402
 
+from benchmarks import muon  # noqa: E402
 from benchmarks.peers.nanogpt import BATCH, BLOCK, STEPS, Peer, PeerRun  # noqa: E402
 from llm.config import ModelConfig, TrainingConfig  # noqa: E402
 from llm.data import read_corpus, split  # noqa: E402
@@ -190,6 +192,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="seeds of the training row; default 3, quick 1")
     parser.add_argument("--threads", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--nanogpt", type=Path, help="a checkout of nanoGPT; default: a reference")
+    parser.add_argument("--muon", action="store_true", help="the trial of a Muon recipe alone")
+    parser.add_argument("--muon-tune", type=int, metavar="STEPS", help="its rates, on a split")
     arguments = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(arguments.threads)
@@ -199,6 +203,14 @@ def main() -> None:
         if not arguments.json:
             print(line, flush=True)
 
+    if arguments.muon or arguments.muon_tune:
+        if steps := arguments.muon_tune:
+            rows = muon.tune(CORPUS, steps, say)
+        else:
+            rounds = min(arguments.rounds or (1 if quick else 3), len(muon.SEEDS))
+            rows = muon.trial(CORPUS, peer, rounds, 0.1 if quick else 1.0, say)
+        print(json.dumps({"benchmark": "llm muon", "machine": machine(), "rows": rows}))
+        return
     rows = training_speed(peer, 15 if quick else 100)
     rows += generation_speed(peer, 1 if quick else 5, 1000)
     rounds = min(arguments.rounds or (1 if quick else 3), len(SEEDS))

@@ -73,6 +73,8 @@ class ForgetCause(StrEnum):
 
     request = "request"
     expired = "expired"
+    restored = "restored"
+    """It was forgotten after the backup that brought it back."""
 
 
 class SupersedeCause(StrEnum):
@@ -90,10 +92,10 @@ class Remember(Input, frozen=True, kw_only=True):
     text: MemoryText
     namespace: Namespace = ""
     """By default the caller's own."""
-    task: TaskId | None = None
-    """The task from which it comes."""
-    repo: Annotated[str, msgspec.Meta(max_length=64)] = ""
-    revision: Revision | None = None
+    task: Annotated[TaskId, msgspec.Meta(pattern=r"^task-[0-9a-f]{32}$(?!\n)")] | None = None
+    """The task from which it comes, by the word of who says it; so are repository and revision."""
+    repo: Annotated[str, msgspec.Meta(pattern=r"^([A-Za-z0-9][A-Za-z0-9._-]{0,63})?$(?!\n)")] = ""
+    revision: Annotated[Revision, msgspec.Meta(pattern=r"^[0-9a-f]{64}$(?!\n)")] | None = None
     ttl_s: Annotated[float, msgspec.Meta(gt=0, le=MAX_TTL_S)] | None = None
     """Seconds after which it is forgotten; by default it stays."""
     memory: Id | None = None

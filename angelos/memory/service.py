@@ -3,8 +3,9 @@
     remember   gate -> embed -> the same is there ? confirm it : add it
     recall     embed -> nearest by vector, best by words -> fused ranks, weighted by age
     correct    the new text in the place of the old, which is kept with its dates
-    forget     first the tombstone in the journal, then the rows; so a crash in between, or a
-               database that is older than the journal, ends the same way at the next start
+    forget     first the tombstone in the journal and in a file, then the rows; so a crash in
+               between, a database that is older than the journal, or a backup that is older than
+               both ends the same way at the next start
 
 A fact about a memory names its id, its namespace and its sources, never its text: what is forgotten
 is in no log.
@@ -62,6 +63,7 @@ from angelos.memory.config import MemoryConfig
 from angelos.memory.gate import figures, junk, normal
 from angelos.memory.ranking import Ranks, decay, ranked
 from angelos.memory.store import Draft, MemoryStore, Version
+from angelos.memory.tombstones import TombstoneFile
 
 log = logging.getLogger(__name__)
 ME = PrincipalId("system/memory")
@@ -80,6 +82,7 @@ class MemoryService:
         policy: Policy,
         embedder: Embedder,
         config: MemoryConfig | None = None,
+        tombstones: TombstoneFile | None = None,
     ) -> None:
         self._config = config or MemoryConfig()
         self._store = MemoryStore(database, self._config)
@@ -87,12 +90,14 @@ class MemoryService:
         self._clock = clock
         self._policy = policy
         self._embedder = embedder
+        self._tombstones = tombstones
         self._outcomes: Counter[str] = Counter()
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         """Carry out tombstones that the database does not know, and purge from now on."""
         await self._replay()
+        await self._bury_again()
         self._task = endless("expiry of memories", self._purge_on)
         return self
 
@@ -420,6 +425,8 @@ class MemoryService:
     ) -> None:
         ids = [version.id for version in versions]
         await self._append(MemoryForgotten(ids=tuple(ids)), actor, namespace, outcome=cause)
+        if self._tombstones is not None:
+            await asyncio.to_thread(self._tombstones.append, ids)
         await self._store.forget(ids, namespace, self._clock.time())
 
     # -- in the background -------------------------------------------------------------------
@@ -438,6 +445,26 @@ class MemoryService:
                     await self._store.forget([*ids, *versions], fact.subject, fact.at)
             after = page[-1].offset
         await self._store.move_cursor(max(after, last, key=offset_key))
+
+    async def _bury_again(self) -> None:
+        """Forget what was forgotten after the backup that both stores come from."""
+        if self._tombstones is None:
+            return
+        ids = await asyncio.to_thread(self._tombstones.read)
+        if not ids or await self._store.is_forgotten(ids[-1]):
+            return  # each was buried after it had been written, in this order
+        for start in range(0, len(ids), _PAGE):
+            part = ids[start : start + _PAGE]
+            by_namespace: dict[str, list[Version]] = {}
+            for version in await self._store.versions(part):
+                by_namespace.setdefault(version.namespace, []).append(version)
+            for namespace, versions in by_namespace.items():
+                log.warning("%d memories of %s are forgotten again", len(versions), namespace)
+                forgotten = [version.id for version in versions]
+                payload = MemoryForgotten(ids=tuple(forgotten))
+                await self._append(payload, ME, namespace, outcome=ForgetCause.restored)
+                await self._store.forget(forgotten, namespace, self._clock.time())
+            await self._store.forget(part, "", self._clock.time())
 
     async def _purge_on(self) -> None:
         while True:

@@ -41,6 +41,7 @@ from angelos.governance.log.notes import parse_vkey_lines
 from angelos.governance.log.pages import export
 from angelos.governance.log.store import AuditStore
 from angelos.governance.log.verify import Report, Trust, verify
+from angelos.memory.tombstones import TombstoneFile
 from angelos.wiring.backup import (
     DATA_FOLDER,
     FORMATS,
@@ -135,13 +136,31 @@ def backup_keys(data: DataDir) -> frozenset[str]:
     return frozenset([SigningKey(seed).public.raw.hex()] if len(seed) == SEED_BYTES else [])
 
 
-async def restore(backup: Path, folder: Path, origin: Origin) -> RestoreInfo:
+def carry_forgotten(target: Path, sources: Iterable[Path]) -> int:
+    """Add the ids of forgotten memories to those of a restored directory, and return how many.
+
+    Args:
+        target: The file of the directory; it need not exist.
+        sources: Files like it, of the system that made the backup; one that is not there is empty.
+    """
+    file = TombstoneFile(target)
+    present = set(file.read())
+    ids = [each for path in sources for each in TombstoneFile(path).read() if each not in present]
+    if ids:
+        file.append(dict.fromkeys(ids))
+    return len(set(ids))
+
+
+async def restore(
+    backup: Path, folder: Path, origin: Origin, forgotten: Iterable[Path] = ()
+) -> RestoreInfo:
     """Restore a backup into a new directory.
 
     Args:
         backup: The file.
         folder: The directory, which must not exist or be empty.
         origin: Whose backups are trusted.
+        forgotten: Files of ids of memories that were forgotten since; they do not come back.
 
     Raises:
         InvalidInput: The file is no whole backup of this format, or the directory is used.
@@ -154,6 +173,7 @@ async def restore(backup: Path, folder: Path, origin: Origin) -> RestoreInfo:
     runtime = Path(tempfile.mkdtemp(prefix="angelos-"))
     try:
         info = await _Restoration(staging, runtime).run(backup, target, origin)
+        carry_forgotten(DataDir(staging / DATA_FOLDER).forgotten, forgotten)
         if target.exists():
             target.rmdir()
         (staging / DATA_FOLDER).rename(target)

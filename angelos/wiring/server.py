@@ -77,6 +77,7 @@ from angelos.hub.store import Identities
 from angelos.memory.embedding import MiniLmEmbedder
 from angelos.memory.routes import routes as memory_routes
 from angelos.memory.service import MemoryService
+from angelos.memory.tombstones import TombstoneFile
 from angelos.ml.registry.artefacts import ArtefactStore
 from angelos.ml.registry.champion import ChampionSource
 from angelos.ml.registry.routes import ModelServices
@@ -278,7 +279,14 @@ async def _open_memory(stack: AsyncExitStack, base: _Base, policy: Policy) -> Me
         return None
     embedder = await stack.enter_async_context(MiniLmEmbedder())
     return await stack.enter_async_context(
-        MemoryService(base.database, base.journal, base.clock, policy, embedder)
+        MemoryService(
+            base.database,
+            base.journal,
+            base.clock,
+            policy,
+            embedder,
+            tombstones=TombstoneFile(base.settings.data.forgotten),
+        )
     )
 
 

@@ -35,7 +35,10 @@ from angelos.core.errors import Conflict, InvalidInput, Unavailable
 T = TypeVar("T")
 FORMAT = 5
 """Changes when this version can no longer read what an earlier one has written."""
-_FILES = ("angelos.toml", "format", "lock", "system.json", "server.json", "processes.json")
+_FILES = (
+    *("angelos.toml", "format", "forgotten", "lock"),
+    *("system.json", "server.json", "processes.json"),
+)
 _SOCKET_NAME_BYTES = 40
 _SOCKET_PATH_BYTES = 107
 
@@ -156,6 +159,8 @@ class DataDir:
         """Git objects that are ready to be served; all of it can be made again."""
         self.models = self.root / "models"
         """Artefacts of role models, each named by its content's hash."""
+        self.forgotten = self.root / "forgotten"
+        """Ids of memories that were forgotten: no backup may bring them back."""
 
     def node(self, name: str) -> Path:
         """Return the directory of a node that `angelos up` runs."""

@@ -43,9 +43,23 @@ def backup(out: Out, *, file: str) -> None:
 @click.option("--key", "keys", multiple=True, help="A key that `angelos backup` printed.")
 @click.option("--sha256", default="", help="The file's hash that `angelos backup` printed.")
 @click.option("--trust", is_flag=True, help="Restore it whoever made it.")
+@click.option(
+    "--forgotten",
+    multiple=True,
+    metavar="FILE",
+    type=click.Path(exists=True, dir_okay=False),
+    help="The file `forgotten` of the data directory: what it names does not come back.",
+)
 @common
 def restore(
-    out: Out, *, file: str, folder: str, keys: tuple[str, ...], sha256: str, trust: bool
+    out: Out,
+    *,
+    file: str,
+    folder: str,
+    keys: tuple[str, ...],
+    sha256: str,
+    trust: bool,
+    forgotten: tuple[str, ...],
 ) -> None:
     """Make a system in DIR from the backup FILE, and verify all of it.
 
@@ -54,16 +68,18 @@ def restore(
 
     DIR must not exist, or be empty; it appears when everything is right, the audit log included.
     Start the system with `angelos up --data-dir DIR`. It has an identity, ports and a signing key
-    of its own, so it may run beside the original.
+    of its own, so it may run beside the original. Memories that were forgotten since are not in it,
+    if that directory is still there or --forgotten names its file.
     """
     from angelos.wiring.restore import Origin, backup_keys
     from angelos.wiring.restore import restore as restore_system
     from angelos.wiring.settings import load
 
     require("server")
-    own = backup_keys(load(data_dir=out.data_dir).data)
-    origin = Origin.parse((*keys, *own), sha256, anyone=trust)
-    info = asyncio.run(restore_system(Path(file), Path(folder), origin))
+    data = load(data_dir=out.data_dir).data
+    origin = Origin.parse((*keys, *backup_keys(data)), sha256, anyone=trust)
+    gone = (data.forgotten, *map(Path, forgotten))
+    info = asyncio.run(restore_system(Path(file), Path(folder), origin, gone))
     out.show(
         info,
         f"{info.data_dir}: {info.files} files and {info.entries} journal entries as of "

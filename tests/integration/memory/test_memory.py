@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
+import msgspec
 import pytest
 
 from angelos.adapters.stores.postgres import Database
@@ -14,6 +15,7 @@ from angelos.core.memories import (
     SHARED,
     Consolidate,
     Correct,
+    ForgetCause,
     Recall,
     Remember,
     SupersedeCause,
@@ -24,8 +26,10 @@ from angelos.core.policy.access import policy_in_force
 from angelos.memory.config import MemoryConfig
 from angelos.memory.service import MemoryService
 from angelos.memory.store import MemoryStore, has_pgvector
-from angelos.testing import ManualClock, need
+from angelos.memory.tombstones import TombstoneFile
+from angelos.testing import ManualClock, MemoryJournal, need
 from angelos.testing.memories import WordEmbedder
+from angelos.wiring.restore import carry_forgotten
 from angelos.wiring.stores import MEMORY, planes_for
 
 ADA = Principal(id=PrincipalId("agent/ada"), role=Role.agent)
@@ -55,9 +59,9 @@ async def memory(remembering, journal, clock):
         yield service
 
 
-def _service(database, journal, clock):
-    config = MemoryConfig(purge_every_s=3600)
-    return MemoryService(database, journal, clock, policy_in_force(), WordEmbedder(), config)
+def _service(database, journal, clock, tombstones=None):
+    config, policy = MemoryConfig(purge_every_s=3600), policy_in_force()
+    return MemoryService(database, journal, clock, policy, WordEmbedder(), config, tombstones)
 
 
 async def _texts(memory, who, query, **more):
@@ -171,6 +175,65 @@ async def test_a_database_from_before_does_not_bring_it_back(memory, journal, re
     async with _service(remembering, journal, clock):
         assert await store.get(view.id, clock.time()) is None
         assert await store.is_forgotten(view.id)
+
+
+async def test_a_backup_of_both_stores_from_before_does_not_bring_it_back(
+    remembering, journal, clock, tmp_path
+):
+    made, carried = tmp_path / "forgotten", tmp_path / "restored"
+    async with _service(remembering, journal, clock, TombstoneFile(made)) as service:
+        view = (await service.remember(ADA, Remember(text=SENSOR))).memory
+        other = (await service.remember(ADA, Remember(text="The plots use viridis."))).memory
+        backup = await _rows(remembering)
+        await service.forget(ADA, view.id)
+    async with remembering.transaction() as connection:
+        await connection.execute("truncate memory, memory_tombstone, memory_cursor cascade")
+        for row in backup:
+            await connection.execute(
+                "insert into memory (id, namespace, text, normal, embedding, model, said_by, at,"
+                " confirmed_at) values (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+                row,
+            )
+    assert carry_forgotten(carried, [made, tmp_path / "none"]) == 1
+    assert carry_forgotten(carried, [made]) == 0
+    older = MemoryJournal(clock)  # it has no tombstone, as the journal of a backup
+    async with _service(remembering, older, clock, TombstoneFile(carried)) as restored:
+        with pytest.raises(NotFound):
+            await restored.get(ADA, view.id)
+        with pytest.raises(Conflict):
+            await restored.remember(ADA, Remember(text=SENSOR, memory=view.id))
+        assert (await restored.get(ADA, other.id)).text == other.text
+        assert await _texts(restored, ADA, "sensor reactor", mode="text") == []
+    (fact,) = await _facts(older, Kind.memory_forgotten)
+    assert (fact.outcome, fact.payload().ids) == (ForgetCause.restored, (view.id,))
+
+
+async def _rows(database):
+    async with database.transaction() as connection:
+        cursor = await connection.execute(
+            "select id, namespace, text, normal, embedding::text, model, said_by, at, confirmed_at"
+            " from memory"
+        )
+        return await cursor.fetchall()
+
+
+async def test_where_a_memory_comes_from_has_a_form():
+    for field, text in (("task", "nonsense"), ("revision", "abc"), ("repo", "../x")):
+        with pytest.raises(msgspec.ValidationError):
+            msgspec.convert({"text": SENSOR, field: text}, Remember)
+    named = {"text": SENSOR, "task": "task-" + "0" * 32, "revision": "a" * 64, "repo": "Study"}
+    assert msgspec.convert(named, Remember).repo == "Study"
+
+
+def test_a_line_that_was_cut_off_is_no_tombstone(tmp_path):
+    file = TombstoneFile(tmp_path / "forgotten")
+    ids = [new_memory_id() for _ in range(3)]
+    file.append(ids[:2])
+    path = tmp_path / "forgotten"
+    path.write_bytes(path.read_bytes()[:-5])
+    file.append(ids[2:])
+    assert file.read() == [ids[0], ids[2]]
+    assert path.stat().st_mode & 0o777 == 0o600
 
 
 async def test_a_crash_between_tombstone_and_deletion_is_made_good(
