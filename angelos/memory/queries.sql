@@ -67,6 +67,13 @@ update memory set superseded_by = %(by)s, superseded_at = %(at)s, superseded_cau
 where id = %(id)s and superseded_by is null
 returning id;
 
+-- name: absorb
+update memory m set confirmations = m.confirmations + o.confirmations,
+    confirmed_at = greatest(m.confirmed_at, o.confirmed_at),
+    expires_at = case when m.expires_at is null or o.expires_at is null then null
+                      else greatest(m.expires_at, o.expires_at) end
+from memory o where m.id = %(into)s and o.id = %(old)s;
+
 -- name: versions
 with recursive version (id) as (
     select id from memory where id = any(%(ids)s)

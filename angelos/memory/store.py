@@ -140,9 +140,17 @@ class MemoryStore:
         return True
 
     async def merge(self, old: MemoryId, into: MemoryId, at: float) -> bool:
-        """Let one memory stand for another; return False if that is superseded already."""
+        """Let one memory stand for another; return False if that is superseded already.
+
+        It then stays as long as either would have stayed, and was said as often as both.
+        """
         values = {"id": old, "by": into, "at": at, "cause": SupersedeCause.merged}
-        return bool(await self._rows("supersede", values))
+        async with self._database.transaction() as connection:
+            cursor = await connection.execute(_Q["supersede"], values)
+            if await cursor.fetchone() is None:
+                return False
+            await connection.execute(_Q["absorb"], {"old": old, "into": into})
+        return True
 
     async def unmerged(
         self, namespace: str, model: str, after: str, limit: int

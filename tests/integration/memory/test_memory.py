@@ -280,14 +280,17 @@ async def test_who_may_forget_what_is_shared(memory):
 async def test_consolidation_merges_what_says_the_same_and_forgetting_takes_it_along(memory, clock):
     texts = ["the plots use viridis maps everywhere", "maps everywhere: the plots use viridis now"]
     views = []
-    for text in texts:
+    for text, ttl_s in zip(texts, (None, 60.0), strict=True):
         clock.advance(1)
-        views.append((await memory.remember(ADA, Remember(text=text))).memory)
+        views.append((await memory.remember(ADA, Remember(text=text, ttl_s=ttl_s))).memory)
     plan = await memory.consolidate(ADA, Consolidate(similarity=0.9, dry_run=True))
     assert plan.merged == ((views[1].id, views[0].id),)
     assert len(await _texts(memory, ADA, "viridis")) == 2
     assert await memory.consolidate(ADA, Consolidate(similarity=0.9)) == plan
+    clock.advance(61)  # what stays for ever does not end with what it was merged into
+    assert await memory.purge() == 0
     assert await _texts(memory, ADA, "viridis") == [texts[1]]
+    assert (await memory.get(ADA, views[1].id)).confirmations == 2
     assert set((await memory.forget(ADA, views[1].id)).ids) == {view.id for view in views}
     assert (await memory.consolidate(ADA, Consolidate(similarity=0.8))).merged == ()
 
