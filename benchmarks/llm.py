@@ -208,7 +208,7 @@ def main() -> None:
             rows = muon.tune(CORPUS, steps, say)
         else:
             rounds = min(arguments.rounds or (1 if quick else 3), len(muon.SEEDS))
-            rows = muon.trial(CORPUS, peer, rounds, 0.1 if quick else 1.0, say)
+            rows = muon.trial(CORPUS, peer, rounds, 0.05 if quick else 1.0, say)
         print(json.dumps({"benchmark": "llm muon", "machine": machine(), "rows": rows}))
         return
     rows = training_speed(peer, 15 if quick else 100)

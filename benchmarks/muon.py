@@ -163,6 +163,11 @@ def trial(
     return [_row(name, spent, loss, goal, whole=share == 1) for name in recipes]
 
 
+def _advance(run: PeerRun, total: int, steps: int, _: object) -> None:
+    """Let the peer take its turn."""
+    run.advance(max(0, min(steps, total - run.done)))
+
+
 def _row(
     name: str,
     spent: dict[str, list[float]],

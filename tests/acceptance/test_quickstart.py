@@ -149,4 +149,4 @@ async def test_models_and_memory_show_what_they_say(system, tmp_path, monkeypatc
     corrected = reading.printed("correct")
     assert corrected.startswith("corrected -> Sensor 4 was repaired in June.\n2 forgotten;")
     assert corrected.count("Sensor 4") == 1
-    assert reading.printed("end").startswith("25% of what was offered was junk: {'chatter': 1}")
+    assert reading.printed("end").startswith("20% of what was offered was junk: {'chatter': 1}")

@@ -273,6 +273,14 @@ def test_two_processes_train_as_one_with_two_turns(tmp_path, starter):
         assert two.validation_loss == pytest.approx(one.validation_loss, abs=1e-4)
 
 
+def test_lightning_shards_on_a_gpu_alone():
+    """So FSDP is not offered: without a card nothing would show that it works."""
+    from lightning.fabric import Fabric
+
+    with pytest.raises(ValueError, match="FSDP is only available on GPU"):
+        Fabric(accelerator="cpu", devices=2, strategy="fsdp")
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*script_method:DeprecationWarning")
 def test_a_compiled_run_has_the_losses_of_a_plain_one(monkeypatch):
