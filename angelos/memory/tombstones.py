@@ -28,8 +28,9 @@ class TombstoneFile:
         return [MemoryId(line) for line in lines if is_memory_id(line)]
 
     def append(self, ids: Iterable[MemoryId]) -> None:
-        """Add ids durably."""
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        """Add ids durably; raise `OSError` if the file is a link, which nobody of us made."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW
+        descriptor = os.open(self._path, flags, 0o600)
         with os.fdopen(descriptor, "wb") as file:
             # A line end first: a crash may have cut the last line off.
             file.write(("\n" + "".join(f"{each}\n" for each in ids)).encode())

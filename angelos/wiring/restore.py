@@ -200,6 +200,7 @@ def _check_paths(backup: Path, target: Path) -> None:
 def _check_links(backup: Path, data: DataDir) -> None:
     """Refuse an archive that would have us write keys or stores in another place."""
     ours = (data.postgres, data.valkey, data.keys, data.policy, data.nodes, data.logs, data.jupyter)
+    ours = (*ours, data.forgotten)
     below = data.keys.rglob("*") if data.keys.is_dir() else ()
     for path in (*ours, *below):
         if path.is_symlink():

@@ -234,6 +234,10 @@ def test_a_line_that_was_cut_off_is_no_tombstone(tmp_path):
     file.append(ids[2:])
     assert file.read() == [ids[0], ids[2]]
     assert path.stat().st_mode & 0o777 == 0o600
+    (tmp_path / "link").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(OSError, match="symbolic links"):
+        TombstoneFile(tmp_path / "link").append(ids)
+    assert not (tmp_path / "elsewhere").exists()
 
 
 async def test_a_crash_between_tombstone_and_deletion_is_made_good(
