@@ -109,6 +109,16 @@ class CommandPipeline:
             line = await self._connect()
         return await line.send(words, patience_s)
 
+    async def together(self, *commands: Sequence[Word]) -> list[Any]:
+        """Return the answers to commands that follow each other; the errors are those of `call`.
+
+        Other connections' commands may come in between.
+        """
+        line = self._line
+        if line is None or line.lost:
+            line = await self._connect()
+        return await line.send_all(commands, TIMEOUT_S)
+
     async def tell(self, *words: Word) -> None:
         """Send a command whose answer comes as a message; raise `Unavailable`."""
         (await self._connect()).tell(words)
@@ -212,6 +222,22 @@ class _Line(asyncio.Protocol):
         """Send one command and return its answer."""
         if not self._room.is_set():
             await self._room.wait()
+        return await self._send(words, patience_s)
+
+    async def send_all(self, commands: Sequence[Sequence[Word]], patience_s: float) -> list[Any]:
+        """Send commands one after the other and return their answers."""
+        if not self._room.is_set():
+            await self._room.wait()
+        answers = [self._send(words, patience_s) for words in commands]
+        try:
+            return [await answer for answer in answers]
+        except BaseException:
+            for answer in answers:  # nobody asks for the others any more
+                if not answer.cancel() and not answer.cancelled():
+                    answer.exception()
+            raise
+
+    def _send(self, words: Sequence[Word], patience_s: float) -> asyncio.Future[Any]:
         if self.lost:
             raise _away("the connection was lost")
         answer: asyncio.Future[Any] = self._loop.create_future()
@@ -224,7 +250,7 @@ class _Line(asyncio.Protocol):
             self._flush()
         if self._watch is None:
             self._watch = self._loop.call_later(patience_s, self._look)
-        return await answer
+        return answer
 
     def tell(self, words: Sequence[Word]) -> None:
         """Send one command that has no answer of its own."""

@@ -8,6 +8,7 @@ All keys of a destination carry its name in braces, so they share a slot of a cl
     {queue:NAME}:nacks      position -> how often it was given back, and when it is due (server ms)
     {queue:NAME}:dead       position:m/h/b/r of dead letters; :dead:order their order
     {queue:NAME}:unsaid     dead letters whose fact may not be in the journal yet
+    {queue:NAME}:gone       what was removed since the last claim, handed out or not
 
 A position is `<n>-<size * 8 + lane>`: `n` grows over all lanes of a destination, and who
 acknowledges knows the lane and the size of a body without looking.
@@ -39,12 +40,15 @@ class QueueKeys:
         self.dead = f"{base}:dead"
         self.order = f"{base}:dead:order"
         self.unsaid = f"{base}:unsaid"
+        self.gone = f"{base}:gone"
         self.put = {
-            lane: (self.meta, self.ids, self.old_ids, self.lanes[n]) for n, lane in enumerate(LANES)
+            lane: (self.meta, self.ids, self.old_ids, self.lanes[n], self.gone)
+            for n, lane in enumerate(LANES)
         }
+        self.claim = (self.meta, self.gone)
         self.all: Sequence[str] = (
             self.meta, *self.lanes, self.nacks, self.dead, self.order, self.unsaid,
-            self.ids, self.old_ids,
+            self.ids, self.old_ids, self.gone,
         )  # fmt: skip
 
 
@@ -54,10 +58,18 @@ def lane_of(position: Offset) -> Lane:
 
 
 # What follows takes QueueKeys.all: meta 1, lanes 2-7, nacks 8, dead 9, order 10, unsaid 11,
-# ids 12, older ids 13.
+# ids 12, older ids 13, gone 14.
 _FENCE = """
 local highest = redis.call('HGET', KEYS[1], 'epoch') or '0'
 if highest ~= ARGV[1] then return redis.error_reply('FENCED ' .. highest) end
+"""
+_NOTE = """
+local function note_gone(key, position)
+  -- So many that their consumer has to count anew if it acknowledges one of them.
+  if redis.call('SADD', key, position) == 1 and redis.call('SCARD', key) > 10000 then
+    redis.call('DEL', key)
+  end
+end
 """
 _MOVE = """
 local function stream_of(position)
@@ -99,8 +111,8 @@ local function size_of(position)
   return math.floor(tonumber(string.match(position, '-(%d+)$')) / 8)
 end
 local function append(stream, lane, n, header, body, sum)
-  local rest = string.format('-%.0f', #body * 8 + lane)
-  local position = string.format('%.0f', n) .. rest
+  local low = #body * 8 + lane
+  local position = string.format('%.0f-%.0f', n, low)
   local done = redis.pcall('XADD', stream, position, 'h', header, 'b', body, 'c', sum)
   if type(done) == 'table' and done.err then
     -- Another writer left a higher id in this stream: go on behind it.
@@ -110,19 +122,20 @@ local function append(stream, lane, n, header, body, sum)
         n = 1 + tonumber(string.match(info[i + 1], '^(%d+)'))
       end
     end
-    position = string.format('%.0f', n) .. rest
+    position = string.format('%.0f-%.0f', n, low)
     redis.call('XADD', stream, position, 'h', header, 'b', body, 'c', sum)
   end
   return position, n
 end
 """
 
-# KEYS: meta, ids, older ids, the lane's stream. ARGV: bell, destination, ids remembered, capacity,
-# lossy, lane, the most bytes of all lanes together (0: any); then of each envelope source and id,
-# header, body and checksum. Returns {position, duplicate, dropped} of each; without a position
-# there was no room.
+# KEYS: meta, ids, older ids, the lane's stream, gone. ARGV: bell, destination, ids remembered,
+# capacity, lossy, lane, the most bytes of all lanes together (0: any); then of each envelope source
+# and id, header, body and checksum. Returns of each its position; or {position, duplicate, dropped}
+# if it was put before, if it displaced others, or, without a position, if there was no room.
 PUT = Script(
     _APPEND
+    + _NOTE
     + """
 local stream, lane, answers, ids, seen = KEYS[4], tonumber(ARGV[6]), {}, {}, {}
 for i = 8, #ARGV, 4 do ids[#ids + 1] = ARGV[i] end
@@ -145,6 +158,7 @@ for i, id in ipairs(ids) do
     if length >= capacity then
       local oldest = redis.call('XRANGE', stream, '-', '+', 'COUNT', 1)[1][1]
       redis.call('XDEL', stream, oldest)
+      note_gone(KEYS[5], oldest)
       held = held - size_of(oldest)
       length, dropped, lost = length - 1, 1, lost + 1
     end
@@ -153,7 +167,7 @@ for i, id in ipairs(ids) do
     position, last = append(stream, lane, last, ARGV[at + 1], ARGV[at + 2], ARGV[at + 3])
     held, length, seen[id] = held + #ARGV[at + 2], length + 1, position
     fresh[#fresh + 1], fresh[#fresh + 2] = id, position
-    answers[i] = {position, 0, dropped}
+    answers[i] = dropped > 0 and {position, 0, dropped} or position
   end
 end
 if #fresh == 0 then return answers end
@@ -169,8 +183,9 @@ return answers
 """
 )
 
-# KEYS: meta. ARGV: bell, destination, holder. Returns the new epoch.
+# KEYS: meta, gone. ARGV: bell, destination, holder. Returns the new epoch.
 CLAIM = Script("""
+redis.call('DEL', KEYS[2])
 local epoch = redis.call('HINCRBY', KEYS[1], 'epoch', 1)
 redis.call('HSET', KEYS[1], 'holder', ARGV[3])
 redis.call('PUBLISH', ARGV[1], ARGV[2] .. ' ' .. epoch)
@@ -178,8 +193,8 @@ return epoch
 """)
 
 # ARGV: epoch, entries, bytes, then from where each lane is read (empty: not at all), then single
-# positions. Returns {now in ms, for each lane {more, entries}, entries of the positions}; an entry
-# is {position, fields, what nacks has of it}.
+# positions. Returns {now in ms, for each lane {more, entries}, entries of the positions, bytes of
+# all that waits, or -1 if some was given back}; an entry is {position, fields, its part of nacks}.
 FETCH = Script(
     _FENCE
     + """
@@ -224,24 +239,58 @@ for i = 10, #ARGV do
     if entry then single[#single + 1] = noted(entry) end
   end
 end
-return {now, lanes, single}
+local held = given_back and -1 or tonumber(redis.call('HGET', KEYS[1], 'bytes') or '0')
+return {now, lanes, single, held}
 """
 )
 
-# ARGV: epoch, positions. Returns how many were there.
+# ARGV: epoch, positions, each once. Returns how many were there. Of what is not, the bytes were
+# subtracted when it was removed; if that is not noted, all that waits is counted anew.
 ACK = Script(
     _FENCE
-    + _MOVE
     + """
-local count, size = 0, 0
+local lanes, count, total, size = {}, 0, 0, 0
 for i = 2, #ARGV do
   local low = tonumber(string.match(ARGV[i], '-(%d+)$'))
-  local stream = low % 8 < 6 and KEYS[2 + low % 8]
-  if stream and redis.call('XDEL', stream, ARGV[i]) == 1 then
-    count, size = count + 1, size + math.floor(low / 8)
+  local lane = low % 8
+  if lane < 6 then
+    local pages = lanes[lane] or {{}}
+    if #pages[#pages] == 1000 then pages[#pages + 1] = {} end
+    local page = pages[#pages]
+    page[#page + 1] = ARGV[i]
+    lanes[lane], total, size = pages, total + 1, size + math.floor(low / 8)
   end
 end
-if size > 0 then redis.call('HINCRBY', KEYS[1], 'bytes', -size) end
+for lane, pages in pairs(lanes) do
+  for _, page in ipairs(pages) do
+    count = count + redis.call('XDEL', KEYS[2 + lane], unpack(page))
+  end
+end
+local missing = total - count
+if missing > 0 then
+  for i = 2, #ARGV do
+    if redis.call('SREM', KEYS[14], ARGV[i]) == 1 then
+      missing = missing - 1
+      size = size - math.floor(tonumber(string.match(ARGV[i], '-(%d+)$')) / 8)
+    end
+  end
+end
+if missing == 0 then
+  if size > 0 then redis.call('HINCRBY', KEYS[1], 'bytes', -size) end
+else
+  local held = 0
+  for lane = 2, 7 do
+    local start = '-'
+    while start do
+      local page = redis.call('XRANGE', KEYS[lane], start, '+', 'COUNT', 32)
+      for _, entry in ipairs(page) do
+        held = held + math.floor(tonumber(string.match(entry[1], '-(%d+)$')) / 8)
+      end
+      start = #page == 32 and '(' .. page[32][1]
+    end
+  end
+  redis.call('HSET', KEYS[1], 'bytes', string.format('%.0f', held))
+end
 if redis.call('HLEN', KEYS[8]) > 0 then
   for i = 2, #ARGV do redis.call('HDEL', KEYS[8], ARGV[i]) end
 end
@@ -286,6 +335,7 @@ return bury(ARGV[2], KEYS[2 + tonumber(ARGV[3])], ARGV[4], ARGV[5] == '1') and 1
 # ARGV: source and id of each. Returns the positions that were removed.
 REMOVE = Script(
     _MOVE
+    + _NOTE
     + """
 local removed = {}
 for _, id in ipairs(ARGV) do
@@ -293,6 +343,7 @@ for _, id in ipairs(ARGV) do
   if position then
     if remove(position, stream_of(position)) then
       redis.call('HDEL', KEYS[8], position)
+      note_gone(KEYS[14], position)
       removed[#removed + 1] = position
     end
   end
