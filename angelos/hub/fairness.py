@@ -70,10 +70,12 @@ class TokenBucket:
 
     def take(self, amount: float, now: float) -> float:
         """Spend `amount` and return the seconds until the budget is out of debt."""
-        self._level = min(self._burst, self._level + max(0.0, now - self._at) * self._rate)
+        level = self._level
+        if now > self._at:
+            level = min(self._burst, level + (now - self._at) * self._rate)
         self._at = now
-        self._level -= amount
-        return max(0.0, -self._level / self._rate)
+        self._level = level = level - amount
+        return 0.0 if level >= 0 else -level / self._rate
 
 
 class Spending:
@@ -107,8 +109,9 @@ class Spending:
         pause = max(
             self._items.take(items, now), self._bytes.take(size, now), self._cpu.take(cpu_s, now)
         )
-        pause = min(pause, _LONGEST_PAUSE_S)
-        self.paused_s += pause
+        if pause:
+            pause = min(pause, _LONGEST_PAUSE_S)
+            self.paused_s += pause
         return pause
 
     def request(self, principal: PrincipalId, now: float) -> None:
