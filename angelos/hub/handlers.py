@@ -85,8 +85,9 @@ class PeerSocket(ProblemHandler, FrameLoopHandler, WebSocketHandler):
         self._forget_handshake()
 
     def _forget_handshake(self) -> None:
-        """Let go of the headers of both sides: thousands of idle peers would keep them."""
+        """Let go of both sides' headers and of HTTP: thousands of idle peers would keep them."""
         self.request.headers = HTTPHeaders()
+        self.request.connection = None
         for name in [name for name, _ in self._headers.get_all()]:
             self.clear_header(name)
 
@@ -110,6 +111,11 @@ class ChannelSocket(PeerSocket):
     def max_message_size(self) -> int:
         """The largest frame, in bytes."""
         return MAX_FRAME_BYTES
+
+    @property
+    def ping_interval(self) -> float:
+        """0: the protocol of the channel has pings of its own, in both directions."""
+        return 0
 
     def open(self, *args: str, **kwargs: str) -> None:
         """Wait for the hello, within bounds."""

@@ -20,8 +20,8 @@ from typing import Any
 from weakref import WeakSet
 
 from tornado.httpserver import HTTPServer
-from tornado.iostream import IOStream
-from tornado.netutil import bind_sockets
+from tornado.iostream import IOStream, SSLIOStream
+from tornado.netutil import bind_sockets, ssl_wrap_socket
 from tornado.web import Application
 
 from angelos.adapters.identity.authority import identity_of
@@ -39,6 +39,48 @@ _PAUSES, _NEWEST = 4, 0.25
 """The pause is so many times as long as the loop was late, of late."""
 
 
+class LeanStream(SSLIOStream):
+    """Tornado's stream in less memory: its attributes have slots instead of a dictionary.
+
+    One that Tornado may add finds its place in the dictionary.
+    """
+
+    __slots__ = (
+        "_after_user_read_buffer",
+        "_close_callback",
+        "_closed",
+        "_connect_future",
+        "_connecting",
+        "_handshake_reading",
+        "_handshake_writing",
+        "_read_buffer",
+        "_read_buffer_size",
+        "_read_bytes",
+        "_read_delimiter",
+        "_read_future",
+        "_read_max_bytes",
+        "_read_partial",
+        "_read_regex",
+        "_read_until_close",
+        "_server_hostname",
+        "_ssl_accepting",
+        "_ssl_connect_future",
+        "_ssl_options",
+        "_state",
+        "_total_write_done_index",
+        "_total_write_index",
+        "_user_read_buffer",
+        "_write_buffer",
+        "_write_futures",
+        "error",
+        "io_loop",
+        "max_buffer_size",
+        "max_write_buffer_size",
+        "read_chunk_size",
+        "socket",
+    )
+
+
 class _Server(HTTPServer):
     """Tornado's server, with its connections at hand."""
 
@@ -51,7 +93,18 @@ class _Server(HTTPServer):
         for listening in sockets:
             number = listening.fileno()
             self._sockets[number] = listening
-            self._handlers[number] = accept_paced(listening, self._handle_connection)
+            self._handlers[number] = accept_paced(listening, self._connected)
+
+    def _connected(self, connection: socket.socket, address: tuple) -> None:  # type: ignore[type-arg]
+        try:
+            secured = ssl_wrap_socket(
+                connection, self.ssl_options or {}, server_side=True, do_handshake_on_connect=False
+            )
+        except OSError as error:  # it was closed at once, as a port scanner does
+            log.info("A connection ended before its handshake: %s", error)
+            connection.close()
+            return
+        self.handle_stream(LeanStream(secured), address)
 
     def handle_stream(self, stream: IOStream, address: tuple) -> None:  # type: ignore[type-arg]
         self.streams.add(stream)

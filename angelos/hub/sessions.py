@@ -53,6 +53,18 @@ _INFO = frozenset({"tier", "pid"}) | TEXTS
 class Session:
     """The hub's end of one peer's channel, for one life of that peer."""
 
+    __slots__ = (
+        "_announced",
+        "_parts",
+        "_writer",
+        "consumer",
+        "id",
+        "info",
+        "link",
+        "over",
+        "peer",
+    )
+
     def __init__(self, peer: Peer, parts: HubParts, posts: Posts, turns: Turns) -> None:
         self.peer = peer
         self.id = peer.principal.id
