@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
-from tornado.httputil import HTTPHeaders, HTTPServerRequest
+from tornado.httputil import HTTPServerRequest
 from tornado.websocket import WebSocketHandler
 
 from angelos.adapters.net.frame_loop import FrameLoop, FrameLoopHandler
@@ -44,6 +44,30 @@ _SMALL_BYTES, _SAMPLED = 4096, 8
 class PeerSocket(ProblemHandler, FrameLoopHandler, WebSocketHandler):
     """What both have in common: the peer is authenticated before the socket opens."""
 
+    # Tornado's attributes, so that the dictionary has fewer than 30 keys and is shared.
+    __slots__ = (
+        "_auto_finish",
+        "_finished",
+        "_headers",
+        "_headers_written",
+        "_on_close_called",
+        "_prepared_future",
+        "_reason",
+        "_status_code",
+        "_transforms",
+        "_write_buffer",
+        "application",
+        "close_code",
+        "close_reason",
+        "hub",
+        "open_args",
+        "open_kwargs",
+        "path_args",
+        "path_kwargs",
+        "request",
+        "ui",
+        "ws_connection",
+    )
     peer: Peer
     principal: Principal | None = None
 
@@ -86,8 +110,9 @@ class PeerSocket(ProblemHandler, FrameLoopHandler, WebSocketHandler):
 
     def _forget_handshake(self) -> None:
         """Let go of both sides' headers and of HTTP: thousands of idle peers would keep them."""
-        self.request.headers = HTTPHeaders()
+        self.request.headers.clear()  # in place, for Tornado holds them as well
         self.request.connection = None
+        self.ui = None
         for name in [name for name, _ in self._headers.get_all()]:
             self.clear_header(name)
 
