@@ -9,6 +9,8 @@ import time
 from contextlib import AsyncExitStack, closing, suppress
 from urllib.parse import urlsplit
 
+from tornado.httpclient import HTTPRequest
+
 from angelos.adapters.net.dial import dial, hang_up
 from angelos.core.envelopes import EnvelopeHeader, Lane, RoutedEnvelope
 from angelos.core.facts import Fact, Kind, TaskOutput, TaskResult, from_json
@@ -16,7 +18,6 @@ from angelos.core.frames import FactReport, Settle
 from angelos.core.ids import PrincipalId
 from angelos.core.messages import Status, Tier, encode
 from angelos.testing.hub import OPERATOR, connect, join, running_hub
-from tornado.httpclient import HTTPRequest
 
 ADA, NODE = PrincipalId("agent/ada"), PrincipalId("node/exec1")
 CROWD, AT_ONCE = 100, 8
