@@ -52,6 +52,9 @@ PUBLIC = frozenset({
 })  # fmt: skip
 """Fields of payloads that a leaf shows: every other one can be erased."""
 
+EMPTY_LEAF = b"null"
+"""Stands for a body that cannot be read; no entry has it."""
+
 _MAX_TEXT = 200
 _MAX_ITEMS = 32
 _MIN_FRACTION = 1e-5  # below it msgspec writes an exponent, ECMAScript only below 1e-6
@@ -138,7 +141,7 @@ def public_fields(data: bytes) -> dict[str, Any]:
         return {}
     if not isinstance(fields, dict):
         return {}
-    shown = {name: _shown(fields[name]) for name in PUBLIC & fields.keys()}
+    shown = {name: _shown(value) for name, value in fields.items() if name in PUBLIC}
     return {name: value for name, value in shown.items() if value not in _EMPTY}
 
 
@@ -158,6 +161,14 @@ def read_leaf(body: bytes) -> LeafBody:
     return leaf
 
 
+def read_header(body: bytes) -> LeafBody:
+    """Return the content of a leaf that the log holds; raise `Tampered` if it is none."""
+    try:
+        return _decoder.decode(body)
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise Tampered("An entry of the audit log cannot be read.") from error
+
+
 def fact_of(body: bytes, data: bytes | None) -> Fact:
     """Return the fact that a leaf was made from.
 
@@ -168,10 +179,7 @@ def fact_of(body: bytes, data: bytes | None) -> Fact:
     Raises:
         Tampered: The bytes are not a leaf.
     """
-    try:
-        leaf = _decoder.decode(body)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise Tampered("An entry of the audit log cannot be read.") from error
+    leaf = read_header(body)
     return Fact(
         id=leaf.id,
         at=leaf.at,
@@ -196,10 +204,7 @@ def shown_data(body: bytes) -> bytes:
     Raises:
         Tampered: The bytes are not a leaf.
     """
-    try:
-        return msgspec.msgpack.encode(_decoder.decode(body).public)
-    except (msgspec.DecodeError, ValueError, RecursionError) as error:
-        raise Tampered("An entry of the audit log cannot be read.") from error
+    return msgspec.msgpack.encode(read_header(body).public)
 
 
 def discloses(leaf: LeafBody, salt: bytes, data: bytes) -> bool:
@@ -217,24 +222,30 @@ def discloses(leaf: LeafBody, salt: bytes, data: bytes) -> bool:
 
 
 def _shown(value: Any) -> Any:
-    if isinstance(value, list):
-        items = [item for item in value if isinstance(item, str) and len(item) <= _MAX_TEXT]
-        return items if len(items) == len(value) <= _MAX_ITEMS else None
     if isinstance(value, str):
         return str(value) if len(value) <= _MAX_TEXT else None
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, int):
         return value if abs(value) <= MAX_NUMBER else None
+    if isinstance(value, list):
+        items = [item for item in value if isinstance(item, str) and len(item) <= _MAX_TEXT]
+        return items if len(items) == len(value) <= _MAX_ITEMS else None
     return None
 
 
 def _plain(value: Any) -> tuple[Any, bool]:
     """Return a value with whole floats as integers, and whether no number needs an exponent."""
     if isinstance(value, dict):
-        parts = [(key, *_plain(item)) for key, item in value.items()]
-        simple = all(ok and key.isascii() for key, _, ok in parts)
-        return {key: item for key, item, _ in parts}, simple
+        simple = all(map(str.isascii, value))
+        result: dict[str, Any] = {}
+        for key, item in value.items():
+            if type(item) is str:  # most are
+                result[key] = item
+            else:
+                result[key], ok = _plain(item)
+                simple = simple and ok
+        return result, simple
     if isinstance(value, list):
         items = [_plain(item) for item in value]
         return [item for item, _ in items], all(ok for _, ok in items)

@@ -9,9 +9,21 @@ select origin, size, frontier, offset_ms, offset_seq from audit_head for update;
 -- name: move_head
 update audit_head set size = %s, frontier = %s, offset_ms = %s, offset_seq = %s;
 
--- name: copy_entries
-copy audit_entry (idx, offset_ms, offset_seq, kind, subject, body, leaf, salt, data)
-from stdin (format binary);
+-- name: add_block
+insert into audit_block (first, count, first_ms, first_seq, last_ms, last_seq, raw, terms, leaves,
+                         bodies, data)
+values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);
+
+-- name: add_tail
+insert into audit_tail (first, count, first_ms, first_seq, last_ms, last_seq, raw, terms, leaves,
+                        bodies, data)
+values (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s);
+
+-- name: tail
+select first, count, leaves, bodies, data from audit_tail where first >= %s order by first;
+
+-- name: drop_tail
+delete from audit_tail where first < %s;
 
 -- name: tiles
 select t.level, t.idx, t.hashes
@@ -22,47 +34,50 @@ join audit_tile t on t.origin = %(origin)s and t.level = w.level and t.idx = w.i
 insert into audit_tile (origin, level, idx, hashes) values (%s, %s, %s, %s)
 on conflict (origin, level, idx) do update set hashes = excluded.hashes;
 
--- name: entries
-select idx, offset_ms, offset_seq, body, leaf, salt, data from audit_entry
-where idx > %(after)s order by idx limit %(limit)s;
+-- name: rows
+select first, count, leaves, bodies, data from (
+    select first, count, leaves, bodies, data,
+           sum(raw) over (order by first rows unbounded preceding) - raw as before
+    from audit_row where first > %(first)s - 256 and first < %(end)s and first + count > %(first)s
+) as r
+where before < %(bytes)s order by first;
 
--- name: entry
-select idx, offset_ms, offset_seq, body, leaf, salt, data from audit_entry where idx = %s;
+-- name: row
+select first, count, leaves, bodies, data from audit_row
+where first <= %(idx)s and first > %(idx)s - 256 and first + count > %(idx)s;
 
 -- name: leaves
-select idx, body, leaf from audit_entry
-where idx >= %(first)s and idx < %(end)s order by idx;
+select first, count, leaves from audit_row
+where first >= %(first)s and first < %(first)s + 256 order by first;
 
--- name: edge_leaves
-select leaf from audit_entry where idx >= %(first)s and idx < %(end)s order by idx;
+-- name: proof
+select 0 as level, first, leaves,
+       case when first <= %(idx)s and first + count > %(idx)s then bodies end as bodies,
+       case when first <= %(idx)s and first + count > %(idx)s then data end as data
+from audit_row
+where first between %(group)s and %(group)s + 255 or first between %(edge)s and %(edge)s + 255
+union all
+select t.level, t.idx, t.hashes, null, null
+from unnest(%(levels)s::int[], %(indexes)s::bigint[]) as w (level, idx)
+join audit_tile t on t.origin = %(origin)s and t.level = w.level and t.idx = w.idx
+order by 1, 2;
 
--- name: erase
-update audit_entry set data = null, salt = null where idx = %s and data is not null;
+-- name: erase_block
+update audit_block set data = %(data)s, erased = erased + %(count)s where first = %(first)s;
+
+-- name: erase_tail
+update audit_tail set data = %(data)s, erased = erased + %(count)s where first = %(first)s;
 
 -- name: expired_to
 select coalesce((select idx from audit_expiry where origin = %s), -1);
 
--- name: newest_before
-select idx, offset_ms, offset_seq from audit_entry where offset_ms < %s
-order by offset_ms desc, offset_seq desc limit 1;
+-- name: row_before
+select first, count, leaves, bodies, data from audit_row where first_ms < %(ms)s
+order by first desc limit 1;
 
--- Ends of tasks that tested no proposal; `proposal` stands in the leaf of the acceptance.
--- name: has_expired
-select exists (
-    select from audit_entry e
-    where e.idx > %(after)s and e.idx <= %(upto)s and e.data is not null
-      and e.kind in ('task.finished', 'task.reported')
-      and not exists (select from audit_entry a
-                      where a.subject = e.subject and a.kind = 'task.accepted'
-                        and convert_from(a.body, 'UTF8')::jsonb -> 'public' ? 'proposal'));
-
--- name: expire
-update audit_entry e set data = null, salt = null
-where e.idx > %(after)s and e.idx <= %(upto)s and e.data is not null
-  and e.kind in ('task.finished', 'task.reported')
-  and not exists (select from audit_entry a
-                  where a.subject = e.subject and a.kind = 'task.accepted'
-                    and convert_from(a.body, 'UTF8')::jsonb -> 'public' ? 'proposal');
+-- name: rows_with
+select first, count, leaves, bodies, data from audit_row
+where terms is null or terms @> %(terms)s::int[] order by first;
 
 -- name: set_expired_to
 insert into audit_expiry (origin, idx) values (%(origin)s, %(upto)s)
@@ -104,25 +119,39 @@ insert into audit_key (vkeys) values (%s) on conflict (vkeys) do nothing;
 select count(*) from audit_acceptance;
 
 -- name: lock_log
-lock table audit_entry, audit_head in access exclusive mode;
+lock table audit_block, audit_tail, audit_head in access exclusive mode;
 
 -- name: empty_log
-alter table audit_entry disable trigger user;
-delete from audit_entry;
-alter table audit_entry enable trigger user;
+alter table audit_block disable trigger user;
+alter table audit_tail disable trigger user;
+delete from audit_block;
+delete from audit_tail;
+alter table audit_block enable trigger user;
+alter table audit_tail enable trigger user;
 delete from audit_head;
 
+-- name: gather
+create temporary table sound_entry (
+    ms bigint, seq bigint, body bytea, leaf bytea, salt bytea, data bytea
+) on commit drop;
+
+-- name: copy_sound
+copy sound_entry from stdin (format binary);
+
+-- name: keep_evidence
+create table {evidence} as
+select row_number() over (order by first) as number, r.* from audit_row r;
+
+-- name: evidence
+select number, first, count, leaves, bodies, data from {evidence}
+where number > %s order by number limit 1;
+
 -- name: sound_entries
-insert into audit_entry (idx, offset_ms, offset_seq, kind, subject, body, leaf, salt, data)
-select row_number() over (order by offset_ms, offset_seq) - 1,
-       offset_ms, offset_seq, kind, subject, body, leaf, salt, data
-from {evidence} where sha256('\x00'::bytea || body) = leaf;
+select body, leaf, salt, data, ms, seq from sound_entry
+where (ms, seq) > (%s, %s) order by ms, seq limit %s;
 
 -- name: new_head
-insert into audit_head (origin, size, frontier, offset_ms, offset_seq)
-select %s, %s, %s, coalesce(max(offset_ms), 0),
-       coalesce((array_agg(offset_seq order by offset_ms desc, offset_seq desc))[1], 0)
-from audit_entry;
+insert into audit_head (origin, size, frontier, offset_ms, offset_seq) values (%s, %s, %s, %s, %s);
 
 -- name: accept
 insert into audit_acceptance (origin, previous, reason, size, left_out, evidence, at)

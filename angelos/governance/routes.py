@@ -108,7 +108,7 @@ def _view(row: EntryRow) -> AuditEntry:
     fact = fact_of(row.body, row.data)
     return AuditEntry(
         index=row.index,
-        offset=row.offset,
+        offset=fact.offset,
         body=row.body.decode(),
         leaf=row.leaf.hex(),
         fact=msgspec.to_builtins(FactView.of(fact, commands=True)),

@@ -5,6 +5,7 @@ Rows and stream entries are read as they are, without AngelOS's own decoders.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ EPHEMERAL = {"task.output", "document.edited"}
 
 
 class Leaf(NamedTuple):
-    """A row of `audit_entry`."""
+    """An entry of the audit log."""
 
     place: int
     body: bytes
@@ -127,6 +128,20 @@ def _record(objects: dict[str, bytes], record: dict[str, Any]) -> dict[str, Any]
     return record | {"edits": msgspec.msgpack.decode(objects[record["edits"]])}
 
 
+def _leaves(first: int, leaves: bytes, bodies: bytes, data: bytes) -> Iterator[Leaf]:
+    """Yield the entries of a row of the log."""
+    plain = zstandard.decompress(bodies)
+    dictionary = zstandard.ZstdCompressionDict(plain, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+    opened = zstandard.ZstdDecompressor(dict_data=dictionary).decompress(data)
+    salts, disclosed, *_ = msgspec.msgpack.decode(opened)
+    for place, body in enumerate(msgspec.msgpack.decode(plain)):
+        at = 32 * place  # nothing is erased here
+        salt, fact = salts[at : at + 32], disclosed[place]
+        commitment = hashlib.sha256(salt + fact).hexdigest().encode()
+        whole = body.replace(b'"commitment":\0', b'"commitment":"%b"' % commitment)
+        yield Leaf(first + place, whole, leaves[at : at + 32], salt, fact)
+
+
 def _files(
     objects: dict[str, bytes], digest: str, folder: str
 ) -> Iterator[tuple[str, tuple[int, bytes]]]:
@@ -171,8 +186,9 @@ def _read(connection: psycopg.Connection, facts: list[dict[str, Any]]) -> Left:
     return Left(
         facts=facts,
         leaves=[
-            Leaf(*row)
-            for row in rows("select idx, body, leaf, salt, data from audit_entry order by idx")
+            leaf
+            for row in rows("select first, leaves, bodies, data from audit_row order by first")
+            for leaf in _leaves(*row)
         ],
         notes=rows("select size, root, note from audit_checkpoint order by size"),
         commits=commits,

@@ -7,13 +7,21 @@ For example:
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import asyncio
+from collections.abc import Collection, Sequence
+from typing import Any
 
 from angelos.adapters.stores.postgres import Database, load_queries
 from angelos.core.audit import fact_of, shown_data
+from angelos.core.entry_blocks import Packed, names_of, term, unpack
+from angelos.core.errors import Tampered
 from angelos.core.facts import Fact
 from angelos.core.ids import Offset, offset_key
 
+_PAGE_BYTES = 4 << 20
+_Key = tuple[int, int]
+_Row = tuple[Any, ...]
+"""Offset of the last entry, leaves, bodies, data."""
 _QUERIES = load_queries("angelos.adapters.stores")
 
 
@@ -36,20 +44,39 @@ class History:
         subject: str = "",
     ) -> list[Fact]:
         """Return at most `limit` facts after `after` and, if given, before `before`."""
-        after_ms, after_seq = offset_key(after)
-        before_ms, before_seq = offset_key(before) if before else (None, None)
+        facts: list[Fact] = []
+        first, last = offset_key(after), offset_key(before) if before else None
+        entries = limit
+        while len(facts) < limit:
+            rows = await self._rows(first, last, entries, kinds, subject)
+            if not rows:
+                break
+            entries *= 2  # few of them are looked for
+            facts += await asyncio.to_thread(_facts, rows, first, last, kinds, subject)
+            first = rows[-1][:2]
+        return facts[:limit]
+
+    async def _rows(
+        self,
+        after: _Key,
+        before: _Key | None,
+        entries: int,
+        kinds: Collection[str],
+        subject: str,
+    ) -> list[_Row]:
+        """Return the next rows, of some megabytes at most, in which such facts may be."""
+        before_ms, before_seq = before or (None, None)
         parameters = {
-            "after_ms": after_ms,
-            "after_seq": after_seq,
+            "after_ms": after[0],
+            "after_seq": after[1],
             "before_ms": before_ms,
             "before_seq": before_seq,
-            "kinds": list(kinds),
-            "subject": subject,
-            "limit": limit,
+            "kinds": [term("kind", kind) for kind in kinds],
+            "subject": [term("subject", subject)] if subject else [],
+            "bytes": _PAGE_BYTES,
+            "entries": entries,
         }
-        async with self._database.transaction() as connection:
-            rows = await connection.execute(_QUERIES["history"], parameters)
-            return [_fact_of(body, data) for body, data in await rows.fetchall()]
+        return await self._database.read(_QUERIES["history"], parameters)
 
     async def projected(self) -> Offset:
         """Return the offset up to which all lasting facts are in the audit log."""
@@ -60,6 +87,22 @@ class History:
         return Offset(f"{ms}-{seq}")
 
 
-def _fact_of(body: bytes, data: bytes | None) -> Fact:
-    """Return a fact; of erased data it has what the log still shows."""
-    return fact_of(body, shown_data(body) if data is None else data)
+def _facts(
+    rows: Sequence[_Row],
+    after: _Key,
+    before: _Key | None,
+    kinds: Collection[str],
+    subject: str,
+) -> list[Fact]:
+    facts = []
+    for _, _, *columns in rows:
+        for entry in unpack(Packed(*columns)):
+            names = names_of(entry.body)
+            if names is None:
+                raise Tampered("An entry of the audit log cannot be read.")
+            place = offset_key(names.offset)
+            inside = place > after and (before is None or place < before)
+            if inside and (not kinds or names.kind in kinds) and subject in ("", names.subject):
+                data = shown_data(entry.body) if entry.data is None else entry.data
+                facts.append(fact_of(entry.body, data))
+    return facts

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib import resources
 from typing import Any, LiteralString, NamedTuple, Self, cast
@@ -148,8 +148,10 @@ class Database:
         )
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Connection]:
+    async def transaction(self, *, autocommit: bool = False) -> AsyncIterator[Connection]:
         """Yield a connection (rows are tuples); commit at the end, roll back on any error.
+
+        With `autocommit`, each statement is a transaction.
 
         A cancellation is never lost here: the pool waits with `asyncio.wait_for`, which until
         Python 3.12 returns the result, and forgets the cancellation, where both come together.
@@ -159,6 +161,7 @@ class Database:
         try:
             async with self._pool.connection() as connection:
                 _raise_if_cancelled(task, before)
+                await connection.set_autocommit(autocommit)
                 yield connection
                 _raise_if_cancelled(task, before)
             _raise_if_cancelled(task, before)
@@ -168,6 +171,13 @@ class Database:
             if error.sqlstate is None or error.sqlstate[:2] in _UNAVAILABLE:
                 raise Unavailable(f"PostgreSQL is not available: {error}".strip()) from error
             raise
+
+    async def read(
+        self, query: LiteralString, parameters: Mapping[str, Any]
+    ) -> list[tuple[Any, ...]]:
+        """Return the rows of one query, which needs no transaction: two round trips, not five."""
+        async with self.transaction(autocommit=True) as connection:
+            return await (await connection.execute(query, parameters)).fetchall()
 
     async def migrate(self, packages: Sequence[str]) -> list[str]:
         """Apply the missing migrations, all or none.

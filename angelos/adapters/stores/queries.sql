@@ -1,14 +1,18 @@
 -- Lasting facts that the stream may no longer hold (adapters/stores/history.py).
 
 -- name: history
-select body, data from audit_entry
-where (offset_ms, offset_seq) > (%(after_ms)s, %(after_seq)s)
-  and (%(before_ms)s::bigint is null
-       or (offset_ms, offset_seq) < (%(before_ms)s::bigint, %(before_seq)s::bigint))
-  and (cardinality(%(kinds)s::text[]) = 0 or kind = any (%(kinds)s::text[]))
-  and (%(subject)s::text = '' or subject = %(subject)s::text)
-order by idx
-limit %(limit)s;
+select last_ms, last_seq, leaves, bodies, data from (
+    select first, last_ms, last_seq, leaves, bodies, data,
+           sum(raw) over (order by first rows unbounded preceding) - raw as bytes_before,
+           sum(count) over (order by first rows unbounded preceding) - count as entries_before
+    from audit_row
+    where (last_ms, last_seq) > (%(after_ms)s, %(after_seq)s)
+      and (%(before_ms)s::bigint is null
+           or (first_ms, first_seq) < (%(before_ms)s::bigint, %(before_seq)s::bigint))
+      and (terms is null or cardinality(%(kinds)s::int[]) = 0 or terms && %(kinds)s::int[])
+      and (terms is null or terms @> %(subject)s::int[])
+) as r
+where bytes_before < %(bytes)s and entries_before < %(entries)s order by first;
 
 -- name: projected
 select offset_ms, offset_seq from audit_head;

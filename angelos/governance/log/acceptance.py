@@ -12,12 +12,17 @@ import secrets
 import msgspec
 from psycopg import sql
 
-from angelos.adapters.stores.postgres import Database, load_queries
+from angelos.adapters.stores.postgres import Connection, Database, load_queries
+from angelos.core.entry_blocks import names_of
 from angelos.core.errors import InvalidInput
-from angelos.governance.log.merkle import Frontier
+from angelos.core.ids import START, Offset, offset_key
+from angelos.governance.log.merkle import Frontier, leaf_hash
+from angelos.governance.log.models import Head, NewEntry
+from angelos.governance.log.rows import entries_of, rows_for, write_rows
 
 _QUERIES = load_queries("angelos.governance")
-_PAGE = 5_000
+_PAGE = 4_096
+_TYPES = ("int8", "int8", "bytea", "bytea", "bytea", "bytea")
 MAX_REASON = 1_000
 
 
@@ -57,22 +62,15 @@ async def accept_damage(database: Database, reason: str, at: float) -> AcceptedD
         row = await (await connection.execute(_QUERIES["logs"])).fetchone()
         evidence = f"audit_evidence_{(row[0] if row else 0) + 1}"
         table = sql.Identifier(evidence)
-        await connection.execute(sql.SQL("create table {} as table audit_entry").format(table))
+        await connection.execute(sql.SQL(_QUERIES["keep_evidence"]).format(evidence=table))
         for statement in _QUERIES["empty_log"].split(";"):
             await connection.execute(sql.SQL(statement))
-        await connection.execute(sql.SQL(_QUERIES["sound_entries"]).format(evidence=table))
-        tree = Frontier()
-        while True:
-            bounds = {"first": tree.size, "end": tree.size + _PAGE}
-            rows = await (await connection.execute(_QUERIES["edge_leaves"], bounds)).fetchall()
-            tree = tree.extend(leaf for (leaf,) in rows)
-            if len(rows) < _PAGE:
-                break
-        await connection.execute(_QUERIES["new_head"], (origin, tree.size, tree.packed()))
-        count = sql.SQL("select count(*) from {}").format(table)
-        row = await (await connection.execute(count)).fetchone()
-        left_out = (row[0] if row else 0) - tree.size
-        accepted = AcceptedDamage(origin, previous, reason, tree.size, left_out, evidence, at)
+        entries = await _gather(connection, table)
+        head = await _rewrite(connection)
+        row = (origin, head.tree.size, head.tree.packed(), *offset_key(head.offset))
+        await connection.execute(_QUERIES["new_head"], row)
+        left_out = entries - head.tree.size
+        accepted = AcceptedDamage(origin, previous, reason, head.tree.size, left_out, evidence, at)
         await connection.execute(_QUERIES["accept"], msgspec.structs.astuple(accepted))
     return accepted
 
@@ -82,3 +80,37 @@ async def acceptance_of(database: Database, origin: str) -> AcceptedDamage | Non
     async with database.transaction() as connection:
         row = await (await connection.execute(_QUERIES["acceptance"], (origin,))).fetchone()
     return AcceptedDamage(origin, *row) if row else None
+
+
+async def _gather(connection: Connection, evidence: sql.Identifier) -> int:
+    """Collect the sound entries of the damaged log; return how many it has, sound or not."""
+    await connection.execute(_QUERIES["gather"])
+    query = sql.SQL(_QUERIES["evidence"]).format(evidence=evidence)
+    entries, after = 0, 0
+    while row := await (await connection.execute(query, (after,))).fetchone():
+        after, *stored = row
+        rows = entries_of([stored], stored[0])
+        entries += len(rows)
+        sound = [
+            (*offset_key(names.offset), *msgspec.structs.astuple(entry)[1:])
+            for entry in rows
+            if leaf_hash(entry.body) == entry.leaf and (names := names_of(entry.body)) is not None
+        ]
+        async with connection.cursor() as cursor, cursor.copy(_QUERIES["copy_sound"]) as copy:
+            copy.set_types(_TYPES)
+            for line in sound:
+                await copy.write_row(line)
+    return entries
+
+
+async def _rewrite(connection: Connection) -> Head:
+    """Begin the log again with the sound entries, in the order of the journal, each once."""
+    tree, last = Frontier(), START
+    while True:
+        result = await connection.execute(_QUERIES["sound_entries"], (*offset_key(last), _PAGE))
+        rows = await result.fetchall()
+        entries = [NewEntry(Offset(f"{ms}-{seq}"), *entry) for *entry, ms, seq in rows]
+        if not entries:
+            return Head("", tree, last)
+        await write_rows(connection, await rows_for(connection, tree.size, entries))
+        tree, last = tree.extend(entry.leaf for entry in entries), entries[-1].offset

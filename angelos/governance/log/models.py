@@ -14,11 +14,9 @@ from angelos.governance.log.merkle import Frontier, leaf_hash
 
 
 class NewEntry(msgspec.Struct, frozen=True):
-    """A lasting fact as the tree and the table take it."""
+    """A lasting fact as the tree and the rows take it."""
 
     offset: Offset
-    kind: str
-    subject: str
     body: bytes
     leaf: bytes
     salt: bytes
@@ -29,7 +27,6 @@ class EntryRow(msgspec.Struct, frozen=True):
     """An entry as it is stored."""
 
     index: int
-    offset: Offset
     body: bytes
     leaf: bytes
     salt: bytes | None
@@ -63,4 +60,4 @@ def new_entry(fact: Fact, salt: bytes | None = None) -> NewEntry | None:
         return None
     salt = salt or os.urandom(SALT_BYTES)
     body = leaf_body(fact, salt)
-    return NewEntry(fact.offset, fact.kind, fact.subject, body, leaf_hash(body), salt, fact.data)
+    return NewEntry(fact.offset, body, leaf_hash(body), salt, fact.data)

@@ -52,10 +52,14 @@ class InclusionProof(msgspec.Struct, frozen=True):
             Tampered: The entry is not in it, or it is not signed.
         """
         checkpoint = open_checkpoint(self.note, epochs)
+        self.verify_in(checkpoint)
+        return checkpoint
+
+    def verify_in(self, checkpoint: Checkpoint) -> None:
+        """Raise `Tampered` if the entry is not in a tree whose signatures were verified."""
         leaf = leaf_hash(self.body)
         if not verify_inclusion(leaf, self.index, checkpoint.size, self.path, checkpoint.root):
             raise Tampered(f"The entry is not entry {self.index} of the signed log.")
-        return checkpoint
 
 
 def parse_proof(text: str) -> InclusionProof:

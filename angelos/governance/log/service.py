@@ -19,6 +19,8 @@ from collections.abc import AsyncGenerator, Coroutine, Sequence
 from contextlib import aclosing
 from typing import Any, NamedTuple, Protocol, Self
 
+import msgspec
+
 from angelos.adapters.host.endless import FAILURES
 from angelos.adapters.stores.postgres import Database
 from angelos.core.errors import AngelError, Tampered, Unavailable
@@ -27,11 +29,12 @@ from angelos.core.ids import START, FactId, Offset, PrincipalId, offset_key
 from angelos.core.ports import Clock, Journal
 from angelos.core.snapshots import LogPoint
 from angelos.governance.config import GovernanceConfig
-from angelos.governance.log.checkpoint import Checkpoint, KeyEpoch
+from angelos.governance.log.checkpoint import KeyEpoch
 from angelos.governance.log.models import EntryRow, NewEntry, Signed, new_entry
 from angelos.governance.log.pages import export
 from angelos.governance.log.proof import InclusionProof
-from angelos.governance.log.store import REPAIR, AuditStore, Signer
+from angelos.governance.log.rows import REPAIR
+from angelos.governance.log.store import AuditStore, Signer
 from angelos.governance.retry import RETRY_S, retried
 
 log = logging.getLogger(__name__)
@@ -99,7 +102,7 @@ class LogService:
         self._progress = asyncio.Condition()
         self._due = asyncio.Event()
         self._signing = asyncio.Lock()
-        self._last_signed: Checkpoint | None = None
+        self._last_signed: Signed | None = None
         self._ended: AngelError | None = None
         """Why the log takes no more facts."""
         self._tasks: list[asyncio.Task[None]] = []
@@ -115,7 +118,7 @@ class LogService:
         except Tampered as error:
             await self._damaged(error)
             return self
-        self._last_signed = signed.checkpoint if signed else None
+        self._last_signed = signed
         await self._say_accepted()
         await self._announce()
         head = await self._store.head()
@@ -193,11 +196,11 @@ class LogService:
             InvalidInput: There is no such entry.
             Tampered: The stored entry or hashes are not those that were signed.
         """
-        if self._last_signed is None or index >= self._last_signed.size:
-            await self.checkpoint()
-        signed = await self._sign_or_last(index)
+        signed = self._last_signed
+        if signed is None or index >= signed.checkpoint.size:
+            signed = await self.checkpoint()
         proof = await self._store.prove(index, signed)
-        proof.verify([self._signer.epoch, *await self._store.epochs()])
+        proof.verify_in(signed.checkpoint)  # whose signatures were verified when it came
         return proof
 
     async def export(self) -> AsyncGenerator[bytes, None]:
@@ -260,8 +263,9 @@ class LogService:
     async def _sign(self) -> Signed:
         self._raise_ended()
         async with self._signing:
-            signed = await self._store.sign(self._clock.time(), self._last_signed, self._signer)
-            self._last_signed = signed.checkpoint
+            previous = self._last_signed.checkpoint if self._last_signed else None
+            signed = await self._store.sign(self._clock.time(), previous, self._signer)
+            self._last_signed = signed
         await self._announce()
         return signed
 
@@ -281,25 +285,20 @@ class LogService:
             await self._journal.append([fact])
         self._announced = epoch
 
-    async def _sign_or_last(self, index: int) -> Signed:
-        """Return the last checkpoint if it covers an entry, else a fresh one."""
-        signed = await self._store.last()
-        if signed is not None and index < signed.checkpoint.size:
-            return signed
-        return await self._sign()
-
     async def _cosign(self, signed: Signed) -> None:
         if self._hooks.witnesses is None:
             return
         note = await self._hooks.witnesses.cosign(signed, self._store)
         if note:
             await retried(lambda: self._store.add_cosigned(signed.checkpoint, note))
+            if self._last_signed is signed:
+                self._last_signed = msgspec.structs.replace(signed, note=note)
 
     async def _check_all(self, signed: Signed) -> None:
         await retried(lambda: self._store.check_all(signed))
 
     def _unsigned(self) -> int:
-        return self._size - (self._last_signed.size if self._last_signed else 0)
+        return self._size - (self._last_signed.checkpoint.size if self._last_signed else 0)
 
     def _raise_ended(self, *, unless: bool = False) -> None:
         if self._ended is not None and not unless:

@@ -1,25 +1,39 @@
 """The audit log in PostgreSQL: entries, the head of the projection, tiles and checkpoints.
 
+Entries are kept in blocks of 256, compressed together, and those since the last multiple of 256 in
+a tail, in rows as they came; an append that completes a block seals it and takes it from the tail.
+
 `project` and `sign` each are one transaction under a lock on the head's row, so two processes
 cannot disturb each other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from angelos.adapters.stores.postgres import Connection, Database, load_queries
+from angelos.core.entry_blocks import Packed, body_at, without_data
 from angelos.core.errors import InvalidInput, Tampered
 from angelos.core.facts import Fact
 from angelos.core.ids import Offset, offset_key
 from angelos.core.snapshots import LogPoint
+from angelos.governance.log import expiry
 from angelos.governance.log.acceptance import AcceptedDamage, acceptance_of
 from angelos.governance.log.checkpoint import Checkpoint, KeyEpoch, open_checkpoint
-from angelos.governance.log.merkle import Frontier, leaf_hash
+from angelos.governance.log.merkle import HASH_BYTES, Frontier
 from angelos.governance.log.models import EntryRow, Head, NewEntry, Signed, new_entry
 from angelos.governance.log.notes import NoteKey
 from angelos.governance.log.proof import InclusionProof
+from angelos.governance.log.rows import (
+    REPAIR,
+    checked_leaves,
+    entries_of,
+    rows_for,
+    tail_start,
+    write_rows,
+)
 from angelos.governance.log.tiles import (
     WIDTH,
     Span,
@@ -33,12 +47,8 @@ from angelos.governance.log.tiles import (
 )
 
 _QUERIES = load_queries("angelos.governance")
-_PAGE = 5_000
-_TYPES = ("int8", "int8", "int8", "text", "text", "bytea", "bytea", "bytea", "bytea")
-REPAIR = (
-    "Run `angelos audit verify`; then restore the database from a backup, or stop the system and "
-    "run `angelos audit accept-damage`."
-)
+_PAGE = 4_096
+_PAGE_BYTES = 8 << 20
 
 
 _EXPIRE_STEP = 1_000
@@ -106,13 +116,10 @@ class AuditStore:
             tree = head.tree.extend(entry.leaf for entry in fresh)
             moved = Head(head.origin, tree, facts[-1].offset)
             ms, seq = offset_key(moved.offset)
-            async with connection.cursor() as cursor:
-                if fresh:
-                    async with cursor.copy(_QUERIES["copy_entries"]) as copy:
-                        copy.set_types(_TYPES)
-                        for row in _rows(head.tree.size, fresh):
-                            await copy.write_row(row)
-                await cursor.execute(_QUERIES["move_head"], (tree.size, tree.packed(), ms, seq))
+            rows = await rows_for(connection, head.tree.size, fresh)
+            async with connection.pipeline():
+                await write_rows(connection, rows)
+                await connection.execute(_QUERIES["move_head"], (tree.size, tree.packed(), ms, seq))
             return moved
 
     async def sign(self, at: float, previous: Checkpoint | None, signer: Signer) -> Signed:
@@ -219,10 +226,12 @@ class AuditStore:
             )
 
     async def entries(self, after: int, limit: int) -> list[EntryRow]:
-        """Return at most `limit` entries whose index is over `after`."""
+        """Return at most `limit` entries whose index is over `after`; fewer where they are large.
+
+        Entries that cannot be read have an empty body.
+        """
         async with self._database.transaction() as connection:
-            result = await connection.execute(_QUERIES["entries"], {"after": after, "limit": limit})
-            return [_entry(row) for row in await result.fetchall()]
+            return await _entries(connection, after + 1, after + 1 + limit)
 
     async def prove(self, index: int, signed: Signed) -> InclusionProof:
         """Return the proof that an entry is in a signed tree.
@@ -235,13 +244,12 @@ class AuditStore:
         if not 0 <= index < size:
             raise InvalidInput(f"There is no entry {index}: the log has {size}.")
         spans = inclusion_spans(index, size)
-        async with self._database.transaction() as connection:
-            result = await connection.execute(_QUERIES["entry"], (index,))
-            row = await result.fetchone()
-            if row is None:
-                raise Tampered(f"Entry {index} of the audit log is missing.", hint=REPAIR)
-            path = await _hashes(connection, signed.checkpoint.origin, spans, size)
-        return InclusionProof(_entry(row).body, index, tuple(path), signed.note)
+        query = _tile_query(signed.checkpoint.origin, tiles_of(spans), index)
+        rows = await self._database.read(_QUERIES["proof"], query)
+        body, tiles = _tiles_in(rows, index)
+        if body is None:
+            raise Tampered(f"Entry {index} of the audit log is missing.", hint=REPAIR)
+        return InclusionProof(body, index, tuple(_hashes(spans, tiles)), signed.note)
 
     async def consistency(self, old_size: int, checkpoint: Checkpoint) -> list[bytes]:
         """Return the proof that the tree of `old_size` is a prefix of a signed one."""
@@ -276,8 +284,19 @@ class AuditStore:
     async def erase(self, index: int) -> bool:
         """Remove the data of an entry and their salt for good; return whether there were any."""
         async with self._database.transaction() as connection:
-            result = await connection.execute(_QUERIES["erase"], (index,))
-            return bool(result.rowcount)
+            head = await _head(connection, "lock_head")
+            result = await connection.execute(_QUERIES["row"], {"idx": index})
+            row = await result.fetchone()
+            if row is None:
+                return False
+            first, _, *columns = row
+            changed = without_data(Packed(*columns), {index - first})
+            if changed is None:
+                return False
+            query = "erase_tail" if first >= tail_start(head.tree.size) else "erase_block"
+            parameters = {"data": changed.data, "first": first, "count": 1}
+            await connection.execute(_QUERIES[query], parameters)
+            return True
 
     async def expiring(self, before: float) -> Expiring | None:
         """Return the entries whose outputs expire; None if there are none.
@@ -288,34 +307,35 @@ class AuditStore:
         async with self._database.transaction() as connection:
             head = await _head(connection, "head")
             (done,) = await _row(connection, "expired_to", (head.origin,))
-            result = await connection.execute(_QUERIES["newest_before"], (int(before * 1000),))
-            newest = await result.fetchone()
-            if newest is None or newest[0] <= done:
+            newest = await expiry.newest_before(connection, int(before * 1000))
+            if newest is None:
                 return None
-            upto, ms, seq = newest
-            span = {"after": done, "upto": upto}
-            (some,) = await _row(connection, "has_expired", span)
-            if not some:
-                await connection.execute(
-                    _QUERIES["set_expired_to"], {"origin": head.origin, "upto": upto}
-                )
-                return None
-        return Expiring(head.origin, done, upto, Offset(f"{ms}-{seq}"))
+            upto, offset = newest
+            page = None
+            while done < upto and not (page and page.outputs):
+                page = await expiry.next_page(connection, done, upto)
+                if not page.outputs:
+                    done = page.upto
+            await connection.execute(
+                _QUERIES["set_expired_to"], {"origin": head.origin, "upto": done}
+            )
+        return Expiring(head.origin, done, upto, offset) if done < upto else None
 
     async def expire(self, rest: Expiring) -> tuple[int, Expiring | None]:
         """Erase the outputs among the next entries; return how many, and what is left to look at.
 
         Outputs of tasks that tested a proposal stay, since its verdict rests on them.
         """
-        upto = min(rest.upto, rest.after + _EXPIRE_STEP)
-        span = {"after": rest.after, "upto": upto}
         async with self._database.transaction() as connection:
-            result = await connection.execute(_QUERIES["expire"], span)
+            head = await _head(connection, "lock_head")
+            upto = min(rest.upto, rest.after + _EXPIRE_STEP)
+            page = await expiry.next_page(connection, rest.after, upto)
+            erased = await expiry.erase(connection, page, head.tree.size)
             await connection.execute(
-                _QUERIES["set_expired_to"], {"origin": rest.origin, "upto": upto}
+                _QUERIES["set_expired_to"], {"origin": rest.origin, "upto": page.upto}
             )
-        left = rest._replace(after=upto) if upto < rest.upto else None
-        return result.rowcount, left
+        left = rest._replace(after=page.upto) if page.upto < rest.upto else None
+        return erased, left
 
 
 async def _row(connection: Connection, query: str, parameters: Any) -> tuple[Any, ...]:
@@ -337,19 +357,6 @@ async def _epochs(connection: Connection) -> list[KeyEpoch]:
 def _not_set_back(previous: Checkpoint, last: Signed | None) -> None:
     if last is None or last.checkpoint.size < previous.size:
         raise Tampered(f"The checkpoint of size {previous.size} is missing.", hint=REPAIR)
-
-
-def _rows(size: int, entries: Sequence[NewEntry]) -> list[tuple[object, ...]]:
-    rows: list[tuple[object, ...]] = []
-    for idx, entry in enumerate(entries, start=size):
-        place = (idx, *offset_key(entry.offset), entry.kind, entry.subject)
-        rows.append((*place, entry.body, entry.leaf, entry.salt, entry.data))
-    return rows
-
-
-def _entry(row: tuple[int, int, int, bytes, bytes, bytes | None, bytes | None]) -> EntryRow:
-    idx, ms, seq, body, leaf, salt, data = row
-    return EntryRow(idx, Offset(f"{ms}-{seq}"), body, leaf, salt, data)
 
 
 async def _last(connection: Connection, epochs: Collection[KeyEpoch]) -> Signed | None:
@@ -382,70 +389,84 @@ async def _head(connection: Connection, query: str) -> Head:
         raise Tampered("The head of the audit log was changed.", hint=REPAIR) from error
 
 
+async def _entries(connection: Connection, first: int, end: int) -> list[EntryRow]:
+    """Return the stored entries from `first` up to `end`, or fewer where they are large."""
+    bounds = {"first": first, "end": end, "bytes": _PAGE_BYTES}
+    result = await connection.execute(_QUERIES["rows"], bounds)
+    return [row for row in entries_of(await result.fetchall(), first) if row.index < end]
+
+
 async def _extend(
     connection: Connection, tree: Frontier, size: int
 ) -> tuple[Frontier, list[bytes]]:
     """Return `tree` with the stored entries up to `size`, each checked against its body."""
     added: list[bytes] = []
     while tree.size < size:
-        end = min(size, tree.size + _PAGE)
-        result = await connection.execute(_QUERIES["leaves"], {"first": tree.size, "end": end})
-        leaves = []
-        for expected, (idx, body, leaf) in enumerate(await result.fetchall(), start=tree.size):
-            if idx != expected:
-                raise Tampered(f"Entry {expected} of the audit log is missing.", hint=REPAIR)
-            if leaf_hash(body) != leaf:
-                raise Tampered(f"Entry {idx} of the audit log was changed.", hint=REPAIR)
-            leaves.append(leaf)
-        if len(leaves) < end - tree.size:
-            missing = tree.size + len(leaves)
-            raise Tampered(f"Entry {missing} of the audit log is missing.", hint=REPAIR)
+        rows = await _entries(connection, tree.size, min(size, tree.size + _PAGE))
+        end = rows[-1].index + 1 if rows else tree.size + 1
+        leaves = await asyncio.to_thread(checked_leaves, rows, tree.size, end)
         tree = tree.extend(leaves)
         added += leaves
     return tree, added
 
 
 async def _grow(connection: Connection, origin: str, size: int, leaves: list[bytes]) -> None:
-    """Store the tiles that leaves complete; the lowest partial one is read from the entries."""
-    stored = await _tiles(connection, origin, set(edge_ids(size)), size)
+    """Store the tiles that leaves complete; those of level 0 are the entries' own."""
+    stored = await _tiles(connection, origin, set(edge_ids(size)))
     edge = {tile.level: hashes for tile, hashes in stored.items()}
+    if 0 in edge:
+        edge[0] = edge[0][: size % WIDTH * HASH_BYTES]
     try:
         changed = grown(edge, size, leaves)
     except ValueError as error:
         raise Tampered(f"A tile of the audit log was changed: {error}.", hint=REPAIR) from error
-    partial = TileId(0, (size + len(leaves)) // WIDTH)
-    rows = [(origin, *tile, hashes) for tile, hashes in changed.items() if tile != partial]
+    rows = [(origin, *tile, hashes) for tile, hashes in changed.items() if tile.level]
     if rows:
         async with connection.cursor() as cursor:
             await cursor.executemany(_QUERIES["put_tile"], rows)
 
 
-async def _tiles(
-    connection: Connection, origin: str, ids: set[TileId], size: int
-) -> dict[TileId, bytes]:
-    """Return stored tiles of a tree of `size`, and its lowest partial one from the entries."""
-    partial = TileId(0, size // WIDTH)
-    stored = sorted(ids - {partial})
+async def _tiles(connection: Connection, origin: str, ids: set[TileId]) -> dict[TileId, bytes]:
+    result = await connection.execute(_QUERIES["proof"], _tile_query(origin, ids))
+    return _tiles_in(await result.fetchall())[1]
+
+
+def _tile_query(origin: str, ids: set[TileId], index: int = -1) -> dict[str, Any]:
+    """Return what the query `proof` asks for: tiles, and the row of an entry."""
+    starts = {tile.number * WIDTH for tile in ids if tile.level == 0}
+    if index >= 0:
+        starts.add(index - index % WIDTH)
+    upper = [tile for tile in ids if tile.level]
+    return {
+        "origin": origin,
+        "idx": index,
+        "group": min(starts, default=-WIDTH),
+        "edge": max(starts, default=-WIDTH),
+        "levels": [tile.level for tile in upper],
+        "indexes": [tile.number for tile in upper],
+    }
+
+
+def _tiles_in(
+    rows: Sequence[tuple[Any, ...]], index: int = -1
+) -> tuple[bytes | None, dict[TileId, bytes]]:
+    """Return the body of an entry, if there is one, and the tiles in the rows of `proof`."""
+    body: bytes | None = None
     tiles: dict[TileId, bytes] = {}
-    if stored:
-        parameters = {
-            "origin": origin,
-            "levels": [tile.level for tile in stored],
-            "indexes": [tile.number for tile in stored],
-        }
-        result = await connection.execute(_QUERIES["tiles"], parameters)
-        tiles = {TileId(level, idx): hashes for level, idx, hashes in await result.fetchall()}
-    if partial in ids:
-        bounds = {"first": partial.number * WIDTH, "end": size}
-        result = await connection.execute(_QUERIES["edge_leaves"], bounds)
-        tiles[partial] = b"".join(leaf for (leaf,) in await result.fetchall())
-    return tiles
+    for level, number, hashes, bodies, data in rows:
+        if level:
+            tiles[TileId(level, number)] = hashes
+            continue
+        tile = TileId(0, number // WIDTH)
+        before = tiles.get(tile, b"")
+        if len(before) == number % WIDTH * HASH_BYTES:  # else there is a gap, and it is too short
+            tiles[tile] = before + hashes
+        if bodies is not None:
+            body = body_at(Packed(hashes, bodies, data), index - number)
+    return body, tiles
 
 
-async def _hashes(
-    connection: Connection, origin: str, spans: Sequence[Span], size: int
-) -> list[bytes]:
-    tiles = await _tiles(connection, origin, tiles_of(spans), size)
+def _hashes(spans: Sequence[Span], tiles: Mapping[TileId, bytes]) -> list[bytes]:
     try:
         return [span_hash(span, tiles) for span in spans]
     except ValueError as error:
@@ -457,4 +478,5 @@ async def _consistency(
 ) -> list[bytes]:
     if not 0 < old_size < size:
         return []
-    return await _hashes(connection, origin, consistency_spans(old_size, size), size)
+    spans = consistency_spans(old_size, size)
+    return _hashes(spans, await _tiles(connection, origin, tiles_of(spans)))

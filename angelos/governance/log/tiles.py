@@ -20,7 +20,9 @@ needs is known before one is read:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+from hashlib import sha256
 from typing import NamedTuple
 
 from angelos.governance.log.merkle import HASH_BYTES, node_hash
@@ -164,17 +166,17 @@ def _node(height: int, position: int, tiles: Mapping[TileId, bytes]) -> bytes:
     return _fold(parts)
 
 
+@lru_cache(maxsize=512)  # the upper tiles are those of every proof
 def _fold(hashes: bytes) -> bytes:
     """Return the root over a power of two of hashes."""
-    row = list(_split_hashes(hashes))
-    while len(row) > 1:
-        row = [node_hash(row[at], row[at + 1]) for at in range(0, len(row), 2)]
-    return row[0]
-
-
-def _split_hashes(hashes: bytes) -> Iterator[bytes]:
-    for at in range(0, len(hashes), HASH_BYTES):
-        yield hashes[at : at + HASH_BYTES]
+    while len(hashes) > HASH_BYTES:
+        hashes = b"".join(
+            [
+                sha256(b"\1" + hashes[at : at + 2 * HASH_BYTES]).digest()  # `node_hash`, inline
+                for at in range(0, len(hashes), 2 * HASH_BYTES)
+            ]
+        )
+    return hashes
 
 
 def _split(size: int) -> int:

@@ -1,20 +1,37 @@
 -- The audit log: what lasts of the journal, as leaves of an RFC 6962 Merkle tree.
 
-create table audit_entry (
-    idx bigint primary key check (idx >= 0),
-    offset_ms bigint not null,
-    offset_seq bigint not null,
-    kind text not null,                 -- kind and subject repeat the body, for filters only
-    subject text not null,
-    body bytea not null,                -- canonical JSON (core/audit.py), as hashed
-    leaf bytea not null check (length(leaf) = 32),
-    salt bytea,                         -- of the commitment to the data; null once they are erased
-    data bytea,                         -- the fact's data, as its author encoded them
-    unique (offset_ms, offset_seq),     -- projecting the same fact twice is once
-    check ((salt is null) = (data is null))
+-- Entries in blocks of at most 256, compressed together (core/entry_blocks.py). The newest, up to
+-- the next multiple of 256, are in the tail as they came; then they are sealed into a block, in
+-- the transaction that adds the next.
+create table audit_block (
+    first bigint primary key check (first >= 0),       -- index of the first entry
+    count smallint not null check (count between 1 and 256),
+    first_ms bigint not null,                          -- offsets of the first and the last entry
+    first_seq bigint not null,
+    last_ms bigint not null,
+    last_seq bigint not null,
+    raw int not null,                                  -- bytes before compression
+    terms int[],                                       -- numbers of the kinds and subjects in it
+    leaves bytea not null check (length(leaves) = 32 * count),
+    bodies bytea not null,                             -- canonical JSON (core/audit.py), as hashed
+    data bytea not null,                               -- the facts' data, with the salts of the
+                                                       -- commitments; both without erased ones
+    erased smallint not null default 0,
+    check (first / 256 = (first + count - 1) / 256)
 );
+create table audit_tail (like audit_block including all);
 
-create index audit_entry_subject on audit_entry (subject, idx);
+-- What is compressed is not compressed again.
+alter table audit_block alter leaves set storage external, alter bodies set storage external,
+    alter data set storage external;
+alter table audit_tail alter leaves set storage external, alter bodies set storage external,
+    alter data set storage external;
+
+create index audit_block_terms on audit_block using gin (terms) with (fastupdate = off);
+create index audit_block_offset on audit_block (last_ms, last_seq);
+
+create view audit_row as
+    select * from audit_block union all select * from audit_tail;
 
 -- Where the projection is. One row; changes in one transaction with the entries it covers.
 create table audit_head (
@@ -29,7 +46,8 @@ create table audit_head (
 insert into audit_head (origin, size, frontier, offset_ms, offset_seq)
 values ('angelos/audit/' || replace(gen_random_uuid()::text, '-', ''), 0, '', 0, 0);
 
--- Hashes of the tree in rows of 256, for proofs (C2SP tlog-tiles); derived from the leaves.
+-- Hashes of the tree in rows of 256, for proofs (C2SP tlog-tiles), from level 1 on; derived from
+-- the leaves.
 create table audit_tile (
     origin text not null,
     level smallint not null,
@@ -73,17 +91,50 @@ begin
 end
 $$;
 
-create trigger audit_entry_append_only before delete on audit_entry
-    for each row execute function audit_deny();
--- Erasing takes the data and their salt, and nothing else.
-create trigger audit_entry_erase_only before update on audit_entry
-    for each row when (
-        new.data is not null or new.salt is not null
-        or (new.idx, new.offset_ms, new.offset_seq, new.kind, new.subject, new.body, new.leaf)
+-- Erasing takes data with their salts, and nothing else.
+create function audit_deny_change() returns trigger language plpgsql as $$
+begin
+    if new.erased <= old.erased
+        or (new.first, new.count, new.first_ms, new.first_seq, new.last_ms, new.last_seq, new.terms,
+            new.leaves, new.bodies)
            is distinct from
-           (old.idx, old.offset_ms, old.offset_seq, old.kind, old.subject, old.body, old.leaf)
-    ) execute function audit_deny();
-create trigger audit_entry_keep before truncate on audit_entry
+           (old.first, old.count, old.first_ms, old.first_seq, old.last_ms, old.last_seq, old.terms,
+            old.leaves, old.bodies)
+    then
+        raise exception 'the audit log is append-only: % on % is refused', tg_op, tg_table_name
+            using errcode = 'insufficient_privilege';
+    end if;
+    return new;
+end
+$$;
+
+-- What leaves the tail is in a block, with the same hashes.
+create function audit_deny_loss() returns trigger language plpgsql as $$
+begin
+    if not exists (
+        select from audit_block b
+        where b.first <= old.first and b.first + b.count >= old.first + old.count
+          and substring(b.leaves from (32 * (old.first - b.first) + 1)::int for 32 * old.count)
+              = old.leaves
+    ) then
+        raise exception 'the audit log is append-only: % on % is refused', tg_op, tg_table_name
+            using errcode = 'insufficient_privilege';
+    end if;
+    return old;
+end
+$$;
+
+create trigger audit_block_erase_only before update on audit_block
+    for each row execute function audit_deny_change();
+create trigger audit_block_append_only before delete on audit_block
+    for each row execute function audit_deny();
+create trigger audit_block_keep before truncate on audit_block
+    for each statement execute function audit_deny();
+create trigger audit_tail_erase_only before update on audit_tail
+    for each row execute function audit_deny_change();
+create trigger audit_tail_append_only before delete on audit_tail
+    for each row execute function audit_deny_loss();
+create trigger audit_tail_keep before truncate on audit_tail
     for each statement execute function audit_deny();
 create trigger audit_tile_grow_only before update on audit_tile
     for each row when (

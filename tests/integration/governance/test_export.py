@@ -37,7 +37,7 @@ class Pages:
     async def entries(self, after, limit):
         assert not self.alive, "the page before is still held"
         rows = [
-            Counted(row.index, row.offset, row.body, row.leaf, row.salt, row.data)
+            Counted(row.index, row.body, row.leaf, row.salt, row.data)
             for row in await self._entries(after, limit)
         ]
         for row in rows:

@@ -20,6 +20,7 @@ from angelos.governance.log.service import LogService
 from angelos.governance.log.store import AuditStore
 from angelos.governance.signer.client import LocalSigner
 from angelos.testing import make_fact
+from tests.integration.governance.tampering import changed, tamper
 
 KEY = SigningKey(bytes(32))
 
@@ -135,7 +136,7 @@ async def test_a_snapshot_of_a_journal_that_was_lost_is_discarded(world, valkey,
 
 async def test_a_log_that_goes_on_after_damage_has_no_snapshot(world, caplog):
     state = await world.save()
-    await world.sql("update audit_entry set body = body || 'x' where idx = 3")
+    await tamper(world.database, changed(3))
     accepted = await accept_damage(world.database, "the disk was replaced", 5.0)
     keys = LogKeys(accepted.origin, bytes(32), bytes(32))
     signer = LocalSigner(keys, accepted.origin)

@@ -46,7 +46,7 @@ async def test_all_migrations_apply_once(empty):
     assert "governance/0001_audit.sql" in names
     assert await empty.migrate(PLANES) == names
     assert await empty.migrate(PLANES) == []
-    assert "audit_entry" in await tables(empty)
+    assert "audit_block" in await tables(empty)
 
 
 async def test_many_processes_at_once_migrate_once(empty):

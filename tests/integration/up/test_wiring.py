@@ -11,8 +11,11 @@ import pytest
 
 from angelos.adapters.host.datadir import DataDir
 from angelos.adapters.host.embedded import EmbeddedPostgres, EmbeddedValkey
+from angelos.adapters.stores.history import History
 from angelos.adapters.stores.postgres import Database
 from angelos.client import Angelos
+from angelos.core.audit import read_leaf
+from angelos.core.entry_blocks import Packed, unpack
 from angelos.core.errors import Unavailable
 from angelos.core.facts import Kind
 from angelos.core.ids import START, PrincipalId
@@ -65,12 +68,12 @@ async def test_the_end_of_the_system_is_in_the_audit_log_when_it_is_over(setting
             pass
         async with Database(stores.postgres) as database, database.transaction() as connection:
             rows = await connection.execute(
-                "select idx, kind from audit_entry order by idx desc limit 1"
+                "select first + count, leaves, bodies, data from audit_row order by first desc"
             )
-            last, kind = await rows.fetchone()
-            assert kind == Kind.system_stopped
+            size, *columns = await rows.fetchone()
+            assert read_leaf(unpack(Packed(*columns))[-1].body).kind == Kind.system_stopped
             rows = await connection.execute("select max(size) from audit_checkpoint")
-            assert await rows.fetchone() == (last + 1,)
+            assert await rows.fetchone() == (size,)
 
 
 async def test_a_port_that_was_taken_meanwhile_is_replaced(settings):
@@ -165,8 +168,8 @@ async def test_servers_of_ones_own_may_restart_under_a_running_system(settings, 
             assert found.offset == offset
 
             async def logged() -> bool:
-                query = "select 1 from audit_entry where subject = 'person/ada'"
-                async with Database(postgres.url) as database, database.transaction() as connection:
-                    return await (await connection.execute(query)).fetchone() is not None
+                async with Database(postgres.url) as database:
+                    history = History(database)
+                    return bool(await history.read(START, None, 1, subject="person/ada"))
 
             await eventually(logged, "the fact in the audit log")

@@ -52,7 +52,7 @@ def facts(count=10):
 
 def row(index, fact):
     entry = new_entry(fact, b"%032d" % index)
-    return EntryRow(index, entry.offset, entry.body, entry.leaf, entry.salt, entry.data)
+    return EntryRow(index, entry.body, entry.leaf, entry.salt, entry.data)
 
 
 def sign(keys, size, root, at=AT):
