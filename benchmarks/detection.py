@@ -56,6 +56,8 @@ class Attack(NamedTuple):
 
     signal: AlarmSignal
     acts: list[Act]
+    stop: AlarmResponse | None = None
+    """What has to follow, if not what its kind does."""
 
 
 # -- facts ---------------------------------------------------------------------------------
@@ -163,7 +165,13 @@ def certain_attacks(agent: str, dice: random.Random) -> Iterator[Attack]:
         return Attack(signal, [Act(at + n * pause, make) for n, make in enumerate(makes)])
 
     high = [("ptrace", "", 1), ("mount", "", 1), ("bpf", "", 1), ("setns", "", 2)]
-    yield one(AlarmSignal.probing, ran(agent, rows(*dice.sample(high, 3))))
+    some = dice.sample(high, 3)
+    # One program alone is found and reported; it stops whoever tries on, with the same or others.
+    only = ran(agent, rows(*some))
+    yield one(AlarmSignal.probing, only)._replace(stop=AlarmResponse.observed)
+    yield one(AlarmSignal.probing, *[only] * 6)
+    rest = [call for call in high if call not in some]
+    yield one(AlarmSignal.probing, only, ran(agent, rows(*rest)))
     yield one(AlarmSignal.probing, *(ran(agent, rows(call)) for call in dice.sample(high, 4)))
     routes = ("POST /people", "GET /audit/export", "POST /agents/pause", "POST /tokens")
     yield one(AlarmSignal.probing, *(refused(agent, route, 8) for route in routes))
@@ -325,7 +333,8 @@ def measure(agents: int, days: int, seed: int) -> dict[str, Any]:
                 day = list(honest_day(agent, dice, runs, days))
                 _, result = play(watch, [*day, *later])
                 hit = any(
-                    a.response is stop and a.sighting.signal == attack.signal for a in result.alarms
+                    a.response is (attack.stop or stop) and a.sighting.signal == attack.signal
+                    for a in result.alarms
                 )
                 hits.setdefault(attack.signal, []).append(hit)
                 slowest = max(slowest, result.slowest_s)

@@ -4,7 +4,7 @@ What is compressed in one piece shares its words, so an entry takes about a sixt
 own. A block never crosses a multiple of 256, which is a tile of the tree (C2SP tlog-tiles), and
 holds at most about a megabyte before it is compressed.
 
-    >>> entry = LogEntry(b'{"kind":"task.finished","subject":"task-1"}', bytes(32), bytes(32), b"")
+    >>> entry = AuditLeaf(b'{"kind":"task.finished","subject":"task-1"}', bytes(32), bytes(32), b"")
     >>> unpack(pack([entry])) == [entry]
     True
 
@@ -35,7 +35,7 @@ _COMPUTED = b'"commitment":\0'  # no JSON has this byte
 _ENTRY_BYTES = LEAF_BYTES + SALT_BYTES
 
 
-class LogEntry(NamedTuple):
+class AuditLeaf(NamedTuple):
     """One entry, without its place."""
 
     body: bytes
@@ -79,7 +79,7 @@ _bodies = msgspec.msgpack.Decoder(list[bytes])
 _disclosed = msgspec.msgpack.Decoder(_Disclosed)
 
 
-def pack(entries: Sequence[LogEntry]) -> Packed:
+def pack(entries: Sequence[AuditLeaf]) -> Packed:
     """Return entries as a row holds them."""
     bodies = msgspec.msgpack.encode([_without_commitment(entry) for entry in entries])
     salts = b"".join(entry.salt for entry in entries if entry.salt is not None)
@@ -89,7 +89,7 @@ def pack(entries: Sequence[LogEntry]) -> Packed:
     return Packed(leaves, compressed, _compressed(disclosed, bodies))
 
 
-def unpack(packed: Packed) -> list[LogEntry]:
+def unpack(packed: Packed) -> list[AuditLeaf]:
     """Return the entries of a row.
 
     Raises:
@@ -105,7 +105,7 @@ def unpack(packed: Packed) -> list[LogEntry]:
         else:
             salt = next(salts)
             stated = commitment(salt, data) if _COMPUTED in bodies[place] else ""
-        rows.append(LogEntry(_with_commitment(bodies[place], stated), leaf, salt, data))
+        rows.append(AuditLeaf(_with_commitment(bodies[place], stated), leaf, salt, data))
     return rows
 
 
@@ -142,14 +142,14 @@ def without_data(packed: Packed, places: Collection[int]) -> Packed | None:
     return packed._replace(data=_compressed(_Disclosed(b"".join(left), data, commitments), plain))
 
 
-def split(first: int, entries: Sequence[LogEntry]) -> Iterator[tuple[int, list[LogEntry]]]:
+def split(first: int, entries: Sequence[AuditLeaf]) -> Iterator[tuple[int, list[AuditLeaf]]]:
     """Yield entries as they go into rows, each with the index of its first one.
 
     Args:
         first: The index of the first entry.
         entries: Consecutive ones.
     """
-    row: list[LogEntry] = []
+    row: list[AuditLeaf] = []
     size = 0
     for index, entry in enumerate(entries, start=first):
         added = bytes_of(entry)
@@ -162,7 +162,7 @@ def split(first: int, entries: Sequence[LogEntry]) -> Iterator[tuple[int, list[L
         yield first + len(entries) - len(row), row
 
 
-def bytes_of(entry: LogEntry) -> int:
+def bytes_of(entry: AuditLeaf) -> int:
     """Return how many bytes an entry has before it is compressed."""
     return len(entry.body) + len(entry.data or b"") + _ENTRY_BYTES
 
@@ -218,7 +218,7 @@ def _stated(hexadecimal: str) -> bytes:
     return b'"commitment":"%b"' % hexadecimal.encode()
 
 
-def _without_commitment(entry: LogEntry) -> bytes:
+def _without_commitment(entry: AuditLeaf) -> bytes:
     if entry.salt is None or entry.data is None:
         return entry.body
     return entry.body.replace(_stated(commitment(entry.salt, entry.data)), _COMPUTED, 1)

@@ -1,9 +1,9 @@
 """Refused system calls: how much they weigh, and which are rare for a role. Pure.
 
->>> score({"refused": [{"call": "socket", "argument": "AF_INET", "count": 9}]})
-0.0
->>> score({"refused": [{"call": "ptrace", "argument": "", "count": 1}]})
-10.0
+>>> weights({"refused": [{"call": "socket", "argument": "AF_INET", "count": 9}]})
+{}
+>>> weights({"refused": [{"call": "ptrace", "argument": "", "count": 1}]})
+{'ptrace': 10.0}
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def refused_calls(evidence: Mapping[str, object]) -> Iterator[tuple[str, str, in
             yield str(row.get("call"))[:40], str(row.get("argument", ""))[:40], times
 
 
-def score(evidence: Mapping[str, object]) -> float:
-    """Return how much the refused calls of a run weigh; each call once, however often."""
+def weights(evidence: Mapping[str, object]) -> dict[str, float]:
+    """Return how much each refused call of a run weighs, however often it was made."""
     calls = {call for call, argument, _ in refused_calls(evidence) if weighs(call, argument)}
-    return sum((_WEIGHT_HIGH if call in _HIGH else _WEIGHT_OTHER) for call in calls) + 0.0
+    return {call: _WEIGHT_HIGH if call in _HIGH else _WEIGHT_OTHER for call in sorted(calls)}
 
 
 def network_attempts(evidence: Mapping[str, object]) -> int:

@@ -50,6 +50,10 @@ class DetectionConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Weight of refused calls within the window that is reported."""
     quarantine_score: Number = 25.0
     """Weight of refused calls within the window that no honest agent has."""
+    run_score: Number = 20.0
+    """The most that the refused calls of one run weigh: one program alone is no intent."""
+    repeat_score: Number = 1.0
+    """Weight of a run that makes only such calls as were counted within the window."""
     egress_calls: Number = 1_000
     """Refused attempts to reach a network, within the window, that are a burst."""
     rate_deviations: Number = 4.0

@@ -35,7 +35,7 @@ from angelos.governance.detection.calls import (
     CallHistory,
     network_attempts,
     rare_calls,
-    score,
+    weights,
 )
 from angelos.governance.detection.models import DetectionConfig, Severity, Sighting
 from angelos.governance.detection.rates import Rate, counted, odd_minutes, usual
@@ -56,8 +56,10 @@ class Weight(msgspec.Struct, frozen=True):
     points: float
     fact: FactId
     what: str
-    """A call, a route; equal ones count up to a bound."""
+    """A run, or a route; equal routes count up to a bound."""
     network: int = 0
+    calls: tuple[tuple[str, float], ...] = ()
+    """The refused calls of a run, with what each weighs."""
 
 
 class AgentTrack(msgspec.Struct, frozen=True, kw_only=True):
@@ -141,12 +143,13 @@ def _run(
     history: CallHistory,
     config: DetectionConfig,
 ) -> Seen:
-    points, network = score(evidence), network_attempts(evidence)
+    calls, network = weights(evidence), network_attempts(evidence)
     if fact.outcome == Status.denied:
-        points += _DENIED
+        calls["(ended by one)"] = _DENIED
     sightings: list[Sighting] = []
-    if points or network:
-        weight = Weight(fact.at, points, fact.id, f"run {fact.subject}", network)
+    if calls or network:
+        what = f"run {fact.subject}"
+        weight = Weight(fact.at, 0.0, fact.id, what, network, tuple(calls.items()))
         track, sightings = _weighed(track, fact, weight, config)
     track, spikes = _spent(track, fact, evidence, config)
     rare = rare_calls(history, evidence, config.rare_call_share, config.role_runs)
@@ -175,15 +178,12 @@ def _refused(track: AgentTrack, fact: Fact, data: AccessRefused, config: Detecti
 
 def _weighed(track: AgentTrack, fact: Fact, weight: Weight, config: DetectionConfig) -> Seen:
     since = fact.at - config.window_s
-    weights = (*(w for w in track.weights if w.at > since), weight)[-_MAX_WEIGHTS:]
-    track = msgspec.structs.replace(track, weights=weights)
-    by_act: dict[str, float] = {}
-    for row in weights:
-        most = _MOST_OF_AN_ACT if not row.what.startswith("run ") else float("inf")
-        by_act[row.what] = min(by_act.get(row.what, 0.0) + row.points, most)
-    total, network = sum(by_act.values()), sum(row.network for row in weights)
-    seconds = max(0.0, fact.at - weights[0].at)
-    acts = [row.fact for row in weights]
+    rows = (*(w for w in track.weights if w.at > since), weight)[-_MAX_WEIGHTS:]
+    track = msgspec.structs.replace(track, weights=rows)
+    total = _weight_of_routes(rows) + _weight_of_runs(rows, config)
+    network = sum(row.network for row in rows)
+    seconds = max(0.0, fact.at - rows[0].at)
+    acts = [row.fact for row in rows]
     sightings: list[Sighting] = []
     if total >= config.notice_score:
         severity = Severity.certain if total >= config.quarantine_score else Severity.notice
@@ -191,7 +191,11 @@ def _weighed(track: AgentTrack, fact: Fact, weight: Weight, config: DetectionCon
             f"its refused calls within {seconds:.0f} s weigh {total:g}"
             f" ({config.quarantine_score:g} are taken for probing), the last: {weight.what}"
         )
-        figures: dict[str, object] = {"score": total, "seconds": seconds, "acts": len(by_act)}
+        figures: dict[str, object] = {
+            "score": total,
+            "seconds": seconds,
+            "acts": len({row.what for row in rows}),
+        }
         sightings.append(_sighting(AlarmSignal.probing, severity, fact, reason, figures, acts))
     if weight.network and network >= config.egress_calls:
         reason = f"it tried {network} times within {seconds:.0f} s to reach a network"
@@ -200,6 +204,32 @@ def _weighed(track: AgentTrack, fact: Fact, weight: Weight, config: DetectionCon
             _sighting(AlarmSignal.egress, Severity.certain, fact, reason, figures, acts)
         )
     return track, sightings
+
+
+def _weight_of_routes(rows: Sequence[Weight]) -> float:
+    """Return how much refused routes weigh; each up to a bound."""
+    by_act: dict[str, float] = {}
+    for row in rows:
+        by_act[row.what] = min(by_act.get(row.what, 0.0) + row.points, _MOST_OF_AN_ACT)
+    return sum(by_act.values())
+
+
+def _weight_of_runs(rows: Sequence[Weight], config: DetectionConfig) -> float:
+    """Return how much refused calls weigh: each call once, a run up to a bound.
+
+    One program that tries what its box allows is reported, and may be run again; trying on with
+    other calls, or the same again and again, is what no honest agent does.
+    """
+    counted: set[str] = set()
+    total = 0.0
+    for row in rows:
+        fresh = sum(points for call, points in row.calls if call not in counted)
+        counted.update(call for call, _ in row.calls)
+        if fresh:
+            total += min(fresh, config.run_score)
+        elif row.calls:
+            total += config.repeat_score
+    return total
 
 
 # -- rates -----------------------------------------------------------------------------------

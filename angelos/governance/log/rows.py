@@ -11,7 +11,7 @@ from angelos.core.audit import EMPTY_LEAF
 from angelos.core.entry_blocks import (
     BLOCK_ENTRIES,
     LEAF_BYTES,
-    LogEntry,
+    AuditLeaf,
     Packed,
     bytes_of,
     names_of,
@@ -51,7 +51,7 @@ def tail_start(size: int) -> int:
     return size - size % BLOCK_ENTRIES
 
 
-def _new_rows(first: int, entries: Sequence[LogEntry], end: int) -> NewRows:
+def _new_rows(first: int, entries: Sequence[AuditLeaf], end: int) -> NewRows:
     """Return entries as rows: sealed ones up to the last multiple of 256, then the tail.
 
     Args:
@@ -75,7 +75,7 @@ def entries_of(rows: Iterable[StoredRow], first: int) -> list[EntryRow]:
             entries = unpack(packed)
         except Tampered:
             entries = [
-                LogEntry(EMPTY_LEAF, leaves[at : at + LEAF_BYTES], None, None)
+                AuditLeaf(EMPTY_LEAF, leaves[at : at + LEAF_BYTES], None, None)
                 for at in range(0, len(leaves), LEAF_BYTES)
             ]
         skipped = max(0, first - start)
@@ -93,13 +93,13 @@ async def rows_for(connection: Connection, size: int, fresh: Sequence[NewEntry])
         Tampered: An entry of the tail, which would be sealed, was changed or is missing.
     """
     first, end = size, size + len(fresh)
-    entries = [LogEntry(entry.body, entry.leaf, entry.salt, entry.data) for entry in fresh]
+    entries = [AuditLeaf(entry.body, entry.leaf, entry.salt, entry.data) for entry in fresh]
     if tail_start(end) > size != tail_start(size):
         first = tail_start(size)
         result = await connection.execute(_QUERIES["tail"], (first,))
         tail = entries_of(await result.fetchall(), first)
         checked_leaves(tail, first, size)
-        entries = [LogEntry(row.body, row.leaf, row.salt, row.data) for row in tail] + entries
+        entries = [AuditLeaf(row.body, row.leaf, row.salt, row.data) for row in tail] + entries
     if len(entries) > _INLINE:
         return await asyncio.to_thread(_new_rows, first, entries, end)
     return _new_rows(first, entries, end)
@@ -136,7 +136,7 @@ def _in_order(rows: Sequence[EntryRow], first: int, end: int) -> None:
         raise Tampered(f"Entry {first + len(rows)} of the audit log is missing.", hint=REPAIR)
 
 
-def _new_row(first: int, entries: list[LogEntry], *, sealed: bool) -> NewRow:
+def _new_row(first: int, entries: list[AuditLeaf], *, sealed: bool) -> NewRow:
     names = [names for entry in entries if (names := names_of(entry.body)) is not None]
     offsets = [offset_key(each.offset) for each in names] or [(0, 0)]
     raw = sum(map(bytes_of, entries))

@@ -6,7 +6,7 @@ import hashlib
 
 from psycopg import sql
 
-from angelos.core.entry_blocks import LogEntry, Packed, pack, unpack
+from angelos.core.entry_blocks import AuditLeaf, Packed, pack, unpack
 
 _ROW = "select first, leaves, bodies, data from {} where first <= %s and first + count > %s"
 _PUT = """insert into {} (first, count, first_ms, first_seq, last_ms, last_seq, raw, leaves, bodies,
@@ -45,7 +45,7 @@ def changed(index):
 
 def replaced(index):
     """Put another entry in the place of one, with its own hash."""
-    other = LogEntry(b"x", hashlib.sha256(b"\0x").digest(), bytes(32), b"")
+    other = AuditLeaf(b"x", hashlib.sha256(b"\0x").digest(), bytes(32), b"")
     return _edit(index, lambda e, at: _with(e, at, other))
 
 

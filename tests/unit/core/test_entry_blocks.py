@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from angelos.core.audit import commitment, leaf_body
 from angelos.core.entry_blocks import (
-    LogEntry,
+    AuditLeaf,
     body_at,
     names_of,
     pack,
@@ -30,12 +30,12 @@ def entry(number, text="x"):
     fact = make_fact(Kind.task_finished, f"task-{number}", data={"text": text})
     salt = hashlib.sha256(b"%d" % number).digest()
     body = leaf_body(fact, salt)
-    return LogEntry(body, hashlib.sha256(b"\0" + body).digest(), salt, fact.data)
+    return AuditLeaf(body, hashlib.sha256(b"\0" + body).digest(), salt, fact.data)
 
 
 salts = st.binary(min_size=32, max_size=32)
 raw_entries = st.builds(
-    lambda body, leaf, pair: LogEntry(body, leaf, *pair),
+    lambda body, leaf, pair: AuditLeaf(body, leaf, *pair),
     st.binary(max_size=80),
     salts,
     st.one_of(st.tuples(salts, st.binary(max_size=80)), st.just((None, None))),

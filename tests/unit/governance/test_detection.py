@@ -78,6 +78,37 @@ def test_a_burst_to_the_network_quarantines_and_a_few_retries_do_not():
     assert signals(alarms) == [(AlarmSignal.egress, AlarmResponse.quarantined)]
 
 
+PROGRAM = [
+    ("ptrace", "", 1),
+    ("mount", "", 9),
+    ("bpf", "", 1),
+    ("keyctl", "", 1),
+    ("unshare", "", 1),
+]
+SEEN = (AlarmSignal.probing, AlarmResponse.observed)
+STOPPED = (AlarmSignal.probing, AlarmResponse.quarantined)
+
+
+def test_one_program_that_tries_forbidden_calls_is_reported_and_may_be_run_again():
+    runs = [ran(*PROGRAM, at=20 * n) for n in range(6)]
+    watch, alarms = fold(runs[:1])
+    assert signals(alarms) == [SEEN]
+    assert alarms[0].sighting.figures["score"] == 20
+    watch, alarms = fold(runs[1:5], watch)
+    assert STOPPED not in signals(alarms)
+    assert signals(fold(runs[5:], watch)[1]) == [STOPPED]  # again and again is no accident
+    apart = [ran(*PROGRAM, at=700 * n) for n in range(9)]
+    assert set(signals(fold(apart)[1])) == {SEEN}
+
+
+def test_trying_on_with_other_calls_quarantines():
+    other = ran(("setns", "", 1), at=30)
+    assert signals(fold([ran(*PROGRAM), other])[1]) == [SEEN, STOPPED]
+    each = [ran((call, "", 1), at=n) for n, call in enumerate(("ptrace", "mount", "bpf"))]
+    assert signals(fold(each)[1])[-1] == STOPPED
+    assert fold([ran(("socket", "AF_INET", 3), ("mbind", "", 2), at=n) for n in range(20)])[1] == []
+
+
 def test_a_canary_that_is_printed_proposed_or_used_quarantines():
     data = {"token": "tok-1", "session": "canary", "canary": canary_digest(CANARY)}
     watch, _ = fold([make_fact(Kind.token_created, "person/olga", data=data)])
