@@ -8,6 +8,8 @@
 4. A start: the check of the log from its last checkpoint and control's fold from where it was
    saved, against the fold of every fact (of this log; most of its facts leave no state).
 5. The check of every entry, which runs beside the system, entries a second.
+6. How long another's fact waits until control has folded it, while one peer sends 100,000 as fast
+   as it can: with at most 1,000 of them unfolded, and without that limit.
 
 Beside the time that passed, 1 and 3 give the CPU time of this process and of PostgreSQL, which
 other programs on the machine do not lengthen.
@@ -27,6 +29,7 @@ import random
 import statistics
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +42,12 @@ from angelos.adapters.stores.snapshots import SignedSnapshots
 from angelos.adapters.stores.valkey import ValkeyJournal, connect
 from angelos.control.config import ControlConfig
 from angelos.control.projection import Projection
+from angelos.control.state.models import replace
 from angelos.core.facts import Fact, Kind, TaskResult
+from angelos.core.frames import FactReport
 from angelos.core.ids import Offset, PrincipalId
 from angelos.core.messages import Status, Tier
+from angelos.core.permissions import Principal, Role
 from angelos.core.signing import SigningKey
 from angelos.governance.log.checkpoint import LogKeys
 from angelos.governance.log.merkle import Frontier, leaf_hash
@@ -49,6 +55,10 @@ from angelos.governance.log.models import new_entry
 from angelos.governance.log.service import LogService
 from angelos.governance.log.store import AuditStore
 from angelos.governance.signer.client import LocalSigner
+from angelos.hub.config import HubConfig
+from angelos.hub.fairness import FoldCredits, Turns
+from angelos.hub.journal_writer import JournalWriter
+from angelos.hub.models import Peer
 from angelos.testing import make_fact
 
 BATCH = 500
@@ -209,6 +219,74 @@ async def starts(bench: Bench, journal: ValkeyJournal, rounds: int) -> dict[str,
     return row(f"start at {bench.size:,} facts", "s", saved, "without the saved fold", whole)
 
 
+class Folding:
+    """An `Admission` that accepts every fact, and knows what control has folded."""
+
+    def __init__(self, projection: Projection) -> None:
+        self.folds, self.folded = projection.folds, projection.folded
+
+    def admitted(self, fact: Fact) -> Fact | None:
+        """Return the fact."""
+        return fact
+
+    async def catch_up(self) -> None:
+        """Return at once."""
+
+
+async def delays(journal: ValkeyJournal, count: int, unfolded: int) -> list[float]:
+    """Return the seconds that each of another's facts waited while `count` were sent."""
+    projection = Projection(journal, SystemClock(), ControlConfig())
+    projection.state = replace(projection.state, offset=await journal.last())
+    admission, turns = Folding(projection), Turns()
+    of = FoldCredits(admission, unfolded).of
+    result: list[float] = []
+
+    def sender(name: str) -> Callable[[int], Awaitable[None]]:
+        peer = Peer(
+            principal=Principal(id=PrincipalId(name), role=Role.node), node_role="", not_after=9e9
+        )
+        idle: Any = None  # nothing is posted or settled
+        writer = JournalWriter(journal, admission, idle, idle, idle, turns, of(peer.principal.id))
+
+        async def send(number: int) -> None:
+            data = {"status": "ok", "exit_code": 0, "stdout": "", "stderr": "", "duration_s": 0.1,
+                    "node": name, "tier": "full", "evidence": {}}  # fmt: skip
+            batch = [
+                make_fact(Kind.task_finished, f"task-{n}", actor=name, outcome="ok", data=data)
+                for n in range(number)
+            ]
+            reports = [FactReport(fact.id, msgspec.msgpack.encode(fact)) for fact in batch]
+            await writer.write(peer, reports)
+
+        return send
+
+    async def flood(send: Callable[[int], Awaitable[None]]) -> None:
+        for _ in range(count // 250):
+            await send(250)
+
+    following = asyncio.create_task(projection.follow(lambda _: None))
+    flooding = asyncio.create_task(flood(sender("node/loud")))
+    calm = sender("node/calm")
+    while not flooding.done():
+        await asyncio.sleep(0.02)
+        began = time.perf_counter()
+        await calm(1)
+        await projection.folded(await journal.last())
+        result.append(time.perf_counter() - began)
+    await flooding
+    following.cancel()
+    await asyncio.gather(following, return_exceptions=True)
+    return result
+
+
+async def folds(journal: ValkeyJournal, count: int) -> dict[str, Any]:
+    """Time the fold of others' facts in a flood."""
+    ours = [1e3 * s for s in await delays(journal, count, HubConfig().unfolded)]
+    theirs = [1e3 * s for s in await delays(journal, count, 10**9)]
+    return row(f"another's fact until it is folded, in a flood of {count:,}", "ms", ours,
+               "without the limit", theirs)  # fmt: skip
+
+
 async def checks(bench: Bench) -> dict[str, Any]:
     """Time the check of every entry, against hashing alone."""
     signed = await bench.store.last()
@@ -254,6 +332,7 @@ async def main() -> None:
             rows.append(await checks(bench))
             client = connect(valkey.url)
             rows.append(await starts(bench, ValkeyJournal(client, database), 3))
+            rows.append(await folds(ValkeyJournal(client), 20_000 if options.quick else 100_000))
             await client.aclose()
     if not options.json:
         for r in rows:

@@ -309,6 +309,7 @@ def taught(dice: random.Random, runs: list[dict[str, Any]]) -> WatchState:
 def measure(agents: int, days: int, seed: int) -> dict[str, Any]:
     """Play honest days and attacks, and return the figures."""
     dice, runs = random.Random(seed), recorded_runs()
+    hostile = random.Random(seed + 1)  # honest days are the same whatever attacks there are
     start = taught(dice, runs)
     false: dict[str, int] = {}
     plain = dict.fromkeys(TRIVIAL, 0)
@@ -328,9 +329,9 @@ def measure(agents: int, days: int, seed: int) -> dict[str, Any]:
             (certain_attacks, AlarmResponse.quarantined),
             (statistical_attacks, AlarmResponse.paused),
         ):
-            for attack in attacks(agent, dice):
+            for attack in attacks(agent, hostile):
                 later = [Act(act.at + days * DAY_S, act.make) for act in attack.acts]
-                day = list(honest_day(agent, dice, runs, days))
+                day = list(honest_day(agent, hostile, runs, days))
                 _, result = play(watch, [*day, *later])
                 hit = any(
                     a.response is (attack.stop or stop) and a.sighting.signal == attack.signal

@@ -10,6 +10,8 @@ them in `state`.
 from __future__ import annotations
 
 import asyncio
+import heapq
+import itertools
 import logging
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -23,7 +25,7 @@ from angelos.control.state.snapshot import packed, unpacked, version_of_fold
 from angelos.control.state.tasks import admitted
 from angelos.core.errors import AngelError, InvalidInput, Unavailable
 from angelos.core.facts import Fact, FactHeader, FactPayload
-from angelos.core.ids import START, FactId, PrincipalId, offset_key
+from angelos.core.ids import START, FactId, Offset, PrincipalId, offset_key
 from angelos.core.ports import Clock, Journal
 from angelos.core.snapshots import FoldSnapshots, SavedFold
 from angelos.core.tracing import began, span_of, traced
@@ -49,6 +51,9 @@ class Projection:
         self.config = config
         self._snapshots = snapshots
         self._waiters: dict[str, set[asyncio.Future[None]]] = {}
+        self._awaited: list[tuple[tuple[int, int], int, asyncio.Future[None]]] = []
+        """Who waits for an offset, a heap by it."""
+        self._number = itertools.count()
         self.unsaved = 0
         """How many facts were folded since the last snapshot."""
 
@@ -95,6 +100,7 @@ class Projection:
                         with following(fact):  # the effects are tasks of this context
                             on_effects(decide(self.state, fact))
                     self._wake(fact.subject)
+                    self._reach(fact.offset)
             except (AngelError, OSError) as error:
                 log.warning("The journal cannot be followed, trying again: %s", error)
             await asyncio.sleep(pause)
@@ -106,6 +112,22 @@ class Projection:
         Before `load`, no fact about a task is: there are no open tasks yet.
         """
         return admitted(self.state, fact)
+
+    def folds(self, kind: str) -> bool:
+        """Return whether facts of this kind are folded (`core.ports.Admission`)."""
+        return kind in KINDS
+
+    async def folded(self, offset: Offset) -> None:
+        """Return when the fact at `offset`, of a kind that is folded, is (`core.ports.Admission`).
+
+        Where the journal does not hand it out, whoever waits goes on waiting, and sends nothing.
+        """
+        place = offset_key(offset)
+        if offset_key(self.state.offset) >= place:
+            return
+        waiter = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._awaited, (place, next(self._number), waiter))
+        await waiter
 
     async def catch_up(self) -> None:
         """Wait until all that the journal has now is folded (`core.ports.Admission`).
@@ -197,6 +219,12 @@ class Projection:
             waiters.discard(waiter)
             if not waiters:
                 del self._waiters[subject]
+
+    def _reach(self, offset: Offset) -> None:
+        while self._awaited and self._awaited[0][0] <= offset_key(offset):
+            _, _, waiter = heapq.heappop(self._awaited)
+            if not waiter.done():
+                waiter.set_result(None)
 
     def _wake(self, subject: str) -> None:
         for key in {"", subject}:

@@ -810,6 +810,14 @@ class Admission(Protocol):
         """
         ...
 
+    def folds(self, kind: str) -> bool:
+        """Return whether facts of this kind change what `admitted` decides by."""
+        ...
+
+    async def folded(self, offset: Offset) -> None:
+        """Return when a fact of such a kind, which the journal has at `offset`, is folded."""
+        ...
+
     async def catch_up(self) -> None:
         """Return when `admitted` knows all that the journal has now.
 

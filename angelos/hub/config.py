@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
 
 from angelos.core.channel import Config as ChannelConfig
@@ -32,6 +34,8 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True):
     channel: ChannelConfig = ChannelConfig()
     limits: IdentityLimits = IdentityLimits()
     """What one identity may spend."""
+    unfolded: Annotated[int, msgspec.Meta(ge=1)] = 1_000
+    """The most facts of one peer that control has not folded yet; the peer waits."""
     resume_s: float = 60.0
     """How long the session of a disconnected peer is kept."""
     tick_s: float = 1.0

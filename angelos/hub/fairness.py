@@ -20,7 +20,8 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections.abc import AsyncIterator
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Annotated, Any, Self
@@ -28,7 +29,9 @@ from typing import Annotated, Any, Self
 import msgspec
 
 from angelos.core.errors import Busy
-from angelos.core.ids import PrincipalId
+from angelos.core.facts import Fact
+from angelos.core.ids import Offset, PrincipalId, offset_key
+from angelos.core.ports import Admission
 
 BUDGET = 1024.0
 """So many items (or KiB, whichever is more) are being written at the same time."""
@@ -141,6 +144,61 @@ class Ledger:
         if len(self._spending) > _MOST_IDENTITIES:
             del self._spending[next(iter(self._spending))]
         return spending
+
+
+class FoldCredit:
+    """How many facts of one peer the journal has that are not folded yet.
+
+    Args:
+        admission: Whoever folds them.
+        most: So many may wait for the fold.
+    """
+
+    def __init__(self, admission: Admission, most: int) -> None:
+        self._admission = admission
+        self._most = most
+        self._appended: deque[tuple[Offset, int]] = deque()
+        self.unfolded = 0
+
+    async def wait(self, facts: int) -> None:
+        """Return when so many more may be appended; a batch of over the limit waits for all."""
+        while facts and self._appended and self.unfolded + facts > self._most:
+            oldest = self._appended[0]
+            await self._admission.folded(oldest[0])
+            if self._appended and self._appended[0] is oldest:
+                self._appended.popleft()
+                self.unfolded -= oldest[1]
+
+    def spend(self, facts: Sequence[Fact], offsets: Sequence[Offset]) -> None:
+        """Note facts that were appended."""
+        folding = [
+            offset
+            for fact, offset in zip(facts, offsets, strict=True)
+            if self._admission.folds(fact.kind)
+        ]
+        if folding:
+            self._appended.append((max(folding, key=offset_key), len(folding)))
+            self.unfolded += len(folding)
+
+
+class FoldCredits:
+    """The credit of each identity of a hub, however often it connects.
+
+    Args:
+        admission: Whoever folds facts.
+        most: So many of one identity may wait for the fold.
+    """
+
+    def __init__(self, admission: Admission, most: int) -> None:
+        self._admission = admission
+        self._most = most
+        self._credits: dict[PrincipalId, FoldCredit] = {}
+
+    def of(self, principal: PrincipalId) -> FoldCredit:
+        """Return an identity's credit; whose facts are all folded begins anew."""
+        if len(self._credits) >= _MOST_IDENTITIES:
+            self._credits = {key: one for key, one in self._credits.items() if one.unfolded}
+        return self._credits.setdefault(principal, FoldCredit(self._admission, self._most))
 
 
 class FairQueue:

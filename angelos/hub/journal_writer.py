@@ -1,7 +1,9 @@
 """What one peer sends up: facts into the journal, settlements and posts into the queues.
 
 A batch is acknowledged to the peer when all of it is durable. Facts come before the settlements
-that follow them: a command is never done before its facts are safe.
+that follow them: a command is never done before its facts are safe. A peer has at most 1,000 facts
+in the journal that control has not folded yet; what more it sends waits, here and then with the
+sender, so that the facts of others are folded soon.
 
     refusal = await writer.write(batch)      # an error if the peer broke the rules
 """
@@ -23,7 +25,7 @@ from angelos.core.ids import Offset
 from angelos.core.permissions import Role
 from angelos.core.ports import Admission, Journal
 from angelos.hub.consumer import QueueConsumer
-from angelos.hub.fairness import TokenBucket, Turns
+from angelos.hub.fairness import FoldCredit, TokenBucket, Turns
 from angelos.hub.models import MAX_FACT_BYTES, Peer, check_fact
 from angelos.hub.posts import Posts
 
@@ -58,6 +60,7 @@ class JournalWriter:
         consumer: QueueConsumer,
         link: Link,
         turns: Turns,
+        credit: FoldCredit,
     ) -> None:
         self._journal = journal
         self._admission = admission
@@ -66,11 +69,13 @@ class JournalWriter:
         self._link = link
         self._turns = turns
         self._in_vain = TokenBucket(_IN_VAIN_A_SECOND, _IN_VAIN_AT_ONCE)
+        self._credit = credit
 
     async def write(self, peer: Peer, batch: Sequence[Item]) -> AngelError | None:
         """Make a batch durable; return the refusal of the first item that breaks the rules."""
         who, weight = peer.principal.id, _WEIGHTS.get(peer.principal.role, 1.0)
         content = _sort(peer, batch)
+        await self._credit.wait(sum(self._admission.folds(fact.kind) for fact in content.facts))
         async with self._turns.turn(who, max(len(batch), content.size / 1024), weight) as turn:
             facts, rest = self._admitted(content.facts)
             if rest:  # a hub that does not command itself may hear of a task later than its node
@@ -89,7 +94,7 @@ class JournalWriter:
         self, peer: Peer, content: _Sorted, facts: Sequence[Fact]
     ) -> list[PostReceipt]:
         if facts:
-            await self._journal.append(facts)
+            self._credit.spend(facts, await self._journal.append(facts))
         if content.settlements:  # only now that their facts are durable
             await self._consumer.settle(content.settlements)
         if not content.posts:

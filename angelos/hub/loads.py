@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from angelos.core.facts import Fact, Kind, NodeLoad
-from angelos.core.ids import PrincipalId
+from angelos.core.ids import Offset, PrincipalId
 from angelos.core.ports import Admission, Clock
 
 FRESH_S = 30.0
@@ -71,6 +71,14 @@ class MeasuredAdmission:
             self._loads.note(fact)
             return None
         return self._admission.admitted(fact)
+
+    def folds(self, kind: str) -> bool:
+        """Return whether control folds facts of this kind."""
+        return self._admission.folds(kind)
+
+    async def folded(self, offset: Offset) -> None:
+        """Return when control has folded the fact at `offset`."""
+        await self._admission.folded(offset)
 
     async def catch_up(self) -> None:
         """Return when all that the journal has is known."""

@@ -36,7 +36,7 @@ from angelos.core.permissions import Role
 from angelos.core.refusals import RefusedCall
 from angelos.hub.background import BackgroundTasks
 from angelos.hub.consumer import QueueConsumer
-from angelos.hub.fairness import SLICE, Turns
+from angelos.hub.fairness import SLICE, FoldCredit, FoldCredits, Turns
 from angelos.hub.journal_writer import JournalWriter
 from angelos.hub.models import Peer
 from angelos.hub.neighbours import EVERY_S, Neighbours
@@ -65,7 +65,9 @@ class Session:
         "peer",
     )
 
-    def __init__(self, peer: Peer, parts: HubParts, posts: Posts, turns: Turns) -> None:
+    def __init__(
+        self, peer: Peer, parts: HubParts, posts: Posts, turns: Turns, credit: FoldCredit
+    ) -> None:
         self.peer = peer
         self.id = peer.principal.id
         self.link = Link(self.id, Machine(secrets.token_hex(16), parts.config.channel), parts.clock)
@@ -75,7 +77,7 @@ class Session:
         self._parts = parts
         self.consumer = QueueConsumer(parts.queue, self.link, self.link.machine.session)
         self._writer = JournalWriter(
-            parts.journal, parts.admission, posts, self.consumer, self.link, turns
+            parts.journal, parts.admission, posts, self.consumer, self.link, turns, credit
         )
 
     def attach(self, peer: Peer, hello: Hello, wire: Wire) -> None:
@@ -192,6 +194,7 @@ class Sessions:
         self._posts = Posts(parts.queue, self, parts.journal, parts.clock)
         self._background = background
         self._turns = Turns()
+        self._credits = FoldCredits(parts.admission, parts.config.unfolded)
         self._sessions: dict[PrincipalId, Session] = {}
         self.enrolled: set[PrincipalId] = set()
         """Every name that was ever enrolled; the hub keeps it up to date."""
@@ -228,7 +231,8 @@ class Sessions:
             return before
         if before is not None:
             before.link.end(EndCode.fenced, "Another connection with this certificate took over.")
-        session = Session(peer, self._parts, self._posts, self._turns)
+        credit = self._credits.of(peer.principal.id)
+        session = Session(peer, self._parts, self._posts, self._turns, credit)
         self._sessions[session.id] = session
         session.attach(peer, hello, wire)
         self._background.start(self._run(session, before), f"session {session.id}")

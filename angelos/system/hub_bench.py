@@ -41,7 +41,7 @@ from angelos.core.api import CreateEnrolment
 from angelos.core.envelopes import EnvelopeHeader, Lane, PutReceipt, RoutedEnvelope
 from angelos.core.facts import Fact, TaskOutput
 from angelos.core.frames import Dispatch, FactReport, Settle
-from angelos.core.ids import PrincipalId
+from angelos.core.ids import Offset, PrincipalId
 from angelos.core.messages import encode
 from angelos.hub.app import bind, serve
 from angelos.hub.config import HubConfig
@@ -73,6 +73,15 @@ class _AcceptAll:
     def admitted(self, fact: Fact) -> Fact | None:
         """Return the fact."""
         return fact
+
+    def folds(self, kind: str) -> bool:
+        """Return that nothing is folded."""
+        del kind
+        return False
+
+    async def folded(self, offset: Offset) -> None:
+        """Return at once."""
+        del offset
 
     async def catch_up(self) -> None:
         """Return at once: nothing is learnt."""

@@ -22,7 +22,7 @@ from angelos.adapters.net.websocket import ClientChannel, connect_channel
 from angelos.adapters.stores.postgres import Database
 from angelos.core.api import CreateEnrolment
 from angelos.core.facts import Fact
-from angelos.core.ids import PrincipalId
+from angelos.core.ids import Offset, PrincipalId
 from angelos.core.ports import Admission, Announcements, Clock, EnvelopeQueue, Journal
 from angelos.core.routes import Route
 from angelos.hub.app import bind, serve
@@ -40,6 +40,15 @@ class AcceptAll:
     def admitted(self, fact: Fact) -> Fact | None:
         """Return the fact."""
         return fact
+
+    def folds(self, kind: str) -> bool:
+        """Return that nothing is folded."""
+        del kind
+        return False
+
+    async def folded(self, offset: Offset) -> None:
+        """Return at once."""
+        del offset
 
     async def catch_up(self) -> None:
         """Return at once: nothing is learnt."""

@@ -20,7 +20,7 @@ from angelos.core.messages import CancelTask, Command, decode, encode
 from angelos.core.node_profile import NodeProfile
 from angelos.hub.config import HubConfig
 from angelos.testing import eventually, facts_until, make_fact, next_fact
-from angelos.testing.hub import connect, join, running_hub
+from angelos.testing.hub import AcceptAll, connect, join, running_hub
 
 NODE = PrincipalId("node/exec1")
 
@@ -165,12 +165,9 @@ async def test_a_second_connection_fences_the_first(database, journal, queue, tm
 async def test_a_fact_that_is_not_accepted_is_left_out_and_the_channel_goes_on(
     database, journal, queue, tmp_path
 ):
-    class OpenTasks:
+    class OpenTasks(AcceptAll):
         def admitted(self, fact):
             return fact if fact.subject != "task-ended" else None
-
-        async def catch_up(self):
-            pass
 
     async with running_hub(database, journal, queue, tmp_path, admission=OpenTasks()) as hub:
         identity = await join(hub, "node", "exec1", tmp_path / "exec1")
