@@ -23,18 +23,18 @@ _PAGE_BYTES = 4 << 20
 _ENDS = frozenset({Kind.task_finished, Kind.task_reported})
 
 
-class Output(NamedTuple):
+class StoredOutput(NamedTuple):
     """An entry with the output of a task."""
 
     place: int
     task: str
 
 
-class Page(NamedTuple):
+class OutputPage(NamedTuple):
     """Some rows of the log."""
 
     rows: list[StoredRow]
-    outputs: list[Output]
+    outputs: list[StoredOutput]
     tests: dict[str, bool]
     """Of each task that was accepted here, whether it tested a proposal."""
     upto: int
@@ -54,7 +54,7 @@ async def newest_before(connection: Connection, ms: int) -> tuple[int, Offset] |
     raise Tampered("The offsets of the audit log were changed.")
 
 
-async def next_page(connection: Connection, after: int, upto: int) -> Page:
+async def next_page(connection: Connection, after: int, upto: int) -> OutputPage:
     """Return the next entries after `after`, of some megabytes at most, and their outputs."""
     bounds = {"first": after + 1, "end": upto + 1, "bytes": _PAGE_BYTES}
     rows = await (await connection.execute(_QUERIES["rows"], bounds)).fetchall()
@@ -62,7 +62,7 @@ async def next_page(connection: Connection, after: int, upto: int) -> Page:
     return page._replace(outputs=[o for o in page.outputs if not await _tests(connection, page, o)])
 
 
-async def erase(connection: Connection, page: Page, size: int) -> int:
+async def erase(connection: Connection, page: OutputPage, size: int) -> int:
     """Erase the outputs of a page; return how many there were.
 
     Args:
@@ -82,8 +82,8 @@ async def erase(connection: Connection, page: Page, size: int) -> int:
     return erased
 
 
-def _page_of(rows: Sequence[StoredRow], after: int, upto: int) -> Page:
-    outputs: list[Output] = []
+def _page_of(rows: Sequence[StoredRow], after: int, upto: int) -> OutputPage:
+    outputs: list[StoredOutput] = []
     tests: dict[str, bool] = {}
     entries = entries_of(rows, after + 1)
     for entry in entries:
@@ -91,10 +91,10 @@ def _page_of(rows: Sequence[StoredRow], after: int, upto: int) -> Page:
             break
         leaf = read_header(entry.body)
         if leaf.kind in _ENDS and entry.data is not None:
-            outputs.append(Output(entry.index, leaf.subject))
+            outputs.append(StoredOutput(entry.index, leaf.subject))
         tests |= _accepted(entry)
     last = min(upto, entries[-1].index) if entries else upto
-    return Page(list(rows), outputs, tests, last)
+    return OutputPage(list(rows), outputs, tests, last)
 
 
 def _accepted(entry: EntryRow) -> dict[str, bool]:
@@ -104,7 +104,7 @@ def _accepted(entry: EntryRow) -> dict[str, bool]:
     return {leaf.subject: bool(leaf.public.get("proposal"))}
 
 
-async def _tests(connection: Connection, page: Page, output: Output) -> bool:
+async def _tests(connection: Connection, page: OutputPage, output: StoredOutput) -> bool:
     """Return whether the task of an output tested a proposal."""
     if output.task not in page.tests:
         terms = [term("subject", output.task), term("kind", Kind.task_accepted)]

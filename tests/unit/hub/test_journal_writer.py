@@ -11,12 +11,12 @@ from angelos.adapters.net.link import Link
 from angelos.core.channel import Machine
 from angelos.core.facts import Kind
 from angelos.core.frames import FactReport
-from angelos.core.ids import PrincipalId
+from angelos.core.ids import Offset, PrincipalId
 from angelos.core.messages import encode
 from angelos.core.permissions import Principal, Role
 from angelos.hub import journal_writer
 from angelos.hub.consumer import QueueConsumer
-from angelos.hub.fairness import Turns
+from angelos.hub.fairness import FoldCredits, Turns
 from angelos.hub.journal_writer import JournalWriter
 from angelos.hub.models import Peer
 from angelos.testing import eventually, make_fact
@@ -32,23 +32,27 @@ class Appended:
 
     async def append(self, facts):
         self.subjects += [fact.subject for fact in facts]
-        return []
+        return [Offset(f"{n + 1}-0") for n in range(len(facts))]
 
 
 class Fold:
     """An `Admission` that knows a task once it has caught up, and some never."""
 
     def __init__(self) -> None:
-        self.readable, self.folded, self.asked = asyncio.Event(), False, 0
+        self.readable, self.caught_up, self.asked = asyncio.Event(), False, 0
 
     def admitted(self, fact):
         mine = fact.subject.startswith("task-late")
-        return fact if fact.actor == CALM or (mine and self.folded) else None
+        return fact if fact.actor == CALM or (mine and self.caught_up) else None
 
     async def catch_up(self):
         self.asked += 1
         await self.readable.wait()
-        self.folded = True
+        self.caught_up = True
+
+    def folds(self, kind):
+        del kind
+        return False
 
 
 def report(peer, subject):
@@ -60,8 +64,9 @@ def writer(name, clock, journal, fold, turns):
     principal = Principal(id=name, role=Role.node, serial="s")
     peer = Peer(principal=principal, node_role="execution", not_after=9e9)
     link = Link(name, Machine("session"), clock)
+    credit = FoldCredits(fold, 1_000).of(name)
     consumer = QueueConsumer(cast("Any", None), link, "holder")
-    write = JournalWriter(journal, fold, cast("Any", None), consumer, link, turns).write
+    write = JournalWriter(journal, fold, cast("Any", None), consumer, link, turns, credit).write
     return lambda *subjects: write(peer, [report(name, subject) for subject in subjects])
 
 
@@ -113,6 +118,6 @@ async def test_a_fold_that_lags_costs_its_peer_no_pause(clock, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(journal_writer.asyncio, "sleep", sleep)
         for number in range(25):
-            fold.folded = False
+            fold.caught_up = False
             await late(f"task-late-{number}")
     assert fold.asked == len(journal.subjects) == 25
