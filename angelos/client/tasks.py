@@ -52,6 +52,23 @@ class Restarted(msgspec.Struct, frozen=True):
     """The node that runs it."""
 
 
+class TaskFilter(TypedDict, total=False):
+    """Which tasks a page names."""
+
+    state: str
+    """`accepted`, `running`, `cut-off` or `finished`."""
+    author: str
+    """Who started it, or on whose behalf, such as `agent/ada`."""
+    node: str
+    repo: str
+    """Of the proposal that it tests."""
+    since: float
+    """Unix seconds."""
+    until: float
+    after: str
+    """`next` of the page before."""
+
+
 class TaskOptions(TypedDict, total=False):
     """The options of a task besides its code."""
 
@@ -299,8 +316,24 @@ class TaskCollection:
             InvalidInput: There is no such state, or the limit is out of bounds.
             Forbidden: The caller may not read tasks.
         """
-        query: dict[str, object] = {"state": state, "limit": limit}
-        return (await self._transport.call("GET", "/tasks", api.TaskList, query=query)).tasks
+        return (await self.page(limit, state=state)).tasks
+
+    async def page(self, limit: int = 50, **query: Unpack[TaskFilter]) -> api.TaskList:
+        """Return a page of tasks, newest first, and how many there are in all.
+
+        Args:
+            limit: At most so many.
+            **query: Which; by default all.
+
+        Raises:
+            InvalidInput: A filter has the wrong form, or the limit is out of bounds.
+            NotFound: There is no such task as `after`.
+            Forbidden: The caller may not read tasks.
+        """
+        given: dict[str, object] = {name: value for name, value in query.items() if value}
+        return await self._transport.call(
+            "GET", "/tasks", api.TaskList, query=given | {"limit": limit}
+        )
 
     async def start(self, code: str = "", **options: Unpack[TaskOptions]) -> Task:
         """Start code, or a program, in a sandbox; return once it is accepted.

@@ -124,9 +124,13 @@ class TaskView(View, frozen=True, kw_only=True):
 
 
 class TaskList(View, frozen=True, kw_only=True):
-    """Tasks, newest first."""
+    """Tasks, newest first: a page of all that a query names."""
 
     tasks: tuple[TaskView, ...]
+    total: int = 0
+    """How many the query names in all, of those that control remembers."""
+    next: str = ""
+    """What to give as `after` for the next page; empty on the last one."""
 
 
 class Reason(Input, frozen=True, kw_only=True):
@@ -782,6 +786,9 @@ class AuditEntries(View, frozen=True, kw_only=True):
     """Entries in log order."""
 
     entries: tuple[AuditEntry, ...]
+    next: int | None = None
+    """What to give as `after` to go on; None at the end of the log. Entries that are not among
+    those asked for are passed over some thousands at a time, so a page may be short, or empty."""
 
 
 class CheckpointView(View, frozen=True, kw_only=True):

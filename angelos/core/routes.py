@@ -12,9 +12,10 @@ A handler is `async def submit(call: Call[SubmitTask]) -> TaskView`.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Generic, TypeVar, get_args
+from typing import Any, Generic, NamedTuple, TypeVar, get_args
 
 import msgspec
 
@@ -25,6 +26,7 @@ B = TypeVar("B")
 MAX_BODY_BYTES = 16_000_000
 MAX_LIMIT = 500
 PREFIX = "/angelos/api"
+_SECONDS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 _WHOLE = re.compile(r"-?[0-9]{1,19}")
 """At most 19 digits: `int` refuses thousands of them with an error of its own."""
 
@@ -114,6 +116,25 @@ def whole_number(call: Call[Any], name: str, default: int, high: int, low: int =
             f"{name} must be a whole number from {low} to {high}, not {text[:40]!r}."
         )
     return value
+
+
+class Period(NamedTuple):
+    """From when to when, Unix seconds; `since` counts, `until` does not."""
+
+    since: float = 0.0
+    until: float = math.inf
+
+    def __contains__(self, at: object) -> bool:
+        return isinstance(at, int | float) and self.since <= at < self.until
+
+
+def period(call: Call[Any]) -> Period:
+    """Return the period of the query parameters `since` and `until`."""
+    bounds = {name: call.query[name] for name in Period._fields if name in call.query}
+    for name, text in bounds.items():
+        if not _SECONDS.fullmatch(text):
+            raise InvalidInput(f"{name} must be a number of Unix seconds, not {text[:40]!r}.")
+    return Period(**{name: float(text) for name, text in bounds.items()})
 
 
 def render(route: Route, answer: Any) -> bytes:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 
 import msgspec
 
 from angelos.core.api import AuditEntries, AuditEntry, AuditProofView, CheckpointView
-from angelos.core.audit import fact_of
+from angelos.core.audit import fact_of, read_header
 from angelos.core.errors import InvalidInput
 from angelos.core.facts import FactView
 from angelos.core.permissions import Permission
-from angelos.core.routes import Call, Nothing, Route, whole_number
+from angelos.core.routes import Call, Nothing, Period, Route, period, whole_number
 from angelos.governance.log.checkpoint import parse_checkpoint
 from angelos.governance.log.models import EntryRow
 from angelos.governance.log.notes import parse_note
 from angelos.governance.log.service import LogService
 
 MAX_LIMIT = 1_000
+_PAGE, _PAGES = 1_000, 8
 _INDEX = re.compile(r"0|[1-9][0-9]{0,17}")
 
 
@@ -33,8 +34,8 @@ def routes(log: LogService) -> list[Route]:
             read,
             reading.entries,
             response=AuditEntries,
-            query=("after", "limit"),
-            summary="Entries of the audit log, by index",
+            query=("kind", "subject", "author", "since", "until", "after", "limit"),
+            summary="Entries of the audit log, by index; of a kind, subject, author and time",
         ),
         Route(
             "GET",
@@ -74,7 +75,20 @@ class AuditRoutes:
         """Return a page of entries."""
         after = whole_number(call, "after", -1, 2**62, low=-1)
         limit = whole_number(call, "limit", 100, MAX_LIMIT)
-        return AuditEntries(entries=tuple(map(_view, await self._log.entries(after, limit))))
+        within = period(call)
+        names = {name: call.query.get(name, "") for name in ("kind", "subject", "author")}
+        chosen: list[EntryRow] = []
+        for _ in range(_PAGES):
+            rows = await self._log.entries(after, _PAGE if any(names.values()) else limit)
+            for row in rows:
+                if len(chosen) == limit:
+                    return _page(chosen, after)
+                after = row.index
+                if _is_named(row, names, within):
+                    chosen.append(row)
+            if not rows:
+                return _page(chosen, None)
+        return _page(chosen, after)
 
     async def checkpoint(self, call: Call[Nothing]) -> CheckpointView:
         """Return a checkpoint of everything up to now."""
@@ -102,6 +116,16 @@ class AuditRoutes:
         proved = await self._log.prove(int(index))
         size = parse_checkpoint(parse_note(proved.note).text).size
         return AuditProofView(index=proved.index, size=size, proof=proved.encoded)
+
+
+def _page(rows: list[EntryRow], after: int | None) -> AuditEntries:
+    return AuditEntries(entries=tuple(map(_view, rows)), next=after)
+
+
+def _is_named(row: EntryRow, names: Mapping[str, str], within: Period) -> bool:
+    leaf = read_header(row.body)
+    shown = {"kind": leaf.kind, "subject": leaf.subject, "author": leaf.actor}
+    return leaf.at in within and all(word in ("", shown[name]) for name, word in names.items())
 
 
 def _view(row: EntryRow) -> AuditEntry:

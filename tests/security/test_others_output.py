@@ -45,7 +45,7 @@ async def test_views_lists_and_streams_show_it_to_its_asker_and_reviewers(world,
         for reader in (ADA, BOB, PERSON, VIEWER, REVIEWER, OWNER):
             reads = reader.id == asker.id or reader in (REVIEWER, OWNER)
             view = await control.tasks.view(task.id, reader=reader)
-            (listed,) = control.tasks.list(reader=reader)
+            (listed,) = control.tasks.list(reader=reader).tasks
             assert (view.hidden, listed.hidden) == (not reads, not reads), reader.id
             if not reads:
                 assert view.result.stdout == view.result.stderr == listed.result.stdout == ""

@@ -20,7 +20,7 @@ from angelos.core.api import (
 from angelos.core.history import PickRevision
 from angelos.core.ids import ProposalId
 from angelos.core.permissions import Permission
-from angelos.core.routes import Call, Nothing, Route, choice, limit, wait_seconds
+from angelos.core.routes import Call, Nothing, Route, choice, limit, period, wait_seconds
 
 
 def routes(control: Control) -> list[Route]:
@@ -147,7 +147,8 @@ def _proposing(proposals: ProposalService) -> list[Route]:
         state = cast("ProposalState | None", choice(call.query, "state", ProposalState))
         repo = call.query.get("repo", "")
         author, after = call.query.get("author", ""), call.query.get("after", "")
-        return proposals.list(state, repo, limit(call), author=author, after=after)
+        within = period(call)
+        return proposals.list(state, repo, limit(call), author=author, after=after, period=within)
 
     async def show(call: Call[Nothing]) -> ProposalView:
         return await proposals.view(ProposalId(call.params["proposal"]), wait_seconds(call))
@@ -169,8 +170,8 @@ def _proposing(proposals: ProposalService) -> list[Route]:
             Permission.proposals_read,
             list_proposals,
             response=ProposalList,
-            query=("state", "repo", "author", "after", "limit"),
-            summary="Proposals, newest first, by state, repository and author",
+            query=("state", "repo", "author", "since", "until", "after", "limit"),
+            summary="Proposals, newest first, by state, repository, author and time",
         ),
         Route(
             "GET",

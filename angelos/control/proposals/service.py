@@ -69,6 +69,7 @@ from angelos.core.policy.access import require
 from angelos.core.policy.engine import Decision
 from angelos.core.reports import CaseOutcome, CaseReport
 from angelos.core.repository import NEW, ProposalOrigin, Proposed
+from angelos.core.routes import Period
 
 log = logging.getLogger(__name__)
 KEEP_TEXT = 4_000
@@ -372,6 +373,7 @@ class ProposalService:
         *,
         author: str = "",
         after: str = "",
+        period: Period | None = None,
     ) -> ProposalList:
         """Return a page of proposals, newest first, with the beginnings of their diffs.
 
@@ -381,6 +383,7 @@ class ProposalService:
             limit: The most that the page holds.
             author: Only those of this principal.
             after: The last one of the page before.
+            period: Only those that were received in it.
 
         Raises:
             NotFound: There is no such proposal as `after`.
@@ -388,8 +391,12 @@ class ProposalService:
         records = self._projection.state.proposals
         if after and after not in records:
             raise NotFound(f"There is no proposal {after[:80]!r} to go on from.")
-        rows = [r for r in reversed(records.values()) if not state or r.state == state]
-        chosen = [r for r in rows if repo in {"", r.repo} and author in {"", r.author}]
+        within = period or Period()
+        chosen = [
+            record
+            for record in reversed(records.values())
+            if _is_of(record, state, repo, author) and record.at in within
+        ]
         older = chosen
         if after:
             order = {proposal: place for place, proposal in enumerate(records)}
@@ -741,4 +748,12 @@ def _bounded(conflicts: Any) -> tuple[Any, ...]:
         if isinstance(row, dict)
         else str(row)[:KEEP_TEXT]
         for row in rows
+    )
+
+
+def _is_of(record: ProposalRecord, state: ProposalState | None, repo: str, author: str) -> bool:
+    return (
+        state in {None, record.state}
+        and repo in {"", record.repo}
+        and author in {"", record.author}
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 from angelos.control.service import Control
+from angelos.control.tasks.service import TaskQuery
 from angelos.core.api import (
     FileView,
     Reason,
@@ -16,7 +17,7 @@ from angelos.core.api import (
 )
 from angelos.core.ids import TaskId
 from angelos.core.permissions import Permission
-from angelos.core.routes import Call, Nothing, Route, choice, limit, wait_seconds
+from angelos.core.routes import Call, Nothing, Route, choice, limit, period, wait_seconds
 
 
 def routes(control: Control) -> list[Route]:
@@ -58,9 +59,12 @@ def _writing(control: Control) -> list[Route]:
 def _reading(control: Control) -> list[Route]:
     async def list_tasks(call: Call[Nothing]) -> TaskList:
         state = choice(call.query, "state", TaskState)
-        return TaskList(
-            tasks=control.tasks.list(cast("TaskState | None", state), limit(call), call.principal)
+        query = TaskQuery(
+            state=cast("TaskState | None", state),
+            period=period(call),
+            **{name: call.query.get(name, "") for name in ("author", "node", "repo", "after")},
         )
+        return control.tasks.list(query, limit(call), call.principal)
 
     async def show(call: Call[Nothing]) -> TaskView:
         return await control.tasks.view(
@@ -74,8 +78,8 @@ def _reading(control: Control) -> list[Route]:
             Permission.tasks_read,
             list_tasks,
             response=TaskList,
-            query=("state", "limit"),
-            summary="The newest tasks",
+            query=("state", "author", "node", "repo", "since", "until", "after", "limit"),
+            summary="Tasks, newest first, by state, author, node, repository and time",
         ),
         Route(
             "GET",

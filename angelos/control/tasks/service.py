@@ -10,17 +10,19 @@ fact holds the whole command, so that it can be queued again after a crash.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import msgspec
 
 from angelos.control.context import ControlContext, hash_id
-from angelos.control.state.models import NodeRecord, TaskRecord
+from angelos.control.state.models import ControlState, NodeRecord, TaskRecord
 from angelos.control.state.pauses import paused
 from angelos.control.state.tasks import recalled, state_of, task_for
 from angelos.control.tasks.files import TaskFileService
 from angelos.control.tasks.network import decide_network
 from angelos.control.tasks.reading import OutputReaders
 from angelos.control.views import task_view
-from angelos.core.api import SubmitTask, TaskState, TaskView
+from angelos.core.api import SubmitTask, TaskList, TaskState, TaskView
 from angelos.core.errors import (
     Busy,
     Conflict,
@@ -34,6 +36,7 @@ from angelos.core.grants import digest
 from angelos.core.ids import (
     CommandId,
     PrincipalId,
+    ProposalId,
     TaskId,
     is_id,
     is_revision,
@@ -47,6 +50,7 @@ from angelos.core.plans import CasePlan
 from angelos.core.policy.engine import Decision, Request
 from angelos.core.python_argv import readable
 from angelos.core.requirements import check_requirements
+from angelos.core.routes import Period
 from angelos.core.sessions import check_patterns
 
 _JUST_NOW_S = 60.0
@@ -68,6 +72,31 @@ class TaskOrigin(msgspec.Struct, frozen=True, kw_only=True):
     cases: CasePlan | None = None
     """The cases that a runner asks for, in place of code or a command line."""
     trace: str = ""
+
+
+class TaskQuery(NamedTuple):
+    """Which tasks a list names; empty fields name all."""
+
+    state: TaskState | None = None
+    author: str = ""
+    """Who started it, or on whose behalf."""
+    node: str = ""
+    repo: str = ""
+    """Of the proposal that it tests."""
+    period: Period = Period()
+    after: str = ""
+    """The last one of the page before."""
+
+    def names(self, state: ControlState, task: TaskRecord) -> bool:
+        """Return whether a task is one of these."""
+        proposal = state.proposals.get(ProposalId(task.proposal))
+        return (
+            (self.state is None or state_of(state, task) == self.state)
+            and self.author in {"", task.by, task.on_behalf_of}
+            and self.node in {"", task.node}
+            and self.repo in {"", proposal.repo if proposal else None}
+            and task.at in self.period
+        )
 
 
 class TaskService:
@@ -132,19 +161,33 @@ class TaskService:
         return self._view(held or await self._forgotten(task), reader=reader)
 
     def list(
-        self,
-        state: TaskState | None = None,
-        limit: int = 50,
-        reader: Principal | None = None,
-    ) -> tuple[TaskView, ...]:
-        """Return the newest tasks, newest first, each with the end of its output.
+        self, query: TaskQuery | None = None, limit: int = 50, reader: Principal | None = None
+    ) -> TaskList:
+        """Return a page of tasks, newest first, each with the end of its output.
 
-        A `reader` gets them without the output that they may not read.
+        Args:
+            query: Which; by default all.
+            limit: The most that the page holds.
+            reader: Gets them without the output that they may not read.
+
+        Raises:
+            NotFound: There is no such task as the query goes on from.
         """
-        now = self._projection.state
-        newest = reversed(now.tasks.values())
-        chosen = [task for task in newest if state is None or state_of(now, task) == state]
-        return tuple(self._view(task, KEEP_OUTPUT, reader) for task in chosen[:limit])
+        query, now = query or TaskQuery(), self._projection.state
+        if query.after and query.after not in now.tasks:
+            raise NotFound(f"There is no task {query.after[:80]!r} to go on from.")
+        chosen = [task for task in reversed(now.tasks.values()) if query.names(now, task)]
+        older = chosen
+        if query.after:
+            order = {task: place for place, task in enumerate(now.tasks)}
+            last = order[TaskId(query.after)]
+            older = [task for task in chosen if order[task.id] < last]
+        page = older[:limit]
+        return TaskList(
+            tasks=tuple(self._view(task, KEEP_OUTPUT, reader) for task in page),
+            total=len(chosen),
+            next=page[-1].id if len(older) > limit else "",
+        )
 
     async def cancel(
         self, principal: Principal, task: TaskId, reason: str, trace: str = ""

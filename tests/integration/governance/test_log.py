@@ -423,6 +423,13 @@ async def test_routes(start, journal, keys):
         assert isinstance(page, AuditEntries)
         assert [e.index for e in page.entries] == [5, 6, 7]
         assert page.entries[0].fact["subject"] == "task-5"
+        assert page.next == 7
+        page = await ask(log, "/audit/entries", subject="task-5", limit="1")
+        assert ([e.index for e in page.entries], page.next) == ([5], 5)
+        page = await ask(log, "/audit/entries", kind=Kind.task_finished, since="1", until="2")
+        assert (page.entries, page.next) == ((), None)
+        page = await ask(log, "/audit/entries", author="system/test")
+        assert (len(page.entries), page.next) == (12, None)
         pieces = await ask(log, "/audit/export")
         text = b"".join([piece async for piece in pieces])
         assert verify(text.splitlines(keepends=True)).ok
@@ -432,6 +439,8 @@ async def test_routes(start, journal, keys):
             {"after": "x"},
             {"after": "-2"},
             {"limit": "1_0"},
+            {"since": "nan"},
+            {"until": "-1"},
         ):
             with pytest.raises(InvalidInput):
                 await ask(log, "/audit/entries", **wrong)

@@ -7,6 +7,7 @@ import asyncio
 import msgspec
 import pytest
 
+from angelos.control.tasks.service import TaskQuery
 from angelos.core.api import SubmitTask
 from angelos.core.errors import Forbidden, NotFound
 from angelos.core.facts import Kind
@@ -184,8 +185,8 @@ async def test_a_node_that_was_cut_off_too_long_tells_the_truth_beside_killed(wo
         await world.settled(lambda s: not s.nodes[node.id].connected)
         view = await control.tasks.view(view.id)
         assert (view.state, "cut off" in view.reason) == ("cut-off", True)
-        assert [v.id for v in control.tasks.list("cut-off")] == [view.id]
-        assert control.tasks.list("running") == ()
+        assert [v.id for v in control.tasks.list(TaskQuery(state="cut-off")).tasks] == [view.id]
+        assert control.tasks.list(TaskQuery(state="running")).tasks == ()
         world.clock.advance(10_000)
         control.sweep()
         view = await control.tasks.view(view.id, wait_s=10)

@@ -6,12 +6,14 @@ import msgspec
 import pytest
 
 from angelos.control.state import tasks
+from angelos.control.tasks.service import TaskQuery
 from angelos.core.api import SubmitTask
 from angelos.core.envelopes import EnvelopeHeader, Lane, RoutedEnvelope
 from angelos.core.errors import Busy, Conflict, Forbidden, InvalidInput, NotFound, Unavailable
 from angelos.core.facts import Kind
 from angelos.core.ids import CommandId, new_command_id
 from angelos.core.messages import Limits, Status, encode
+from angelos.core.routes import Period
 from tests.unit.control.fakes import (
     ADA,
     OPERATOR,
@@ -150,7 +152,7 @@ async def test_a_full_node_refuses_at_the_door_and_another_takes_it(clock):
         with pytest.raises(Busy) as refused:
             await control.tasks.submit(PERSON, HELLO)
         assert refused.value.extra["retry_after_s"] == 2.0
-        assert len(control.tasks.list()) == 2, "nothing was accepted"
+        assert control.tasks.list().total == 2, "nothing was accepted"
         (await world.node("two")).program = lambda _: None
         await control.tasks.submit(PERSON, HELLO)
 
@@ -247,9 +249,35 @@ async def test_lists_show_the_newest_first(world):
     async with world.running() as control:
         await world.node()
         views = [await control.tasks.submit(PERSON, HELLO) for _ in range(3)]
-        assert [v.id for v in control.tasks.list(limit=2)] == [views[2].id, views[1].id]
+        assert [v.id for v in control.tasks.list(limit=2).tasks] == [views[2].id, views[1].id]
         await control.tasks.view(views[0].id, wait_s=10)
-        assert views[0].id in {v.id for v in control.tasks.list("finished")}
+        assert views[0].id in {v.id for v in control.tasks.list(TaskQuery(state="finished")).tasks}
+
+
+async def test_a_list_has_pages_and_filters_and_drops_nothing(world):
+    async with world.running() as control:
+        await world.node()
+        ids = [(await control.tasks.submit(PERSON, HELLO)).id for _ in range(5)][::-1]
+        read, page = [], control.tasks.list(limit=2)
+        while True:
+            assert page.total == 5
+            read += [view.id for view in page.tasks]
+            if not page.next:
+                break
+            page = control.tasks.list(TaskQuery(after=page.next), limit=2)
+        assert read == ids
+        at = world.clock.time()
+        for query, count in (
+            (TaskQuery(author=PERSON.id), 5),
+            (TaskQuery(author="agent/other"), 0),
+            (TaskQuery(node="node/other"), 0),
+            (TaskQuery(repo="lab"), 0),
+            (TaskQuery(period=Period(since=at + 1)), 0),
+            (TaskQuery(period=Period(until=at + 1)), 5),
+        ):
+            assert control.tasks.list(query).total == count
+        with pytest.raises(NotFound):
+            control.tasks.list(TaskQuery(after="task-unknown"))
 
 
 async def test_a_node_without_isolation_runs_nothing(world):
