@@ -206,10 +206,14 @@ def _surroundings(command: Callable[..., None]) -> Callable[..., None]:
         lock: str,
         **kwargs: Any,
     ) -> None:
+        from angelos.core.errors import AngelError
         from angelos.core.requirements import parse_requirements
 
         if requirements is not None:
-            packages = (*parse_requirements(read_text(requirements)), *packages)
+            try:
+                packages = (*parse_requirements(read_text(requirements)), *packages)
+            except AngelError as error:
+                raise click.BadParameter(str(error), param_hint="--requirements") from error
         options: TaskOptions = {"network": network, "packages": packages, "lock": lock}
         command(*args, surroundings=options, **kwargs)
 
