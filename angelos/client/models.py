@@ -95,6 +95,7 @@ class ModelCollection:
             InvalidInput: The role is none that is trained here, or the data has the wrong form.
             NotFound: There is no such repository or revision, or no base to adapt.
             Forbidden: The caller may not train on this.
+            Busy: Too many runs are open, of all or of the caller.
             Unavailable: No node can run it.
         """
         body = StartTraining(

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 import msgspec
 
-from angelos.core.errors import AngelError, InvalidInput, NotFound, TooLarge, Unavailable
+from angelos.core.errors import AngelError, Busy, InvalidInput, NotFound, TooLarge, Unavailable
 from angelos.core.facts import Fact, ModelRefused, ModelTraining
 from angelos.core.ids import PrincipalId, Revision, uuid7
 from angelos.core.messages import Status
@@ -57,10 +58,13 @@ from angelos.ml.registry.service import ME, ModelRegistry
 from angelos.ml.registry.state import TrainingRun, stopping, verdicts
 
 log = logging.getLogger(__name__)
-MAX_OPEN = 8
+MAX_OPEN, MAX_OWN = 8, 3
+"""Runs that are open at once: of all, and of one principal."""
 _WAIT_S = 30.0
 _RETRY_S = 5.0
 _BASE_BYTES = 8_000_000
+_COUNTED = 1_000_000
+"""Characters of the text whose frequencies are the simple model."""
 _HELD_OUT = 200
 """Chunks that judge; of more, these are spread over all."""
 
@@ -121,13 +125,12 @@ class Tuner:
             Forbidden: The policy does not let them train on this, or run it.
             InvalidInput: The role is none that learns, or the data has the wrong form.
             NotFound: There is no such repository or revision, or no base to adapt.
-            Conflict: Too many runs are open.
+            Busy: Too many runs are open, of all or of the caller.
             Unavailable: No node can run it.
         """
         trained = _role(role)
         self._registry.allow_training(caller, approved=body.data is None)
-        if len(await self._store.open_runs()) >= MAX_OPEN:
-            raise Unavailable(f"{MAX_OPEN} runs are open; wait for the end of one.")
+        await self._check_room(caller.id)
         corpus = await self._corpus(body.repo, body.revision, body.data)
         base, base_text = await self._base(role, body.kind)
         text = await asyncio.to_thread(split_text, corpus.files)
@@ -209,6 +212,15 @@ class Tuner:
             metrics=report.metrics,
             gates=verdicts(results) if own else (),
         )
+
+    async def _check_room(self, caller: PrincipalId) -> None:
+        runs = await self._store.open_runs()
+        own = sum(run.by == caller for run in runs)
+        if len(runs) >= MAX_OPEN or own >= MAX_OWN:
+            raise Busy(
+                f"{len(runs)} training runs are open, {own} of them yours; nothing was started.",
+                hint=f"Wait for the end of one; {MAX_OPEN} may be open, {MAX_OWN} of one caller.",
+            )
 
     # -- one run -----------------------------------------------------------------------------
 
@@ -295,16 +307,14 @@ class Tuner:
         """Plant strings in the text, keep what will judge, and start the task."""
         canaries = tuple(new_canary() for _ in range(CANARIES))
         planted = plant(text.train, canaries)
-        counts: dict[str, int] = {}
-        for letter in planted:
-            counts[letter] = counts.get(letter, 0) + 1
+        counts = await asyncio.to_thread(Counter, planted[:_COUNTED])
         heldout = _spread(text.heldout)
         evidence = Evidence(
             heldout=heldout,
             base_text=base_text or heldout,
             unlike=role.unlike,
             canaries=canaries,
-            counts=counts,
+            counts=dict(counts),
         )
         kept = await self._registry.artefacts.put(msgspec.json.encode(evidence))
         adapter = run.kind is ArtefactKind.adapter

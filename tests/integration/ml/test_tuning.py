@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import msgspec
 import pytest
 
-from angelos.core.errors import Forbidden, InvalidInput, NotFound, Unavailable
+from angelos.core.errors import Busy, Forbidden, InvalidInput, NotFound, Unavailable
 from angelos.core.facts import Kind
 from angelos.core.ids import START, PrincipalId, Revision, new_task_id
 from angelos.core.messages import Status
@@ -32,7 +32,7 @@ from angelos.ml.registry.judging import JudgeReport
 from angelos.ml.registry.ports import ApprovedText, BoxedEnd
 from angelos.ml.registry.service import Hands, ModelRegistry
 from angelos.ml.registry.store import RegistryStore
-from angelos.ml.registry.tuning import Tuner
+from angelos.ml.registry.tuning import MAX_OWN, Tuner
 from angelos.testing import ManualClock, MemoryContents, eventually
 
 ADA = Principal(id=PrincipalId("agent/ada"), role=Role.agent)
@@ -321,6 +321,16 @@ async def test_who_may_train_on_what(served):
                 await tuner.start(ROSA, "sentinel", msgspec.structs.replace(body, kind="base"))
         with pytest.raises(InvalidInput, match="none that is trained here"):
             await tuner.start(ROSA, "router", MAIN)
+
+
+async def test_nobody_takes_all_the_room_for_runs(served, tasks):
+    tasks.running.clear()
+    async with served() as (_, tuner, _):
+        for _ in range(MAX_OWN):
+            await tuner.start(ADA, "sentinel", MAIN)
+        with pytest.raises(Busy):
+            await tuner.start(ADA, "sentinel", MAIN)
+        assert (await tuner.start(ROSA, "sentinel", MAIN)).state == "training"
 
 
 async def test_what_cannot_be_measured_now_is_measured_later(served, judge, monkeypatch):
