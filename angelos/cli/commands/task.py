@@ -213,7 +213,7 @@ def _surroundings(command: Callable[..., None]) -> Callable[..., None]:
             try:
                 packages = (*parse_requirements(read_text(requirements)), *packages)
             except AngelError as error:
-                raise click.BadParameter(str(error), param_hint="--requirements") from error
+                raise click.UsageError(str(error)) from error
         options: TaskOptions = {"network": network, "packages": packages, "lock": lock}
         command(*args, surroundings=options, **kwargs)
 
@@ -344,28 +344,18 @@ def run(
 @click.option(
     "--state", default="", help="Only those that are accepted, running, cut-off or finished."
 )
-@click.option("--author", default="", metavar="PRINCIPAL", help="Only those of `agent/ada`.")
-@click.option("--node", default="", metavar="NODE", help="Only those on `node/exec1`.")
-@click.option("--repo", default="", help="Only tests of proposals of this repository.")
-@click.option("--since", type=float, metavar="SECONDS", help="Only from this Unix time on.")
-@click.option("--until", type=float, metavar="SECONDS", help="Only before this Unix time.")
-@click.option("--after", default="", metavar="TASK", help="Only older ones than this.")
 @click.option("--limit", type=click.IntRange(1, MANY), default=50, show_default=True)
 @quiet
 @common
-def list_tasks(out: Out, *, limit: int, quiet: bool, **query: Any) -> None:
-    """List tasks, newest first, and say how many more there are."""
-    given: Any = {name: value for name, value in query.items() if value not in {None, ""}}
-    page = out.ask(lambda angelos: angelos.tasks.page(limit, **given))
-    views = page.tasks
+def list_tasks(out: Out, *, state: str, limit: int, quiet: bool) -> None:
+    """List tasks, newest first."""
+    views = out.ask(lambda angelos: angelos.tasks.list(state=state, limit=limit))
     if quiet:
         out.ids(view.id for view in views)
         return
     rows = [(v.id, _state(v), v.by, v.node, when(v.at), v.label[:48]) for v in views]
     text = table(("task", "state", "by", "node", "time", "label"), rows)
-    if page.next:
-        text += f"\n{len(rows)} of {page.total}; the next ones: --after {page.next}"
-    out.show(page, text if rows else "There are no such tasks.")
+    out.show({"tasks": views}, text if rows else "There are no such tasks.")
 
 
 @task.command()
