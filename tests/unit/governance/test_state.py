@@ -104,7 +104,9 @@ def test_runs_that_end_well_are_weighed_by_what_they_attempted():
     assert fold([ran("mbind", "personality")] * 9)[1] == []
     _, (alarm,) = fold([ran("mount")])
     assert alarm.response is AlarmResponse.observed
-    _, (alarm,) = fold([ran("mount", "ptrace", "bpf")])
+    watch, (alarm,) = fold([ran("mount", "ptrace", "bpf")])
+    assert alarm.response is AlarmResponse.observed  # one program alone
+    _, (alarm,) = fold([ran("setns")], watch)
     assert alarm.response is AlarmResponse.quarantined
 
 
