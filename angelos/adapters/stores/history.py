@@ -11,9 +11,9 @@ import asyncio
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from angelos.adapters.stores.entry_blocks import Packed, names_of, term, unpack
 from angelos.adapters.stores.postgres import Database, load_queries
 from angelos.core.audit import fact_of, shown_data
-from angelos.core.entry_blocks import Packed, names_of, term, unpack
 from angelos.core.errors import Tampered
 from angelos.core.facts import Fact
 from angelos.core.ids import Offset, offset_key

@@ -12,8 +12,8 @@ import secrets
 import msgspec
 from psycopg import sql
 
+from angelos.adapters.stores.entry_blocks import names_of
 from angelos.adapters.stores.postgres import Connection, Database, load_queries
-from angelos.core.entry_blocks import names_of
 from angelos.core.errors import InvalidInput
 from angelos.core.ids import START, Offset, offset_key
 from angelos.governance.log.merkle import Frontier, leaf_hash

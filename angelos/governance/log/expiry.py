@@ -9,9 +9,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from angelos.adapters.stores.entry_blocks import Packed, term, without_data
 from angelos.adapters.stores.postgres import Connection, load_queries
 from angelos.core.audit import read_header
-from angelos.core.entry_blocks import Packed, term, without_data
 from angelos.core.errors import Tampered
 from angelos.core.facts import Kind
 from angelos.core.ids import Offset, offset_key

@@ -1,4 +1,4 @@
-"""Rows of the audit log's tables: how entries go into them and come out (`core.entry_blocks`)."""
+"""Rows of the audit log's tables: how entries go in and come out (`stores.entry_blocks`)."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from angelos.adapters.stores.postgres import Connection, load_queries
-from angelos.core.audit import EMPTY_LEAF
-from angelos.core.entry_blocks import (
+from angelos.adapters.stores.entry_blocks import (
     BLOCK_ENTRIES,
     LEAF_BYTES,
     AuditLeaf,
@@ -20,6 +18,8 @@ from angelos.core.entry_blocks import (
     terms_of,
     unpack,
 )
+from angelos.adapters.stores.postgres import Connection, load_queries
+from angelos.core.audit import EMPTY_LEAF
 from angelos.core.errors import Tampered
 from angelos.core.ids import offset_key
 from angelos.governance.log.merkle import leaf_hash

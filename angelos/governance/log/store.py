@@ -13,8 +13,8 @@ import asyncio
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
+from angelos.adapters.stores.entry_blocks import Packed, body_at, without_data
 from angelos.adapters.stores.postgres import Connection, Database, load_queries
-from angelos.core.entry_blocks import Packed, body_at, without_data
 from angelos.core.errors import InvalidInput, Tampered
 from angelos.core.facts import Fact
 from angelos.core.ids import Offset, offset_key

@@ -6,7 +6,7 @@ import hashlib
 
 from psycopg import sql
 
-from angelos.core.entry_blocks import AuditLeaf, Packed, pack, unpack
+from angelos.adapters.stores.entry_blocks import AuditLeaf, Packed, pack, unpack
 
 _ROW = "select first, leaves, bodies, data from {} where first <= %s and first + count > %s"
 _PUT = """insert into {} (first, count, first_ms, first_seq, last_ms, last_seq, raw, leaves, bodies,

@@ -11,11 +11,11 @@ import pytest
 
 from angelos.adapters.host.datadir import DataDir
 from angelos.adapters.host.embedded import EmbeddedPostgres, EmbeddedValkey
+from angelos.adapters.stores.entry_blocks import Packed, unpack
 from angelos.adapters.stores.history import History
 from angelos.adapters.stores.postgres import Database
 from angelos.client import Angelos
 from angelos.core.audit import read_leaf
-from angelos.core.entry_blocks import Packed, unpack
 from angelos.core.errors import Unavailable
 from angelos.core.facts import Kind
 from angelos.core.ids import START, PrincipalId

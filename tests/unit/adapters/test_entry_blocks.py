@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from angelos.core.audit import commitment, leaf_body
-from angelos.core.entry_blocks import (
+from angelos.adapters.stores.entry_blocks import (
     AuditLeaf,
     body_at,
     names_of,
@@ -20,6 +19,7 @@ from angelos.core.entry_blocks import (
     unpack,
     without_data,
 )
+from angelos.core.audit import commitment, leaf_body
 from angelos.core.errors import Tampered
 from angelos.core.facts import Kind
 from angelos.core.ids import Offset
