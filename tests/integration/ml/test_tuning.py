@@ -159,8 +159,14 @@ async def done(tuner, run):
     return await tuner.view(run.id, wait_s=60)
 
 
-async def facts(journal):
-    return [f for f in await journal.read(START) if f.kind.startswith("model.")]
+async def facts(journal, count=1):
+    """Return the facts of models, once there are so many: a run's state is there before them."""
+
+    async def read():
+        rows = [f for f in await journal.read(START) if f.kind.startswith("model.")]
+        return rows if len(rows) >= count else None
+
+    return await eventually(read, f"{count} facts of models")
 
 
 async def test_approved_history_becomes_a_version_with_its_provenance(
@@ -186,7 +192,7 @@ async def test_approved_history_becomes_a_version_with_its_provenance(
         assert all(verdict.passed for verdict in again.gates)
         with pytest.raises(Forbidden):
             await tuner.evaluate(ADA, "sentinel", 1, EvaluateModel(data=data()))
-    kinds = [(f.kind, f.subject, f.revision) for f in await facts(journal)]
+        kinds = [(f.kind, f.subject, f.revision) for f in await facts(journal, 2)]
     assert kinds == [
         (Kind.model_training, run.id, HEAD), (Kind.model_registered, "sentinel:1", None)
     ]  # fmt: skip
@@ -239,7 +245,7 @@ async def test_a_model_that_a_gate_stops_is_no_version(served, judge, journal, c
         assert (run.state, run.reason) == ("refused", f"Stopped by {gate}.")
         with pytest.raises(NotFound):
             await registry.get("sentinel")
-    assert (await facts(journal))[-1].outcome == gate
+        assert (await facts(journal, 2))[-1].outcome == gate
 
 
 @pytest.mark.parametrize("status", [Status.oom, Status.error, Status.timeout])
@@ -250,7 +256,7 @@ async def test_a_task_that_does_not_end_well_makes_nothing_whatever_it_prints(
     async with served() as (_, tuner, _):
         run = await done(tuner, await tuner.start(ROSA, "sentinel", MAIN))
         assert (run.state, run.version) == ("failed", None)
-    assert (await facts(journal))[-1].outcome == status
+        assert (await facts(journal, 2))[-1].outcome == status
 
 
 async def test_a_task_that_leaves_no_file_and_one_that_leaves_garbage_make_nothing(
