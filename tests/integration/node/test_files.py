@@ -10,13 +10,16 @@ import msgspec
 import pytest
 
 from angelos.core.errors import Unavailable
-from angelos.core.ids import TaskId
+from angelos.core.ids import PrincipalId, TaskId
 from angelos.core.messages import Limits, RunTask, Status, Tier
 from angelos.core.task_files import InputFile
+from angelos.node.broker.models import NetworkConfig
+from angelos.node.broker.service import Brokers
 from angelos.node.checkouts.store import Checkouts
 from angelos.node.commands.output import OutputBuffer
 from angelos.node.commands.runner import Runner
 from angelos.node.config import SandboxConfig
+from angelos.node.environments.store import Environments
 from angelos.node.files.inputs import Inputs
 from angelos.node.runtimes.builder import Builder
 from angelos.node.runtimes.program import Programs
@@ -54,14 +57,16 @@ async def system(tmp_path: Path) -> AsyncIterator[tuple[Runner, Server, Path]]:
         checkouts = Checkouts(directory, None, None)  # type: ignore[arg-type]
         inputs = Inputs(directory, server)
         programs = Programs(Builder(directory), tmp_path)
-        yield Runner("exec1", sandbox, checkouts, inputs, server, programs), server, directory
+        environments = Environments(directory, Brokers(directory, NetworkConfig()), None)
+        runner = Runner("exec1", sandbox, checkouts, inputs, server, programs, environments)
+        yield runner, server, directory
 
 
 async def run(runner: Runner, task: RunTask):
     async def nothing(*_: object) -> None:
         return None
 
-    return await runner.run(task, nothing, nothing, OutputBuffer())
+    return await runner.run(task, nothing, nothing, OutputBuffer(), PrincipalId("person/ada"))
 
 
 async def test_files_go_in_and_come_out_and_nothing_else_does(system) -> None:

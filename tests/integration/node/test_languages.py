@@ -8,13 +8,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from angelos.core.ids import TaskId
+from angelos.core.ids import PrincipalId, TaskId
 from angelos.core.messages import Limits, RunTask, Status, Tier, limits_for
 from angelos.core.task_files import InputFile
+from angelos.node.broker.models import NetworkConfig
+from angelos.node.broker.service import Brokers
 from angelos.node.checkouts.store import Checkouts
 from angelos.node.commands.output import OutputBuffer
 from angelos.node.commands.runner import Runner
 from angelos.node.config import SandboxConfig
+from angelos.node.environments.store import Environments
 from angelos.node.files.inputs import Inputs
 from angelos.node.runtimes.builder import Builder
 from angelos.node.runtimes.commands import diagnostics
@@ -127,7 +130,8 @@ class System:
         programs = Programs(Builder(directory), runtimes_folder())
         checkouts = Checkouts(directory, None, None)  # type: ignore[arg-type]
         inputs = Inputs(directory, self)
-        self.runner = Runner("exec1", sandbox, checkouts, inputs, self, programs)
+        environments = Environments(directory, Brokers(directory, NetworkConfig()), None)
+        self.runner = Runner("exec1", sandbox, checkouts, inputs, self, programs, environments)
 
     async def fetch(self, task: TaskId, digest: str) -> bytes:
         return await self.contents.get(digest)
@@ -145,7 +149,9 @@ class System:
             "limits": limits_for(language),
         }
         task = RunTask(**{**values, **fields})
-        return await self.runner.run(task, nothing, nothing, OutputBuffer())
+        return await self.runner.run(
+            task, nothing, nothing, OutputBuffer(), PrincipalId("person/ada")
+        )
 
 
 @pytest.fixture(params=sorted(PROGRAMS), scope="module")
