@@ -10,8 +10,10 @@ import heapq
 import re
 import sys
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from typing import NamedTuple
 
 from angelos.angelgit.changes.blame import Blame
 from angelos.angelgit.changes.graph import CommitGraph
@@ -236,44 +238,127 @@ class _Frontier:
         return ",".join([*ahead, *(f"{_SHOWN}-{one}" for one in shown[-_MAX_FRONTIER:])])
 
 
+class _Met(NamedTuple):
+    """A commit that a walk has met; they compare by age, then by how far away they are."""
+
+    at: int
+    """Minus its time, or that of the child by which it was met if that is older."""
+    depth: int
+    id: str
+    commit: CommitSummary
+
+
 async def _all_parents(graph: CommitGraph, start: _Frontier, path: str, limit: int) -> HistoryPage:
     """Walk all parents, the newest commit first; a commit comes before what it was made on.
 
     Where a clock ran back, a parent counts as old as the child by which it was met.
     """
-    waiting: list[tuple[int, int, str, CommitSummary]] = []
-    met = set(start.shown)
-
-    async def meet(commits: Iterable[str], at: int, depth: int) -> None:
-        for one in commits:
-            if one not in met:
-                met.add(one)
-                summary = await graph.commit(one)
-                heapq.heappush(waiting, (max(at, -summary.at), depth, one, summary))
-
+    walk = _Walk(graph, start)
     for head, depth in start.heads.items():
-        await meet([head], -sys.maxsize, depth)
+        await walk.meet([head], -sys.maxsize, depth)
     commits: list[CommitSummary] = []
-    last, shown = -sys.maxsize, list(start.shown)
-    walked = 0
-    while waiting and len(commits) < limit and walked < _MAX_WALKED:
-        at, depth, one, commit = heapq.heappop(waiting)
-        shown = [*shown, one] if at == last or not walked else [one]
-        last, walked = at, walked + 1
-        if not path or await _changes_all(graph, commit, path):
-            commits.append(commit)
-        await meet(commit.parents, at, depth + 1)
-        if len(waiting) > _MAX_FRONTIER:
+    while walk.waiting and len(commits) < limit and walk.walked < _MAX_WALKED:
+        moment = await walk.same_moment()
+        while moment and len(commits) < limit and walk.walked < _MAX_WALKED:
+            one = moment.pop(0)
+            await walk.show(one)
+            if not path or await _changes_all(graph, one.commit, path):
+                commits.append(one.commit)
+        walk.put_back(moment)
+    return HistoryPage(
+        commits=tuple(commits),
+        revisions=tuple(commit.id for commit in commits),
+        next=walk.cursor(),
+    )
+
+
+class _Walk:
+    """A walk over all parents."""
+
+    def __init__(self, graph: CommitGraph, start: _Frontier) -> None:
+        self._graph = graph
+        self.waiting: list[_Met] = []
+        self.walked = 0
+        self._met = set(start.shown)
+        self._last, self._shown = -sys.maxsize, list(start.shown)
+
+    async def meet(self, commits: Iterable[str], at: int, depth: int) -> None:
+        """Let commits wait that were not met before, by a child of this age."""
+        for one in commits:
+            if one not in self._met:
+                self._met.add(one)
+                summary = await self._graph.commit(one)
+                heapq.heappush(self.waiting, _Met(max(at, -summary.at), depth, one, summary))
+
+    async def show(self, one: _Met) -> None:
+        """Note that a commit was shown, and meet its parents."""
+        again = one.at == self._last or not self.walked
+        self._shown = [*self._shown, one.id] if again else [one.id]
+        self._last, self.walked = one.at, self.walked + 1
+        await self.meet(one.commit.parents, one.at, one.depth + 1)
+
+    async def same_moment(self) -> list[_Met]:
+        """Take what is as old as the first that waits, with parents as old; children come first.
+
+        By their times alone a parent could come before another of its children.
+        """
+        at = self.waiting[0].at
+        rows: dict[str, _Met] = {}
+        while self.waiting and self.waiting[0].at == at:
+            one = heapq.heappop(self.waiting)
+            rows[one.id] = one
+        stack, children = [*rows.values()], Counter[str]()
+        while stack:
+            one = stack.pop()
+            for parent in one.commit.parents:
+                if parent not in self._met and len(rows) < _MAX_WALKED:
+                    summary = await self._graph.commit(parent)
+                    if -summary.at <= at:
+                        self._met.add(parent)
+                        rows[parent] = _Met(at, one.depth + 1, parent, summary)
+                        stack.append(rows[parent])
+                children[parent] += 1
+        return _children_first(rows, children)
+
+    def put_back(self, moment: Sequence[_Met]) -> None:
+        """Let those wait that the page has no room for.
+
+        Raises:
+            TooLarge: More lines lie side by side than a cursor can name.
+        """
+        for one in _heads(moment):
+            heapq.heappush(self.waiting, one)
+        if len(self.waiting) > _MAX_FRONTIER:
             raise TooLarge(
                 f"This history has more than {_MAX_FRONTIER} lines side by side.",
                 hint="Read it first parent by first parent, or branch by branch.",
             )
-    ahead = [(depth, one) for _, depth, one, _ in sorted(waiting, key=lambda row: row[:3])]
-    return HistoryPage(
-        commits=tuple(commits),
-        revisions=tuple(commit.id for commit in commits),
-        next=_Frontier.text(ahead, shown) if ahead else "",
-    )
+
+    def cursor(self) -> str:
+        """Return where the next page goes on; empty at the end."""
+        ahead = [(one.depth, one.id) for one in sorted(self.waiting, key=lambda one: one[:3])]
+        return _Frontier.text(ahead, self._shown) if ahead else ""
+
+
+def _children_first(rows: Mapping[str, _Met], children: Counter[str]) -> list[_Met]:
+    """Return commits each after its children, of which `children` says how many there are."""
+    ready = [one for one in rows.values() if not children[one.id]]
+    heapq.heapify(ready)
+    order: list[_Met] = []
+    while ready:
+        one = heapq.heappop(ready)
+        order.append(one)
+        for parent in one.commit.parents:
+            children[parent] -= 1
+            if not children[parent] and parent in rows:
+                heapq.heappush(ready, rows[parent])
+    return order
+
+
+def _heads(rows: Sequence[_Met]) -> list[_Met]:
+    """Return those of some commits that are no other's parent."""
+    parents = {parent for one in rows for parent in one.commit.parents}
+    return [one for one in rows if one.id not in parents]
 
 
 async def _changes_all(graph: CommitGraph, commit: CommitSummary, path: str) -> bool:
