@@ -136,7 +136,7 @@ async def _killed_and_frozen_stores_are_replaced(data_dir):
             before = _stores(data_dir)
             for pid in before.values():
                 os.kill(pid, how)
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(120):
                 while not _replaced(before, _stores(data_dir)):  # noqa: ASYNC110
                     await asyncio.sleep(0.1)
             await typist.more(60)
