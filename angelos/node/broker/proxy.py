@@ -353,8 +353,7 @@ class BoxBroker:
         self, tunnel: _Tunnel, host: Upstream, account: _Account, credential: Credential | None
     ) -> None:
         redactor = Redactor(credential.value.encode()) if credential is not None else None
-        while not isinstance(head := await host.next(), h11.Response):
-            pass  # 100 Continue and its like
+        head = await host.head()
         account.status = head.status_code
         answer = head_for_box(head)
         if redactor is not None:

@@ -18,6 +18,8 @@ from angelos.node.broker.models import BrokerLimits, RequestRefused
 from angelos.node.broker.resolver import HostResolver
 from angelos.node.broker.wire import ByteStream, PlainWire, TlsWire
 
+_MAX_INFORMATION = 16
+"""Answers before the answer: 100 Continue and its like."""
 _ERRORS = (OSError, TimeoutError, ssl.SSLError, h11.ProtocolError)
 
 
@@ -50,6 +52,15 @@ class Upstream:
         with _refusing(self._host):
             if data := self._http.send(event):
                 await self._wire.send(data)
+
+    async def head(self) -> h11.Response:
+        """Return the head of the answer; raise `RequestRefused` if none comes."""
+        for _ in range(_MAX_INFORMATION):
+            if isinstance(event := await self.next(), h11.Response):
+                return event
+        raise RequestRefused(
+            NetworkVerdict.unreachable, f"{self._host}: it does not come to its answer"
+        )
 
     async def next(self) -> Any:
         """Return the next part of the answer; raise `RequestRefused` if none comes."""
