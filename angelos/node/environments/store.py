@@ -13,12 +13,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import logging
 import os
-import shutil
+import secrets
 import stat
 import sys
 import sysconfig
-import tempfile
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -26,6 +26,7 @@ from pathlib import Path
 
 import msgspec
 
+from angelos.adapters.host.trees import remove_tree
 from angelos.core.errors import Tampered, Unavailable
 from angelos.core.ids import PrincipalId
 from angelos.core.messages import Limits, Status
@@ -40,6 +41,7 @@ from angelos.node.broker.service import Brokers
 from angelos.node.sandbox.launch import NOBODY
 from angelos.node.sandbox.layout import WORK
 
+log = logging.getLogger(__name__)
 BUILD_LIMITS = Limits(
     wall_s=900, cpu_s=900, memory_mb=2048, pids=128, output_bytes=1_000_000, disk_mb=64
 )
@@ -159,21 +161,22 @@ class Environments:
         path = self._root / key
         if await asyncio.to_thread(_touch, path):
             return path / _SITE
+        folder = self._root / f"{_NEW}{secrets.token_hex(8)}"
         try:
-            folder = await asyncio.to_thread(self._begin)
-        except OSError as error:
-            raise Unavailable(f"There is no room for an environment: {error}") from error
-        try:
+            try:
+                await _whole(self._begin, folder)
+            except OSError as error:
+                raise Unavailable(f"There is no room for an environment: {error}") from error
             failure = await self._build(folder, requirements, sandbox, by, report)
             if failure is not None:
                 return failure
             if not await asyncio.to_thread(_within, folder, self._most):
                 return _too_large(sandbox, self._most)
-            await asyncio.to_thread(_finish, folder, path)
-            await asyncio.to_thread(self._forget)
+            await _whole(_finish, folder, path)
+            await self._forget()
             return path / _SITE
         finally:
-            await asyncio.to_thread(_remove, folder)
+            await _whole(_remove, folder)
 
     async def _build(
         self,
@@ -221,11 +224,7 @@ class Environments:
         async def look() -> None:
             while True:
                 await asyncio.sleep(_LOOK_S)
-                try:
-                    within = await asyncio.to_thread(_within, folder, self._most)
-                except OSError:  # what cannot be measured cannot be limited
-                    within = False
-                if not within:
+                if not await asyncio.to_thread(_within, folder, self._most):
                     await session.signal(SessionSignal.kill)
                     return
 
@@ -236,29 +235,55 @@ class Environments:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
 
-    def _begin(self) -> Path:
+    def _begin(self, folder: Path) -> None:
         self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        folder = Path(tempfile.mkdtemp(prefix=_NEW, dir=self._root))
         for path in (folder, folder / _SITE, folder / _TEMPORARY):
             path.mkdir(exist_ok=True)
             path.chmod(0o755)
             if os.geteuid() == 0:
                 os.chown(path, NOBODY, NOBODY)
-        return folder
 
-    def _forget(self) -> None:
-        """Remove what was not used for the longest time, and is not used now."""
+    async def _forget(self) -> None:
+        """Remove what was not used for the longest time, and is not used now.
+
+        It loses its name on the event loop, where uses begin: nobody is given it meanwhile.
+        """
+        forgotten: list[Path] = []
+        try:
+            total, rows = await asyncio.to_thread(self._by_use)
+            for size, path in rows:
+                if total <= self._keep:
+                    break
+                if path.name not in self._used:
+                    forgotten.append(self._root / f"{_NEW}{secrets.token_hex(8)}")
+                    path.rename(forgotten[-1])
+                    total -= size
+        finally:
+            for path in forgotten:
+                await _whole(_remove, path)
+
+    def _by_use(self) -> tuple[int, list[tuple[int, Path]]]:
+        """Return the bytes of all environments, and each with its own, the oldest use first."""
         if not self._root.is_dir():
-            return
+            return 0, []
         paths = [path for path in self._root.iterdir() if not path.name.startswith(_NEW)]
-        rows = [(path.stat().st_mtime, _noted_size(path), path) for path in paths]
-        total = sum(size for _, size, _ in rows)
-        for _, size, path in sorted(rows):
-            if total <= self._keep:
-                return
-            if path.name not in self._used:
-                _remove(path)
-                total -= size
+        rows = sorted((path.stat().st_mtime, _noted_size(path), path) for path in paths)
+        return sum(size for _, size, _ in rows), [(size, path) for _, size, path in rows]
+
+
+async def _whole(work: Callable[..., None], *args: object) -> None:
+    """Do work in a thread; who is cancelled meanwhile waits until it is done."""
+    task = asyncio.create_task(asyncio.to_thread(work, *args))
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is not None:
+        task.exception()
+        raise cancelled
+    task.result()
 
 
 async def _outcome(
@@ -304,15 +329,21 @@ def _finish(folder: Path, path: Path) -> None:
     """Give a built environment its name, and note its size; what only its build needed goes.
 
     Raises:
-        Tampered: The build left a link where its packages should be: whoever binds that into a
-            box would bind what the link leads to.
+        Tampered: The build left a link where its packages should be, or nothing: whoever binds a
+            link into a box would bind what it leads to.
     """
-    if not stat.S_ISDIR((folder / _SITE).lstat().st_mode):
+    folder.chmod(0o755)
+    try:
+        intact = stat.S_ISDIR((folder / _SITE).lstat().st_mode)
+    except FileNotFoundError:
+        intact = False
+    if not intact:
         raise Tampered("The build of an environment has replaced its folder by something else.")
     _remove(folder / _TEMPORARY)
     size = folder / _SIZE  # a folder of the node's own here, which no box writes any more
     _remove(size)
-    size.write_text(str(_size(folder)[0]), encoding="ascii")
+    with size.open("x", encoding="ascii") as file:  # never into what the build has left
+        file.write(str(_size(folder)[0]))
     folder.rename(path)
 
 
@@ -325,28 +356,43 @@ def _noted_size(path: Path) -> int:
 
 def _remove(path: Path) -> None:
     """Remove what a box has written, whatever it is; links are not followed."""
-    if path.is_symlink() or path.is_file():
-        path.unlink(missing_ok=True)
-    elif path.exists():
-        for folder, names, _ in os.walk(path):
-            for name in names:
-                if not os.path.islink(os.path.join(folder, name)):  # noqa: PTH114, PTH118
-                    with contextlib.suppress(OSError):
-                        os.chmod(os.path.join(folder, name), 0o700)  # noqa: PTH101, PTH118
-        shutil.rmtree(path, ignore_errors=True)
+    try:
+        if stat.S_ISDIR(path.lstat().st_mode):
+            remove_tree(path)
+        else:
+            path.unlink()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        log.warning("%s could not be removed: %s", path, error)
 
 
 def _within(folder: Path, most: int) -> bool:
-    size, count = _size(folder)
+    """Return whether a folder is small enough; what cannot be measured is not."""
+    try:
+        size, count = _size(folder)
+    except OSError:
+        return False
     return size <= most and count <= _MAX_FILES
 
 
 def _size(folder: Path) -> tuple[int, int]:
-    """Return the bytes and the number of everything in a folder; links are not followed."""
+    """Return the bytes and the number of everything in a folder; links are not followed.
+
+    Raises:
+        OSError: Not all of it can be seen: it is closed, or has no path that is short enough.
+    """
     size = count = 0
-    for path, folders, names in os.walk(folder):
-        for name in (*folders, *names):
-            count += 1
-            with contextlib.suppress(OSError):
-                size += os.lstat(os.path.join(path, name)).st_blocks * 512  # noqa: PTH118
+    pending = [str(folder)]
+    while pending:
+        # A build that still runs removes and replaces what was just seen.
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            with os.scandir(pending.pop()) as entries:
+                rows = list(entries)
+            for entry in rows:
+                count += 1
+                with contextlib.suppress(FileNotFoundError):
+                    size += entry.stat(follow_symlinks=False).st_blocks * 512
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
     return size, count

@@ -209,7 +209,7 @@ async def test_what_was_not_used_for_long_is_forgotten(tmp_path: Path, host: Web
         (folder / "data").write_bytes(b"x" * 40_000)
         os.utime(folder.parent, (number, number))
     store._used["used"] += 1
-    store._forget()
+    await store._forget()
     assert {path.name for path in (tmp_path / "environments").iterdir()} == {"used"}
 
 
