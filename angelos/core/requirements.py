@@ -16,12 +16,12 @@ from angelos.core.errors import InvalidInput
 MAX_PACKAGES = 1_000
 MAX_TEXT = 400_000
 _COMMENT = re.compile(r"(?:^|\s)#.*$")
-_HASH = re.compile(r"\s--hash=sha(?:256|384|512):[0-9a-f]{64,128}(?=\s|$)")
-_REQUIREMENT = re.compile(
+_HASH = re.compile(r" --hash=sha(?:256|384|512):[0-9a-f]{64,128}(?= |\Z)")
+_REQUIREMENT = re.compile(  # on one line: pip reads what follows as an option or a file
     r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?"  # name
-    r"\s*(?:\[[A-Za-z0-9._, -]*\])?"  # extras
-    r"\s*(?:\(?\s*(?:===|==|~=|!=|<=|>=|<|>)[A-Za-z0-9.*+!_<>=~, -]*\)?)?"  # versions
-    r"\s*(?:;[A-Za-z0-9._\s'\"<>=!~()-]*)?"  # markers
+    r" *(?:\[[A-Za-z0-9._, -]*\])?"  # extras
+    r" *(?:\(? *(?:===|==|~=|!=|<=|>=|<|>)[A-Za-z0-9.*+!_<>=~, -]*\)?)?"  # versions
+    r" *(?:;[A-Za-z0-9._ '\"<>=!~()-]*)?"  # markers
 )
 
 
@@ -51,7 +51,8 @@ def check_requirements(lines: Iterable[str]) -> tuple[str, ...]:
     if len(rows) > MAX_PACKAGES:
         raise InvalidInput(f"At most {MAX_PACKAGES} packages.")
     for row in rows:
-        if _REQUIREMENT.fullmatch(_HASH.sub("", row)) is None:
+        plain = _HASH.sub("", row)
+        if _REQUIREMENT.fullmatch(plain) is None or " -" in plain:
             raise InvalidInput(
                 f"{row[:200]!r} is no package by name and version.",
                 hint="Write `numpy`, `numpy==2.1.0` or `numpy>=2`; options and URLs are not taken.",

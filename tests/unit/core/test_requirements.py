@@ -32,6 +32,8 @@ numpy==2.1.0 {HASH} {HASH}
         "--index-url https://evil.test/", "-r other.txt", "-e .", "./here", "/etc", "..",
         "a @ https://evil.test/a.whl", "a@file:///etc", "git+https://evil.test/a", "a b", "a;b|c",
         "a --install-option=x", f"a --hash=md5:{'a' * 32}", "a\x00", "$(id)", "a==1\n-r x", "-",
+        "a;python_version>'3'\n-e .", "a;\x85--pre", "a;\u2028-r x", "a\r[b]", "a\t==1", "a; --pre",
+        f"a\n{HASH}", f"a {HASH}\n",
     ],
 )  # fmt: skip
 def test_what_is_no_plain_requirement_is_refused(line: str) -> None:
