@@ -46,6 +46,8 @@ _PATH = re.compile(r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@/-]|%[0-9A-Fa-f]{2})*")
 _QUERY = re.compile(r"[!-~]*")
 _ESCAPE = re.compile(r"%([0-9A-Fa-f]{2})")
 _TWICE = re.compile(r"%25[0-9A-Fa-f]{2}", re.IGNORECASE)
+_HIDDEN = re.compile(r"%(?:[01][0-9A-F]|5C|7F)")
+"""A backslash, and letters that servers drop or end a path at."""
 _UNRESERVED = re.compile(r"[A-Za-z0-9._~-]")
 
 Scheme = Literal["https", "http", "tls"]
@@ -260,16 +262,16 @@ def normal_target(text: str) -> Target:
 
     Raises:
         InvalidInput: It is none, or a server could read it as another: with dots for folders, empty
-            folders, escapes of escapes, backslashes, or letters that need an escape.
+            folders, escapes of escapes, backslashes, or letters that need an escape or control.
     """
     path, mark, query = text.partition("?")
     spelt = _ESCAPE.sub(_escape, path)
     bad = len(text) > MAX_TARGET or _PATH.fullmatch(path) is None or "#" in query
     if bad or _QUERY.fullmatch(query) is None or _TWICE.search(path):
         raise InvalidInput(f"{text[:200]!r} is no path that can be read in one way only.")
-    segments = [part.partition(";")[0] for part in spelt.replace("%2F", "/").split("/")[1:]]
-    hidden = any(code in spelt for code in ("%5C", "%00", "%0A", "%0D"))
-    if hidden or "" in segments[:-1] or {".", ".."} & set(segments):
+    plain = spelt.replace("%2F", "/").replace("%3B", ";").replace("%20", " ")
+    segments = [part.partition(";")[0].strip() for part in plain.split("/")[1:]]
+    if _HIDDEN.search(spelt) or "" in segments[:-1] or {".", ".."} & set(segments):
         raise InvalidInput(f"{text[:200]!r} is no path that can be read in one way only.")
     return Target(spelt, mark + query)
 
