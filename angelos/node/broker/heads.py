@@ -27,6 +27,12 @@ _OF_THE_HOP = frozenset(
     b" transfer-encoding upgrade expect http2-settings content-length host alt-svc".split()
 )
 """Headers that concern one connection (RFC 9110, 7.6.1), and those that the broker writes."""
+_OVERRIDES = frozenset(
+    b"x-original-url x-rewrite-url x-http-method x-http-method-override x-method-override"
+    b" x-forwarded-host x-host".split()
+)
+"""Headers by which some servers replace the method, the path or the host of a request."""
+_PARTIAL = 206
 _DEFAULT = {"https": 443, "http": 80}
 
 
@@ -66,6 +72,10 @@ def _check_form(request: h11.Request, limits: BrokerLimits) -> None:
     # h11 bounds a head that is not complete yet, and not one that comes as a whole.
     if sum(len(name) + len(value) for name, value in request.headers) > limits.head_bytes:
         raise RequestRefused(NetworkVerdict.limit, f"its head has over {limits.head_bytes} bytes")
+    # Many servers read an underscore in a name as a hyphen.
+    for name in names:
+        if name.replace(b"_", b"-") in _OVERRIDES:
+            raise RequestRefused(NetworkVerdict.malformed, f"it has a header {name.decode()}")
     chunked = b"transfer-encoding" in names
     if chunked and (b"content-length" in names or request.http_version == b"1.0"):
         raise RequestRefused(NetworkVerdict.malformed, "it says its length in two ways")
@@ -102,6 +112,16 @@ def head_for_box(answer: h11.Response) -> h11.Response:
     """Return the head of an answer as the box gets it."""
     headers = [*_passed(answer.headers), *(_framing(answer.headers, chunked=False))]
     return h11.Response(status_code=answer.status_code, headers=headers, reason=answer.reason)
+
+
+def check_readable(answer: h11.Response) -> None:
+    """Raise `RequestRefused` if a credential that an answer repeats could not be seen in it."""
+    codings = {value.lower() for name, value in answer.headers if name == b"content-encoding"}
+    if codings - {b"identity", b""} or answer.status_code == _PARTIAL:
+        raise RequestRefused(
+            NetworkVerdict.unreachable,
+            "it answers a request with a credential in parts or compressed, without being asked",
+        )
 
 
 def _passed(headers: Iterable[tuple[bytes, bytes]]) -> Headers:

@@ -39,8 +39,11 @@ class Credential(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     """By which rules name it: `https://host/ as NAME`."""
     host: str
     port: int = 443
-    header: str = "Authorization"
-    value: Annotated[str, msgspec.Meta(min_length=8, max_length=8_192, pattern=r"^[ -~]+$")]
+    header: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9-]+\Z")] = "Authorization"
+    value: Annotated[
+        str, msgspec.Meta(min_length=8, max_length=8_192, pattern=r"^[!-~]([ -~]*[!-~])?\Z")
+    ]
+    """As h11 sends it: the error that another one ends in would hold it."""
 
 
 class NetworkConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -37,7 +37,13 @@ from angelos.core.network import (
     opened,
 )
 from angelos.node.broker.authority import BoxAuthority
-from angelos.node.broker.heads import Origin, head_for_box, head_for_host, read_request
+from angelos.node.broker.heads import (
+    Origin,
+    check_readable,
+    head_for_box,
+    head_for_host,
+    read_request,
+)
 from angelos.node.broker.models import BrokerLimits, Credential, RequestRefused
 from angelos.node.broker.redact import Redactor
 from angelos.node.broker.resolver import HostResolver
@@ -357,6 +363,7 @@ class BoxBroker:
         account.status = head.status_code
         answer = head_for_box(head)
         if redactor is not None:
+            check_readable(head)
             headers = [(name, redactor.clean(value)) for name, value in answer.headers]
             answer = h11.Response(status_code=head.status_code, headers=headers)
         await self._say(tunnel, answer)
