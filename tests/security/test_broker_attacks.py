@@ -287,6 +287,29 @@ async def test_limits_of_requests_bodies_and_bytes(host: WebHost, tmp_path: Path
         assert answer.startswith(b"HTTP/1.1 429")
 
 
+async def test_what_is_too_much_is_reported_once(host: WebHost, tmp_path: Path) -> None:
+    limits = BrokerLimits(requests=2)
+    async with broker_at_hand(RULES, config_for(tmp_path, host), limits=limits) as broker:
+        for _ in range(3):
+            await broker.say(b"no request\r\n\r\n")
+        for _ in range(3):
+            answer = await broker.say(b"", connect="elsewhere.test:443")
+            assert answer.startswith(b"HTTP/1.1 429")
+        assert broker.verdicts == ["malformed", "malformed", "limit"]
+
+
+async def test_an_answer_that_hides_an_echo_is_refused(host: WebHost, tmp_path: Path) -> None:
+    credential = Credential(name="key", host="index.test", value=SECRET)
+    host.pages["/v1/packed"] = page(b"packed", b"Content-Encoding: gzip")
+    config = config_for(tmp_path, host, credentials=(credential,))
+    async with broker_at_hand(["https://index.test/v1/ as key"], config) as broker:
+        said = request("GET /v1/packed HTTP/1.1", "Accept-Encoding: gzip")
+        answer = await broker.say(said, connect=TUNNEL, tls="index.test")
+        assert answer.startswith(b"HTTP/1.1 502")
+        assert b"\r\n\r\npacked" not in answer
+        assert broker.verdicts == ["unreachable"]
+
+
 async def test_connections_that_say_nothing_end_and_others_wait(
     host: WebHost, tmp_path: Path
 ) -> None:

@@ -75,6 +75,8 @@ class _Account:
     sent: int = 0
     received: int = 0
     rule: str = ""
+    silent: bool = False
+    """It is one of many of which the first was reported."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,15 +162,10 @@ class BoxBroker:
         while True:
             account = _Account()
             try:
-                request = await self._next_request(tunnel)
+                request = await self._next_request(tunnel, account)
                 if request is None:
                     return
-                self._requests += 1
-                if self._requests > self._limits.requests:
-                    account.url = "many requests"
-                    raise RequestRefused(  # noqa: TRY301
-                        NetworkVerdict.limit, f"{self._limits.requests} requests were made already"
-                    )
+                self._admit(account)
                 if request.method == b"CONNECT" and tunnel.origin is None:
                     await self._connect(tunnel, request, account)
                     return
@@ -180,12 +177,23 @@ class BoxBroker:
                 return
             tunnel.http.start_next_cycle()
 
-    async def _next_request(self, tunnel: _Tunnel) -> h11.Request | None:
+    def _admit(self, account: _Account) -> None:
+        """Count what a box asks, read or not; of what is too much, the first is reported."""
+        self._requests += 1
+        over = self._requests - self._limits.requests
+        if over > 0:
+            account.url, account.silent = "many requests", over > 1
+            raise RequestRefused(
+                NetworkVerdict.limit, f"{self._limits.requests} requests were made already"
+            )
+
+    async def _next_request(self, tunnel: _Tunnel, account: _Account) -> h11.Request | None:
         async with asyncio.timeout(self._limits.idle_s):
             while True:
                 try:
                     event = tunnel.http.next_event()
                 except h11.RemoteProtocolError as error:
+                    self._admit(account)
                     raise RequestRefused(NetworkVerdict.malformed, str(error)) from error
                 if isinstance(event, h11.Request):
                     return event
@@ -416,6 +424,8 @@ class BoxBroker:
 
     async def _account(self, account: _Account, verdict: NetworkVerdict, reason: str = "") -> None:
         """Report a request; it is reported also if the box ends meanwhile."""
+        if account.silent:
+            return
         fact = NetworkRequested(
             by=self._by,
             method=account.method,
