@@ -243,8 +243,10 @@ class KernelService:
     def network(self, lease: KernelLease) -> KernelNetwork | None:
         """Return what a kernel may reach: what of the operator's list its person may, if any."""
         index = self._index
-        listed = (*self._listed, *(index.rules if index is not None else ()))
-        rules = allowed_network(policy_in_force(), lease.principal, tuple(dict.fromkeys(listed)))
+        entries = (*self._listed, *(index.rules if index is not None else ()))
+        # A credential may be another node's: tasks have it there, and kernels start without it.
+        listed = tuple(dict.fromkeys(rule for rule in entries if self._brokers.serves(rule)))
+        rules = allowed_network(policy_in_force(), lease.principal, listed)
         if not rules:
             return None
         server, subject = self._binding.require(), f"kernel/{lease.kernel}"

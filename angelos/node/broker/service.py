@@ -116,11 +116,18 @@ class Brokers:
         finally:
             await asyncio.to_thread(remove_tree, folder)
 
-    def _check(self, rule: NetworkRule) -> None:
+    def serves(self, rule: NetworkRule) -> bool:
+        """Return whether the credential of a rule is here, if it names one."""
         if not rule.credential:
-            return
+            return True
         credential = self._outside.credentials.get(rule.credential)
-        if credential is None or (credential.host, credential.port) != (rule.host, rule.port):
+        return credential is not None and (credential.host, credential.port) == (
+            rule.host,
+            rule.port,
+        )
+
+    def _check(self, rule: NetworkRule) -> None:
+        if not self.serves(rule):
             raise InvalidInput(
                 f"This node has no credential {rule.credential!r} for {rule.host}:{rule.port}.",
                 hint="Its operator names credentials in ANGELOS_NODE_CREDENTIALS.",

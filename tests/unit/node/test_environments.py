@@ -28,7 +28,9 @@ NOBODY: Any = None
 class Built(Environments):
     """An environment is one file, put there without a box."""
 
-    async def _build(self, folder: Path, *_: object) -> EnvironmentFailure | None:
+    async def _build(
+        self, folder: Path, requirements: object, sandbox: object, by: object, report: object
+    ) -> EnvironmentFailure | None:
         (folder / "site" / "module.py").write_text("x = 1\n", encoding="utf-8")
         return None
 
