@@ -287,6 +287,35 @@ async def test_limits_of_requests_bodies_and_bytes(host: WebHost, tmp_path: Path
         assert answer.startswith(b"HTTP/1.1 429")
 
 
+async def test_a_connection_outlives_others_that_cannot_be_accepted(
+    host: WebHost, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    accept = loop.sock_accept
+    failures, accepted = [OSError(24, "Too many open files")], asyncio.Event()
+
+    async def sometimes(listener: socket.socket) -> tuple[socket.socket, object]:
+        pair = await accept(listener)
+        accepted.set()
+        if held and failures:
+            pair[0].close()
+            raise failures.pop()
+        return pair
+
+    monkeypatch.setattr(loop, "sock_accept", sometimes)
+    held = False
+    async with broker_at_hand(RULES, config_for(tmp_path, host)) as broker:
+        reader, writer = await asyncio.open_connection("127.0.0.1", broker.port)
+        writer.write(b"GET http://plain.test/secret HTTP/1.1\r\n")
+        await asyncio.wait_for(accepted.wait(), 60)
+        held = True
+        await broker.say(b"")
+        writer.write(b"Host: plain.test\r\n\r\n")
+        assert b"403" in await reader.readline()
+        writer.close()
+        await writer.wait_closed()
+
+
 async def test_what_is_too_much_is_reported_once(host: WebHost, tmp_path: Path) -> None:
     limits = BrokerLimits(requests=2)
     async with broker_at_hand(RULES, config_for(tmp_path, host), limits=limits) as broker:

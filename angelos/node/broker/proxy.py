@@ -56,6 +56,7 @@ _MAX_URL = 300
 _CUT = "it was cut off"
 _TOO_MUCH = "the box has moved as many bytes as it may"
 _LINGER_S, _LINGER_PIECES = 1.0, 64
+_ACCEPT_PAUSE_S = 0.1
 _CODES = {
     NetworkVerdict.malformed: 400,
     NetworkVerdict.limit: 429,
@@ -139,7 +140,13 @@ class BoxBroker:
         async with asyncio.TaskGroup() as group:
             while True:
                 await room.acquire()
-                sock, _ = await loop.sock_accept(listener)
+                try:
+                    sock, _ = await loop.sock_accept(listener)
+                except OSError as error:  # the node has no descriptor left: connections go on
+                    log.warning("A connection of a box cannot be accepted: %s", error)
+                    room.release()
+                    await asyncio.sleep(_ACCEPT_PAUSE_S)
+                    continue
                 task = group.create_task(self._connection(sock), name="a connection of a box")
                 task.add_done_callback(lambda _: room.release())
 
