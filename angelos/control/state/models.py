@@ -307,6 +307,8 @@ class ControlState(Message, frozen=True, kw_only=True):
     policy: str = ""
     tasks: dict[TaskId, TaskRecord] = {}
     """Oldest first; so are the others."""
+    outputs_expired: Offset = START
+    """The outputs of tasks that ended up to there are erased, but those of proposals."""
     proposals: dict[ProposalId, ProposalRecord] = {}
     nodes: dict[PrincipalId, NodeRecord] = {}
     repos: dict[str, RepoRecord] = {}

@@ -127,27 +127,32 @@ def reported(state: ControlState, fact: Fact) -> ControlState:
 
 def expired(state: ControlState, fact: Fact) -> ControlState:
     """Drop the outputs of tasks that ended long ago; a verdict may rest on those of proposals."""
-    upto = offset_key(fact.read(OutputsExpired).upto)
-    changed = {
-        task: msgspec.structs.replace(
-            record,
-            result=record.result and without_output(record.result),
-            reported=record.reported and without_output(record.reported),
-            expired=True,
-        )
-        for task, record in state.tasks.items()
-        if not record.open and not record.proposal and offset_key(record.ended) <= upto
-    }
-    return replace(state, tasks={**state.tasks, **changed}) if changed else state
+    upto = max(state.outputs_expired, fact.read(OutputsExpired).upto, key=offset_key)
+    state = replace(state, outputs_expired=upto)
+    return replace(state, tasks={t: without_expired(state, r) for t, r in state.tasks.items()})
 
 
-def recalled(task: TaskId, facts: Iterable[Fact]) -> TaskRecord | None:
+def without_expired(state: ControlState, record: TaskRecord) -> TaskRecord:
+    """Return a task without its output, if that is expired."""
+    upto = offset_key(state.outputs_expired)
+    if record.open or record.proposal or offset_key(record.ended) > upto:
+        return record
+    return msgspec.structs.replace(
+        record,
+        result=record.result and without_output(record.result),
+        reported=record.reported and without_output(record.reported),
+        expired=True,
+    )
+
+
+def recalled(now: ControlState, task: TaskId, facts: Iterable[Fact]) -> TaskRecord | None:
     """Return a task by its own facts alone, for one that the state does not hold any more."""
     state = ControlState()
     for fact in facts:
         if fact.kind in _OWN:
             state = _OWN[fact.kind](state, fact)
-    return state.tasks.get(task)
+    record = state.tasks.get(task)
+    return record and without_expired(now, record)
 
 
 _OWN: dict[str, Callable[[ControlState, Fact], ControlState]] = {

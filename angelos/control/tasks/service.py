@@ -405,7 +405,8 @@ class TaskService:
         age = abs(self._context.clock.time() - time_of(command))
         if task in self._projection.state.tasks or age < _JUST_NOW_S:
             return None
-        return recalled(task, await self._context.past(task))
+        facts = await self._context.past(task)
+        return recalled(self._projection.state, task, facts)
 
     def _view(
         self, task: TaskRecord, output: int | None = None, reader: Principal | None = None
@@ -419,7 +420,8 @@ class TaskService:
 
     async def _forgotten(self, task: TaskId) -> TaskRecord:
         """Return a task that has left the state, by its facts in the audit log."""
-        record = recalled(task, await self._context.past(task)) if is_id(task) else None
+        facts = await self._context.past(task) if is_id(task) else ()
+        record = recalled(self._projection.state, task, facts)
         if record is None:
             raise NotFound(f"There is no task {task[:80]}.", hint="`angelos task list` lists them.")
         return record

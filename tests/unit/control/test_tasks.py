@@ -14,6 +14,7 @@ from angelos.core.facts import Kind
 from angelos.core.ids import CommandId, new_command_id
 from angelos.core.messages import Limits, Status, encode
 from angelos.core.routes import Period
+from angelos.testing.fixtures import make_fact
 from tests.unit.control.fakes import (
     ADA,
     OPERATOR,
@@ -337,6 +338,14 @@ async def test_a_task_that_left_the_state_is_shown_and_its_command_runs_nothing_
             await control.tasks.submit(PERSON, other)
         with pytest.raises(NotFound):
             await control.tasks.view(f"task-{new_command_id()[4:]}")
+        upto = control.projection.state.offset
+        await world.journal.append([make_fact(
+            Kind.outputs_expired, "log", actor="system/retention", data={"upto": upto, "days": 1.0},
+        )])  # fmt: skip
+        # What its program wrote is erased, which is not the same as that it wrote nothing.
+        await control.projection.until(lambda s: s.outputs_expired == upto, timeout_s=60)
+        late = await control.tasks.view(first.id)
+        assert (late.expired, late.result.stdout, late.result.status) == (True, "", "ok")
     assert await world.kinds(first.id) == [
         Kind.task_accepted, Kind.task_started, Kind.task_finished,
     ]  # fmt: skip
