@@ -34,13 +34,18 @@ def endless(name: str, work: Callable[[], Awaitable[object]]) -> asyncio.Task[No
 
 
 async def _repeated(name: str, work: Callable[[], Awaitable[object]]) -> None:
-    loop = asyncio.get_running_loop()
+    loop, own = asyncio.get_running_loop(), asyncio.current_task()
+    assert own is not None  # noqa: S101 - a coroutine runs in a task
     failures = 0
     while True:
         began = loop.time()
-        error: Exception | None = None
+        error: BaseException | None = None
         try:
             await work()
+        except asyncio.CancelledError as raised:
+            if own.cancelling():
+                raise
+            error = raised  # of something that the work waited for, and no order to end
         except Exception as raised:  # noqa: BLE001 - whatever it is, it is said and tried again
             error = raised
         if loop.time() - began >= _WELL_S:

@@ -39,6 +39,26 @@ async def test_work_that_fails_or_returns_is_said_and_done_again(monkeypatch, ca
     assert len(calls) == 3
 
 
+async def test_the_cancellation_of_what_it_waits_for_is_no_order_to_end(monkeypatch):
+    monkeypatch.setattr(module, "PAUSES_S", (0.0,))
+    before, calls = FAILURES["waiting"], []
+
+    async def wait():
+        calls.append(1)
+        shared = asyncio.get_running_loop().create_future()
+        if len(calls) == 1:
+            shared.cancel()  # by another of those who wait for it
+        await shared
+
+    task = endless("waiting", wait)
+    await eventually(lambda: len(calls) == 2 or task.done(), "a second start")
+    assert FAILURES["waiting"] == before + 1
+    assert not task.done()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
 OWNED = {
     "angelos/adapters/host/embedded.py": "awaited by the start that began it",
     "angelos/adapters/host/endless.py": "the one that says so",
