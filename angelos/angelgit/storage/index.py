@@ -11,10 +11,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
+from msgspec import structs
+
 from angelos.angelgit.storage.models import DocumentRow
 from angelos.angelgit.storage.store import Stores
 from angelos.core.errors import NotFound, Unavailable
-from angelos.core.ids import Offset, PrincipalId, offset_key
+from angelos.core.ids import START, Offset, PrincipalId, offset_key
 
 
 class DocumentIndex:
@@ -43,6 +45,9 @@ class DocumentIndex:
         """Forget a repository's documents, which another server has; return which they were."""
         self.elsewhere[repo] = owner
         self._dirty.pop(repo, None)
+        # The other one may set a snapshot's position back, so that ours would seem to be newer.
+        for row in [row for row in self.rows.values() if row.repo == repo]:
+            self.rows[row.id] = structs.replace(row, upto=START)
         return set(self._paths.pop(repo, {}).values())
 
     def check(self, repo: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -9,13 +10,29 @@ import pytest
 from angelos.angelgit.storage.index import DocumentIndex, is_after
 from angelos.angelgit.storage.models import DocumentRow
 from angelos.core.errors import NotFound
-from angelos.core.ids import Offset
+from angelos.core.ids import START, Offset
 
 NO_DATABASE: Any = None
 
 
-def row(document, path, *, alive=True):
-    return DocumentRow(id=document, repo="r", path=path, mode=0o644, alive=alive, sha256="c")
+def row(document, path, *, alive=True, upto=START):
+    return DocumentRow(
+        id=document, repo="r", path=path, mode=0o644, alive=alive, sha256="c", upto=upto
+    )
+
+
+class OneStore:
+    """A store with these documents, instead of a database."""
+
+    def __init__(self, *rows):
+        self.rows = rows
+
+    @contextlib.asynccontextmanager
+    async def begin(self):
+        yield self
+
+    async def documents(self, _):
+        return list(self.rows)
 
 
 def test_a_path_belongs_to_the_living_document():
@@ -47,6 +64,19 @@ def test_a_commit_cleans_only_its_own_documents():
     index.mark_clean("r", ["1"])
     assert index.dirty("r") == {"2"}
     assert index.dirty("other") == set()
+
+
+async def test_what_another_server_set_back_is_read_again():
+    """A collection there begins a stream anew, so that its snapshot's position is lower."""
+    stores: Any = OneStore(row("1", "moved"))
+    index = DocumentIndex(stores)
+    index.update("r", [row("1", "a", upto=Offset("9-0"))])
+    await index.load("r")  # here an older row is one that was read before a snapshot
+    assert index.paths("r") == {"a": "1"}
+    index.hand_over("r", "other")
+    await index.load("r")
+    index.elsewhere.clear()
+    assert index.paths("r") == {"moved": "1"}
 
 
 def test_offsets_are_numbers_and_not_text():
