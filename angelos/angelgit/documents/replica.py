@@ -45,6 +45,10 @@ class Replica:
         self.upto = upto
         self.deferred: list[bytes] = []
         """Updates that depend in part on another that has not arrived (a gap)."""
+        self._unseen: list[bytes] = []
+        """What came since a gap: nobody has looked yet whether all of it is seen."""
+        self._emitted: list[bytes] = []
+        """What the document emitted for that."""
         self._doc: Doc[Any] = Doc()
         with crdt.guarded(path):
             self._doc.apply_update(state)
@@ -58,22 +62,36 @@ class Replica:
         Raises:
             InvalidInput: the bytes are no update, or too many updates are deferred.
         """
-        with crdt.guarded(self.path):
-            with crdt.recorded(self._doc) as events:
-                self._doc.apply_update(update)
-            if not crdt.has_gap(update, self._doc.get_state()):
-                self._close_gaps()
-                return events[0] if len(events) == 1 else (update if events else None)
-        if update in self.deferred:
-            return None
+        new = self._apply(update)
+        if not self.deferred:
+            self._unseen, self._emitted = [], []
+        return new
+
+    def _apply(self, update: bytes) -> bytes | None:
+        waited = bool(self.deferred)
+        with crdt.guarded(self.path), crdt.recorded(self._doc) as events:
+            self._doc.apply_update(update)
+            own = list(events)
+            gap = crdt.has_gap(update, self._doc.get_state())
+            if gap and update in self.deferred:
+                return None
+            if gap:
+                self._defer(update)
+            self._close_gaps()
+        if waited or gap:
+            self._unseen.append(update)
+            self._emitted += events
+        if gap:
+            return update
+        return own[0] if len(own) == 1 else (update if own else None)
+
+    def _defer(self, update: bytes) -> None:
         if len(self.deferred) >= _MAX_DEFERRED:
             raise InvalidInput(
                 f"{len(self.deferred)} updates of {self.path} depend on one that is missing.",
                 hint="Reload the document.",
             )
         self.deferred.append(update)
-        self._close_gaps()
-        return update
 
     def ingest(
         self, update: bytes, remains: list[Remains], writer: PrincipalId, merge: MergeText
@@ -94,11 +112,15 @@ class Replica:
         with crdt.guarded(self.path):
             decoded = yjs.decode(update)
         deleted = self.doomed_cells(update)
-        new = self.apply(update)
+        new = self._apply(update)
         if self.deferred:
             return IngestedUpdate(new, deleted=deleted)
         with crdt.guarded(self.path):
             event = yjs.decode(new or crdt.EMPTY)
+            if self._unseen:
+                decoded = yjs.decode(pycrdt.merge_updates(*self._unseen))
+                event = yjs.decode(pycrdt.merge_updates(*self._emitted, crdt.EMPTY))
+                self._unseen, self._emitted = [], []
             lost = carry.lost_structs(decoded, event)
             unseen = [one for one in decoded.deleted if one not in event.deleted]
             behind = bool(unseen) and any(one.deleted_from(decoded.deleted) for one in remains)

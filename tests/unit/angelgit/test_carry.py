@@ -304,3 +304,19 @@ def test_every_acknowledged_word_is_seen_whoever_was_behind(seed):  # noqa: C901
     ids = [cell["id"] for cell in server.cells]
     assert len(set(ids)) == len(ids)
     notebook.parse(server.replica.text(), "n.ipynb")
+
+
+@pytest.mark.parametrize("order", [(1, 0), (2, 0, 1), (2, 1, 0)])
+def test_what_waited_for_another_update_is_seen_too(order):
+    """A deleted cell gets text by updates that arrive in another order; each was acknowledged."""
+    server = Server(book(A, B))
+    away, other = server.open(), server.open()
+    sent = [away.type("a", word)[0] for word in ("three ", "two ", "one ")[: len(order)]]
+    server.take(other.delete("a"))
+    for number in order:
+        server.take([sent[number]])
+    text = server.replica.text()
+    assert server.replica.deferred == []
+    assert [text.count(word) for word in ("three ", "two ", "one ")[: len(order)]] == [1] * len(
+        order
+    )
