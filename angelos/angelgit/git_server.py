@@ -122,9 +122,9 @@ class GitServer:
         """Check and store what a push brings; return the references before it."""
         async with self._git.lock(repo):
             view = await self._git.view(repo)
-            have = set(view.refs.values())
+            # What is on a branch of somebody may go with it: a push brings that along.
             checked: CheckedPush = await asyncio.to_thread(
-                check_push, view.cache, request, have, self._git.folder
+                check_push, view.cache, request, view.lasting, self._git.folder
             )
             if checked.pack:
                 await self._git.store_pack(repo, checked.pack)

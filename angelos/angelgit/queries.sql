@@ -284,6 +284,9 @@ select body from angelgit_git_pack_piece where pack = %(pack)s and number = %(nu
 -- name: git_known
 select git, revision from angelgit_git_commit where repo = %(repo)s
 
+-- name: git_pushed
+select git from angelgit_git_commit where repo = %(repo)s and body is null
+
 -- name: git_mains
 select g.git, g.revision from angelgit_git_commit g
 join angelgit_mainline m on m.revision = g.revision and m.repo = g.repo
@@ -328,7 +331,7 @@ union select g.revision from angelgit_git_commit g join angelgit_git_ref r
     on r.repo = g.repo and r.git = g.git where g.repo = %(repo)s
 
 -- name: gc_proposals
-select id, status = 'proposed' from angelgit_proposal
+select id, digest from angelgit_proposal
 
 -- name: gc_proposal_bodies
 select body from angelgit_proposal where id = any (%(ids)s)
@@ -362,7 +365,9 @@ delete from angelgit_object where hash = any (%(hashes)s)
 delete from angelgit_git_id where hash = any (%(hashes)s)
 
 -- name: gc_drop_blobs
-delete from angelgit_blob where sha256 = any (%(hashes)s)
+-- One that was sent again meanwhile is young.
+delete from angelgit_blob
+where sha256 = any (%(hashes)s) and at < now() - make_interval(secs => %(keep_s)s)
 
 -- name: gc_drop_remains
 delete from angelgit_remains r using angelgit_document d

@@ -89,7 +89,7 @@ def check_push(cache: GitCache, request: PushRequest, have: set[str], folder: Pa
     Args:
         cache: of the repository; nothing is written into it.
         request: the push.
-        have: ids of commits that are there with all below them.
+        have: ids of commits that are there for good with all below them.
         folder: where a draft may lie meanwhile.
 
     Raises:
@@ -97,19 +97,17 @@ def check_push(cache: GitCache, request: PushRequest, have: set[str], folder: Pa
         TooLarge: they are over a bound.
     """
     wants = {c.after for c in request.commands if c.after != ZERO}
-    if not request.pack:
-        if missing := [want for want in wants if not cache.has(want)]:
-            raise InvalidInput(f"The pushed object {missing[0][:12]} is missing.")
-        return CheckedPush(b"")
-    check_pack(memoryview(request.pack))
+    if request.pack:
+        check_pack(memoryview(request.pack))
     with draft_cache(folder) as draft:
         store = draft.repo.object_store
         store.add_alternate_path(str(cache.path / "objects"))
-        with tempfile.TemporaryFile() as file:
-            file.write(request.pack)
-            file.seek(0)
-            _take_in(draft, file)
-        new = _needed(cache, draft, wants, have)
+        if request.pack:
+            with tempfile.TemporaryFile() as file:
+                file.write(request.pack)
+                file.seek(0)
+                _take_in(draft, file)
+        new = _needed(draft, wants, have)
         if not new:
             return CheckedPush(b"")
         with tempfile.TemporaryFile() as file:
@@ -122,9 +120,12 @@ def check_push(cache: GitCache, request: PushRequest, have: set[str], folder: Pa
 
 
 def _needed(
-    cache: GitCache, draft: GitCache, wants: set[str], have: set[str]
+    draft: GitCache, wants: set[str], have: set[str]
 ) -> list[tuple[ObjectID, PackHint | None]]:
-    """Return the objects below `wants` that are new; raise `InvalidInput` if one is missing."""
+    """Return the objects below `wants` that are new; raise `InvalidInput` if one is missing.
+
+    What only the cache has is new too: it is from what was collected since, or never stored.
+    """
     store = draft.repo.object_store
     ids = [ObjectID(want.encode()) for want in sorted(wants)]
     known = [ObjectID(i.encode()) for i in sorted(have)]
@@ -132,10 +133,9 @@ def _needed(
         needed = list(MissingObjectFinder(store, haves=known, wants=ids))
     except Exception as error:  # dulwich raises whatever its parser met
         raise InvalidInput(f"The push is not whole: {error!r:.200}.") from error
-    new = [(sha, hint) for sha, hint in needed if not cache.has(sha.decode())]
-    if absent := [sha for sha, _ in new if sha not in store]:
+    if absent := [sha for sha, _ in needed if sha not in store]:
         raise InvalidInput(f"The pushed object {absent[0].decode()[:12]} is missing.")
-    return new
+    return needed
 
 
 def _take_in(draft: GitCache, file: IO[bytes]) -> None:

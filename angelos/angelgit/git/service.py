@@ -41,6 +41,8 @@ class GitView(NamedTuple):
     """Full name -> id; all of it is in the cache."""
     heads: dict[bytes, Revision]
     """Full name -> the revision at which a branch of ours is."""
+    lasting: set[str]
+    """Ids that are here for good with all below them: of `main`, of `dev`, and in packs."""
 
 
 class GitSide:
@@ -95,6 +97,7 @@ class GitSide:
             cache = self.cache(repo)
             await self.restore(store, repo)
             refs = await store.git.refs(repo)
+            imported = set(refs.values())
             heads: dict[bytes, Revision] = {}
             derivation = Derivation(store, cache, self._key, repo)
             after = ""
@@ -105,7 +108,9 @@ class GitSide:
                     refs[ref] = await derivation.commit(head.revision)
                 after = page[-1].name
             await derivation.flush()
-        return GitView(cache, refs, heads)
+            lasting = imported | (set(refs.values()) & await store.git.pushed(repo))
+            lasting |= {refs[b"refs/heads/main"], refs[b"refs/heads/dev"]}
+        return GitView(cache, refs, heads, lasting)
 
     async def bundle(self, repo: str, *, notes: bool = False) -> bytes:
         """Return a git bundle of everything.
@@ -171,15 +176,32 @@ class GitSide:
         return self._caches[repo]
 
     async def restore(self, store: Store, repo: str) -> None:
-        """Put the packs that came from git into the cache, where they are missing."""
+        """Put the packs that came from git into the cache, where they are missing.
+
+        What is imported is whole; a push stands on what `main` and `dev` have, so that this comes
+        before it, or a tree would be there without what it names.
+        """
         cache = self.cache(repo)
-        missing = (await store.git.packs(repo)).keys() - cache.packs()
-        for number in sorted(missing):
-            with tempfile.TemporaryFile() as file:
-                async for piece in store.git.pack_pieces(number):
-                    file.write(piece)
-                file.seek(0)
-                await asyncio.to_thread(cache.add_pack, number, file)
+        numbers = (await store.git.packs(repo)).keys()
+        missing = sorted(numbers - cache.packs())
+        if not missing:
+            return
+        mains = await store.git.known_mains(repo)
+        if missing[0] == min(numbers) and mains.keys() & await store.git.pushed(repo):
+            await self._restore_pack(store, cache, missing.pop(0))
+        derivation = Derivation(store, cache, self._key, repo)
+        for name in ("main", "dev"):
+            await derivation.commit(await store.head(repo, name))
+        await derivation.flush()
+        for number in missing:
+            await self._restore_pack(store, cache, number)
+
+    async def _restore_pack(self, store: Store, cache: GitCache, number: int) -> None:
+        with tempfile.TemporaryFile() as file:
+            async for piece in store.git.pack_pieces(number):
+                file.write(piece)
+            file.seek(0)
+            await asyncio.to_thread(cache.add_pack, number, file)
 
 
 def _bundle(view: GitView) -> bytes:

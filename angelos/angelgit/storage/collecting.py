@@ -93,7 +93,7 @@ class GarbageCollection:
             await sql.run("gc_drop_commits", repo=repo, revisions=revisions)
             await sql.run("gc_drop_objects", hashes=list(garbage.objects))
             await sql.run("gc_drop_git_ids", hashes=[*garbage.objects, *garbage.blobs])
-            await sql.run("gc_drop_blobs", hashes=list(garbage.blobs))
+            await sql.run("gc_drop_blobs", hashes=list(garbage.blobs), keep_s=keep_s)
             await sql.run("gc_drop_remains", repo=repo)
         self._stores.forget_objects()
         return garbage

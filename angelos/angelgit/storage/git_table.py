@@ -80,6 +80,10 @@ class GitTable:
         rows = await self._sql.all("git_known", repo=repo)
         return {row[0].hex(): Revision(row[1].hex()) for row in rows}
 
+    async def pushed(self, repo: str) -> set[str]:
+        """Return the ids of the commits that came from git, and are in a pack."""
+        return {row[0].hex() for row in await self._sql.all("git_pushed", repo=repo)}
+
     async def known_mains(self, repo: str) -> dict[str, Revision]:
         """Return the same of the commits that are or were `main`."""
         rows = await self._sql.all("git_mains", repo=repo)

@@ -54,7 +54,8 @@ class Marks:
         self._commits: dict[str, _Commit] = {}
         self._others: set[str] = set()
         """Commits of other repositories that were walked."""
-        self._proposals: set[str] = set()
+        self._proposals: dict[str, bytes] = {}
+        """Proposal -> the digest of what was marked of it."""
         self._reached: set[str] = set()
         self.hashes: set[str] = set()
         """Objects and blobs that are reached."""
@@ -127,9 +128,9 @@ class Marks:
 
     async def _new_proposals(self, sql: NamedQueries) -> None:
         """Mark what proposals hold, in any state: they are shown after they were closed too."""
-        # A part that is taken out narrows a proposal, so that waiting ones are read each time.
-        rows = await sql.all("gc_proposals")
-        due = [one for one, waits in rows if waits or one not in self._proposals]
+        # A part that is taken out narrows a proposal, which has another digest then.
+        rows: list[tuple[str, bytes]] = await sql.all("gc_proposals")
+        due = [one for one, digest in rows if self._proposals.get(one) != digest]
         for page in _pages(due):
             for (body,) in await sql.all("gc_proposal_bodies", ids=page):
                 record = decode(body, PreparedProposal)
@@ -138,7 +139,7 @@ class Marks:
                 self._named.add(record.base)
                 if record.picked_from is not None:
                     self._named.add(record.picked_from)
-        self._proposals.update(due)
+        self._proposals.update(rows)
 
 
 def _children(body: bytes) -> Iterator[tuple[str, bool]]:

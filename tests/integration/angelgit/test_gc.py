@@ -11,6 +11,7 @@ from angelos.angelgit.storage import collecting
 from angelos.core.branches import branch_name
 from angelos.core.errors import AngelError, Busy, NotFound
 from angelos.core.ids import new_proposal_id
+from angelos.core.pending import PartChoice, part_of
 from angelos.core.repository import NewText, PutBlob
 
 from .conftest import ADA, EVE, FILE
@@ -180,6 +181,55 @@ async def test_nothing_is_lost_while_people_work_beside_it(git, base, rooms, clo
         assert await git.read("study", revision, "a.txt") == text.encode()
     live = (await git.read_live("study", "a.txt")).decode()
     assert all(live.count(word) == 1 for word in typed)
+
+
+async def test_a_blob_that_is_sent_again_meanwhile_stays(git, base, database, monkeypatch):
+    body = b"\x00again" * 1_000
+    blob = await git.put_blob("study", pieces(body))
+    async with database.transaction() as connection:
+        await connection.execute("update angelgit_blob set at = at - interval '1 year'")
+    real, calls = collecting._garbage, []
+
+    async def busy(*args):
+        garbage = await real(*args)
+        assert bytes.fromhex(blob.sha256) in garbage.blobs
+        calls.append(1)
+        if len(calls) == 2:  # under the lock
+            await git.put_blob("study", pieces(body))
+        return garbage
+
+    monkeypatch.setattr(collecting, "_garbage", busy)
+    await git.collect("study", 86_400, dry_run=False)
+    assert len(calls) == 2
+    edits = [PutBlob(path="p.bin", sha256=blob.sha256, size=blob.size)]
+    await git.edit_dev("study", edits, EVE, "what was sent is there")
+
+
+async def test_a_proposal_that_is_narrowed_and_closed_meanwhile_stays_whole(git, base, monkeypatch):
+    text = FILE.replace("line 1\n", "first\n").replace("line 19\n", "last\n")
+    proposal = new_proposal_id()
+    await git.propose(proposal, "study", base, [NewText(path="a.txt", text=text)], ADA, "why")
+    pending = await git.pending(proposal)
+    real, calls = collecting.Marks.update, []
+
+    async def busy(self, store):
+        await real(self, store)
+        calls.append(1)
+        if len(calls) == 1:  # beside everybody's work
+            part = part_of(pending, PartChoice(hunks=(pending.hunks[0].id,)))
+            await git.withdraw_part(part, EVE, "not this one")
+            await git.withdraw(proposal)
+
+    monkeypatch.setattr(collecting.Marks, "update", busy)
+    await git.collect("study", 0, dry_run=False)
+    assert len(calls) == 2
+    closed = await git.pending(proposal)
+    assert len(pending.hunks) == 2
+    files = [change.after for change in (await git._proposals._proposal(proposal)).record.changes]
+    async with git._stores.begin() as store:
+        (body,) = (await store.contents([f.sha256 for f in files])).values()
+    assert (b"first" in body) + (b"last" in body) == 1
+    assert closed.id == proposal
 
 
 async def test_a_collection_that_fails_leaves_everything(git, base, database, monkeypatch, clock):

@@ -249,3 +249,56 @@ async def test_a_branch_that_moves_while_it_is_pushed_is_not_written_over(git, s
     answer = await server.receive("pushed", push, Principal(id=ADA, role=Role.researcher))
     assert b"ng " + ref in answer
     assert (await git.branch("pushed", name)).revision != main
+
+
+async def test_what_was_pushed_is_whole_whatever_is_collected_below_it(git, base, clock, tmp_path):
+    """Several commits on a branch that is deleted, and that branch itself pushed once more."""
+    name, ref = branch_name("ada/x"), b"refs/heads/ada/x"
+    await git.create_branch("study", name, base, ADA)
+    edit = [NewText(path="a.txt", text="only here\n")]
+    below = await git.commit_edits("study", name, base, edit, ADA, "below")
+    folder = tmp_path / "clone"
+    folder.mkdir()
+    program = Git(folder, tmp_path / "home")
+
+    async def fetched():
+        git.git.close()
+        shutil.rmtree(tmp_path / "git", ignore_errors=True)  # as of another server
+        file = tmp_path / "out.bundle"
+        file.write_bytes(await git.git.bundle("study"))
+        shutil.rmtree(folder)
+        Git(tmp_path, tmp_path / "home")("clone", "-q", "--mirror", str(file), str(folder))
+        program("fsck", "--strict", "--no-dangling")
+
+    async def push(ref, tip):
+        pack = program("pack-objects", "-q", "--stdout", "--revs", stdin=b"%s\n^main\n" % tip)
+        command = pkt_line(b"%s %s %s\0" % (b"0" * 40, tip, ref)) + b"0000"
+        server = GitServer(git, lambda _: pytest.fail("nothing is proposed"))
+        answer = await server.receive(
+            "study", command + pack, Principal(id=ADA, role=Role.researcher)
+        )
+        assert b"ok " + ref in answer
+
+    async def collected(revision):
+        await git.delete_branch("study", name, revision, ADA)
+        clock.advance(10)
+        return (await git.collect("study", 5, dry_run=False)).commits
+
+    await fetched()
+    tip = program.text("rev-parse", "ada/x").encode()
+    assert await collected(below) == 1
+    await push(ref, tip)
+    await fetched()
+    again = await git.head("study", name)
+    # Pushed again it lies in a pack; so make another that does not.
+    second = await git.commit_edits(
+        "study", name, again, [NewText(path="a.txt", text="2\n")], ADA, "2"
+    )
+    await fetched()
+    tree, tip = program.text("rev-parse", "main^{tree}"), program.text("rev-parse", "ada/x")
+    for message in ("middle", "top"):
+        tip = program.text("commit-tree", tree, "-p", tip, "-m", message)
+    await push(b"refs/heads/ada/y", tip.encode())
+    await collected(second)
+    await fetched()
+    assert program.text("log", "--format=%s", "ada/y").split("\n")[:3] == ["top", "middle", "2"]
