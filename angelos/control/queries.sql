@@ -98,6 +98,7 @@ select pg_advisory_xact_lock(hashtextextended('angelos.task_file', 0))
 -- name: clear_task_files
 delete from task_file where sha256 in (
     select sha256 from task_file where used_at < %(oldest)s order by used_at limit %(limit)s)
+and used_at < %(oldest)s  -- somebody may use one meanwhile
 
 -- name: task_files_size
 select coalesce(sum(size), 0) from task_file
