@@ -275,12 +275,20 @@ class ValkeyJournal:
     ) -> list[Fact]:
         """Return at most `limit` facts after `after` that are there now."""
         facts: list[Fact] = []
-        if self._history is not None:
-            first = await self._first()
-            if first is None or offset_key(first) > offset_key(after):
-                facts = await self._history.read(after, first, limit, kinds, subject)
-        position = max(after, facts[-1].offset, key=offset_key) if facts else after
-        while len(facts) < limit and (page := await self._page(position)):
+        position = after
+        while (rest := limit - len(facts)) > 0:
+            begin = await self._begin(position)
+            if begin is not None and self._history is not None:
+                older = await self._history.read(position, begin, rest, kinds, subject)
+                if older:
+                    facts += older
+                    position = older[-1].offset
+                    continue
+            page = await self._page(position)
+            if await self._begin(position) != begin:
+                continue  # it was trimmed meanwhile, and the page may lack what was
+            if not page:
+                break
             newer = await self._facts(page, position)
             facts += [fact for fact in newer if matches(fact, kinds, subject)]
             position = behind(page[-1][0])
@@ -312,14 +320,15 @@ class ValkeyJournal:
 
     async def _past(self, after: Offset) -> tuple[list[Fact], Offset]:
         """Return facts after `after`, and the offset of the last entry that was looked at."""
-        if self._history is not None:
-            first = await self._first()
-            if first is None or offset_key(first) > offset_key(after):
-                facts = await self._history.read(after, first, PAGE)
-                if facts:
-                    return facts, after
+        begin = await self._begin(after)
+        if begin is not None and self._history is not None:
+            facts = await self._history.read(after, begin, PAGE)
+            if facts:
+                return facts, after
         floor = self._tail.floor
         page = await self._page(after)
+        if await self._begin(after) != begin:
+            return [], after  # it was trimmed meanwhile, and the page may lack what was
         facts = await self._facts(page, after)
         if facts:
             return facts, after
@@ -386,9 +395,13 @@ class ValkeyJournal:
                 "XRANGE", _KEY, read_from(after), "+", "COUNT", PAGE
             )
 
-    async def _first(self) -> Offset | None:
+    async def _begin(self, after: Offset) -> Offset | None:
+        """Return where the stream begins, if that is behind `after` and there is history."""
+        if self._history is None:
+            return None
         rows: Rows = await self._client.reader.call("XRANGE", _KEY, "-", "+", "COUNT", 1)
-        return offset_in(rows[0][0].decode(), 0) if rows else None
+        first = offset_in(rows[0][0].decode(), 0) if rows else None
+        return first if first and offset_key(first) > offset_key(after) else None
 
     # -- what cannot be read ------------------------------------------------------------------
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import msgspec
+import psycopg
 import pytest
 
 from angelos.adapters.stores.valkey import ValkeyJournal
@@ -217,6 +219,38 @@ async def test_outputs_are_kept_for_ever_on_request(start, journal, clock):
     assert retention.view().outputs_expired == 0
 
 
+@pytest.mark.parametrize("how", ["read", "follow"])
+async def test_a_reader_misses_nothing_that_is_trimmed_before_its_next_page(
+    start, journal, monkeypatch, how
+):
+    await logged(start, journal, [fact for n in range(60) for fact in facts_of_task(n)])
+    there = await everything(journal)
+    after = there[9].offset
+    lasting = [f.id for f in there[10:] if f.kind != Kind.task_output]
+    real, calls = journal._page, []
+
+    async def slow(position):
+        if not calls:
+            calls.append(1)
+            assert await journal.trim(0.0, 1_000)
+            while await journal.trim(0.0, 1_000):
+                pass
+        return await real(position)
+
+    monkeypatch.setattr("angelos.adapters.stores.valkey.PAGE", 20)
+    monkeypatch.setattr(journal, "_page", slow)
+    seen = []
+    if how == "read":
+        seen = await journal.read(after, limit=1_000)
+    else:
+        async with contextlib.aclosing(journal.follow(after)) as facts:
+            async for fact in facts:
+                seen.append(fact)
+                if fact.id == lasting[-1]:
+                    break
+    assert [f.id for f in seen if f.kind != Kind.task_output] == lasting
+
+
 async def test_files_are_forgotten_after_their_last_use(start, clock, database):
     contents = Contents(database, clock)
     old = await contents.put(b"old")
@@ -230,6 +264,24 @@ async def test_files_are_forgotten_after_their_last_use(start, clock, database):
     assert await contents.get(used) == b"used"
     with pytest.raises(NotFound):
         await contents.get(old)
+
+
+async def test_a_file_that_is_used_while_old_ones_go_stays(clock, database):
+    contents = Contents(database, clock)
+    old = await contents.put(b"old")
+    clock.advance(8 * DAY_S)
+
+    def waits():
+        with psycopg.connect(database.dsn) as connection:
+            query = "select count(*) from pg_locks where not granted"
+            return connection.execute(query).fetchone() != (0,)
+
+    async with database.transaction() as connection:  # as a task is accepted with it
+        await connection.execute("update task_file set used_at = %s", (clock.time(),))
+        clearing = asyncio.create_task(contents.clear(clock.time() - 7 * DAY_S))
+        await eventually(waits, "it waits for the row")
+    assert await clearing == 0
+    assert await contents.get(old) == b"old"
 
 
 async def test_nothing_is_removed_while_the_log_is_damaged(start, journal, clock):
