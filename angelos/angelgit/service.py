@@ -149,6 +149,7 @@ class AngelGit(HistoryQueries):
         """Recover transactions, replay the logs, and write the working files."""
         self._stack.push_async_callback(self._leases.release_all)
         try:
+            await self._stack.enter_async_context(self._owned.kept())
             await self._owned.open_all()
         except BaseException:
             await self._stack.aclose()

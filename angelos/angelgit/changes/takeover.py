@@ -77,6 +77,16 @@ class OwnedRepositories:
         self._task.cancel()
         await asyncio.wait([self._task])
 
+    @contextlib.asynccontextmanager
+    async def kept(self) -> AsyncIterator[None]:
+        """Renew all leases meanwhile, however long the opening of one repository takes."""
+        task = endless("renewal of leases", self._keep)
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+
     async def open_all(self) -> None:
         """Open every repository that no other server has."""
         for repo in await self._repos():
@@ -159,6 +169,11 @@ class OwnedRepositories:
     async def _repos(self) -> list[str]:
         async with self._stores.begin() as store:
             return await store.repos()
+
+    async def _keep(self) -> None:
+        while True:
+            await asyncio.sleep(RENEW_S)
+            await self._leases.keep()
 
     async def _run(self) -> None:
         doubt = self._live.log.fenced

@@ -61,6 +61,12 @@ if highest ~= ARGV[1] then return redis.error_reply('FENCED ' .. highest) end
 if ARGV[2] ~= 'any' and redis.call('XLEN', KEYS[2]) > 0 then return 0 end
 return redis.call('DEL', KEYS[2])
 """)
+# KEYS: owner, stream. ARGV: epoch, the first position that stays. Returns how many are gone.
+_TRIM = Script("""
+local highest = redis.call('GET', KEYS[1]) or '0'
+if highest ~= ARGV[1] then return redis.error_reply('FENCED ' .. highest) end
+return redis.call('XTRIM', KEYS[2], 'MINID', '=', ARGV[2])
+""")
 
 
 class DocumentLog:
@@ -173,14 +179,16 @@ class DocumentLog:
         return {document for document, page in zip(after, pages, strict=True) if page}
 
     async def trim(self, repo: str, document: str, upto: Offset) -> None:
-        """Remove the entries up to and including `upto`; a committed snapshot must contain them."""
+        """Remove the entries up to and including `upto`; a committed snapshot must contain them.
+
+        Raises:
+            Fenced: the repository has another owner, who may have begun the stream anew.
+            Unavailable: the log does not answer.
+        """
         if upto == START:
             return
         ms, seq = offset_key(upto)
-        async with _available():
-            await self._client.xtrim(
-                _key(repo, document), minid=f"{ms}-{seq + 1}", approximate=False
-            )
+        await self._run(_TRIM, repo, [_key(repo, document)], [f"{ms}-{seq + 1}"])
 
 
 def _owner(repo: str) -> str:

@@ -53,6 +53,16 @@ class RepositoryLeases:
         await self._log.raise_epoch(repo, token.epoch)
         self._tokens[repo] = token
 
+    async def keep(self) -> None:
+        """Keep all repositories for another while; what has a newer owner `renew` finds out."""
+        for repo, token in list(self._tokens.items()):
+            try:
+                await self._leases.renew(token, LEASE_S)
+            except Fenced:
+                self._log.fenced.set()
+            except AngelError as error:
+                log.warning("the lease of %s was not renewed: %s", repo, error)
+
     async def renew(self, repo: str) -> None:
         """Keep a repository; raise `Fenced` if it has a newer owner or the log has lost ours."""
         await self._leases.renew(self._token(repo), LEASE_S)

@@ -8,11 +8,12 @@ from contextlib import AsyncExitStack
 import psycopg
 import pytest
 
+from angelos.angelgit.changes import takeover
 from angelos.angelgit.changes.takeover import OwnedRepositories
 from angelos.angelgit.service import AngelGit
 from angelos.angelgit.storage.log import DocumentLog
 from angelos.core.errors import Conflict, Fenced, Unavailable
-from angelos.core.ids import new_proposal_id
+from angelos.core.ids import Offset, new_proposal_id
 from angelos.core.repository import MoveFile, NewText
 from angelos.testing import eventually
 
@@ -48,6 +49,7 @@ async def _never(_):
 async def start(database, valkey, journal, clock, key, tmp_path, monkeypatch):
     """Start a server that looks after its leases only when the test says so."""
     monkeypatch.setattr(OwnedRepositories, "_run", _never)
+    monkeypatch.setattr(takeover, "RENEW_S", 3_600.0)
     async with AsyncExitStack() as stack:
 
         async def start(name):
@@ -171,6 +173,54 @@ async def test_what_the_old_owner_committed_but_did_not_log_appears_once(
     await first.look()
     assert (await second.live()) == CHANGED
     assert await second.git.merge(proposal) == await second.git.head("study", "dev")
+
+
+async def test_what_takes_long_in_one_repository_costs_no_other_its_lease(
+    start, expire, database, monkeypatch
+):
+    """An import, or the opening of a large repository, may take longer than a lease lasts."""
+    monkeypatch.setattr(takeover, "RENEW_S", 0.01)
+    server = await start("first")
+    await server.git.create("study", {"a.txt": FILE.encode()}, EVE, "import")
+
+    def good():
+        with psycopg.connect(database.dsn) as connection:
+            query = "select count(*) from lease where expires_at > clock_timestamp()"
+            return connection.execute(query).fetchone() == (2,)
+
+    async with server.git._owned.claimed("large"):
+        expire()
+        await eventually(good, "both leases are renewed")
+
+
+async def test_what_a_collection_elsewhere_set_back_is_there_after_a_return(
+    first, start, expire, monkeypatch
+):
+    monkeypatch.setattr("angelos.angelgit.storage.live._COMPACT_AFTER", 1)
+    page = await first.enter()
+    await page.type("line 1\n", "typed ")  # the snapshot has a position in the log now
+    second = await start("second")
+    expire()
+    await second.look()
+    await first.look()
+    assert (await second.git.collect("study", 5, dry_run=False)).streams == 1
+    text = await second.live()
+    expire()
+    await first.look()
+    assert await first.live() == text == first.disk()
+    assert "typed line 1\n" in text
+
+
+async def test_an_old_owner_trims_nothing(first, start, expire):
+    """The new one may have begun a stream anew, at a lower position where a clock was set back."""
+    page = await first.enter()
+    await page.type("line 1\n", "typed ")
+    second = await start("second")
+    expire()
+    await second.look()
+    with pytest.raises(Fenced):
+        await first.git._live.log.trim("study", page.document, Offset("9999999999999-0"))
+    assert "typed line 1\n" in await second.live()
 
 
 async def test_a_new_owner_waits_for_a_transaction_that_has_checked(first, start, expire):
