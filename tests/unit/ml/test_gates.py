@@ -56,6 +56,7 @@ def test_an_ordinary_data_set_passes():
         "postgresql://admin:hunter22@db/main",
         "password = 'correct-horse-battery'",
         "xoxb-1234567890-abcdefghij",
+        "Bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N",
     ],
 )
 def test_a_leaking_data_set_is_stopped_by_the_scan_for_secrets_which_does_not_repeat_it(secret):
@@ -66,6 +67,12 @@ def test_a_leaking_data_set_is_stopped_by_the_scan_for_secrets_which_does_not_re
     (found,) = [result for result in results if not result.passed]
     assert found.detail.startswith("n3.md:61: ")
     assert secret not in found.detail
+
+
+def test_a_text_of_beginnings_of_secrets_holds_the_server_up_for_no_hours():
+    for beginning in ("eyJ-", "sk-", "a://", "xoxb-", "password='", "a.eyJ-", "-----BEGIN A "):
+        results = check_data([("n.md", beginning * 50_000)], split_text([]), CONFIG)
+        assert results[0].gate == Gate.amount  # at once: some took hours
 
 
 def test_a_data_set_poisoned_with_copies_of_one_snippet_is_stopped_by_the_duplicates():
