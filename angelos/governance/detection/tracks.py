@@ -179,7 +179,7 @@ def _refused(track: AgentTrack, fact: Fact, data: AccessRefused, config: Detecti
 
 def _weighed(track: AgentTrack, fact: Fact, weight: Weight, config: DetectionConfig) -> Seen:
     since = fact.at - config.window_s
-    rows = (*(w for w in track.weights if w.at > since), weight)[-_MAX_WEIGHTS:]
+    rows = _bounded([*(w for w in track.weights if w.at > since), weight])
     track = msgspec.structs.replace(track, weights=rows)
     total = _weight_of_routes(rows) + _weight_of_runs(rows, config)
     network = sum(row.network for row in rows)
@@ -205,6 +205,29 @@ def _weighed(track: AgentTrack, fact: Fact, weight: Weight, config: DetectionCon
             _sighting(AlarmSignal.egress, Severity.certain, fact, reason, figures, acts)
         )
     return track, sightings
+
+
+def _bounded(rows: Sequence[Weight]) -> tuple[Weight, ...]:
+    """Return as many rows as are kept; of too many, those that weigh together are one row.
+
+    So nobody has what weighs forgotten by a crowd of acts that weigh nothing more.
+    """
+    if len(rows) <= _MAX_WEIGHTS:
+        return tuple(rows)
+    merged: dict[object, Weight] = {}
+    for row in rows:
+        key = row.fact if row.calls else row.what if row.points else ""
+        before = merged.pop(key, None)
+        merged[key] = row if before is None else _together(before, row)
+    return tuple(merged.values())[-_MAX_WEIGHTS:]
+
+
+def _together(before: Weight, row: Weight) -> Weight:
+    return msgspec.structs.replace(
+        row,
+        points=min(before.points + row.points, _MOST_OF_AN_ACT),
+        network=before.network + row.network,
+    )
 
 
 def _weight_of_routes(rows: Sequence[Weight]) -> float:

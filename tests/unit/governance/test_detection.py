@@ -186,6 +186,32 @@ def test_what_is_kept_is_bounded():
     assert len(track.acts) <= 20
 
 
+def route(at, act="GET /models", count=1):
+    clock, data = ManualClock(1_700_000_000 + at), {"door": "api", "act": act, "count": count}
+    return make_fact(
+        Kind.access_refused, EVE, actor="system/hub", outcome="forbidden", data=data, clock=clock
+    )
+
+
+@pytest.mark.parametrize(
+    "crowd",
+    [lambda at: ran(("socket", "AF_INET", 1), at=at), route],
+    ids=["attempts to reach a network", "one refused route"],
+)
+def test_a_crowd_of_acts_that_weigh_little_hides_none_that_weighs(crowd):
+    first = ran(("ptrace", "", 1), ("keyctl", "", 1), at=0)
+    watch, alarms = fold([first, *(crowd(1 + n) for n in range(100))])
+    assert STOPPED not in signals(alarms)
+    assert len(watch.agents[EVE].weights) <= 64
+    second = ran(("mount", "", 1), ("unshare", "", 1), at=200)
+    assert signals(fold([second], watch)[1]) == [STOPPED]
+
+
+def test_a_crowd_of_small_attempts_to_reach_a_network_is_a_burst():
+    facts = [ran(("socket", "AF_INET", 12), at=n) for n in range(90)]
+    assert (AlarmSignal.egress, AlarmResponse.quarantined) in signals(fold(facts)[1])
+
+
 @pytest.mark.parametrize("rows", [None, 3, [3], [{"call": 3, "count": -1}], [{}], [{"count": "a"}]])
 def test_evidence_of_any_form_stops_no_detector(rows):
     data = {"status": "ok", "exit_code": 0, "stdout": "", "stderr": "", "duration_s": 0.1,
