@@ -29,6 +29,8 @@ from llm.train import evaluate
 PRINTABLE = "\t\n" + "".join(map(chr, range(32, 127)))
 """In every vocabulary, so that a later text has few characters that the model never met."""
 _FILE = "checkpoint.safetensors"
+_MAX_BLOCK = 4_096
+"""Attention takes memory by its square."""
 
 
 class StepConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -89,6 +91,13 @@ def loss_of(model: GPTDecoder, text: str, limit: int | None = 256) -> float:
     return evaluate(model, encoded(model, text), limit)
 
 
+def _fits(shape: ModelConfig, size: int) -> bool:
+    """Return whether a file of so many bytes can hold a model: it is not made to find out."""
+    numbers = (shape.vocab_size + shape.block_size) * shape.d_model
+    numbers += 12 * shape.n_layers * shape.d_model**2
+    return numbers <= size and shape.block_size <= _MAX_BLOCK
+
+
 def model_body(model: GPTDecoder) -> bytes:
     """Return a base as safetensors."""
     if model.tokenizer is None:
@@ -106,7 +115,10 @@ def model_of(body: bytes) -> GPTDecoder:
     with tempfile.TemporaryDirectory() as folder:
         (Path(folder) / _FILE).write_bytes(body)
         try:
-            model = load_checkpoint(folder).to_model()
+            checkpoint = load_checkpoint(folder)
+            if not _fits(checkpoint.model_config, len(body)):
+                raise InvalidInput("This model is larger than what holds it, or than is used here.")
+            model = checkpoint.to_model()
         except (ConfigError, RuntimeError) as error:
             raise InvalidInput("This is no model that can be read.") from error
     if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):

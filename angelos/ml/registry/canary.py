@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 
 import msgspec
 
-from angelos.core.errors import AngelError, Unavailable
+from angelos.core.errors import AngelError, NotFound, Unavailable
 from angelos.core.ids import TaskId
 from angelos.core.messages import Status
 from angelos.core.models import (
@@ -60,7 +60,7 @@ class CanaryTrial:
         self._group = group
         for promotion in await self._registry.store.open_promotions():
             if promotion.state == "canary":
-                self._follow(promotion)
+                self._follow(promotion.id)
         try:
             yield self
         finally:
@@ -72,9 +72,10 @@ class CanaryTrial:
         self, caller: Principal, promotion: str, body: ApprovePromotion, trace: str = ""
     ) -> PromotionView:
         """Count an approval and start the canary; as `ModelRegistry.approve` raises."""
-        current = await self._registry.approve(caller, promotion, body, self._start, trace)
-        self._follow(current)
-        return current
+        try:
+            return await self._registry.approve(caller, promotion, body, self._start, trace)
+        finally:
+            self._follow(promotion)  # it may count though the journal does not have its fact yet
 
     async def view(self, promotion: str, wait_s: float = 0.0) -> PromotionView:
         """Return a promotion; with `wait_s`, wait up to that many seconds for its canary's end."""
@@ -126,32 +127,44 @@ class CanaryTrial:
         base = await self._registry.artefacts.get(version.provenance.base)
         return {f"{folder}/{BASE}": base, f"{folder}/{ARTEFACT}": artefact}
 
-    def _follow(self, promotion: PromotionView) -> None:
+    def _follow(self, promotion: str) -> None:
         if self._group is None:
             raise Unavailable("The system is stopping; the canary goes on with its next start.")
-        task = self._group.create_task(self._finish(promotion), name=f"canary {promotion.id}")
+        task = self._group.create_task(self._finish(promotion), name=f"canary {promotion}")
         self._followed.add(task)
         task.add_done_callback(self._followed.discard)
 
-    async def _finish(self, promotion: PromotionView) -> None:
+    async def _finish(self, promotion: str) -> None:
         """See a canary to its end; only the end of the server leaves it open."""
+        reason = ""
         while True:
-            report, reason = None, ""
             try:
-                report, reason = await self._report(promotion)
-            except Unavailable as error:
-                log.warning("%s is decided later: %s", promotion.id, error)
-                await asyncio.sleep(_RETRY_S)
+                if (current := await self._open_canary(promotion)) is None:
+                    break
+                report, fault = (None, reason) if reason else await self._report(current)
+                await self._registry.tried(promotion, report, fault)
                 continue
+            except Unavailable as error:
+                log.warning("%s is decided later: %s", promotion, error)
             except AngelError as error:
-                reason = error.detail
+                if not reason:
+                    reason = error.detail or error.code
+                    continue
+                log.warning("%s is decided later: %s", promotion, error)
             except Exception:
-                log.exception("%s has failed", promotion.id)
+                log.exception("%s has failed", promotion)
                 reason = "Its answers could not be read; see the log."
-            await self._registry.tried(promotion.id, report, reason)
-            async with self._changed:
-                self._changed.notify_all()
-            return
+            await asyncio.sleep(_RETRY_S)
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _open_canary(self, promotion: str) -> PromotionView | None:
+        """Return a promotion as it is kept; None if it is not being tried."""
+        try:
+            current = await self._registry.promotion(promotion)
+        except NotFound:
+            return None
+        return current if current.state == "canary" else None
 
     async def _report(self, promotion: PromotionView) -> tuple[ShadowReport | None, str]:
         task = promotion.task
@@ -180,13 +193,20 @@ def compared(
     1
     >>> compared(Answers(challenger=(1.0, None), champion=(1.5, 2.0)), 1.0, 3).answered
     1
+
+    An input that one of both has no answer to is one on which they differ:
+
+    >>> compared(Answers(challenger=(1.0, 2.0)), 1.0, 3).differing
+    2
     """
     pairs = zip(answers.challenger, answers.champion, strict=False)
     gaps = [abs(a - b) for a, b in pairs if a is not None and b is not None]
+    inputs = max(len(answers.challenger), len(answers.champion))
+    alone = inputs - len(gaps) if beside is not None else 0
     return ShadowReport(
-        inputs=max(len(answers.challenger), len(answers.champion)),
+        inputs=inputs,
         answered=sum(value is not None for value in answers.challenger),
-        differing=sum(gap > tolerance for gap in gaps),
+        differing=sum(gap > tolerance for gap in gaps) + alone,
         tolerance=tolerance,
         largest=max(gaps, default=0.0),
         beside=beside,

@@ -10,19 +10,18 @@ the artefact is, it is data: safetensors are read, nothing of them is run.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib.util
+import logging
 import math
-import multiprocessing
 import os
+import resource
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from typing import Self
 
 import msgspec
 
-from angelos.core.errors import Unavailable
+from angelos.adapters.host.worker import WorkerProcess
+from angelos.core.errors import InvalidInput, Unavailable
 from angelos.core.messages import Message
 from angelos.core.models import ArtefactKind, ModelMetric
 from angelos.ml.gates import Evidence, Measurements
@@ -30,7 +29,11 @@ from angelos.ml.intervals import mean_interval
 from angelos.ml.registry.boxed import ADAPTER
 
 _HINT = "Install it with `pip install 'angelos[ml]'` and start the system again."
-_IDLE_S = 60.0
+_IDLE_S, _TIMEOUT_S = 60.0, 600.0
+_TRIES = 2
+_MEMORY = 3 << 30
+_NICE = 10
+log = logging.getLogger(__name__)
 
 
 class JudgeCase(Message, frozen=True, kw_only=True):
@@ -52,11 +55,12 @@ class JudgeReport(Message, frozen=True, kw_only=True):
 
 
 class JudgeProcess:
-    """One process that measures, one case at a time."""
+    """One process that measures, one case at a time, within bounds of time and memory."""
 
-    def __init__(self, idle_s: float = _IDLE_S) -> None:
-        self._pool: ProcessPoolExecutor | None = None
+    def __init__(self, idle_s: float = _IDLE_S, timeout_s: float = _TIMEOUT_S) -> None:
+        self._worker = WorkerProcess("what measures models")
         self._idle_s = idle_s
+        self._timeout_s = timeout_s
         self._lock = asyncio.Lock()
         self._end: asyncio.TimerHandle | None = None
 
@@ -70,8 +74,8 @@ class JudgeProcess:
         """Return what an artefact measures.
 
         Raises:
-            InvalidInput: It cannot be read, or does not fit its base.
-            Unavailable: torch or peft are not installed here, or the process ended.
+            InvalidInput: It cannot be read, does not fit its base, or ends what measures it.
+            Unavailable: torch or peft are not installed here.
         """
         for package in ("torch", "peft"):
             if importlib.util.find_spec(package) is None:
@@ -81,31 +85,32 @@ class JudgeProcess:
         async with self._lock:
             if self._end is not None:
                 self._end.cancel()
-            if self._pool is None:
-                spawn = multiprocessing.get_context("spawn")
-                self._pool = ProcessPoolExecutor(1, mp_context=spawn, initializer=_be_modest)
-            loop = asyncio.get_running_loop()
             try:
-                body = await loop.run_in_executor(self._pool, judge, msgspec.msgpack.encode(case))
-            except BrokenProcessPool as error:
-                self._close()
-                raise Unavailable("The process that measures models ended; ask again.") from error
-            self._end = loop.call_later(self._idle_s, self._close)
+                body = await self._judged(msgspec.msgpack.encode(case))
+            finally:
+                loop = asyncio.get_running_loop()
+                self._end = loop.call_later(self._idle_s, self._worker.close)
         return msgspec.msgpack.decode(body, type=JudgeReport)
+
+    async def _judged(self, case: bytes) -> bytes:
+        for _ in range(_TRIES):  # the machine may have been at fault once
+            try:
+                return await self._worker.call(judge, case, timeout_s=self._timeout_s)
+            except Unavailable as error:
+                log.warning("A model could not be measured: %s", error)
+        raise InvalidInput(
+            f"What measures it ended, or took over {self._timeout_s:g} s, {_TRIES} times."
+        )
 
     def _close(self) -> None:
         if self._end is not None:
             self._end.cancel()
-        pool, self._pool, self._end = self._pool, None, None
-        if pool is not None:
-            for process in list(getattr(pool, "_processes", {}).values()):
-                with contextlib.suppress(OSError):
-                    process.terminate()  # it holds nothing
-            pool.shutdown(wait=False, cancel_futures=True)
+        self._worker.close()
 
 
 def judge(body: bytes) -> bytes:
     """Return the report of a case; runs in the process that measures."""
+    _be_modest()
     case = msgspec.msgpack.decode(body, type=JudgeCase)
     return msgspec.msgpack.encode(measure_case(case))
 
@@ -169,8 +174,9 @@ def _finite(value: float) -> float | None:
 
 
 def _be_modest() -> None:
-    """Leave the machine to others: one thread, and last in the queue for it."""
+    """Leave the machine to others: one thread, last in the queue for it, bounded memory."""
+    resource.setrlimit(resource.RLIMIT_DATA, (_MEMORY, _MEMORY))
     import torch
 
     torch.set_num_threads(1)
-    os.nice(10)
+    os.nice(max(0, _NICE - os.nice(0)))

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from angelos.core.errors import Conflict, Forbidden, NotFound
+from angelos.core.errors import Conflict, Forbidden, NotFound, Tampered
 from angelos.core.facts import (
     CanaryOutcome,
     Fact,
@@ -262,6 +262,7 @@ class ModelRegistry:
         fault = reason or state.canary_fault(report, self.limits)
         current = await self.store.promotion(promotion)
         version, _ = await self.store.version(current.role, current.version)
+        fault = fault or await self._changed(current, version)
         async with self.store.moving(current.role) as move:
             current = await move.promotion(promotion)
             if current.state != "canary":
@@ -339,6 +340,16 @@ class ModelRegistry:
                 rules=list(answer.rules),
                 policy=answer.policy,
             )
+
+    async def _changed(self, promotion: PromotionView, version: ModelVersion) -> str:
+        """Return why a version is not what was approved and tried any more; empty if it is."""
+        if version.digest != promotion.digest:
+            return "It is not what was approved: its card was changed."
+        try:
+            await self.artefacts.get(version.sha256)
+        except (NotFound, Tampered) as error:
+            return error.detail
+        return ""
 
     def _decided(
         self, promotion: PromotionView, by: PrincipalId, **changes: object

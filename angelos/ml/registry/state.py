@@ -9,6 +9,8 @@
 >>> aliases = promoted(promoted(ModelAliases(role="sentinel"), 1), 2)
 >>> aliases.champion, aliases.earlier, rolled_back(aliases).champion
 (2, (1,), 1)
+>>> promoted(rolled_back(aliases), 1).earlier      # rolled back to it while it was tried
+()
 """
 
 from __future__ import annotations
@@ -176,7 +178,7 @@ def canary_fault(report: ShadowReport | None, limits: CanaryLimits) -> str:
 def promoted(aliases: ModelAliases, version: int) -> ModelAliases:
     """Return the aliases after a canary has answered well."""
     earlier = aliases.earlier
-    if aliases.champion is not None:
+    if aliases.champion is not None and aliases.champion != version:  # as after a rollback to it
         earlier = (*earlier, aliases.champion)[-MAX_EARLIER:]
     return ModelAliases(
         role=aliases.role,

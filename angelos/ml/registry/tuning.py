@@ -45,6 +45,7 @@ from angelos.ml.gates import (
     SplitText,
     check_data,
     check_model,
+    check_size,
     new_canary,
     plant,
     split_text,
@@ -150,8 +151,10 @@ class Tuner:
         if not all(result.passed for result in results):
             return (await self._refuse(run, trace=trace)).view()
         run = await self._train(caller, run, text, trained, base_text, body.settings)
-        await self._store.put_run(run, self._fact(_started(run), run, caller.id, trace=trace))
-        self._follow(run)
+        try:
+            await self._store.put_run(run, self._fact(_started(run), run, caller.id, trace=trace))
+        finally:
+            self._follow(run)  # it may be kept though the journal does not have its fact yet
         return run.view()
 
     async def view(self, run: str, wait_s: float = 0.0) -> RunView:
@@ -233,19 +236,37 @@ class Tuner:
 
     async def _finish(self, run: TrainingRun) -> None:
         """See a run to its end, whatever happens; only the end of the server leaves it open."""
+        reason = outcome = ""
         while True:
             try:
-                await self._judged(run)
-            except Unavailable as error:
-                log.warning("%s is judged later: %s", run.id, error)
-                await asyncio.sleep(_RETRY_S)
+                # A step may count though the journal did not take its facts: it is not done twice.
+                if (current := await self._open_run(run.id)) is None:
+                    break
+                if reason:
+                    await self._refuse(current, reason, outcome=outcome)
+                else:
+                    await self._judged(current)
                 continue
+            except Unavailable as error:
+                log.warning("%s goes on later: %s", run.id, error)
             except AngelError as error:
-                await self._refuse(run, error.detail, outcome=error.code)
+                if not reason:
+                    reason, outcome = error.detail or error.code, error.code
+                    continue
+                log.warning("%s is refused later: %s", run.id, error)
             except Exception:
                 log.exception("%s has failed", run.id)
-                await self._refuse(run, "It could not be judged; see the log.", outcome="internal")
-            return
+                reason, outcome = "It could not be judged; see the log.", "internal"
+            await asyncio.sleep(_RETRY_S)
+        await self._tell()
+
+    async def _open_run(self, run: str) -> TrainingRun | None:
+        """Return a run as it is kept; None if it has ended, or was never kept."""
+        try:
+            current = await self._store.run(run)
+        except NotFound:
+            return None
+        return current if current.open else None
 
     async def _judged(self, run: TrainingRun) -> None:
         end: BoxedEnd | None = None
@@ -259,6 +280,11 @@ class Tuner:
             return
         await self._keep(msgspec.structs.replace(run, state="judging"))
         artefact = await self._tasks.read(end.output)
+        limits = self._limits(run.kind)
+        if not (size := check_size(len(artefact), limits)).passed:  # nobody loads it
+            run = msgspec.structs.replace(run, gates=(*run.gates, *verdicts((size,))))
+            await self._refuse(run)
+            return
         evidence = await self._evidence(run.evidence)
         report = await self._judge.measure(
             JudgeCase(
@@ -268,7 +294,7 @@ class Tuner:
                 evidence=evidence,
             )
         )
-        results = check_model(len(artefact), report.measured, self._limits(run.kind))
+        results = check_model(len(artefact), report.measured, limits)
         run = msgspec.structs.replace(run, gates=(*run.gates, *verdicts(results)))
         if stopping(run.gates):
             await self._refuse(run)

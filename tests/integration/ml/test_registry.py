@@ -189,6 +189,26 @@ async def test_an_approval_counts_for_what_its_digest_names_and_once(registry, t
         await registry.reject(RITA, promotion.id, RejectPromotion())
 
 
+async def test_what_changed_after_its_approval_is_no_champion(registry, trial, tmp_path, database):
+    first, second = await registered(registry, b"one"), await registered(registry, b"two")
+    await promoted(registry, trial, first)
+    promotion = await registry.propose(ROSA, "sentinel", ProposePromotion(version=2))
+    body = ApprovePromotion(digest=second.digest)
+    await registry.approve(RITA, promotion.id, body, trial)
+    (path,) = tmp_path.glob(f"*/{second.sha256}")
+    path.write_bytes(b"tw0")
+    assert "is not what was stored" in (await registry.tried(promotion.id, GOOD)).reason
+    path.write_bytes(b"two")
+    promotion = await registry.propose(ROSA, "sentinel", ProposePromotion(version=2))
+    await registry.approve(RITA, promotion.id, body, trial)
+    other = msgspec.json.encode(msgspec.structs.replace(second, sha256=first.sha256))
+    async with database.transaction() as connection:
+        await connection.execute("update model_version set body = %s where version = 2", (other,))
+    assert "not what was approved" in (await registry.tried(promotion.id, GOOD)).reason
+    aliases = await registry.store.aliases("sentinel")
+    assert (aliases.champion, aliases.canary, aliases.earlier) == (1, None, ())
+
+
 @pytest.mark.parametrize(
     ("report", "reason"),
     [

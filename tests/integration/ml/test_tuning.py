@@ -83,13 +83,29 @@ class FakeTasks:
         program = self.started[task]
         body = self.output
         if program.on_labs:
-            inputs = msgspec.json.decode(program.inputs[PLAN], type=AnswerPlan).inputs
-            body = msgspec.json.encode(Answers(challenger=(1.0,) * len(inputs)))
+            plan = msgspec.json.decode(program.inputs[PLAN], type=AnswerPlan)
+            same = (1.0,) * len(plan.inputs)
+            answers = Answers(challenger=same, champion=same if plan.beside else ())
+            body = msgspec.json.encode(answers)
         sha256 = "" if body is None else await self.contents.put(body)
         return BoxedEnd(self.status, sha256, "what it printed: every gate passed")
 
     async def read(self, sha256):
         return await self.contents.get(sha256)
+
+
+class StumblingJournal:
+    """A journal that is away for the next few appends."""
+
+    def __init__(self, journal) -> None:
+        self._journal = journal
+        self.away = 0
+
+    async def append(self, facts):
+        if self.away:
+            self.away -= 1
+            raise Unavailable("The journal is away.")
+        return await self._journal.append(facts)
 
 
 class FakeHistory:
@@ -131,7 +147,12 @@ def judge():
 
 
 @pytest.fixture
-def served(database, journal, tmp_path, tasks, judge):
+def stumbling(journal):
+    return StumblingJournal(journal)
+
+
+@pytest.fixture
+def served(database, stumbling, tmp_path, tasks, judge):
     """Return what serves models on this database, as often as it is started."""
 
     async def alone(_):
@@ -141,7 +162,7 @@ def served(database, journal, tmp_path, tasks, judge):
     async def serving():
         hands = Hands(lambda one, other: one == other, alone)
         registry = ModelRegistry(
-            RegistryStore(database, journal),
+            RegistryStore(database, stumbling),
             ArtefactStore(tmp_path),
             ManualClock(1_000_000.0),
             policy_in_force(),
@@ -347,6 +368,56 @@ async def test_what_cannot_be_measured_now_is_measured_later(served, judge, monk
         await eventually(lambda: len(judge.cases) > 1, within_s=60)
         judge.error = None
         assert (await done(tuner, run)).state == "registered"
+
+
+@pytest.fixture
+def soon(monkeypatch):
+    for module in ("tuning", "canary"):
+        monkeypatch.setattr(f"angelos.ml.registry.{module}._RETRY_S", 0.01)
+
+
+async def test_a_journal_that_is_away_makes_no_version_twice(
+    served, tasks, stumbling, journal, soon
+):
+    tasks.running.clear()
+    async with served() as (registry, tuner, _):
+        run = await tuner.start(ROSA, "sentinel", MAIN)
+        stumbling.away = 3
+        tasks.running.set()
+        assert (await done(tuner, run)).version == 1
+        assert [view.version.name for view in await registry.list("", 10)] == ["sentinel:1"]
+    async with served() as (registry, _, _):
+        await registry.store.flush()
+    assert [f.kind for f in await facts(journal)] == [Kind.model_training, Kind.model_registered]
+
+
+async def test_what_counts_though_its_fact_came_late_is_seen_to_its_end(
+    served, stumbling, judge, soon
+):
+    async with served() as (registry, tuner, canary):
+        stumbling.away = 1
+        with pytest.raises(Unavailable):
+            await tuner.start(ROSA, "sentinel", MAIN)
+        (run,) = await tuner.list(10)
+        assert (await done(tuner, run)).state == "registered"
+        version = (await registry.get("sentinel")).version
+        promotion = await registry.propose(ROSA, "sentinel", ProposePromotion(version=1))
+        stumbling.away = 2
+        with pytest.raises(Unavailable):
+            await canary.approve(RITA, promotion.id, ApprovePromotion(digest=version.digest))
+        assert (await canary.view(promotion.id, wait_s=60)).state == "promoted"
+        stumbling.away, judge.error = 0, InvalidInput("no model")
+        stumbled = await tuner.start(ROSA, "sentinel", MAIN)
+        stumbling.away = 3  # the refusal is not written at once, and ends no server
+        assert (await done(tuner, stumbled)).state == "failed"
+
+
+async def test_nobody_loads_what_is_larger_than_a_model_may_be(served, tasks, judge):
+    tasks.output = bytes(9_000_000)
+    async with served() as (_, tuner, _):
+        run = await done(tuner, await tuner.start(ROSA, "sentinel", MAIN))
+        assert (run.state, run.reason) == ("refused", "Stopped by size.")
+    assert judge.cases == []
 
 
 def test_evidence_survives_its_file():
