@@ -35,12 +35,15 @@ insert into audit_tile (origin, level, idx, hashes) values (%s, %s, %s, %s)
 on conflict (origin, level, idx) do update set hashes = excluded.hashes;
 
 -- name: rows
-select first, count, leaves, bodies, data from (
-    select first, count, leaves, bodies, data,
+select first, count, leaves, bodies, data, first_ms, first_seq, last_ms, last_seq, terms from (
+    select first, count, leaves, bodies, data, first_ms, first_seq, last_ms, last_seq, terms,
            sum(raw) over (order by first rows unbounded preceding) - raw as before
     from audit_row where first > %(first)s - 256 and first < %(end)s and first + count > %(first)s
 ) as r
 where before < %(bytes)s order by first;
+
+-- name: beyond
+select 1 from audit_row where first > %(size)s - 256 and first + count > %(size)s limit 1;
 
 -- name: row
 select first, count, leaves, bodies, data from audit_row

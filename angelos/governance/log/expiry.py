@@ -71,9 +71,9 @@ async def erase(connection: Connection, page: OutputPage, size: int) -> int:
         size: Of the log.
     """
     erased = 0
-    for first, count, *columns in page.rows:
+    for first, count, leaves, bodies, data, *_ in page.rows:
         places = {o.place - first for o in page.outputs if first <= o.place < first + count}
-        changed = without_data(Packed(*columns), places) if places else None
+        changed = without_data(Packed(leaves, bodies, data), places) if places else None
         if changed is not None:
             query = "erase_tail" if first >= tail_start(size) else "erase_block"
             parameters = {"data": changed.data, "first": first, "count": len(places)}

@@ -10,6 +10,7 @@ from angelos.adapters.stores.entry_blocks import (
     BLOCK_ENTRIES,
     LEAF_BYTES,
     AuditLeaf,
+    EntryNames,
     Packed,
     bytes_of,
     names_of,
@@ -34,7 +35,7 @@ REPAIR = (
 )
 
 StoredRow = Sequence[Any]
-"""first, count, leaves, bodies, data."""
+"""first, count, leaves, bodies, data; perhaps what they are found by (`_places`)."""
 NewRow = tuple[Any, ...]
 """As `add_block` and `add_tail` take it."""
 
@@ -68,22 +69,19 @@ def _new_rows(first: int, entries: Sequence[AuditLeaf], end: int) -> NewRows:
 
 def entries_of(rows: Iterable[StoredRow], first: int) -> list[EntryRow]:
     """Return the entries of stored rows from `first` on; of one that is unreadable, the hashes."""
-    result = []
-    for start, _, leaves, bodies, data in rows:
-        packed = Packed(leaves, bodies, data)
-        try:
-            entries = unpack(packed)
-        except Tampered:
-            entries = [
-                AuditLeaf(EMPTY_LEAF, leaves[at : at + LEAF_BYTES], None, None)
-                for at in range(0, len(leaves), LEAF_BYTES)
-            ]
-        skipped = max(0, first - start)
-        result += [
-            EntryRow(index, *entry)
-            for index, entry in enumerate(entries[skipped:], start=start + skipped)
+    return [entry for row in rows for entry in _entries_in(row) if entry.index >= first]
+
+
+def _entries_in(row: StoredRow) -> list[EntryRow]:
+    first, _, leaves, bodies, data, *_ = row
+    try:
+        entries = unpack(Packed(leaves, bodies, data))
+    except Tampered:
+        entries = [
+            AuditLeaf(EMPTY_LEAF, leaves[at : at + LEAF_BYTES], None, None)
+            for at in range(0, len(leaves), LEAF_BYTES)
         ]
-    return result
+    return [EntryRow(index, *entry) for index, entry in enumerate(entries, start=first)]
 
 
 async def rows_for(connection: Connection, size: int, fresh: Sequence[NewEntry]) -> NewRows:
@@ -125,6 +123,42 @@ def checked_leaves(rows: Sequence[EntryRow], first: int, end: int) -> list[bytes
     return [row.leaf for row in rows]
 
 
+class CheckedPage(NamedTuple):
+    """Entries of a page of rows that have their hashes."""
+
+    leaves: list[bytes]
+    misplaced: str
+    """What is said of the first row that readers would not find by what it holds, or empty."""
+
+
+def checked_page(rows: Sequence[StoredRow], first: int, end: int) -> CheckedPage:
+    """Return what the entries of stored rows are, from `first` up to `end` or fewer.
+
+    Raises:
+        Tampered: One was changed or is missing.
+    """
+    pages = [(row, _entries_in(row)) for row in rows]
+    entries = [entry for _, part in pages for entry in part if first <= entry.index < end]
+    reached = entries[-1].index + 1 if entries else first + 1
+    leaves = checked_leaves(entries, first, reached)
+    misplaced = (
+        f"What entries {part[0].index} to {part[-1].index} of the audit log are found by was "
+        "changed."
+        for row, part in pages
+        if part and part[-1].index < reached and not _is_found(row, part)
+    )
+    return CheckedPage(leaves, next(misplaced, ""))
+
+
+def _is_found(row: StoredRow, entries: Sequence[EntryRow]) -> bool:
+    """Return whether the columns beside a row's entries, by which readers look, are theirs."""
+    _, count, _, _, _, *places, terms = row
+    names = _names_in(entries)
+    if count != len(entries) or tuple(places) != _places(names):
+        return False
+    return terms is None or terms == terms_of(names)
+
+
 def _in_order(rows: Sequence[EntryRow], first: int, end: int) -> None:
     """Raise `Tampered` unless rows are the entries from `first` up to `end`, each once."""
     for expected, row in enumerate(rows, start=first):
@@ -132,13 +166,24 @@ def _in_order(rows: Sequence[EntryRow], first: int, end: int) -> None:
             raise Tampered(f"Entry {expected} of the audit log is missing.", hint=REPAIR)
         if row.index < expected:
             raise Tampered(f"Entry {row.index} of the audit log is there twice.", hint=REPAIR)
+    if len(rows) > end - first:
+        raise Tampered(f"Entry {end} of the audit log was added.", hint=REPAIR)
     if len(rows) < end - first:
         raise Tampered(f"Entry {first + len(rows)} of the audit log is missing.", hint=REPAIR)
 
 
 def _new_row(first: int, entries: list[AuditLeaf], *, sealed: bool) -> NewRow:
-    names = [names for entry in entries if (names := names_of(entry.body)) is not None]
-    offsets = [offset_key(each.offset) for each in names] or [(0, 0)]
+    names = _names_in(entries)
     raw = sum(map(bytes_of, entries))
     terms = terms_of(names) if sealed else None
-    return (first, len(entries), *offsets[0], *offsets[-1], raw, terms, *pack(entries))
+    return (first, len(entries), *_places(names), raw, terms, *pack(entries))
+
+
+def _names_in(entries: Iterable[AuditLeaf | EntryRow]) -> list[EntryNames]:
+    return [names for entry in entries if (names := names_of(entry.body)) is not None]
+
+
+def _places(names: Sequence[EntryNames]) -> tuple[int, int, int, int]:
+    """Return the offsets of the first and the last entry."""
+    offsets = [offset_key(each.offset) for each in names] or [(0, 0)]
+    return (*offsets[0], *offsets[-1])

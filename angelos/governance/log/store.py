@@ -28,7 +28,8 @@ from angelos.governance.log.notes import NoteKey
 from angelos.governance.log.proof import InclusionProof
 from angelos.governance.log.rows import (
     REPAIR,
-    checked_leaves,
+    StoredRow,
+    checked_page,
     entries_of,
     rows_for,
     tail_start,
@@ -145,12 +146,13 @@ class AuditStore:
                     hint=REPAIR,
                 )
             base = last.tree if last is not None else Frontier()
-            tree, leaves = await _extend(connection, base, head.tree.size)
+            tree, leaves, misplaced = await _extend(connection, base, head.tree.size)
             if tree != head.tree:
                 raise Tampered(
                     "The entries since the last checkpoint do not have the head's root.",
                     hint=REPAIR,
                 )
+            await _check_found(connection, tree.size, misplaced)
             if last is not None and last.checkpoint.size == tree.size:
                 return last
             await _grow(connection, head.origin, base.size, leaves)
@@ -201,29 +203,33 @@ class AuditStore:
             Tampered: A signature, a row or an entry is wrong; the first bad one is named.
         """
         async with self._database.transaction() as connection:
-            head = await _head(connection, "head")
+            head = await _head(connection, "lock_head")
             last = await _last(connection, await _epochs(connection))
             base = last.tree if last is not None else Frontier()
             if base.size > head.tree.size:
                 raise Tampered(
                     f"{base.size} entries were signed, {head.tree.size} are left.", hint=REPAIR
                 )
-            tree, _ = await _extend(connection, base, head.tree.size)
+            tree, _, misplaced = await _extend(connection, base, head.tree.size)
             if tree != head.tree:
                 raise Tampered("The head of the audit log was changed.", hint=REPAIR)
+            await _check_found(connection, tree.size, misplaced)
             return last
 
     async def check_all(self, signed: Signed) -> None:
         """Check every entry that a checkpoint signs for; raise `Tampered` for the first bad one."""
-        tree = Frontier()
+        tree, misplaced = Frontier(), ""
         while tree.size < signed.checkpoint.size:
             end = min(signed.checkpoint.size, tree.size + _PAGE)
             async with self._database.transaction() as connection:  # a page each: others go on
-                tree, _ = await _extend(connection, tree, end)
+                tree, _, wrong = await _extend(connection, tree, end)
+            misplaced = misplaced or wrong
         if tree.root() != signed.checkpoint.root:
             raise Tampered(
                 f"The first {tree.size} entries do not have the root that was signed.", hint=REPAIR
             )
+        if misplaced:
+            raise Tampered(misplaced, hint=REPAIR)
 
     async def entries(self, after: int, limit: int) -> list[EntryRow]:
         """Return at most `limit` entries whose index is over `after`; fewer where they are large.
@@ -391,23 +397,42 @@ async def _head(connection: Connection, query: str) -> Head:
 
 async def _entries(connection: Connection, first: int, end: int) -> list[EntryRow]:
     """Return the stored entries from `first` up to `end`, or fewer where they are large."""
+    rows = await _rows(connection, first, end)
+    return [row for row in entries_of(rows, first) if row.index < end]
+
+
+async def _rows(connection: Connection, first: int, end: int) -> list[StoredRow]:
     bounds = {"first": first, "end": end, "bytes": _PAGE_BYTES}
     result = await connection.execute(_QUERIES["rows"], bounds)
-    return [row for row in entries_of(await result.fetchall(), first) if row.index < end]
+    return list(await result.fetchall())
 
 
 async def _extend(
     connection: Connection, tree: Frontier, size: int
-) -> tuple[Frontier, list[bytes]]:
-    """Return `tree` with the stored entries up to `size`, each checked against its body."""
+) -> tuple[Frontier, list[bytes], str]:
+    """Return `tree` with the stored entries up to `size`, each checked against its body.
+
+    Then the hashes of those, and what is said of the first row that its readers do not find.
+    """
     added: list[bytes] = []
+    misplaced = ""
     while tree.size < size:
-        rows = await _entries(connection, tree.size, min(size, tree.size + _PAGE))
-        end = rows[-1].index + 1 if rows else tree.size + 1
-        leaves = await asyncio.to_thread(checked_leaves, rows, tree.size, end)
-        tree = tree.extend(leaves)
-        added += leaves
-    return tree, added
+        end = min(size, tree.size + _PAGE)
+        rows = await _rows(connection, tree.size, end)
+        page = await asyncio.to_thread(checked_page, rows, tree.size, end)
+        tree = tree.extend(page.leaves)
+        added += page.leaves
+        misplaced = misplaced or page.misplaced
+    return tree, added, misplaced
+
+
+async def _check_found(connection: Connection, size: int, misplaced: str) -> None:
+    """Raise `Tampered` where readers do not find entries that there are, or find more of them."""
+    if misplaced:
+        raise Tampered(misplaced, hint=REPAIR)
+    result = await connection.execute(_QUERIES["beyond"], {"size": size})
+    if await result.fetchone():
+        raise Tampered(f"Entry {size} of the audit log was added: the log has {size}.", hint=REPAIR)
 
 
 async def _grow(connection: Connection, origin: str, size: int, leaves: list[bytes]) -> None:

@@ -217,6 +217,10 @@ async def test_a_person_accepts_damage_and_another_log_goes_on(
     ("update audit_block set leaves = overlay(leaves placing 'x' from 65)",
      "Entry 2 .* was changed"),
     ("insert into audit_tail select * from audit_block", "Entry 0 .* is there twice"),
+    ("update audit_block set terms = '{}'", "What entries 0 to 255 .* found by"),
+    ("update audit_block set last_ms = 0", "What entries 0 to 255 .* found by"),
+    ("""insert into audit_tail select 700, count, first_ms, first_seq, last_ms, last_seq, raw,
+     terms, leaves, bodies, data, erased from audit_tail limit 1""", "was added"),
 ])  # fmt: skip
 async def test_what_was_signed_before_is_checked_at_leisure(
     start, journal, database, caplog, statement, says
