@@ -11,6 +11,7 @@ over.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections import Counter
@@ -46,6 +47,8 @@ from angelos.hub.routing import ConnectedPeer, choose, labels_of
 
 log = logging.getLogger(__name__)
 HUB = PrincipalId("system/hub")
+_CLOSE_S = 10.0
+"""So long the last facts of peers may take when the hub ends."""
 _INFO = frozenset({"tier", "pid"}) | TEXTS
 """What a peer's hello may say of itself in the journal."""
 
@@ -306,9 +309,15 @@ class Sessions:
             session.link.end(code, reason)
 
     async def close(self) -> None:
-        """End all sessions; facts that have arrived are still appended."""
+        """End all sessions; facts that have arrived are still appended.
+
+        A session that waits for a fold that stands still is left to its cancellation: its peer
+        sends again what was not acknowledged.
+        """
         sessions = list(self._sessions.values())
         for session in sessions:
             session.link.end(EndCode.shutdown, "The hub is shutting down.")
-        for session in sessions:
-            await session.over.wait()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_S):
+                for session in sessions:
+                    await session.over.wait()

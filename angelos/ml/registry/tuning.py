@@ -51,7 +51,7 @@ from angelos.ml.gates import (
     split_text,
 )
 from angelos.ml.registry.boxed import ARTEFACT, BASE, PLAN, TEXT, TrainingPlan
-from angelos.ml.registry.judging import JudgeCase, JudgeProcess
+from angelos.ml.registry.judging import JudgeCase, JudgeProcess, JudgeReport
 from angelos.ml.registry.ports import ApprovedHistory, BoxedEnd, BoxedProgram, BoxedTasks
 from angelos.ml.registry.programs import ARGV, program_files, program_sha256
 from angelos.ml.registry.roles import TRAINABLE, TrainableRole
@@ -300,25 +300,10 @@ class Tuner:
             await self._refuse(run)
             return
         sha256 = await self._registry.artefacts.put(artefact)
-        role = TRAINABLE[run.role]
-
-        def make(number: int) -> ModelVersion:
-            return ModelVersion(
-                role=run.role,
-                version=number,
-                kind=run.kind,
-                sha256=sha256,
-                size=len(artefact),
-                parameters=report.parameters,
-                at=self._clock.time(),
-                provenance=run.provenance,
-                gates=run.gates,
-                metrics=report.metrics,
-                limits=role.limits,
-                bad_at=role.bad_at,
-            )
-
-        await self._registry.register(run, make, run.evidence)
+        model = _version(run, report, sha256, len(artefact), self._clock.time())
+        await self._registry.register(
+            run, lambda number: msgspec.structs.replace(model, version=number), run.evidence
+        )
         await self._tell()
 
     async def _train(
@@ -449,6 +434,27 @@ def _role(role: str) -> TrainableRole:
             hint=f"Those are: {', '.join(sorted(TRAINABLE))}.",
         )
     return TRAINABLE[role]
+
+
+def _version(
+    run: TrainingRun, report: JudgeReport, sha256: str, size: int, at: float
+) -> ModelVersion:
+    """Return the version that a run has made, without its number."""
+    role = TRAINABLE[run.role]
+    return ModelVersion(
+        role=run.role,
+        version=0,
+        kind=run.kind,
+        sha256=sha256,
+        size=size,
+        parameters=report.parameters,
+        at=at,
+        provenance=run.provenance,
+        gates=run.gates,
+        metrics=report.metrics,
+        limits=role.limits,
+        bad_at=role.bad_at,
+    )
 
 
 def _started(run: TrainingRun) -> ModelTraining:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 
+import msgspec
 import pytest
 
 from angelos.adapters.identity.authority import Pki
 from angelos.core.errors import Unavailable
 from angelos.core.facts import Kind
+from angelos.core.frames import FactReport
 from angelos.core.ids import PrincipalId
-from angelos.hub import app, service
+from angelos.hub import app, service, sessions
+from angelos.hub.config import HubConfig
 from angelos.testing import eventually, make_fact
-from angelos.testing.hub import running_hub
+from angelos.testing.hub import AcceptAll, connect, join, running_hub
 
 
 async def test_a_start_that_fails_leaves_no_open_port(
@@ -71,3 +75,38 @@ async def test_a_quarantine_of_another_hub_counts_though_the_database_was_away(
         monkeypatch.setattr(hub.sessions, "cut", lambda principal, *_: cut.append(principal))
         await journal.append([make_fact(Kind.principal_quarantined, mallory)])
         await eventually(lambda: cut == [mallory], "a cut after both failures")
+
+
+async def test_a_peer_that_waits_for_a_fold_that_stands_still_does_not_keep_the_hub(
+    database, journal, queue, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(sessions, "_CLOSE_S", 0.1)
+    waiting = asyncio.Event()
+
+    class StandsStill(AcceptAll):
+        def folds(self, kind):
+            return True
+
+        async def folded(self, offset):
+            waiting.set()
+            await asyncio.get_running_loop().create_future()
+
+    def report(n):
+        actor, data = PrincipalId("node/exec1"), {"node": "exec1"}
+        fact = make_fact(Kind.task_started, f"task-{n:032x}", actor=actor, data=data)
+        return FactReport(fact.id, msgspec.msgpack.encode(fact))
+
+    async with AsyncExitStack() as peer:
+        async with asyncio.timeout(60):
+            async with running_hub(
+                database, journal, queue, tmp_path,
+                config=HubConfig(unfolded=1), admission=StandsStill(),
+            ) as hub:  # fmt: skip
+                identity = await join(hub, "node", "exec1", tmp_path / "exec1")
+                channel = await peer.enter_async_context(connect(hub, identity))
+                await channel.send([report(1)])
+                await eventually(
+                    lambda: hub.sessions._credits.of(PrincipalId("node/exec1")).unfolded
+                )
+                await channel.send([report(2)])
+                await waiting.wait()
