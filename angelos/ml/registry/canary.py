@@ -140,6 +140,7 @@ class CanaryTrial:
         while True:
             try:
                 if (current := await self._open_canary(promotion)) is None:
+                    await self._registry.store.flush()
                     break
                 report, fault = (None, reason) if reason else await self._report(current)
                 await self._registry.tried(promotion, report, fault)

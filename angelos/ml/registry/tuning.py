@@ -241,6 +241,7 @@ class Tuner:
             try:
                 # A step may count though the journal did not take its facts: it is not done twice.
                 if (current := await self._open_run(run.id)) is None:
+                    await self._store.flush()
                     break
                 if reason:
                     await self._refuse(current, reason, outcome=outcome)

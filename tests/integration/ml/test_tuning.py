@@ -385,10 +385,14 @@ async def test_a_journal_that_is_away_makes_no_version_twice(
         stumbling.away = 3
         tasks.running.set()
         assert (await done(tuner, run)).version == 1
+        await eventually(lambda: not stumbling.away, within_s=60)
         assert [view.version.name for view in await registry.list("", 10)] == ["sentinel:1"]
-    async with served() as (registry, _, _):
-        await registry.store.flush()
-    assert [f.kind for f in await facts(journal)] == [Kind.model_training, Kind.model_registered]
+
+        async def written():
+            kinds = [fact.kind for fact in await facts(journal)]
+            return kinds == [Kind.model_training, Kind.model_registered]
+
+        await eventually(written, within_s=60)
 
 
 async def test_what_counts_though_its_fact_came_late_is_seen_to_its_end(
