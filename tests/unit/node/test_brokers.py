@@ -36,7 +36,9 @@ async def test_a_kernel_starts_without_the_credential_of_another_node(
     monkeypatch.setattr(kernels, "policy_in_force", lambda: policy)
     binding = SimpleNamespace(require=lambda: None)
     parts = {"_index": None, "_listed": listed, "_brokers": brokers, "_binding": binding}
-    lease = SimpleNamespace(principal=Principal(id=ada, role=Role.researcher), kernel="1", person=ada)
+    lease = SimpleNamespace(
+        principal=Principal(id=ada, role=Role.researcher), kernel="1", person=ada
+    )
     service = cast("Any", SimpleNamespace(**parts))
     network = kernels.KernelService.network(service, cast("Any", lease))
     assert network is not None
