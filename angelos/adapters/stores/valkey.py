@@ -201,6 +201,15 @@ class _Append:
         self.offsets: asyncio.Future[list[Offset]] = asyncio.get_running_loop().create_future()
 
 
+class _Beginning(NamedTuple):
+    """Where a stream begins, as a reader sees it."""
+
+    first: Offset | None
+    """None: it is empty, or begins before what the reader has read."""
+    behind: bool
+    """Whether what comes next may lie before the stream: the audit log has it."""
+
+
 class ValkeyJournal:
     """`core.ports.Journal` in one stream.
 
@@ -278,8 +287,8 @@ class ValkeyJournal:
         position = after
         while (rest := limit - len(facts)) > 0:
             begin = await self._begin(position)
-            if begin is not None and self._history is not None:
-                older = await self._history.read(position, begin, rest, kinds, subject)
+            if begin.behind and self._history is not None:
+                older = await self._history.read(position, begin.first, rest, kinds, subject)
                 if older:
                     facts += older
                     position = older[-1].offset
@@ -321,8 +330,8 @@ class ValkeyJournal:
     async def _past(self, after: Offset) -> tuple[list[Fact], Offset]:
         """Return facts after `after`, and the offset of the last entry that was looked at."""
         begin = await self._begin(after)
-        if begin is not None and self._history is not None:
-            facts = await self._history.read(after, begin, PAGE)
+        if begin.behind and self._history is not None:
+            facts = await self._history.read(after, begin.first, PAGE)
             if facts:
                 return facts, after
         floor = self._tail.floor
@@ -395,13 +404,14 @@ class ValkeyJournal:
                 "XRANGE", _KEY, read_from(after), "+", "COUNT", PAGE
             )
 
-    async def _begin(self, after: Offset) -> Offset | None:
-        """Return where the stream begins, if that is behind `after` and there is history."""
+    async def _begin(self, after: Offset) -> _Beginning:
+        """Return where the stream begins, and whether that is behind `after`."""
         if self._history is None:
-            return None
+            return _Beginning(None, behind=False)
         rows: Rows = await self._client.reader.call("XRANGE", _KEY, "-", "+", "COUNT", 1)
         first = offset_in(rows[0][0].decode(), 0) if rows else None
-        return first if first and offset_key(first) > offset_key(after) else None
+        behind = first is None or offset_key(first) > offset_key(after)
+        return _Beginning(first if behind else None, behind)
 
     # -- what cannot be read ------------------------------------------------------------------
 
