@@ -324,8 +324,9 @@ class ValkeyJournal:
                 follower.start(after)
                 while (facts := await follower.next()) is not None:
                     for fact in facts:
-                        after = fact.offset
-                        yield fact
+                        if offset_key(fact.offset) > offset_key(after):  # the tail may begin anew
+                            after = fact.offset
+                            yield fact
 
     async def _past(self, after: Offset) -> tuple[list[Fact], Offset]:
         """Return facts after `after`, and the offset of the last entry that was looked at."""

@@ -10,7 +10,7 @@ cannot disturb each other.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from angelos.adapters.stores.entry_blocks import Packed, body_at, without_data
@@ -113,7 +113,7 @@ class AuditStore:
             done = offset_key(head.offset)
             if offset_key(facts[-1].offset) <= done:
                 return head
-            fresh = [entry for entry in entries if offset_key(entry.offset) > done]
+            fresh = _ascending(entries, done)
             tree = head.tree.extend(entry.leaf for entry in fresh)
             moved = Head(head.origin, tree, facts[-1].offset)
             ms, seq = offset_key(moved.offset)
@@ -399,6 +399,16 @@ async def _entries(connection: Connection, first: int, end: int) -> list[EntryRo
     """Return the stored entries from `first` up to `end`, or fewer where they are large."""
     rows = await _rows(connection, first, end)
     return [row for row in entries_of(rows, first) if row.index < end]
+
+
+def _ascending(entries: Iterable[NewEntry], done: tuple[int, int]) -> list[NewEntry]:
+    """Return the entries behind an offset, each once: a reader may be given some twice."""
+    fresh = []
+    for entry in entries:
+        if (key := offset_key(entry.offset)) > done:
+            fresh.append(entry)
+            done = key
+    return fresh
 
 
 async def _rows(connection: Connection, first: int, end: int) -> list[StoredRow]:

@@ -448,3 +448,11 @@ async def test_routes(start, journal, keys):
         ):
             with pytest.raises(InvalidInput):
                 await ask(log, "/audit/entries", **wrong)
+
+
+async def test_a_fact_that_is_given_twice_in_one_batch_is_one_entry(valkey, database, keys, origin):
+    journal, store = ValkeyJournal(valkey, database), AuditStore(database)
+    await journal.append(some(3))
+    facts = await journal.read(START, limit=10)
+    head = await store.project([*facts[:2], facts[1], facts[2], facts[1], facts[2]])
+    assert head.tree.size == 3
